@@ -110,8 +110,8 @@ class Experiment:
     protocol: str
     splits: tuple[int, ...]
     seeds: tuple[int, ...]
-    knobs: dict[str, Any] = field(default_factory=dict)  # arguments of the attention's attach()
-    weights: str | None = None  # a local path, or URL#sha256=<hex>; None trains from scratch
+    knobs: dict[str, Any]  # arguments of the attention's attach()
+    weights: str | None  # a local path, or URL#sha256=<hex>; null trains from scratch
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -1,0 +1,74 @@
+"""Many independent tasks on Ray, results as they come, progress shown."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from pipeline.errors import UserError
+
+AHEAD = 4  # tasks handed to Ray beyond what it can run at once, for each CPU
+
+
+def fan_out(
+    function: Callable[..., Any], items: Sequence[tuple], what: str, retries: int = 3, cpus: float = 1, gpus: float = 0
+) -> Iterator[tuple[int, Any]]:
+    """(position, function(*items[position])) in the order of completion.
+
+    A task whose process dies is tried again, `retries` times. An exception of the function itself isn't: it ends the
+    fan-out, a UserError as itself.
+    """
+    remote = ray.remote(function).options(num_cpus=cpus, num_gpus=gpus, max_retries=retries)
+    ahead = max(AHEAD, int(AHEAD * ray.cluster_resources().get("CPU", 1)))
+    waiting: dict[Any, int] = {}
+    following = 0
+    with progress(what, len(items)) as advance:
+        while following < len(items) or waiting:
+            while following < len(items) and len(waiting) < ahead:
+                waiting[remote.remote(*items[following])] = following
+                following += 1
+            ready, _ = ray.wait(list(waiting), timeout=1.0)
+            for reference in ready:
+                position = waiting.pop(reference)
+                try:
+                    value = ray.get(reference)
+                except ray.exceptions.RayTaskError as error:
+                    if isinstance(error.cause, UserError | OSError):
+                        raise error.cause from None
+                    raise
+                yield position, value
+                advance(1)
+            if not ready:
+                advance(0)
+
+
+@contextmanager
+def progress(what: str, total: int, every: float = 20.0) -> Iterator[Callable[[float], None]]:
+    """A function that advances: a bar with rate and time left on a terminal, a line now and then in a log."""
+    console = Console(file=sys.stderr)
+    if console.is_terminal:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=console) as bar:
+            task = bar.add_task(what, total=total)
+            yield lambda amount: bar.advance(task, amount)
+        return
+    begin = said = time.monotonic()
+    done = 0.0
+
+    def advance(amount: float) -> None:
+        nonlocal done, said
+        done += amount
+        now = time.monotonic()
+        if now - said >= every:
+            said, rate = now, done / (now - begin)
+            left = f"{(total - done) / rate:.0f} s left" if rate else "no rate yet"
+            print(f"{what}: {done:.0f} of {total}, {rate:.2f}/s, {left}", file=sys.stderr, flush=True)
+
+    yield advance
+    if done:
+        print(f"{what}: {done:.0f} of {total} in {time.monotonic() - begin:.0f} s", file=sys.stderr, flush=True)

@@ -1,0 +1,184 @@
+"""Training the cells of a row side by side: as Ray tasks with one worker each, through Ray Train with several."""
+
+import io
+import json
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+
+from cluster.fanout import progress
+from pipeline import training
+from pipeline.atomic import write
+from pipeline.cells import Cell, training_fingerprint
+from pipeline.errors import UserError
+from pipeline.params import Cluster
+
+
+def fit(cells: Sequence[Cell], weights: Path | None, cluster: Cluster, watch: Callable[[], None]) -> None:
+    """Trains every cell and writes its weights and log; what an earlier, killed call did is not done again.
+
+    `watch` is called now and then while training goes on. Raises UserError for a user's mistake found by a worker and
+    where a worker doesn't see the storage.
+    """
+    storage = Path(cluster.storage).absolute()
+    folders = [storage / cell.row / cell.name for cell in cells]
+    token = secrets.token_hex(8)
+    for folder in folders:
+        write(folder / "token", token)
+    if cluster.workers > 1:
+        waiting = [_controller(cell, weights, cluster, folder, token) for cell, folder in zip(cells, folders, strict=True)]
+    else:
+        task = ray.remote(train_cell).options(
+            num_cpus=cluster.cpus_per_worker, num_gpus=cluster.gpus_per_worker, max_retries=cluster.max_failures
+        )
+        waiting = [task.remote(cell, weights, cluster, folder, token) for cell, folder in zip(cells, folders, strict=True)]
+    total = sum(cell.recipe.epochs for cell in cells)
+    with progress(f"train {cells[0].row}, epochs", total) as advance:
+        shown = 0
+        while waiting:
+            ready, waiting = ray.wait(waiting, timeout=2.0)
+            done = sum(_epochs_done(folder) for folder in folders)
+            advance(done - shown)
+            shown = done
+            watch()
+            for reference in ready:
+                _result(reference)
+    for cell, folder in zip(cells, folders, strict=True):
+        write(cell.weights, (folder / "weights.pt").read_bytes())
+        write(cell.log, (folder / "log.jsonl").read_bytes())
+    watch()
+
+
+def forget(row: str, cluster: Cluster) -> None:
+    """Removes a row's training state; called once its outputs are safe."""
+    shutil.rmtree(Path(cluster.storage) / row, ignore_errors=True)
+
+
+def train_cell(cell: Cell, weights: Path | None, cluster: Cluster, folder: Path, token: str) -> None:
+    """Trains one cell in this process, which may be one of several ranks; rank 0 keeps state in `folder` each epoch.
+
+    The folder's state is gone on from when it was made under the same fingerprint, else begun anew.
+    """
+    if not (folder / "token").exists() or (folder / "token").read_text() != token:
+        raise UserError(
+            f"a worker on {ray.util.get_node_ip_address()} does not see cluster.storage; "
+            "set it to a folder that all nodes share"
+        )
+    device = _device(cluster)
+    if device.type == "cpu":
+        torch.set_num_threads(cluster.cpus_per_worker)
+    first = not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
+    mark = training_fingerprint(cell)
+    state, lines = _resume(folder, mark)
+    for epoch in training.epochs(cell, weights, state, device, cluster.loader_workers):
+        lines = [*lines, *epoch.lines]
+        if first:
+            _save(folder / "state.pt", {"fingerprint": mark, "lines": json.dumps(lines), **epoch.state})
+            write(folder / "log.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+        state = epoch.state
+        if cluster.workers > 1:
+            _report(epoch, lines)
+    if first and state:
+        # Contiguous copies: the bytes then don't depend on the memory order that training used.
+        _save(folder / "weights.pt", {name: value.cpu().contiguous() for name, value in state["model"].items()})
+
+
+def _resume(folder: Path, mark: str) -> tuple[dict[str, Any] | None, list[dict]]:
+    try:
+        state = torch.load(folder / "state.pt", weights_only=True, map_location="cpu")
+    except FileNotFoundError:
+        return None, []
+    if state["fingerprint"] != mark:
+        return None, []
+    return state, json.loads(state["lines"])
+
+
+def _save(path: Path, content: dict[str, Any]) -> None:
+    # Through memory: torch.save to a path writes the file's name into the archive, and equal states would differ.
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write(path, buffer.getvalue())
+
+
+def _epochs_done(folder: Path) -> int:
+    try:
+        return (folder / "log.jsonl").read_text().count('"kind": "epoch"')
+    except FileNotFoundError:
+        return 0
+
+
+def _device(cluster: Cluster) -> torch.device:
+    if cluster.gpus_per_worker and torch.cuda.is_available():
+        if cluster.workers > 1:
+            from ray.train.torch import get_device
+
+            return get_device()
+        return torch.device("cuda", 0)  # Ray shows a task its own GPU only
+    return torch.device("cpu")
+
+
+def _controller(cell: Cell, weights: Path | None, cluster: Cluster, folder: Path, token: str) -> Any:
+    """A task that drives Ray Train for one cell; it holds no CPU of its own."""
+    task = ray.remote(_train_distributed).options(num_cpus=0, max_retries=cluster.max_failures)
+    return task.remote(cell, weights, cluster, folder, token)
+
+
+def _train_distributed(cell: Cell, weights: Path | None, cluster: Cluster, folder: Path, token: str) -> None:
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    resources = {"CPU": float(cluster.cpus_per_worker)}
+    if cluster.gpus_per_worker:
+        resources["GPU"] = cluster.gpus_per_worker
+    # A name of its own for every start: the state to go on from is ours, in `folder`.
+    name = f"{cell.row}-{cell.name}-{time.time_ns()}"
+    TorchTrainer(
+        _loop,
+        train_loop_config={"arguments": (cell, weights, cluster, folder, token)},
+        scaling_config=ScalingConfig(
+            num_workers=cluster.workers, use_gpu=bool(cluster.gpus_per_worker), resources_per_worker=resources
+        ),
+        torch_config=TorchConfig(backend="nccl" if cluster.gpus_per_worker else "gloo"),
+        run_config=RunConfig(
+            name=name,
+            storage_path=str(folder / "ray"),
+            failure_config=FailureConfig(max_failures=cluster.max_failures),
+        ),
+    ).fit()
+    shutil.rmtree(folder / "ray", ignore_errors=True)
+
+
+def _loop(config: dict[str, Any]) -> None:
+    train_cell(*config["arguments"])
+
+
+def _report(epoch: training.Epoch, lines: list[dict]) -> None:
+    import ray.train
+
+    ray.train.report({"epoch": epoch.number, "loss": lines[-1]["loss"]})
+
+
+def _result(reference: Any) -> None:
+    try:
+        ray.get(reference)
+    except ray.exceptions.RayTaskError as error:
+        cause: BaseException = error.cause
+        failures = getattr(cause, "worker_failures", None)
+        if failures:  # Ray Train's wrapper round what a worker raised
+            cause = next(iter(failures.values()))
+            cause = getattr(cause, "cause", None) or cause
+        if isinstance(cause, UserError | OSError):
+            raise cause from None
+        raise
+
+
+def cpu_count() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0))

@@ -1,0 +1,38 @@
+"""A Ray session: this machine by default, an existing cluster where one is named."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pipeline.errors import UserError
+from pipeline.params import Cluster
+
+
+@contextmanager
+def session(cluster: Cluster) -> Iterator[None]:
+    """Connects to RAY_ADDRESS, else cluster.address; "local" starts Ray here, on loopback, and stops it at the end.
+
+    Raises UserError where the named cluster doesn't answer.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Ray Train's controller looks at its workers this often; every report() waits for a look (default 2 s).
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "15")
+    import ray
+
+    address = os.environ.get("RAY_ADDRESS") or cluster.address
+    here = address == "local"
+    local = {"object_store_memory": 256 * 2**20, "include_dashboard": False} if here else {}
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
+    except (ConnectionError, TimeoutError) as error:
+        raise UserError(
+            f"no Ray cluster answers at {address!r} ({type(error).__name__}); "
+            "start one (`ray start --head`), unset RAY_ADDRESS, or set cluster.address to local"
+        ) from None
+    try:
+        yield
+    finally:
+        ray.shutdown()

@@ -1,0 +1,105 @@
+"""A cell: one training run of a row, for one split and one seed, and the files it reads."""
+
+import hashlib
+import json
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pyarrow.parquet
+
+from pipeline.errors import UserError
+from pipeline.params import Experiment, Params, Protocol, Recipe, named
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What one training run and its evaluation need to know; `data` is the project's data/ folder."""
+
+    row: str
+    experiment: Experiment
+    recipe: Recipe
+    protocol: Protocol
+    split: int
+    seed: int
+    data: Path
+
+    @property
+    def name(self) -> str:
+        return f"split{self.split}-seed{self.seed}"
+
+    @property
+    def weights(self) -> Path:
+        """The trained state dict, an output of the train stage."""
+        return self.data / "runs" / self.row / f"{self.name}.pt"
+
+    @property
+    def log(self) -> Path:
+        """A JSON line an epoch and a window of steps, an output of the train stage."""
+        return self.data / "logs" / self.row / f"{self.name}.jsonl"
+
+    @property
+    def frames(self) -> Path:
+        return self.data / "frames" / self.experiment.dataset
+
+    @property
+    def split_table(self) -> Path:
+        return self.data / "splits" / self.experiment.dataset / f"split-{self.split}.parquet"
+
+
+def cells(params: Params, row: str, data: Path) -> list[Cell]:
+    """All cells of a row, splits before seeds.
+
+    Raises UserError for an unknown row and for a split that the data set hasn't.
+    """
+    experiment = named(params, row)
+    made = [
+        Cell(row, experiment, params.recipes[experiment.recipe], params.protocols[experiment.protocol], split, seed, data)
+        for split in experiment.splits
+        for seed in experiment.seeds
+    ]
+    for cell in made:
+        if not cell.split_table.exists():
+            there = sorted(path.stem for path in cell.split_table.parent.glob("split-*.parquet"))
+            raise UserError(
+                f"experiments.{row}: {experiment.dataset} has no split {cell.split}; "
+                f"splits there: {', '.join(name.removeprefix('split-') for name in there) or 'none'}"
+            )
+    return made
+
+
+def part(cell: Cell, name: str) -> list[tuple[str, list[int]]]:
+    """(video, labels) of the split's part "train", "val" or "test", in the table's order."""
+    table = pyarrow.parquet.read_table(cell.split_table, filters=[("part", "=", name)])
+    return list(zip(table["video"].to_pylist(), table["labels"].to_pylist(), strict=True))
+
+
+def classes(cell: Cell) -> list[str]:
+    """Class names in the data set's official order; a label is an index into them."""
+    return json.loads((cell.split_table.parent / "classes.json").read_text(encoding="utf-8"))
+
+
+def training_fingerprint(cell: Cell) -> str:
+    """Changes when anything changes that the trained weights depend on: settings, data, or loaded code.
+
+    Training state is resumed only under the fingerprint it was made with.
+    """
+    settings = {"experiment": asdict(cell.experiment), "recipe": asdict(cell.recipe), "cell": cell.name}
+    del settings["experiment"]["protocol"], settings["experiment"]["splits"], settings["experiment"]["seeds"]
+    return _digest(settings, [cell.split_table, cell.frames / "index.arrow"])
+
+
+def evaluation_fingerprint(cell: Cell) -> str:
+    """As training_fingerprint, for the predictions made from the trained weights."""
+    return _digest({"protocol": asdict(cell.protocol)}, [cell.weights, cell.split_table, cell.frames / "index.arrow"])
+
+
+def _digest(settings: dict, files: list[Path]) -> str:
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for path in files:
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    # The package's own files among the loaded modules: a run must not go on under code it wasn't begun with.
+    for name, module in sorted(sys.modules.items()):
+        if name.split(".")[0] == "models" and (file := getattr(module, "__file__", None)):
+            digest.update(Path(file).read_bytes())
+    return digest.hexdigest()
