@@ -52,7 +52,13 @@ def progress(what: str, total: int, every: float = 20.0) -> Iterator[Callable[[f
     """A function that advances: a bar with rate and time left on a terminal, a line now and then in a log."""
     console = Console(file=sys.stderr)
     if console.is_terminal:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
         with Progress(*columns, console=console) as bar:
             task = bar.add_task(what, total=total)
             yield lambda amount: bar.advance(task, amount)

@@ -33,12 +33,16 @@ def fit(cells: Sequence[Cell], weights: Path | None, cluster: Cluster, watch: Ca
     for folder in folders:
         write(folder / "token", token)
     if cluster.workers > 1:
-        waiting = [_controller(cell, weights, cluster, folder, token) for cell, folder in zip(cells, folders, strict=True)]
+        waiting = [
+            _controller(cell, weights, cluster, folder, token) for cell, folder in zip(cells, folders, strict=True)
+        ]
     else:
         task = ray.remote(train_cell).options(
             num_cpus=cluster.cpus_per_worker, num_gpus=cluster.gpus_per_worker, max_retries=cluster.max_failures
         )
-        waiting = [task.remote(cell, weights, cluster, folder, token) for cell, folder in zip(cells, folders, strict=True)]
+        waiting = [
+            task.remote(cell, weights, cluster, folder, token) for cell, folder in zip(cells, folders, strict=True)
+        ]
     total = sum(cell.recipe.epochs for cell in cells)
     with progress(f"train {cells[0].row}, epochs", total) as advance:
         shown = 0

@@ -54,7 +54,9 @@ def cells(params: Params, row: str, data: Path) -> list[Cell]:
     """
     experiment = named(params, row)
     made = [
-        Cell(row, experiment, params.recipes[experiment.recipe], params.protocols[experiment.protocol], split, seed, data)
+        Cell(
+            row, experiment, params.recipes[experiment.recipe], params.protocols[experiment.protocol], split, seed, data
+        )
         for split in experiment.splits
         for seed in experiment.seeds
     ]

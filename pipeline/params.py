@@ -1,4 +1,4 @@
-"""params.yaml as frozen dataclasses; an unknown, missing or mistyped key is an error that names it and its neighbours."""
+"""params.yaml as frozen dataclasses; an unknown, missing or mistyped key is an error that names its neighbours."""
 
 import difflib
 import json
@@ -160,7 +160,7 @@ def load(path: Path = Path("params.yaml")) -> Params:
     except (YAMLError, UnicodeDecodeError) as error:
         where = getattr(error, "problem_mark", None)
         line = f" at line {where.line + 1}" if where else ""
-        raise UserError(f"{path} is damaged{line}: {str(getattr(error, 'problem', None) or 'not text')}") from None
+        raise UserError(f"{path} is damaged{line}: {getattr(error, 'problem', None) or 'not text'}") from None
     if not isinstance(raw, dict):
         raise UserError(f"{path} is damaged: it holds no keys; `git checkout {path}` brings the committed one back")
     return parse(raw, str(path))

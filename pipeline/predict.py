@@ -60,7 +60,9 @@ def predict(net: video.VideoNet, cell: Cell, names: list[str], device: torch.dev
     for begin in range(0, len(wanted), protocol.batch):
         group = wanted[begin : begin + protocol.batch]
         # V,T,H,W,3 uint8
-        batch = np.stack([clips.load(store, name, view.indices, view.box, view.flip, protocol.size) for name, _, view in group])
+        batch = np.stack(
+            [clips.load(store, name, view.indices, view.box, view.flip, protocol.size) for name, _, view in group]
+        )
         begun = time.perf_counter()
         x = clips.normalise(torch.from_numpy(batch).to(device), net.mean, net.std, net.channels)
         with autocast(cell.recipe, device):

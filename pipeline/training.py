@@ -2,15 +2,12 @@
 
 Legend: N clips of a micro batch, T frames, H, W pixels, K classes.
 
-A step's clips are `recipe.batch`, cut into micro batches of `recipe.micro_batch`. Gradients are means over the step, and
-every micro batch is normalised by its own statistics, so the result depends on how many workers share a step's micro
-batches only through the order of float additions. Workers are found through torch.distributed.
+A step's clips are `recipe.batch`, cut into micro batches of `recipe.micro_batch`. Gradients are means over the step,
+and every micro batch is normalised by its own statistics, so the result depends on how many workers share a step's
+micro batches only through the order of float additions. Workers are found through torch.distributed.
 """
 
 import contextlib
-import itertools
-import resource
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +17,6 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
@@ -29,6 +25,8 @@ from pipeline import clips
 from pipeline.cells import Cell, classes, part
 from pipeline.errors import UserError
 from pipeline.frames import FrameStore
+from pipeline.meter import Meter
+from pipeline.optimizer import freeze, groups, learning_rate, train_mode
 from pipeline.params import Recipe
 
 WINDOWS = 10  # log lines an epoch, each the mean over its steps
@@ -86,7 +84,9 @@ def epochs(
         begin = int(state["epoch"]) + 1
     parallel: nn.Module = net
     if world > 1:
-        parallel = DistributedDataParallel(net, device_ids=[device] if device.type == "cuda" else None, broadcast_buffers=False)
+        parallel = DistributedDataParallel(
+            net, device_ids=[device] if device.type == "cuda" else None, broadcast_buffers=False
+        )
 
     own = [
         [(epoch, index) for index in micro]
@@ -94,15 +94,14 @@ def epochs(
         for step in clips.steps(len(items), recipe.batch, recipe.micro_batch, cell.seed, epoch)
         for micro in step[rank::world]
     ]
-    loader = iter(
-        DataLoader(
-            clips.TrainClips(store, items, recipe, cell.seed),
-            batch_sampler=own,
-            num_workers=loaders,
-            pin_memory=device.type == "cuda",
-            persistent_workers=loaders > 0,
-        )
+    loader = DataLoader(
+        clips.TrainClips(store, items, recipe, cell.seed),
+        batch_sampler=own,
+        num_workers=loaders,
+        pin_memory=device.type == "cuda",
+        persistent_workers=loaders > 0,
     )
+    run = _Run(cell, net, parallel, optimizer, iter(loader), device, range(share)[rank::world], share, world)
     steps = len(items) // recipe.batch
     window = max(1, steps // WINDOWS)
     for epoch in range(begin, recipe.epochs):
@@ -110,11 +109,10 @@ def epochs(
         rate = learning_rate(recipe, epoch)
         for group in optimizer.param_groups:
             group["lr"] = rate * group["multiplier"]
-        meter, lines = _Meter(device), []
+        meter = Meter(device)
+        lines: list[dict[str, float | int | str]] = []
         for step in range(steps):
-            micros = list(range(share))[rank::world]
-            losses = _step(cell, parallel, net, optimizer, loader, epoch, step, micros, share, world, device, meter)
-            meter.add(losses, recipe.batch)
+            meter.add(_step(run, epoch, step, meter), recipe.batch)
             if (step + 1) % window == 0 or step + 1 == steps:
                 lines.append({"kind": "steps", "epoch": epoch, "step": step + 1, **meter.window()})
         lines.append({"kind": "epoch", "epoch": epoch, "lr": rate, **meter.total()})
@@ -126,127 +124,60 @@ def epochs(
         )
 
 
-def _step(
-    cell: Cell,
-    parallel: nn.Module,
-    net: video.VideoNet,
-    optimizer: torch.optim.Optimizer,
-    loader: Iterator[tuple[Tensor, Tensor]],
-    epoch: int,
-    step: int,
-    micros: list[int],
-    share: int,
-    world: int,
-    device: torch.device,
-    meter: "_Meter",
-) -> Tensor:
+@dataclass(frozen=True)
+class _Run:
+    """What stays the same over a run's steps, as one worker has it."""
+
+    cell: Cell
+    net: video.VideoNet
+    parallel: nn.Module  # net, or DDP round it
+    optimizer: torch.optim.Optimizer
+    loader: Iterator[tuple[Tensor, Tensor]]  # this worker's micro batches, all epochs one after another
+    device: torch.device
+    micros: range  # which of a step's micro batches are this worker's
+    share: int  # micro batches of a step
+    world: int
+
+
+def _step(run: _Run, epoch: int, step: int, meter: Meter) -> Tensor:
     """One optimizer step over this worker's micro batches; the mean loss of the whole step's, over all workers."""
-    recipe = cell.recipe
+    recipe, net = run.cell.recipe, run.net
     statistics = [buffer for name, buffer in net.named_buffers() if "running_" in name]
     before = [buffer.clone() for buffer in statistics]
     summed = [torch.zeros_like(buffer) for buffer in statistics]
-    loss_sum = torch.zeros((), device=device)
-    optimizer.zero_grad(set_to_none=True)
-    for place, micro in enumerate(micros):
+    losses = torch.zeros((), device=run.device)
+    run.optimizer.zero_grad(set_to_none=True)
+    for micro in run.micros:
         with meter.waiting():
-            batch, labels = next(loader)
-        # N,T,H,W,3 uint8 -> N,T,C,H,W float
-        x = clips.normalise(batch.to(device, non_blocking=True), net.mean, net.std, net.channels)
-        target = labels.to(device, non_blocking=True)
+            batch, labels = next(run.loader)
+        # (N, T, H, W, 3) uint8 -> (N, T, C, H, W) float
+        x = clips.normalise(batch.to(run.device, non_blocking=True), net.mean, net.std, net.channels)
+        target = labels.to(run.device, non_blocking=True)  # (N,) classes; mixing makes it (N, K) shares
         # Dropout and mixing draw from the micro batch's place in the run, whichever worker does it.
-        seed = clips.seed_of(cell.seed, epoch, step, micro)
-        torch.manual_seed(seed)
-        mixed = clips.mixup(x, target, net.head.out_features, recipe.augment.mixup, seed) if recipe.augment.mixup else None
-        if share > 1:
-            torch._foreach_copy_(statistics, before)
-        last = place == len(micros) - 1
-        quiet = contextlib.nullcontext() if last or world == 1 else parallel.no_sync()  # type: ignore[operator]
-        with quiet, autocast(recipe, device):
-            logits = parallel(mixed[0] if mixed else x)  # N,K
-            wanted = mixed[1] if mixed else target
-            loss = F.cross_entropy(logits.float(), wanted, label_smoothing=recipe.label_smoothing) + net.penalty()
+        torch.manual_seed(clips.seed_of(run.cell.seed, epoch, step, micro))
+        if recipe.augment.mixup:
+            x, target = clips.mixup(x, target, net.head.out_features, recipe.augment.mixup)
+        torch._foreach_copy_(statistics, before)
+        hold = run.world > 1 and micro != run.micros[-1]  # DDP exchanges gradients once a step
+        with run.parallel.no_sync() if hold else contextlib.nullcontext():  # type: ignore[operator]
+            with autocast(recipe, run.device):
+                logits = run.parallel(x)  # (N, K)
+            loss = F.cross_entropy(logits.float(), target, label_smoothing=recipe.label_smoothing) + net.penalty()
             # DDP divides by the number of workers; a step's gradient is the mean over its micro batches.
-            (loss * (world / share)).backward()
-        loss_sum += loss.detach()
+            (loss * (run.world / run.share)).backward()
+        losses += loss.detach()
         torch._foreach_add_(summed, statistics)
-    if world > 1:
-        flat = torch.cat([loss_sum.reshape(1), *(total.flatten() for total in summed)])
+    if run.world > 1:
+        flat = torch.cat([losses.reshape(1), *(total.flatten() for total in summed)])
         dist.all_reduce(flat)
-        loss_sum = flat[0]
-        rest = flat[1:].split([total.numel() for total in summed])
+        losses, *rest = flat.split([1, *(total.numel() for total in summed)])
         summed = [part.reshape(total.shape) for part, total in zip(rest, summed, strict=True)]
-    if share > 1:
-        # The step's update of the running statistics is the mean of its micro batches' updates.
-        torch._foreach_copy_(statistics, torch._foreach_div(summed, share))
+    # The step's update of the running statistics is the mean of its micro batches' updates.
+    torch._foreach_copy_(statistics, torch._foreach_div(summed, run.share))
     if recipe.clip_grad is not None:
         nn.utils.clip_grad_norm_(net.parameters(), recipe.clip_grad)
-    optimizer.step()
-    return loss_sum / share
-
-
-def learning_rate(recipe: Recipe, epoch: int) -> float:
-    """The rate of an epoch: linear warm-up to recipe.lr, then recipe.factor at each of recipe.steps passed."""
-    if epoch < recipe.warmup_epochs:
-        return recipe.lr * (epoch + 1) / recipe.warmup_epochs
-    return recipe.lr * recipe.factor ** sum(epoch >= at for at in recipe.steps)
-
-
-def groups(net: video.VideoNet, recipe: Recipe) -> list[dict[str, Any]]:
-    """Optimizer groups of the parameters that train, by the first of recipe.groups whose kind is theirs."""
-    rules = {}
-    for group in recipe.groups:
-        rules.setdefault(group.kind, (group.lr, group.decay))
-    gathered: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for kind, parameter in kinds(net):
-        if parameter.requires_grad:
-            gathered.setdefault(rules.get(kind, (1.0, 1.0)), []).append(parameter)
-    return [
-        {"params": members, "lr": recipe.lr * lr, "multiplier": lr, "weight_decay": recipe.weight_decay * decay}
-        for (lr, decay), members in sorted(gathered.items(), key=lambda item: item[0])
-    ]
-
-
-def kinds(net: video.VideoNet) -> Iterator[tuple[str, nn.Parameter]]:
-    """(kind, parameter) in a fixed order; kinds are those of params.Group."""
-    norms = {id(p) for m in net.modules() if isinstance(m, _BatchNorm | nn.GroupNorm | nn.LayerNorm) for p in m.parameters(False)}
-    for name, parameter in net.named_parameters():
-        if name in ("head.weight", "head.bias"):
-            yield name, parameter
-        elif id(parameter) in norms:
-            yield "norm", parameter
-        elif name in net.attention_parameters:
-            yield "attention", parameter
-        else:
-            yield ("bias" if name.endswith("bias") else "weight"), parameter
-
-
-def freeze(net: video.VideoNet, recipe: Recipe) -> None:
-    """Parameters of recipe.frozen stages stay as loaded; attention modules inside them train.
-
-    Raises UserError for a stage that the backbone hasn't.
-    """
-    for stage in recipe.frozen:
-        if stage not in net.backbone.stages:
-            raise UserError(f"recipe freezes {stage!r}; the backbone's stages: {', '.join(net.backbone.stages)}")
-        for module in net.backbone.stage_modules(stage):
-            module.requires_grad_(False)
-    for name, parameter in net.named_parameters():
-        if name in net.attention_parameters:
-            parameter.requires_grad_(True)
-
-
-def train_mode(net: video.VideoNet, recipe: Recipe) -> None:
-    """Training mode, but for the batch norm of frozen stages and, under partial batch norm, of all but the first."""
-    net.train()
-    for stage in recipe.frozen:
-        for root in net.backbone.stage_modules(stage):
-            for module in root.modules():
-                if isinstance(module, _BatchNorm) and module.weight is not None and not module.weight.requires_grad:
-                    module.eval()
-    if recipe.partial_bn:
-        norms = [module for module in net.backbone.modules() if isinstance(module, _BatchNorm)]
-        for module in norms[1:]:
-            module.eval()
+    run.optimizer.step()
+    return losses.reshape(()) / run.share
 
 
 def channels_last(net: nn.Module) -> None:
@@ -269,46 +200,3 @@ def _place() -> tuple[int, int]:
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
     return 0, 1
-
-
-class _Meter:
-    """Loss, throughput, share of time spent waiting for clips, and peak memory, of a window and of an epoch."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.losses: list[Tensor] = []
-        self.clips, self.waited, self.began = 0, 0.0, time.perf_counter()
-        self.done: list[tuple[list[float], int, float, float]] = []
-
-    @contextlib.contextmanager
-    def waiting(self) -> Iterator[None]:
-        begin = time.perf_counter()
-        yield
-        self.waited += time.perf_counter() - begin
-
-    def add(self, loss: Tensor, clips_done: int) -> None:
-        self.losses.append(loss)
-        self.clips += clips_done
-
-    def window(self) -> dict[str, float]:
-        losses = torch.stack(self.losses).tolist()  # the one place that waits for the device
-        seconds = time.perf_counter() - self.began
-        self.done.append((losses, self.clips, seconds, self.waited))
-        self.losses, self.clips, self.waited, self.began = [], 0, 0.0, time.perf_counter()
-        return self._means([self.done[-1]])
-
-    def total(self) -> dict[str, float]:
-        return self._means(self.done)
-
-    def _means(self, windows: list[tuple[list[float], int, float, float]]) -> dict[str, float]:
-        losses = list(itertools.chain.from_iterable(window[0] for window in windows))
-        seconds = sum(window[2] for window in windows)
-        cuda = self.device.type == "cuda"
-        memory = torch.cuda.max_memory_allocated(self.device) if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        return {
-            "loss": sum(losses) / len(losses),
-            "seconds": round(seconds, 3),
-            "clips_per_second": round(sum(window[1] for window in windows) / seconds, 2),
-            "data_wait": round(sum(window[3] for window in windows) / seconds, 4),
-            "memory_mb": round(memory / 2**20, 1),
-        }

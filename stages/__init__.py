@@ -20,5 +20,8 @@ def run(stage: Callable[..., None]) -> None:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        print("error: the disk is full; make room (`actionbench doctor` shows how much is left), then go on", file=sys.stderr)
+        print(
+            "error: the disk is full; make room (`actionbench doctor` shows how much is left), then go on",
+            file=sys.stderr,
+        )
         sys.exit(2)

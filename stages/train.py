@@ -4,7 +4,7 @@ from pathlib import Path
 
 from cluster.fit import fit
 from cluster.session import session
-from pipeline import params, tracking
+from pipeline import params
 from pipeline.cells import cells
 from stages import DATA, run
 
