@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import secrets
 import shutil
 import time
@@ -75,13 +74,13 @@ def train_cell(cell: Cell, weights: Path | None, cluster: Cluster, folder: Path,
             f"a worker on {ray.util.get_node_ip_address()} does not see cluster.storage; "
             "set it to a folder that all nodes share"
         )
-    device = _device(cluster)
-    if device.type == "cpu":
+    place = device(cluster)
+    if place.type == "cpu":
         torch.set_num_threads(cluster.cpus_per_worker)
     first = not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
     mark = training_fingerprint(cell)
     state, lines = _resume(folder, mark)
-    for epoch in training.epochs(cell, weights, state, device, cluster.loader_workers):
+    for epoch in training.epochs(cell, weights, state, place, cluster.loader_workers):
         lines = [*lines, *epoch.lines]
         if first:
             _save(folder / "state.pt", {"fingerprint": mark, "lines": json.dumps(lines), **epoch.state})
@@ -181,8 +180,3 @@ def _result(reference: Any) -> None:
         if isinstance(cause, UserError | OSError):
             raise cause from None
         raise
-
-
-def cpu_count() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0))

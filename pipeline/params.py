@@ -90,8 +90,8 @@ class Protocol:
     """How to test: clips x crops views a video, and how their scores are averaged."""
 
     clips: int
-    crops: Literal["center", "three", "ten"]
-    sampling: Literal["segments", "dense"]
+    crops: Literal["center", "whole", "three", "ten"]
+    sampling: Literal["segments", "random_segments", "dense"]
     size: int  # pixels of the square input
     average: Literal["softmax", "logits"]  # softmax: probabilities are averaged; logits: scores are, then softmax
     batch: int  # views a forward pass; fixed, so that scores do not depend on the number of workers

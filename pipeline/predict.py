@@ -1,29 +1,37 @@
-"""A checkpoint under a protocol: the logits of every view of every video.
+"""A checkpoint under a protocol: the logits of every view of every test video, in blocks that can be made anywhere.
 
 Legend: V views, T frames, H, W pixels, K classes.
 """
 
+import json
 import time
-from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import torch
 
 from models import video
 from pipeline import clips, views
-from pipeline.cells import Cell, classes
+from pipeline.atomic import writing
+from pipeline.cells import Cell, classes, evaluation_fingerprint, part
 from pipeline.frames import FrameStore
+from pipeline.protocol import protocol_signature
 from pipeline.training import autocast, channels_last
 
-
-@dataclass(frozen=True)
-class Predicted:
-    """Rows of predictions: one for each view, videos in the order asked, and what the forward passes took."""
-
-    videos: list[str]  # V
-    view: list[int]  # V
-    logits: np.ndarray  # V,K float32
-    forward_seconds: float
+BLOCK = 64  # videos scored by one task; fixed, so that forward batches don't depend on how many tasks run at once
+SCHEMA = pyarrow.schema(
+    {
+        "experiment": pyarrow.string(),
+        "split": pyarrow.int32(),
+        "seed": pyarrow.int32(),
+        "video": pyarrow.string(),
+        "view": pyarrow.int32(),
+        "labels": pyarrow.list_(pyarrow.int32()),
+        "logits": pyarrow.list_(pyarrow.float32()),
+    }
+)
 
 
 def load(cell: Cell, device: torch.device) -> video.VideoNet:
@@ -43,29 +51,79 @@ def load(cell: Cell, device: torch.device) -> video.VideoNet:
     return net.eval()
 
 
-@torch.inference_mode()
-def predict(net: video.VideoNet, cell: Cell, names: list[str], device: torch.device) -> Predicted:
-    """Logits of the videos `names`, all in the frame store.
+def blocks(cell: Cell) -> list[list[tuple[str, list[int]]]]:
+    """The test videos of a cell, (video, labels), BLOCK at a time."""
+    videos = part(cell, "test")
+    return [videos[begin : begin + BLOCK] for begin in range(0, len(videos), BLOCK)]
 
-    Views are taken in order and forwarded in batches of protocol.batch, so the same names give the same bits.
+
+def score(cell: Cell, number: int, path: Path, device: torch.device) -> None:
+    """Writes the predictions of block `number` to `path`, unless they are there from these weights already.
+
+    A row a (video, view), views in order; a video that could not be decoded has one row, its logits null. Views are
+    forwarded in batches of protocol.batch, so the same checkpoint gives the same bits.
     """
-    torch.backends.cudnn.deterministic = True
+    mark = evaluation_fingerprint(cell)
+    if path.exists() and (pyarrow.parquet.read_schema(path).metadata or {}).get(b"fingerprint") == mark.encode():
+        return
     store = FrameStore(cell.frames)
-    protocol, frames = cell.protocol, cell.recipe.frames
-    wanted = []
-    for name in names:
-        entry = store.videos[name]
-        wanted += [(name, n, view) for n, view in enumerate(views.views(protocol, entry, frames))]
-    rows, seconds = [], 0.0
+    rows = []  # (video, labels, view number, view or None)
+    for name, labels in blocks(cell)[number]:
+        if name in store.videos:
+            rows += [
+                (name, labels, n, view)
+                for n, view in enumerate(views.views(cell.protocol, store.videos[name], cell.recipe.frames))
+            ]
+        else:
+            rows.append((name, labels, 0, None))
+    there = [(name, view) for name, _, _, view in rows if view]
+    logits, seconds = _forward(load(cell, device), cell, store, there, device)
+    scores = iter(logits.tolist())
+    table = pyarrow.table(
+        {
+            "experiment": [cell.row] * len(rows),
+            "split": [cell.split] * len(rows),
+            "seed": [cell.seed] * len(rows),
+            "video": [name for name, _, _, _ in rows],
+            "view": [n for _, _, n, _ in rows],
+            "labels": [labels for _, labels, _, _ in rows],
+            "logits": [next(scores) if view else None for _, _, _, view in rows],
+        },
+        schema=SCHEMA.with_metadata({"fingerprint": mark, "views": str(len(there)), "seconds": str(seconds)}),
+    )
+    with writing(path) as temporary:
+        pyarrow.parquet.write_table(table, temporary)
+
+
+def gather(cells: list[Cell], paths: list[Path], target: Path) -> float:
+    """The blocks of a row's cells as one file, the interface to every table; views forwarded per second."""
+    signature = protocol_signature(cells[0].protocol, cells[0].recipe.frames)
+    tables = [pyarrow.parquet.read_table(path) for path in paths]
+    facts = [table.schema.metadata for table in tables]
+    names = json.dumps(classes(cells[0]), ensure_ascii=False)
+    table = pyarrow.concat_tables([table.replace_schema_metadata(None) for table in tables])
+    with writing(target) as temporary:
+        pyarrow.parquet.write_table(
+            table.replace_schema_metadata({"protocol": signature, "classes": names}), temporary, compression="zstd"
+        )
+    seconds = sum(float(fact[b"seconds"]) for fact in facts)
+    return sum(int(fact[b"views"]) for fact in facts) / seconds if seconds else 0.0
+
+
+@torch.inference_mode()
+def _forward(
+    net: video.VideoNet, cell: Cell, store: FrameStore, wanted: list[tuple[str, views.View]], device: torch.device
+) -> tuple[np.ndarray, float]:
+    """Logits (V, K) float32 of the views in order, and the seconds their forward passes took."""
+    torch.backends.cudnn.deterministic = True
+    protocol, rows, seconds = cell.protocol, [np.empty((0, net.head.out_features), np.float32)], 0.0
     for begin in range(0, len(wanted), protocol.batch):
         group = wanted[begin : begin + protocol.batch]
-        # V,T,H,W,3 uint8
-        batch = np.stack(
-            [clips.load(store, name, view.indices, view.box, view.flip, protocol.size) for name, _, view in group]
-        )
+        # (V, T, H, W, 3) uint8
+        batch = np.stack([clips.load(store, name, v.indices, v.box, v.flip, protocol.size) for name, v in group])
         begun = time.perf_counter()
         x = clips.normalise(torch.from_numpy(batch).to(device), net.mean, net.std, net.channels)
         with autocast(cell.recipe, device):
-            rows.append(net(x).float().cpu().numpy())  # V,K
+            rows.append(net(x).float().cpu().numpy())  # (V, K)
         seconds += time.perf_counter() - begun
-    return Predicted([name for name, _, _ in wanted], [n for _, n, _ in wanted], np.concatenate(rows), seconds)
+    return np.concatenate(rows), seconds

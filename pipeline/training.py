@@ -154,9 +154,10 @@ def _step(run: _Run, epoch: int, step: int, meter: Meter) -> Tensor:
         x = clips.normalise(batch.to(run.device, non_blocking=True), net.mean, net.std, net.channels)
         target = labels.to(run.device, non_blocking=True)  # (N,) classes; mixing makes it (N, K) shares
         # Dropout and mixing draw from the micro batch's place in the run, whichever worker does it.
-        torch.manual_seed(clips.seed_of(run.cell.seed, epoch, step, micro))
+        seed = clips.seed_of(run.cell.seed, epoch, step, micro)
+        torch.manual_seed(seed)
         if recipe.augment.mixup:
-            x, target = clips.mixup(x, target, net.head.out_features, recipe.augment.mixup)
+            x, target = clips.mixup(x, target, net.head.out_features, recipe.augment.mixup, seed)
         torch._foreach_copy_(statistics, before)
         hold = run.world > 1 and micro != run.micros[-1]  # DDP exchanges gradients once a step
         with run.parallel.no_sync() if hold else contextlib.nullcontext():  # type: ignore[operator]
