@@ -1,0 +1,80 @@
+"""Test protocols as data: the clips x crops views of a video."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol as Shape
+
+from pipeline import sampling
+from pipeline.augment import Box, centred, side
+from pipeline.errors import UserError
+from pipeline.params import Protocol, alternatives
+
+Crops = list[tuple[Box, bool]]
+
+
+class Stored(Shape):
+    """What a view needs to know of a video in the frame store."""
+
+    @property
+    def frames(self) -> int: ...
+    @property
+    def width(self) -> int: ...
+    @property
+    def height(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class View:
+    """One clip and crop of a video."""
+
+    indices: sampling.Indices
+    box: Box
+    flip: bool
+
+
+def views(protocol: Protocol, video: Stored, frames: int) -> list[View]:
+    """All views of a video under a protocol, `frames` frames each; view number = clip * crops + crop.
+
+    Sampling "windows" takes as many clips as the video has windows, whatever protocol.clips says. Raises UserError
+    for a sampling or crops that are not known.
+    """
+    if protocol.crops not in CROPS:
+        raise UserError(f"no crops {protocol.crops!r}; {alternatives(protocol.crops, CROPS)}")
+    crops = CROPS[protocol.crops](video.width, video.height, protocol.size)
+    clips, sample = protocol.clips, sampling.sampler(protocol.sampling)
+    if sample is sampling.windows:
+        clips = sampling.windows_in(video.frames, frames, protocol.stride)
+    return [
+        View(sample(video.frames, frames, stride=protocol.stride, clip=clip, clips=clips), box, flip)
+        for clip in range(clips)
+        for box, flip in crops
+    ]
+
+
+def center(width: int, height: int, size: int) -> Crops:
+    """The centred square of 7/8 of the short side (224 of 256 pixels: TSN, TSM), or more: see augment.side()."""
+    square = side(width, height, size)
+    return [(centred(width, height, square, square), False)]
+
+
+def whole(width: int, height: int, size: int) -> Crops:
+    """The largest centred square (Hara et al.)."""
+    square = min(width, height)
+    return [(centred(width, height, square, square), False)]
+
+
+def three(width: int, height: int, size: int) -> Crops:
+    """The largest squares at both ends of the long side and in its middle (256 of 256 pixels: TSM, ACTION-Net)."""
+    square = min(width, height)
+    return [(Box((width - square) * k // 2, (height - square) * k // 2, square, square), False) for k in range(3)]
+
+
+def ten(width: int, height: int, size: int) -> Crops:
+    """Four corners and the centre, of the side of center(), each followed by its mirror image (TSN)."""
+    square = side(width, height, size)
+    right, down = width - square, height - square
+    boxes = [Box(x, y, square, square) for y in (0, down) for x in (0, right)]
+    return [(box, flip) for box in (*boxes, centred(width, height, square, square)) for flip in (False, True)]
+
+
+CROPS: dict[str, Callable[[int, int, int], Crops]] = {"center": center, "whole": whole, "three": three, "ten": ten}

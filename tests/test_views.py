@@ -1,0 +1,156 @@
+"""Boxes of training and of testing, and the views of a protocol."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline import augment, sampling, views
+from pipeline.augment import Box
+from pipeline.errors import UserError
+from pipeline.params import Augment, Protocol
+
+CORNER = Augment(crop="corner", scales=(1.0, 0.875, 0.75, 0.66))
+AUGMENTS = [
+    Augment(crop="center"),
+    Augment(crop="random", flip=True),
+    Augment(crop="random", scales=(1.0, 0.84, 0.7, 0.5)),
+    CORNER,
+    replace(CORNER, max_distort=0),
+    Augment(crop="resized", flip=True),
+]
+PIXELS = st.integers(4, 700)
+SIZES = st.sampled_from([32, 64, 112, 224, 299])
+PROTOCOL = Protocol(clips=1, crops="center", sampling="segments", size=224, average="softmax", batch=4)
+
+
+@dataclass(frozen=True)
+class Stored:
+    frames: int
+    width: int
+    height: int
+
+
+def inside(box: Box, width: int, height: int) -> bool:
+    return min(box.x, box.y) >= 0 and min(box.w, box.h) > 0 and box.x + box.w <= width and box.y + box.h <= height
+
+
+@given(st.sampled_from(AUGMENTS), PIXELS, PIXELS, SIZES, st.integers(0, 2**32))
+def test_drawn_boxes_lie_inside_and_repeat(spec, width, height, size, seed):
+    box, flip = augment.draw(spec, width, height, size, np.random.default_rng(seed))
+    assert inside(box, width, height)
+    assert all(type(length) is int for length in box)
+    assert (box, flip) == augment.draw(spec, width, height, size, np.random.default_rng(seed))
+    assert spec.flip or not flip
+
+
+def draws(spec: Augment, width: int, height: int, size: int, number: int = 400) -> list[tuple[Box, bool]]:
+    rng = np.random.default_rng(0)
+    return [augment.draw(spec, width, height, size, rng) for _ in range(number)]
+
+
+def test_corner_has_the_sides_and_the_13_places_of_tsn():
+    boxes = {box for box, _ in draws(CORNER, 340, 256, 224, 3000)}
+    assert {box.w for box in boxes} == {256, 224, 192, 168}
+    order = [256, 224, 192, 168]
+    assert {(order.index(box.w), order.index(box.h)) for box in boxes} == {
+        (i, j) for i in range(4) for j in range(4) if abs(i - j) <= 1
+    }
+    square = {(box.x, box.y) for box in boxes if box.w == box.h == 168}
+    assert len(square) == 13
+    assert {(0, 0), (172, 0), (0, 88), (172, 88), (86, 44), (43, 22), (129, 66)} <= square
+
+
+def test_corner_snaps_a_near_side_to_the_input():
+    spec = Augment(crop="corner", scales=(0.88,))  # int(256 * 0.88) = 225
+    assert {(box.w, box.h) for box, _ in draws(spec, 340, 256, 224)} == {(224, 224)}
+
+
+def test_random_crops_the_test_square_anywhere():
+    boxes = {box for box, _ in draws(Augment(crop="random"), 72, 72, 64, 2000)}
+    assert {(box.w, box.h) for box in boxes} == {(64, 64)}
+    assert {box.x for box in boxes} == {box.y for box in boxes} == set(range(9))
+
+
+def test_random_with_scales_takes_shares_of_the_short_side():
+    boxes = {box for box, _ in draws(Augment(crop="random", scales=(1.0, 0.5)), 320, 240, 112)}
+    assert {(box.w, box.h) for box in boxes} == {(240, 240), (120, 120)}
+
+
+def test_resized_keeps_area_and_aspect():
+    boxes = [box for box, _ in draws(Augment(crop="resized"), 340, 256, 224)]
+    assert 0.07 < min(box.w * box.h / (340 * 256) for box in boxes) < 0.12
+    assert all(0.72 < box.w / box.h < 1.39 for box in boxes)
+
+
+def test_flips_come_half_of_the_time():
+    assert 150 < sum(flip for _, flip in draws(Augment(crop="random", flip=True), 72, 72, 64)) < 250
+
+
+def test_unknown_crop_names_the_known():
+    spec = Augment(crop="center")
+    object.__setattr__(spec, "crop", "centre")
+    with pytest.raises(UserError, match="no crop 'centre'; did you mean 'center'"):
+        augment.draw(spec, 72, 72, 64, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "size", "box"),
+    [
+        (340, 256, 224, Box(58, 16, 224, 224)),  # the papers'
+        (256, 340, 224, Box(16, 58, 224, 224)),
+        (170, 128, 112, Box(29, 8, 112, 112)),
+        (340, 256, 112, Box(58, 16, 224, 224)),
+        (72, 72, 64, Box(4, 4, 64, 64)),
+        (340, 256, 256, Box(42, 0, 256, 256)),
+        (320, 240, 224, Box(48, 8, 224, 224)),
+        (100, 80, 224, Box(10, 0, 80, 80)),
+    ],
+)
+def test_center_takes_seven_eighths_or_the_input_size(width, height, size, box):
+    assert views.center(width, height, size) == [(box, False)]
+
+
+def test_whole_takes_the_short_side():
+    assert views.whole(320, 240, 112) == [(Box(40, 0, 240, 240), False)]
+
+
+def test_three_lie_along_the_long_side():
+    assert [box for box, _ in views.three(340, 256, 256)] == [Box(x, 0, 256, 256) for x in (0, 42, 84)]
+    assert [box for box, _ in views.three(256, 340, 256)] == [Box(0, y, 256, 256) for y in (0, 42, 84)]
+
+
+def test_ten_are_corners_centre_and_their_mirror_images():
+    crops = views.ten(340, 256, 224)
+    places = [(0, 0), (116, 0), (0, 32), (116, 32), (58, 16)]
+    assert crops == [(Box(x, y, 224, 224), flip) for x, y in places for flip in (False, True)]
+
+
+@given(st.sampled_from(sorted(views.CROPS)), PIXELS, PIXELS, SIZES)
+def test_crops_lie_inside(crops, width, height, size):
+    assert all(inside(box, width, height) for box, _ in views.CROPS[crops](width, height, size))
+
+
+def test_view_number_is_clip_times_crops_plus_crop():
+    protocol = replace(PROTOCOL, clips=2, crops="three", size=256)
+    made = views.views(protocol, Stored(300, 340, 256), 8)
+    assert len(made) == 6
+    for number, view in enumerate(made):
+        clip, crop = divmod(number, 3)
+        assert view.indices == sampling.segments(300, 8, clip=clip, clips=2)
+        assert (view.box, view.flip) == views.three(340, 256, 256)[crop]
+
+
+def test_windows_make_as_many_views_as_the_video_has():
+    protocol = replace(PROTOCOL, size=112)
+    object.__setattr__(protocol, "sampling", "windows")
+    assert [len(views.views(protocol, Stored(count, 170, 128), 16)) for count in (5, 16, 17, 160)] == [1, 1, 2, 10]
+
+
+def test_unknown_crops_name_the_known():
+    protocol = replace(PROTOCOL)
+    object.__setattr__(protocol, "crops", "tne")
+    with pytest.raises(UserError, match="no crops 'tne'; did you mean 'ten'"):
+        views.views(protocol, Stored(9, 72, 72), 8)
