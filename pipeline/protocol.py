@@ -2,21 +2,22 @@
 
 from pipeline.params import Protocol
 
-CROPS = {"center": 1, "three": 3, "ten": 10}
+CROPS = {"center": 1, "whole": 1, "three": 3, "ten": 10}
 
 
-def views_per_video(protocol: Protocol) -> int:
-    """How many views of a video are scored: clips x crops."""
-    return protocol.clips * CROPS[protocol.crops]
+def views_per_video(protocol: Protocol) -> int | None:
+    """How many views of a video are scored, clips x crops; None where that depends on the video's length."""
+    return None if protocol.sampling == "windows" else protocol.clips * CROPS[protocol.crops]
 
 
 def protocol_signature(protocol: Protocol, frames: int) -> str:
-    """All of a protocol that can change a score, in one short line; equal signatures are comparable numbers.
+    """All of a protocol that can change a score, in one short line; numbers under equal signatures are comparable.
 
-    `frames` is the number of frames of one clip. E.g. "1 clip x center, 8f segments, 64 px, softmax" or
-    "10 clips x three, 16f dense stride 2, 112 px, logits".
+    `frames` is the number of frames of one clip. E.g. "1 clip x center, 8f segments, 64 px, softmax", "10 clips x
+    three, 16f dense stride 2, 112 px, logits" or "all clips x center, 16f windows stride 1, 112 px, softmax".
     """
-    clips = f"{protocol.clips} clip{'s' if protocol.clips > 1 else ''}"
-    # The stride is the distance of dense frames; segments have none, whatever the file says.
-    sampling = f"dense stride {protocol.stride}" if protocol.sampling == "dense" else protocol.sampling
+    every = protocol.sampling == "windows"  # as many clips as the video has windows, whatever the file says
+    clips = "all clips" if every else f"{protocol.clips} clip{'s' if protocol.clips > 1 else ''}"
+    strided = protocol.sampling in ("dense", "windows")  # segments have no stride
+    sampling = f"{protocol.sampling} stride {protocol.stride}" if strided else protocol.sampling
     return f"{clips} x {protocol.crops}, {frames}f {sampling}, {protocol.size} px, {protocol.average}"

@@ -1,0 +1,81 @@
+"""Invented rows for tests of the results: params, splits and predictions, on disk as the stages leave them."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from pipeline.metrics import SCHEMA
+from pipeline.params import Params, parse
+from pipeline.protocol import protocol_signature
+
+CLASSES = ("clap", "jump", "run", "sit", "turn", "wave")
+
+
+def params(rows: Sequence[str], splits: Sequence[int] = (1,), seeds: Sequence[int] = (0, 1), **protocol: Any) -> Params:
+    """Params with these rows, all on one data set and under one protocol."""
+    clip = {"sampling": "segments", "size": 64}
+    decode = {"short_side": 72, "quality": 90, "decoder": "ffmpeg", "videos_per_shard": 8, "max_failed": 0.1}
+    recipe = {"epochs": 2, "batch": 8, "micro_batch": 8, "frames": 8, "lr": 0.1, "momentum": 0.9, "weight_decay": 0.0}
+    row = {"dataset": "shapes", "backbone": "resnet", "variant": "tiny", "recipe": "quick", "protocol": "center"}
+    own = {"attention": "none", "knobs": {}, "weights": None, "splits": list(splits), "seeds": list(seeds)}
+    return parse(
+        {
+            "suite": "quick",
+            "datasets": {"shapes": {"file": "shapes", "source": "generated", "decode": decode}},
+            "recipes": {"quick": {**recipe, **clip, "augment": {"crop": "random"}}},
+            "protocols": {
+                "center": {"clips": 1, "crops": "center", "average": "softmax", "batch": 8, **clip, **protocol}
+            },
+            "experiments": {name: {**row, **own} for name in rows},
+            "tables": {},
+        }
+    )
+
+
+def splits(folder: Path, videos: int = 60, numbers: Sequence[int] = (1,)) -> Path:
+    """A folder of splits whose test videos are test_000, ...; video i is of class i modulo the number of classes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "classes.json").write_text(json.dumps(CLASSES))
+    for number in numbers:
+        names = [f"train_{index:03d}" for index in range(6)] + [f"test_{number}_{index:03d}" for index in range(videos)]
+        labels = [[int(name[-3:]) % len(CLASSES)] for name in names]
+        parts = [name.split("_")[0] for name in names]
+        schema = {"video": pl.String, "part": pl.String, "labels": pl.List(pl.Int32)}
+        pl.DataFrame([names, parts, labels], schema).write_parquet(folder / f"split-{number}.parquet")
+    return folder
+
+
+def predictions(
+    given: Params, row: str, folder: Path, right: float = 0.7, views: int = 1, seed: int = 0
+) -> pl.DataFrame:
+    """Predictions of a row whose top-1 accuracy is about `right`; each cell of the row errs on its own."""
+    rng, parts = np.random.default_rng(seed), []
+    for split in given.experiments[row].splits:
+        tests = pl.read_parquet(folder / f"split-{split}.parquet").filter(part="test").select("video", "labels")
+        for number in given.experiments[row].seeds:
+            logits = rng.normal(size=(len(tests), len(CLASSES)))
+            label = tests["labels"].list.first().to_numpy()
+            best = np.where(rng.random(len(tests)) < right, label, (label + 1) % len(CLASSES))
+            logits[np.arange(len(tests)), best] += 9
+            for view in range(views):
+                noisy = (logits + 0.1 * rng.normal(size=logits.shape)).astype(np.float32)
+                own = {"experiment": row, "split": split, "seed": number, "view": view}
+                parts.append(
+                    tests.with_columns(pl.lit(value).alias(key) for key, value in own.items()).with_columns(
+                        logits=pl.Series(noisy, dtype=pl.List(pl.Float32))
+                    )
+                )
+    return pl.concat(parts).select(pl.col(column).cast(dtype) for column, dtype in SCHEMA.items())
+
+
+def write(frame: pl.DataFrame, path: Path, given: Params, row: str) -> Path:
+    """The predictions as the evaluation writes them, with protocol and classes in the file's metadata."""
+    experiment = given.experiments[row]
+    signature = protocol_signature(given.protocols[experiment.protocol], given.recipes[experiment.recipe].frames)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    frame.write_parquet(path, metadata={"protocol": signature, "classes": json.dumps(CLASSES)})
+    return path
