@@ -10,7 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import ray
+import ray.train
+import ray.train.torch
 import torch
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
 
 from cluster.fanout import progress
 from pipeline import training
@@ -74,10 +78,11 @@ def train_cell(cell: Cell, weights: Path | None, cluster: Cluster, folder: Path,
             f"a worker on {ray.util.get_node_ip_address()} does not see cluster.storage; "
             "set it to a folder that all nodes share"
         )
-    place = device(cluster)
+    distributed = torch.distributed.is_initialized()
+    place = ray.train.torch.get_device() if distributed else device(cluster)
     if place.type == "cpu":
         torch.set_num_threads(cluster.cpus_per_worker)
-    first = not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
+    first = not distributed or torch.distributed.get_rank() == 0
     mark = training_fingerprint(cell)
     state, lines = _resume(folder, mark)
     for epoch in training.epochs(cell, weights, state, place, cluster.loader_workers):
@@ -86,8 +91,8 @@ def train_cell(cell: Cell, weights: Path | None, cluster: Cluster, folder: Path,
             _save(folder / "state.pt", {"fingerprint": mark, "lines": json.dumps(lines), **epoch.state})
             write(folder / "log.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
         state = epoch.state
-        if cluster.workers > 1:
-            _report(epoch, lines)
+        if distributed:
+            ray.train.report({"epoch": epoch.number, "loss": lines[-1]["loss"]})
     if first and state:
         # Contiguous copies: the bytes then don't depend on the memory order that training used.
         _save(folder / "weights.pt", {name: value.cpu().contiguous() for name, value in state["model"].items()})
@@ -117,14 +122,9 @@ def _epochs_done(folder: Path) -> int:
         return 0
 
 
-def _device(cluster: Cluster) -> torch.device:
-    if cluster.gpus_per_worker and torch.cuda.is_available():
-        if cluster.workers > 1:
-            from ray.train.torch import get_device
-
-            return get_device()
-        return torch.device("cuda", 0)  # Ray shows a task its own GPU only
-    return torch.device("cpu")
+def device(cluster: Cluster) -> torch.device:
+    """The device of a Ray task: its GPU where it was given one (Ray shows it no other), else the CPU."""
+    return torch.device("cuda", 0) if cluster.gpus_per_worker and torch.cuda.is_available() else torch.device("cpu")
 
 
 def _controller(cell: Cell, weights: Path | None, cluster: Cluster, folder: Path, token: str) -> Any:
@@ -134,9 +134,6 @@ def _controller(cell: Cell, weights: Path | None, cluster: Cluster, folder: Path
 
 
 def _train_distributed(cell: Cell, weights: Path | None, cluster: Cluster, folder: Path, token: str) -> None:
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
-
     resources = {"CPU": float(cluster.cpus_per_worker)}
     if cluster.gpus_per_worker:
         resources["GPU"] = cluster.gpus_per_worker
@@ -160,12 +157,6 @@ def _train_distributed(cell: Cell, weights: Path | None, cluster: Cluster, folde
 
 def _loop(config: dict[str, Any]) -> None:
     train_cell(*config["arguments"])
-
-
-def _report(epoch: training.Epoch, lines: list[dict]) -> None:
-    import ray.train
-
-    ray.train.report({"epoch": epoch.number, "loss": lines[-1]["loss"]})
 
 
 def _result(reference: Any) -> None:
