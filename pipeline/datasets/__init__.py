@@ -1,0 +1,135 @@
+"""Data sets, one file each: the file name is the registration, `file: jhmdb` in params.yaml imports jhmdb.py here.
+
+A file holds (see `Plugin`)
+  LICENCE, CITATION, HOMEPAGE  what a user must know before using the videos.
+  LAYOUT    one paragraph: the folder as its makers distribute it. The error for an absent folder prints it.
+  COUNTS    {split: {part: rows}} as published, asserted when the split tables are built; {} where none are published.
+  videos(folder, options)        the videos that are there, whatever the lists say. `path` is a file, or a folder of
+                                 frames where a set is distributed so; it is relative to `folder`, with "/".
+  splits(videos, lists, options) what the lists say, whatever videos are there: a listed video that is absent stays a
+                                 row, for the split's denominator stays. Class names in official order come along.
+A set that is drawn rather than downloaded also holds (see `Generated`)
+  plan(options)       independent work items, picklable, each some seconds of work: a caller may run them anywhere.
+  make(item, folder)  makes an item's videos; one that is there is complete, for each is renamed into place.
+
+Ids are strings that stay the same wherever the videos lie: the path without suffix where a set has a folder a class.
+A video may have several labels, and one label a row is no rule: a multi-label set gives one row with all of them.
+Archives in archives, several of them, and odd top folders are pipeline/sources.py's and videos()'s matter: ids and
+splits never see them. Files here never import each other; what two of them share stands in this one.
+"""
+
+import importlib
+import json
+import os
+import pkgutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar, cast
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from pipeline.errors import UserError
+from pipeline.params import STRICT, alternatives
+
+# Of files that are taken for videos.
+SUFFIXES = frozenset((".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts"))
+SUFFIXES |= {".vob", ".webm", ".wmv"}
+
+Part = Literal["train", "val", "test"]
+Options = Mapping[str, Any]
+T = TypeVar("T")
+
+
+class Video(NamedTuple):
+    """A video that is there."""
+
+    id: str
+    path: str  # relative to the folder of videos, with "/"
+
+
+class Row(NamedTuple):
+    """A line of a split's lists."""
+
+    video: str
+    part: Part
+    labels: tuple[int, ...]
+
+
+class Splits(NamedTuple):
+    """What the lists say."""
+
+    classes: tuple[str, ...]  # a label is an index into it
+    rows: dict[int, list[Row]]  # by split, counted from 1
+
+
+class Plugin(Protocol):
+    """What a file of this folder holds."""
+
+    LICENCE: str
+    CITATION: str
+    HOMEPAGE: str
+    LAYOUT: str
+    COUNTS: dict[int, dict[str, int]]
+
+    def videos(self, folder: Path, options: Options) -> list[Video]: ...
+
+    def splits(self, videos: Sequence[Video], lists: Path, options: Options) -> Splits: ...
+
+
+class Generated(Plugin, Protocol):
+    """What a file holds whose videos are drawn."""
+
+    __file__: str
+
+    def plan(self, options: Options) -> Sequence[Any]: ...
+
+    def make(self, item: Any, folder: Path) -> None: ...
+
+
+@dataclass(frozen=True, config=STRICT)
+class NoOptions:
+    """For a set that has none: any key is then an unknown one."""
+
+
+def loaded(name: str) -> Plugin:
+    """The data set file of that name; UserError names those there are."""
+    known = [module.name for module in pkgutil.iter_modules(__path__)]
+    if name not in known:
+        raise UserError(f"no data set file pipeline/datasets/{name}.py; {alternatives(name, known)}")
+    return cast(Plugin, importlib.import_module(f"{__name__}.{name}"))
+
+
+def chosen(kind: type[T], options: Options, where: str) -> T:
+    """The options of params.yaml as the data set's own dataclass; UserError names a key that is wrong."""
+    try:
+        return TypeAdapter(kind).validate_json(json.dumps(dict(options)))  # JSON mode: strict, yet lists become tuples
+    except ValidationError as error:
+        first = error.errors()[0]
+    key = ".".join(map(str, first["loc"]))
+    known = list(getattr(kind, "__dataclass_fields__", {}))
+    if first["type"] == "unexpected_keyword_argument":
+        raise UserError(f"{where}: unknown option {key!r}; {alternatives(key, known)}")
+    if first["type"] in ("missing", "missing_argument"):
+        raise UserError(f"{where}: option {key!r} is missing; the options are: {', '.join(known)}")
+    raise UserError(f"{where}: option {key}: {first['msg']}, not {json.dumps(first.get('input'))[:60]}")
+
+
+def found(folder: Path) -> list[Video]:
+    """Every video file below a folder, sorted by id: its path without suffix. Hidden files and folders are passed over.
+
+    Raises UserError where two files differ in their suffix alone, for they would be one id.
+    """
+    videos: dict[str, str] = {}
+    for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in files:
+            suffix = Path(name).suffix
+            if name.startswith(".") or suffix.lower() not in SUFFIXES:
+                continue
+            path = Path(place, name).relative_to(folder).as_posix()
+            video = path.removesuffix(suffix)
+            if video in videos:
+                raise UserError(f"{folder}: {videos[video]} and {path} differ in suffix alone; keep one of them")
+            videos[video] = path
+    return [Video(video, videos[video]) for video in sorted(videos)]

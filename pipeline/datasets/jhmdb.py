@@ -1,0 +1,57 @@
+"""J-HMDB: 928 clips of HMDB51 in 21 classes, three official splits (Jhuang et al., ICCV 2013)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline.datasets import NoOptions, Options, Part, Row, Splits, Video, chosen, found
+from pipeline.errors import UserError
+
+LICENCE = "the makers state none; HMDB51, where the clips come from, is CC BY 4.0"
+CITATION = "Jhuang, Gall, Zuffi, Schmid, Black: Towards understanding action recognition. ICCV 2013, pages 3192-3199"
+HOMEPAGE = "http://jhmdb.is.tue.mpg.de"
+LAYOUT = (
+    "the content of JHMDB_video.zip: one folder a class (brush_hair ... wave, 21 of them; with or without "
+    "ReCompress_Videos/ around them), in each the .avi files, 928 in all. The lists are the content of splits.zip: "
+    "<class>_test_split<1, 2 or 3>.txt, 63 files"
+)
+COUNTS = {1: {"train": 660, "test": 268}, 2: {"train": 658, "test": 270}, 3: {"train": 663, "test": 265}}
+CLASSES = (
+    *("brush_hair", "catch", "clap", "climb_stairs", "golf", "jump", "kick_ball", "pick", "pour", "pullup", "push"),
+    *("run", "shoot_ball", "shoot_bow", "shoot_gun", "sit", "stand", "swing_baseball", "throw", "walk", "wave"),
+)
+PARTS: dict[str, Part] = {"1": "train", "2": "test"}
+
+
+def videos(folder: Path, options: Options) -> list[Video]:
+    """The clips there, id <class>/<file without suffix>."""
+    chosen(NoOptions, options, "jhmdb")
+    return [
+        Video(video.id.removeprefix("ReCompress_Videos/"), video.path)
+        for video in found(folder)
+        if video.id.removeprefix("ReCompress_Videos/").split("/")[0] in CLASSES
+    ]
+
+
+def splits(videos: Sequence[Video], lists: Path, options: Options) -> Splits:
+    """The official lists; UserError names a list that is absent or a line that is no `<file> <1 or 2>`."""
+    chosen(NoOptions, options, "jhmdb")
+    return Splits(CLASSES, {split: [row for name in CLASSES for row in _rows(lists, name, split)] for split in COUNTS})
+
+
+def _rows(lists: Path, name: str, split: int) -> list[Row]:
+    path = lists / f"{name}_test_split{split}.txt"
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        raise UserError(f"jhmdb: the list {path.resolve()} is absent. Expected: {LAYOUT}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"jhmdb: the list {path.resolve()} is no text") from None
+    rows = []
+    for number, line in enumerate(lines, 1):
+        file, _, part = line.strip().rpartition(" ")
+        if not file and not part:
+            continue
+        if not file or part not in PARTS:
+            raise UserError(f"{path}, line {number}: expected `<file> 1` (train) or `<file> 2` (test), not {line!r}")
+        rows.append(Row(f"{name}/{Path(file.strip()).stem}", PARTS[part], (CLASSES.index(name),)))
+    return rows
