@@ -1,0 +1,104 @@
+"""Unpacking what others packed, so that nothing lands outside the folder."""
+
+import shutil
+import stat
+import subprocess
+import tarfile
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+import pyarrow as pa
+
+from pipeline.errors import UserError
+
+ZIP = (".zip",)
+TAR = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst")
+TOOL = (".rar", ".7z")
+KNOWN = ZIP + TAR + TOOL
+TOOLS = {  # the first that is installed; each refuses names that lead out of the folder
+    "unrar": ["x", "-y", "-idq", "{archive}", "{folder}/"],
+    "bsdtar": ["-x", "-f", "{archive}", "-C", "{folder}"],
+    "7z": ["x", "-y", "-bd", "-o{folder}", "{archive}"],
+}
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """Unpacks into a folder, which should be a fresh one, for an error leaves what came until then.
+
+    An archive inside (HMDB51 is a rar of rars) is unpacked where it lies and removed. Raises UserError for an archive
+    that is damaged, locked or of unknown kind, that holds a link, a device or a name that leads out of the folder, or
+    that needs a tool which isn't installed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        _unpack(archive, folder)
+        for inner in sorted(path for path in folder.rglob("*") if path.name.lower().endswith(KNOWN) and path.is_file()):
+            _unpack(inner, inner.parent)
+            inner.unlink()
+    except (
+        zipfile.BadZipFile,
+        tarfile.TarError,
+        EOFError,
+        pa.ArrowException,
+        RuntimeError,
+        NotImplementedError,
+    ) as error:
+        raise UserError(f"{archive} can't be unpacked: {error}") from None
+
+
+def _unpack(archive: Path, folder: Path) -> None:
+    name = archive.name.lower()
+    if name.endswith(ZIP):
+        _unzip(archive, folder)
+    elif name.endswith((".tar.zst", ".tzst")):  # which Python's tarfile can't read before 3.14
+        with pa.input_stream(str(archive), compression="zstd") as plain, tarfile.open(fileobj=plain, mode="r|") as tar:
+            _untar(archive, tar, folder)
+    elif name.endswith(TAR):
+        with tarfile.open(archive) as tar:
+            _untar(archive, tar, folder)
+    elif name.endswith(TOOL):
+        _tool(archive, folder)
+    else:
+        raise UserError(f"{archive} is no archive of a known kind ({', '.join(KNOWN)})")
+
+
+def _unzip(archive: Path, folder: Path) -> None:
+    with zipfile.ZipFile(archive) as source:
+        members = source.infolist()
+        _check(archive, ((member.filename, stat.S_ISLNK(member.external_attr >> 16)) for member in members))
+        if sum(member.file_size for member in members) > shutil.disk_usage(folder).free:
+            raise UserError(f"{archive} unpacks to more than the disk of {folder.parent} has left")
+        source.extractall(folder)
+
+
+def _untar(archive: Path, tar: tarfile.TarFile, folder: Path) -> None:
+    def plain(member: tarfile.TarInfo, path: str) -> tarfile.TarInfo | None:
+        # Stricter than the filter "data": videos need no links, and Python 3.11's handling of them has had holes.
+        _check(archive, [(member.name, not (member.isfile() or member.isdir()))])
+        return tarfile.data_filter(member, path)
+
+    tar.extractall(folder, filter=plain)
+
+
+def _tool(archive: Path, folder: Path) -> None:
+    tool = next(filter(shutil.which, TOOLS), None)
+    if tool is None:
+        raise UserError(f"to unpack {archive.name}, install one of: {', '.join(TOOLS)} (Debian: apt install unrar)")
+    places = {"archive": str(archive.resolve()), "folder": str(folder.resolve())}
+    command = [tool, *(word.format(**places) for word in TOOLS[tool])]
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL)
+    if done.returncode:
+        said = (done.stderr or done.stdout).strip().splitlines()
+        raise UserError(f"{archive} can't be unpacked by {tool}: {said[-1] if said else 'it said nothing'}")
+    paths = sorted(folder.rglob("*"))
+    _check(archive, ((path.relative_to(folder).as_posix(), path.is_symlink()) for path in paths))
+
+
+def _check(archive: Path, members: Iterable[tuple[str, bool]]) -> None:
+    """Refuses (name, whether it is something else than a file or folder) that could write outside the folder."""
+    for name, special in members:
+        path = PurePosixPath(name.replace("\\", "/"))
+        if special or path.is_absolute() or ".." in path.parts or PureWindowsPath(name).drive:
+            what = "a link or device" if special else "a name that leads out of the folder"
+            raise UserError(f"{archive} is refused: {name!r} is {what}")

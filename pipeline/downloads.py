@@ -1,0 +1,106 @@
+"""A file from a URL: resumed where a connection broke, checked against its sha256 before anyone sees it."""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pooch
+import requests
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+from pipeline.errors import UserError
+
+ATTEMPTS = 5  # in a row that bring no byte
+TIMEOUT = 30  # seconds without an answer or a byte
+
+
+def shown(url: str) -> str:
+    """A URL as a message may print it: without user, password, query and fragment, which may be secrets."""
+    parts = urlsplit(url)
+    port = f":{parts.port}" if parts.port else ""
+    return f"{parts.scheme}://{parts.hostname or ''}{port}{parts.path}"
+
+
+def download(url: str, sha256: str, path: Path, wait: Callable[[float], None] = time.sleep) -> Path:
+    """The file of an http(s) URL at `path`; one that is there with that sha256 is left as it is.
+
+    What came before an interruption lies in <path>.part, and the next call goes on from there.
+    Raises UserError for an address that can't be reached or answers with an error, and for bytes of another sha256.
+    """
+    if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+        raise UserError(f"{shown(url)} is no http or https address")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.part")
+
+    def downloader(url: str, output_file: str, _: Any) -> None:
+        _resumed(url, part, wait)
+        part.replace(output_file)
+
+    pooch.get_logger().setLevel("WARNING")  # it would print the URL, secrets and all
+    try:
+        # What pooch does: nothing where the file is right; else the sha256 is checked, and only then the file renamed.
+        pooch.retrieve(url, f"sha256:{sha256.lower()}", fname=path.name, path=path.parent, downloader=downloader)
+    except ValueError:
+        raise UserError(
+            f"{shown(url)} does not have the sha256 {sha256}; it was thrown away, for it is damaged or another version"
+        ) from None
+    return path
+
+
+def _resumed(url: str, part: Path, wait: Callable[[float], None]) -> None:
+    """All of the URL's bytes in `part`, in as many requests as it takes."""
+    failures = most = 0
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        bar = progress.add_task(part.name.removesuffix(".part"), total=None)
+        while True:
+            had = part.stat().st_size if part.exists() else 0
+            try:
+                if _request(url, part, had, lambda done, total: progress.update(bar, completed=done, total=total)):
+                    return
+                said = "it changed while it was read"
+            except requests.exceptions.RequestException as error:
+                said = type(error).__name__  # its text holds the whole URL
+            size = part.stat().st_size if part.exists() else 0
+            failures = 0 if size > most else failures + 1
+            most = max(size, most)
+            if failures == ATTEMPTS:
+                raise UserError(f"{shown(url)} can't be read ({said}); what came is kept, so a further run goes on")
+            wait(min(2.0**failures, 30))
+
+
+def _request(url: str, part: Path, had: int, moved: Callable[[int, int | None], None]) -> bool:
+    """One request for what is beyond the `had` bytes; False where the server's file isn't the one they are of."""
+    # identity: a range of the file's own bytes, not of what a compression of them would be
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={had}-"} if had else {})
+    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
+        place = answer.headers.get("Content-Range", "")
+        if answer.status_code == 416:  # nothing lies beyond: all is here, or it is of another file
+            if place == f"bytes */{had}":
+                return True
+            part.unlink()
+            return False
+        if answer.status_code in (408, 425, 429) or answer.status_code >= 500:
+            raise requests.exceptions.ConnectionError  # may pass
+        if answer.status_code not in (200, 206):
+            raise UserError(f"{shown(url)} answers {answer.status_code} {answer.reason}")
+        if answer.status_code == 206 and not place.startswith(f"bytes {had}-"):
+            part.unlink(missing_ok=True)
+            return False
+        if answer.status_code == 200:  # all of it, for such a server knows no ranges
+            had = 0
+        length = answer.headers.get("Content-Length", "")
+        total = had + int(length) if length.isdecimal() else None
+        with part.open("ab" if had else "wb") as file:
+            for chunk in answer.iter_content(1 << 20):
+                file.write(chunk)
+                had += len(chunk)
+                moved(had, total)
+            file.flush()
+            os.fsync(file.fileno())
+    return True

@@ -1,0 +1,212 @@
+"""Where a data set's videos come from (drawn, downloaded, unpacked, or the user's folder), and the list of them."""
+
+import csv
+import functools
+import hashlib
+import io
+import json
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+from urllib.parse import unquote, urlsplit
+
+from rich.console import Console
+from rich.progress import track
+
+from pipeline import archives, atomic, datasets
+from pipeline.downloads import download, shown
+from pipeline.errors import UserError
+from pipeline.params import Dataset
+
+MADE = ".made.json"  # in a folder of videos that was made here: from what. Without it, a folder is the user's
+Each = Callable[[Callable[[Any], None], Sequence[Any]], None]
+
+
+class Entry(NamedTuple):
+    """A line of the manifest."""
+
+    video: str  # id
+    path: str  # relative to the folder of videos, with "/"
+    bytes: int
+    sha256: str  # of a folder of frames: of its files' names and sha256s
+
+
+def in_turn(make: Callable[[Any], None], items: Sequence[Any]) -> None:
+    """The plainest way to make all items: here, one after the other."""
+    for item in _bar(items, "drawing"):
+        make(item)
+
+
+def located(dataset: Dataset, root: Path, videos: Path) -> Path:
+    """Where the data set's videos lie once fetched: the user's own folder where `source` is one, else `videos`.
+
+    `root` is what a relative source starts from.
+    """
+    folder = root / Path(dataset.source).expanduser()
+    return folder if dataset.source != "generated" and not _remote(dataset.source) and folder.is_dir() else videos
+
+
+def lists(dataset: Dataset, root: Path, videos: Path) -> Path:
+    """Where the data set's lists lie: in `lists`, else with the videos."""
+    return root / Path(dataset.lists).expanduser() if dataset.lists else located(dataset, root, videos)
+
+
+def fetch(name: str, dataset: Dataset, root: Path, videos: Path, each: Each = in_turn) -> Path:
+    """Sees to it that the videos are there, and gives their folder. A second call finds all done and does nothing.
+
+    name: the data set's key in params.yaml. root: the project's root. videos: where to put what is not the user's own.
+    each: calls its first argument for every one of its second, anywhere and in any order.
+    Raises UserError for a source that is absent, damaged or refused, saying where to put what.
+    """
+    if dataset.source == "generated":
+        _generate(name, dataset, videos, each)
+        return videos
+    source, _, sha256 = dataset.source.partition("#sha256=")
+    local = root / Path(source).expanduser()
+    if _remote(source):
+        _fetch_url(name, source, sha256.lower(), videos)
+    elif local.is_file():
+        _fetch_archive(name, local, sha256.lower(), videos)
+    elif not local.is_dir():
+        raise UserError(
+            f"{name}: there is no {local.resolve()}. Put the videos there, or name their place as "
+            f"datasets.{name}.source. Expected: {datasets.loaded(dataset.file).LAYOUT}"
+        )
+    return located(dataset, root, videos)
+
+
+def manifest(name: str, dataset: Dataset, folder: Path) -> list[Entry]:
+    """A line for each of the folder's videos, by id. Raises UserError for a folder that holds none."""
+    plugin = datasets.loaded(dataset.file)
+    found = sorted(plugin.videos(folder, dataset.options))
+    if not found:
+        raise UserError(f"{name}: {folder.resolve()} holds no video of it. Expected there: {plugin.LAYOUT}")
+    with ThreadPoolExecutor() as pool:  # hashing and reading both let other threads run
+        return list(_bar(pool.map(functools.partial(_entry, folder), found), "hashing", len(found)))
+
+
+def write(path: Path, entries: Sequence[Entry]) -> None:
+    """The manifest as CSV: video, path, bytes, sha256."""
+    text = io.StringIO()
+    lines = csv.writer(text, lineterminator="\n")
+    lines.writerow(Entry._fields)
+    lines.writerows(entries)
+    try:
+        atomic.write(path, text.getvalue())
+    except UnicodeEncodeError as error:
+        bad = error.object[max(error.start - 60, 0) : error.end + 60]
+        raise UserError(f"a video's name is not in UTF-8, rename it: {bad!r}") from None
+
+
+def read(path: Path) -> list[Entry]:
+    """The manifest; UserError where it is absent or damaged."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            lines = csv.DictReader(file)
+            return [Entry(line["video"], line["path"], int(line["bytes"]), line["sha256"]) for line in lines]
+    except FileNotFoundError:
+        raise UserError(f"{path} is absent; the download stage writes it") from None
+    except (KeyError, TypeError, ValueError):
+        raise UserError(f"{path} is damaged; the download stage writes it anew") from None
+
+
+def _generate(name: str, dataset: Dataset, videos: Path, each: Each) -> None:
+    plugin = datasets.loaded(dataset.file)
+    if not hasattr(plugin, "make"):
+        raise UserError(
+            f"{name}: {dataset.file} can't be generated; datasets.{name}.source is a URL, folder or archive"
+        )
+    generated = cast(datasets.Generated, plugin)
+    items = generated.plan(dataset.options)
+    code = hashlib.sha256(Path(str(generated.__file__)).read_bytes()).hexdigest()  # another drawing, other videos
+    if _to_make(name, videos, made := {"options": dict(dataset.options), "code": code}):
+        atomic.write(videos / MADE, json.dumps(made))
+    each(functools.partial(generated.make, folder=videos), items)
+
+
+def _fetch_url(name: str, url: str, sha256: str, videos: Path) -> None:
+    file = unquote(Path(urlsplit(url).path).name)
+    if not re.fullmatch("[0-9a-f]{64}", sha256):
+        raise UserError(f"datasets.{name}.source: {shown(url)} needs its checksum: <URL>#sha256=<64 hex digits>")
+    if not file.lower().endswith(archives.KNOWN):
+        raise UserError(
+            f"datasets.{name}.source: {shown(url)} is no archive of a known kind ({', '.join(archives.KNOWN)})"
+        )
+    if _to_make(name, videos, made := {"sha256": sha256}):
+        archive = download(url, sha256, videos.with_name(f".{videos.name}.download") / file)
+        _unpack(archive, videos, made)
+        shutil.rmtree(archive.parent)
+
+
+def _fetch_archive(name: str, archive: Path, sha256: str, videos: Path) -> None:
+    facts = archive.stat()
+    made = {"archive": str(archive), "bytes": facts.st_size, "changed": facts.st_mtime_ns, "sha256": sha256}
+    if _to_make(name, videos, made):
+        if sha256 and _digest(archive) != sha256:
+            raise UserError(f"{name}: {archive.resolve()} does not have the sha256 {sha256}")
+        _unpack(archive, videos, made)
+
+
+def _unpack(archive: Path, videos: Path, made: dict[str, Any]) -> None:
+    partial = videos.with_name(f".{videos.name}.unpacking")
+    shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
+    try:
+        archives.unpack(archive, partial)
+        atomic.write(partial / MADE, json.dumps(made))
+        partial.rename(videos)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _to_make(name: str, videos: Path, made: dict[str, Any]) -> bool:
+    """Whether the videos are still to be made from that. Takes away what was made here from something else."""
+    if not videos.exists():
+        return True
+    if not any(videos.iterdir()):
+        videos.rmdir()
+        return True
+    try:
+        if (videos / MADE).read_text(encoding="utf-8") == json.dumps(made):
+            return False
+    except FileNotFoundError:
+        raise UserError(
+            f"{name}: {videos.resolve()} holds files that were not put there by this project; move them away, "
+            f"or give that folder as datasets.{name}.source"
+        ) from None
+    old = videos.with_name(f".{videos.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    videos.rename(old)  # at once: a removal that is killed half-way leaves no folder that looks complete
+    shutil.rmtree(old)
+    return True
+
+
+def _entry(folder: Path, video: datasets.Video) -> Entry:
+    path = folder / video.path
+    try:
+        if path.is_dir():
+            files = sorted(file for file in path.iterdir() if file.is_file())
+            listed = "".join(f"{_digest(file)}  {file.name}\n" for file in files)
+            size, digest = sum(file.stat().st_size for file in files), hashlib.sha256(listed.encode()).hexdigest()
+        else:
+            size, digest = path.stat().st_size, _digest(path)
+    except OSError as error:
+        raise UserError(f"{path} can't be read: {error.strerror}") from None
+    return Entry(video.id, video.path, size, digest)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _remote(source: str) -> bool:
+    return "://" in source
+
+
+def _bar(items: Any, what: str, total: int | None = None) -> Any:
+    """The same items, with a bar where someone watches."""
+    console = Console(stderr=True)
+    return track(items, what, total=total, console=console, disable=not console.is_terminal, transient=True)
