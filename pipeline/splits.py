@@ -1,0 +1,131 @@
+"""Split tables: what the lists say, checked, as a Parquet file a split and classes.json."""
+
+import itertools
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from pipeline import atomic, datasets
+from pipeline.datasets import Row, Video
+from pipeline.errors import UserError
+from pipeline.params import Dataset
+from pipeline.sources import Entry
+
+SCHEMA = {"video": pl.String(), "part": pl.String(), "labels": pl.List(pl.Int32())}
+SHOWN = 3  # names that a message gives of many
+
+
+@dataclass(frozen=True)
+class Tables:
+    """A data set's splits."""
+
+    classes: tuple[str, ...]  # in official order
+    tables: dict[int, pl.DataFrame]  # by split: SCHEMA's columns, in the lists' order
+    notes: tuple[str, ...]  # what a user should know though nothing failed, a line each
+
+
+def build(name: str, dataset: Dataset, entries: Sequence[Entry], lists: Path) -> Tables:
+    """The splits of the data set, against the manifest's entries.
+
+    lists: the folder of the lists; for a set that is distributed with them, its folder of videos.
+    Raises UserError for a label that is no class, a video that stands twice in a split, another number of rows than
+    published, files that are the same in training and test (a note where the split is an official one, which is not
+    ours to change), and for a part of a split none of whose videos is there. A part that lacks some is a note: they
+    stay in the table, so that they count as wrong.
+    """
+    plugin = datasets.loaded(dataset.file)
+    classes, splits = plugin.splits([Video(entry.video, entry.path) for entry in entries], lists, dataset.options)
+    there = pl.DataFrame(
+        [(entry.video, entry.sha256) for entry in entries],
+        schema={"video": pl.String(), "sha256": pl.String()},
+        orient="row",
+    )
+    tables, notes = {}, []
+    for split, rows in splits.items():
+        where = f"{name}, split {split}"
+        table = pl.DataFrame(rows, schema=SCHEMA, orient="row")
+        _check_labels(where, rows, len(classes))
+        _check_once(where, table)
+        counts = dict(table.group_by("part").len().rows())
+        published = plugin.COUNTS.get(split, {})
+        if plugin.COUNTS and counts != published:
+            raise UserError(f"{where}: the lists have {_counted(counts)} rows, published are {_counted(published)}")
+        notes += _absent(where, table, there, plugin.LAYOUT)
+        if same := _same_bytes(where, table.join(there, on="video")):
+            if not plugin.COUNTS:
+                raise UserError(same)
+            notes.append(f"{same}; kept, for the split is the official one")
+        tables[split] = table
+    unlisted = there.join(pl.concat(tables.values()).select("video").unique(), on="video", how="anti")["video"]
+    if len(unlisted):
+        notes.append(f"{name}: {len(unlisted)} of {len(there)} videos are in no list: {_some(unlisted)}")
+    return Tables(tuple(classes), tables, tuple(notes))
+
+
+def write(built: Tables, folder: Path) -> None:
+    """split-<k>.parquet and classes.json; a split of an earlier run that is no more is removed."""
+    for old in folder.glob("split-*.parquet"):
+        if old.stem.removeprefix("split-") not in map(str, built.tables):
+            old.unlink()
+    for split, table in built.tables.items():
+        with atomic.writing(folder / f"split-{split}.parquet") as temporary:
+            table.write_parquet(temporary, compression="zstd")
+    atomic.write(folder / "classes.json", json.dumps(built.classes, ensure_ascii=False, indent=1) + "\n")
+
+
+def _check_labels(where: str, rows: Sequence[Row], classes: int) -> None:
+    for row in rows:
+        if not row.labels or not all(0 <= label < classes for label in row.labels):
+            raise UserError(f"{where}: {row.video} has the labels {list(row.labels)}; there are {classes} classes")
+
+
+def _check_once(where: str, table: pl.DataFrame) -> None:
+    twice = table.group_by("video", maintain_order=True).agg(pl.len(), pl.col("part")).filter(pl.col("len") > 1)
+    if len(twice):
+        video, _, parts = twice.row(0)
+        raise UserError(
+            f"{where}: {len(twice)} videos stand more than once in its lists, e.g. {video} in {' and '.join(parts)}"
+        )
+
+
+def _absent(where: str, table: pl.DataFrame, there: pl.DataFrame, layout: str) -> list[str]:
+    notes = []
+    for (part,), rows in table.group_by("part", maintain_order=True):
+        absent = rows.join(there, on="video", how="anti", maintain_order="left")["video"]
+        if len(absent) == len(rows):
+            raise UserError(
+                f"{where}: none of the {len(rows)} videos of its {part} list is there, e.g. {absent[0]}. "
+                f"Expected among the videos: {layout}"
+            )
+        if len(absent):
+            notes.append(f"{where}: {len(absent)} of {len(rows)} {part} videos are absent: {_some(absent)}")
+    return notes
+
+
+def _same_bytes(where: str, table: pl.DataFrame) -> str | None:
+    """A sentence on files of the same bytes in two parts; None where there are none."""
+    pairs = [
+        pair
+        for first, second in itertools.combinations(("train", "val", "test"), 2)
+        for pair in table.filter(part=first)
+        .join(table.filter(part=second), on="sha256", suffix="_too", maintain_order="left_right")
+        .select("video", "part", "video_too", "part_too")
+        .iter_rows()
+    ]
+    if not pairs:
+        return None
+    video, part, too, part_too = pairs[0]
+    example = f"{video} ({part}) and {too} ({part_too})"
+    return f"{where}: {len(pairs)} pairs of files are the same, byte for byte, e.g. {example}"
+
+
+def _counted(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {part}" for part, count in sorted(counts.items(), reverse=True)) or "none"
+
+
+def _some(names: Iterable[str]) -> str:
+    listed = list(itertools.islice(names, SHOWN + 1))
+    return ", ".join(listed[:SHOWN]) + (" ..." if len(listed) > SHOWN else "")
