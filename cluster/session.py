@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.params import Cluster
@@ -24,7 +25,7 @@ def session(cluster: Cluster) -> Iterator[None]:
 
     address = os.environ.get("RAY_ADDRESS") or cluster.address
     here = address == "local"
-    local = {"object_store_memory": 256 * 2**20, "include_dashboard": False} if here else {}
+    local: dict[str, Any] = {"object_store_memory": 256 * 2**20, "include_dashboard": False} if here else {}
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
     except (ConnectionError, TimeoutError) as error:

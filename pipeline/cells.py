@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pyarrow.parquet
 
+from models.video import VideoNet, build
 from pipeline.errors import UserError
 from pipeline.params import Experiment, Params, Protocol, Recipe, named
 
@@ -86,14 +87,36 @@ def training_fingerprint(cell: Cell) -> str:
 
     Training state is resumed only under the fingerprint it was made with.
     """
-    settings = {"experiment": asdict(cell.experiment), "recipe": asdict(cell.recipe), "cell": cell.name}
-    del settings["experiment"]["protocol"], settings["experiment"]["splits"], settings["experiment"]["seeds"]
+    others = ("protocol", "splits", "seeds")  # of the row, but not of how this cell trains
+    experiment = {key: value for key, value in asdict(cell.experiment).items() if key not in others}
+    settings = {"experiment": experiment, "recipe": asdict(cell.recipe), "cell": cell.name}
     return _digest(settings, [cell.split_table, cell.frames / "index.arrow"])
 
 
 def evaluation_fingerprint(cell: Cell) -> str:
     """As training_fingerprint, for the predictions made from the trained weights."""
     return _digest({"protocol": asdict(cell.protocol)}, [cell.weights, cell.split_table, cell.frames / "index.arrow"])
+
+
+def net(cell: Cell, weights: Path | None = None) -> VideoNet:
+    """The cell's net, before training; `weights` initialise its backbone.
+
+    Raises UserError for a backbone, variant, attention or knob that is not there and for weights that don't fit.
+    """
+    experiment = cell.experiment
+    try:
+        return build(
+            experiment.backbone,
+            experiment.variant,
+            experiment.attention,
+            frames=cell.recipe.frames,
+            classes=len(classes(cell)),
+            dropout=cell.recipe.dropout,
+            knobs=experiment.knobs,
+            weights=weights,
+        )
+    except ValueError as error:
+        raise UserError(f"experiments.{cell.row}: {error}") from None
 
 
 def _digest(settings: dict, files: list[Path]) -> str:

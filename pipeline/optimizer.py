@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from models import video
+from models.video import VideoNet
 from pipeline.errors import UserError
 from pipeline.params import Recipe
 
@@ -18,9 +18,9 @@ def learning_rate(recipe: Recipe, epoch: int) -> float:
     return recipe.lr * recipe.factor ** sum(epoch >= at for at in recipe.steps)
 
 
-def groups(net: video.VideoNet, recipe: Recipe) -> list[dict[str, Any]]:
+def groups(net: VideoNet, recipe: Recipe) -> list[dict[str, Any]]:
     """Optimizer groups of the parameters that train, by the first of recipe.groups whose kind is theirs."""
-    rules = {}
+    rules: dict[str, tuple[float, float]] = {}
     for group in recipe.groups:
         rules.setdefault(group.kind, (group.lr, group.decay))
     gathered: dict[tuple[float, float], list[nn.Parameter]] = {}
@@ -33,7 +33,7 @@ def groups(net: video.VideoNet, recipe: Recipe) -> list[dict[str, Any]]:
     ]
 
 
-def kinds(net: video.VideoNet) -> Iterator[tuple[str, nn.Parameter]]:
+def kinds(net: VideoNet) -> Iterator[tuple[str, nn.Parameter]]:
     """(kind, parameter) in a fixed order; kinds are those of params.Group."""
     norms = {
         id(p)
@@ -52,7 +52,7 @@ def kinds(net: video.VideoNet) -> Iterator[tuple[str, nn.Parameter]]:
             yield ("bias" if name.endswith("bias") else "weight"), parameter
 
 
-def freeze(net: video.VideoNet, recipe: Recipe) -> None:
+def freeze(net: VideoNet, recipe: Recipe) -> None:
     """Parameters of recipe.frozen stages stay as loaded; attention modules inside them train.
 
     Raises UserError for a stage that the backbone hasn't.
@@ -67,7 +67,7 @@ def freeze(net: video.VideoNet, recipe: Recipe) -> None:
             parameter.requires_grad_(True)
 
 
-def train_mode(net: video.VideoNet, recipe: Recipe) -> None:
+def train_mode(net: VideoNet, recipe: Recipe) -> None:
     """Training mode, but for the batch norm of frozen stages and, under partial batch norm, of all but the first."""
     net.train()
     for stage in recipe.frozen:
@@ -81,6 +81,6 @@ def train_mode(net: video.VideoNet, recipe: Recipe) -> None:
             module.eval()
 
 
-def stage_modules(net: video.VideoNet, stage: str) -> list[nn.Module]:
+def stage_modules(net: VideoNet, stage: str) -> list[nn.Module]:
     """The backbone's own children that make up one of its stages."""
     return [getattr(net.backbone, name) for name in net.backbone.parts[stage]]

@@ -12,8 +12,8 @@ import pyarrow
 import pyarrow.parquet
 import torch
 
-from models import video
-from pipeline import clips, views
+from models.video import VideoNet
+from pipeline import cells, clips, views
 from pipeline.atomic import writing
 from pipeline.cells import Cell, classes, evaluation_fingerprint, part
 from pipeline.frames import FrameStore
@@ -34,18 +34,9 @@ SCHEMA = pyarrow.schema(
 )
 
 
-def load(cell: Cell, device: torch.device) -> video.VideoNet:
+def load(cell: Cell, device: torch.device) -> VideoNet:
     """The trained net of a cell, in evaluation mode."""
-    experiment = cell.experiment
-    net = video.build(
-        experiment.backbone,
-        experiment.variant,
-        experiment.attention,
-        frames=cell.recipe.frames,
-        classes=len(classes(cell)),
-        dropout=cell.recipe.dropout,
-        knobs=dict(experiment.knobs),
-    )
+    net = cells.net(cell)
     net.load_state_dict(torch.load(cell.weights, weights_only=True, map_location="cpu"))
     channels_last(net.to(device))
     return net.eval()
@@ -67,7 +58,7 @@ def score(cell: Cell, number: int, path: Path, device: torch.device) -> None:
     if path.exists() and (pyarrow.parquet.read_schema(path).metadata or {}).get(b"fingerprint") == mark.encode():
         return
     store = FrameStore(cell.frames)
-    rows = []  # (video, labels, view number, view or None)
+    rows: list[tuple[str, list[int], int, views.View | None]] = []  # video, labels, number of the view, view
     for name, labels in blocks(cell)[number]:
         if name in store.videos:
             rows += [
@@ -95,12 +86,12 @@ def score(cell: Cell, number: int, path: Path, device: torch.device) -> None:
         pyarrow.parquet.write_table(table, temporary)
 
 
-def gather(cells: list[Cell], paths: list[Path], target: Path) -> float:
+def gather(row: list[Cell], paths: list[Path], target: Path) -> float:
     """The blocks of a row's cells as one file, the interface to every table; views forwarded per second."""
-    signature = protocol_signature(cells[0].protocol, cells[0].recipe.frames)
+    signature = protocol_signature(row[0].protocol, row[0].recipe.frames)
     tables = [pyarrow.parquet.read_table(path) for path in paths]
     facts = [table.schema.metadata for table in tables]
-    names = json.dumps(classes(cells[0]), ensure_ascii=False)
+    names = json.dumps(classes(row[0]), ensure_ascii=False)
     table = pyarrow.concat_tables([table.replace_schema_metadata(None) for table in tables])
     with writing(target) as temporary:
         pyarrow.parquet.write_table(
@@ -112,7 +103,7 @@ def gather(cells: list[Cell], paths: list[Path], target: Path) -> float:
 
 @torch.inference_mode()
 def _forward(
-    net: video.VideoNet, cell: Cell, store: FrameStore, wanted: list[tuple[str, views.View]], device: torch.device
+    net: VideoNet, cell: Cell, store: FrameStore, wanted: list[tuple[str, views.View]], device: torch.device
 ) -> tuple[np.ndarray, float]:
     """Logits (V, K) float32 of the views in order, and the seconds their forward passes took."""
     torch.backends.cudnn.deterministic = True

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from models import video
-from pipeline import clips
-from pipeline.cells import Cell, classes, part
+from models.video import VideoNet
+from pipeline import cells, clips
+from pipeline.cells import Cell, part
 from pipeline.errors import UserError
 from pipeline.frames import FrameStore
 from pipeline.meter import Meter
@@ -63,17 +63,7 @@ def epochs(
         raise UserError(f"{cell.experiment.dataset}: {many} has not one label; this recipe trains on single labels")
 
     torch.manual_seed(cell.seed)
-    experiment, names = cell.experiment, classes(cell)
-    net = video.build(
-        experiment.backbone,
-        experiment.variant,
-        experiment.attention,
-        frames=recipe.frames,
-        classes=len(names),
-        dropout=recipe.dropout,
-        knobs=dict(experiment.knobs),
-        weights=weights,
-    )
+    net = cells.net(cell, weights)
     channels_last(net.to(device))
     freeze(net, recipe)
     optimizer = torch.optim.SGD(groups(net, recipe), lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov)
@@ -129,7 +119,7 @@ class _Run:
     """What stays the same over a run's steps, as one worker has it."""
 
     cell: Cell
-    net: video.VideoNet
+    net: VideoNet
     parallel: nn.Module  # net, or DDP round it
     optimizer: torch.optim.Optimizer
     loader: Iterator[tuple[Tensor, Tensor]]  # this worker's micro batches, all epochs one after another
