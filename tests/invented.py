@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from pipeline.metrics import SCHEMA
+from pipeline import results
+from pipeline.metrics import SCHEMA, read
 from pipeline.params import Params, parse
 from pipeline.protocol import protocol_signature
 
@@ -79,3 +80,16 @@ def write(frame: pl.DataFrame, path: Path, given: Params, row: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     frame.write_parquet(path, metadata={"protocol": signature, "classes": json.dumps(CLASSES)})
     return path
+
+
+def result(given: Params, row: str, folder: Path, right: float = 0.7, seed: int = 0, **costs: float) -> results.Result:
+    """The measured result of an invented row; its predictions go through a file in `folder`, that of the splits."""
+    path = write(predictions(given, row, folder, right, seed=seed), folder / f"{row}.parquet", given, row)
+    return measured(given, row, read(path, row, given, folder), **costs)
+
+
+def measured(given: Params, row: str, found: Any, **costs: float) -> results.Result:
+    """The result of a row from its predictions, or from the reason why it has none."""
+    experiment = given.experiments[row]
+    frames, protocol = given.recipes[experiment.recipe].frames, given.protocols[experiment.protocol]
+    return results.measure(results.Row(row, experiment, frames, protocol, found, costs))

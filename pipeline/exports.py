@@ -1,0 +1,66 @@
+"""What a suite leaves beside its tables: classes, confusions, measured speed, and a row's metrics file."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from pipeline import metrics
+from pipeline.atomic import write
+from pipeline.results import Accuracy, Result
+from pipeline.tables import Cell, csv_text, markdown
+
+NOT_DECODED = "(not decoded)"
+
+
+def summary(row: Result) -> dict[str, float]:
+    """The row's accuracies, in %, and counts, for its metrics file and for tracking; empty where there are none."""
+    if isinstance(row.accuracy, str):
+        return {}
+    found = row.accuracy
+    shares = {
+        "top1": found.top1.value,
+        "top1_low": found.top1.low,
+        "top1_high": found.top1.high,
+        "top5": found.top5,
+        "mean_class": found.mean_class,
+    }
+    percents = {name: round(100 * share, 4) for name, share in shares.items() if share is not None}
+    return {**percents, "n": found.videos, "decoded": found.decoded}
+
+
+def save_classes(path: Path, rows: Iterable[Result]) -> None:
+    """A CSV line a row and class: the class's test videos and, in %, how many of them are right."""
+    lines = []
+    for row in rows:
+        if isinstance(row.accuracy, Accuracy):
+            # Every seed tests the same videos, so a class has an equal share of each seed's counts.
+            videos = row.accuracy.confusion.sum(axis=(0, 2)) // len(row.experiment.seeds)
+            right = metrics.class_accuracy(row.accuracy.confusion)
+            for name, count, share in zip(row.accuracy.classes, videos, right, strict=True):
+                lines.append([row.name, name, str(count), f"{100 * share:.4f}" if count else ""])
+    write(path, csv_text(["row", "class", "n", "accuracy"], lines))
+
+
+def save_confusion(path: Path, row: Result) -> None:
+    """A CSV line a test video of each run, actual and predicted class: what DVC's confusion template reads."""
+    lines = []
+    if isinstance(row.accuracy, Accuracy):
+        names = [*row.accuracy.classes, NOT_DECODED]
+        for actual, counts in zip(names, row.accuracy.confusion.sum(axis=0).tolist(), strict=False):
+            for predicted, count in zip(names, counts, strict=True):
+                lines += [[actual, predicted]] * count
+    write(path, csv_text(["actual", "predicted"], lines))
+
+
+def save_speed(folder: Path, rows: Iterable[Result]) -> None:
+    """speed.md and speed.json: the measured throughput of the rows that have one.
+
+    Apart from the tables, because it is never twice the same, while the tables' bytes follow from the predictions.
+    """
+    found = {row.name: row.costs["clips_per_second"] for row in rows if "clips_per_second" in row.costs}
+    lines = [[Cell("row", name, {}), Cell("clips/s", f"{speed:.1f}", {})] for name, speed in found.items()]
+    table = (
+        f"{markdown(lines)}\nClips a second through the trained network where it was evaluated; varies from run to run."
+    )
+    write(folder / "speed.md", f"# Measured speed\n\n{table if lines else 'No row has been timed.'}\n")
+    write(folder / "speed.json", json.dumps(found, indent=2) + "\n")

@@ -1,0 +1,159 @@
+"""Results as SVG pictures: learning curves, accuracies with intervals, confusion matrices; same input, same bytes."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import cycle
+from pathlib import Path
+from textwrap import shorten
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
+
+from pipeline import statistics
+from pipeline.atomic import writing
+from pipeline.results import Accuracy, Result
+
+# Okabe and Ito (2008), colours that the colour-blind tell apart; without yellow, which is too faint for lines on white.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+DASHES = ("-", "--", "-.", ":")  # so that of two lines in one place both are seen
+GREY = "#666666"
+STYLE: Any = {
+    "svg.hashsalt": "actionbench",  # else the ids in the file are drawn anew each time
+    "svg.fonttype": "none",
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "text.parse_math": False,  # names may hold a $
+}
+
+
+def learning_curves(runs: Mapping[str, Sequence[Path]], path: Path) -> None:
+    """Loss and learning rate over epochs: `runs` are each row's logs, JSON lines with epoch, loss and lr.
+
+    A strong line is a row's mean over its runs, light ones are the runs; seven rows share a panel. Logs that are
+    not there are left out.
+    """
+    rows = list(runs)
+    panels = [rows[begin : begin + len(COLOURS)] for begin in range(0, len(rows), len(COLOURS))] or [[]]
+    with _figure(path, 9.0, 3.0 * len(panels)) as figure:
+        grid = figure.subplots(len(panels), 2, squeeze=False)
+        for (losses, rates), panel in zip(grid, panels, strict=True):
+            for row, colour, dash in zip(panel, COLOURS, cycle(DASHES)):
+                logs = [log for log in map(_epochs, runs[row]) if log]
+                _curve(losses, logs, "loss", row, color=colour, linestyle=dash)
+                _curve(rates, logs, "lr", row, color=colour, linestyle=dash)
+            losses.set_ylabel("training loss")
+            rates.set_ylabel("learning rate")
+            rates.set_yscale("log")
+            rates.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            rates.yaxis.set_major_formatter("{x:g}")
+            rates.yaxis.set_minor_formatter(NullFormatter())
+            for axes in (losses, rates):
+                axes.set_xlabel("epoch")
+                axes.xaxis.get_major_locator().set_params(integer=True)
+            if losses.lines:
+                rates.legend(*losses.get_legend_handles_labels(), loc="center left", bbox_to_anchor=(1.0, 0.5))
+
+
+def accuracies(rows: Sequence[Result], path: Path) -> None:
+    """Top-1 and its interval for each row, one panel a data set, chance as a dashed line; a missing row says why."""
+    sets = {
+        row.experiment.dataset: [other for other in rows if other.experiment.dataset == row.experiment.dataset]
+        for row in rows
+    }
+    heights = [len(members) + 1 for members in sets.values()]
+    with _figure(path, 7.0, 0.28 * sum(heights) + 0.7 * len(sets)) as figure:
+        panels = figure.subplots(len(sets), 1, squeeze=False, height_ratios=heights)[:, 0]
+        for axes, (name, members) in zip(panels, sets.items(), strict=True):
+            _forest(axes, name, members)
+
+
+def confusion(row: Result, path: Path) -> None:
+    """The share of each class's test videos (rows) that was taken for which class (columns), over all runs.
+
+    Nothing is written for a row without a result.
+    """
+    if isinstance(row.accuracy, str):
+        return
+    counts = row.accuracy.confusion.sum(axis=0)  # K,K+1
+    names = list(row.accuracy.classes)
+    columns = [*names, "(not decoded)"] if counts[:, -1].any() else names
+    shares = counts[:, : len(columns)] / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    side = max(3.0, 0.16 * len(names))
+    with _figure(path, side + 2.4, side + 1.6) as figure:
+        axes = figure.subplots()
+        # One hue from white to dark: its order shows in lightness alone.
+        image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
+        axes.spines[:].set_visible(False)
+        size = 8 if len(names) <= 30 else 6
+        axes.set_xticks(range(len(columns)), columns, rotation=90, fontsize=size)
+        axes.set_yticks(range(len(names)), names, fontsize=size)
+        axes.set_xlabel("predicted")
+        axes.set_ylabel("actual")
+        axes.set_title(f"{row.name} (n = {row.accuracy.videos})", loc="left")
+        if len(names) <= 12:
+            for (y, x), share in np.ndenumerate(shares):
+                if share:
+                    ink = "white" if share > 0.5 else "black"
+                    axes.text(x, y, f"{100 * share:.0f}", ha="center", va="center", fontsize=7, color=ink)
+        figure.colorbar(image, ax=axes, label="share of the class's videos", shrink=0.8)
+
+
+def _curve(axes: Axes, logs: Sequence[Mapping[int, Mapping[str, float]]], key: str, row: str, **line: Any) -> None:
+    """A row's runs as light lines and their mean, at the epochs that all have, as a strong one."""
+    curves = [{epoch: values[key] for epoch, values in log.items() if key in values} for log in logs]
+    for curve in curves if len(curves) > 1 else []:
+        axes.plot(list(curve), list(curve.values()), alpha=0.3, linewidth=0.8, **line)
+    epochs = sorted(set.intersection(*map(set, curves))) if curves else []
+    if epochs:
+        means = [np.mean([curve[epoch] for curve in curves]) for epoch in epochs]
+        axes.plot(epochs, means, linewidth=1.6, label=row, marker="." if len(epochs) == 1 else "", **line)
+
+
+def _forest(axes: Axes, dataset: str, rows: Sequence[Result]) -> None:
+    for y, row in enumerate(rows):
+        if isinstance(row.accuracy, str):
+            axes.text(1, y, shorten(row.accuracy, 80), va="center", color=GREY, fontsize=8, backgroundcolor="white")
+            continue
+        top1 = row.accuracy.top1
+        axes.plot([100 * top1.low, 100 * top1.high], [y, y], color=COLOURS[0], linewidth=1.6)
+        axes.plot([100 * top1.value], [y], "o", color=COLOURS[0], markersize=5)
+    known = [row.accuracy for row in rows if isinstance(row.accuracy, Accuracy)]
+    if known:
+        chance = 100 * statistics.chance(len(known[0].classes))
+        axes.axvline(chance, color=GREY, linestyle="--", linewidth=1.0, label="chance")
+        axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), borderaxespad=0.1)
+    videos = sorted({accuracy.videos for accuracy in known})
+    axes.set_title(f"{dataset} (n = {', '.join(map(str, videos))})" if videos else dataset, loc="right", fontsize=9)
+    axes.set_yticks(range(len(rows)), [row.name for row in rows])
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_xlim(0, 100)
+    axes.set_xlabel("top-1 %, 95 % interval")
+    axes.grid(axis="x", color="#dddddd", linewidth=0.6)
+    axes.set_axisbelow(True)
+
+
+def _epochs(log: Path) -> dict[int, dict[str, float]]:
+    """A run's epochs in order, from its log; lines of another kind are passed over."""
+    if not log.exists():
+        return {}
+    lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    return {line["epoch"]: line for line in lines if line.get("kind", "epoch") == "epoch"}
+
+
+@contextmanager
+def _figure(path: Path, width: float, height: float) -> Iterator[Figure]:
+    """A figure of so many inches, drawn by our style alone and saved when the block ends well."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()  # a user's matplotlibrc must not change the bytes
+        matplotlib.rcParams.update(STYLE)
+        figure = Figure(figsize=(width, height), layout="constrained")
+        yield figure
+        with writing(path) as temporary:
+            figure.savefig(temporary, format="svg", metadata={"Date": None, "Creator": None})

@@ -1,0 +1,194 @@
+"""Results as tables: Markdown to read, CSV to compute with; the same results give the same bytes."""
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline import statistics
+from pipeline.atomic import write
+from pipeline.params import Table
+from pipeline.results import Accuracy, Difference, Result, difference
+from pipeline.statistics import Interval
+
+BLANK = "–"
+NOTE = (
+    "Top-1, top-5 and mean class accuracy in %: means over splits and seeds, [95 % interval: bootstrap over videos, "
+    "and over seeds where there are several]. n: test videos, summed over splits; one that could not be decoded counts "
+    "as wrong. MACs are those of one view."
+)
+PAIRED = (
+    "Differences are a row less its base, in points of top-1, [95 % interval], on the same videos, splits and seeds. "
+    "p: exact paired test (McNemar's; over several seeds or splits its generalisation by sign flips), two-sided, "
+    "Holm-adjusted for this table's rows. Better and worse: p < 0.05 and an interval without 0."
+)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What a column shows of a row: text to read, and its values in the CSV by their own headings."""
+
+    heading: str
+    read: str
+    data: Mapping[str, str]
+
+
+def save(folder: Path, name: str, table: Table, results: Mapping[str, Result]) -> None:
+    """Writes <name>.md and <name>.csv; every row has its line, one without a result says why.
+
+    Rows stand in the table's order; with a base, it comes first.
+    """
+    rows = [results[row] for row in dict.fromkeys((*([table.base] if table.base else []), *table.rows))]
+    lines = ablation(rows[0], rows[1:]) if table.base else comparison(rows)
+    note = f"{NOTE}\n\n{PAIRED}" if table.base else NOTE
+    write(folder / f"{name}.md", f"# {table.title}\n\n{markdown(lines)}\n{note}\n")
+    write(folder / f"{name}.csv", csv_text(*_data(lines)))
+
+
+def comparison(rows: Sequence[Result]) -> list[list[Cell]]:
+    """A line a row: the system, its accuracies with n, its costs, its protocol."""
+    return [
+        [
+            _cell("row", row.name),
+            _cell("data set", row.experiment.dataset),
+            _cell("backbone", f"{row.experiment.backbone}-{row.experiment.variant}"),
+            _cell("attention", row.experiment.attention),
+            _cell("frames", str(row.frames)),
+            _top1(row),
+            _chance(row.accuracy),
+            _percent("top-5 %", "top5", None if isinstance(row.accuracy, str) else row.accuracy.top5),
+            _percent("mean class %", "mean_class", None if isinstance(row.accuracy, str) else row.accuracy.mean_class),
+            *_counts(row),
+            _count("params M", "parameters", row.costs.get("parameters"), 1e6),
+            _count("MACs G", "macs", row.costs.get("macs"), 1e9),
+            _cell("protocol", row.protocol),
+        ]
+        for row in rows
+    ]
+
+
+def ablation(base: Result, rows: Sequence[Result]) -> list[list[Cell]]:
+    """The base, then a line a row: its top-1, and how it differs from the base's."""
+    differences = [difference(row, base) for row in rows]
+    tested = [found.p for found in differences if isinstance(found, Difference)]
+    adjusted = iter(statistics.holm(tested))
+    return [
+        [
+            _cell("row", row.name),
+            _cell("attention", row.experiment.attention),
+            _top1(row),
+            *_difference(found, next(adjusted) if isinstance(found, Difference) else None),
+            *_counts(row),
+            _count("Δ params M", "delta_parameters", _less(row, base, "parameters"), 1e6, "+"),
+            _count("Δ MACs G", "delta_macs", _less(row, base, "macs"), 1e9, "+"),
+            _cell("protocol", row.protocol),
+        ]
+        for row, found in zip((base, *rows), ("base", *differences), strict=True)
+    ]
+
+
+def _cell(heading: str, value: str) -> Cell:
+    return Cell(heading, value, {heading.replace(" ", "_"): value})
+
+
+def _top1(row: Result) -> Cell:
+    if isinstance(row.accuracy, str):
+        return Cell("top-1 %", row.accuracy, {"status": row.accuracy, **_interval("top1", None)})
+    return Cell("top-1 %", _read(row.accuracy.top1), {"status": "ok", **_interval("top1", row.accuracy.top1)})
+
+
+def _chance(accuracy: Accuracy | str) -> Cell:
+    if isinstance(accuracy, str):
+        return Cell("chance %", BLANK, {"chance": "", "above_chance": ""})
+    percent, above = (
+        100 * statistics.chance(len(accuracy.classes)),
+        statistics.above_chance(accuracy.top1, len(accuracy.classes)),
+    )
+    read = _number(percent, 1) + ("" if above else ", not beaten")
+    return Cell("chance %", read, {"chance": _number(percent, 4), "above_chance": "yes" if above else "no"})
+
+
+def _percent(heading: str, key: str, share: float | None) -> Cell:
+    if share is None:
+        return Cell(heading, BLANK, {key: ""})
+    return Cell(heading, _number(100 * share, 1), {key: _number(100 * share, 4)})
+
+
+def _count(heading: str, key: str, value: float | None, unit: float, sign: str = "") -> Cell:
+    """Parameters or MACs: in millions or billions to read, whole in the CSV."""
+    if value is None:
+        return Cell(heading, BLANK, {key: ""})
+    # What attention adds is often a few thousandths of the whole: a difference has a digit more.
+    return Cell(heading, _number(value / unit, 3 if sign else 2, sign), {key: str(round(value))})
+
+
+def _counts(row: Result) -> list[Cell]:
+    """n, seeds, splits and decoded."""
+    seeds, splits = (_cell(name, str(len(getattr(row.experiment, name)))) for name in ("seeds", "splits"))
+    if isinstance(row.accuracy, str):
+        return [Cell("n", BLANK, {"n": ""}), seeds, splits, Cell("decoded", BLANK, {"decoded": ""})]
+    found = row.accuracy
+    decoded = Cell("decoded", f"{found.decoded} of {found.videos}", {"decoded": str(found.decoded)})
+    return [_cell("n", str(found.videos)), seeds, splits, decoded]
+
+
+def _difference(found: Difference | str, p: float | None) -> list[Cell]:
+    """The difference in top-1, p and verdict; for the base, or where there is no difference, the word for that."""
+    if isinstance(found, str) or p is None:
+        word = str(found)
+        return [
+            Cell("Δ top-1", word, _interval("delta", None)),
+            Cell("p (Holm)", BLANK, {"p": "", "p_holm": ""}),
+            Cell("verdict", BLANK, {"verdict": word, "pairs": ""}),
+        ]
+    verdict = statistics.verdict(found.top1, p, found.videos)
+    read = "< 0.001" if p < 0.001 else f"{p:.3f}"
+    return [
+        Cell("Δ top-1", _read(found.top1, "+"), _interval("delta", found.top1)),
+        Cell("p (Holm)", read, {"p": _number(found.p, 6), "p_holm": _number(p, 6)}),
+        Cell("verdict", verdict, {"verdict": verdict.partition(" (")[0], "pairs": str(found.videos)}),
+    ]
+
+
+def _less(row: Result, base: Result, cost: str) -> float | None:
+    return row.costs[cost] - base.costs[cost] if cost in row.costs and cost in base.costs else None
+
+
+def _read(interval: Interval, sign: str = "") -> str:
+    value, low, high = (_number(100 * share, 1, sign) for share in (interval.value, interval.low, interval.high))
+    return f"{value} [{low}, {high}]"
+
+
+def _interval(key: str, interval: Interval | None) -> dict[str, str]:
+    shares = (interval.value, interval.low, interval.high) if interval else (None, None, None)
+    names = (key, f"{key}_low", f"{key}_high")
+    return {name: "" if share is None else _number(100 * share, 4) for name, share in zip(names, shares, strict=True)}
+
+
+def _number(value: float, digits: int, sign: str = "") -> str:
+    # Adding 0.0 turns the -0.0 that rounding leaves into 0.0.
+    return f"{round(value, digits) + 0.0:{sign}.{digits}f}"
+
+
+def markdown(lines: Sequence[Sequence[Cell]]) -> str:
+    """The cells as an aligned Markdown table."""
+    grid = [[cell.heading for cell in lines[0]], *([cell.read for cell in line] for line in lines)]
+    grid = [[" ".join(text.split()).replace("|", "\\|") for text in line] for line in grid]
+    widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
+    grid.insert(1, ["-" * width for width in widths])
+    return "".join(f"| {' | '.join(map(str.ljust, line, widths))} |\n" for line in grid)
+
+
+def _data(lines: Sequence[Sequence[Cell]]) -> tuple[list[str], list[list[str]]]:
+    """Headings and values of the cells' CSV."""
+    values = [{key: value for cell in line for key, value in cell.data.items()} for line in lines]
+    return list(values[0]), [list(line.values()) for line in values]
+
+
+def csv_text(headings: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(headings)
+    writer.writerows(lines)
+    return buffer.getvalue()

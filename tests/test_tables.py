@@ -1,0 +1,165 @@
+"""Tables print every number with its n and its interval, every row has its line, and the bytes are always the same."""
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import invented
+import numpy as np
+import polars as pl
+import pytest
+
+from pipeline import exports, statistics, tables
+from pipeline.metrics import read
+from pipeline.params import Table
+from pipeline.results import Difference, Result, difference
+
+ROWS = ("tsn", "tsm", "eam", "late", "crashed")
+COMPARISON = Table("Systems", ROWS)
+ABLATION = Table("Against TSN", ROWS[1:], base="tsn")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Result]:
+    """tsn, a better row, one like it, and two without predictions."""
+    given = invented.params(ROWS, splits=(1, 2), seeds=(0, 1))
+    folder = invented.splits(tmp_path_factory.mktemp("splits"), 300, (1, 2))
+    costs = {"parameters": 11_200_000, "macs": 3_300_000_000, "clips_per_second": 201.5}
+    return {
+        "tsn": invented.result(given, "tsn", folder, 0.7, 0, **costs),
+        "tsm": invented.result(given, "tsm", folder, 0.85, 1, **costs),
+        "eam": invented.result(given, "eam", folder, 0.7, 2, **{**costs, "parameters": 11_208_192}),
+        "late": invented.measured(given, "late", "not run"),
+        "crashed": invented.measured(given, "crashed", "failed: out | of memory", parameters=5, macs=7),
+    }
+
+
+def lines(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_comparison_has_a_line_a_row_and_reasons_where_numbers_lack(made: dict[str, Result], tmp_path: Path) -> None:
+    tables.save(tmp_path, "comparison", COMPARISON, made)
+    found = lines(tmp_path / "comparison.csv")
+    assert [line["row"] for line in found] == list(ROWS)
+    assert [line["status"] for line in found] == ["ok", "ok", "ok", "not run", "failed: out | of memory"]
+    tsn = found[0]
+    assert float(tsn["top1_low"]) < float(tsn["top1"]) < float(tsn["top1_high"])
+    assert (tsn["n"], tsn["decoded"], tsn["seeds"], tsn["splits"]) == ("600", "600", "2", "2")
+    assert (tsn["chance"], tsn["above_chance"]) == ("16.6667", "yes")
+    assert (tsn["parameters"], tsn["macs"]) == ("11200000", "3300000000")
+    assert tsn["protocol"] == "1 clip x center, 8f segments, 64 px, softmax"
+    assert found[3]["top1"] == found[3]["n"] == "" and found[4]["parameters"] == "5"
+    text = (tmp_path / "comparison.md").read_text()
+    body = [line for line in text.splitlines() if line.startswith("|")]
+    assert len({len(line) for line in body}) == 1, "columns are not aligned"
+    assert len({len(re.findall(r"(?<!\\)\|", line)) for line in body}) == 1, "a cell breaks the table"
+    assert re.search(r"\| tsn .* 8 +\| \d\d\.\d \[\d\d\.\d, \d\d\.\d\] .* 600 .* 600 of 600 +\| 11\.20 +\| 3\.30", text)
+
+
+def test_ablation_puts_the_base_first_and_tests_each_row_against_it(made: dict[str, Result], tmp_path: Path) -> None:
+    tables.save(tmp_path, "ablation", ABLATION, made)
+    base, tsm, eam, late, crashed = lines(tmp_path / "ablation.csv")
+    assert (base["row"], base["verdict"], base["delta"]) == ("tsn", "base", "")
+    assert float(tsm["delta"]) == pytest.approx(float(tsm["top1"]) - float(base["top1"]), abs=2e-4)
+    assert float(tsm["delta_low"]) > 0 and tsm["verdict"] == "better" and tsm["pairs"] == "600"
+    assert eam["verdict"] == "can't tell" and eam["delta_parameters"] == "8192" and eam["delta_macs"] == "0"
+    assert (late["verdict"], crashed["verdict"]) == ("not run", "failed: out | of memory")
+    found = [difference(made[row], made["tsn"]) for row in ("tsm", "eam")]
+    adjusted = statistics.holm([one.p for one in found if isinstance(one, Difference)])
+    assert [tsm["p_holm"], eam["p_holm"]] == [f"{p:.6f}" for p in adjusted]
+    assert "can't tell (n = 600)" in (tmp_path / "ablation.md").read_text()
+
+
+def test_a_base_without_result_leaves_its_rows_their_own_numbers(made: dict[str, Result], tmp_path: Path) -> None:
+    tables.save(tmp_path, "t", Table("t", ("tsn", "tsm"), base="late"), made)
+    base, tsn, tsm = lines(tmp_path / "t.csv")
+    assert base["status"] == "not run"
+    assert tsn["verdict"] == tsm["verdict"] == "base not run" and tsn["top1"]
+
+
+def test_rows_on_other_data_or_other_seeds_are_not_compared(made: dict[str, Result], tmp_path: Path) -> None:
+    folder = invented.splits(tmp_path, 300, (1, 2))
+    other = invented.result(invented.params(["tsn"], splits=(1, 2), seeds=(7,)), "tsn", folder)
+    assert difference(made["tsm"], other) == "base has other splits or seeds"
+    fewer = invented.result(invented.params(["tsn"], splits=(2,), seeds=(1, 5)), "tsn", folder)
+    common = difference(made["tsm"], fewer)
+    assert isinstance(common, Difference) and common.videos == 300
+
+
+def test_a_difference_is_that_of_right_answers_on_the_same_videos(made: dict[str, Result]) -> None:
+    both = [made[row].accuracy.right.drop("split", "video").to_numpy().astype(int) for row in ("tsm", "tsn")]
+    found = difference(made["tsm"], made["tsn"])
+    assert found.top1.value == pytest.approx((both[0] - both[1]).mean())
+    assert found.p == statistics.sign_flip((both[0] - both[1]).sum(axis=1))
+    same = difference(made["tsn"], made["tsn"])
+    assert same.p == 1.0 and same.top1.low < 0 < same.top1.high
+
+
+def test_undecoded_videos_show_beside_the_number_and_count_as_wrong(tmp_path: Path) -> None:
+    given, folder = invented.params(["a"], seeds=(0,)), invented.splits(tmp_path)
+    frame = invented.predictions(given, "a", folder, right=1.0)
+    gone = pl.col("video").is_in(["test_1_000", "test_1_001", "test_1_006"])
+    frame = frame.with_columns(logits=pl.when(gone).then(None).otherwise("logits"))
+    row = invented.measured(given, "a", read(invented.write(frame, tmp_path / "p", given, "a"), "a", given, folder))
+    tables.save(tmp_path, "t", Table("t", ("a",)), {"a": row})
+    (line,) = lines(tmp_path / "t.csv")
+    assert (line["top1"], line["n"], line["decoded"]) == ("95.0000", "60", "57")
+    assert "57 of 60" in (tmp_path / "t.md").read_text()
+    exports.save_classes(tmp_path / "classes.csv", [row])
+    first = lines(tmp_path / "classes.csv")[0]
+    assert first == {"row": "a", "class": "clap", "n": "10", "accuracy": "80.0000"}
+    exports.save_confusion(tmp_path / "confusion.csv", row)
+    pairs = lines(tmp_path / "confusion.csv")
+    assert len(pairs) == 60
+    assert sum(pair == {"actual": "clap", "predicted": "(not decoded)"} for pair in pairs) == 2
+
+
+def test_a_row_at_chance_is_marked(tmp_path: Path) -> None:
+    given, folder = invented.params(["a"], seeds=(0,)), invented.splits(tmp_path)
+    tables.save(tmp_path, "t", Table("t", ("a",)), {"a": invented.result(given, "a", folder, right=1 / 6)})
+    assert lines(tmp_path / "t.csv")[0]["above_chance"] == "no"
+    assert "16.7, not beaten" in (tmp_path / "t.md").read_text()
+
+
+def test_bytes_do_not_depend_on_the_order_of_files_rows_or_results(made: dict[str, Result], tmp_path: Path) -> None:
+    given = invented.params(ROWS, splits=(1, 2), seeds=(0, 1))
+    folder = invented.splits(tmp_path / "splits", 300, (1, 2))
+    invented.result(given, "tsm", folder, 0.85, 1)
+    frame = pl.read_parquet(folder / "tsm.parquet").sample(fraction=1, shuffle=True, seed=3)
+    path = invented.write(frame, folder / "shuffled.parquet", given, "tsm")
+    again = invented.measured(given, "tsm", read(path, "tsm", given, folder), **made["tsm"].costs)
+    other = dict(reversed({**made, "tsm": again}.items()))
+    for name, results in (("one", made), ("two", other)):
+        for title, table in (("comparison", COMPARISON), ("ablation", ABLATION)):
+            tables.save(tmp_path / name, title, table, results)
+        exports.save_classes(tmp_path / name / "classes.csv", [results[row] for row in ROWS])
+    for file in (tmp_path / "one").iterdir():
+        assert file.read_bytes() == (tmp_path / "two" / file.name).read_bytes(), file.name
+
+
+def test_measured_speed_stays_out_of_the_tables(made: dict[str, Result], tmp_path: Path) -> None:
+    tables.save(tmp_path, "comparison", COMPARISON, made)
+    tables.save(tmp_path, "ablation", ABLATION, made)
+    assert all("201.5" not in path.read_text() for path in tmp_path.iterdir())
+    exports.save_speed(tmp_path, made.values())
+    assert json.loads((tmp_path / "speed.json").read_text()) == {"tsn": 201.5, "tsm": 201.5, "eam": 201.5}
+    assert "| tsn | 201.5" in (tmp_path / "speed.md").read_text()
+
+
+def test_the_metrics_file_holds_what_the_table_prints(made: dict[str, Result], tmp_path: Path) -> None:
+    tables.save(tmp_path, "comparison", COMPARISON, made)
+    (tsn, *_) = lines(tmp_path / "comparison.csv")
+    assert exports.summary(made["tsn"]) == {key: float(tsn[key]) for key in exports.summary(made["tsn"])}
+    assert exports.summary(made["late"]) == {}
+
+
+def test_five_guesses_among_five_classes_are_no_result() -> None:
+    from test_metrics import frame_of
+
+    given = invented.params(["a"], seeds=(0,))
+    found = frame_of([[list(row)] for row in np.eye(5)], [0, 1, 2, 3, 4])
+    row = invented.measured(given, "a", found)
+    assert row.accuracy.top5 is None and row.accuracy.top1.value == 1.0
