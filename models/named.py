@@ -1,0 +1,32 @@
+"""A file is its own registration: named("attention", "tsm") is models/attention/tsm.py."""
+
+import difflib
+from collections.abc import Iterable
+from importlib import import_module
+from pkgutil import iter_modules
+from types import ModuleType
+
+KINDS = {"attention": "models.attention", "backbone": "models.backbones"}
+
+
+def named(kind: str, name: str) -> ModuleType:
+    """The module of that kind ("attention" or "backbone") and name; ValueError lists the known ones."""
+    names = known(kind)
+    if name not in names:
+        raise unknown(kind, name, names)
+    return import_module(f"{KINDS[kind]}.{name}")
+
+
+def known(kind: str) -> list[str]:
+    """Names of all files of a kind, sorted; ValueError for an unknown kind."""
+    if kind not in KINDS:
+        raise unknown("kind of model", kind, KINDS)
+    return sorted(module.name for module in iter_modules(import_module(KINDS[kind]).__path__))
+
+
+def unknown(what: str, name: str, names: Iterable[str]) -> ValueError:
+    """The error for a name that is none of `names`: says which is nearest, then all of them."""
+    names = list(names)
+    near = difflib.get_close_matches(name, names, n=1)
+    guess = f"did you mean {near[0]!r}? " if near else ""
+    return ValueError(f"no {what} {name!r}; {guess}known: {', '.join(names) or 'none'}")
