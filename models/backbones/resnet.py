@@ -1,0 +1,134 @@
+"""ResNet, frame by frame (He et al. 2016), with torchvision's parameter names, and a tiny member for the CPU.
+
+He et al., "Deep Residual Learning for Image Recognition", section 3.3 and table 1, in the variant of torchvision
+("v1.5"): the stride of a bottleneck lies on its 3x3 convolution, not on the first 1x1. torchvision's weight files load
+by name; there is no `fc` here, the head is VideoNet's.
+"""
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.contract import Backbone, Block
+from models.named import unknown
+
+
+class BasicBlock(Block):
+    """Two 3x3 convolutions: (B, in, H, W) -> (B, channels, H/stride, W/stride)."""
+
+    expansion = 1
+
+    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
+        super().__init__(in_channels, channels)
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.downsample = _shortcut(in_channels, channels, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.relu(self.bn1(self.conv1(self.entry(x))), inplace=True)
+        out = self.exit(self.bn2(self.conv2(out)))
+        out += x if self.downsample is None else self.downsample(x)
+        return F.relu(out, inplace=True)
+
+
+class Bottleneck(Block):
+    """1x1, 3x3, 1x1: (B, in, H, W) -> (B, 4*channels, H/stride, W/stride)."""
+
+    expansion = 4
+
+    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
+        super().__init__(in_channels, self.expansion * channels)
+        self.conv1 = nn.Conv2d(in_channels, channels, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, stride, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.conv3 = nn.Conv2d(channels, self.out_channels, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(self.out_channels)
+        self.downsample = _shortcut(in_channels, self.out_channels, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.relu(self.bn1(self.conv1(self.entry(x))), inplace=True)
+        out = F.relu(self.bn2(self.conv2(out)), inplace=True)
+        out = self.exit(self.bn3(self.conv3(out)))
+        out += x if self.downsample is None else self.downsample(x)
+        return F.relu(out, inplace=True)
+
+
+@dataclass(frozen=True)
+class Member:
+    """One ResNet: its block, blocks and width of res2..res5, and the kernel of the stem's convolution."""
+
+    block: type[BasicBlock] | type[Bottleneck]
+    depths: tuple[int, int, int, int]
+    widths: tuple[int, int, int, int] = (64, 128, 256, 512)
+    kernel: int = 7
+
+
+MEMBERS = {
+    "18": Member(BasicBlock, (2, 2, 2, 2)),
+    "50": Member(Bottleneck, (3, 4, 6, 3)),
+    "101": Member(Bottleneck, (3, 4, 23, 3)),
+    "tiny": Member(BasicBlock, (1, 1, 1, 1), (16, 32, 64, 128), kernel=3),
+}
+VARIANTS = tuple(MEMBERS)
+
+
+class ResNet(Backbone):
+    """(B, 3, H, W) -> (B, features, H/32, W/32), sizes rounded up; any H and W."""
+
+    layout = "frames"
+    mean, std, channels = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375), "rgb"  # torchvision's, times 255
+
+    def __init__(self, member: Member) -> None:
+        super().__init__()
+        width = member.widths[0]
+        self.conv1 = nn.Conv2d(3, width, member.kernel, 2, member.kernel // 2, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.maxpool = nn.MaxPool2d(3, 2, 1)
+        outs = tuple(member.block.expansion * width for width in member.widths)
+        ins = (width, *outs[:-1])
+        layers = [
+            _stage(member.block, *shape, stride=1 if at == 0 else 2)
+            for at, shape in enumerate(zip(ins, member.widths, member.depths, strict=True))
+        ]
+        self.layer1, self.layer2, self.layer3, self.layer4 = layers
+        self.parts = {
+            "stem": ("conv1", "bn1"),
+            "res2": ("layer1",),
+            "res3": ("layer2",),
+            "res4": ("layer3",),
+            "res5": ("layer4",),
+        }
+        self.stages = dict(zip(self.parts, (width, *outs), strict=True))
+        self.features = outs[-1]
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        # ReLU after the pooling gives the same values and gradients as before it, over a quarter of the elements.
+        x = F.relu(self.maxpool(self.bn1(self.conv1(x))), inplace=True)
+        return self.layer4(self.layer3(self.layer2(self.layer1(x))))
+
+
+def build(variant: str) -> ResNet:
+    """The ResNet of that name; ValueError for an unknown one."""
+    if variant not in MEMBERS:
+        raise unknown("variant of backbone 'resnet'", variant, VARIANTS)
+    return ResNet(MEMBERS[variant])
+
+
+def _stage(block: type[BasicBlock] | type[Bottleneck], ins: int, width: int, depth: int, stride: int) -> nn.Sequential:
+    """`depth` blocks, of which the first changes the size."""
+    first = block(ins, width, stride)
+    return nn.Sequential(first, *(block(first.out_channels, width, 1) for _ in range(depth - 1)))
+
+
+def _shortcut(ins: int, outs: int, stride: int) -> nn.Sequential | None:
+    """1x1 convolution and norm where the block changes the shape; None where the identity does."""
+    if stride == 1 and ins == outs:
+        return None
+    return nn.Sequential(nn.Conv2d(ins, outs, 1, stride, bias=False), nn.BatchNorm2d(outs))
