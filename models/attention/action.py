@@ -1,0 +1,149 @@
+"""ACTION: spatio-temporal, channel and motion excitation of the frames' features.
+
+Wang, She and Smolic, "ACTION-Net: Multipath Excitation for Action Recognition" (CVPR 2021), section 3: STE (3.1,
+equations 1 to 3), CE (3.2, equations 4 to 7), ME (3.3, equations 8 to 11), added up (3.4), at the start of every
+residual block. `paths` and `stages` are the paper's ablations (tables 3 and 4).
+
+Where the authors' code (github.com/V-Sense/ACTION-Net) and the paper differ, the printed parameters and FLOPs follow
+the code, and so does this file:
+- All paths see features shifted in time by a learnable depthwise convolution that starts as TSM's shift; the paper has
+  no shift. The ablations with a single path keep it.
+- CE has a ReLU after its convolution over time. ME has a batch norm after its squeeze, and its 3x3 convolution is
+  depthwise. No convolution has a bias.
+- The three outputs x*(1 + mask) are added, not averaged: about 4.5 times x when training starts.
+- A net with a stage of 23 blocks or more (ResNet-101) takes it at every second block of each stage.
+Written differently, to the same result:
+- The paths' sum is x*(3 + masks), ME pools its two maps before it subtracts them, and 1x1 convolutions of pooled
+  features are linear layers.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.contract import Backbone, frame_blocks
+
+# Shapes: N clips, T frames, C channels, R = max(1, C // reduction), x (N*T, C, H, W).
+
+
+class TemporalShiftConv(nn.Module):
+    """Depthwise convolution over time, kernel 3, that starts as TSM's shift: (N*T, C, H, W) -> the same shape."""
+
+    def __init__(self, channels: int, frames: int, fold: int = 8) -> None:
+        super().__init__()
+        self.frames = frames
+        width = channels // fold
+        weight = torch.zeros(channels, 1, 3)
+        weight[:width, 0, 2] = 1  # from the next frame
+        weight[width : 2 * width, 0, 0] = 1  # from the previous one
+        weight[2 * width :, 0, 1] = 1
+        self.weight = nn.Parameter(weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # As a 2D convolution with kernel (3, 1) over (T, H*W), which costs a channels-last x no copy.
+        volume = x.unflatten(0, (-1, self.frames)).transpose(1, 2).flatten(3)  # (N, C, T, H*W)
+        shifted = F.conv2d(volume, self.weight.unsqueeze(3), padding=(1, 0), groups=x.shape[1])
+        return shifted.transpose(1, 2).reshape(x.shape)
+
+
+class SpatioTemporalExcitation(nn.Module):
+    """STE's mask: (N*T, C, H, W) -> (N*T, 1, H, W)."""
+
+    def __init__(self, channels: int, reduced: int, frames: int) -> None:
+        super().__init__()
+        self.frames = frames
+        self.conv = nn.Conv3d(1, 1, 3, padding=1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean = x.mean(1).unflatten(0, (-1, 1, self.frames))  # (N, 1, T, H, W)
+        return torch.sigmoid(self.conv(mean)).reshape(len(x), 1, *x.shape[2:])
+
+
+class ChannelExcitation(nn.Module):
+    """CE's mask: (N*T, C, H, W) -> (N*T, C, 1, 1)."""
+
+    def __init__(self, channels: int, reduced: int, frames: int) -> None:
+        super().__init__()
+        self.frames = frames
+        self.squeeze = nn.Linear(channels, reduced, bias=False)
+        self.conv = nn.Conv1d(reduced, reduced, 3, padding=1, bias=False)
+        self.expand = nn.Linear(reduced, channels, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        squeezed = self.squeeze(x.mean((2, 3))).unflatten(0, (-1, self.frames))  # (N, T, R)
+        mixed = torch.relu(self.conv(squeezed.transpose(1, 2))).transpose(1, 2)  # (N, T, R)
+        return torch.sigmoid(self.expand(mixed)).reshape(*x.shape[:2], 1, 1)
+
+
+class MotionExcitation(nn.Module):
+    """ME's mask: (N*T, C, H, W) -> (N*T, C, 1, 1)."""
+
+    def __init__(self, channels: int, reduced: int, frames: int) -> None:
+        super().__init__()
+        self.frames = frames
+        self.squeeze = nn.Conv2d(channels, reduced, 1, bias=False)
+        self.norm = nn.BatchNorm2d(reduced)
+        self.conv = nn.Conv2d(reduced, reduced, 3, padding=1, groups=reduced, bias=False)
+        self.expand = nn.Linear(reduced, channels, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = self.norm(self.squeeze(x))  # (N*T, R, H, W)
+        now = features.mean((2, 3)).unflatten(0, (-1, self.frames))  # (N, T, R)
+        then = self.conv(features).mean((2, 3)).unflatten(0, (-1, self.frames))
+        motion = F.pad(then[:, 1:] - now[:, :-1], (0, 0, 0, 1))  # the last frame has no next: zero
+        return torch.sigmoid(self.expand(motion)).reshape(*x.shape[:2], 1, 1)
+
+
+PATHS = {"ste": SpatioTemporalExcitation, "ce": ChannelExcitation, "me": MotionExcitation}
+STAGES = ("res2", "res3", "res4", "res5")
+
+
+class Action(nn.Module):
+    """(N*T, C, H, W) -> the same shape: the sum over the paths of x*(1 + mask), x being shifted in time."""
+
+    def __init__(self, channels: int, frames: int, paths: Sequence[str] = tuple(PATHS), reduction: int = 16) -> None:
+        super().__init__()
+        reduced = max(1, channels // reduction)
+        self.shift = TemporalShiftConv(channels, frames)
+        self.paths = nn.ModuleDict({path: PATHS[path](channels, reduced, frames) for path in paths})
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.shift(x)
+        masks = {name: path(x) for name, path in self.paths.items()}
+        # Smallest masks first: CE's and ME's add up before STE's broadcasts the sum to the full shape.
+        gate = sum((masks[name] for name in ("ce", "me", "ste") if name in masks), start=float(len(masks)))
+        return x * gate
+
+
+def attach(
+    net: Backbone,
+    frames: int,
+    *,
+    paths: Sequence[str] = tuple(PATHS),
+    stages: Sequence[str] = STAGES,
+    reduction: int = 16,
+) -> Backbone:
+    """ACTION at the entry of the residual blocks of these stages, with these of its paths.
+
+    Raises ValueError for a backbone that takes volumes, for a reduction below 1, and for paths or stages that are
+    none or unknown.
+    """
+    if reduction < 1:
+        raise ValueError(f"attention 'action': reduction is {reduction}; 1 or more is needed")
+    _subset("paths", paths, tuple(PATHS))
+    _subset("stages", stages, STAGES)
+    by_stage = frame_blocks(net, "action")
+    step = 2 if max(map(len, by_stage.values())) >= 23 else 1
+    for stage in stages:
+        for block in by_stage[stage][::step]:
+            block.entry = Action(block.in_channels, frames, paths, reduction)
+    return net
+
+
+def _subset(knob: str, given: Sequence[str], known: tuple[str, ...]) -> None:
+    """ValueError unless `given` names one or more of the known."""
+    unknown = [name for name in given if name not in known]
+    if unknown or not given:
+        raise ValueError(f"attention 'action': {knob} {list(given)} must be some of {', '.join(known)}")

@@ -1,0 +1,41 @@
+"""SE: squeeze-and-excitation, channels reweighted frame by frame.
+
+Hu, Shen and Sun, "Squeeze-and-Excitation Networks" (CVPR 2018), equations 2 to 4 and figure 3: a global average, two
+fully connected layers with reduction r = 16, a sigmoid; on the residual branch of every block, after its last norm and
+before the addition.
+
+- The layers have no bias, as in the ports that the video papers compare with; the paper leaves it open.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from models.contract import Backbone, frame_blocks
+
+
+class SqueezeExcitation(nn.Module):
+    """(B, C, ...) -> the same shape, each channel times a weight in (0, 1)."""
+
+    def __init__(self, channels: int, reduction: int = 16) -> None:
+        super().__init__()
+        hidden = max(1, channels // reduction)
+        self.squeeze = nn.Linear(channels, hidden, bias=False)
+        self.expand = nn.Linear(hidden, channels, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = x.flatten(2).mean(2)  # (B, C)
+        weight = torch.sigmoid(self.expand(torch.relu(self.squeeze(pooled))))
+        return x * weight.reshape(*pooled.shape, *[1] * (x.ndim - 2))
+
+
+def attach(net: Backbone, frames: int, *, reduction: int = 16) -> Backbone:
+    """SE at the exit of every residual block.
+
+    Raises ValueError for a backbone that takes volumes, and for a reduction below 1.
+    """
+    if reduction < 1:
+        raise ValueError(f"attention 'se': reduction is {reduction}; 1 or more is needed")
+    for blocks in frame_blocks(net, "se").values():
+        for block in blocks:
+            block.exit = SqueezeExcitation(block.out_channels, reduction)
+    return net
