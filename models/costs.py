@@ -1,0 +1,25 @@
+"""What a net costs: parameters and multiply-accumulates."""
+
+import copy
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+
+def parameters(net: nn.Module) -> int:
+    """Number of parameters, whether they train or not; running statistics are none."""
+    return sum(parameter.numel() for parameter in net.parameters())
+
+
+def macs(net: nn.Module, clips_shape: tuple[int, ...]) -> int:
+    """Multiply-accumulates of one forward pass in eval mode over clips of that shape, (N, T, C, H, W).
+
+    Counted by torch: convolutions (zero padding included), linear layers, matrix products and attention. Biases,
+    norms, activations, pooling and element-wise products count nothing, unlike in ptflops and thop, whose numbers
+    papers print. The pass runs on the meta device: nothing is computed, and the net stays as it is.
+    """
+    shadow = copy.deepcopy(net).to("meta").eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        shadow(torch.empty(clips_shape, device="meta"))
+    return counter.get_total_flops() // 2

@@ -1,0 +1,175 @@
+"""From clips to logits: fold the clip, run the backbone, pool, classify, average over the frames."""
+
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_origin
+
+import torch
+from torch import Tensor, nn
+
+from models.contract import Backbone
+from models.named import named, unknown
+
+
+class VideoNet(nn.Module):
+    """A backbone and a linear head: clips (N, T, C, H, W), float and normalised, -> logits (N, classes).
+
+    A backbone of layout "frames" classifies every frame, and the logits' mean over the frames is the clip's (TSN's
+    average consensus, Wang et al. 2016, section 3.1); what an attention module merges into fewer maps has fewer to
+    average. A backbone of layout "volume" sees the clip whole. Memory order is kept: clips that are views of
+    (N, T, H, W, C) run channels-last with no copy.
+
+    Attributes:
+        backbone, head: the network's two parts; head is the last Linear.
+        frames: T. A clip with another T is a ValueError: modules that unfold frames would silently mix clips.
+        mean, std, channels: how pixels are normalised, the backbone's.
+        attention_parameters: names of the parameters that the attention brought along, as in named_parameters().
+    """
+
+    def __init__(self, backbone: Backbone, frames: int, classes: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.frames = frames
+        self.backbone = backbone
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(backbone.features, classes)
+        # TSN's, TSM's and ACTION-Net's code: all start at the loss of a uniform guess, and a fresh head's first
+        # gradients leave pre-trained features alone.
+        nn.init.normal_(self.head.weight, std=0.001)
+        nn.init.zeros_(self.head.bias)
+        self.mean, self.std, self.channels = backbone.mean, backbone.std, backbone.channels
+        self.attention_parameters: frozenset[str] = frozenset()
+
+    def forward(self, clips: Tensor) -> Tensor:
+        if clips.ndim != 5 or clips.shape[1] != self.frames:
+            raise ValueError(f"clips are (N, T, C, H, W) with T = {self.frames}, not {tuple(clips.shape)}")
+        folded = clips.flatten(0, 1) if self.backbone.layout == "frames" else clips.transpose(1, 2)
+        maps = self.backbone(folded)  # (N*T, features, h, w) or (N, features, t, h, w)
+        pooled = self.dropout(maps.flatten(2).mean(2))  # (N*T, features) or (N, features)
+        return self.head(pooled).unflatten(0, (len(clips), -1)).mean(1)
+
+    def penalty(self) -> Tensor:
+        """What modules of the backbone add to the loss for the last clips they saw: the sum of their penalty(), ()."""
+        terms = [getattr(module, "penalty", None) for module in self.backbone.modules()]
+        return sum((term() for term in terms if callable(term)), start=self.head.weight.new_zeros(()))
+
+
+def build(
+    backbone: str,
+    variant: str,
+    attention: str,
+    frames: int,
+    classes: int,
+    dropout: float = 0.0,
+    knobs: Mapping[str, Any] | None = None,
+    weights: Path | None = None,
+) -> VideoNet:
+    """A VideoNet of models/backbones/<backbone>.py and models/attention/<attention>.py.
+
+    `knobs` are the keyword arguments of the attention's attach(). `weights` is read as by load_weights(): by the names
+    of the plain backbone, before the attention is attached; a file that holds the attention's weights too, after.
+
+    Raises ValueError for an unknown backbone, variant, attention or knob, a knob of another type, an attention that
+    does not go with the backbone, and weights that do not fit.
+    """
+    net = VideoNet(named("backbone", backbone).build(variant), frames, classes, dropout)
+    plain = set(net.parameters())
+    state = _read(weights, net) if weights else None
+    misfit = _misfit(net, state) if state else ""
+    if state and not misfit:
+        _fill(net, state)
+
+    attach = named("attention", attention).attach
+    _check_knobs(attention, attach, knobs or {})
+    net.backbone = attach(net.backbone, frames, **(knobs or {}))
+    net.attention_parameters = frozenset(name for name, value in net.named_parameters() if value not in plain)
+
+    if state and misfit:
+        if any(name in state for name in net.attention_parameters):
+            misfit = _misfit(net, state)
+        if misfit:
+            raise ValueError(f"{weights} does not fit {backbone} {variant}, {attention}: {misfit}")
+        _fill(net, state)
+    return net
+
+
+def load_weights(net: VideoNet, path: Path) -> None:
+    """Loads a file of weights, strictly as to the backbone.
+
+    The file is a state dict, or a dict that has one under "state_dict": of a VideoNet (backbone.*, head.*), or of an
+    image network by the backbone's own names, such as torchvision's, with or without a classifier. Prefixes "module."
+    are dropped. A classifier of other classes is left out, and the head stays as it is.
+
+    Raises ValueError for a file that is absent or no such dict, and for one whose backbone lacks a name, has one too
+    many or has another shape; it names the first.
+    """
+    state = _read(path, net)
+    if misfit := _misfit(net, state):
+        raise ValueError(f"{path} does not fit: {misfit}")
+    _fill(net, state)
+
+
+def _read(path: Path, net: VideoNet) -> dict[str, Tensor]:
+    """A file of weights by VideoNet's names, backbone.* and head.*; ValueError if it is none."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise ValueError(f"no weights at {path}") from None
+    except Exception as error:  # a damaged or foreign file may raise nearly anything
+        raise ValueError(f"{path} is no file of weights: {type(error).__name__}") from None
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]
+    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError(f"{path} is no file of weights: it holds no dict of tensors")
+    state = {str(name).removeprefix("module."): value for name, value in state.items()}
+    if any(name.startswith("backbone.") for name in state):
+        return state
+    classifier = net.backbone.classifier + "."
+    return {
+        "head." + name.removeprefix(classifier) if name.startswith(classifier) else "backbone." + name: value
+        for name, value in state.items()
+    }
+
+
+def _misfit(net: VideoNet, state: Mapping[str, Tensor]) -> str:
+    """Why a state's backbone is not this net's, in one line; empty if it is."""
+    wanted = {name: value.shape for name, value in net.state_dict().items() if not name.startswith("head.")}
+    given = {name: value.shape for name, value in state.items() if not name.startswith("head.")}
+    # Files from before torch 0.4.1 do not count batches.
+    missing = [name for name in wanted if name not in given and not name.endswith("num_batches_tracked")]
+    surplus = [name for name in given if name not in wanted]
+    shapes = [
+        f"{name} {tuple(shape)} for {tuple(wanted[name])}"
+        for name, shape in given.items()
+        if shape != wanted.get(name, shape)
+    ]
+    found = {"lacks": missing, "has the unknown": surplus, "has other shapes:": shapes}
+    return "; ".join(f"it {what} {', '.join(_first(names))}" for what, names in found.items() if names)
+
+
+def _first(names: list[str]) -> list[str]:
+    """Up to three names, and how many more there are."""
+    shown = [name.removeprefix("backbone.") for name in names[:3]]
+    return [*shown, f"and {len(names) - 3} more"] if len(names) > 3 else shown
+
+
+def _fill(net: VideoNet, state: Mapping[str, Tensor]) -> None:
+    """Loads a state whose backbone fits; its head only where that fits too."""
+    own = net.head.state_dict()
+    head = {name: state["head." + name] for name in own if "head." + name in state}
+    if {name: value.shape for name, value in head.items()} == {name: value.shape for name, value in own.items()}:
+        net.head.load_state_dict(head)
+    inner = {name.removeprefix("backbone."): value for name, value in state.items() if name.startswith("backbone.")}
+    net.backbone.load_state_dict(inner)
+
+
+def _check_knobs(attention: str, attach: Any, knobs: Mapping[str, Any]) -> None:
+    """ValueError for a knob that attach() has not, or whose value is of another type than it says."""
+    keywords = [p for p in inspect.signature(attach).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    types = {p.name: get_origin(p.annotation) or p.annotation for p in keywords}
+    for name, value in knobs.items():
+        if name not in types:
+            raise unknown(f"knob of attention {attention!r}", name, types)
+        wanted = types[name]
+        if not isinstance(value, wanted) or (isinstance(value, str) and wanted is not str):
+            raise ValueError(f"attention {attention!r}: knob {name} is {value!r}, which is no {wanted.__name__}")
