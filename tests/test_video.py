@@ -1,0 +1,169 @@
+"""Files of weights into a VideoNet, and what a VideoNet adds to its backbone."""
+
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from models import video
+from models.backbones import resnet
+
+
+def build(attention: str = "none", classes: int = 5, weights: Path | None = None, **knobs) -> video.VideoNet:
+    return video.build("resnet", "tiny", attention, frames=4, classes=classes, knobs=knobs, weights=weights)
+
+
+def image_net(classes: int = 5) -> dict[str, Tensor]:
+    """A state dict by torchvision's names: the backbone's, and fc."""
+    torch.manual_seed(7)
+    net = resnet.build("tiny")
+    fc = nn.Linear(net.features, classes)
+    return {**net.state_dict(), "fc.weight": fc.weight.detach(), "fc.bias": fc.bias.detach()}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "weights.pt"
+
+
+def same(net: video.VideoNet, state: dict[str, Tensor]) -> bool:
+    own = net.backbone.state_dict()
+    return all(torch.equal(own[name], value) for name, value in state.items() if not name.startswith("fc."))
+
+
+@pytest.mark.parametrize("attention", ["none", "tsm", "se", "action"])
+def test_an_image_networks_file_loads_under_any_attention(path, attention):
+    torch.save(image_net(), path)
+    net = build(attention, weights=path)
+    assert same(net, image_net())
+    assert torch.equal(net.head.weight, image_net()["fc.weight"])
+
+
+def test_a_classifier_of_other_classes_leaves_the_head_fresh(path):
+    torch.save(image_net(classes=1000), path)
+    net = build(weights=path)
+    assert same(net, image_net())
+    assert net.head.out_features == 5
+    assert net.head.weight.std() < 0.002 and not net.head.bias.any()
+
+
+def test_old_and_wrapped_files_load(path):
+    old = {f"module.{name}": value for name, value in image_net().items() if "num_batches_tracked" not in name}
+    torch.save({"epoch": 3, "state_dict": old}, path)
+    assert same(build(weights=path), {name.removeprefix("module."): value for name, value in old.items()})
+
+
+def test_a_backbone_alone_loads(path):
+    state = {name: value for name, value in image_net().items() if not name.startswith("fc.")}
+    torch.save(state, path)
+    assert same(build(weights=path), state)
+
+
+@pytest.mark.parametrize("attention", ["none", "tsm", "se", "action"])
+def test_our_own_file_starts_another_data_set(path, attention):
+    source = build(attention)
+    torch.save(source.state_dict(), path)
+    net = build(attention, classes=3, weights=path)
+    assert same(net, source.backbone.state_dict())
+    assert net.head.out_features == 3
+    again = build(attention)
+    video.load_weights(again, path)
+    assert torch.equal(again.head.weight, source.head.weight)
+
+
+def test_our_own_plain_file_starts_another_attention(path):
+    source = build()
+    torch.save(source.state_dict(), path)
+    assert same(build("action", weights=path), source.backbone.state_dict())
+
+
+def broken(change: str) -> object:
+    state = image_net()
+    if change == "lacks":
+        del state["layer3.0.conv1.weight"]
+    if change == "surplus":
+        state["layer3.1.conv1.weight"] = state["layer3.0.conv1.weight"]
+    if change == "shape":
+        state["layer3.0.conv1.weight"] = torch.zeros(64, 32, 1, 1)
+    return [1, 2] if change == "list" else {"state_dict": state, "list": [1]} if change == "none" else state
+
+
+@pytest.mark.parametrize(
+    "change,message",
+    [
+        ("lacks", "lacks layer3.0.conv1.weight"),
+        ("surplus", "has the unknown layer3.1.conv1.weight"),
+        ("shape", "has other shapes: layer3.0.conv1.weight \\(64, 32, 1, 1\\) for \\(64, 32, 3, 3\\)"),
+        ("list", "holds no dict of tensors"),
+    ],
+)
+@pytest.mark.parametrize("attention", ["none", "action"])
+def test_a_file_that_does_not_fit_is_refused_by_name(path, change, message, attention):
+    torch.save(broken(change), path)
+    with pytest.raises(ValueError, match=message):
+        build(attention, weights=path)
+
+
+def test_a_file_for_another_attention_is_refused(path):
+    torch.save(build("se").state_dict(), path)
+    with pytest.raises(
+        ValueError, match=r"tiny, action: it has the unknown layer1\.0\.exit\.squeeze\.weight, .*and 5 more"
+    ):
+        build("action", weights=path)
+    with pytest.raises(ValueError, match=r"lacks layer1\.0\.entry\.shift\.weight"):
+        video.load_weights(build("action"), path)
+
+
+def test_a_file_for_other_knobs_is_refused(path):
+    torch.save(build("action").state_dict(), path)
+    with pytest.raises(
+        ValueError, match=r"other shapes: layer1\.0\.entry\.paths\.ce\.squeeze\.weight \(1, 16\) for \(4, 16\)"
+    ):
+        build("action", weights=path, reduction=4)
+
+
+class Harmful:
+    def __reduce__(self) -> tuple:
+        return print, ("code of the file was run",)
+
+
+@pytest.mark.parametrize("content", [b"", b"no weights", pickle.dumps({"conv1.weight": Harmful()}, 2)])
+def test_a_file_that_is_none_is_refused(path, content, capsys):
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"weights\.pt is no file of weights"):
+        build(weights=path)
+    assert "was run" not in capsys.readouterr().out
+
+
+def test_a_file_that_is_absent_is_named(path):
+    with pytest.raises(ValueError, match=r"no weights at .*weights\.pt"):
+        build(weights=path)
+
+
+def test_other_numbers_of_frames_are_refused():
+    with pytest.raises(ValueError, match=r"T = 4, not \(1, 8, 3, 32, 32\)"):
+        build("tsm")(torch.zeros(1, 8, 3, 32, 32))
+    with pytest.raises(ValueError, match=r"not \(4, 3, 32, 32\)"):
+        build()(torch.zeros(4, 3, 32, 32))
+
+
+def test_penalties_of_modules_add_up_and_none_is_zero():
+    net = build("tsm")
+    assert net.penalty() == 0
+
+    class Penalised(nn.Identity):
+        def penalty(self) -> Tensor:
+            return net.head.weight.sum() * 0 + 1.5
+
+    for _, block in net.backbone.blocks():
+        block.exit = Penalised()
+    assert net.penalty() == 4 * 1.5
+    assert net.penalty().requires_grad
+
+
+def test_a_fresh_head_guesses_uniformly():
+    net = build(classes=100).eval()
+    chances = net(torch.randn(2, 4, 3, 32, 32)).softmax(1)
+    assert (chances - 0.01).abs().max() < 0.002
