@@ -23,14 +23,14 @@ def fan_out(
     A task whose process dies is tried again, `retries` times. An exception of the function itself isn't: it ends the
     fan-out, a UserError as itself.
     """
-    remote = ray.remote(function).options(num_cpus=cpus, num_gpus=gpus, max_retries=retries)
+    remote = ray.remote(_call).options(num_cpus=cpus, num_gpus=gpus, max_retries=retries)
     ahead = max(AHEAD, int(AHEAD * ray.cluster_resources().get("CPU", 1)))
     waiting: dict[Any, int] = {}
     following = 0
     with progress(what, len(items)) as advance:
         while following < len(items) or waiting:
             while following < len(items) and len(waiting) < ahead:
-                waiting[remote.remote(*items[following])] = following
+                waiting[remote.remote(function, *items[following])] = following
                 following += 1
             ready, _ = ray.wait(list(waiting), timeout=1.0)
             for reference in ready:
@@ -45,6 +45,10 @@ def fan_out(
                 advance(1)
             if not ready:
                 advance(0)
+
+
+def _call(function: Callable[..., Any], *arguments: Any) -> Any:
+    return function(*arguments)  # Ray takes no functools.partial by itself
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """What a suite leaves beside its tables: classes, confusions, measured speed, and a row's metrics file."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pipeline import metrics
@@ -39,6 +39,20 @@ def save_classes(path: Path, rows: Iterable[Result]) -> None:
             for name, count, share in zip(row.accuracy.classes, videos, right, strict=True):
                 lines.append([row.name, name, str(count), f"{100 * share:.4f}" if count else ""])
     write(path, csv_text(["row", "class", "n", "accuracy"], lines))
+
+
+def save_curve(path: Path, logs: Sequence[Path]) -> None:
+    """A CSV line an epoch: the learning rate, and the loss as the mean over a row's runs."""
+    epochs: dict[int, list[dict[str, float]]] = {}
+    for log in logs:
+        for line in map(json.loads, log.read_text(encoding="utf-8").splitlines()):
+            if line["kind"] == "epoch":
+                epochs.setdefault(line["epoch"], []).append(line)
+    lines = [
+        [str(epoch), f"{sum(run['loss'] for run in runs) / len(runs):.6f}", f"{runs[0]['lr']:.6g}"]
+        for epoch, runs in sorted(epochs.items())
+    ]
+    write(path, csv_text(["epoch", "loss", "lr"], lines))
 
 
 def save_confusion(path: Path, row: Result) -> None:

@@ -12,6 +12,7 @@ import pyarrow
 import pyarrow.parquet
 import torch
 
+from models.costs import macs, parameters
 from models.video import VideoNet
 from pipeline import cells, clips, views
 from pipeline.atomic import writing
@@ -118,3 +119,10 @@ def _forward(
             rows.append(net(x).float().cpu().numpy())  # (V, K)
         seconds += time.perf_counter() - begun
     return np.concatenate(rows), seconds
+
+
+def costs(cell: Cell) -> dict[str, int]:
+    """Parameters of the cell's net, and multiply-accumulates of one view under its protocol."""
+    net = cells.net(cell)
+    size = cell.protocol.size
+    return {"parameters": parameters(net), "macs": macs(net, (1, cell.recipe.frames, 3, size, size))}

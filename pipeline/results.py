@@ -3,15 +3,18 @@
 Legend: R runs (split x seed), K classes.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 
 from pipeline import metrics, statistics
+from pipeline.errors import UserError
 from pipeline.metrics import Predictions
-from pipeline.params import Experiment, Protocol
+from pipeline.params import Experiment, Params, Protocol, named
 from pipeline.protocol import protocol_signature
 from pipeline.statistics import Interval
 
@@ -61,6 +64,22 @@ class Difference:
     top1: Interval
     p: float  # of the exact paired test, not adjusted
     videos: int
+
+
+def read(params: Params, name: str, data: Path) -> Row:
+    """A row from what its evaluation left in the data folder; predictions that are refused are the reason instead."""
+    experiment = named(params, name)
+    path = data / "predictions" / name / "predictions.parquet"
+    predictions: Predictions | str = "not run"
+    if path.exists():
+        try:
+            predictions = metrics.read(path, name, params, data / "splits" / experiment.dataset)
+        except UserError as error:
+            predictions = f"failed: {error}"
+    costs = data / "costs" / f"{name}.json"
+    found = json.loads(costs.read_text(encoding="utf-8")) if costs.exists() else {}
+    frames = params.recipes[experiment.recipe].frames
+    return Row(name, experiment, frames, params.protocols[experiment.protocol], predictions, found)
 
 
 def measure(row: Row) -> Result:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.errors import UserError
+from pipeline.params import Dataset, Params, alternatives
 
 DATA = Path("data")
 
@@ -15,13 +16,22 @@ def run(stage: Callable[..., None]) -> None:
     try:
         stage(*sys.argv[1:])
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        _leave(str(error))
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        print(
-            "error: the disk is full; make room (`actionbench doctor` shows how much is left), then go on",
-            file=sys.stderr,
+        _leave(
+            "the disk is full; make room (`actionbench doctor` shows how much is left) and go on with the same command"
         )
-        sys.exit(2)
+
+
+def chosen(params: Params, name: str) -> Dataset:
+    """The data set of a name; UserError names those there are."""
+    if name not in params.datasets:
+        raise UserError(f"no data set {name!r} in params.yaml; {alternatives(name, params.datasets)}")
+    return params.datasets[name]
+
+
+def _leave(message: str) -> None:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)

@@ -1,0 +1,39 @@
+"""Stage 2, for one data set: videos to JPEG frames in memory-mapped shards, one shard a task."""
+
+from pathlib import Path
+
+from cluster.fanout import fan_out
+from cluster.session import session
+from pipeline import params, shards, sources
+from pipeline.errors import UserError
+from stages import DATA, chosen, run
+
+
+def decode(name: str) -> None:
+    given = params.load()
+    dataset = chosen(given, name)
+    folder = (DATA / "frames" / name).absolute()
+    videos = sources.located(dataset, Path.cwd(), DATA / "videos" / name).absolute()
+    tasks = shards.plan(folder, videos, shards.read_manifest(DATA / "raw" / name / "manifest.csv"), dataset.decode)
+    with session(given.cluster):
+        work = fan_out(
+            shards.decode_shard, [(task,) for task in tasks], f"decode {name}, shards", given.cluster.max_failures
+        )
+        seconds = sum(report.seconds for _, report in work)
+    reports = shards.finish(folder, tasks)
+    decoded, failed = sum(report.videos for report in reports), sum(report.failed for report in reports)
+    frames, size = sum(report.frames for report in reports), sum(report.bytes for report in reports)
+    speed = f", {frames / seconds:.0f} frames/s a core" if seconds else ", all there already"
+    print(f"{name}: {decoded} of {decoded + failed} videos, {frames} frames, {size / 2**20:.0f} MiB{speed}")
+    if failed:
+        print(f"{name}: {failed} could not be decoded, {folder.relative_to(Path.cwd())}/failed.csv says why")
+    if failed > dataset.decode.max_failed * (decoded + failed):
+        raise UserError(
+            f"{name}: {failed} of {decoded + failed} videos could not be decoded, more than "
+            f"datasets.{name}.decode.max_failed allows ({dataset.decode.max_failed:.0%}); "
+            f"see {folder.relative_to(Path.cwd())}/failed.csv"
+        )
+
+
+if __name__ == "__main__":
+    run(decode)

@@ -1,0 +1,29 @@
+"""Stage 1, for one data set: videos from a URL, a folder, an archive, or drawn; leaves the list of what is there."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from cluster.fanout import fan_out
+from cluster.session import session
+from pipeline import params, sources
+from stages import DATA, chosen, run
+
+
+def download(name: str) -> None:
+    given = params.load()
+    dataset = chosen(given, name)
+
+    def each(make: Callable[[Any], None], items: Sequence[Any]) -> None:
+        with session(given.cluster):
+            for _ in fan_out(make, [(item,) for item in items], f"draw {name}", given.cluster.max_failures):
+                pass
+
+    folder = sources.fetch(name, dataset, Path.cwd(), DATA / "videos" / name, each)
+    entries = sources.manifest(name, dataset, folder)
+    sources.write(DATA / "raw" / name / "manifest.csv", entries)
+    print(f"{name}: {len(entries)} videos, {sum(entry.bytes for entry in entries) / 2**20:.0f} MiB")
+
+
+if __name__ == "__main__":
+    run(download)

@@ -1,0 +1,32 @@
+"""Stage 5, for one row: its checkpoints under its protocol; a prediction a video and view, and what they come to."""
+
+import json
+from pathlib import Path
+
+from cluster.fit import forget
+from cluster.score import score
+from cluster.session import session
+from pipeline import cells, exports, params, predict, results
+from pipeline.atomic import write
+from stages import DATA, run
+
+REPORTS = Path("reports")
+
+
+def evaluate(row: str) -> None:
+    given = params.load()
+    todo = cells.cells(given, row, DATA.absolute())
+    with session(given.cluster):
+        blocks = score(todo, given.cluster)
+        speed = predict.gather(todo, blocks, DATA / "predictions" / row / "predictions.parquet")
+    costs = {**predict.costs(todo[0]), "clips_per_second": round(speed, 1)}
+    write(DATA / "costs" / f"{row}.json", json.dumps(costs, indent=2) + "\n")
+    result = results.measure(results.read(given, row, DATA))
+    write(REPORTS / "metrics" / f"{row}.json", json.dumps(exports.summary(result), indent=2) + "\n")
+    exports.save_curve(REPORTS / "plots" / row / "curve.csv", [cell.log for cell in todo])
+    exports.save_confusion(REPORTS / "plots" / row / "confusion.csv", result)
+    forget(row, given.cluster)
+
+
+if __name__ == "__main__":
+    run(evaluate)

@@ -1,0 +1,25 @@
+"""Stage 3, for one data set: split tables from its lists, counted and free of leakage."""
+
+import sys
+from pathlib import Path
+
+from pipeline import params, sources, splits
+from stages import DATA, chosen, run
+
+
+def make_splits(name: str) -> None:
+    given = params.load()
+    dataset = chosen(given, name)
+    entries = sources.read(DATA / "raw" / name / "manifest.csv")
+    videos = sources.located(dataset, Path.cwd(), DATA / "videos" / name)
+    built = splits.build(name, dataset, entries, Path(dataset.lists) if dataset.lists else videos)
+    splits.write(built, DATA / "splits" / name)
+    for note in built.notes:
+        print(f"note: {note}", file=sys.stderr)
+    for split, table in built.tables.items():
+        parts = ", ".join(f"{count} {part}" for part, count in sorted(table.group_by("part").len().rows()))
+        print(f"{name}, split {split}: {parts}, {len(built.classes)} classes")
+
+
+if __name__ == "__main__":
+    run(make_splits)
