@@ -1,12 +1,17 @@
 """Unpacking what others packed, so that nothing lands outside the folder."""
 
+import bz2
+import gzip
+import lzma
 import shutil
 import stat
 import subprocess
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
 
 import pyarrow as pa
 
@@ -16,6 +21,8 @@ ZIP = (".zip",)
 TAR = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst")
 TOOL = (".rar", ".7z")
 KNOWN = ZIP + TAR + TOOL
+# What the libraries raise for bytes that are no archive; OSError is also a full disk, RuntimeError a zip's password.
+DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError)
 TOOLS = {  # the first that is installed; each refuses names that lead out of the folder
     "unrar": ["x", "-y", "-idq", "{archive}", "{folder}/"],
     "bsdtar": ["-x", "-f", "{archive}", "-C", "{folder}"],
@@ -36,14 +43,7 @@ def unpack(archive: Path, folder: Path) -> None:
         for inner in sorted(path for path in folder.rglob("*") if path.name.lower().endswith(KNOWN) and path.is_file()):
             _unpack(inner, inner.parent)
             inner.unlink()
-    except (
-        zipfile.BadZipFile,
-        tarfile.TarError,
-        EOFError,
-        pa.ArrowException,
-        RuntimeError,
-        NotImplementedError,
-    ) as error:
+    except DAMAGED as error:
         raise UserError(f"{archive} can't be unpacked: {error}") from None
 
 
@@ -51,12 +51,8 @@ def _unpack(archive: Path, folder: Path) -> None:
     name = archive.name.lower()
     if name.endswith(ZIP):
         _unzip(archive, folder)
-    elif name.endswith((".tar.zst", ".tzst")):  # which Python's tarfile can't read before 3.14
-        with pa.input_stream(str(archive), compression="zstd") as plain, tarfile.open(fileobj=plain, mode="r|") as tar:
-            _untar(archive, tar, folder)
     elif name.endswith(TAR):
-        with tarfile.open(archive) as tar:
-            _untar(archive, tar, folder)
+        _untar(archive, folder)
     elif name.endswith(TOOL):
         _tool(archive, folder)
     else:
@@ -72,13 +68,29 @@ def _unzip(archive: Path, folder: Path) -> None:
         source.extractall(folder)
 
 
-def _untar(archive: Path, tar: tarfile.TarFile, folder: Path) -> None:
+def _untar(archive: Path, folder: Path) -> None:
     def plain(member: tarfile.TarInfo, path: str) -> tarfile.TarInfo | None:
         # Stricter than the filter "data": videos need no links, and Python 3.11's handling of them has had holes.
         _check(archive, [(member.name, not (member.isfile() or member.isdir()))])
         return tarfile.data_filter(member, path)
 
-    tar.extractall(folder, filter=plain)
+    with _decompressed(archive) as stream:
+        with tarfile.open(fileobj=stream, mode="r|") as tar:
+            tar.extractall(folder, filter=plain)
+        while stream.read(1 << 20):  # a tar's end comes before its compression's checksum, which only the end checks
+            pass
+
+
+def _decompressed(archive: Path) -> Any:
+    """The tar's own bytes, whatever compression it has by its first bytes."""
+    with archive.open("rb") as file:
+        start = file.read(6)
+    for magic, opener in ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ\0", lzma.open)):
+        if start.startswith(magic):
+            return opener(archive)
+    if start.startswith(b"\x28\xb5\x2f\xfd"):
+        return pa.input_stream(str(archive), compression="zstd")
+    return archive.open("rb")
 
 
 def _tool(archive: Path, folder: Path) -> None:

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from pipeline.errors import UserError
 
 ATTEMPTS = 5  # in a row that bring no byte
+CHUNK = 1 << 16  # bytes: what a broken connection loses at most
 TIMEOUT = 30  # seconds without an answer or a byte
 
 
@@ -97,7 +98,7 @@ def _request(url: str, part: Path, had: int, moved: Callable[[int, int | None], 
         length = answer.headers.get("Content-Length", "")
         total = had + int(length) if length.isdecimal() else None
         with part.open("ab" if had else "wb") as file:
-            for chunk in answer.iter_content(1 << 20):
+            for chunk in answer.iter_content(CHUNK):
                 file.write(chunk)
                 had += len(chunk)
                 moved(had, total)
