@@ -120,11 +120,12 @@ def _generate(name: str, dataset: Dataset, videos: Path, each: Each) -> None:
             f"{name}: {dataset.file} can't be generated; datasets.{name}.source is a URL, folder or archive"
         )
     generated = cast(datasets.Generated, plugin)
-    items = generated.plan(dataset.options)
+    items = generated.plan(dataset.options)  # before anything is taken away: it refuses wrong options
     code = hashlib.sha256(Path(str(generated.__file__)).read_bytes()).hexdigest()  # another drawing, other videos
     if _to_make(name, videos, made := {"options": dict(dataset.options), "code": code}):
         atomic.write(videos / MADE, json.dumps(made))
-    each(functools.partial(generated.make, folder=videos), items)
+    if missing := [item for item in items if not generated.made(item, videos)]:
+        each(functools.partial(generated.make, folder=videos.absolute()), missing)
 
 
 def _fetch_url(name: str, url: str, sha256: str, videos: Path) -> None:

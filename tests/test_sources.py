@@ -319,15 +319,17 @@ def test_generated_videos_are_made_once_and_anew_for_other_options(tmp_path):
         made.append(len(items))
         sources.in_turn(make, items)
 
-    for seed in (0, 0, 1):
+    for seed in (0, 0, 0, 1):
         source = dataset("generated", file="shapes", **SHAPES, seed=seed)
         folder = sources.fetch("s", source, tmp_path, tmp_path / "videos/s", each=each)
         if len(made) == 1:
             first = sources.manifest("s", source, folder)
             (folder / "left/000000.mp4").unlink()  # as if interrupted
             (folder / "stray.mp4").write_bytes(b"no part of the plan")
-    last = sources.manifest("s", source, folder)
-    assert len(first) == len(last) == 16 and made == [8, 8, 8]
+    with pytest.raises(UserError, match="unknown option 'sed'"):
+        sources.fetch("s", dataset("generated", file="shapes", **SHAPES, sed=2), tmp_path, tmp_path / "videos/s")
+    last = sources.manifest("s", source, folder)  # a mistyped option took nothing away
+    assert len(first) == len(last) == 16 and made == [8, 1, 8]
     assert [entry.video for entry in first] == [entry.video for entry in last]
     assert not {entry.sha256 for entry in first} & {entry.sha256 for entry in last}
     assert not (folder / "stray.mp4").exists()

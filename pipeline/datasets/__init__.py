@@ -10,6 +10,7 @@ A file holds (see `Plugin`)
                                  row, for the split's denominator stays. Class names in official order come along.
 A set that is drawn rather than downloaded also holds (see `Generated`)
   plan(options)       independent work items, picklable, each some seconds of work: a caller may run them anywhere.
+  made(item, folder)  whether all of an item's videos are there.
   make(item, folder)  makes an item's videos; one that is there is complete, for each is renamed into place.
 
 Ids are strings that stay the same wherever the videos lie: the path without suffix where a set has a folder a class.
@@ -83,6 +84,8 @@ class Generated(Plugin, Protocol):
     __file__: str
 
     def plan(self, options: Options) -> Sequence[Any]: ...
+
+    def made(self, item: Any, folder: Path) -> bool: ...
 
     def make(self, item: Any, folder: Path) -> None: ...
 

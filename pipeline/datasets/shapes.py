@@ -68,7 +68,7 @@ class Item(NamedTuple):
 
 def videos(folder: Path, options: Given) -> list[Video]:
     """The videos of the plan that are there, id <class>/<number>."""
-    drawn = (_name(item.label, index) for item in plan(options) for index in range(item.start, item.stop))
+    drawn = (name for item in plan(options) for name in _names(item))
     return sorted(Video(name, f"{name}.mp4") for name in drawn if (folder / f"{name}.mp4").is_file())
 
 
@@ -93,6 +93,11 @@ def plan(options: Given) -> list[Item]:
         for label in range(len(CLASSES))
         for start in starts
     ]
+
+
+def made(item: Item, folder: Path) -> bool:
+    """Whether all of an item's clips are there."""
+    return all((folder / f"{name}.mp4").exists() for name in _names(item))
 
 
 def make(item: Item, folder: Path) -> None:
@@ -157,6 +162,10 @@ def _checked(options: Given) -> Options:
 
 def _name(label: int, index: int) -> str:
     return f"{CLASSES[label]}/{index:06d}"
+
+
+def _names(item: Item) -> list[str]:
+    return [_name(item.label, index) for index in range(item.start, item.stop)]
 
 
 def _forward(motion: str, rng: Rng, length: int, side: int) -> NDArray[np.uint8]:
