@@ -1,0 +1,162 @@
+"""The frame store: Arrow IPC shards of JPEG frames, one record batch a video, and one index over them.
+
+No polars here and no Arrow threads: what reads frames is forked by data loaders, which threads do not survive.
+"""
+
+import csv
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import simplejpeg
+
+from pipeline.atomic import writing
+from pipeline.errors import UserError
+
+SHARD = pa.schema([pa.field("jpeg", pa.large_binary(), nullable=False)])
+INDEX = pa.schema(
+    [
+        ("video", pa.string()),
+        ("shard", pa.int32()),
+        ("batch", pa.int32()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("fps", pa.float64()),
+        ("frames", pa.int32()),
+        ("timestamps", pa.list_(pa.float64())),  # s
+        ("sha256", pa.string()),
+        ("decoder", pa.string()),
+        ("decoder_version", pa.string()),
+    ]
+)
+FINGERPRINT, SHARDS = b"fingerprint", b"shards"  # in the schemas' metadata
+_OPEN_SHARDS = 256  # memory maps held at a time, each of which holds a file descriptor
+_OPTIONS = pa.ipc.IpcReadOptions(use_threads=False)
+
+
+def shard_path(folder: Path, shard: int) -> Path:
+    return folder / f"shard-{shard:05d}.arrow"
+
+
+class Entry(NamedTuple):
+    """Where a video's frames lie, and what they are."""
+
+    shard: int
+    batch: int
+    width: int  # pixels
+    height: int
+    fps: float
+    frames: int
+
+
+def write_shard(path: Path, videos: Iterable[Sequence[bytes]], fingerprint: str) -> None:
+    """One record batch a video, each written as it comes: memory holds one video. Atomic."""
+    schema = SHARD.with_metadata({FINGERPRINT: fingerprint})
+    with writing(path) as temporary, pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+        for jpegs in videos:
+            writer.write_batch(pa.record_batch([pa.array(jpegs, pa.large_binary())], schema=schema))
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """A small table as one Arrow IPC file. Atomic."""
+    schema = table.schema
+    with writing(path) as temporary, pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+        writer.write_table(table.combine_chunks())
+
+
+def open_arrow(path: Path) -> pa.ipc.RecordBatchFileReader:
+    """A memory-mapped Arrow IPC file. OSError where it is not there, pa.ArrowInvalid where it is not whole."""
+    return pa.ipc.open_file(pa.memory_map(str(path)), options=_OPTIONS)
+
+
+def read_table(path: Path) -> pa.Table:
+    return open_arrow(path).read_all()
+
+
+class FrameStore:
+    """Reads a folder of shards. Shards are mapped when first used; a pickled store opens itself anew where it lands."""
+
+    videos: dict[str, Entry]
+
+    def __init__(self, folder: Path) -> None:
+        """UserError where `folder` holds no finished store."""
+        self.folder = folder
+        try:
+            table = read_table(folder / "index.arrow")
+        except (OSError, pa.ArrowInvalid):
+            raise UserError(f"{folder} holds no frames: the decode stage has not finished there") from None
+        columns = [table[name].to_pylist() for name in Entry._fields]
+        self.videos = dict(zip(table["video"].to_pylist(), map(Entry._make, zip(*columns, strict=True)), strict=True))
+        self._rows = dict(zip(self.videos, range(len(self.videos)), strict=True))
+        self._table = table
+        self._fingerprints = json.loads(table.schema.metadata[SHARDS])
+        self._open: dict[int, pa.ipc.RecordBatchFileReader] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"folder": self.folder}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
+
+    def jpegs(self, video: str, indices: Iterable[int]) -> list[np.ndarray]:
+        """Frames `indices` of a video as read-only uint8 views of the mapped file, with no copy.
+
+        Raises UserError for a video that is not there, IndexError for a frame outside of 0 to frames - 1.
+        """
+        entry = self.entry(video)
+        column = self._reader(entry.shard).get_batch(entry.batch).column(0)
+        _, offsets, data = column.buffers()
+        ends = np.frombuffer(offsets, np.int64)
+        content = np.frombuffer(data, np.uint8)
+        views = []
+        for index in indices:
+            if not 0 <= index < entry.frames:
+                raise IndexError(f"{video} has frames 0 to {entry.frames - 1}, not {index}")
+            views.append(content[ends[index] : ends[index + 1]])
+        return views
+
+    def entry(self, video: str) -> Entry:
+        """As `videos[video]`, but a UserError says why a video is not there."""
+        try:
+            return self.videos[video]
+        except KeyError:
+            raise UserError(f"no frames of {video!r} in {self.folder}: {self._why_absent(video)}") from None
+
+    def timestamps(self, video: str) -> list[float]:
+        """When each frame is shown, in s."""
+        self.entry(video)
+        return self._table["timestamps"][self._rows[video]].as_py()
+
+    def _reader(self, shard: int) -> pa.ipc.RecordBatchFileReader:
+        if shard not in self._open:
+            if len(self._open) >= _OPEN_SHARDS:
+                del self._open[next(iter(self._open))]  # views handed out keep their map alive
+            path = shard_path(self.folder, shard)
+            try:
+                reader = open_arrow(path)
+            except (OSError, pa.ArrowInvalid):
+                raise UserError(f"{path} is missing or damaged; run the decode stage again") from None
+            if reader.schema.metadata[FINGERPRINT].decode() != self._fingerprints[shard]:
+                raise UserError(f"{path} is newer than the index beside it; let the decode stage finish")
+            self._open[shard] = reader
+        return self._open[shard]
+
+    def _why_absent(self, video: str) -> str:
+        failed = self.folder / "failed.csv"
+        if failed.is_file():
+            with failed.open(encoding="utf-8", newline="") as file:
+                for row in csv.DictReader(file):
+                    if row["video"] == video:
+                        return f"it could not be decoded ({row['reason']})"
+        return f"it is not among its {len(self.videos)} videos"
+
+
+def decode_jpeg(view: np.ndarray | bytes) -> np.ndarray:
+    """A frame as (H, W, 3) uint8 RGB. ValueError where the JPEG is damaged.
+
+    With libjpeg's accurate transform and upsampling: the fast ones add 0.3 of 255 to the error for a tenth of time.
+    """
+    return simplejpeg.decode_jpeg(view)
