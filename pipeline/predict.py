@@ -112,7 +112,7 @@ def _forward(
     for begin in range(0, len(wanted), protocol.batch):
         group = wanted[begin : begin + protocol.batch]
         # (V, T, H, W, 3) uint8
-        batch = np.stack([clips.load(store, name, v.indices, v.box, v.flip, protocol.size) for name, v in group])
+        batch = clips.load_views(store, group, protocol.size)
         begun = time.perf_counter()
         x = clips.normalise(torch.from_numpy(batch).to(device), net.mean, net.std, net.channels)
         with autocast(cell.recipe, device):

@@ -75,7 +75,7 @@ def epochs(
     parallel: nn.Module = net
     if world > 1:
         parallel = DistributedDataParallel(
-            net, device_ids=[device] if device.type == "cuda" else None, broadcast_buffers=False
+            net, device_ids=[device] if device.type == "cuda" else None, forward_sync_buffers=False
         )
 
     own = [
@@ -86,7 +86,8 @@ def epochs(
     ]
     loader = DataLoader(
         clips.TrainClips(store, items, recipe, cell.seed),
-        batch_sampler=own,
+        sampler=own,
+        batch_size=None,  # a key is a micro batch already
         num_workers=loaders,
         pin_memory=device.type == "cuda",
         persistent_workers=loaders > 0,
@@ -132,7 +133,8 @@ class _Run:
 def _step(run: _Run, epoch: int, step: int, meter: Meter) -> Tensor:
     """One optimizer step over this worker's micro batches; the mean loss of the whole step's, over all workers."""
     recipe, net = run.cell.recipe, run.net
-    statistics = [buffer for name, buffer in net.named_buffers() if "running_" in name]
+    # Running means and variances, and the count of batches.
+    statistics = [b for name, b in net.named_buffers() if "running_" in name or "num_batches_tracked" in name]
     before = [buffer.clone() for buffer in statistics]
     summed = [torch.zeros_like(buffer) for buffer in statistics]
     losses = torch.zeros((), device=run.device)

@@ -1,0 +1,250 @@
+"""Training: any number of workers, any restart, the same run; recipes do what they say."""
+
+import copy
+import dataclasses
+import io
+import socket
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+import simplejpeg
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from pipeline import training
+from pipeline.cells import Cell, cells
+from pipeline.errors import UserError
+from pipeline.frames import INDEX, SHARDS, write_shard, write_table
+from pipeline.optimizer import freeze, groups, kinds, learning_rate, train_mode
+from pipeline.params import Group, Params, Recipe, parse
+from pipeline.predict import score
+
+CPU = torch.device("cpu")
+RECIPE: dict[str, Any] = {
+    "epochs": 2,
+    "batch": 4,
+    "micro_batch": 2,
+    "frames": 2,
+    "sampling": "segments",
+    "size": 32,
+    "augment": {"crop": "random"},
+    "lr": 0.05,
+    "momentum": 0.9,
+    "weight_decay": 0.0005,
+    "dropout": 0.5,
+}
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A data folder with 12 training and 5 test videos of 6 frames, 40x36; one test video was not decoded."""
+    draws = np.random.default_rng(0)
+    names = [f"video-{n:02d}" for n in range(17)]
+    frames = tmp_path / "frames" / "tiny"
+    frames.mkdir(parents=True)
+    jpegs = [[simplejpeg.encode_jpeg(draws.integers(0, 255, (36, 40, 3), np.uint8)) for _ in range(6)] for _ in names]
+    write_shard(frames / "shard-00000.arrow", jpegs[:-1], "mark")
+    rows = [
+        {
+            **{"video": name, "shard": 0, "batch": batch, "width": 40, "height": 36, "fps": 12.0, "frames": 6},
+            **{"timestamps": [0.0] * 6, "sha256": "", "decoder": "", "decoder_version": ""},
+        }
+        for batch, name in enumerate(names[:-1])
+    ]
+    write_table(frames / "index.arrow", pa.Table.from_pylist(rows, INDEX.with_metadata({SHARDS: '["mark"]'})))
+    splits = tmp_path / "splits" / "tiny"
+    splits.mkdir(parents=True)
+    labels = pa.array([[n % 3] for n in range(17)], pa.list_(pa.int32()))
+    parts = ["train"] * 12 + ["test"] * 5
+    pyarrow.parquet.write_table(pa.table({"video": names, "part": parts, "labels": labels}), splits / "split-1.parquet")
+    (splits / "classes.json").write_text('["a", "b", "c"]')
+    return tmp_path
+
+
+def params(attention: str = "action", **recipe: Any) -> Params:
+    decode = {"short_side": 36, "quality": 90, "decoder": "ffmpeg", "videos_per_shard": 64, "max_failed": 0.1}
+    protocol = {"clips": 2, "crops": "three", "sampling": "segments", "size": 32, "average": "softmax", "batch": 4}
+    row = {"dataset": "tiny", "backbone": "resnet", "variant": "tiny", "attention": attention, "knobs": {}}
+    return parse(
+        {
+            "suite": "test",
+            "datasets": {"tiny": {"file": "folder", "source": "nowhere", "decode": decode}},
+            "recipes": {"r": {**RECIPE, **recipe}},
+            "protocols": {"p": protocol},
+            "experiments": {
+                "row": {**row, "weights": None, "recipe": "r", "protocol": "p", "splits": [1], "seeds": [3]}
+            },
+            "tables": {},
+        }
+    )
+
+
+def cell(data: Path, attention: str = "action", **recipe: Any) -> Cell:
+    return cells(params(attention, **recipe), "row", data)[0]
+
+
+def run(one: Cell, state: dict[str, Any] | None = None) -> list[training.Epoch]:
+    """All epochs; states copied, for a generator's next epoch writes into the tensors of the last one."""
+    torch.set_num_threads(1)
+    return [
+        dataclasses.replace(epoch, state=copy.deepcopy(epoch.state)) for epoch in training.epochs(one, None, state, CPU)
+    ]
+
+
+def losses(epochs: list[training.Epoch]) -> list[float]:
+    return [float(line["loss"]) for epoch in epochs for line in epoch.lines if line["kind"] == "steps"]
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor], **tolerance: float) -> None:
+    for name, value in one.items():
+        torch.testing.assert_close(value, other[name], **(tolerance or {"rtol": 0, "atol": 0}), msg=name)
+
+
+def test_a_run_is_repeated_bit_for_bit(data: Path) -> None:
+    first, second = run(cell(data)), run(cell(data))
+    assert losses(first) == losses(second)
+    same(first[-1].state["model"], second[-1].state["model"])
+
+
+def test_a_resumed_run_ends_as_an_undisturbed_one(data: Path) -> None:
+    whole = run(cell(data, epochs=3))
+    buffer = io.BytesIO()
+    torch.save(whole[0].state, buffer)
+    buffer.seek(0)
+    rest = run(cell(data, epochs=3), torch.load(buffer, weights_only=True))
+    assert [epoch.number for epoch in rest] == [1, 2]
+    assert losses(rest) == losses(whole[1:])
+    same(whole[-1].state["model"], rest[-1].state["model"])
+
+
+def test_another_seed_is_another_run(data: Path) -> None:
+    assert losses(run(cell(data))) != losses(run(dataclasses.replace(cell(data), seed=4)))
+
+
+def test_loader_processes_change_nothing(data: Path) -> None:
+    one = run(cell(data))
+    two = list(training.epochs(cell(data), None, None, CPU, loaders=2))
+    assert losses(one) == losses(two)
+
+
+def _worker(rank: int, world: int, port: int, one: Cell, path: Path) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
+    epochs = list(training.epochs(one, None, None, CPU))
+    if rank == 0:
+        torch.save({"losses": losses(epochs), "model": epochs[-1].state["model"]}, path)
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_the_number_of_workers_does_not_matter(data: Path, tmp_path: Path, world: int) -> None:
+    one = cell(data, batch=6, micro_batch=2, augment={"crop": "random", "mixup": 0.2}, clip_grad=5.0)
+    alone = run(one)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    mp.start_processes(_worker, (world, port, one, tmp_path / "out.pt"), nprocs=world, start_method="spawn")
+    together = torch.load(tmp_path / "out.pt", weights_only=True)
+    np.testing.assert_allclose(together["losses"], losses(alone), rtol=1e-4)
+    same(alone[-1].state["model"], together["model"], rtol=1e-3, atol=1e-4)
+
+
+def test_more_workers_than_micro_batches_is_said(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "_place", lambda: (0, 3))
+    with pytest.raises(UserError, match="at most 2 workers"):
+        next(training.epochs(cell(data), None, None, CPU))
+
+
+def test_a_global_batch_is_its_micro_batches_mean(data: Path) -> None:
+    """Without batch norm in training mode, one micro batch of 4 and two of 2 give the same step."""
+    frozen = {"epochs": 1, "dropout": 0.0, "partial_bn": True, "frozen": ["stem"]}
+    two, one = run(cell(data, micro_batch=2, **frozen)), run(cell(data, micro_batch=4, **frozen))
+    np.testing.assert_allclose(losses(two), losses(one), rtol=1e-4)
+
+
+def recipe(**changes: Any) -> Recipe:
+    return params(**changes).recipes["r"]
+
+
+def test_the_rate_warms_up_then_steps_down() -> None:
+    rates = [learning_rate(recipe(epochs=8, lr=0.1, warmup_epochs=2, steps=[4, 6]), epoch) for epoch in range(8)]
+    np.testing.assert_allclose(rates, [0.05, 0.1, 0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
+
+
+def test_groups_multiply_rate_and_decay(data: Path) -> None:
+    """ACTION-Net's code: the head's weight at 5 times the rate, its bias at 10, other biases at 2, norms undecayed."""
+    rules = (Group("head.weight", 5), Group("head.bias", 10, 0), Group("bias", 2, 0), Group("norm", 1, 0))
+    net = training.cells.net(cell(data))
+    made = groups(net, dataclasses.replace(recipe(lr=0.1), groups=rules))
+    found = {id(p): (group["lr"], group["weight_decay"]) for group in made for p in group["params"]}
+    decay = RECIPE["weight_decay"]
+    wanted = {"head.weight": (0.5, decay), "head.bias": (1.0, 0.0), "norm": (0.1, 0.0), "attention": (0.1, decay)}
+    seen = set()
+    for kind, parameter in kinds(net):
+        seen.add(kind)
+        assert found[id(parameter)] == pytest.approx(wanted.get(kind, (0.1, decay)))
+    assert {"head.weight", "head.bias", "norm", "attention", "weight"} <= seen
+    assert len(found) == len(list(net.parameters()))
+
+
+def test_frozen_stages_stay_as_loaded_but_for_their_attention(data: Path) -> None:
+    one = cell(data, frozen=["stem", "res2"])
+    torch.manual_seed(one.seed)
+    before = {name: value.clone() for name, value in training.cells.net(one).state_dict().items()}
+    after = run(one)[-1].state["model"]
+    net = training.cells.net(one)
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    kept = {f"backbone.{part}." for stage in ("stem", "res2") for part in net.backbone.parts[stage]}
+    inside = {name for name in changed if name.startswith(tuple(kept))}
+    assert inside and inside & net.attention_parameters
+    statistics = {name for name in inside if "running" in name or "num_batches" in name}
+    assert inside - net.attention_parameters <= {name for name in statistics if ".entry." in name}
+    assert any(name.startswith("backbone.layer4") for name in changed)
+
+
+def test_an_unknown_frozen_stage_is_named(data: Path) -> None:
+    one = cell(data, frozen=["res9"])
+    with pytest.raises(UserError, match=r"res9.*res2"):
+        freeze(training.cells.net(one), one.recipe)
+
+
+def test_partial_bn_leaves_the_first_norm_alone_in_training_mode(data: Path) -> None:
+    one = cell(data, partial_bn=True)
+    net = training.cells.net(one)
+    train_mode(net, one.recipe)
+    modes = [module.training for module in net.backbone.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    assert modes[0] and not any(modes[1:])
+
+
+def test_bf16_trains(data: Path) -> None:
+    assert np.isfinite(losses(run(cell(data, precision="bf16", epochs=1)))).all()
+
+
+def test_unknown_models_are_one_line(data: Path) -> None:
+    with pytest.raises(UserError, match=r"experiments\.row: .*'acton'.*did you mean 'action'"):
+        run(cell(data, attention="acton"))
+
+
+def test_an_absent_split_is_named(data: Path) -> None:
+    given = params()
+    row = dataclasses.replace(given.experiments["row"], splits=(1, 7))
+    with pytest.raises(UserError, match=r"no split 7; splits there: 1"):
+        cells(dataclasses.replace(given, experiments={"row": row}), "row", data)
+
+
+def test_evaluation_is_equal_bit_for_bit_and_counts_the_undecoded(data: Path) -> None:
+    one = cell(data)
+    model = run(one)[-1].state["model"]
+    one.weights.parent.mkdir(parents=True)
+    torch.save(model, one.weights)
+    for name in ("a", "b"):
+        score(one, 0, data / f"{name}.parquet", CPU)
+    first, second = (pa.parquet.read_table(data / f"{name}.parquet") for name in "ab")
+    assert first.equals(second)
+    assert first.num_rows == 4 * 6 + 1  # videos decoded x (2 clips x 3 crops), and the one that wasn't
+    assert first.filter(pa.compute.field("logits").is_null())["video"].to_pylist() == ["video-16"]
