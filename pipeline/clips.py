@@ -6,7 +6,6 @@ Legend: N clips, T frames, H, W pixels, C = 3 channels, K classes.
 import itertools
 from collections.abc import Sequence
 from hashlib import blake2b
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -18,11 +17,9 @@ from torch.utils.data import Dataset
 from pipeline import augment, sampling
 from pipeline.augment import Box
 from pipeline.errors import UserError
+from pipeline.frames import FrameStore
 from pipeline.params import Recipe
 from pipeline.views import View
-
-if TYPE_CHECKING:
-    from pipeline.frames import FrameStore
 
 
 def rng(seed: int, epoch: int, video: str, view: int) -> np.random.Generator:
@@ -55,12 +52,12 @@ def steps(n: int, batch: int, micro_batch: int, seed: int, epoch: int) -> list[l
     ]
 
 
-def load(store: "FrameStore", video: str, indices: Sequence[int], box: Box, flip: bool, size: int) -> np.ndarray:
+def load(store: FrameStore, video: str, indices: Sequence[int], box: Box, flip: bool, size: int) -> np.ndarray:
     """One clip, (T,size,size,3) uint8 RGB: load_views() of a single view."""
     return load_views(store, [(video, View(tuple(indices), box, flip))], size)[0]
 
 
-def load_views(store: "FrameStore", views: Sequence[tuple[str, View]], size: int) -> np.ndarray:
+def load_views(store: FrameStore, views: Sequence[tuple[str, View]], size: int) -> np.ndarray:
     """Clips of (video, view): frames `indices`, the part in `box`, resized bilinearly, perhaps mirrored.
 
     (N,T,size,size,3) uint8 RGB, for views of T frames each. Neighbours that differ in crop alone share the decoding,
@@ -99,25 +96,28 @@ def load_views(store: "FrameStore", views: Sequence[tuple[str, View]], size: int
     return clips
 
 
-class TrainClips(Dataset[tuple[np.ndarray, int]]):
-    """Training clips by (epoch, position) in `items`, a list of (video, its labels); labels are single here."""
+class TrainClips(Dataset[tuple[np.ndarray, np.ndarray]]):
+    """Micro batches of training clips, for DataLoader(..., sampler=micro batches, batch_size=None).
 
-    def __init__(self, store: "FrameStore", items: list[tuple[str, list[int]]], recipe: Recipe, seed: int) -> None:
+    `items` are (video, its labels); labels are single here. A key is a list of (epoch, position in items).
+    """
+
+    def __init__(self, store: FrameStore, items: list[tuple[str, list[int]]], recipe: Recipe, seed: int) -> None:
         self.store, self.items, self.recipe, self.seed = store, items, recipe, seed
         self.sample = sampling.sampler(recipe.sampling)
 
-    def __len__(self) -> int:
-        return len(self.items)
+    def __getitem__(self, keys: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
+        """((N,T,size,size,3) uint8 RGB, (N,) int64 labels): read into one piece of memory, not collated from clips."""
+        views = [(self.items[position][0], self.view(epoch, position)) for epoch, position in keys]
+        labels = [self.items[position][1][0] for _, position in keys]
+        return load_views(self.store, views, self.recipe.size), np.array(labels, np.int64)
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[np.ndarray, int]:
-        """((T,size,size,3) uint8 RGB, label)."""
-        epoch, position = key
-        recipe, (video, labels) = self.recipe, self.items[position]
-        stored = self.store.videos[video]
-        draws = rng(self.seed, epoch, video, 0)
+    def view(self, epoch: int, position: int) -> View:
+        """What an epoch shows of a video."""
+        recipe, video = self.recipe, self.items[position][0]
+        stored, draws = self.store.videos[video], rng(self.seed, epoch, video, 0)
         indices = self.sample(stored.frames, recipe.frames, stride=recipe.stride, rng=draws)
-        box, flip = augment.draw(recipe.augment, stored.width, stored.height, recipe.size, draws)
-        return load(self.store, video, indices, box, flip, recipe.size), labels[0]
+        return View(indices, *augment.draw(recipe.augment, stored.width, stored.height, recipe.size, draws))
 
 
 def normalise(

@@ -2,25 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol as Shape
 
 from pipeline import sampling
 from pipeline.augment import Box, centred, side
 from pipeline.errors import UserError
+from pipeline.frames import Entry
 from pipeline.params import Protocol, alternatives
 
 Crops = list[tuple[Box, bool]]
-
-
-class Stored(Shape):
-    """What a view needs to know of a video in the frame store."""
-
-    @property
-    def frames(self) -> int: ...
-    @property
-    def width(self) -> int: ...
-    @property
-    def height(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -32,7 +21,7 @@ class View:
     flip: bool
 
 
-def views(protocol: Protocol, video: Stored, frames: int) -> list[View]:
+def views(protocol: Protocol, video: Entry, frames: int) -> list[View]:
     """All views of a video under a protocol, `frames` frames each; view number = clip * crops + crop.
 
     Sampling "windows" takes as many clips as the video has windows, whatever protocol.clips says. Raises UserError
