@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from pipeline import results
-from pipeline.metrics import SCHEMA, read
+from pipeline.metrics import SCHEMA, Predictions, read
 from pipeline.params import Params, parse
 from pipeline.protocol import protocol_signature
 
@@ -93,3 +93,16 @@ def measured(given: Params, row: str, found: Any, **costs: float) -> results.Res
     experiment = given.experiments[row]
     frames, protocol = given.recipes[experiment.recipe].frames, given.protocols[experiment.protocol]
     return results.measure(results.Row(row, experiment, frames, protocol, found, costs))
+
+
+def from_logits(logits: list[list[list[float]] | None], labels: list[int], average: str = "softmax") -> Predictions:
+    """Predictions of one run from logits[video][view][class]; None was not decoded."""
+    rows = [
+        (1, 0, f"v{video}", view, labels[video], scores)
+        for video, views in enumerate(logits)
+        for view, scores in enumerate(views or [None])
+    ]
+    schema = {"split": pl.Int32, "seed": pl.Int32, "video": pl.String, "view": pl.Int32, "label": pl.Int32}
+    frame = pl.DataFrame(rows, schema={**schema, "logits": pl.List(pl.Float32)}, orient="row")
+    classes = len(next(views for views in logits if views)[0])
+    return Predictions(frame, tuple(f"c{index}" for index in range(classes)), average)

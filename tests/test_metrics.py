@@ -11,41 +11,27 @@ from sklearn.metrics import balanced_accuracy_score, confusion_matrix, top_k_acc
 
 from pipeline import metrics
 from pipeline.errors import UserError
-from pipeline.metrics import Predictions
 from pipeline.params import Protocol
 from pipeline.protocol import CROPS, protocol_signature, views_per_video
-
-
-def frame_of(logits: list[list[list[float]] | None], labels: list[int], average: str = "softmax") -> Predictions:
-    """Predictions of one run from logits[video][view][class]; None was not decoded."""
-    rows = [
-        (1, 0, f"v{video}", view, labels[video], scores)
-        for video, views in enumerate(logits)
-        for view, scores in enumerate(views or [None])
-    ]
-    schema = {"split": pl.Int32, "seed": pl.Int32, "video": pl.String, "view": pl.Int32, "label": pl.Int32}
-    frame = pl.DataFrame(rows, schema={**schema, "logits": pl.List(pl.Float32)}, orient="row")
-    classes = len(next(views for views in logits if views)[0])
-    return Predictions(frame, tuple(f"c{index}" for index in range(classes)), average)
 
 
 def test_the_two_averages_are_the_protocols_and_differ() -> None:
     # One sure view of class 0, two mild ones of class 1: the mean logit is 0's, the mean probability is 1's.
     views = [[[9.0, 0.0], [0.0, 3.0], [0.0, 3.0]]]
-    assert metrics.outcomes(frame_of(views, [0], "logits"))["predicted"].to_list() == [0]
-    assert metrics.outcomes(frame_of(views, [0], "softmax"))["predicted"].to_list() == [1]
+    assert metrics.outcomes(invented.from_logits(views, [0], "logits"))["predicted"].to_list() == [0]
+    assert metrics.outcomes(invented.from_logits(views, [0], "softmax"))["predicted"].to_list() == [1]
 
 
 def test_ties_go_to_the_lowest_class_and_top5_counts_them_in_that_order() -> None:
     flat = [[0.0] * 7]
-    out = metrics.outcomes(frame_of([flat, flat, flat], [0, 4, 5]))
+    out = metrics.outcomes(invented.from_logits([flat, flat, flat], [0, 4, 5]))
     assert out["predicted"].to_list() == [0, 0, 0]
     assert out["top1"].to_list() == [True, False, False]
     assert out["top5"].to_list() == [True, True, False]
 
 
 def test_a_video_that_was_not_decoded_is_wrong_and_stays_in_the_denominator() -> None:
-    out = metrics.outcomes(frame_of([[[5.0, 0.0]], None, [[5.0, 0.0]], None], [0, 0, 0, 1]))
+    out = metrics.outcomes(invented.from_logits([[[5.0, 0.0]], None, [[5.0, 0.0]], None], [0, 0, 0, 1]))
     assert metrics.accuracy(out) == 0.5
     assert out["predicted"].to_list() == [0, None, 0, None]
     table = metrics.confusion(out, 2)
@@ -62,7 +48,7 @@ def test_nothing_decoded_is_all_wrong(tmp_path: Path) -> None:
 
 
 def test_a_class_without_test_videos_does_not_enter_the_mean() -> None:
-    out = metrics.outcomes(frame_of([[[5.0, 0.0, 0.0]], [[0.0, 5.0, 0.0]]], [0, 0]))
+    out = metrics.outcomes(invented.from_logits([[[5.0, 0.0, 0.0]], [[0.0, 5.0, 0.0]]], [0, 0]))
     assert metrics.mean_class_accuracy(metrics.confusion(out, 3)) == 0.5
 
 

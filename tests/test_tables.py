@@ -157,9 +157,7 @@ def test_the_metrics_file_holds_what_the_table_prints(made: dict[str, Result], t
 
 
 def test_five_guesses_among_five_classes_are_no_result() -> None:
-    from test_metrics import frame_of
-
     given = invented.params(["a"], seeds=(0,))
-    found = frame_of([[list(row)] for row in np.eye(5)], [0, 1, 2, 3, 4])
+    found = invented.from_logits([[list(row)] for row in np.eye(5)], [0, 1, 2, 3, 4])
     row = invented.measured(given, "a", found)
     assert row.accuracy.top5 is None and row.accuracy.top1.value == 1.0
