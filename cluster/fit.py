@@ -23,6 +23,8 @@ from pipeline.cells import Cell, training_fingerprint
 from pipeline.errors import UserError
 from pipeline.params import Cluster
 
+WATCH = 10.0  # seconds from one look at the running logs to the next
+
 
 def fit(cells: Sequence[Cell], weights: Path | None, cluster: Cluster, watch: Callable[[], None]) -> None:
     """Trains every cell and writes its weights and log; what an earlier, killed call did is not done again.
@@ -30,8 +32,7 @@ def fit(cells: Sequence[Cell], weights: Path | None, cluster: Cluster, watch: Ca
     `watch` is called now and then while training goes on. Raises UserError for a user's mistake found by a worker and
     where a worker doesn't see the storage.
     """
-    storage = Path(cluster.storage).absolute()
-    folders = [storage / cell.row / cell.name for cell in cells]
+    folders = [cell.state(cluster) for cell in cells]
     token = secrets.token_hex(8)
     for folder in folders:
         write(folder / "token", token)
@@ -48,13 +49,15 @@ def fit(cells: Sequence[Cell], weights: Path | None, cluster: Cluster, watch: Ca
         ]
     total = sum(cell.recipe.epochs for cell in cells)
     with progress(f"train {cells[0].row}, epochs", total) as advance:
-        shown = 0
+        shown, watched = 0, time.monotonic()
         while waiting:
             ready, waiting = ray.wait(waiting, timeout=2.0)
             done = sum(_epochs_done(folder) for folder in folders)
             advance(done - shown)
             shown = done
-            watch()
+            if time.monotonic() - watched > WATCH:
+                watch()
+                watched = time.monotonic()
             for reference in ready:
                 _result(reference)
     for cell, folder in zip(cells, folders, strict=True):
@@ -85,6 +88,9 @@ def train_cell(cell: Cell, weights: Path | None, cluster: Cluster, folder: Path,
     first = not distributed or torch.distributed.get_rank() == 0
     mark = training_fingerprint(cell)
     state, lines = _resume(folder, mark)
+    if first and state is None:
+        for leftover in ("log.jsonl", "weights.pt"):  # of another fingerprint
+            (folder / leftover).unlink(missing_ok=True)
     for epoch in training.epochs(cell, weights, state, place, cluster.loader_workers):
         lines = [*lines, *epoch.lines]
         if first:

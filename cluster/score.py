@@ -14,9 +14,8 @@ from pipeline.params import Cluster
 
 def score(cells: Sequence[Cell], cluster: Cluster) -> list[Path]:
     """Files of predictions, one a block; blocks that an earlier, killed call made are not made again."""
-    storage = Path(cluster.storage).absolute()
     items = [
-        (cell, number, storage / cell.row / cell.name / f"block-{number:05d}.parquet", cluster)
+        (cell, number, cell.state(cluster) / f"block-{number:05d}.parquet", cluster)
         for cell in cells
         for number in range(len(predict.blocks(cell)))
     ]

@@ -10,7 +10,7 @@ import pyarrow.parquet
 
 from models.video import VideoNet, build
 from pipeline.errors import UserError
-from pipeline.params import Experiment, Params, Protocol, Recipe, named
+from pipeline.params import Cluster, Experiment, Params, Protocol, Recipe, named
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,14 @@ class Cell:
     def log(self) -> Path:
         """A JSON line an epoch and a window of steps, an output of the train stage."""
         return self.data / "logs" / self.row / f"{self.name}.jsonl"
+
+    def state(self, cluster: Cluster) -> Path:
+        """The folder of its training state, which outlives a crash."""
+        return Path(cluster.storage).absolute() / self.row / self.name
+
+    def running_log(self, cluster: Cluster) -> Path:
+        """The log as it grows while the cell trains."""
+        return self.state(cluster) / "log.jsonl"
 
     @property
     def frames(self) -> Path:
@@ -93,6 +101,11 @@ def training_fingerprint(cell: Cell) -> str:
     return _digest(settings, [cell.split_table, cell.frames / "index.arrow"])
 
 
+def data_fingerprint(cell: Cell) -> str:
+    """Of the frames and the split."""
+    return _digest({}, [cell.split_table, cell.frames / "index.arrow"], code=False)
+
+
 def evaluation_fingerprint(cell: Cell) -> str:
     """As training_fingerprint, for the predictions made from the trained weights."""
     return _digest({"protocol": asdict(cell.protocol)}, [cell.weights, cell.split_table, cell.frames / "index.arrow"])
@@ -119,12 +132,12 @@ def net(cell: Cell, weights: Path | None = None) -> VideoNet:
         raise UserError(f"experiments.{cell.row}: {error}") from None
 
 
-def _digest(settings: dict, files: list[Path]) -> str:
+def _digest(settings: dict, files: list[Path], code: bool = True) -> str:
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for path in files:
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     # The package's own files among the loaded modules: a run must not go on under code it wasn't begun with.
-    for name, module in sorted(sys.modules.items()):
+    for name, module in sorted(sys.modules.items()) if code else ():
         if name.split(".")[0] == "models" and (file := getattr(module, "__file__", None)):
             digest.update(Path(file).read_bytes())
     return digest.hexdigest()

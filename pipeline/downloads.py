@@ -1,6 +1,7 @@
 """A file from a URL: resumed where a connection broke, checked against its sha256 before anyone sees it."""
 
 import os
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -105,3 +106,18 @@ def _request(url: str, part: Path, had: int, moved: Callable[[int, int | None], 
             file.flush()
             os.fsync(file.fileno())
     return True
+
+
+def weights(source: str, folder: Path) -> Path:
+    """A file of weights: a local path, or `<URL>#sha256=<64 hex digits>`, which is downloaded into `folder` once.
+
+    Raises UserError for a path where there is none, a URL without its checksum, and another content than that.
+    """
+    if "://" not in source:
+        if not Path(source).is_file():
+            raise UserError(f"no weights at {Path(source).absolute()}")
+        return Path(source)
+    url, _, sha256 = source.partition("#sha256=")
+    if not re.fullmatch("[0-9a-f]{64}", sha256):
+        raise UserError(f"weights {shown(url)} need their checksum: <URL>#sha256=<64 hex digits>")
+    return download(url, sha256, folder / f"{sha256[:16]}-{Path(urlsplit(url).path).name}")

@@ -5,7 +5,7 @@ Legend: R runs (split x seed), K classes.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +80,15 @@ def read(params: Params, name: str, data: Path) -> Row:
     found = json.loads(costs.read_text(encoding="utf-8")) if costs.exists() else {}
     frames = params.recipes[experiment.recipe].frames
     return Row(name, experiment, frames, params.protocols[experiment.protocol], predictions, found)
+
+
+def only(row: Row, split: int, seed: int) -> Row:
+    """The part of a row that is one run."""
+    if isinstance(row.predictions, str):
+        return row
+    frame = row.predictions.frame.filter(split=split, seed=seed)
+    experiment = replace(row.experiment, splits=(split,), seeds=(seed,))
+    return replace(row, experiment=experiment, predictions=replace(row.predictions, frame=frame))
 
 
 def measure(row: Row) -> Result:

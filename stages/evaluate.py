@@ -6,7 +6,7 @@ from pathlib import Path
 from cluster.fit import forget
 from cluster.score import score
 from cluster.session import session
-from pipeline import cells, exports, params, predict, results
+from pipeline import cells, exports, params, predict, results, tracking
 from pipeline.atomic import write
 from stages import DATA, run
 
@@ -21,10 +21,13 @@ def evaluate(row: str) -> None:
         speed = predict.gather(todo, blocks, DATA / "predictions" / row / "predictions.parquet")
     costs = {**predict.costs(todo[0]), "clips_per_second": round(speed, 1)}
     write(DATA / "costs" / f"{row}.json", json.dumps(costs, indent=2) + "\n")
-    result = results.measure(results.read(given, row, DATA))
+    found = results.read(given, row, DATA)
+    result = results.measure(found)
     write(REPORTS / "metrics" / f"{row}.json", json.dumps(exports.summary(result), indent=2) + "\n")
     exports.save_curve(REPORTS / "plots" / row / "curve.csv", [cell.log for cell in todo])
     exports.save_confusion(REPORTS / "plots" / row / "confusion.csv", result)
+    numbers = {cell.name: exports.summary(results.measure(results.only(found, cell.split, cell.seed))) for cell in todo}
+    tracking.finish(Path.cwd(), given.suite, row, numbers, exports.summary(result))
     forget(row, given.cluster)
 
 

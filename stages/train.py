@@ -1,20 +1,38 @@
-"""Stage 4, for one row: trains its splits x seeds side by side."""
+"""Stage 4, for one row: trains its splits x seeds side by side, and mirrors their logs into MLflow meanwhile."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 from cluster.fit import fit
 from cluster.session import session
-from pipeline import params
-from pipeline.cells import cells
+from pipeline import cells, downloads, params, tracking
+from pipeline.protocol import protocol_signature
 from stages import DATA, run
 
 
 def train(row: str) -> None:
     given = params.load()
-    todo = cells(given, row, DATA.absolute())
-    weights = Path(todo[0].experiment.weights) if todo[0].experiment.weights else None
+    todo = cells.cells(given, row, DATA.absolute())
+    one = todo[0]
+    weights = downloads.weights(one.experiment.weights, DATA / "weights") if one.experiment.weights else None
+    cells.net(one, weights)  # a mistake in the row is said before any worker starts
+    places = [f"{given.suite}/{name}" for name, table in given.tables.items() if row in (*table.rows, table.base)]
+    tags = tracking.tags(
+        Path.cwd(),
+        stage=cells.training_fingerprint(one),
+        data=cells.data_fingerprint(one),
+        protocol=protocol_signature(one.protocol, one.recipe.frames),
+        place=" ".join(places),
+    )
+    settings = {"row": asdict(one.experiment), "recipe": asdict(one.recipe)}
+    logs = {cell.name: cell.running_log(given.cluster) for cell in todo}
     with session(given.cluster):
-        fit(todo, weights, given.cluster, watch=lambda: None)
+        fit(
+            todo,
+            weights,
+            given.cluster,
+            watch=lambda: tracking.mirror(Path.cwd(), given.suite, row, logs, settings, tags),
+        )
 
 
 if __name__ == "__main__":
