@@ -32,9 +32,9 @@ class Dataset:
 
     file: str  # pipeline/datasets/<file>.py
     source: str  # "generated", a URL, or a folder or archive the user has; relative to the project's root
+    lists: str | None  # folder of the official list files, where they lie apart from the videos
+    options: dict[str, Any]  # what only this data set knows, e.g. shapes' size
     decode: Decode
-    lists: str | None = None  # folder of the official list files, where they lie apart from the videos
-    options: dict[str, Any] = field(default_factory=dict)  # what only this data set knows, e.g. shapes' size
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -28,7 +28,7 @@ def sha256(content: bytes) -> str:
 
 
 def dataset(source: str | Path, file: str = "folder", **options: object) -> Dataset:
-    return Dataset(file=file, source=str(source), decode=DECODE, options=options)
+    return Dataset(file=file, source=str(source), lists=None, decode=DECODE, options=options)
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -15,7 +15,7 @@ from pipeline.sources import Entry
 
 SHARED = Path(__file__).parents[2] / "shared"
 DECODE = Decode(short_side=64, quality=90, decoder="ffmpeg", videos_per_shard=8, max_failed=0.1)
-MINE = Dataset(file="folder", source="unused", decode=DECODE)
+MINE = Dataset(file="folder", source="unused", lists=None, options={}, decode=DECODE)
 ROWS = [Row("a/1", "train", (0,)), Row("b/1", "train", (1,)), Row("a/2", "test", (0,)), Row("b/2", "test", (1,))]
 ENTRIES = [Entry(row.video, f"{row.video}.mp4", 1, f"sha of {row.video}") for row in ROWS]
 
@@ -98,7 +98,7 @@ def test_videos_in_no_list_are_told(built):
 @pytest.mark.skipif(not (SHARED / "data/jhmdb").is_dir(), reason="needs ../shared/data/jhmdb")
 def test_jhmdb_as_published():
     lists = SHARED / "data/annotations/jhmdb/splits"
-    dataset = Dataset(file="jhmdb", source=str(SHARED / "data/jhmdb"), lists=str(lists), decode=DECODE)
+    dataset = Dataset(file="jhmdb", source=str(SHARED / "data/jhmdb"), lists=str(lists), options={}, decode=DECODE)
     entries = sources.manifest("jhmdb", dataset, SHARED / "data/jhmdb")
     built = splits.build("jhmdb", dataset, entries, lists)
     assert built.notes == ()

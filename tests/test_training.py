@@ -73,7 +73,9 @@ def params(attention: str = "action", **recipe: Any) -> Params:
     return parse(
         {
             "suite": "test",
-            "datasets": {"tiny": {"file": "folder", "source": "nowhere", "decode": decode}},
+            "datasets": {
+                "tiny": {"file": "folder", "source": "nowhere", "lists": None, "options": {}, "decode": decode}
+            },
             "recipes": {"r": {**RECIPE, **recipe}},
             "protocols": {"p": protocol},
             "experiments": {
