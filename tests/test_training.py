@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
-import simplejpeg
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
@@ -19,7 +18,6 @@ import torch.multiprocessing as mp
 from pipeline import training
 from pipeline.cells import Cell, cells
 from pipeline.errors import UserError
-from pipeline.frames import INDEX, SHARDS, write_shard, write_table
 from pipeline.optimizer import freeze, groups, kinds, learning_rate, train_mode
 from pipeline.params import Group, Params, Recipe, parse
 from pipeline.predict import score
@@ -38,32 +36,6 @@ RECIPE: dict[str, Any] = {
     "weight_decay": 0.0005,
     "dropout": 0.5,
 }
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    """A data folder with 12 training and 5 test videos of 6 frames, 40x36; one test video was not decoded."""
-    draws = np.random.default_rng(0)
-    names = [f"video-{n:02d}" for n in range(17)]
-    frames = tmp_path / "frames" / "tiny"
-    frames.mkdir(parents=True)
-    jpegs = [[simplejpeg.encode_jpeg(draws.integers(0, 255, (36, 40, 3), np.uint8)) for _ in range(6)] for _ in names]
-    write_shard(frames / "shard-00000.arrow", jpegs[:-1], "mark")
-    rows = [
-        {
-            **{"video": name, "shard": 0, "batch": batch, "width": 40, "height": 36, "fps": 12.0, "frames": 6},
-            **{"timestamps": [0.0] * 6, "sha256": "", "decoder": "", "decoder_version": ""},
-        }
-        for batch, name in enumerate(names[:-1])
-    ]
-    write_table(frames / "index.arrow", pa.Table.from_pylist(rows, INDEX.with_metadata({SHARDS: '["mark"]'})))
-    splits = tmp_path / "splits" / "tiny"
-    splits.mkdir(parents=True)
-    labels = pa.array([[n % 3] for n in range(17)], pa.list_(pa.int32()))
-    parts = ["train"] * 12 + ["test"] * 5
-    pyarrow.parquet.write_table(pa.table({"video": names, "part": parts, "labels": labels}), splits / "split-1.parquet")
-    (splits / "classes.json").write_text('["a", "b", "c"]')
-    return tmp_path
 
 
 def params(attention: str = "action", **recipe: Any) -> Params:

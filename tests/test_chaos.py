@@ -1,0 +1,161 @@
+"""Killed by SIGKILL at any moment, a run goes on where it was and ends in the same tables."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).parents[1]
+ROW = {"dataset": "shapes", "backbone": "resnet", "variant": "tiny", "knobs": {}, "weights": None}
+
+
+def command(folder: Path) -> subprocess.Popen:
+    """`dvc repro` in a project, quietly, with the packages of that project."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(folder)}
+    with (folder / "log").open("a") as log:
+        dvc = [Path(sys.executable).parent / "dvc", "repro"]
+        return subprocess.Popen(dvc, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
+
+
+def repro(folder: Path) -> None:
+    assert command(folder).wait() == 0, (folder / "log").read_text()[-3000:]
+
+
+def tables(folder: Path) -> dict[str, bytes]:
+    found = {path.relative_to(folder).as_posix(): path.read_bytes() for path in (folder / "reports").rglob("*.csv")}
+    assert any(name.endswith("comparison.csv") for name in found)
+    return found
+
+
+def new_project(folder: Path) -> Path:
+    """A small one: two rows of 3 epochs on 64 drawn clips, in shards of 8."""
+    for name in ("models", "pipeline", "cluster", "stages"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("dvc.yaml", ".dvcignore"):
+        shutil.copy(ROOT / name, folder)
+    params = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
+    params["datasets"]["shapes"]["options"].update(train=64, test=16, splits=1)
+    params["datasets"]["shapes"]["decode"].update(videos_per_shard=8)
+    params["recipes"]["quick"].update(epochs=3, batch=8, micro_batch=4, steps=[])
+    row = {**ROW, "recipe": "quick", "protocol": "center", "splits": [1], "seeds": [0, 1]}
+    params["experiments"] = {"tsn": {**row, "attention": "none"}, "tsm": {**row, "attention": "tsm"}}
+    params["tables"] = {"comparison": {"title": "t", "rows": ["tsn", "tsm"]}}
+    with (folder / "params.yaml").open("w") as file:
+        YAML(typ="safe").dump(params, file)
+    subprocess.run([Path(sys.executable).parent / "dvc", "init", "--no-scm", "-q"], cwd=folder, check=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    folder = new_project(tmp_path_factory.mktemp("undisturbed"))
+    repro(folder)
+    return tables(folder)
+
+
+def kill(dvc: subprocess.Popen, words: tuple[str, ...], seconds: float) -> bool:
+    """Kills a process below `dvc` whose command line holds one of the words, so many seconds after it is first seen."""
+    while dvc.poll() is None:
+        for process in _below(dvc):
+            if any(word in _line(process) for word in words):
+                time.sleep(seconds)
+                try:
+                    os.kill(process.pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    break  # it was done already: another of the kind will come
+                return True
+        time.sleep(0.05)
+    return False
+
+
+def _below(dvc: subprocess.Popen) -> list[psutil.Process]:
+    try:
+        return psutil.Process(dvc.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _line(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
+VICTIMS = {
+    "training worker": ("ray::train_cell",),
+    "driver of training": ("stages.train",),
+    "driver of evaluation": ("stages.evaluate",),
+    "decoding task": ("ray::_call",),
+    "driver of decoding": ("stages.decode",),
+    "dvc itself": ("stages.train",),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("victim", VICTIMS)
+def test_a_kill_changes_no_table(victim: str, seed: int, undisturbed: dict[str, bytes], tmp_path: Path) -> None:
+    folder = new_project(tmp_path)
+    if victim == "decoding task":  # the drawing runs as the same kind of task
+        subprocess.run([Path(sys.executable).parent / "dvc", "repro", "-q", "download@shapes"], cwd=folder, check=True)
+    dvc = command(folder)
+    seconds = random.Random(f"{victim} {seed}").uniform(0, 6)
+    if victim == "dvc itself":
+        while not any("stages.train" in _line(process) for process in _below(dvc)) and dvc.poll() is None:
+            time.sleep(0.05)
+        time.sleep(seconds)
+        dvc.kill()
+    else:
+        assert kill(dvc, VICTIMS[victim], seconds)
+    dvc.wait()
+    time.sleep(1)
+    repro(folder)
+    assert tables(folder) == undisturbed
+
+
+TRAIN = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from cluster.fit import train_cell
+from pipeline.params import Cluster
+from test_training import cell
+train_cell(cell(Path({data!r}), epochs=4), None, Cluster(), Path({folder!r}), "token")
+"""
+
+
+def test_a_killed_training_goes_on_after_its_last_epoch(data: Path, tmp_path: Path) -> None:
+    def start(folder: Path) -> subprocess.Popen:
+        folder.mkdir(exist_ok=True)
+        (folder / "token").write_text("token")
+        code = TRAIN.format(tests=str(Path(__file__).parent), data=str(data), folder=str(folder))
+        return subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
+
+    assert start(tmp_path / "whole").wait() == 0
+    for _ in range(20):  # until a kill falls between the first epoch and the last
+        killed = start(tmp_path / "killed")
+        log = tmp_path / "killed" / "log.jsonl"
+        while not log.exists() and killed.poll() is None:
+            time.sleep(0.005)
+        killed.kill()
+        if killed.wait() and not (tmp_path / "killed" / "weights.pt").exists():
+            break
+        shutil.rmtree(tmp_path / "killed")
+    else:
+        pytest.fail("training ends too fast to be killed")
+    done = log.read_text().count('"epoch", "epoch"')
+    state = (tmp_path / "killed" / "state.pt").stat().st_mtime_ns
+    assert start(tmp_path / "killed").wait() == 0
+    assert 1 <= done < 4 and (tmp_path / "killed" / "state.pt").stat().st_mtime_ns > state
+    whole, again = ((tmp_path / name / "weights.pt").read_bytes() for name in ("whole", "killed"))
+    assert whole == again
