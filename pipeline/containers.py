@@ -8,78 +8,106 @@ from pathlib import Path
 
 import numpy as np
 
-_MATROSKA_SEGMENT = 0x18538067
+_SEGMENT, _TRACKS, _CLUSTER = 0x18538067, 0x1654AE6B, 0x1F43B675  # Matroska's ids
 _CRC32 = b"\xbf\x84"  # id and size of the element that may come first in any other
 _MP4_FIRST = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
+_HOLE = 512  # bytes of zeros that VP8's and VP9's arithmetic coders never write: a lost sector, which decodes
+_CODECS = {b"\x86\x85V_VP8": "vp8", b"\x86\x85V_VP9": "vp9", b"vp08": "vp8", b"vp09": "vp9"}
 
 
-def broken(path: Path) -> str | None:
-    """One line that says what the file lacks, or None where nothing can be said against it.
+class Damaged(Exception):
+    """A video that is not whole; the message is the reason: one line, without paths, the same every time."""
+
+
+def check(path: Path) -> None:
+    """Raises Damaged where a file is not what its container says.
 
     Decoders read a cut file to its end and return fewer frames without a word; the container knows better. Known:
     AVI (RIFF sizes, and idx1's entries against the chunks), MP4 and MOV (boxes), Matroska and WebM (element sizes,
-    and CRC-32 where it is written). Other containers are left to the decoder's own errors.
+    and CRC-32 where it is written). Other containers are left to the decoder's own errors. OSError where the file
+    cannot be read.
     """
     if path.stat().st_size == 0:
-        return "the file is empty"
-    with path.open("rb") as file:
-        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        raise Damaged("the file is empty")
+    data = _mapped(path)
     if data[:4] == b"RIFF" and data[8:12] == b"AVI ":
-        return _avi(data)
+        _check_avi(data)
+    elif data[:4] == b"\x1a\x45\xdf\xa3":
+        _check_matroska(data)
+    media = [(start, end) for name, start, end in _parts(data) if name in (b"mdat", _CLUSTER)]
+    if codec(path):
+        for start, end in media:
+            if (hole := data.find(bytes(_HOLE), start, end)) >= 0:
+                raise Damaged(f"a hole of zeros begins at byte {hole}")
+
+
+def codec(path: Path) -> str | None:
+    """ "vp8" or "vp9" where an MP4, Matroska or WebM file that is whole holds that, else None."""
+    data = _mapped(path)
+    heads = [(start, end) for name, start, end in _parts(data) if name in (b"moov", _TRACKS)]
+    return next((name for mark, name in _CODECS.items() for head in heads if data.find(mark, *head) >= 0), None)
+
+
+def _parts(data: mmap.mmap) -> Iterator[tuple[bytes | int, int, int]]:
+    """What an MP4, MOV, Matroska or WebM file consists of: (name, start, end of payload); nothing of other files."""
     if data[4:8] in _MP4_FIRST:
-        return _mp4(data)
-    if data[:4] == b"\x1a\x45\xdf\xa3":
-        return _matroska(data)
-    return None
+        yield from _boxes(data)
+    elif data[:4] == b"\x1a\x45\xdf\xa3":
+        for _, name, start, end in _elements(data):
+            yield name, start, end
 
 
-def _cut(what: str, end: int, size: int) -> str:
-    return f"the file is cut: its {what} ends at byte {end}, the file at {size}"
+def _mapped(path: Path) -> mmap.mmap:
+    with path.open("rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
-def _chunks(data: mmap.mmap, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+def _fits(what: str, end: int, data: mmap.mmap) -> None:
+    if end > len(data):
+        raise Damaged(f"the file is cut: its {what} ends at byte {end}, the file at {len(data)}")
+
+
+def _chunks(data: mmap.mmap, start: int) -> Iterator[tuple[bytes, int, int]]:
     """RIFF chunks from `start`: (four letters, start of the payload, its size); a size may lie."""
-    while start + 8 <= end:
+    while start + 8 <= len(data):
         name, size = struct.unpack_from("<4sI", data, start)
         yield name, start + 8, size
         start += 8 + size + (size & 1)
 
 
-def _avi(data: mmap.mmap) -> str | None:
+def _check_avi(data: mmap.mmap) -> None:
     """AVI and OpenDML: a chain of RIFF chunks, and the old index of the first."""
-    for name, start, size in _chunks(data, 0, len(data)):
+    for name, start, size in _chunks(data, 0):
         if name != b"RIFF":
             break
-        if size != 0xFFFFFFFF and start + size > len(data):
-            return _cut("RIFF chunk", start + size, len(data))
+        if size != 0xFFFFFFFF:  # which a writer that could not seek leaves there
+            _fits("RIFF chunk", start + size, data)
     movi = 0
-    for name, start, size in _chunks(data, 12, len(data)):
+    for name, start, size in _chunks(data, 12):
         if name == b"LIST" and data[start : start + 4] == b"movi":
             movi = start
         if name == b"idx1" and movi and start + size <= len(data):
-            return _idx1(data, movi, start, size)
-    return None
+            _check_idx1(data, movi, start, size)
 
 
-def _idx1(data: mmap.mmap, movi: int, start: int, size: int) -> str | None:
+def _check_idx1(data: mmap.mmap, movi: int, start: int, size: int) -> None:
     """Every entry of the index (name, flags, offset, size) against the chunk header that it points at."""
     whole = np.frombuffer(data, np.uint8)
     entries = np.frombuffer(data, "<u4", size // 16 * 4, start).reshape(-1, 4)
     entries = entries[entries[:, 0] != int.from_bytes(b"rec ", "little")]
-    if not len(entries):
-        return None
     wrong = len(entries)
     for origin in (movi, 0):  # writers disagree on what the offsets count from
         at = entries[:, 2].astype(np.int64) + origin
         inside = np.minimum(at, len(whole) - 8)
-        header = whole[inside[:, None] + np.arange(8)].view("<u4")
-        same = (header == entries[:, (0, 3)]).all(axis=1) & (at == inside)
+        headers = whole[inside[:, None] + np.arange(8)].view("<u4")
+        same = (headers == entries[:, (0, 3)]).all(axis=1) & (at == inside)
         wrong = min(wrong, int((~same).sum()))
-    return f"{wrong} of the {len(entries)} entries of its index point at no such chunk" if wrong else None
+    if wrong:
+        raise Damaged(f"{wrong} of the {len(entries)} entries of its index point at no such chunk")
 
 
-def _mp4(data: mmap.mmap) -> str | None:
-    """ISO base media: the boxes of the top level follow one another up to the end of the file."""
+def _boxes(data: mmap.mmap) -> Iterator[tuple[bytes, int, int]]:
+    """ISO base media's boxes of the top level, which follow one another to the end: (name, start, end of payload)."""
     start = 0
     while start + 8 <= len(data):
         size, name = struct.unpack_from(">I4s", data, start)
@@ -87,57 +115,42 @@ def _mp4(data: mmap.mmap) -> str | None:
         if size == 1 and start + 16 <= len(data):
             size, header = struct.unpack_from(">Q", data, start + 8)[0], 16
         if size == 0:  # up to the end of the file; or zeros that a writer left there
-            return None
+            size = len(data) - start
         if size < header or not name.isascii():
-            return f"no box begins at byte {start}"
-        if start + size > len(data):
-            return _cut(f"box {name.decode()!r}", start + size, len(data))
+            raise Damaged(f"no box begins at byte {start}")
+        _fits(f"box {name.decode()!r}", start + size, data)
+        yield name, start + header, start + size
         start += size
-    return None
 
 
-def _vint(data: mmap.mmap, at: int, keep_marker: bool) -> tuple[int | None, int]:
-    """An EBML number of 1 to 8 bytes: (value, or None for the reserved unknown, where the next byte lies)."""
-    if at >= len(data) or not data[at]:
-        raise ValueError(at)
-    length = 9 - data[at].bit_length()
-    raw = data[at : at + length]
-    if len(raw) < length:
-        raise ValueError(at)
-    value, ones = int.from_bytes(raw, "big"), (1 << 7 * length) - 1
-    if keep_marker:
-        return value, at + length
-    return (None if value & ones == ones else value & ones), at + length
-
-
-def _elements(data: mmap.mmap, start: int, end: int) -> Iterator[tuple[int, int, int | None]]:
-    """EBML elements from `start`: (id, start of the payload, its size or None for unknown); ValueError for no id."""
-    while start < end:
-        name, at = _vint(data, start, keep_marker=True)
-        size, at = _vint(data, at, keep_marker=False)
-        yield name or 0, at, size
-        if size is None:
+def _elements(data: mmap.mmap, start: int = 0, level: int = 0) -> Iterator[tuple[int, int, int, int]]:
+    """Matroska's elements, those in the segment too: (level, id, start, end of payload)."""
+    while start < len(data):
+        name, at, _ = _number(data, start)
+        size, at, unknown = _number(data, at)
+        end = len(data) if unknown else at + (size & ~(1 << size.bit_length() - 1))
+        _fits(f"Matroska element {name:X}", end, data)
+        yield level, name, at, end
+        if unknown and name != _SEGMENT:  # a live recording; what follows can't be told from what is within
             return
-        start = at + size
+        if name == _SEGMENT:
+            yield from _elements(data, at, level + 1)
+            return
+        start = end
 
 
-def _matroska(data: mmap.mmap) -> str | None:
-    """Matroska and WebM: the segment, and the elements one level below it."""
-    try:
-        for name, start, size in _elements(data, 0, len(data)):
-            if name != _MATROSKA_SEGMENT:
-                continue
-            if size is not None and start + size > len(data):
-                return _cut("Matroska segment", start + size, len(data))
-            for part, at, length in _elements(data, start, len(data) if size is None else start + size):
-                if length is None:
-                    return None
-                if at + length > len(data):
-                    return _cut(f"Matroska element {part:X}", at + length, len(data))
-                if data[at : at + 2] == _CRC32:
-                    expected, content = data[at + 2 : at + 6], memoryview(data)[at + 6 : at + length]
-                    if zlib.crc32(content).to_bytes(4, "little") != expected:
-                        return f"the checksum of Matroska element {part:X} at byte {at} is wrong"
-    except ValueError as error:
-        return f"no Matroska element begins at byte {error}"
-    return None
+def _number(data: mmap.mmap, at: int) -> tuple[int, int, bool]:
+    """An EBML number of 1 to 8 bytes with its marker bit: (number, where the next byte lies, whether all are ones)."""
+    length = 9 - data[at].bit_length() if at < len(data) else 9
+    if length > 8 or at + length > len(data):
+        raise Damaged(f"no Matroska element begins at byte {at}")
+    number = int.from_bytes(data[at : at + length], "big")
+    return number, at + length, number == (1 << 7 * length + 1) - 1
+
+
+def _check_matroska(data: mmap.mmap) -> None:
+    for level, name, start, end in _elements(data):
+        if level and data[start : start + 2] == _CRC32:
+            written, content = data[start + 2 : start + 6], memoryview(data)[start + 6 : end]
+            if zlib.crc32(content).to_bytes(4, "little") != written:
+                raise Damaged(f"the checksum of Matroska element {name:X} at byte {start} is wrong")

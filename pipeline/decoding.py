@@ -11,8 +11,10 @@ import numpy as np
 import simplejpeg
 
 from pipeline import containers
-from pipeline.decoders import COUNTED, Damaged, Decord, FFmpeg, FFmpegRun, Frames
+from pipeline.containers import Damaged
+from pipeline.decoders import Decord, FFmpeg, Frames
 from pipeline.executable import ffmpeg_exe as ffmpeg_exe
+from pipeline.ffmpeg_run import FFmpegRun
 from pipeline.params import Decode
 
 TIMEOUT = 900.0  # seconds that one video may take
@@ -50,8 +52,7 @@ def decode(path: Path, decoder: FFmpeg | Decord, sha256: str | None = None) -> V
             found = hashlib.file_digest(file, "sha256").hexdigest()
         if sha256 is not None and sha256 != found:
             raise Damaged("changed since download (sha256 differs)")
-        if reason := containers.broken(path):
-            raise Damaged(reason)
+        containers.check(path)
     except FileNotFoundError:
         raise Damaged("the file is not there") from None
     except OSError as error:
@@ -69,7 +70,7 @@ def check_against_ffmpeg(path: Path, jpegs: Sequence[np.ndarray | bytes], width:
     quality 90. Raises Damaged where the counts of frames differ.
     """
     worst, expected = 0.0, np.empty((height, width, 3), np.uint8)
-    filters = f"{COUNTED},scale={width}:{height}:flags=bilinear"
+    filters = f"scale={width}:{height}:flags=bilinear"
     with FFmpegRun(path, filters, "rawvideo", TIMEOUT, pix_fmt="rgb24") as run:
         for index in itertools.count():
             if not run.read(expected.reshape(-1)):

@@ -23,6 +23,14 @@ def ffmpeg_exe() -> tuple[str, str]:
     raise UserError("no ffmpeg 5.1 or later: install one on PATH, or the package imageio-ffmpeg")
 
 
+@cache
+def ffmpeg_decoders() -> dict[str, str]:
+    """What that ffmpeg can decode: a decoder's name -> video, audio or subtitle."""
+    said = subprocess.run([ffmpeg_exe()[0], "-hide_banner", "-decoders"], capture_output=True, text=True, check=True)
+    kinds = {"V": "video", "A": "audio", "S": "subtitle"}
+    return {name: kinds[kind] for kind, name in re.findall(r"^ ([VAS])[F.][S.][X.][B.][D.] (\S+)", said.stdout, re.M)}
+
+
 def _bundled() -> str | None:
     with suppress(RuntimeError):
         return str(imageio_ffmpeg.get_ffmpeg_exe())
