@@ -170,24 +170,25 @@ def _names(item: Item) -> list[str]:
 
 def _forward(motion: str, rng: Rng, length: int, side: int) -> NDArray[np.uint8]:
     """A clip of a pair's first class (T,S,S,3)."""
-    # T frames, S pixels a side, K smaller shapes
+    # T frames, S pixels a side
     time = np.arange(length, dtype=np.float32) / length  # (T,)
     image = _background(rng, time, side)  # (T,S,S,3)
     for _ in range(rng.integers(2, 4)):
         x, y = (rng.uniform() + _swing(rng, time, 0.05, 0.15) for _ in range(2))
-        _draw(image, x, y, rng.uniform(0.04, 0.07) + 0 * time, _swing(rng, time, 0, 0.5), rng, marked=False)
-    way = rng.uniform(0.6, 1.1) * time  # how far the motion has come: in widths, in size, in turns
-    x, y, angle = (rng.uniform() + _swing(rng, time, 0, 0.03) for _ in range(3))
+        _draw(image, x, y, rng.uniform(0.03, 0.06) + 0 * time, _swing(rng, time, 0, 0.5), rng, marked=False)
+    way = rng.uniform() + rng.uniform(0.5, 0.9) * time  # where the motion is on its circle, in widths, sizes or turns
+    x, y = (rng.uniform(0.2, 0.8) + _swing(rng, time, 0, 0.03) for _ in range(2))
+    angle = rng.uniform() + _swing(rng, time, 0, 0.03)
     phase = rng.uniform() + 0 * time
     if motion == "left":
-        x = x - way
+        x = -way
     elif motion == "up":
-        y = y - way
+        y = -way  # y points down
     elif motion == "grow":
-        phase = phase + way
+        phase = way
     else:
-        angle = angle + way  # clockwise, for y points down
-    radius = 0.12 + 0.16 * (phase % 1)
+        angle = way  # clockwise, again for y points down
+    radius = 0.14 + 0.16 * (phase % 1)
     _draw(image, x, y, radius, angle, rng, marked=True)
     noise = rng.integers(-10, 11, image.shape, dtype=np.int8)
     return np.clip(image + noise, 0, 255).astype(np.uint8)
@@ -201,7 +202,7 @@ def _swing(rng: Rng, time: Array, least: float, most: float) -> Array:
 
 def _background(rng: Rng, time: Array, side: int) -> Array:
     """A texture that drifts, in any direction, on a torus (T,S,S,3)."""
-    coarse = rng.uniform(40, 120, (rng.integers(4, 10), rng.integers(4, 10), 3)).astype(np.float32)
+    coarse = rng.uniform(40, 110, (rng.integers(4, 10), rng.integers(4, 10), 3)).astype(np.float32)
     wrapped = np.pad(coarse, ((1, 1), (1, 1), (0, 0)), mode="wrap")
     rows, columns = (side * (size + 2) // size for size in coarse.shape[:2])
     tile = cv2.resize(wrapped, (columns, rows), interpolation=cv2.INTER_LINEAR)
