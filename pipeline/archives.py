@@ -23,10 +23,11 @@ TOOL = (".rar", ".7z")
 KNOWN = ZIP + TAR + TOOL
 # What the libraries raise for bytes that are no archive; OSError is also a full disk, RuntimeError a zip's password.
 DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError)
-TOOLS = {  # the first that is installed; each refuses names that lead out of the folder
+TOOLS = {  # the first that is installed; each refuses a name that leads out of the folder, or cuts it
     "unrar": ["x", "-y", "-idq", "{archive}", "{folder}/"],
     "bsdtar": ["-x", "-f", "{archive}", "-C", "{folder}"],
     "7z": ["x", "-y", "-bd", "-o{folder}", "{archive}"],
+    "7zz": ["x", "-y", "-bd", "-o{folder}", "{archive}"],
 }
 
 
@@ -96,13 +97,15 @@ def _decompressed(archive: Path) -> Any:
 def _tool(archive: Path, folder: Path) -> None:
     tool = next(filter(shutil.which, TOOLS), None)
     if tool is None:
-        raise UserError(f"to unpack {archive.name}, install one of: {', '.join(TOOLS)} (Debian: apt install unrar)")
+        raise UserError(
+            f"to unpack {archive.name}, install one of: {', '.join(TOOLS)} (Debian: apt install libarchive-tools)"
+        )
     places = {"archive": str(archive.resolve()), "folder": str(folder.resolve())}
     command = [tool, *(word.format(**places) for word in TOOLS[tool])]
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL)
     if done.returncode:
         said = (done.stderr or done.stdout).strip().splitlines()
-        raise UserError(f"{archive} can't be unpacked by {tool}: {said[-1] if said else 'it said nothing'}")
+        raise UserError(f"{archive} can't be unpacked by {tool}: {said[0] if said else 'it said nothing'}")
     paths = sorted(folder.rglob("*"))
     _check(archive, ((path.relative_to(folder).as_posix(), path.is_symlink()) for path in paths))
 

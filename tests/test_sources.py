@@ -242,7 +242,7 @@ def script(folder: Path, name: str, text: str) -> None:
 def test_rar_goes_through_a_tool_that_is_installed(tmp_path, monkeypatch):
     (tmp_path / "v.rar").write_bytes(b"Rar!")
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    with pytest.raises(UserError, match=r"to unpack v\.rar, install one of: unrar, bsdtar, 7z"):
+    with pytest.raises(UserError, match=r"to unpack v\.rar, install one of: unrar, bsdtar, 7z, 7zz"):
         archives.unpack(tmp_path / "v.rar", tmp_path / "out")
     script(tmp_path / "bin", "bsdtar", 'echo "$3" > "$5/1.avi"')
     archives.unpack(tmp_path / "v.rar", tmp_path / "out")
