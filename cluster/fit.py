@@ -135,11 +135,12 @@ def device(cluster: Cluster) -> torch.device:
 
 def _controller(cell: Cell, weights: Path | None, cluster: Cluster, folder: Path, token: str) -> Any:
     """A task that drives Ray Train for one cell; it holds no CPU of its own."""
-    task = ray.remote(_train_distributed).options(num_cpus=0, max_retries=cluster.max_failures)
+    task = ray.remote(train_distributed).options(num_cpus=0, max_retries=cluster.max_failures)
     return task.remote(cell, weights, cluster, folder, token)
 
 
-def _train_distributed(cell: Cell, weights: Path | None, cluster: Cluster, folder: Path, token: str) -> None:
+def train_distributed(cell: Cell, weights: Path | None, cluster: Cluster, folder: Path, token: str) -> None:
+    """As train_cell(), on cluster.workers data-parallel workers of Ray Train."""
     resources = {"CPU": float(cluster.cpus_per_worker)}
     if cluster.gpus_per_worker:
         resources["GPU"] = cluster.gpus_per_worker

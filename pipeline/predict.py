@@ -109,12 +109,13 @@ def _forward(
     """Logits (V, K) float32 of the views in order, and the seconds their forward passes took."""
     torch.backends.cudnn.deterministic = True
     protocol, rows, seconds = cell.protocol, [np.empty((0, net.head.out_features), np.float32)], 0.0
+    pixels = torch.empty(protocol.batch, cell.recipe.frames, protocol.size, protocol.size, 3, device=device)
     for begin in range(0, len(wanted), protocol.batch):
         group = wanted[begin : begin + protocol.batch]
         # (V, T, H, W, 3) uint8
         batch = clips.load_views(store, group, protocol.size)
         begun = time.perf_counter()
-        x = clips.normalise(torch.from_numpy(batch).to(device), net.mean, net.std, net.channels)
+        x = clips.normalise(torch.from_numpy(batch).to(device), net.mean, net.std, net.channels, pixels[: len(batch)])
         with autocast(cell.recipe, device):
             rows.append(net(x).float().cpu().numpy())  # (V, K)
         seconds += time.perf_counter() - begun

@@ -92,7 +92,8 @@ def epochs(
         pin_memory=device.type == "cuda",
         persistent_workers=loaders > 0,
     )
-    run = _Run(cell, net, parallel, optimizer, iter(loader), device, range(share)[rank::world], share, world)
+    pixels = torch.empty(recipe.micro_batch, recipe.frames, recipe.size, recipe.size, 3, device=device)
+    run = _Run(cell, net, parallel, optimizer, iter(loader), device, pixels, range(share)[rank::world], share, world)
     steps = len(items) // recipe.batch
     window = max(1, steps // WINDOWS)
     for epoch in range(begin, recipe.epochs):
@@ -125,6 +126,7 @@ class _Run:
     optimizer: torch.optim.Optimizer
     loader: Iterator[tuple[Tensor, Tensor]]  # this worker's micro batches, all epochs one after another
     device: torch.device
+    pixels: Tensor  # (N, T, H, W, 3) float: the memory of every micro batch in turn, free again after its backward pass
     micros: range  # which of a step's micro batches are this worker's
     share: int  # micro batches of a step
     world: int
@@ -143,7 +145,7 @@ def _step(run: _Run, epoch: int, step: int, meter: Meter) -> Tensor:
         with meter.waiting():
             batch, labels = next(run.loader)
         # (N, T, H, W, 3) uint8 -> (N, T, C, H, W) float
-        x = clips.normalise(batch.to(run.device, non_blocking=True), net.mean, net.std, net.channels)
+        x = clips.normalise(batch.to(run.device, non_blocking=True), net.mean, net.std, net.channels, run.pixels)
         target = labels.to(run.device, non_blocking=True)  # (N,) classes; mixing makes it (N, K) shares
         # Dropout and mixing draw from the micro batch's place in the run, whichever worker does it.
         seed = clips.seed_of(run.cell.seed, epoch, step, micro)

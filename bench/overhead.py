@@ -1,0 +1,169 @@
+"""What Ray costs a training step: plain PyTorch, this project's loop alone, as a Ray task, and through Ray Train.
+
+    python -m bench.overhead
+
+All do the same steps on the same clips, one worker and one thread, in turns. "Plain" is the shortest loop a user would
+write: the same loader, normalising, forward, backward and SGD step, nothing counted or logged. A step's time is the
+mean over the epochs after the first; a ratio is the median over turns. Start-up, all that isn't an epoch, stands apart.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import ray
+import torch
+from torch.utils.data import DataLoader
+
+from bench.report import save
+from cluster import fit
+from cluster.session import MALLOC, session
+from pipeline import cells, clips, shards, sources, splits, training
+from pipeline.cells import Cell
+from pipeline.frames import FrameStore
+from pipeline.params import Cluster, load
+
+ROOT = Path(__file__).parents[1]
+STEPS = 20  # an epoch
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=4)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    cluster = Cluster()
+    rows = []
+    with tempfile.TemporaryDirectory() as folder, session(cluster):
+        cell = prepare(Path(folder), given.epochs)
+        racers: dict[str, Callable[[Cell, Path], float]] = {
+            "plain PyTorch": plain,
+            "this loop, no Ray": alone,
+            "Ray task (one worker)": task,
+            "Ray Train (one worker)": train,
+        }
+        for turn in range(given.turns):
+            for name, racer in racers.items():
+                place = Path(folder) / f"{turn}-{name}".replace(" ", "-")
+                began = time.perf_counter()
+                step = racer(cell, place)
+                wall = time.perf_counter() - began
+                seconds = wall - step * STEPS * given.epochs
+                rows.append(
+                    {"turn": turn, "loop": name, "ms_a_step": round(1000 * step, 2), "rest_s": round(seconds, 2)}
+                )
+    base = {row["turn"]: row["ms_a_step"] for row in rows if row["loop"] == "plain PyTorch"}
+    lines = []
+    for name in racers:
+        own = [row for row in rows if row["loop"] == name]
+        over = [100 * (row["ms_a_step"] / base[row["turn"]] - 1) for row in own]
+        lines.append(
+            [
+                name,
+                f"{statistics.median(row['ms_a_step'] for row in own):.1f}",
+                f"{statistics.median(over):+.1f} % ({min(over):+.1f} to {max(over):+.1f})",
+                f"{statistics.median(row['rest_s'] for row in own):.1f}",
+            ]
+        )
+    text = (
+        f"A step is {cell.recipe.batch} clips of {cell.recipe.frames}x{cell.recipe.size}x{cell.recipe.size} through "
+        f"{cell.experiment.backbone} {cell.experiment.variant}, {cell.experiment.attention}; {STEPS} steps an epoch, "
+        f"{given.epochs} epochs, {given.turns} turns."
+    )
+    head = ["loop", "ms a step", "over plain PyTorch (least to most)", "start-up and end, s"]
+    save("overhead", "What Ray costs a training step", text, head, lines, rows)
+
+
+def prepare(root: Path, epochs: int) -> Cell:
+    """A cell of row tsm on a few drawn clips, STEPS steps an epoch."""
+    params = load(ROOT / "params.yaml")
+    recipe = params.recipes["quick"]
+    options = {**params.datasets["shapes"].options, "train": recipe.batch * STEPS, "test": 16, "splits": 1}
+    dataset = replace(params.datasets["shapes"], options=options)
+    videos = sources.fetch("shapes", dataset, root, root / "videos")
+    entries = sources.manifest("shapes", dataset, videos)
+    splits.write(splits.build("shapes", dataset, entries, videos), root / "splits" / "shapes")
+    listed = [shards.Source(entry.video, entry.path, entry.sha256) for entry in entries]
+    tasks = shards.plan(root / "frames" / "shapes", videos, listed, dataset.decode)
+    for one in tasks:
+        shards.decode_shard(one)
+    shards.finish(root / "frames" / "shapes", tasks)
+    cell = cells.cells(params, "tsm", root)[0]
+    return replace(cell, recipe=replace(recipe, epochs=epochs, steps=()))
+
+
+def plain(cell: Cell, place: Path) -> float:
+    """Seconds a step of the shortest loop."""
+    recipe, store = cell.recipe, FrameStore(cell.frames)
+    torch.manual_seed(cell.seed)
+    net = cells.net(cell)
+    training.channels_last(net)
+    items = cells.part(cell, "train")
+    order = [
+        [(epoch, index) for index in micro]
+        for epoch in range(recipe.epochs)
+        for step in clips.steps(len(items), recipe.batch, recipe.micro_batch, cell.seed, epoch)
+        for micro in step
+    ]
+    loader = iter(DataLoader(clips.TrainClips(store, items, recipe, cell.seed), sampler=order, batch_size=None))
+    optimizer = torch.optim.SGD(net.parameters(), recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay)
+    pixels = torch.empty(recipe.micro_batch, recipe.frames, recipe.size, recipe.size, 3)
+    share = recipe.batch // recipe.micro_batch
+    net.train()
+    began = 0.0
+    for step in range(STEPS * recipe.epochs):
+        if step == STEPS:
+            began = time.perf_counter()
+        optimizer.zero_grad(set_to_none=True)
+        for _ in range(share):
+            batch, labels = next(loader)
+            x = clips.normalise(batch, net.mean, net.std, net.channels, pixels)
+            (torch.nn.functional.cross_entropy(net(x), labels) / share).backward()
+        optimizer.step()
+    return (time.perf_counter() - began) / (STEPS * (recipe.epochs - 1))
+
+
+def alone(cell: Cell, place: Path) -> float:
+    return steady([line for epoch in training.epochs(cell, None, None, torch.device("cpu")) for line in epoch.lines])
+
+
+def task(cell: Cell, place: Path) -> float:
+    prepared(place)
+    ray.get(ray.remote(fit.train_cell).options(num_cpus=1).remote(cell, None, Cluster(), place, "token"))
+    return logged(place)
+
+
+def train(cell: Cell, place: Path) -> float:
+    prepared(place)
+    fit.train_distributed(cell, None, Cluster(), place, "token")
+    return logged(place)
+
+
+def prepared(place: Path) -> None:
+    place.mkdir()
+    (place / "token").write_text("token")
+
+
+def logged(place: Path) -> float:
+    return steady([json.loads(line) for line in (place / "log.jsonl").read_text().splitlines()])
+
+
+def steady(lines: list[dict]) -> float:
+    """Seconds a step, over the epochs after the first."""
+    epochs = [line["seconds"] for line in lines if line["kind"] == "epoch"][1:]
+    return sum(epochs) / len(epochs) / STEPS
+
+
+if __name__ == "__main__":
+    if MALLOC.items() <= os.environ.items():
+        main()
+    else:  # what Ray's workers inherit, the loops in this process must have from their start
+        os.execve(sys.executable, [sys.executable, "-m", "bench.overhead", *sys.argv[1:]], {**os.environ, **MALLOC})
