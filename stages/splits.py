@@ -11,8 +11,7 @@ def make_splits(name: str) -> None:
     given = params.load()
     dataset = chosen(given, name)
     entries = sources.read(DATA / "raw" / name / "manifest.csv")
-    videos = sources.located(dataset, Path.cwd(), DATA / "videos" / name)
-    built = splits.build(name, dataset, entries, Path(dataset.lists) if dataset.lists else videos)
+    built = splits.build(name, dataset, entries, sources.lists(dataset, Path.cwd(), DATA / "videos" / name))
     splits.write(built, DATA / "splits" / name)
     for note in built.notes:
         print(f"note: {note}", file=sys.stderr)
