@@ -1,0 +1,32 @@
+"""One Ray session for several processes: started here, joined by children through their environment."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from cluster.session import session
+from pipeline.params import Cluster
+
+
+@contextmanager
+def shared(cluster: Cluster) -> Iterator[dict[str, str]]:
+    """Variables with which a child process joins this session instead of starting its own.
+
+    Empty where a cluster is named: there every process joins by itself. Ray started here ends with this process,
+    however that ends. Its token, if any, lies where ray.init() put it, and children inherit the mode.
+    """
+    if os.environ.get("RAY_ADDRESS") or cluster.address != "local":
+        yield {}
+        return
+    with session(cluster):
+        import ray
+
+        yield {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
+
+
+def resources(cluster: Cluster) -> dict[str, float]:
+    """What the cluster has, e.g. {"CPU": 2.0}, found by joining or starting it. Raises UserError as session() does."""
+    with session(cluster):
+        import ray
+
+        return ray.cluster_resources()

@@ -1,0 +1,196 @@
+"""`dvc repro` with one Ray session for all stages; rows side by side on demand."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from pipeline import params
+from stages import plan
+from stages.plan import key, noun
+
+GRACE = 10.0  # seconds that an interrupted stage has to end by itself
+# Kills its group once its standard input ends: when this process closes it, or is gone.
+WATCHER = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print(flush=True)
+sys.stdin.read()
+os.killpg(0, signal.SIGKILL)
+"""
+# What DVC says that nobody who runs the tables needs: hints at git and remotes.
+CHATTER = re.compile(
+    rb"\s*$|To track the changes|\s*git add |To enable auto staging|\s*dvc config core\.autostage|Use `dvc push`"
+    rb"|(Updating|Generating) lock file|Data and pipelines are up to date|WARNING: .* in RWLock-file .* had been killed"
+)
+FAILED = re.compile(rb"(?:ERROR|WARNING): .*exited with (-?\d+)")
+
+
+def repro(targets: Sequence[str], jobs: int, keep_going: bool) -> int:
+    """Brings the targets up to date; 0, or 2 where only users' mistakes stopped it, else 1.
+
+    With several jobs, what the rows share comes first, then that many rows at a time, each trained and evaluated, then
+    the tables. Without `keep_going` nothing more is begun once something has failed.
+    """
+    from cluster.shared import shared
+
+    given = params.load()
+    stages = plan.dependencies(given)
+    wanted = plan.needed(targets, stages)
+    stale = [step.stage for step in plan.current(given) if not targets or step.stage in wanted]
+    if not stale:
+        print("everything is up to date", flush=True)
+        return 0
+    # Ray's own handler of SIGTERM is set as it starts; ours comes after.
+    with shared(given.cluster) as joined, interrupted_by_signals():
+        crew = Crew(joined)
+        options = ["--keep-going"] if keep_going else []
+        try:
+            if jobs == 1:
+                crew.dvc("repro", *options, *(stale if targets else []))
+            else:
+                _side_by_side(crew, stale, jobs, options)
+        finally:
+            crew.stop()
+    return 0 if not crew.codes else 2 if crew.codes == {2} else 1
+
+
+class Crew:
+    """DVC processes and their stages, all in one process group, which ends with this process, however that ends."""
+
+    def __init__(self, variables: Mapping[str, str]) -> None:
+        # `python` in dvc.yaml is the one that runs this.
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+        self.variables = {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1", "DVC_NO_ANALYTICS": "1", **variables}
+        self.codes: set[int] = set()  # what failed stages exited with; 1 for DVC's own failures
+        self.running: set[subprocess.Popen[bytes]] = set()
+        self.stopping = False
+        self.lock = threading.Lock()
+        self.watcher = subprocess.Popen(
+            [sys.executable, "-IS", "-c", WATCHER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0
+        )
+        assert self.watcher.stdin and self.watcher.stdout
+        self.watcher.stdout.readline()
+
+    def dvc(self, *arguments: str, label: str = "") -> bool:
+        """Runs DVC and passes on what it and its stage print, each line after the label; whether all went well."""
+        bar = not label and sys.stderr.isatty()
+        drawn = {"TTY_COMPATIBLE": "1", "COLUMNS": str(os.get_terminal_size(2).columns)} if bar else {}
+        with self.lock:
+            if self.stopping:
+                return False
+            process = subprocess.Popen(
+                plan.dvc_command(*arguments),
+                env=self.variables | drawn,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                process_group=self.watcher.pid,  # not this process's: Ctrl-C reaches it alone, and it ends the others
+            )
+            self.running.add(process)
+        assert process.stdout and process.stderr
+        codes: set[int] = set()
+        pumps = [
+            threading.Thread(target=self._pass_on, args=(source, sink, label, bar, codes), daemon=True)
+            for source, sink in ((process.stdout, sys.stdout.buffer), (process.stderr, sys.stderr.buffer))
+        ]
+        for pump in pumps:
+            pump.start()
+        for pump in pumps:
+            pump.join()
+        failed = process.wait() != 0
+        self.running.discard(process)
+        if failed:
+            self.codes |= codes or {1}
+        return not failed
+
+    def stop(self) -> None:
+        """Ends every process and its stage: asks first, then insists."""
+        with self.lock:
+            self.stopping = True
+        for number, seconds in ((signal.SIGINT, GRACE), (signal.SIGTERM, 2.0)):
+            alive = [process for process in self.running if process.poll() is None]
+            if alive:
+                os.killpg(self.watcher.pid, number)
+            end = time.monotonic() + seconds
+            with suppress(KeyboardInterrupt):  # who insists need not wait
+                while time.monotonic() < end and any(process.poll() is None for process in alive):
+                    time.sleep(0.05)
+        self.watcher.communicate()
+
+    def _pass_on(self, source: BinaryIO, sink: BinaryIO, label: str, bar: bool, codes: set[int]) -> None:
+        """Copies whole lines, and a progress bar's unfinished ones as they come; keeps exit codes that DVC reports."""
+        rest = b""
+        while chunk := os.read(source.fileno(), 65536):
+            *lines, rest = (rest + chunk).split(b"\n")
+            shown = [line + b"\n" for line in lines if self._worth(line, codes)]
+            if bar and rest[:5] not in (b"ERROR", b"WARNI"):
+                shown, rest = [*shown, rest], b""
+            self._write(sink, shown, label)
+        if rest and self._worth(rest, codes):
+            self._write(sink, [rest + b"\n"], label)
+
+    def _worth(self, line: bytes, codes: set[int]) -> bool:
+        if found := FAILED.match(line):
+            codes.add(int(found[1]))
+        # A stage says in one line what the user did wrong; DVC's own line would bury it.
+        return not self.stopping and not CHATTER.match(line) and not (found and found[1] == b"2")
+
+    def _write(self, sink: BinaryIO, lines: list[bytes], label: str) -> None:
+        with self.lock:
+            sink.write(b"".join((f"{label} | ".encode() if label else b"") + line for line in lines))
+            sink.flush()
+
+
+@contextmanager
+def interrupted_by_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP end the block as Ctrl-C does."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _side_by_side(crew: Crew, stale: Sequence[str], jobs: int, options: Sequence[str]) -> None:
+    rows: dict[str, list[str]] = {}
+    for stage in stale:
+        if noun(stage) in ("train", "evaluate"):
+            rows.setdefault(key(stage), []).append(stage)
+    first = [stage for stage in stale if noun(stage) in ("download", "decode", "splits")]
+    if first and not crew.dvc("repro", *first):
+        return
+    # --single-item: DVC locks what a stage reads for as long as it runs what comes before it, so rows that share a data
+    # set would find it busy.
+    with ThreadPoolExecutor(jobs) as pool:
+
+        def row(name: str) -> None:
+            if crew.codes and not options:
+                return
+            all(crew.dvc("repro", "--single-item", stage, label=name) for stage in rows[name])
+
+        waiting = {pool.submit(row, name) for name in rows}
+        try:
+            while waiting:
+                done, waiting = wait(waiting, timeout=1.0, return_when=FIRST_COMPLETED)
+                for future in done:
+                    future.result()
+        except BaseException:
+            crew.stop()
+            raise
+    if "aggregate" in stale and not crew.codes:
+        crew.dvc("repro", "--single-item", "aggregate")
