@@ -1,0 +1,46 @@
+"""How commands print: tables, JSON, times and sizes."""
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def screen() -> "Console":
+    """Standard output; 100 columns where it is no terminal."""
+    from rich.console import Console
+
+    found = Console(highlight=False)
+    return found if found.is_terminal else Console(highlight=False, width=100)
+
+
+def show_table(heads: Sequence[str], lines: Iterable[Sequence[str]]) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for head in heads:
+        table.add_column(head, overflow="fold")
+    for line in lines:
+        table.add_row(*map(escape, line))
+    screen().print(table)
+
+
+def show_json(document: Any) -> None:
+    print(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+def duration(seconds: float) -> str:
+    """E.g. "48 s", "12 min", "5.5 h"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def amount(count: float) -> str:
+    """Bytes, e.g. "12.3 MB"."""
+    from rich.filesize import decimal
+
+    return decimal(int(count))
