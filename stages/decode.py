@@ -15,7 +15,7 @@ def decode(name: str) -> None:
     folder = (DATA / "frames" / name).absolute()
     videos = sources.located(dataset, Path.cwd(), DATA / "videos" / name).absolute()
     if not videos.is_dir():
-        raise UserError(f"{name}: the videos are no longer at {videos}; `dvc repro -f download@{name}` brings them back")
+        raise UserError(f"{name}: {videos} is gone; `dvc repro -f download@{name}` brings the videos back")
     tasks = shards.plan(folder, videos, shards.read_manifest(DATA / "raw" / name / "manifest.csv"), dataset.decode)
     with session(given.cluster):
         work = fan_out(
