@@ -137,5 +137,5 @@ def complaint(log: str, path: Path) -> str | None:
     # ffmpeg's threads talk at once, but each in order: the first speaker's first line is the same every time.
     # A decoder, which has a plain name, says more than those that hear of it.
     speaker = min(telling, key=lambda name: (name == "ffmpeg" or not name.isalnum(), name))
-    said = first[speaker].replace(f"file:{path}", "the file").replace(str(path), "the file")
+    said = first[speaker].replace(f"file:{path}", "the file")
     return f"{speaker}: {said.strip()}"[:200]
