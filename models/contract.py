@@ -1,17 +1,18 @@
 """What a backbone is: the places it offers to attention modules and the facts about it that others need."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal
 
 from torch import Tensor, nn
 
 
 class Block(nn.Module):
-    """A block of a backbone, with two places for an attention module.
+    """A block of a backbone, with three places for an attention module.
 
     `entry` sees what the first convolution of the residual branch sees (the shortcut keeps the plain input) and is
-    `in_channels` wide; `exit` sees what the branch's last norm gives, before the addition, and is `out_channels` wide.
-    Both are identities until an attach() fills them: without parameters, so that a net's weights keep their names.
+    `in_channels` wide; `exit` sees what the branch's last norm gives, before the addition; `after` sees what the block
+    gives, after the addition and its ReLU; both are `out_channels` wide. All are identities until an attach() fills
+    them: without parameters, so that a net's weights keep their names.
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
@@ -19,6 +20,7 @@ class Block(nn.Module):
         self.in_channels, self.out_channels = in_channels, out_channels
         self.entry: nn.Module = nn.Identity()
         self.exit: nn.Module = nn.Identity()
+        self.after: nn.Module = nn.Identity()
 
 
 class Backbone(nn.Module):
@@ -33,6 +35,9 @@ class Backbone(nn.Module):
         mean, std: what is taken off each channel and what it is then divided by, in units of 0..255.
         channels: their order, "rgb" or "bgr".
         classifier: name of the classifier in the weight files that users have; it becomes VideoNet's head.
+
+    A backbone or an attention module whose forward() computes what was published in a cheaper order may keep that order
+    as published(), with the same arguments and result: models/counting.py counts that one.
     """
 
     layout: Literal["frames", "volume"]
@@ -48,8 +53,21 @@ class Backbone(nn.Module):
         """(qualified name, block) of every block, in the order of the forward pass."""
         yield from ((name, module) for name, module in self.named_modules() if isinstance(module, Block))
 
+    def fitted(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """A weight file's tensors by this backbone's names, made to fit where its users' files are of another shape."""
+        return state
+
     def forward(self, x: Tensor) -> Tensor:
         raise NotImplementedError
+
+
+def stage_blocks(net: Backbone) -> dict[str, list[Block]]:
+    """stage -> its blocks, in order."""
+    stage_of = {part: stage for stage, parts in net.parts.items() for part in parts}
+    by_stage: dict[str, list[Block]] = {}
+    for name, block in net.blocks():
+        by_stage.setdefault(stage_of[name.split(".")[0]], []).append(block)
+    return by_stage
 
 
 def frame_blocks(net: Backbone, attention: str) -> dict[str, list[Block]]:
@@ -58,8 +76,25 @@ def frame_blocks(net: Backbone, attention: str) -> dict[str, list[Block]]:
         raise ValueError(
             f"attention {attention!r} needs a backbone that takes frames, not one of layout {net.layout!r}"
         )
-    stage_of = {part: stage for stage, parts in net.parts.items() for part in parts}
-    by_stage: dict[str, list[Block]] = {}
-    for name, block in net.blocks():
-        by_stage.setdefault(stage_of[name.split(".")[0]], []).append(block)
-    return by_stage
+    return stage_blocks(net)
+
+
+def place(net: Backbone, attention: str, placement: str, module: Callable[[int], nn.Module]) -> None:
+    """Puts a module(channels) at the exit of every block ("block"), or after the last block of each stage ("stage").
+
+    Raises ValueError, which names the attention, for any other placement.
+    """
+    if placement not in ("block", "stage"):
+        raise ValueError(f"attention {attention!r}: placement is {placement!r}; known: block, stage")
+    for blocks in stage_blocks(net).values():
+        if placement == "stage":
+            blocks[-1].after = module(blocks[-1].out_channels)
+        else:
+            for block in blocks:
+                block.exit = module(block.out_channels)
+
+
+def check_subset(attention: str, knob: str, given: Sequence[str], known: Sequence[str]) -> None:
+    """ValueError unless a knob's `given` names are one or more of the known."""
+    if not given or any(name not in known for name in given):
+        raise ValueError(f"attention {attention!r}: {knob} {list(given)} must be some of {', '.join(known)}")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, get_origin
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.contract import Backbone
@@ -41,12 +42,25 @@ class VideoNet(nn.Module):
         self.attention_parameters: frozenset[str] = frozenset()
 
     def forward(self, clips: Tensor) -> Tensor:
+        maps = self._maps(clips)  # (N*T, features, h, w) or (N, features, t, h, w)
+        return self._logits(maps.flatten(2).mean(2), len(clips))
+
+    def published(self, clips: Tensor) -> Tensor:
+        """The same with the pooling of Hara's 3D nets where there are volumes: in a window of the map's size."""
+        maps = self._maps(clips)
+        volume = self.backbone.layout == "volume"
+        pooled = F.avg_pool3d(maps, maps.shape[2:]).flatten(1) if volume else maps.flatten(2).mean(2)
+        return self._logits(pooled, len(clips))
+
+    def _maps(self, clips: Tensor) -> Tensor:
+        """The backbone's maps of clips (N, T, C, H, W), in its layout."""
         if clips.ndim != 5 or clips.shape[1] != self.frames:
             raise ValueError(f"clips are (N, T, C, H, W) with T = {self.frames}, not {tuple(clips.shape)}")
-        folded = clips.flatten(0, 1) if self.backbone.layout == "frames" else clips.transpose(1, 2)
-        maps = self.backbone(folded)  # (N*T, features, h, w) or (N, features, t, h, w)
-        pooled = self.dropout(maps.flatten(2).mean(2))  # (N*T, features) or (N, features)
-        return self.head(pooled).unflatten(0, (len(clips), -1)).mean(1)
+        return self.backbone(clips.flatten(0, 1) if self.backbone.layout == "frames" else clips.transpose(1, 2))
+
+    def _logits(self, pooled: Tensor, n: int) -> Tensor:
+        """(N*T, features) or (N, features) -> (N, classes), averaged over the frames."""
+        return self.head(self.dropout(pooled)).unflatten(0, (n, -1)).mean(1)
 
     def penalty(self) -> Tensor:
         """What modules of the backbone add to the loss for the last clips they saw: the sum of their penalty(), ()."""
@@ -97,8 +111,9 @@ def load_weights(net: VideoNet, path: Path) -> None:
     """Loads a file of weights, strictly as to the backbone.
 
     The file is a state dict, or a dict that has one under "state_dict": of a VideoNet (backbone.*, head.*), or of an
-    image network by the backbone's own names, such as torchvision's, with or without a classifier. Prefixes "module."
-    are dropped. A classifier of other classes is left out, and the head stays as it is.
+    image network by the backbone's own names, such as torchvision's, with or without a classifier, and is made to fit
+    by the backbone's fitted(). Prefixes "module." are dropped. A classifier of other classes is left out, and the head
+    stays as it is.
 
     Raises ValueError for a file that is absent or no such dict, and for one whose backbone lacks a name, has one too
     many or has another shape; it names the first.
@@ -127,7 +142,7 @@ def _read(path: Path, net: VideoNet) -> dict[str, Tensor]:
     classifier = net.backbone.classifier + "."
     return {
         "head." + name.removeprefix(classifier) if name.startswith(classifier) else "backbone." + name: value
-        for name, value in state.items()
+        for name, value in net.backbone.fitted(state).items()
     }
 
 

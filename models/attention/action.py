@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.contract import Backbone, frame_blocks
+from models.contract import Backbone, check_subset, frame_blocks
 
 # Shapes: N clips, T frames, C channels, R = max(1, C // reduction), x (N*T, C, H, W).
 
@@ -95,6 +95,13 @@ class MotionExcitation(nn.Module):
         motion = F.pad(then[:, 1:] - now[:, :-1], (0, 0, 0, 1))  # the last frame has no next: zero
         return torch.sigmoid(self.expand(motion)).reshape(*x.shape[:2], 1, 1)
 
+    def published(self, x: Tensor) -> Tensor:
+        """The same in the paper's order: it subtracts the maps, then pools their difference."""
+        features = self.norm(self.squeeze(x))  # (N*T, R, H, W)
+        now, then = (maps.unflatten(0, (-1, self.frames)) for maps in (features, self.conv(features)))
+        motion = F.pad(then[:, 1:] - now[:, :-1], (0,) * 7 + (1,)).flatten(0, 1)  # (N*T, R, H, W)
+        return torch.sigmoid(self.expand(motion.mean((2, 3)))).reshape(*x.shape[:2], 1, 1)
+
 
 PATHS = {"ste": SpatioTemporalExcitation, "ce": ChannelExcitation, "me": MotionExcitation}
 STAGES = ("res2", "res3", "res4", "res5")
@@ -132,18 +139,11 @@ def attach(
     """
     if reduction < 1:
         raise ValueError(f"attention 'action': reduction is {reduction}; 1 or more is needed")
-    _subset("paths", paths, tuple(PATHS))
-    _subset("stages", stages, STAGES)
+    check_subset("action", "paths", paths, tuple(PATHS))
+    check_subset("action", "stages", stages, STAGES)
     by_stage = frame_blocks(net, "action")
     step = 2 if max(map(len, by_stage.values())) >= 23 else 1
     for stage in stages:
         for block in by_stage[stage][::step]:
             block.entry = Action(block.in_channels, frames, paths, reduction)
     return net
-
-
-def _subset(knob: str, given: Sequence[str], known: tuple[str, ...]) -> None:
-    """ValueError unless `given` names one or more of the known."""
-    unknown = [name for name in given if name not in known]
-    if unknown or not given:
-        raise ValueError(f"attention 'action': {knob} {list(given)} must be some of {', '.join(known)}")
