@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from models import video
 from models.backbones import resnet
+from models.named import named
 
 
 def build(attention: str = "none", classes: int = 5, weights: Path | None = None, **knobs) -> video.VideoNet:
@@ -39,6 +40,38 @@ def test_an_image_networks_file_loads_under_any_attention(path, attention):
     net = build(attention, weights=path)
     assert same(net, image_net())
     assert torch.equal(net.head.weight, image_net()["fc.weight"])
+
+
+@pytest.mark.parametrize("backbone", ["resnet3d", "resnext3d"])
+@pytest.mark.parametrize("attention", ["none", "eam"])
+def test_a_file_as_haras_loads(path, backbone, attention):
+    torch.manual_seed(7)
+    net = named("backbone", backbone).build("tiny")
+    state = {**net.state_dict(), "fc.weight": torch.ones(400, net.features), "fc.bias": torch.ones(400)}
+    wrapped = {f"module.{name}": value for name, value in state.items() if "num_batches_tracked" not in name}
+    torch.save({"epoch": 200, "arch": "resnet-50", "state_dict": wrapped, "optimizer": {"state": {}}}, path)
+    loaded = video.build(backbone, "tiny", attention, frames=4, classes=400, weights=path)
+    assert all(torch.equal(loaded.backbone.state_dict()[name], value) for name, value in net.state_dict().items())
+    assert torch.equal(loaded.head.weight, state["fc.weight"])
+    del wrapped["module.layer2.0.bn2.weight"]
+    torch.save({"arch": "resnet-50", "state_dict": wrapped}, path)
+    with pytest.raises(ValueError, match=r"it lacks layer2\.0\.bn2\.weight$"):
+        video.build(backbone, "tiny", attention, frames=4, classes=400, weights=path)
+
+
+def test_an_image_networks_file_starts_slowonly_and_no_other_3d_net(path):
+    torch.manual_seed(7)
+    image = resnet.ResNet(resnet.Member(resnet.Bottleneck, (1, 1, 1, 1), (8, 16, 32, 64), kernel=3))
+    torch.save({**image.state_dict(), "fc.weight": torch.ones(1000, 256), "fc.bias": torch.ones(1000)}, path)
+    net = video.build("slowonly", "tiny", "cbam", frames=4, classes=5, weights=path)
+    kernel = image.layer3[0].conv1.weight
+    assert torch.equal(net.backbone.layer3[0].conv1.weight, torch.stack([kernel / 3] * 3, dim=2))
+    assert torch.equal(net.backbone.layer1[0].conv2.weight[:, :, 0], image.layer1[0].conv2.weight)
+    torch.save(net.state_dict(), path)
+    video.load_weights(net, path)
+    torch.save(image.state_dict(), path)
+    with pytest.raises(ValueError, match=r"other shapes: conv1\.weight \(8, 3, 3, 3\) for \(8, 3, 3, 3, 3\)"):
+        video.build("resnet3d", "tiny", "none", frames=4, classes=5, weights=path)
 
 
 def test_a_classifier_of_other_classes_leaves_the_head_fresh(path):

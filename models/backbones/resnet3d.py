@@ -1,0 +1,24 @@
+"""3D ResNet (Hara et al. 2018), with the parameter names of its authors' weight files, and a tiny member for the CPU.
+
+Hara, Kataoka and Satoh, "Can Spatiotemporal 3D CNNs Retrace the History of 2D CNNs and ImageNet?" (CVPR 2018), section
+3: ResNet's bottlenecks with 3x3x3 convolutions, halved in time as in space from the stem's pooling on; shortcuts that
+change the shape are 1x1x1 convolutions (type B). Pixels are 0 to 255 less the mean of ActivityNet. The authors' files
+load by name.
+"""
+
+from models.named import unknown
+from models.residual3d import Member, ResNet3D
+
+MEMBERS = {
+    "50": Member((3, 4, 6, 3)),
+    "101": Member((3, 4, 23, 3)),
+    "tiny": Member((1, 1, 1, 1), (8, 16, 32, 64), stem=8, kernel=(3, 3, 3)),
+}
+VARIANTS = tuple(MEMBERS)
+
+
+def build(variant: str) -> ResNet3D:
+    """The 3D ResNet of that name; ValueError for an unknown one."""
+    if variant not in MEMBERS:
+        raise unknown("variant of backbone 'resnet3d'", variant, VARIANTS)
+    return ResNet3D(MEMBERS[variant])

@@ -1,0 +1,22 @@
+"""3D ResNeXt (Hara et al. 2018), with the parameter names of its authors' weight files, and a tiny member for the CPU.
+
+Hara, Kataoka and Satoh, "Can Spatiotemporal 3D CNNs Retrace the History of 2D CNNs and ImageNet?" (CVPR 2018), section
+3: bottlenecks whose 3x3x3 convolution is in 32 groups and twice as wide as ResNet's, and which expand by 2; otherwise
+their 3D ResNet, pixels included. The same net takes 16 or 64 frames. The authors' files load by name.
+"""
+
+from models.named import unknown
+from models.residual3d import Member, ResNet3D
+
+MEMBERS = {
+    "101": Member((3, 4, 23, 3), (128, 256, 512, 1024), expansion=2, groups=32),
+    "tiny": Member((1, 1, 1, 1), (8, 16, 32, 64), expansion=2, groups=4, stem=8, kernel=(3, 3, 3)),
+}
+VARIANTS = tuple(MEMBERS)
+
+
+def build(variant: str) -> ResNet3D:
+    """The 3D ResNeXt of that name; ValueError for an unknown one."""
+    if variant not in MEMBERS:
+        raise unknown("variant of backbone 'resnext3d'", variant, VARIANTS)
+    return ResNet3D(MEMBERS[variant])

@@ -1,0 +1,52 @@
+"""SlowOnly: ResNet that keeps every frame and sees time in res4 and res5, with torchvision's names, and a tiny member.
+
+Feichtenhofer et al., "SlowFast Networks for Video Recognition" (ICCV 2019), the slow pathway of table 1 on its own, as
+TPN's authors configure it (github.com/decisionforce/TPN): stem 1x7x7 and pooling 1x3x3 over single frames, no stride
+in time, and the first convolution of res4's and res5's blocks 3x1x1 instead of 1x1x1.
+
+Weights of torchvision's 2D ResNet start it: they load by name and are inflated.
+"""
+
+from collections.abc import Mapping
+
+from torch import Size, Tensor
+
+from models.named import unknown
+from models.residual3d import Member, ResNet3D
+
+MEMBERS = {
+    "50": Member((3, 4, 6, 3), kernel=(1, 7, 7), first=(1, 1, 3, 3), middle=1, stride=1),
+    "101": Member((3, 4, 23, 3), kernel=(1, 7, 7), first=(1, 1, 3, 3), middle=1, stride=1),
+    "tiny": Member((1, 1, 1, 1), (8, 16, 32, 64), stem=8, kernel=(1, 3, 3), first=(1, 1, 3, 3), middle=1, stride=1),
+}
+VARIANTS = tuple(MEMBERS)
+
+
+class SlowOnly(ResNet3D):
+    """(N, 3, T, H, W) -> (N, features, T, H/32, W/32), sizes rounded up; any T, H and W."""
+
+    mean, std = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # torchvision's, times 255
+
+    def fitted(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        return inflate(state, {name: value.shape for name, value in self.state_dict().items()})
+
+
+def inflate(state: Mapping[str, Tensor], shapes: Mapping[str, Size]) -> dict[str, Tensor]:
+    """Kernels (out, in, h, w) as (out, in, t, h, w) where `shapes` has them so; all else as it is.
+
+    Carreira and Zisserman, "Quo Vadis, Action Recognition?" (CVPR 2017), section 2.4: repeated over time and divided by
+    t, so that of equal frames the net makes what the 2D net makes of one, but where its kernels reach past the ends.
+    """
+    inflated = dict(state)
+    for name, kernel in state.items():
+        shape = shapes.get(name, kernel.shape)
+        if kernel.ndim == 4 and len(shape) == 5:
+            inflated[name] = kernel.unsqueeze(2).repeat(1, 1, shape[2], 1, 1) / shape[2]
+    return inflated
+
+
+def build(variant: str) -> SlowOnly:
+    """The SlowOnly of that name; ValueError for an unknown one."""
+    if variant not in MEMBERS:
+        raise unknown("variant of backbone 'slowonly'", variant, VARIANTS)
+    return SlowOnly(MEMBERS[variant])
