@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 from models import video
 from models.attention.action import Action
+from models.attention.cbam import Cbam
+from models.attention.eam import Eam
+from models.attention.eca import EfficientChannelAttention
 from models.attention.se import SqueezeExcitation
 from models.attention.tsm import TemporalShift
 
@@ -29,6 +32,13 @@ ACTION_NAMES = {
     "paths.me.expand.": "action_p3_expand.",
 }
 SE_NAMES = {"squeeze.": "fc.0.", "expand.": "fc.2."}
+ECA_NAMES = {"conv.": "conv."}
+CBAM_NAMES = {
+    "channel.mlp.0.": "ChannelGate.mlp.1.",
+    "channel.mlp.2.": "ChannelGate.mlp.3.",
+    "spatial.conv.": "SpatialGate.spatial.conv.",
+    "spatial.norm.": "SpatialGate.spatial.bn.",
+}
 
 
 def stored(pattern: str) -> list:
@@ -104,6 +114,39 @@ def test_se(path):
     close(module(torch.from_numpy(data["x"])), data["out"])
 
 
+@pytest.mark.parametrize("path", stored("eca_k*.npz"))
+def test_eca(path):
+    data = np.load(path)
+    module = EfficientChannelAttention(json.loads(str(data["meta"]))["k"])
+    load(module, data, ECA_NAMES)
+    close(module(torch.from_numpy(data["x"])), data["out"])
+
+
+@pytest.mark.parametrize("path", stored("cbam_c*.npz"))
+def test_cbam(path):
+    data = np.load(path)
+    spatial = any(name.startswith("sd/SpatialGate.") for name in data.files)
+    x = torch.from_numpy(data["x"])
+    module = Cbam(x.shape[1], json.loads(str(data["meta"]))["reduction_ratio"], spatial)
+    load(module.eval(), data, CBAM_NAMES)
+    close(module(x), data["out"])
+    close(x * module.channel(x)[..., None, None], data["out_channel_gate"])
+
+
+# No authors' code: an evaluation in double precision of the same reading of the paper.
+@pytest.mark.parametrize("path", stored("spec_eam_k*.npz"))
+@pytest.mark.parametrize("mode,key", [("ST", ""), ("S", "_s"), ("T", "_t"), ("TS", "_ts"), ("S//T", "_par")])
+def test_eam(path, mode, key):
+    data = np.load(path)
+    v = torch.from_numpy(data["x"])
+    module = Eam(v.shape[2], mode, data["kc"].size).double()
+    kernels = {"S": data["kc"], "T": data["kt"]}
+    module.load_state_dict({f"gates.{axis}.conv.weight": torch.from_numpy(kernels[axis]) for axis in module.gates})
+    folded = module(v.transpose(1, 2).flatten(0, 1)).unflatten(0, v.shape[::2][:2]).transpose(1, 2)
+    for out in (module(v), module.published(v), folded):
+        np.testing.assert_allclose(out.detach().numpy(), data[f"out{key}"], rtol=0, atol=1e-10)
+
+
 def official(name: str, wrapped: bool) -> str:
     """The authors' name of one of our parameters; `wrapped`: their modules wrap conv1 instead of preceding it."""
     name = name.replace("head.", "new_fc.").replace("backbone.", "base_model.")
@@ -122,15 +165,13 @@ def generated(kind: str, k: int, shape: list[int]) -> np.ndarray:
 
 @pytest.mark.parametrize("path", stored("full_*_resnet*cls.npz"))
 def test_whole_resnets(path):
-    found = re.fullmatch(r"full_(tsn|tsm|action)_resnet(\d+)_(\d+)cls", path.stem)
-    if found is None:
-        pytest.skip("a network of another family")
-    system, variant, classes = found.groups()
+    system, family, variant, classes = re.fullmatch(r"full_(\w+)_(resnet|resnet3d)(\d+)_(\d+)cls", path.stem).groups()
     data = np.load(path)
     meta = json.loads(str(data["meta"]))
-    shape = json.loads(re.search(r"\((\d+, \d+, 3, \d+, \d+)\)", meta["input"])[0].replace("(", "[").replace(")", "]"))
-    attention = "none" if system == "tsn" else system
-    net = video.build("resnet", variant, attention, frames=shape[1], classes=int(classes)).eval()
+    shape = [int(size) for size in re.search(r"\((\d+(?:, \d+){4})\)", meta["input"])[1].split(", ")]
+    frames = shape[2] if family == "resnet3d" else shape[1]
+    attention = {"tsn": "none", "hara": "none"}.get(system, system)
+    net = video.build(family, variant, attention, frames=frames, classes=int(classes)).eval()
     assert sum(value.numel() for value in net.parameters()) == meta["params"]
 
     manifest = {name: (k, kind, shape) for k, (name, shape, kind) in enumerate(json.loads(str(data["manifest"])))}
@@ -138,7 +179,10 @@ def test_whole_resnets(path):
     for name, value in net.state_dict().items():
         if name.endswith("num_batches_tracked"):
             continue
-        theirs = official(name, wrapped=attention != "none")
+        if system == "hara":
+            theirs = name.replace("head.", "fc.").removeprefix("backbone.")
+        else:
+            theirs = official(name, wrapped=attention != "none")
         used.add(theirs)
         k, kind, their_shape = manifest[theirs]
         if kind != "keep":
@@ -150,10 +194,14 @@ def test_whole_resnets(path):
         net.backbone.get_submodule(layer).register_forward_hook(
             lambda m, i, out, layer=layer: maps.update({layer: out})
         )
+    net.backbone.layer1.register_forward_pre_hook(lambda m, i: maps.update({"maxpool": i[0]}))
     clip = torch.from_numpy(np.random.RandomState(7).standard_normal(shape).astype(np.float32))
     with torch.no_grad():
-        logits = net(clip).numpy()
+        logits = net(clip.transpose(1, 2) if family == "resnet3d" else clip).numpy()
+    assert {key.removeprefix("shape/") for key in data.files if key.startswith("shape/")} <= set(maps)
     for layer, features in maps.items():
+        if f"shape/{layer}" not in data.files:
+            continue
         assert tuple(features.shape) == tuple(data[f"shape/{layer}"])
         flat = features.flatten().double().numpy()
         ours = [flat.mean(), flat.std(), flat.min(), flat.max(), *flat[:: max(1, flat.size // 64)][:64]]

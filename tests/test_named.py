@@ -28,6 +28,22 @@ def test_a_file_is_its_own_registration():
         ({"attention": "tsm", "knobs": {"fold": 1}}, "attention 'tsm': fold is 1; 2 or more"),
         ({"attention": "tsm", "knobs": {"frames": 8}}, "no knob of attention 'tsm' 'frames'"),
         ({"attention": "se", "knobs": {"reduction": 0}}, "attention 'se': reduction is 0"),
+        (
+            {"attention": "se", "knobs": {"placement": "stages"}},
+            "attention 'se': placement is 'stages'; known: block, stage",
+        ),
+        ({"attention": "eca", "knobs": {"k": 4}}, "attention 'eca': k is 4; an odd number is needed"),
+        ({"attention": "cbam", "knobs": {"reduction": 0}}, "attention 'cbam': reduction is 0"),
+        ({"attention": "cbam", "knobs": {"spatial": "no"}}, "knob spatial is 'no', which is no bool"),
+        ({"attention": "eam", "knobs": {"k": -1}}, "attention 'eam': k is -1; an odd number is needed"),
+        ({"attention": "eam", "knobs": {"mode": "SS"}}, "attention 'eam': mode is 'SS'; known: S, T, S//T, TS, ST"),
+        ({"attention": "eam", "knobs": {"stages": []}}, "stages \\[\\] must be some of res2, res3, res4, res5"),
+        (
+            {"backbone": "resnet3d", "variant": "52"},
+            "backbone 'resnet3d' '52'; known: 50, 101, tiny",
+        ),
+        ({"backbone": "resnext3d", "variant": "50"}, "backbone 'resnext3d' '50'; known: 101, tiny"),
+        ({"backbone": "slowonly", "variant": "18"}, "variant of backbone 'slowonly' '18'; .*known: 50, 101, tiny"),
         ({"attention": "action", "knobs": {"reduction": -1}}, "attention 'action': reduction is -1"),
         ({"attention": "action", "knobs": {"paths": "ste"}}, "knob paths is 'ste', which is no Sequence"),
         ({"attention": "action", "knobs": {"paths": []}}, "paths \\[\\] must be some of ste, ce, me"),
@@ -45,7 +61,7 @@ def test_an_unknown_kind_of_model():
         named("backbones", "resnet")
 
 
-@pytest.mark.parametrize("attention", ["tsm", "se", "action"])
+@pytest.mark.parametrize("attention", ["tsm", "action"])
 def test_a_volume_backbone_is_refused_by_what_works_on_frames(attention):
     volume = Backbone()
     volume.layout = "volume"

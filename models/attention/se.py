@@ -1,16 +1,18 @@
-"""SE: squeeze-and-excitation, channels reweighted frame by frame.
+"""SE: squeeze-and-excitation, channels reweighted from their averages.
 
 Hu, Shen and Sun, "Squeeze-and-Excitation Networks" (CVPR 2018), equations 2 to 4 and figure 3: a global average, two
 fully connected layers with reduction r = 16, a sigmoid; on the residual branch of every block, after its last norm and
 before the addition.
 
 - The layers have no bias, as in the ports that the video papers compare with; the paper leaves it open.
+- placement "stage": after the last block of each stage, where EAM's paper compares with it (table 4).
+- On a backbone that takes volumes the average is over T, H and W; on one that takes frames, frame by frame.
 """
 
 import torch
 from torch import Tensor, nn
 
-from models.contract import Backbone, frame_blocks
+from models.contract import Backbone, place
 
 
 class SqueezeExcitation(nn.Module):
@@ -28,14 +30,12 @@ class SqueezeExcitation(nn.Module):
         return x * weight.reshape(*pooled.shape, *[1] * (x.ndim - 2))
 
 
-def attach(net: Backbone, frames: int, *, reduction: int = 16) -> Backbone:
-    """SE at the exit of every residual block.
+def attach(net: Backbone, frames: int, *, reduction: int = 16, placement: str = "block") -> Backbone:
+    """SE at the exit of every residual block, or after each stage.
 
-    Raises ValueError for a backbone that takes volumes, and for a reduction below 1.
+    Raises ValueError for a reduction below 1, and for a placement other than "block" and "stage".
     """
     if reduction < 1:
         raise ValueError(f"attention 'se': reduction is {reduction}; 1 or more is needed")
-    for blocks in frame_blocks(net, "se").values():
-        for block in blocks:
-            block.exit = SqueezeExcitation(block.out_channels, reduction)
+    place(net, "se", placement, lambda channels: SqueezeExcitation(channels, reduction))
     return net

@@ -1,0 +1,74 @@
+"""CBAM: a gate for channels from averages and maxima, then one for places from the map that is left.
+
+Woo, Park, Lee and Kweon, "CBAM: Convolutional Block Attention Module" (ECCV 2018), section 3, equations 1 to 3: a
+shared perceptron with reduction r = 16 over the pooled channels, then a 7x7 convolution over the maximum and the
+average of the channels; on the residual branch of every block, after its last norm and before the addition.
+
+- As in the authors' code (github.com/Jongchan/attention-module): the perceptron has biases, and a batch norm with
+  momentum 0.01 follows the 7x7 convolution, which has none.
+- placement "stage": after the last block of each stage, where EAM's paper compares with it (table 4).
+- On a backbone that takes volumes the channel gate pools T, H and W, and the spatial gate is one map for all frames,
+  from maximum and average over C and T: of the ways to take it to 3D, the printed FLOPs of EAM's table 4 rule out a
+  7x7x7 gate and one map a frame. On a backbone that takes frames, both work frame by frame.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from models.contract import Backbone, place
+
+
+class ChannelGate(nn.Module):
+    """(B, C, ...) -> a weight in (0, 1) for each channel, (B, C)."""
+
+    def __init__(self, channels: int, reduction: int) -> None:
+        super().__init__()
+        hidden = max(1, channels // reduction)
+        self.mlp = nn.Sequential(nn.Linear(channels, hidden), nn.ReLU(), nn.Linear(hidden, channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat = x.flatten(2)
+        return torch.sigmoid(self.mlp(flat.mean(2)) + self.mlp(flat.amax(2)))
+
+
+class SpatialGate(nn.Module):
+    """(B, C, H, W) or (B, C, T, H, W) -> a weight in (0, 1) for each place, (B, 1, H, W)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 1, 7, padding=3, bias=False)
+        self.norm = nn.BatchNorm2d(1, momentum=0.01)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = tuple(range(1, x.ndim - 2))  # C, or C and T
+        return torch.sigmoid(self.norm(self.conv(torch.stack([x.amax(pooled), x.mean(pooled)], dim=1))))
+
+
+class Cbam(nn.Module):
+    """(B, C, H, W) or (B, C, T, H, W) -> the same shape, times the channels' weights, then times the places'."""
+
+    def __init__(self, channels: int, reduction: int = 16, spatial: bool = True) -> None:
+        super().__init__()
+        self.channel = ChannelGate(channels, reduction)
+        self.spatial = SpatialGate() if spatial else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.channel(x)
+        x = x * weight.reshape(*weight.shape, *[1] * (x.ndim - 2))
+        if self.spatial is None:
+            return x
+        places = self.spatial(x)  # (B, 1, H, W)
+        return x * (places if x.ndim == 4 else places.unsqueeze(2))
+
+
+def attach(
+    net: Backbone, frames: int, *, reduction: int = 16, spatial: bool = True, placement: str = "block"
+) -> Backbone:
+    """CBAM at the exit of every residual block, or after each stage; without its spatial gate if not `spatial`.
+
+    Raises ValueError for a reduction below 1, and for a placement other than "block" and "stage".
+    """
+    if reduction < 1:
+        raise ValueError(f"attention 'cbam': reduction is {reduction}; 1 or more is needed")
+    place(net, "cbam", placement, lambda channels: Cbam(channels, reduction, spatial))
+    return net

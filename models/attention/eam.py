@@ -1,0 +1,106 @@
+"""EAM: channels and frames reweighted by one small convolution each, over all channels and over all frames.
+
+Jiang, Jiang, Fang and Chen, "An efficient attention module for 3D convolutional neural networks in action recognition"
+(Applied Intelligence, 2021), equations 1 to 11: EAM-S weighs channels, EAM-T frames, EAM-ST the one after the other,
+and V + V'' comes out; in the stages res2 to res5. `k`, `mode` and `stages` are the ablations of tables 1, 2 and 3.
+
+No code is public. Where the paper leaves a choice, ours, and why:
+- One module after the last block of each stage, not one a block: table 4 prints parameters for SE in EAM's places, and only that gives them.
+- The convolutions have no bias and pad k//2 zeros, as ECA's; table 4's parameters and FLOPs agree.
+- EAM-S and EAM-T alone are V + V*w; EAM-S//T, "parallel with fusion", is the sum V + V*w_c + V*w_t, both from V.
+- Equation 9's k <= W is read as k <= C.
+Written differently, to the same result:
+- V is read once: a weight in (0, 1) comes out of the mean and the maximum over a frame, so both gates work on those.
+Beyond the paper: on a backbone that takes frames, those of a clip are unfolded first, so that it sees the clip's T.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from models.contract import Backbone, check_subset, stage_blocks
+
+# Shapes: N clips, C channels, T frames; V (N, C, T, H, W), or (N*T, C, H, W) on a backbone that takes frames.
+
+MODES = ("S", "T", "S//T", "TS", "ST")
+STAGES = ("res2", "res3", "res4", "res5")
+
+
+class Gate(nn.Module):
+    """sigmoid(Conv1d(average + maximum)): two descriptors (N, L) -> a weight in (0, 1) for each of L, (N, L)."""
+
+    def __init__(self, k: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(1, 1, k, padding=k // 2, bias=False)
+
+    def forward(self, average: Tensor, maximum: Tensor) -> Tensor:
+        return torch.sigmoid(self.conv((average + maximum).unsqueeze(1))).squeeze(1)
+
+
+class Eam(nn.Module):
+    """V -> V*(1 + weights), of V's shape: weights of channels (N, C, 1), of frames (N, 1, T), or of both (N, C, T).
+
+    `frames` is T of the maps (N*T, C, H, W) that are unfolded; volumes need none.
+    """
+
+    def __init__(self, frames: int = 1, mode: str = "ST", k: int = 3) -> None:
+        super().__init__()
+        self.frames, self.mode = frames, mode
+        self.gates = nn.ModuleDict({axis: Gate(k) for axis in ("S", "T") if axis in mode})
+
+    def forward(self, v: Tensor) -> Tensor:
+        average, maximum = v.mean((-2, -1)), v.amax((-2, -1))  # (N, C, T), or (N*T, C)
+        if v.ndim == 4:
+            average, maximum = (x.unflatten(0, (-1, self.frames)).transpose(1, 2) for x in (average, maximum))
+        if self.mode == "S//T":
+            weights = self._weights("S", average, maximum) + self._weights("T", average, maximum)  # (N, C, T)
+        else:
+            weights = average.new_ones(1, 1, 1)
+            for axis in self.mode:
+                weights = weights * self._weights(axis, average * weights, maximum * weights)
+        if v.ndim == 4:
+            weights = weights.expand(-1, v.shape[1], self.frames).transpose(1, 2).flatten(0, 1)  # (N*T, C)
+        return v * (1 + weights)[..., None, None]
+
+    def _weights(self, axis: str, average: Tensor, maximum: Tensor) -> Tensor:
+        """From (N, C, T) both: of channels (N, C, 1) for axis "S", of frames (N, 1, T) for "T"."""
+        rest = 2 if axis == "S" else 1
+        return self.gates[axis](average.mean(rest), maximum.amax(rest)).unsqueeze(rest)
+
+    def published(self, v: Tensor) -> Tensor:
+        """The same as the paper has it: each gate pools the whole of what it weighs, equations 1 to 11."""
+        folded = v.ndim == 4
+        v = v.unflatten(0, (-1, self.frames)).transpose(1, 2) if folded else v  # (N, C, T, H, W)
+        if self.mode == "S//T":
+            out = v + self._weigh("S", v) + self._weigh("T", v)
+        else:
+            weighed = v
+            for axis in self.mode:
+                weighed = self._weigh(axis, weighed)
+            out = v + weighed
+        return out.transpose(1, 2).flatten(0, 1) if folded else out
+
+    def _weigh(self, axis: str, v: Tensor) -> Tensor:
+        """(N, C, T, H, W) -> the same, times the weights of its channels ("S") or frames ("T")."""
+        v = v if axis == "S" else v.transpose(1, 2)  # the paper's T_trans
+        weights = self.gates[axis](v.flatten(2).mean(2), v.flatten(2).amax(2))
+        v = v * weights[..., None, None, None]
+        return v if axis == "S" else v.transpose(1, 2)
+
+
+def attach(net: Backbone, frames: int, *, mode: str = "ST", k: int = 3, stages: Sequence[str] = STAGES) -> Backbone:
+    """EAM after the last block of each of these stages.
+
+    Raises ValueError for a mode that is not one of MODES, a kernel that is even or below 1, and stages that are none
+    or unknown.
+    """
+    if mode not in MODES:
+        raise ValueError(f"attention 'eam': mode is {mode!r}; known: {', '.join(MODES)}")
+    if k < 1 or k % 2 == 0:
+        raise ValueError(f"attention 'eam': k is {k}; an odd number is needed")
+    by_stage = stage_blocks(net)
+    check_subset("eam", "stages", stages, tuple(by_stage))
+    for stage in stages:
+        by_stage[stage][-1].after = Eam(frames, mode, k)
+    return net
