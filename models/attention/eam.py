@@ -5,7 +5,8 @@ Jiang, Jiang, Fang and Chen, "An efficient attention module for 3D convolutional
 and V + V'' comes out; in the stages res2 to res5. `k`, `mode` and `stages` are the ablations of tables 1, 2 and 3.
 
 No code is public. Where the paper leaves a choice, ours, and why:
-- One module after the last block of each stage, not one a block: table 4 prints parameters for SE in EAM's places, and only that gives them.
+- One module after the last block of each stage, not one a block: table 4 prints parameters for SE in EAM's places,
+  and only that gives them.
 - The convolutions have no bias and pad k//2 zeros, as ECA's; table 4's parameters and FLOPs agree.
 - EAM-S and EAM-T alone are V + V*w; EAM-S//T, "parallel with fusion", is the sum V + V*w_c + V*w_t, both from V.
 - Equation 9's k <= W is read as k <= C.
