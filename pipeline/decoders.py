@@ -45,16 +45,19 @@ class FFmpeg:
     def frames(self, path: Path) -> Frames:
         """Every frame from first to last; raises Damaged."""
         jpegs = []
-        with FFmpegRun(path, self.filters, "yuv4mpegpipe", self.timeout) as run:
-            width, height, fps = run.header()
-            rows, columns = (height + 1) // 2, (width + 1) // 2
-            ends = np.cumsum([len("FRAME\n"), height * width, rows * columns, rows * columns])
-            frame = np.empty(ends[-1], np.uint8)
-            y = frame[ends[0] : ends[1]].reshape(height, width)
-            u = frame[ends[1] : ends[2]].reshape(rows, columns)
-            v = frame[ends[2] :].reshape(rows, columns)
-            while run.read(frame):
-                jpegs.append(simplejpeg.encode_jpeg_yuv_planes(y, u, v, self.quality))
+        try:
+            with FFmpegRun(path, self.filters, "yuv4mpegpipe", self.timeout) as run:
+                width, height, fps = run.header()
+                rows, columns = (height + 1) // 2, (width + 1) // 2
+                ends = np.cumsum([len("FRAME\n"), height * width, rows * columns, rows * columns])
+                frame = np.empty(ends[-1], np.uint8)
+                y = frame[ends[0] : ends[1]].reshape(height, width)
+                u = frame[ends[1] : ends[2]].reshape(rows, columns)
+                v = frame[ends[2] :].reshape(rows, columns)
+                while run.read(frame):
+                    jpegs.append(simplejpeg.encode_jpeg_yuv_planes(y, u, v, self.quality))
+        except ValueError:  # of the encoder; a side of more than 65500 pixels
+            raise Damaged(f"no JPEG holds a frame of {width}x{height}") from None
         timestamps = run.timestamps()
         if len(timestamps) != len(jpegs):
             raise Damaged(f"{len(jpegs)} frames of {len(timestamps)} came through")
@@ -126,10 +129,11 @@ def _serve_decord(pipe: Connection, quality: int) -> None:
                 for _ in range(len(reader)):
                     jpegs.append(simplejpeg.encode_jpeg(reader.next().asnumpy(), quality, "RGB", "420"))
                 fps = float(reader.get_avg_fps())
-                stamps = reader.get_frame_timestamp(range(len(jpegs)))[:, 0]
+                times = reader.get_frame_timestamp(range(len(jpegs)))[:, 0]
                 del reader  # a live one holds hundreds of decoded frames
+                if not (np.diff(times) > 0).all() or np.abs(times).max() > 1e6:  # of an AVI that has none: -3e17
+                    times = np.arange(len(jpegs)) / fps
             except Exception:  # RuntimeError at the opening, decord's own DECORDError later, both with paths in them
                 pipe.send((f"decord: stops after {len(jpegs)} frames", 0.0, [], []))
                 continue
-            known = (np.diff(stamps) > 0).all() and np.abs(stamps).max() < 1e6  # where an AVI has no times: -3e17
-            pipe.send(("", fps, stamps.tolist() if known else [index / fps for index in range(len(jpegs))], jpegs))
+            pipe.send(("", fps, times.tolist(), jpegs))

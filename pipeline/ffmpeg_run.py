@@ -100,7 +100,7 @@ class FFmpegRun:
         if not match:
             raise Damaged("no frame could be decoded")
         width, height, frames, seconds = map(int, match.groups())
-        return width, height, frames / seconds
+        return width, height, frames / max(seconds, 1)
 
     def read(self, frame: np.ndarray) -> bool:
         """Fills a flat uint8 array; False at the end."""

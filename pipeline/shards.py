@@ -83,7 +83,12 @@ def read_manifest(path: Path) -> list[Source]:
 
 
 def plan(folder: Path, root: Path, sources: Sequence[Source], decode: Decode) -> list[Task]:
-    """The shards of a data set, `decode.videos_per_shard` videos each, in the manifest's order."""
+    """The shards of a data set, `decode.videos_per_shard` videos each, in the manifest's order.
+
+    Raises UserError for settings that make no sense.
+    """
+    if decode.short_side < 1 or decode.videos_per_shard < 1 or not 1 <= decode.quality <= 100:
+        raise UserError("decode: short_side and videos_per_shard are at least 1, quality is 1 to 100")
     size = decode.videos_per_shard
     groups = [tuple(sources[begin : begin + size]) for begin in range(0, len(sources), size)]
     return [Task(folder, shard, root, group, decode) for shard, group in enumerate(groups)]

@@ -17,7 +17,8 @@ import simplejpeg
 
 from pipeline import containers, decoders, ffmpeg_run
 from pipeline.containers import Damaged
-from pipeline.decoding import check_against_ffmpeg, decode, ffmpeg_exe, opened
+from pipeline.decoding import check_against_ffmpeg, decode, opened
+from pipeline.executable import ffmpeg_exe
 from pipeline.ffmpeg_run import complaint
 from pipeline.params import Decode
 
@@ -222,6 +223,12 @@ def test_absent_files_folders_and_sound_alone_are_named(tmp_path: Path) -> None:
         for path in (tmp_path / "absent.mp4", tmp_path, sound):
             with pytest.raises(Damaged):
                 decode(path, decoder)
+
+
+def test_a_frame_too_long_for_a_jpeg_is_a_reason(tmp_path: Path) -> None:
+    long = make(tmp_path / "long.mkv", "1500x2", 0.2, ["-c:v", "ffv1"])
+    with opened(settings()) as decoder, pytest.raises(Damaged, match="no JPEG holds a frame of 72000x96"):
+        decode(long, decoder)
 
 
 def test_names_that_ffmpeg_might_take_for_something_else(video: Callable[[str], Path], tmp_path: Path) -> None:

@@ -19,8 +19,8 @@ import pytest
 import simplejpeg
 
 from pipeline import frames, shards
-from pipeline.decoding import ffmpeg_exe
 from pipeline.errors import UserError
+from pipeline.executable import ffmpeg_exe
 from pipeline.frames import FrameStore, decode_jpeg, read_table, write_shard
 from pipeline.params import Decode
 from pipeline.shards import Source, Task, decode_shard, finish, plan, read_manifest
@@ -297,6 +297,13 @@ def test_manifests(tmp_path: Path) -> None:
         read_manifest(path)
     path.write_text("video,path,bytes,sha256\na,a.mp4,3,ff\n")
     assert read_manifest(path) == [Source("a", "a.mp4", "ff")]
+
+
+@pytest.mark.parametrize("settings", [(0, 90, 4), (32, 0, 4), (32, 101, 4), (32, 90, 0)])
+def test_settings_that_make_no_sense_are_said_before_anything_starts(settings: tuple[int, int, int]) -> None:
+    short_side, quality, per_shard = settings
+    with pytest.raises(UserError, match="quality is 1 to 100"):
+        plan(Path("a"), Path("b"), [], Decode(short_side, quality, "ffmpeg", per_shard, 0.0))
 
 
 def test_jpegs_decode_accurately_and_damage_is_an_error() -> None:

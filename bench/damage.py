@@ -1,0 +1,124 @@
+"""Which damage to a video file is found, and by what: the container's check, the decoder, or nobody.
+
+    python -m bench.damage [--videos FOLDER] [--each N]
+
+Each clip is damaged N times in each way, seeded, and decoded. What is not found is told apart by its frames: the very
+same bits as the whole clip's, or others. A flipped bit that leaves a valid stream is another picture, not an error, and
+no decoder can know; the sha256 that the download stage records finds every one of them, if it came later.
+
+- cut: ends at a random byte.    - zeros: 4096 bytes in a row are 0.    - one bit: a single bit is flipped.
+- 1e-4, 1e-3: as many bits as that share of the file's bytes are flipped.
+"""
+
+import argparse
+import hashlib
+import random
+import tempfile
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bench import report
+from bench.decoding import made
+from pipeline import containers, datasets
+from pipeline.containers import Damaged
+from pipeline.decoding import decode, opened
+from pipeline.executable import ffmpeg_exe
+from pipeline.params import Decode
+
+WAYS = ("cut", "zeros", "1e-3", "1e-4", "one bit")
+FATES = ("container", "decoder", "same frames", "other frames")
+CLIPS = {
+    "H.264 in MP4": ("mp4", ["-c:v", "libx264", "-g", "12"]),
+    "H.264 in Matroska": ("mkv", ["-c:v", "libx264", "-g", "12"]),
+    "Xvid with B-frames in AVI": ("avi", ["-c:v", "libxvid", "-bf", "2", "-q:v", "5"]),
+    "VP9 in WebM": ("webm", ["-c:v", "libvpx-vp9", "-b:v", "400k", "-cpu-used", "8"]),
+    "VP8 in WebM": ("webm", ["-c:v", "libvpx", "-b:v", "400k"]),
+}
+
+
+class Job(NamedTuple):
+    kind: str  # of clip
+    path: Path
+    way: str
+    number: int
+    whole: str  # digest of the whole clip's frames
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Which damage to a video file is found, and by what")
+    parser.add_argument("--videos", type=Path, help="a folder of videos to damage as well; 20 of them are taken")
+    parser.add_argument("--each", type=int, default=30, help="times that each kind of clip is damaged in each way")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as place:
+        root = Path(place)
+        clips = {kind: made(root / kind, 2, suffix, "320x240", 2, codec) for kind, (suffix, codec) in CLIPS.items()}
+        if given.videos:
+            found = datasets.found(given.videos)
+            some = random.Random(0).sample(found, min(20, len(found)))
+            clips["the videos given"] = [given.videos / video.path for video in some]
+        whole = {path: fate_of(path)[1] for paths in clips.values() for path in paths}
+        jobs = [
+            Job(kind, path := paths[number % len(paths)], way, number, whole[path])
+            for kind, paths in clips.items()
+            for way in WAYS
+            for number in range(given.each)
+        ]
+        with ProcessPoolExecutor() as pool:
+            fates = list(pool.map(fate, jobs, chunksize=8))
+    counts = Counter((job.kind, job.way, fate) for job, fate in zip(jobs, fates, strict=True))
+    rows: list[dict[str, Any]] = []
+    for kind, way in dict.fromkeys((job.kind, job.way) for job in jobs):
+        rows.append({"clip": kind, "damage": way, **{fate: counts[kind, way, fate] for fate in FATES}})
+    text = f"Of {given.each} damaged files each; ffmpeg {ffmpeg_exe()[1]}."
+    head = [
+        "clip",
+        "damage",
+        "found by the container's check",
+        "by the decoder",
+        "not, same frames",
+        "not, other frames",
+    ]
+    lines = [[str(value) for value in row.values()] for row in rows]
+    report.save("damage", "Which damage to a video file is found", text, head, lines, rows)
+
+
+def damaged(way: str, content: bytes, rng: random.Random) -> bytes:
+    if way == "cut":
+        return content[: rng.randrange(1, len(content))]
+    broken = bytearray(content)
+    if way == "zeros":
+        at = rng.randrange(len(content) - 4096)
+        broken[at : at + 4096] = bytes(4096)
+        return bytes(broken)
+    for _ in range(1 if way == "one bit" else max(2, round(len(content) * float(way)))):
+        broken[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+    return bytes(broken)
+
+
+def fate(job: Job) -> str:
+    """One of FATES."""
+    rng = random.Random(f"{job.path.name} {job.way} {job.number}")
+    with tempfile.NamedTemporaryFile(suffix=job.path.suffix) as file:
+        file.write(damaged(job.way, job.path.read_bytes(), rng))
+        file.flush()
+        found, digest = fate_of(Path(file.name))
+    return found or ("same frames" if digest == job.whole else "other frames")
+
+
+def fate_of(path: Path) -> tuple[str, str]:
+    """(who finds fault with a video, or "", the digest of its frames)."""
+    try:
+        containers.check(path)
+    except Damaged:
+        return "container", ""
+    try:
+        with opened(Decode(64, 90, "ffmpeg", 1, 0.0), timeout=60.0) as decoder:
+            return "", hashlib.sha256(b"".join(decode(path, decoder).jpegs)).hexdigest()
+    except Damaged:
+        return "decoder", ""
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,177 @@
+"""Frames a second on one core, from video files to JPEG: this project's two decoders and plain ffmpeg, in turns.
+
+    python -m bench.decoding [--videos FOLDER] [--turns N]
+
+Every way scales to a short side of 256 with the same filter and encodes 4:2:0, one video after the other on one core.
+CPU time is that of the process and of all it started, so that what else the machine does counts little; the clock is
+there too. A ratio is the median over turns, with the least and the most.
+
+- ffmpeg to files: `ffmpeg -threads 1 -i VIDEO -vf scale=... -q:v 2 %05d.jpg`, a process a video, as is usual.
+- store, ffmpeg: shards.decode_shard(), all of it: sha256, the container's check, decoding, JPEG, the Arrow file.
+- store, decord: the same with decord, which works in a process of its own that is started once a shard.
+
+The store's JPEG quality is 95, where it loses no more than `-q:v 2` does. The error is the mean over pixels of the
+absolute difference from ffmpeg's own RGB frames in 0..255, of the worst frame of the first video. The clips are pans
+over photographs with noise, made by ffmpeg.
+"""
+
+import argparse
+import os
+import resource
+import shutil
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import simplejpeg
+import sklearn.datasets
+
+from bench import report
+from pipeline import datasets
+from pipeline.decoding import check_against_ffmpeg
+from pipeline.executable import ffmpeg_exe
+from pipeline.frames import FrameStore
+from pipeline.params import Decode
+from pipeline.shards import Source, Task, decode_shard, finish
+
+SHORT_SIDE, QUALITY = 256, 95
+SCALE = f"scale=w='if(lt(iw,ih),{SHORT_SIDE},-2)':h='if(lt(iw,ih),-2,{SHORT_SIDE})':flags=bilinear"
+# name: (how many, file's suffix, size, seconds, the encoder and its options)
+MADE: dict[str, tuple[int, str, str, float, list[str]]] = {
+    "H.264, 340x256, 10 s": (6, "mp4", "340x256", 10, ["-c:v", "libx264", "-g", "12"]),
+    "Xvid with B-frames, 320x240, 10 s": (6, "avi", "320x240", 10, ["-c:v", "libxvid", "-bf", "2", "-q:v", "5"]),
+    "VP9, 427x240, 4 s": (8, "webm", "427x240", 4, ["-c:v", "libvpx-vp9", "-b:v", "400k", "-cpu-used", "8"]),
+    "H.264, 1280x720, 10 s": (2, "mp4", "1280x720", 10, ["-c:v", "libx264"]),
+    "MPEG-4, 320x240, 40 frames": (32, "avi", "320x240", 4 / 3, ["-c:v", "mpeg4", "-q:v", "5"]),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Frames a second on one core, from video files to JPEG")
+    parser.add_argument("--videos", type=Path, help="a folder of videos to measure as well; its first 48 are taken")
+    parser.add_argument("--turns", type=int, default=5)
+    given = parser.parse_args()
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    with tempfile.TemporaryDirectory() as place:
+        root = Path(place)
+        sets = {name: made(root / str(n), *spec) for n, (name, spec) in enumerate(MADE.items())}
+        if given.videos:
+            found = [given.videos / video.path for video in datasets.found(given.videos)[:48]]
+            sets[f"{len(found)} of the videos given"] = found
+        rows = [row for name, paths in sets.items() for row in race(name, paths, root / "out", given.turns)]
+    machine = f"One core of {os.cpu_count()} ({cpu()}), ffmpeg {ffmpeg_exe()[1]}"
+    text = f"{machine}, JPEG quality {QUALITY} in the store, {given.turns} turns."
+    head = ["videos", "way", "frames/s of CPU time", "ffmpeg to files = 1", "by the clock", "kB a frame", "error"]
+    report.save("decoding", "From video files to JPEG on one core", text, head, lines(rows), rows)
+
+
+def made(folder: Path, count: int, suffix: str, size: str, seconds: float, codec: list[str]) -> list[Path]:
+    """Videos of 30 frames a second, each of which wanders over a photograph."""
+    folder.mkdir()
+    paths = [folder / f"{n}.{suffix}" for n in range(count)]
+    for n, path in enumerate(paths):
+        photo = folder / "photo.jpg"
+        photo.write_bytes(simplejpeg.encode_jpeg(sklearn.datasets.load_sample_images().images[n % 2], 98))
+        wander = f"x=(iw-iw/zoom)*(0.5+0.5*sin({n}+on/35)):y=(ih-ih/zoom)*(0.5+0.5*cos(on/50))"
+        pan = f"zoompan=z=1.3+0.2*sin({n}+on/40):{wander}:d={round(30 * seconds)}:s={size}:fps=30"
+        filters = f"{pan},noise=alls=5:allf=t,format=yuv420p"
+        subprocess.run([ffmpeg_exe()[0], "-v", "error", "-i", photo, "-vf", filters, *codec, path], check=True)
+    return paths
+
+
+def race(name: str, paths: list[Path], out: Path, turns: int) -> list[dict[str, Any]]:
+    """A row for each turn and way, after one turn that warms up."""
+    ways: dict[str, Callable[[list[Path], Path], None]] = {
+        "ffmpeg to files": to_files,
+        "store, ffmpeg": lambda paths, out: to_store(paths, out, "ffmpeg"),
+        "store, decord": lambda paths, out: to_store(paths, out, "decord"),
+    }
+    rows = []
+    for turn in range(turns + 1):
+        for way, run in ways.items():
+            shutil.rmtree(out, ignore_errors=True)
+            out.mkdir()
+            began, cpu_began = time.perf_counter(), cpu_seconds()
+            run(paths, out)
+            seconds, cpu = time.perf_counter() - began, cpu_seconds() - cpu_began
+            if turn:
+                frames, size = count(out)
+                speed = {"cpu_frames_s": round(frames / cpu, 1), "frames_s": round(frames / seconds, 1)}
+                error = {"bytes_per_frame": round(size / frames), "error": round(loss(paths[0], out), 2)}
+                rows.append({"videos": name, "way": way, "turn": turn, "frames": frames, **speed, **error})
+    return rows
+
+
+def to_files(paths: list[Path], out: Path) -> None:
+    for n, path in enumerate(paths):
+        folder = out / f"{n:03d}"
+        folder.mkdir()
+        options = ["-vf", SCALE, "-fps_mode", "passthrough", "-q:v", "2", folder / "%05d.jpg"]
+        subprocess.run([ffmpeg_exe()[0], "-v", "error", "-nostdin", "-threads", "1", "-i", path, *options], check=True)
+
+
+def to_store(paths: list[Path], out: Path, decoder: str) -> None:
+    sources = [Source(path.name, path.name, sha256(path.read_bytes()).hexdigest()) for path in paths]
+    settings = Decode(SHORT_SIDE, QUALITY, decoder, len(paths), 0.0)  # type: ignore[arg-type]
+    task = Task(out, 0, paths[0].parent, tuple(sources), settings)
+    decode_shard(task)
+    finish(out, [task])
+
+
+def count(out: Path) -> tuple[int, int]:
+    """(frames, bytes) that a way left."""
+    if (out / "index.arrow").exists():
+        frames = sum(entry.frames for entry in FrameStore(out).videos.values())
+    else:
+        frames = sum(1 for _ in out.glob("*/*.jpg"))
+    return frames, sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+
+
+def loss(first: Path, out: Path) -> float:
+    """The worst frame's mean absolute error, of the first video."""
+    if (out / "index.arrow").exists():
+        store = FrameStore(out)
+        jpegs: list[Any] = store.jpegs(first.name, range(store.videos[first.name].frames))
+    else:
+        jpegs = [path.read_bytes() for path in sorted((out / "000").iterdir())]
+    height, width = simplejpeg.decode_jpeg_header(jpegs[0])[:2]
+    return check_against_ffmpeg(first, jpegs, width, height)
+
+
+def lines(rows: list[dict[str, Any]]) -> list[list[str]]:
+    """The table's lines: medians over turns."""
+    lines = []
+    for name, way in dict.fromkeys((row["videos"], row["way"]) for row in rows):
+        own = [row for row in rows if (row["videos"], row["way"]) == (name, way)]
+        plain = [row for row in rows if (row["videos"], row["way"]) == (name, "ffmpeg to files")]
+        speeds = [f"{np.median([row[key] for row in own]):.0f}" for key in ("cpu_frames_s", "frames_s")]
+        ratios = []
+        for key in ("cpu_frames_s", "frames_s"):
+            each = [row[key] / other[key] for row, other in zip(own, plain, strict=True)]
+            ratios.append(f"{statistics.median(each):.2f}x ({min(each):.2f} to {max(each):.2f})")
+        facts = [f"{own[0]['bytes_per_frame'] / 1000:.1f}", f"{own[0]['error']:.2f}"]
+        lines.append([name, way, speeds[0], ratios[0], f"{speeds[1]}, {ratios[1]}", *facts])
+    return lines
+
+
+def cpu_seconds() -> float:
+    """CPU time so far of this process and of those it waited for, in s."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
+def cpu() -> str:
+    """The vector instructions of this processor that codecs use."""
+    flags = Path("/proc/cpuinfo")
+    known = set(flags.read_text().split()) if flags.exists() else set()
+    return ", ".join(name for name in ("sse4_2", "avx2", "avx512f", "neon", "asimd") if name in known) or "unknown"
+
+
+if __name__ == "__main__":
+    main()
