@@ -132,18 +132,20 @@ def attach(
     stages: Sequence[str] = STAGES,
     reduction: int = 16,
 ) -> Backbone:
-    """ACTION at the entry of the residual blocks of these stages, with these of its paths.
+    """ACTION at the entry of the blocks of these stages, of those that the backbone has, with these of its paths.
 
-    Raises ValueError for a backbone that takes volumes, for a reduction below 1, and for paths or stages that are
-    none or unknown.
+    Raises ValueError for a backbone that takes volumes, for a reduction below 1, for paths or stages that are none or
+    unknown, and for stages of which the backbone has none.
     """
     if reduction < 1:
         raise ValueError(f"attention 'action': reduction is {reduction}; 1 or more is needed")
     check_subset("action", "paths", paths, tuple(PATHS))
     check_subset("action", "stages", stages, STAGES)
-    by_stage = frame_blocks(net, "action")
+    by_stage = {stage: blocks for stage, blocks in frame_blocks(net, "action").items() if stage in STAGES}
     step = 2 if max(map(len, by_stage.values())) >= 23 else 1
-    for stage in stages:
+    present = [stage for stage in stages if stage in by_stage]
+    check_subset("action", "stages", present or stages, list(by_stage))
+    for stage in present:
         for block in by_stage[stage][::step]:
             block.entry = Action(block.in_channels, frames, paths, reduction)
     return net

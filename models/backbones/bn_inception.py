@@ -1,0 +1,183 @@
+"""BN-Inception, frame by frame (Ioffe and Szegedy 2015), with Cadene's parameter names, and a tiny member for the CPU.
+
+Ioffe and Szegedy, "Batch Normalization" (ICML 2015), section 4.2 and the appendix's figure 5, as in the Caffe net that
+TSN, TSM and ACTION-Net start from: convolutions keep their biases, and pixels are BGR, 0 to 255 less a mean. Files of
+pretrained-models.pytorch (last_linear is the classifier) load by name.
+
+- Batch norms have torch's momentum; TSM's and ACTION-Net's copies say 0.9, which is Caffe's number for torch's 0.1.
+- A maximum pooling with stride 2 pads odd sizes, which the published net, at 224x224, never meets; its branches would
+  not fit each other there.
+
+There are no shortcuts. Attention has its places at every inception block, `entry` before its branches, `exit` and
+`after` behind their concatenation, and at conv2, the stem's second part. So ACTION stands where its authors' code has
+it, on the outputs of conv2, 3a, ..., 5a (10 modules, stages res3 to res5), and TSM before conv2, 3a, ..., 5b. A stage
+starts with the block that halves the size: 3c and 4e.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.contract import Backbone, Block
+from models.named import unknown
+
+
+@dataclass(frozen=True)
+class Widths:
+    """Channels of a block's convolutions; without a first and a last number the block halves the size."""
+
+    one: int
+    reduce: int
+    three: int
+    double_reduce: int
+    double: int
+    project: int
+    pool: str = "average"
+
+
+@dataclass(frozen=True)
+class Member:
+    """One BN-Inception: channels of conv1 and conv2, and the blocks by name."""
+
+    stem: tuple[int, int]
+    blocks: dict[str, Widths]
+
+
+MEMBERS = {
+    "cadene": Member(
+        (64, 192),
+        {
+            "3a": Widths(64, 64, 64, 64, 96, 32),
+            "3b": Widths(64, 64, 96, 64, 96, 64),
+            "3c": Widths(0, 128, 160, 64, 96, 0),
+            "4a": Widths(224, 64, 96, 96, 128, 128),
+            "4b": Widths(192, 96, 128, 96, 128, 128),
+            "4c": Widths(160, 128, 160, 128, 160, 128),
+            "4d": Widths(96, 128, 192, 160, 192, 128),
+            "4e": Widths(0, 128, 192, 192, 256, 0),
+            "5a": Widths(352, 192, 320, 160, 224, 128),
+            "5b": Widths(352, 192, 320, 192, 224, 128, "maximum"),
+        },
+    ),
+    "tiny": Member(
+        (16, 32),
+        {
+            "3a": Widths(16, 8, 16, 8, 8, 8),
+            "3c": Widths(0, 8, 16, 8, 16, 0),
+            "4a": Widths(16, 8, 16, 8, 16, 16),
+            "4e": Widths(0, 8, 16, 8, 16, 0),
+            "5b": Widths(32, 8, 32, 8, 32, 32, "maximum"),
+        },
+    ),
+}
+VARIANTS = tuple(MEMBERS)
+STAGE_OF = {"3a": "res3", "3b": "res3", "3c": "res4", "4e": "res5", "5a": "res5", "5b": "res5"}  # else res4
+
+
+class Inception(Block):
+    """(B, ins, H, W) -> (B, outs, H, W), or half of H and W, rounded up.
+
+    Its convolutions and norms are children of the net, where Cadene's flat names have them: forward() is handed it.
+    """
+
+    def __init__(self, name: str, ins: int, widths: Widths) -> None:
+        concatenated = widths.three + widths.double + (widths.one + widths.project if widths.one else ins)
+        super().__init__(ins, concatenated)
+        self.name, self.widths = name, widths
+
+    def units(self) -> dict[str, tuple[int, int, int, int]]:
+        """Name of each convolution -> channels in, channels out, kernel, stride; in Cadene's order."""
+        ins, w = self.in_channels, self.widths
+        stride = 1 if w.one else 2
+        units = {
+            "1x1": (ins, w.one, 1, 1),
+            "3x3_reduce": (ins, w.reduce, 1, 1),
+            "3x3": (w.reduce, w.three, 3, stride),
+            "double_3x3_reduce": (ins, w.double_reduce, 1, 1),
+            "double_3x3_1": (w.double_reduce, w.double, 3, 1),
+            "double_3x3_2": (w.double, w.double, 3, stride),
+            "pool_proj": (ins, w.project, 1, 1),
+        }
+        return {f"inception_{self.name}_{unit}": shape for unit, shape in units.items() if shape[1]}
+
+    def forward(self, x: Tensor, net: "BNInception") -> Tensor:
+        def through(x: Tensor, *units: str) -> Tensor:
+            for unit in units:
+                x = net.unit(f"inception_{self.name}_{unit}", x)
+            return x
+
+        x = self.entry(x)
+        branches = [
+            through(x, "3x3_reduce", "3x3"),
+            through(x, "double_3x3_reduce", "double_3x3_1", "double_3x3_2"),
+        ]
+        if self.widths.one:
+            average = self.widths.pool == "average"
+            pooled = F.avg_pool2d(x, 3, 1, 1) if average else F.max_pool2d(x, 3, 1, 1)
+            branches = [through(x, "1x1"), *branches, through(pooled, "pool_proj")]
+        else:
+            branches.append(_halved(x))
+        return self.after(self.exit(torch.cat(branches, 1)))
+
+
+class BNInception(Backbone):
+    """(B, 3, H, W) -> (B, features, H/32, W/32), sizes rounded up; any H and W."""
+
+    layout = "frames"
+    mean, std, channels = (104.0, 117.0, 128.0), (1.0, 1.0, 1.0), "bgr"
+    classifier = "last_linear"
+
+    def __init__(self, member: Member) -> None:
+        super().__init__()
+        first, second = member.stem
+        self._add("conv1_7x7_s2", 3, first, 7, 2)
+        self._add("conv2_3x3_reduce", first, first, 1, 1)
+        self._add("conv2_3x3", first, second, 3, 1)
+        self.parts = {"stem": tuple(name for name, _ in self.named_children())}
+        self.stages = {"stem": second}
+        self.conv2 = Block(first, second)
+        self.parts["stem"] += ("conv2",)
+        for name, widths in member.blocks.items():
+            block = Inception(name, next(reversed(self.stages.values())), widths)
+            for unit, shape in block.units().items():
+                self._add(unit, *shape)
+            self.add_module(f"inception_{name}", block)
+            stage = STAGE_OF.get(name, "res4")
+            own = [f"inception_{name}", *(part for unit in block.units() for part in (unit, f"{unit}_bn"))]
+            self.parts[stage] = (*self.parts.get(stage, ()), *own)
+            self.stages[stage] = self.features = block.out_channels
+        self.names = tuple(member.blocks)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def _add(self, name: str, ins: int, outs: int, kernel: int, stride: int) -> None:
+        """Adds a convolution and its norm, `name` and `name`_bn."""
+        self.add_module(name, nn.Conv2d(ins, outs, kernel, stride, kernel // 2))
+        self.add_module(f"{name}_bn", nn.BatchNorm2d(outs))
+
+    def unit(self, name: str, x: Tensor) -> Tensor:
+        """Convolution, norm and ReLU of that name."""
+        return F.relu(self.get_submodule(f"{name}_bn")(self.get_submodule(name)(x)), inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = _halved(self.unit("conv1_7x7_s2", x))
+        x = self.unit("conv2_3x3", self.unit("conv2_3x3_reduce", self.conv2.entry(x)))
+        x = self.conv2.after(self.conv2.exit(_halved(x)))
+        for name in self.names:
+            x = self.get_submodule(f"inception_{name}")(x, self)
+        return x
+
+
+def build(variant: str) -> BNInception:
+    """The BN-Inception of that name; ValueError for an unknown one."""
+    if variant not in MEMBERS:
+        raise unknown("variant of backbone 'bn_inception'", variant, VARIANTS)
+    return BNInception(MEMBERS[variant])
+
+
+def _halved(x: Tensor) -> Tensor:
+    """Maximum over 3x3 with stride 2: (B, C, H, W) -> (B, C, H/2, W/2), rounded up, as by a convolution."""
+    return F.max_pool2d(x, 3, 2, (x.shape[2] % 2, x.shape[3] % 2), ceil_mode=True)
