@@ -37,9 +37,18 @@ def plan(json_: Json = False) -> None:
     found = current(given)
     speeds = estimate.measured(DATA, locked()) if found else {}
     guesses = [(step, estimate.seconds(step, given, DATA, speeds), estimate.size(step, DATA)) for step in found]
-    slots = estimate.side_by_side(given.cluster)
+    cluster = given.cluster
+    slots = estimate.side_by_side(cluster)
     if json_:
-        stages = [{**asdict(step), "seconds": asdict(time), "bytes": asdict(size)} for step, time, size in guesses]
+        stages = [
+            {
+                **asdict(step),
+                "seconds": asdict(time),
+                "bytes": asdict(size),
+                "epochs_kept": estimate.kept(step, cluster),
+            }
+            for step, time, size in guesses
+        ]
         show_json({"suite": given.suite, "side_by_side": slots, "stages": stages})
         return
     if not found:
@@ -52,7 +61,7 @@ def plan(json_: Json = False) -> None:
             [
                 step.stage,
                 str(len(step.cells) or "–"),
-                "; ".join(step.reasons) + marks[step.state],
+                _brief(step.reasons) + marks[step.state],
                 "unknown" if time.value is None else f"{duration(time.value)}, {time.source}",
                 "unknown" if size.value is None else f"{amount(size.value)}, {size.source}",
             ]
@@ -69,6 +78,10 @@ def plan(json_: Json = False) -> None:
     if any(step.state == "may run" for step in found):
         print("?: skipped if what runs before it makes the same bytes again")
     print("What DVC has run before on the same inputs comes from its cache at once.")
+    if epochs := sum(estimate.kept(step, cluster) for step in found):
+        print(
+            f"{cluster.storage} keeps the state of {epochs} epochs; those that still fit are not trained again."
+        )
 
 
 @app.command()
@@ -202,6 +215,14 @@ def mlflow(port: Annotated[int, typer.Option(min=1, max=65535)] = 5000) -> None:
     arguments = ["-m", "mlflow", "server", "--backend-store-uri", uri, "--host", "127.0.0.1", "--port", str(port)]
     environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
     os.execve(sys.executable, [sys.executable, *arguments, "--workers", "1"], environment)
+
+
+def _brief(reasons: tuple[str, ...]) -> str:
+    """The first reason of each kind, and how many more there are of it."""
+    kinds: dict[str, list[str]] = {}
+    for reason in reasons:
+        kinds.setdefault(" ".join(reason.split()[:2]), []).append(reason)
+    return "; ".join(found[0] + (f" and {len(found) - 1} more" if len(found) > 1 else "") for found in kinds.values())
 
 
 def _clips(splits: dict[int, dict[str, int]]) -> str:

@@ -65,7 +65,6 @@ def seconds(step: Step, params: Params, data: Path, speeds: Mapping[str, Speed])
     clips = len(experiment.seeds) * sum(count.get("train" if training else "test", 0) for count in counts)
     if training:
         clips *= recipe.epochs
-        clips -= sum(kept(params.cluster, row, cell) * clips // len(step.cells) // recipe.epochs for cell in step.cells)
     else:
         from pipeline.protocol import views_per_video
 
@@ -156,9 +155,10 @@ def manifest_bytes(path: Path) -> int:
     return sum(entry.bytes for entry in sources.read(path)) if path.is_file() else 0
 
 
-def kept(cluster: Cluster, row: str, cell: str) -> int:
-    """Epochs of a killed training that the next one goes on from, if nothing else has changed."""
-    return len(_epochs(Path(cluster.storage) / row / cell / "log.jsonl"))
+def kept(step: Step, cluster: Cluster) -> int:
+    """Epochs that an earlier training left; the next one goes on from those made under its own settings."""
+    places = [Path(cluster.storage) / key(step.stage) / cell for cell in step.cells]
+    return sum(len(_epochs(place / "log.jsonl")) for place in places) if noun(step.stage) == "train" else 0
 
 
 def built(net: Net, classes: int) -> "VideoNet":

@@ -16,6 +16,7 @@ from pipeline.params import Params, alternatives
 Status = Mapping[str, list[Any]]  # what `dvc status --json` prints
 State = Literal["runs", "may run", "restored"]
 NEVER = ("never run",)
+LEGIBLE = 60  # characters of a param's old and new value that are still shown
 
 
 @dataclass(frozen=True)
@@ -207,7 +208,8 @@ def _differing(name: str, old: Any, now: Any) -> list[str]:
             if old.get(part) != now.get(part)
             for leaf in _differing(f"{name}.{part}", old.get(part), now.get(part))
         ]
-    return [f"{name} ({json.dumps(now)}, was {json.dumps(old)})"]
+    new, before = json.dumps(now), json.dumps(old)
+    return [f"{name} ({new}, was {before})" if len(new + before) <= LEGIBLE else name]
 
 
 def _yaml(path: Path) -> dict[str, Any]:

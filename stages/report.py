@@ -80,8 +80,8 @@ def table(markdown: str) -> "list[Table | str]":
     columns = dict(zip(heads, zip(*body, strict=True), strict=True))
     same = {head: column[0] for head, column in list(columns.items())[1:] if len(set(column)) == 1}
     varying = {head: column for head, column in columns.items() if head not in same}
-    for head in varying:
-        found.add_column(head, overflow="fold")
+    for head, column in varying.items():
+        found.add_column(head, overflow="fold", no_wrap=any("[" in cell for cell in column))  # an interval
     for line in zip(*varying.values(), strict=True):
         found.add_row(*line)
     return (

@@ -1,0 +1,193 @@
+"""What would run and why: DVC's status carried downstream, and estimates that say where they come from."""
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from pipeline import params
+from pipeline.errors import UserError
+from pipeline.params import Params
+from stages import estimate, plan
+from stages.plan import Step
+
+ROOT = Path(__file__).parents[1]
+LOCK = {"train@a": {"params": {"params.yaml": {"recipes.quick": {"lr": 0.1, "augment": {"crop": "random"}}}}}}
+
+
+@pytest.fixture(scope="module")
+def given() -> Params:
+    """Rows a and b on one data set, c on another."""
+    whole = params.load(ROOT / "params.yaml")
+    dataset, row = next(iter(whole.datasets.values())), next(iter(whole.experiments.values()))
+    row = replace(row, dataset="one", splits=(1,), seeds=(0, 1))
+    rows = {"a": row, "b": replace(row, attention="tsm"), "c": replace(row, dataset="two")}
+    return replace(whole, datasets={"one": dataset, "two": dataset}, experiments=rows, tables={})
+
+
+def steps(given: Params, status: plan.Status, cached: tuple[str, ...] = ()) -> dict[str, Step]:
+    lock = {stage: {"params": {}} for stage in plan.dependencies(given)} | LOCK
+    values = {"recipes": {"quick": {"lr": 0.2, "augment": {"crop": "corner"}}}}
+    return {step.stage: step for step in plan.steps(given, status, lock, values, cached)}
+
+
+def test_the_graph_is_dvcs() -> None:
+    """dependencies() says what dvc.yaml says, for the committed suite."""
+    text = subprocess.run(
+        [str(Path(sys.executable).with_name("dvc")), "dag", "--dot"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    edges = {tuple(line.rstrip(";").replace('"', "").split(" -> ")) for line in text.splitlines() if "->" in line}
+    stages = plan.dependencies(params.load(ROOT / "params.yaml"))
+    assert {(maker, stage) for stage, makers in stages.items() for maker in makers} == edges
+
+
+def test_nothing_changed_is_no_step(given: Params) -> None:
+    assert steps(given, {}) == {}
+
+
+def test_a_changed_file_runs_its_rows_and_what_follows(given: Params) -> None:
+    found = steps(given, {"train@b": [{"changed deps": {"models/attention/tsm.py": "modified"}}]})
+    assert list(found) == ["train@b", "evaluate@b", "aggregate"]
+    assert found["train@b"].reasons == ("changed dep models/attention/tsm.py",)
+    assert found["train@b"].state == "runs"
+    assert found["train@b"].cells == ("split1-seed0", "split1-seed1")
+    assert found["evaluate@b"].reasons == ("because train@b runs",)
+    assert found["evaluate@b"].state == "may run"
+    assert found["aggregate"].reasons == ("because evaluate@b runs",)
+    assert found["aggregate"].cells == ()
+
+
+def test_a_data_set_runs_its_own_rows_only(given: Params) -> None:
+    found = steps(given, {"decode@two": [{"changed deps": {"params.yaml": {"datasets.two.decode": "modified"}}}]})
+    assert list(found) == ["decode@two", "train@c", "evaluate@c", "aggregate"]
+    assert found["decode@two"].reasons == ("changed param datasets.two.decode",)
+
+
+def test_a_missing_upstream_output_is_told_once(given: Params) -> None:
+    status = {
+        "decode@two": [{"changed outs": {"data/frames/two": "deleted"}}],
+        "train@c": [{"changed deps": {"data/frames/two": "deleted", "models/video.py": "modified"}}],
+    }
+    found = steps(given, status, cached=("decode@two",))
+    assert found["decode@two"].reasons == ("missing output data/frames/two",)
+    assert found["decode@two"].state == "restored"
+    assert found["train@c"].reasons == ("changed dep models/video.py", "because decode@two runs")
+
+
+def test_changed_inputs_are_never_called_restored(given: Params) -> None:
+    """`dvc repro --dry` looks a changed stage up by its old inputs, and says that it is cached."""
+    status = {"train@a": [{"changed deps": {"params.yaml": {"recipes.quick": "modified"}}}]}
+    assert steps(given, status, cached=("train@a",))["train@a"].state == "runs"
+
+
+def test_a_param_is_named_with_both_values(given: Params) -> None:
+    status = {"train@a": [{"changed deps": {"params.yaml": {"recipes.quick": "modified"}}}, "changed command"]}
+    assert steps(given, status)["train@a"].reasons == (
+        'changed param recipes.quick.augment.crop ("corner", was "random")',
+        "changed param recipes.quick.lr (0.2, was 0.1)",
+        "changed command",
+    )
+
+
+def test_never_run_says_only_that(given: Params) -> None:
+    status = {stage: [{"changed outs": {"x": "deleted"}}] for stage in plan.dependencies(given)}
+    found = plan.steps(given, status, lock={}, values={})
+    assert [step.stage for step in found] == list(plan.dependencies(given))
+    assert {step.reasons for step in found} == {("never run",)}
+
+
+def test_targets(given: Params) -> None:
+    stages = plan.dependencies(given)
+    assert plan.needed([], stages) == list(stages)
+    assert plan.needed(["c"], stages) == ["download@two", "decode@two", "splits@two", "train@c", "evaluate@c"]
+    assert plan.needed(["splits"], stages) == ["download@one", "splits@one", "download@two", "splits@two"]
+    with pytest.raises(UserError, match=r"no stage or row 'train@d'; did you mean 'train@c'\?"):
+        plan.needed(["train@d"], stages)
+
+
+def splits(data: Path, dataset: str, train: int, test: int) -> None:
+    folder = data / "splits" / dataset
+    folder.mkdir(parents=True)
+    parts = ["train"] * train + ["test"] * test
+    pyarrow.parquet.write_table(pyarrow.table({"part": parts}), folder / "split-1.parquet")
+
+
+def log(path: Path, *rates: float) -> None:
+    lines = [{"kind": "steps", "clips_per_second": 1}, *({"kind": "epoch", "clips_per_second": rate} for rate in rates)]
+    path.parent.mkdir(parents=True)
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def ran(given: Params, row: str, **recipe: int) -> dict:
+    """dvc.lock's entry of a trained row."""
+    experiment = asdict(given.experiments[row])
+    names = {f"experiments.{row}.{name}": experiment[name] for name in ("backbone", "variant", "attention", "knobs")}
+    settings = {**asdict(given.recipes[experiment["recipe"]]), **recipe}
+    return {f"train@{row}": {"params": {"params.yaml": {**names, f"recipes.{experiment['recipe']}": settings}}}}
+
+
+def test_time_from_the_rows_own_log(given: Params, tmp_path: Path) -> None:
+    splits(tmp_path, "one", train=100, test=50)
+    log(tmp_path / "logs" / "a" / "split1-seed0.jsonl", 10.0, 20.0, 30.0)
+    speeds = estimate.measured(tmp_path, ran(given, "a"))
+    epochs = given.recipes[given.experiments["a"].recipe].epochs
+    guess = estimate.seconds(Step("train@a", "runs", (), ("split1-seed0", "split1-seed1")), given, tmp_path, speeds)
+    assert guess == estimate.Estimate(2 * 100 * epochs / 20.0, "measured")
+    guess = estimate.seconds(Step("evaluate@a", "runs", (), ()), given, tmp_path, speeds)
+    assert guess.value == pytest.approx(2 * 50 / 20.0 / 3)
+
+
+def test_time_from_another_row_by_macs(given: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    splits(tmp_path, "one", train=100, test=50)
+    log(tmp_path / "logs" / "a" / "split1-seed0.jsonl", 20.0)
+    monkeypatch.setattr(estimate, "macs", lambda net: {"none": 1.0, "tsm": 4.0}[net.attention])
+    speeds = estimate.measured(tmp_path, ran(given, "a"))
+    epochs = given.recipes[given.experiments["b"].recipe].epochs
+    guess = estimate.seconds(Step("train@b", "runs", (), ("split1-seed0",)), given, tmp_path, speeds)
+    assert guess == estimate.Estimate(2 * 100 * epochs / 5.0, "from a by MACs")
+
+
+def test_time_after_a_change_of_size_is_scaled(given: Params, tmp_path: Path) -> None:
+    """The log was written at half the side: a clip now costs about four times as much."""
+    splits(tmp_path, "one", train=100, test=50)
+    log(tmp_path / "logs" / "a" / "split1-seed0.jsonl", 20.0)
+    speeds = estimate.measured(tmp_path, ran(given, "a", size=32))
+    epochs = given.recipes[given.experiments["a"].recipe].epochs
+    guess = estimate.seconds(Step("train@a", "runs", (), ("split1-seed0",)), given, tmp_path, speeds)
+    assert guess.source == "from a by MACs"
+    assert guess.value == pytest.approx(2 * 100 * epochs / 5.0, rel=0.1)
+
+
+def test_kept_epochs_are_told_apart_from_time(given: Params, tmp_path: Path) -> None:
+    log(tmp_path / "a" / "split1-seed0" / "log.jsonl", 20.0, 20.0, 20.0)
+    cluster = replace(given.cluster, storage=str(tmp_path))
+    step = Step("train@a", "runs", (), ("split1-seed0", "split1-seed1"))
+    assert estimate.kept(step, cluster) == 3
+    assert estimate.kept(replace(step, stage="evaluate@a"), cluster) == 0
+
+
+def test_unknown_time_says_why(given: Params, tmp_path: Path) -> None:
+    step = Step("train@a", "runs", (), ("split1-seed0",))
+    assert estimate.seconds(step, given, tmp_path / "absent", {}).source == "the splits are not there yet"
+    splits(tmp_path, "one", train=1, test=1)
+    assert estimate.seconds(step, given, tmp_path, {}) == estimate.Estimate(None, "no row has been trained yet")
+
+
+def test_bytes(tmp_path: Path) -> None:
+    step = Step("decode@one", "runs", (), ())
+    assert estimate.size(step, tmp_path).value is None
+    (tmp_path / "raw" / "one").mkdir(parents=True)
+    (tmp_path / "raw" / "one" / "manifest.csv").write_text("video,path,bytes,sha256\na,a.mp4,70,00\nb,b.mp4,30,00\n")
+    assert estimate.size(step, tmp_path) == estimate.Estimate(100, "the videos'; frames take more")
+    (tmp_path / "frames" / "one").mkdir(parents=True)
+    (tmp_path / "frames" / "one" / "shard-00000.arrow").write_bytes(b"x" * 7)
+    assert estimate.size(step, tmp_path) == estimate.Estimate(7, "last time's")
