@@ -14,6 +14,7 @@ from pipeline.containers import Damaged
 from pipeline.executable import ffmpeg_exe
 from pipeline.ffmpeg_run import FFmpegRun
 
+_JPEG_SIDE = 65_500  # pixels that libjpeg takes at most
 # To the short side, the longer one rounded to even; full range BT.601 4:2:0 is what a JPEG holds.
 _TO_JPEG = (
     "scale=w='if(lt(iw,ih),{0},-2)':h='if(lt(iw,ih),-2,{0})':flags=bilinear:out_color_matrix=bt601:out_range=pc,"
@@ -45,19 +46,18 @@ class FFmpeg:
     def frames(self, path: Path) -> Frames:
         """Every frame from first to last; raises Damaged."""
         jpegs = []
-        try:
-            with FFmpegRun(path, self.filters, "yuv4mpegpipe", self.timeout) as run:
-                width, height, fps = run.header()
-                rows, columns = (height + 1) // 2, (width + 1) // 2
-                ends = np.cumsum([len("FRAME\n"), height * width, rows * columns, rows * columns])
-                frame = np.empty(ends[-1], np.uint8)
-                y = frame[ends[0] : ends[1]].reshape(height, width)
-                u = frame[ends[1] : ends[2]].reshape(rows, columns)
-                v = frame[ends[2] :].reshape(rows, columns)
-                while run.read(frame):
-                    jpegs.append(simplejpeg.encode_jpeg_yuv_planes(y, u, v, self.quality))
-        except ValueError:  # of the encoder; a side of more than 65500 pixels
-            raise Damaged(f"no JPEG holds a frame of {width}x{height}") from None
+        with FFmpegRun(path, self.filters, "yuv4mpegpipe", self.timeout) as run:
+            width, height, fps = run.header()
+            if max(width, height) > _JPEG_SIDE:
+                run.stop(f"no JPEG holds a frame of {width}x{height}")
+            rows, columns = (height + 1) // 2, (width + 1) // 2
+            ends = np.cumsum([len("FRAME\n"), height * width, rows * columns, rows * columns])
+            frame = np.empty(ends[-1], np.uint8)
+            y = frame[ends[0] : ends[1]].reshape(height, width)
+            u = frame[ends[1] : ends[2]].reshape(rows, columns)
+            v = frame[ends[2] :].reshape(rows, columns)
+            while run.read(frame):
+                jpegs.append(simplejpeg.encode_jpeg_yuv_planes(y, u, v, self.quality))
         timestamps = run.timestamps()
         if len(timestamps) != len(jpegs):
             raise Damaged(f"{len(jpegs)} frames of {len(timestamps)} came through")

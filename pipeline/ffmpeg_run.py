@@ -33,7 +33,7 @@ class FFmpegRun:
     """An ffmpeg process that writes a video's frames to a pipe; the block ends in Damaged where it complained."""
 
     def __init__(self, path: Path, filters: str, form: str, timeout: float, **options: Any) -> None:
-        self._path, self._log, self._times, self._late = path, "", "", False
+        self._path, self._log, self._times, self._verdict = path, "", "", ""
         decoder = _STRICTER.get(containers.codec(path) or "")
         source = ffmpeg.input(
             f"file:{path}",
@@ -55,7 +55,7 @@ class FFmpegRun:
                 stderr=subprocess.PIPE,
                 pass_fds=(writing,),
             )
-        self._timer = threading.Timer(timeout, self._stop)
+        self._timer = threading.Timer(timeout, self.stop, ["decoding took too long"])
         self._drains = [
             threading.Thread(target=self._drain, args=("_log", self._process.stderr)),
             threading.Thread(target=self._drain, args=("_times", os.fdopen(reading, "rb"))),
@@ -75,8 +75,8 @@ class FFmpegRun:
         status = self._process.wait()
         self._timer.cancel()
         if kind is None or issubclass(kind, Damaged):
-            if self._late:
-                raise Damaged("decoding took too long") from None
+            if self._verdict:
+                raise Damaged(self._verdict) from None
             if reason := complaint(self._log, self._path):
                 raise Damaged(reason) from None
             if status:
@@ -86,8 +86,9 @@ class FFmpegRun:
     def _out(self) -> io.BufferedReader:
         return cast(io.BufferedReader, self._process.stdout)
 
-    def _stop(self) -> None:
-        self._late = True
+    def stop(self, verdict: str) -> None:
+        """Ends the process; `verdict` is then what is wrong."""
+        self._verdict = verdict
         self._process.kill()
 
     def _drain(self, name: str, pipe: IO[bytes]) -> None:
@@ -103,8 +104,8 @@ class FFmpegRun:
         return width, height, frames / max(seconds, 1)
 
     def read(self, frame: np.ndarray) -> bool:
-        """Fills a flat uint8 array; False at the end."""
-        count = self._out.readinto(frame.data)
+        """Fills a flat uint8 array; False at the end, and once stopped."""
+        count = 0 if self._verdict else self._out.readinto(frame.data)
         if 0 < count < len(frame):
             raise Damaged("ffmpeg stopped within a frame")
         return count > 0

@@ -138,6 +138,14 @@ def test_odd_times_are_kept_and_no_frame_is_dropped_or_doubled(folder: Path) -> 
     np.testing.assert_allclose(found.timestamps, wanted, atol=1e-3)
 
 
+def test_times_that_run_backwards_are_no_damage(folder: Path) -> None:
+    odd = make(folder / "xvid.mp4", "160x120", 1, XVID)  # ffmpeg's muxer gives the last frame an earlier time
+    with opened(settings()) as decoder:
+        found = decode(odd, decoder)
+    assert len(found.jpegs) == 23 and min(np.diff(found.timestamps)) < 0
+    assert check_against_ffmpeg(odd, found.jpegs, 128, 96) < 3
+
+
 def test_a_decoder_can_be_used_again_and_says_what_it_is(video: Callable[[str], Path]) -> None:
     with opened(settings()) as decoder:
         first, second = decode(video("h264"), decoder), decode(video("h264"), decoder)
