@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -37,8 +38,9 @@ def session(cluster: Cluster) -> Iterator[None]:
     here = address == "local"
     local: dict[str, Any] = {"object_store_memory": 256 * 2**20, "include_dashboard": False} if here else {}
     try:
+        _knock(address)
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
-    except (ConnectionError, TimeoutError) as error:
+    except (ConnectionError, TimeoutError, socket.gaierror, ValueError) as error:
         raise UserError(
             f"no Ray cluster answers at {address!r} ({type(error).__name__}); "
             "start one (`ray start --head`), unset RAY_ADDRESS, or set cluster.address to local"
@@ -47,3 +49,10 @@ def session(cluster: Cluster) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """OSError where nothing listens at a host:port; Ray itself would try for minutes and then end the process."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host:
+        socket.create_connection((host, int(port)), timeout=5).close()
