@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -84,7 +85,7 @@ class Crew:
     def dvc(self, *arguments: str, label: str = "") -> bool:
         """Runs DVC and passes on what it and its stage print, each line after the label; whether all went well."""
         bar = not label and sys.stderr.isatty()
-        drawn = {"TTY_COMPATIBLE": "1", "COLUMNS": str(os.get_terminal_size(2).columns)} if bar else {}
+        drawn = {"TTY_COMPATIBLE": "1", "COLUMNS": str(shutil.get_terminal_size().columns)} if bar else {}
         with self.lock:
             if self.stopping:
                 return False
@@ -133,7 +134,7 @@ class Crew:
         while chunk := os.read(source.fileno(), 65536):
             *lines, rest = (rest + chunk).split(b"\n")
             shown = [line + b"\n" for line in lines if self._worth(line, codes)]
-            if bar and rest[:5] not in (b"ERROR", b"WARNI"):
+            if bar and (b"\r" in rest or b"\x1b" in rest):
                 shown, rest = [*shown, rest], b""
             self._write(sink, shown, label)
         if rest and self._worth(rest, codes):
