@@ -79,9 +79,7 @@ def plan(json_: Json = False) -> None:
         print("?: skipped if what runs before it makes the same bytes again")
     print("What DVC has run before on the same inputs comes from its cache at once.")
     if epochs := sum(estimate.kept(step, cluster) for step in found):
-        print(
-            f"{cluster.storage} keeps the state of {epochs} epochs; those that still fit are not trained again."
-        )
+        print(f"{cluster.storage} keeps the state of {epochs} epochs; those that still fit are not trained again.")
 
 
 @app.command()

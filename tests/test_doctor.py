@@ -70,7 +70,7 @@ def test_a_cluster_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{doctor.free_port()}")
     check = doctor.ray(Cluster())
     assert check.state == "broken"
-    assert check.found.startswith("no Ray cluster answers at 127.0.0.1:")
+    assert check.found.startswith("no Ray cluster answers at '127.0.0.1:")
 
 
 def test_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
