@@ -16,7 +16,7 @@ def shared(cluster: Cluster) -> Iterator[dict[str, str]]:
     however that ends. Its token, if any, lies where ray.init() put it, and children inherit the mode.
     """
     if os.environ.get("RAY_ADDRESS") or cluster.address != "local":
-            yield {}
+        yield {}
         return
     with session(cluster):
         import ray
