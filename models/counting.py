@@ -29,7 +29,7 @@ _LAYERS = {
     **dict.fromkeys(("conv1d", "conv2d", "conv3d"), "convolution"),
     "linear": "linear",
     "batch_norm": "norm",
-    **dict.fromkeys(("relu", "relu_"), "relu"),
+    **dict.fromkeys(("relu", "relu_", "hardtanh", "hardtanh_"), "relu"),  # ReLU6 is a hardtanh
     **dict.fromkeys(("amax", "max_pool1d", "max_pool2d", "max_pool3d"), "maximum"),
     **dict.fromkeys(("avg_pool1d", "avg_pool2d", "avg_pool3d"), "windows"),
     "mean": "average",
