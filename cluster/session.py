@@ -21,8 +21,9 @@ MALLOC = {
 
 @contextmanager
 def session(cluster: Cluster) -> Iterator[None]:
-    """Connects to RAY_ADDRESS, else cluster.address; "local" starts Ray here, on loopback, and stops it at the end.
+    """Connects to RAY_ADDRESS, else cluster.address; "local" starts Ray here and stops it at the end.
 
+    Ray's ports are open on all of the machine's interfaces, but answer only who has its token (~/.ray/auth_token).
     Raises UserError where the named cluster doesn't answer.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -40,9 +41,9 @@ def session(cluster: Cluster) -> Iterator[None]:
     try:
         _knock(address)
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
-    except (ConnectionError, TimeoutError, socket.gaierror, ValueError) as error:
+    except ConnectionError as error:
         raise UserError(
-            f"no Ray cluster answers at {address!r} ({type(error).__name__}); "
+            f"no Ray cluster answers at {address!r} ({error}); "
             "start one (`ray start --head`), unset RAY_ADDRESS, or set cluster.address to local"
         ) from None
     try:
@@ -52,7 +53,10 @@ def session(cluster: Cluster) -> Iterator[None]:
 
 
 def _knock(address: str) -> None:
-    """OSError where nothing listens at a host:port; Ray itself would try for minutes and then end the process."""
+    """ConnectionError where nothing listens at a host:port; Ray itself would try for minutes and end the process."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host:
-        socket.create_connection((host, int(port)), timeout=5).close()
+        try:
+            socket.create_connection((host, int(port)), timeout=5).close()
+        except (OSError, ValueError) as error:
+            raise ConnectionError(str(error)) from None
