@@ -36,7 +36,7 @@ from sklearn.datasets import load_sample_image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from pipeline import atomic, clips, decoding, frames, shards
+from pipeline import atomic, clips, executable, frames, shards
 from pipeline.augment import Box
 from pipeline.params import Augment, Decode, Recipe
 from pipeline.views import View
@@ -122,7 +122,7 @@ def encode(pixels: np.ndarray, path: Path, options: list[str]) -> None:
     path.parent.mkdir(exist_ok=True)
     raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{WIDTH}x{HEIGHT}", "-r", "30", "-i", "-"]
     x264 = ["-c:v", "libx264", "-pix_fmt", "yuv420p", *options]
-    command = [decoding.ffmpeg_exe()[0], "-v", "error", "-y", *raw, *x264, str(path)]
+    command = [executable.ffmpeg_exe()[0], "-v", "error", "-y", *raw, *x264, str(path)]
     subprocess.run(command, input=pixels.tobytes(), check=True)
 
 

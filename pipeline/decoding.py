@@ -13,7 +13,6 @@ import simplejpeg
 from pipeline import containers
 from pipeline.containers import Damaged
 from pipeline.decoders import Decord, FFmpeg, Frames
-from pipeline.executable import ffmpeg_exe as ffmpeg_exe
 from pipeline.ffmpeg_run import FFmpegRun
 from pipeline.params import Decode
 

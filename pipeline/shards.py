@@ -71,17 +71,6 @@ class ShardReport:
     seconds: float  # 0.0 where the shard was there already
 
 
-def read_manifest(path: Path) -> list[Source]:
-    """The lines of a download's manifest; UserError where it is absent or has not the columns."""
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            return [Source(row["video"], row["path"], row["sha256"]) for row in csv.DictReader(file)]
-    except OSError:
-        raise UserError(f"{path} is not there; run the download stage first") from None
-    except (KeyError, UnicodeDecodeError):
-        raise UserError(f"{path} is no manifest: it needs the columns video, path and sha256") from None
-
-
 def plan(folder: Path, root: Path, sources: Sequence[Source], decode: Decode) -> list[Task]:
     """The shards of a data set, `decode.videos_per_shard` videos each, in the manifest's order.
 

@@ -16,7 +16,9 @@ def decode(name: str) -> None:
     videos = sources.located(dataset, Path.cwd(), DATA / "videos" / name).absolute()
     if not videos.is_dir():
         raise UserError(f"{name}: {videos} is gone; `dvc repro -f download@{name}` brings the videos back")
-    tasks = shards.plan(folder, videos, shards.read_manifest(DATA / "raw" / name / "manifest.csv"), dataset.decode)
+    listed = sources.read(DATA / "raw" / name / "manifest.csv")
+    wanted = [shards.Source(entry.video, entry.path, entry.sha256) for entry in listed]
+    tasks = shards.plan(folder, videos, wanted, dataset.decode)
     with session(given.cluster):
         work = fan_out(
             shards.decode_shard, [(task,) for task in tasks], f"decode {name}, shards", given.cluster.max_failures

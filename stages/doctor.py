@@ -101,7 +101,7 @@ def dvc_project() -> Check:
 
 
 def ffmpeg() -> Check:
-    from pipeline.decoding import ffmpeg_exe
+    from pipeline.executable import ffmpeg_exe
 
     path, version = ffmpeg_exe()
     return Check("ffmpeg", "ok", f"{version}, {path}")

@@ -26,7 +26,9 @@ def params(rows: Sequence[str], splits: Sequence[int] = (1,), seeds: Sequence[in
     return parse(
         {
             "suite": "quick",
-            "datasets": {"shapes": {"file": "shapes", "source": "generated", "lists": None, "options": {}, "decode": decode}},
+            "datasets": {
+                "shapes": {"file": "shapes", "source": "generated", "lists": None, "options": {}, "decode": decode}
+            },
             "recipes": {"quick": {**recipe, **clip, "augment": {"crop": "random"}}},
             "protocols": {
                 "center": {"clips": 1, "crops": "center", "average": "softmax", "batch": 8, **clip, **protocol}

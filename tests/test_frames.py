@@ -23,7 +23,7 @@ from pipeline.errors import UserError
 from pipeline.executable import ffmpeg_exe
 from pipeline.frames import FrameStore, decode_jpeg, read_table, write_shard
 from pipeline.params import Decode
-from pipeline.shards import Source, Task, decode_shard, finish, plan, read_manifest
+from pipeline.shards import Source, Task, decode_shard, finish, plan
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = Decode(32, 90, "ffmpeg", 4, 0.5)
@@ -286,17 +286,6 @@ def test_videos_are_written_as_they_come(tmp_path: Path) -> None:
 
     write_shard(tmp_path / "shard-00000.arrow", stream(), "print")
     assert written[-1] > 45 * 1_000_000
-
-
-def test_manifests(tmp_path: Path) -> None:
-    path = tmp_path / "manifest.csv"
-    with pytest.raises(UserError, match="download stage"):
-        read_manifest(path)
-    path.write_text("a,b\n1,2\n")
-    with pytest.raises(UserError, match="no manifest"):
-        read_manifest(path)
-    path.write_text("video,path,bytes,sha256\na,a.mp4,3,ff\n")
-    assert read_manifest(path) == [Source("a", "a.mp4", "ff")]
 
 
 @pytest.mark.parametrize("settings", [(0, 90, 4), (32, 0, 4), (32, 101, 4), (32, 90, 0)])

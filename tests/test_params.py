@@ -61,7 +61,7 @@ def test_every_suite_composes_and_parses(suite: str, tmp_path: Path) -> None:
         (("experiments", "tsn", "dataset"), "ucf", ["experiments.tsn.dataset", "shapes"]),
         (("experiments", "tsn", "seeds"), [], ["experiments.tsn", "seeds"]),
         (("tables", "comparison", "rows"), ["tsx"], ["tables.comparison", "did you mean"]),
-        (("datasets", "shapes", "decode", "decoder"), "cv2", ["datasets.shapes.decode.decoder", "'ffmpeg' or 'decord'"]),
+        (("datasets", "shapes", "decode", "decoder"), "cv2", ["shapes.decode.decoder", "'ffmpeg' or 'decord'"]),
         (("cluster", "worker"), 2, ["cluster.worker", "did you mean 'workers'"]),
         (("recipe",), {}, ["'recipe'", "did you mean 'recipes'"]),
     ],

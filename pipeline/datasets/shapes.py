@@ -22,8 +22,8 @@ from pydantic.dataclasses import dataclass
 from pipeline.atomic import writing
 from pipeline.datasets import Options as Given
 from pipeline.datasets import Row, Splits, Video, chosen
-from pipeline.decoding import ffmpeg_exe
 from pipeline.errors import UserError
+from pipeline.executable import ffmpeg_exe
 from pipeline.params import STRICT
 
 LICENCE = "none needed: the videos are drawn here"
