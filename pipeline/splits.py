@@ -39,7 +39,8 @@ def build(name: str, dataset: Dataset, entries: Sequence[Entry], lists: Path) ->
     plugin = datasets.loaded(dataset.file)
     classes, splits = plugin.splits([Video(entry.video, entry.path) for entry in entries], lists, dataset.options)
     there = pl.DataFrame(
-        [(entry.video, entry.sha256) for entry in entries],
+        # Empty files are all the same, and none is a video.
+        [(entry.video, entry.sha256 if entry.bytes else None) for entry in entries],
         schema={"video": pl.String(), "sha256": pl.String()},
         orient="row",
     )

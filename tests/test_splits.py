@@ -61,6 +61,10 @@ def test_the_same_bytes_in_training_and_test_are_refused(built):
     assert "a/1 (train) and b/2 (test); kept, for the split is the official one" in note
 
 
+def test_empty_files_are_no_leak(built):
+    assert built(ROWS, [entry._replace(sha256="same", bytes=0) for entry in ENTRIES]).notes == ()
+
+
 def test_the_same_bytes_within_training_are_no_leak(built):
     entries = [entry._replace(sha256="same") if entry.video in ("a/1", "b/1") else entry for entry in ENTRIES]
     assert built(ROWS, entries).notes == ()
