@@ -127,7 +127,9 @@ def _serve_decord(pipe: Connection, quality: int) -> None:
             try:
                 reader = decord.VideoReader(path, width=width, height=height, num_threads=1)
                 for _ in range(len(reader)):
-                    jpegs.append(simplejpeg.encode_jpeg(reader.next().asnumpy(), quality, "RGB", "420"))
+                    rows = reader.next().asnumpy().reshape(height, -1)  # where padded, shown as a fourth channel
+                    pixels = np.ascontiguousarray(rows[:, : 3 * width]).reshape(height, width, 3)
+                    jpegs.append(simplejpeg.encode_jpeg(pixels, quality, "RGB", "420"))
                 fps = float(reader.get_avg_fps())
                 times = reader.get_frame_timestamp(range(len(jpegs)))[:, 0]
                 del reader  # a live one holds hundreds of decoded frames

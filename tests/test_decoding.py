@@ -164,6 +164,15 @@ def test_decord_agrees_with_ffmpeg(kind: str, video: Callable[[str], Path]) -> N
     assert check_against_ffmpeg(video(kind), found.jpegs, found.width, found.height) < 8
 
 
+def test_decords_padded_rows_are_read_right(folder: Path) -> None:
+    """At 72 pixels its rows are padded to 288 bytes, which it shows as four channels."""
+    path = make(folder / "square.mp4", "96x96", 0.5, ["-c:v", "libx264"])
+    with opened(settings("decord", short_side=72)) as decoder:
+        found = decode(path, decoder)
+    assert (found.width, found.height) == (72, 72)
+    assert check_against_ffmpeg(path, found.jpegs, 72, 72) < 8
+
+
 def test_decords_death_and_time_out_cost_one_video_each(video: Callable[[str], Path]) -> None:
     decoder = decoders.Decord(96, 90, timeout=60.0)
     try:
