@@ -10,6 +10,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 from ruamel.yaml import YAML, YAMLError
 
+from models.named import known
 from pipeline.errors import UserError
 
 STRICT = ConfigDict(extra="forbid", strict=True)
@@ -151,7 +152,7 @@ def load(path: Path = Path("params.yaml")) -> Params:
     """Params of a file.
 
     Raises UserError for a file that is absent or is no YAML, for a key that is unknown, missing or mistyped, and for
-    a row that names a data set, recipe, protocol or experiment that is not there.
+    a row that names a data set, recipe, protocol, attention or backbone that is not there.
     """
     try:
         raw = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
@@ -178,6 +179,8 @@ def parse(raw: dict[str, Any], name: str = "params") -> Params:
         _known(f"{name}: experiments.{row}.dataset", experiment.dataset, params.datasets)
         _known(f"{name}: experiments.{row}.recipe", experiment.recipe, params.recipes)
         _known(f"{name}: experiments.{row}.protocol", experiment.protocol, params.protocols)
+        _known(f"{name}: experiments.{row}.attention", experiment.attention, known("attention"))
+        _known(f"{name}: experiments.{row}.backbone", experiment.backbone, known("backbone"))
         if not experiment.splits or not experiment.seeds:
             raise UserError(f"{name}: experiments.{row}: splits and seeds need one entry at least")
     for table, spec in params.tables.items():
@@ -197,22 +200,22 @@ def named(params: Params, row: str) -> Experiment:
     return params.experiments[row]
 
 
-def alternatives(name: str, known: Any) -> str:
+def alternatives(name: str, known_names: Any) -> str:
     """The tail of an error message: the nearest known name, then all of them."""
-    names = sorted(map(str, known))
+    names = sorted(map(str, known_names))
     near = difflib.get_close_matches(name, names, n=1)
     guess = f"did you mean {near[0]!r}? " if near else ""
     return f"{guess}known: {', '.join(names) or 'none'}"
 
 
-def _known(where: str, name: str, known: Any) -> None:
-    if name not in known:
-        raise UserError(f"{where}: no {name!r}; {alternatives(name, known)}")
+def _known(where: str, name: str, names: Any) -> None:
+    if name not in names:
+        raise UserError(f"{where}: no {name!r}; {alternatives(name, names)}")
 
 
 def _first(error: ValidationError, raw: dict[str, Any]) -> str:
-    """The first of pydantic's errors, in one line."""
-    first = error.errors()[0]
+    """The most telling of pydantic's errors, in one line: a misspelt key is unknown and, as a rule, missing too."""
+    first = min(error.errors(), key=lambda one: one["type"] != "unexpected_keyword_argument")
     path = [str(part) for part in first["loc"]]
     where, key = ".".join(path), path[-1] if path else ""
     if first["type"] == "unexpected_keyword_argument":

@@ -59,6 +59,8 @@ def test_every_suite_composes_and_parses(suite: str, tmp_path: Path) -> None:
         (("recipes", "quick", "batch"), 15, ["recipes.quick.batch", "micro_batch"]),
         (("experiments", "tsn", "recipe"), "quik", ["experiments.tsn.recipe", "did you mean 'quick'"]),
         (("experiments", "tsn", "dataset"), "ucf", ["experiments.tsn.dataset", "shapes"]),
+        (("experiments", "tsn", "attention"), "tsmm", ["experiments.tsn.attention", "did you mean 'tsm'"]),
+        (("experiments", "tsn", "backbone"), "resnt", ["experiments.tsn.backbone", "did you mean 'resnet'"]),
         (("experiments", "tsn", "seeds"), [], ["experiments.tsn", "seeds"]),
         (("tables", "comparison", "rows"), ["tsx"], ["tables.comparison", "did you mean"]),
         (("datasets", "shapes", "decode", "decoder"), "cv2", ["shapes.decode.decoder", "'ffmpeg' or 'decord'"]),
@@ -79,6 +81,12 @@ def test_a_mistake_is_one_line_that_names_it(
     assert "\n" not in message
     for word in words:
         assert word in message
+
+
+def test_a_misspelt_key_is_said_to_be_that(raw: dict[str, Any]) -> None:
+    raw["recipes"]["quick"]["lrr"] = raw["recipes"]["quick"].pop("lr")
+    with pytest.raises(UserError, match=r"unknown key 'recipes\.quick\.lrr'; did you mean 'lr'"):
+        parse(raw)
 
 
 def test_a_missing_key_is_named(raw: dict[str, Any]) -> None:

@@ -200,7 +200,7 @@ def test_bf16_trains(data: Path) -> None:
 
 
 def test_unknown_models_are_one_line(data: Path) -> None:
-    with pytest.raises(UserError, match=r"experiments\.row: .*'acton'.*did you mean 'action'"):
+    with pytest.raises(UserError, match=r"experiments\.row\.attention: no 'acton'; did you mean 'action'"):
         run(cell(data, attention="acton"))
 
 
