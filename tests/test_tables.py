@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from pipeline import exports, statistics, tables
+from pipeline import exports, results, statistics, tables
 from pipeline.metrics import read
 from pipeline.params import Table
 from pipeline.results import Difference, Result, difference
@@ -161,3 +161,28 @@ def test_five_guesses_among_five_classes_are_no_result() -> None:
     found = invented.from_logits([[list(row)] for row in np.eye(5)], [0, 1, 2, 3, 4])
     row = invented.measured(given, "a", found)
     assert row.accuracy.top5 is None and row.accuracy.top1.value == 1.0
+
+
+def test_the_curve_is_the_mean_over_runs_without_their_times(tmp_path: Path) -> None:
+    for run, losses in enumerate(([2.0, 1.0], [4.0, 2.0])):
+        epochs = [{"kind": "epoch", "epoch": n, "loss": loss, "lr": 0.1, "seconds": n} for n, loss in enumerate(losses)]
+        steps = {"kind": "steps", "epoch": 0, "step": 1, "loss": 99.0}
+        text = "\n".join(map(json.dumps, [steps, *epochs]))
+        (tmp_path / f"{run}.jsonl").write_text(text + "\n")
+    exports.save_curve(tmp_path / "curve.csv", [tmp_path / "0.jsonl", tmp_path / "1.jsonl"])
+    assert (tmp_path / "curve.csv").read_text() == "epoch,loss,lr\n0,3.000000,0.1\n1,1.500000,0.1\n"
+
+
+def test_a_run_alone_is_that_part_of_its_row(tmp_path: Path) -> None:
+    given, data = invented.params(["a"]), tmp_path
+    invented.splits(data / "splits" / "shapes")
+    folder = data / "predictions" / "a"
+    folder.mkdir(parents=True)
+    frame = invented.predictions(given, "a", data / "splits" / "shapes", 0.5)
+    invented.write(frame, folder / "predictions.parquet", given, "a")
+    row = results.read(given, "a", data)
+    whole = results.measure(row).accuracy
+    runs = [results.measure(results.only(row, 1, seed)).accuracy for seed in (0, 1)]
+    assert np.mean([run.top1.value for run in runs]) == pytest.approx(whole.top1.value)
+    assert runs[0].top1.value != runs[1].top1.value
+    assert results.measure(results.only(results.read(given, "a", data / "nowhere"), 1, 0)).accuracy == "not run"
