@@ -96,7 +96,7 @@ def test_weights_are_a_local_file_or_a_checked_download(server, tmp_path):
     first = weights(source, tmp_path / "cache")
     assert first.read_bytes() == CONTENT and first.parent == tmp_path / "cache"
     assert weights(source, tmp_path / "cache") == first and len(server.asked) == 1  # downloaded once
-    with pytest.raises(UserError, match="no weights at .*absent"):
+    with pytest.raises(UserError, match=r"no weights at .*absent"):
         weights(str(tmp_path / "absent.pth"), tmp_path / "cache")
     with pytest.raises(UserError, match="need their checksum"):
         weights(server.url, tmp_path / "cache")

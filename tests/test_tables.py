@@ -132,9 +132,9 @@ def test_bytes_do_not_depend_on_the_order_of_files_rows_or_results(made: dict[st
     path = invented.write(frame, folder / "shuffled.parquet", given, "tsm")
     again = invented.measured(given, "tsm", read(path, "tsm", given, folder), **made["tsm"].costs)
     other = dict(reversed({**made, "tsm": again}.items()))
-    for name, results in (("one", made), ("two", other)):
+    for name, found in (("one", made), ("two", other)):
         for title, table in (("comparison", COMPARISON), ("ablation", ABLATION)):
-            tables.save(tmp_path / name, title, table, results)
+            tables.save(tmp_path / name, title, table, found)
         exports.save_classes(tmp_path / name / "classes.csv", [results[row] for row in ROWS])
     for file in (tmp_path / "one").iterdir():
         assert file.read_bytes() == (tmp_path / "two" / file.name).read_bytes(), file.name
