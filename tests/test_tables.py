@@ -135,7 +135,7 @@ def test_bytes_do_not_depend_on_the_order_of_files_rows_or_results(made: dict[st
     for name, found in (("one", made), ("two", other)):
         for title, table in (("comparison", COMPARISON), ("ablation", ABLATION)):
             tables.save(tmp_path / name, title, table, found)
-        exports.save_classes(tmp_path / name / "classes.csv", [results[row] for row in ROWS])
+        exports.save_classes(tmp_path / name / "classes.csv", [found[row] for row in ROWS])
     for file in (tmp_path / "one").iterdir():
         assert file.read_bytes() == (tmp_path / "two" / file.name).read_bytes(), file.name
 
