@@ -12,7 +12,8 @@ class Block(nn.Module):
     `entry` sees what the first convolution of the residual branch sees (the shortcut keeps the plain input) and is
     `in_channels` wide; `exit` sees what the branch's last norm gives, before the addition; `after` sees what the block
     gives, after the addition and its ReLU; both are `out_channels` wide. All are identities until an attach() fills
-    them: without parameters, so that a net's weights keep their names.
+    them: without parameters, so that a net's weights keep their names. `relu` is what a residual block does last; with
+    an identity in its place the block gives its maps "without activation", and who put it there has to activate them.
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
@@ -21,6 +22,18 @@ class Block(nn.Module):
         self.entry: nn.Module = nn.Identity()
         self.exit: nn.Module = nn.Identity()
         self.after: nn.Module = nn.Identity()
+        self.relu: nn.Module = nn.ReLU(inplace=True)
+
+
+class Neck(nn.Module):
+    """A module that works across stages: it sees each stage's maps, and says what the next stage gets instead."""
+
+    def forward(self, stage: str, maps: Tensor, seen: dict[str, Tensor]) -> Tensor:
+        """`maps` of `stage`, in the backbone's layout -> what goes on; after the last stage, the backbone's output.
+
+        `seen` is the memory of one forward pass: empty at its start, it keeps what earlier calls have put there.
+        """
+        raise NotImplementedError
 
 
 class Backbone(nn.Module):
@@ -29,25 +42,34 @@ class Backbone(nn.Module):
     Attributes a subclass sets:
         layout: "frames" if it takes (N*T, C, H, W) and gives (N*T, features, h, w); "volume" if it takes
             (N, C, T, H, W) and gives (N, features, t, h, w).
-        stages: stage -> channels it gives, in order: stem, res2, res3, res4, res5 (as many as there are).
+        stages: stage -> channels it gives, in order: stem, res2, res3, res4, res5 (as many as there are), and tail
+            where layers without a place for attention follow.
         parts: stage -> names of the backbone's own children that make it up, in order.
-        features: channels of the feature map.
+        features: channels of the feature map; a neck that changes them says so here.
+        neck: a Neck, or None; an attach() may set it.
+        classes: what the net that it is part of tells apart; set before an attach() is called.
         mean, std: what is taken off each channel and what it is then divided by, in units of 0..255.
         channels: their order, "rgb" or "bgr".
         classifier: name of the classifier in the weight files that users have; it becomes VideoNet's head.
 
-    A backbone or an attention module whose forward() computes what was published in a cheaper order may keep that order
-    as published(), with the same arguments and result: models/counting.py counts that one.
+    A module whose forward() computes what was published in a cheaper order may keep that order as published(), with the
+    same arguments and result, a backbone as published_stage(): models/counting.py counts that one.
     """
 
     layout: Literal["frames", "volume"]
     stages: dict[str, int]
     parts: dict[str, tuple[str, ...]]
     features: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     channels: Literal["rgb", "bgr"]
     classifier: str = "fc"
+    neck: Neck | None
+    classes: int
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.neck = None
 
     def blocks(self) -> Iterator[tuple[str, Block]]:
         """(qualified name, block) of every block, in the order of the forward pass."""
@@ -57,8 +79,28 @@ class Backbone(nn.Module):
         """A weight file's tensors by this backbone's names, made to fit where its users' files are of another shape."""
         return state
 
-    def forward(self, x: Tensor) -> Tensor:
+    def stage(self, name: str, x: Tensor) -> Tensor:
+        """What one stage makes of the one before, or of the pixels."""
         raise NotImplementedError
+
+    def published_stage(self, name: str, x: Tensor) -> Tensor:
+        """The same in the order that was published."""
+        return self.stage(name, x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._through(self.stage, x)
+
+    def published(self, x: Tensor) -> Tensor:
+        """The same by published_stage()."""
+        return self._through(self.published_stage, x)
+
+    def _through(self, stage: Callable[[str, Tensor], Tensor], x: Tensor) -> Tensor:
+        seen: dict[str, Tensor] = {}
+        for name in self.stages:
+            x = stage(name, x)
+            if self.neck is not None:
+                x = self.neck(name, x, seen)
+        return x
 
 
 def stage_blocks(net: Backbone) -> dict[str, list[Block]]:

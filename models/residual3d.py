@@ -53,7 +53,7 @@ class Bottleneck3D(Block):
         out = F.relu(self.bn2(self.conv2(out)), inplace=True)
         out = self.exit(self.bn3(self.conv3(out)))
         out += x if self.downsample is None else self.downsample(x)
-        return self.after(F.relu(out, inplace=True))
+        return self.after(self.relu(out))
 
 
 class ResNet3D(Backbone):
@@ -90,12 +90,12 @@ class ResNet3D(Backbone):
             if isinstance(module, nn.Conv3d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
-    def forward(self, x: Tensor) -> Tensor:
-        # ReLU after the pooling gives the same values and gradients as before it, over an eighth of the elements.
-        x = F.relu(self.maxpool(self.bn1(self.conv1(x))), inplace=True)
-        return self.layer4(self.layer3(self.layer2(self.layer1(x))))
+    def stage(self, name: str, x: Tensor) -> Tensor:
+        if name == "stem":
+            # ReLU after the pooling gives the same values and gradients as before it, over an eighth of the elements.
+            return F.relu(self.maxpool(self.bn1(self.conv1(x))), inplace=True)
+        return self.get_submodule(self.parts[name][0])(x)
 
-    def published(self, x: Tensor) -> Tensor:
+    def published_stage(self, name: str, x: Tensor) -> Tensor:
         """The same with the stem's ReLU before its pooling."""
-        x = self.maxpool(F.relu(self.bn1(self.conv1(x)), inplace=True))
-        return self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return self.maxpool(F.relu(self.bn1(self.conv1(x)), inplace=True)) if name == "stem" else self.stage(name, x)

@@ -1,7 +1,7 @@
 """From clips to logits: fold the clip, run the backbone, pool, classify, average over the frames."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, get_origin
 
@@ -23,7 +23,8 @@ class VideoNet(nn.Module):
 
     Attributes:
         backbone, head: the network's two parts; head is the last Linear.
-        frames: T. A clip with another T is a ValueError: modules that unfold frames would silently mix clips.
+        frames: T. A clip with another T is a ValueError, for modules that unfold frames would silently mix clips;
+            retime() changes it.
         mean, std, channels: how pixels are normalised, the backbone's.
         attention_parameters: names of the parameters that the attention brought along, as in named_parameters().
     """
@@ -33,11 +34,7 @@ class VideoNet(nn.Module):
         self.frames = frames
         self.backbone = backbone
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(backbone.features, classes)
-        # TSN's, TSM's and ACTION-Net's code: all start at the loss of a uniform guess, and a fresh head's first
-        # gradients leave pre-trained features alone.
-        nn.init.normal_(self.head.weight, std=0.001)
-        nn.init.zeros_(self.head.bias)
+        self.head = _head(backbone.features, classes)
         self.mean, self.std, self.channels = backbone.mean, backbone.std, backbone.channels
         self.attention_parameters: frozenset[str] = frozenset()
 
@@ -62,10 +59,28 @@ class VideoNet(nn.Module):
         """(N*T, features) or (N, features) -> (N, classes), averaged over the frames."""
         return self.head(self.dropout(pooled)).unflatten(0, (n, -1)).mean(1)
 
-    def penalty(self) -> Tensor:
-        """What modules of the backbone add to the loss for the last clips they saw: the sum of their penalty(), ()."""
+    def retime(self, frames: int) -> None:
+        """Takes clips of another T from now on; ValueError, and no change, where weights were made for one T.
+
+        A module that unfolds frames keeps their number as `frames`, and says `retimable = False` where its weights do
+        not allow another.
+        """
+        folding = [module for module in self.backbone.modules() if isinstance(getattr(module, "frames", None), int)]
+        fixed = [module for module in folding if not getattr(module, "retimable", True)]
+        if fixed and frames != self.frames:
+            raise ValueError(f"the weights of {type(fixed[0]).__name__} are for T = {self.frames}, not {frames}")
+        self.frames = frames
+        for module in folding:
+            module.frames = frames  # type: ignore[assignment]
+
+    def penalty(self, criterion: Callable[[Tensor], Tensor]) -> Tensor:
+        """What modules add to the loss for the last clips they saw in training mode: the sum of their penalties, ().
+
+        `criterion` is the training's loss of logits (N, classes), for a module that classifies on its own. A module
+        keeps what its penalty(criterion) needs while it is training, and forgets it when asked.
+        """
         terms = [getattr(module, "penalty", None) for module in self.backbone.modules()]
-        return sum((term() for term in terms if callable(term)), start=self.head.weight.new_zeros(()))
+        return sum((term(criterion) for term in terms if callable(term)), start=self.head.weight.new_zeros(()))
 
 
 def build(
@@ -77,8 +92,12 @@ def build(
     dropout: float = 0.0,
     knobs: Mapping[str, Any] | None = None,
     weights: Path | None = None,
+    planes: int = 3,
 ) -> VideoNet:
     """A VideoNet of models/backbones/<backbone>.py and models/attention/<attention>.py.
+
+    With other than 3 `planes` it takes clips (N, T, planes, H, W) of stacked optical flow (two planes a flow), and its
+    first convolution is made from the one for RGB by adapt().
 
     `knobs` are the keyword arguments of the attention's attach(). `weights` is read as by load_weights(): by the names
     of the plain backbone, before the attention is attached; a file that holds the attention's weights too, after.
@@ -92,10 +111,16 @@ def build(
     misfit = _misfit(net, state) if state else ""
     if state and not misfit:
         _fill(net, state)
+    if planes != 3:
+        adapt(net, planes)
 
     attach = named("attention", attention).attach
     _check_knobs(attention, attach, knobs or {})
+    # What an attention module wants to know of the classes, for a classifier of its own, it finds there.
+    net.backbone.classes = classes
     net.backbone = attach(net.backbone, frames, **(knobs or {}))
+    if net.head.in_features != net.backbone.features:
+        net.head = _head(net.backbone.features, classes)
     net.attention_parameters = frozenset(name for name, value in net.named_parameters() if value not in plain)
 
     if state and misfit:
@@ -105,6 +130,20 @@ def build(
             raise ValueError(f"{weights} does not fit {backbone} {variant}, {attention}: {misfit}")
         _fill(net, state)
     return net
+
+
+def adapt(net: VideoNet, planes: int) -> None:
+    """Makes a net for RGB one for `planes` planes of optical flow.
+
+    Each first convolution's kernels are averaged over RGB and repeated, and so are mean and std: 8-bit flow is 128
+    where nothing moves (Wang et al. 2016, section 3.2, "cross modality pre-training"; ISTPA section 5).
+    """
+    for module in net.backbone.modules():
+        if isinstance(module, nn.Conv2d | nn.Conv3d) and module.in_channels == 3 and module.groups == 1:
+            mean = module.weight.detach().mean(1, keepdim=True)
+            module.weight = nn.Parameter(mean.repeat_interleave(planes, 1))
+            module.in_channels = planes
+    net.mean, net.std = (128.0,) * planes, (sum(net.std) / 3,) * planes
 
 
 def load_weights(net: VideoNet, path: Path) -> None:
@@ -176,6 +215,17 @@ def _fill(net: VideoNet, state: Mapping[str, Tensor]) -> None:
         net.head.load_state_dict(head)
     inner = {name.removeprefix("backbone."): value for name, value in state.items() if name.startswith("backbone.")}
     net.backbone.load_state_dict(inner)
+
+
+def _head(features: int, classes: int) -> nn.Linear:
+    """(N, features) -> (N, classes), as in TSN's, TSM's and ACTION-Net's code.
+
+    All start at the loss of a uniform guess, and a fresh head's first gradients leave pre-trained features alone.
+    """
+    head = nn.Linear(features, classes)
+    nn.init.normal_(head.weight, std=0.001)
+    nn.init.zeros_(head.bias)
+    return head
 
 
 def _check_knobs(attention: str, attach: Any, knobs: Mapping[str, Any]) -> None:

@@ -52,6 +52,11 @@ class Cell:
         return self.data / "frames" / self.experiment.dataset
 
     @property
+    def test_frames(self) -> int:
+        """T of a clip under the protocol."""
+        return self.protocol.frames or self.recipe.frames
+
+    @property
     def split_table(self) -> Path:
         return self.data / "splits" / self.experiment.dataset / f"split-{self.split}.parquet"
 

@@ -97,6 +97,7 @@ class Protocol:
     average: Literal["softmax", "logits"]  # softmax: probabilities are averaged; logits: scores are, then softmax
     batch: int  # views a forward pass; fixed, so that scores do not depend on the number of workers
     stride: int = 1
+    frames: int | None = None  # T of a clip, where it is not the recipe's, for nets that take any
 
 
 @dataclass(frozen=True, config=STRICT)

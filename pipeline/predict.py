@@ -17,6 +17,7 @@ from models.video import VideoNet
 from pipeline import cells, clips, views
 from pipeline.atomic import writing
 from pipeline.cells import Cell, classes, evaluation_fingerprint, part
+from pipeline.errors import UserError
 from pipeline.frames import FrameStore
 from pipeline.protocol import protocol_signature
 from pipeline.training import autocast, channels_last
@@ -37,7 +38,7 @@ SCHEMA = pyarrow.schema(
 
 def load(cell: Cell, device: torch.device) -> VideoNet:
     """The trained net of a cell, in evaluation mode."""
-    net = cells.net(cell)
+    net = _retimed(cell)
     net.load_state_dict(torch.load(cell.weights, weights_only=True, map_location="cpu"))
     channels_last(net.to(device))
     return net.eval()
@@ -64,7 +65,7 @@ def score(cell: Cell, number: int, path: Path, device: torch.device) -> None:
         if name in store.videos:
             rows += [
                 (name, labels, n, view)
-                for n, view in enumerate(views.views(cell.protocol, store.videos[name], cell.recipe.frames))
+                for n, view in enumerate(views.views(cell.protocol, store.videos[name], cell.test_frames))
             ]
         else:
             rows.append((name, labels, 0, None))
@@ -89,7 +90,7 @@ def score(cell: Cell, number: int, path: Path, device: torch.device) -> None:
 
 def gather(row: list[Cell], paths: list[Path], target: Path) -> float:
     """The blocks of a row's cells as one file, the interface to every table; views forwarded per second."""
-    signature = protocol_signature(row[0].protocol, row[0].recipe.frames)
+    signature = protocol_signature(row[0].protocol, row[0].test_frames)
     tables = [pyarrow.parquet.read_table(path) for path in paths]
     facts = [table.schema.metadata for table in tables]
     names = json.dumps(classes(row[0]), ensure_ascii=False)
@@ -109,7 +110,7 @@ def _forward(
     """Logits (V, K) float32 of the views in order, and the seconds their forward passes took."""
     torch.backends.cudnn.deterministic = True
     protocol, rows, seconds = cell.protocol, [np.empty((0, net.head.out_features), np.float32)], 0.0
-    pixels = torch.empty(protocol.batch, cell.recipe.frames, protocol.size, protocol.size, 3, device=device)
+    pixels = torch.empty(protocol.batch, cell.test_frames, protocol.size, protocol.size, 3, device=device)
     for begin in range(0, len(wanted), protocol.batch):
         group = wanted[begin : begin + protocol.batch]
         # (V, T, H, W, 3) uint8
@@ -124,6 +125,15 @@ def _forward(
 
 def costs(cell: Cell) -> dict[str, int]:
     """Parameters of the cell's net, and multiply-accumulates of one view under its protocol."""
+    net, size = _retimed(cell), cell.protocol.size
+    return {"parameters": parameters(net), "macs": macs(net, (1, cell.test_frames, 3, size, size))}
+
+
+def _retimed(cell: Cell) -> VideoNet:
+    """The cell's net for clips of its protocol; UserError where its weights allow no other T than the recipe's."""
     net = cells.net(cell)
-    size = cell.protocol.size
-    return {"parameters": parameters(net), "macs": macs(net, (1, cell.recipe.frames, 3, size, size))}
+    try:
+        net.retime(cell.test_frames)
+    except ValueError as error:
+        raise UserError(f"protocols.{cell.experiment.protocol}.frames: {error}") from None
+    return net

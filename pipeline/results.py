@@ -78,7 +78,7 @@ def read(params: Params, name: str, data: Path) -> Row:
             predictions = f"failed: {error}"
     costs = data / "costs" / f"{name}.json"
     found = json.loads(costs.read_text(encoding="utf-8")) if costs.exists() else {}
-    frames = params.recipes[experiment.recipe].frames
+    frames = params.protocols[experiment.protocol].frames or params.recipes[experiment.recipe].frames
     return Row(name, experiment, frames, params.protocols[experiment.protocol], predictions, found)
 
 

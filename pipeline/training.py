@@ -157,7 +157,11 @@ def _step(run: _Run, epoch: int, step: int, meter: Meter) -> Tensor:
         with run.parallel.no_sync() if hold else contextlib.nullcontext():  # type: ignore[operator]
             with autocast(recipe, run.device):
                 logits = run.parallel(x)  # (N, K)
-            loss = F.cross_entropy(logits.float(), target, label_smoothing=recipe.label_smoothing) + net.penalty()
+
+            def criterion(scores: Tensor, target: Tensor = target) -> Tensor:
+                return F.cross_entropy(scores.float(), target, label_smoothing=recipe.label_smoothing)
+
+            loss = criterion(logits) + net.penalty(criterion)
             # DDP divides by the number of workers; a step's gradient is the mean over its micro batches.
             (loss * (run.world / run.share)).backward()
         losses += loss.detach()

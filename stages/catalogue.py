@@ -63,7 +63,8 @@ def costs(params: Params, data: Path) -> list[RowCost]:
         classes = class_count(params.datasets[experiment.dataset], data / "splits" / experiment.dataset)
         try:
             made = built(wanted := net(asdict(experiment), recipe, protocol.size), classes or 1)
-            macs = costs.macs(made, (1, wanted.frames, 3, wanted.size, wanted.size))
+            made.retime(frames := protocol.frames or wanted.frames)
+            macs = costs.macs(made, (1, frames, 3, wanted.size, wanted.size))
             found.append(RowCost(row, costs.parameters(made) if classes else None, macs))
         except ValueError as error:
             found.append(RowCost(row, None, None, str(error)))

@@ -256,7 +256,7 @@ def test_an_unknown_variant_is_named(module):
 @pytest.mark.parametrize("backbone", ["bn_inception", "inception_resnet_v2", "mobilenet_v2", "vgg"])
 def test_blocks_are_as_wide_as_they_say(backbone):
     built = video.build(backbone, "tiny", "action", 2, 5).backbone
-    assert built.features == built.stages["res5"]
+    assert built.features == list(built.stages.values())[-1]
     for name, block in built.blocks():
         widths = {}
         block.entry.register_forward_pre_hook(lambda m, i, widths=widths: widths.update(entry=i[0].shape[1]))

@@ -15,7 +15,7 @@ from models.attention.cbam import Cbam
 from models.attention.eam import Eam
 from models.attention.eca import EfficientChannelAttention
 from models.attention.se import SqueezeExcitation
-from models.attention.tsm import TemporalShift
+from models.shift import TemporalShift
 
 GOLDEN = Path(__file__).parents[2] / "shared" / "golden"
 

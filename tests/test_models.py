@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from models import shift as shifts
 from models import video
-from models.attention import action, tsm
+from models.attention import action
 from models.backbones import resnet, slowonly
 from models.named import known, named
 
@@ -210,7 +211,7 @@ def shifted(x: Tensor, frames: int, width: int) -> Tensor:
 @pytest.mark.parametrize("frames,channels,fold", [(4, 16, 8), (8, 9, 3), (1, 8, 2), (2, 4, 8)])
 def test_the_shift_and_its_gradients(frames, channels, fold):
     x = torch.randn(8, channels, 2, 3, dtype=torch.double, requires_grad=True)
-    shift = tsm.TemporalShift(frames, fold)
+    shift = shifts.TemporalShift(frames, fold)
     assert torch.equal(shift(x), shifted(x, frames, channels // fold))
     assert torch.autograd.gradcheck(shift, x)
     assert torch.autograd.gradgradcheck(shift, x)
@@ -218,7 +219,7 @@ def test_the_shift_and_its_gradients(frames, channels, fold):
 
 def test_actions_convolution_starts_as_the_shift():
     x = torch.randn(8, 19, 3, 5)
-    torch.testing.assert_close(action.TemporalShiftConv(19, 4)(x), tsm.TemporalShift(4, 8)(x))
+    torch.testing.assert_close(action.TemporalShiftConv(19, 4)(x), shifts.TemporalShift(4, 8)(x))
 
 
 def test_deep_nets_are_shifted_at_every_second_block():

@@ -162,12 +162,14 @@ class BNInception(Backbone):
         """Convolution, norm and ReLU of that name."""
         return F.relu(self.get_submodule(f"{name}_bn")(self.get_submodule(name)(x)), inplace=True)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = _halved(self.unit("conv1_7x7_s2", x))
-        x = self.unit("conv2_3x3", self.unit("conv2_3x3_reduce", self.conv2.entry(x)))
-        x = self.conv2.after(self.conv2.exit(_halved(x)))
-        for name in self.names:
-            x = self.get_submodule(f"inception_{name}")(x, self)
+    def stage(self, name: str, x: Tensor) -> Tensor:
+        if name == "stem":
+            x = _halved(self.unit("conv1_7x7_s2", x))
+            x = self.unit("conv2_3x3", self.unit("conv2_3x3_reduce", self.conv2.entry(x)))
+            return self.conv2.after(self.conv2.exit(_halved(x)))
+        for block in self.parts[name]:
+            if block.removeprefix("inception_") in self.names:
+                x = self.get_submodule(block)(x, self)
         return x
 
 

@@ -85,7 +85,8 @@ class Residual(Block):
         self, channels: int, mixed: int, scale: float, branches: Sequence[nn.Module], last: bool = False
     ) -> None:
         super().__init__(channels, channels)
-        self.scale, self.last, self.names = scale, last, [f"branch{at}" for at in range(len(branches))]
+        self.scale, self.names = scale, [f"branch{at}" for at in range(len(branches))]
+        self.relu = nn.Identity() if last else self.relu
         for name, branch in zip(self.names, branches, strict=True):
             self.add_module(name, branch)
         self.conv2d = nn.Conv2d(mixed, channels, 1)
@@ -93,8 +94,7 @@ class Residual(Block):
     def forward(self, x: Tensor) -> Tensor:
         inside = self.entry(x)
         mixed = torch.cat([self.get_submodule(name)(inside) for name in self.names], 1)
-        out = x + self.exit(self.scale * self.conv2d(mixed))
-        return self.after(out if self.last else F.relu(out, inplace=True))
+        return self.after(self.relu(x + self.exit(self.scale * self.conv2d(mixed))))
 
 
 class InceptionResNetV2(Backbone):
@@ -140,21 +140,21 @@ class InceptionResNetV2(Backbone):
             "res2": ("conv2d_3b", "conv2d_4a"),
             "res3": ("mixed_5b", "repeat"),
             "res4": ("mixed_6a", "repeat_1"),
-            "res5": ("mixed_7a", "repeat_2", "block8", "conv2d_7b"),
+            "res5": ("mixed_7a", "repeat_2", "block8"),
+            "tail": ("conv2d_7b",),
         }
-        widths = {"stem": 64, "res2": 192, "res3": 320, "res4": 1088, "res5": 1536}
+        widths = {"stem": 64, "res2": 192, "res3": 320, "res4": 1088, "res5": 2080, "tail": 1536}
         self.stages = {stage: width // member.divisor for stage, width in widths.items()}
-        self.features = self.stages["res5"]
+        self.features = self.stages["tail"]
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
-    def forward(self, x: Tensor) -> Tensor:
-        for stage, parts in self.parts.items():
-            for part in parts:
-                x = self.get_submodule(part)(x)
-            if stage in ("stem", "res2"):
-                x = F.max_pool2d(x, 3, 2, self.edge)
+    def stage(self, name: str, x: Tensor) -> Tensor:
+        if name in ("res2", "res3"):
+            x = F.max_pool2d(x, 3, 2, self.edge)
+        for part in self.parts[name]:
+            x = self.get_submodule(part)(x)
         return x
 
     def _branch(self, ins: int, *steps: Step, halves: bool = False, padding: int | None = None) -> nn.Module:

@@ -123,10 +123,8 @@ class MobileNetV2(Backbone):
         number, _, rest = name.removeprefix("features.").partition(".")
         return f"{self.stage_of[number]}.{number}.{rest}" if number in self.stage_of else name
 
-    def forward(self, x: Tensor) -> Tensor:
-        for stage in self.parts:
-            x = self.get_submodule(stage)(x)
-        return x
+    def stage(self, name: str, x: Tensor) -> Tensor:
+        return self.get_submodule(name)(x)
 
 
 def build(variant: str) -> MobileNetV2:

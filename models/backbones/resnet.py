@@ -31,7 +31,7 @@ class BasicBlock(Block):
         out = F.relu(self.bn1(self.conv1(self.entry(x))), inplace=True)
         out = self.exit(self.bn2(self.conv2(out)))
         out += x if self.downsample is None else self.downsample(x)
-        return self.after(F.relu(out, inplace=True))
+        return self.after(self.relu(out))
 
 
 class Bottleneck(Block):
@@ -54,7 +54,7 @@ class Bottleneck(Block):
         out = F.relu(self.bn2(self.conv2(out)), inplace=True)
         out = self.exit(self.bn3(self.conv3(out)))
         out += x if self.downsample is None else self.downsample(x)
-        return self.after(F.relu(out, inplace=True))
+        return self.after(self.relu(out))
 
 
 @dataclass(frozen=True)
@@ -108,15 +108,15 @@ class ResNet(Backbone):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
-    def forward(self, x: Tensor) -> Tensor:
-        # ReLU after the pooling gives the same values and gradients as before it, over a quarter of the elements.
-        x = F.relu(self.maxpool(self.bn1(self.conv1(x))), inplace=True)
-        return self.layer4(self.layer3(self.layer2(self.layer1(x))))
+    def stage(self, name: str, x: Tensor) -> Tensor:
+        if name == "stem":
+            # ReLU after the pooling gives the same values and gradients as before it, over a quarter of the elements.
+            return F.relu(self.maxpool(self.bn1(self.conv1(x))), inplace=True)
+        return self.get_submodule(self.parts[name][0])(x)
 
-    def published(self, x: Tensor) -> Tensor:
+    def published_stage(self, name: str, x: Tensor) -> Tensor:
         """The same with the stem's ReLU before its pooling."""
-        x = self.maxpool(F.relu(self.bn1(self.conv1(x)), inplace=True))
-        return self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return self.maxpool(F.relu(self.bn1(self.conv1(x)), inplace=True)) if name == "stem" else self.stage(name, x)
 
 
 def build(variant: str) -> ResNet:

@@ -79,8 +79,8 @@ class Vgg(Backbone):
         self.fc6 = nn.Linear(member.widths[-1] * 7 * 7, member.hidden)
         self.fc7 = nn.Linear(member.hidden, member.hidden)
         self.dropout = nn.Dropout(0.5)
-        self.parts = {stage: (stage,) for stage in STAGES} | {"res5": ("res5", "fc6", "fc7")}
-        self.stages = dict(zip(STAGES, member.widths, strict=True)) | {"res5": member.hidden}
+        self.parts = {stage: (stage,) for stage in STAGES} | {"tail": ("fc6", "fc7")}
+        self.stages = dict(zip(STAGES, member.widths, strict=True)) | {"tail": member.hidden}
         self.features = member.hidden
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -102,9 +102,9 @@ class Vgg(Backbone):
         name = f"{self.stage_of[number]}.{number}.{rest}" if number in self.stage_of else name
         return name.replace("classifier.0.", "fc6.").replace("classifier.3.", "fc7.")
 
-    def forward(self, x: Tensor) -> Tensor:
-        for stage in STAGES:
-            x = self.get_submodule(stage)(x)
+    def stage(self, name: str, x: Tensor) -> Tensor:
+        if name != "tail":
+            return self.get_submodule(name)(x)
         x = x if x.shape[2:] == (7, 7) else F.adaptive_avg_pool2d(x, 7)
         x = F.relu(self.fc6(x.flatten(1)))  # (B, features)
         x = F.relu(self.fc7(self.dropout(x)))

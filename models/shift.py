@@ -1,0 +1,72 @@
+"""The temporal shift of TSM, which other systems stand on too.
+
+Lin, Gan and Han, "TSM: Temporal Shift Module for Efficient Video Understanding" (ICCV 2019), sections 3.1 to 3.3 and
+equation 1's shift with zeros filled in; bi-directional, 1/8 of the channels each way, on the residual branch only
+("blockres"): what the first convolution of each block sees.
+
+As in the authors' code, and not in the paper:
+- A net with a stage of 23 blocks or more (ResNet-101) is shifted at every second block of each stage.
+- Channels [0, C//fold) take the next frame, [C//fold, 2*(C//fold)) the previous one.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from models.contract import Backbone, frame_blocks
+
+
+class TemporalShift(nn.Module):
+    """(N*T, C, H, W) -> the same shape, two folds of C//fold channels moved by one frame against the rest."""
+
+    def __init__(self, frames: int, fold: int) -> None:
+        super().__init__()
+        self.frames, self.fold = frames, fold
+
+    def forward(self, x: Tensor) -> Tensor:
+        return Shift.apply(x, self.frames, x.shape[1] // self.fold, False)
+
+    def extra_repr(self) -> str:
+        return f"frames={self.frames}, fold={self.fold}"
+
+
+class Shift(torch.autograd.Function):
+    """The shift as one copy; its gradient is the shift the other way round.
+
+    Autograd on the same slice assignments gives the same and takes five times as long.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, frames: int, width: int, back: bool) -> Tensor:
+        ctx.frames, ctx.width, ctx.back = frames, width, back
+        first, second = slice(0, width), slice(width, 2 * width)
+        take_next, take_last = (second, first) if back else (first, second)
+        out = torch.empty_like(x)
+        old, new = x.unflatten(0, (-1, frames)), out.unflatten(0, (-1, frames))  # (N, T, C, H, W)
+        new[:, :-1, take_next] = old[:, 1:, take_next]
+        new[:, -1, take_next] = 0
+        new[:, 1:, take_last] = old[:, :-1, take_last]
+        new[:, 0, take_last] = 0
+        new[:, :, 2 * width :] = old[:, :, 2 * width :]
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        return Shift.apply(grads[0], ctx.frames, ctx.width, not ctx.back), None, None, None
+
+
+def shift_blocks(net: Backbone, frames: int, fold: int, attention: str) -> None:
+    """Shifts 1/fold of the channels each way at the entry of the residual blocks.
+
+    Raises ValueError, which names the attention, for a backbone that takes volumes, and for a fold below 2.
+    """
+    if fold < 2:
+        raise ValueError(
+            f"attention {attention!r}: fold is {fold}; 2 or more are needed to shift 1/fold of the channels each way"
+        )
+    stages = frame_blocks(net, attention)
+    step = 2 if max(map(len, stages.values())) >= 23 else 1
+    for blocks in stages.values():
+        for block in blocks[::step]:
+            block.entry = TemporalShift(frames, fold)
