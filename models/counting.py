@@ -1,7 +1,7 @@
 """What two tools that papers print would count of a net: ptflops 0.6.4 and thop 0.0.31.
 
 Neither counts multiply-accumulates alone (costs.macs does), and newer releases of both count otherwise. Their rules, as
-they show in counts of ResNet-50, ACTION-Net and Hara's 3D nets (tests/test_costs.py):
+they show in the counts of 55 nets (tests/test_costs.py):
 
 | layer | ptflops | thop |
 |---|---|---|
@@ -11,11 +11,12 @@ they show in counts of ResNet-50, ACTION-Net and Hara's 3D nets (tests/test_cost
 | ReLU | 1 an input | 0 |
 | maximum pooling | 1 an input | 0 |
 | average pooling in windows | 1 an input | 1 an output |
-| average pooling to one value, "adaptive" | 1 an input | 1 an input and 1 an output |
+| average pooling to a given size, "adaptive", most often 1 | 1 an input | 1 an input and 1 an output |
 | sigmoid, softmax, element-wise, matrix products, other averages | 0 | 0 |
 
 The tools hook modules; this counts calls of functions, so that it sees what a net computes without a module too. A mean
-or maximum over the last dimensions is a pooling. A module's published() is counted instead of its forward().
+or maximum over the last dimensions is a pooling. A module's published() is counted instead of its forward(); there, a
+sum stands for a pooling that the published code has outside of modules, and that tools miss.
 """
 
 import copy
@@ -32,7 +33,7 @@ _LAYERS = {
     **dict.fromkeys(("relu", "relu_", "hardtanh", "hardtanh_"), "relu"),  # ReLU6 is a hardtanh
     **dict.fromkeys(("amax", "max_pool1d", "max_pool2d", "max_pool3d"), "maximum"),
     **dict.fromkeys(("avg_pool1d", "avg_pool2d", "avg_pool3d"), "windows"),
-    "mean": "average",
+    **dict.fromkeys(("mean", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d"), "average"),
 }
 
 

@@ -61,6 +61,7 @@ class ResNet3D(Backbone):
 
     layout = "volume"
     mean, std, channels = ACTIVITYNET_MEAN, (1.0, 1.0, 1.0), "rgb"
+    pooling = "window"
 
     def __init__(self, member: Member) -> None:
         super().__init__()

@@ -43,10 +43,16 @@ class VideoNet(nn.Module):
         return self._logits(maps.flatten(2).mean(2), len(clips))
 
     def published(self, clips: Tensor) -> Tensor:
-        """The same with the pooling of Hara's 3D nets where there are volumes: in a window of the map's size."""
+        """The same by the backbone's published pooling, for models/counting.py, which does not see a sum."""
         maps = self._maps(clips)
-        volume = self.backbone.layout == "volume"
-        pooled = F.avg_pool3d(maps, maps.shape[2:]).flatten(1) if volume else maps.flatten(2).mean(2)
+        places = maps.flatten(2)  # (N*T or N, features, t*h*w)
+        match self.backbone.pooling:
+            case "adaptive":
+                pooled = places.mean(2)
+            case "window":
+                pooled = F.avg_pool1d(places, places.shape[2]).flatten(1)
+            case "unseen":
+                pooled = places.sum(2) / places.shape[2]
         return self._logits(pooled, len(clips))
 
     def _maps(self, clips: Tensor) -> Tensor:

@@ -128,6 +128,7 @@ class BNInception(Backbone):
     layout = "frames"
     mean, std, channels = (104.0, 117.0, 128.0), (1.0, 1.0, 1.0), "bgr"
     classifier = "last_linear"
+    pooling = "window"
 
     def __init__(self, member: Member) -> None:
         super().__init__()

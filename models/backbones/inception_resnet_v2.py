@@ -103,6 +103,7 @@ class InceptionResNetV2(Backbone):
     layout = "frames"
     mean, std, channels = (127.5, 127.5, 127.5), (127.5, 127.5, 127.5), "rgb"
     classifier = "last_linear"
+    pooling = "window"
 
     def __init__(self, member: Member) -> None:
         super().__init__()

@@ -91,6 +91,7 @@ class MobileNetV2(Backbone):
     layout = "frames"
     mean, std, channels = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375), "rgb"  # torchvision's, times 255
     classifier = "classifier.1"
+    pooling = "unseen"  # two means
 
     def __init__(self, member: Member) -> None:
         super().__init__()

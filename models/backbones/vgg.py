@@ -66,6 +66,7 @@ class Vgg(Backbone):
     layout = "frames"
     mean, std, channels = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375), "rgb"  # torchvision's, times 255
     classifier = "classifier.6"
+    pooling = "unseen"  # there is none behind fc7
 
     def __init__(self, member: Member) -> None:
         super().__init__()
@@ -105,7 +106,14 @@ class Vgg(Backbone):
     def stage(self, name: str, x: Tensor) -> Tensor:
         if name != "tail":
             return self.get_submodule(name)(x)
-        x = x if x.shape[2:] == (7, 7) else F.adaptive_avg_pool2d(x, 7)
+        return self._tail(x if x.shape[2:] == (7, 7) else F.adaptive_avg_pool2d(x, 7))
+
+    def published_stage(self, name: str, x: Tensor) -> Tensor:
+        """The same with torchvision's pooling to 7x7 of maps that are 7x7 already."""
+        return self._tail(F.adaptive_avg_pool2d(x, 7)) if name == "tail" else self.stage(name, x)
+
+    def _tail(self, x: Tensor) -> Tensor:
+        """(B, C, 7, 7) -> (B, features, 1, 1)."""
         x = F.relu(self.fc6(x.flatten(1)))  # (B, features)
         x = F.relu(self.fc7(self.dropout(x)))
         return x[..., None, None]
