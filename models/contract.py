@@ -51,8 +51,8 @@ class Backbone(nn.Module):
         mean, std: what is taken off each channel and what it is then divided by, in units of 0..255.
         channels: their order, "rgb" or "bgr".
         classifier: name of the classifier in the weight files that users have; it becomes VideoNet's head.
-        pooling: how the published net pools its last maps, as seen by tools that count modules: in one to a single value
-            ("adaptive"), in one with a window of the maps' size ("window"), or in none ("unseen").
+        pooling: how the published net pools its last maps, as tools that count modules see it: by one to a single value
+            ("adaptive"), by one with a window of the maps' size ("window"), or by none ("unseen").
 
     A module whose forward() computes what was published in a cheaper order may keep that order as published(), with the
     same arguments and result, a backbone as published_stage(): models/counting.py counts that one.
