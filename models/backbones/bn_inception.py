@@ -85,6 +85,7 @@ class Inception(Block):
     def __init__(self, name: str, ins: int, widths: Widths) -> None:
         concatenated = widths.three + widths.double + (widths.one + widths.project if widths.one else ins)
         super().__init__(ins, concatenated)
+        self.relu = nn.Identity()  # each branch has its own
         self.name, self.widths = name, widths
 
     def units(self) -> dict[str, tuple[int, int, int, int]]:

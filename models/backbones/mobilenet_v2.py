@@ -79,6 +79,7 @@ class InvertedResidual(Block):
 
     def __init__(self, channels: int, expansion: int) -> None:
         super().__init__(channels, channels)
+        self.relu = nn.Identity()  # a linear bottleneck
         self.conv = _convolutions(channels, channels, expansion, 1)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -49,6 +49,7 @@ class Stage(Block):
 
     def __init__(self, ins: int, outs: int, depth: int, first: int) -> None:
         super().__init__(ins, outs)
+        self.relu = nn.Identity()  # the last ReLU stands before the pooling
         self.numbers = [str(first + 2 * at) for at in range(depth)]
         for at, number in enumerate(self.numbers):
             self.add_module(number, nn.Conv2d(outs if at else ins, outs, 3, padding=1))
