@@ -9,8 +9,9 @@ Weights of torchvision's 2D ResNet start it: they load by name and are inflated.
 
 from collections.abc import Mapping
 
-from torch import Size, Tensor
+from torch import Tensor
 
+from models.inflation import inflate
 from models.named import unknown
 from models.residual3d import Member, ResNet3D
 
@@ -29,20 +30,6 @@ class SlowOnly(ResNet3D):
 
     def fitted(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         return inflate(state, {name: value.shape for name, value in self.state_dict().items()})
-
-
-def inflate(state: Mapping[str, Tensor], shapes: Mapping[str, Size]) -> dict[str, Tensor]:
-    """Kernels (out, in, h, w) as (out, in, t, h, w) where `shapes` has them so; all else as it is.
-
-    Carreira and Zisserman, "Quo Vadis, Action Recognition?" (CVPR 2017), section 2.4: repeated over time and divided by
-    t, so that of equal frames the net makes what the 2D net makes of one, but where its kernels reach past the ends.
-    """
-    inflated = dict(state)
-    for name, kernel in state.items():
-        shape = shapes.get(name, kernel.shape)
-        if kernel.ndim == 4 and len(shape) == 5:
-            inflated[name] = kernel.unsqueeze(2).repeat(1, 1, shape[2], 1, 1) / shape[2]
-    return inflated
 
 
 def build(variant: str) -> SlowOnly:

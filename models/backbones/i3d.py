@@ -1,0 +1,97 @@
+"""I3D: ResNet inflated into time, with an eighth of the frames from res3 on, torchvision's names, and a tiny member.
+
+Carreira and Zisserman, "Quo Vadis, Action Recognition?" (CVPR 2017), section 2.4, on ResNet as Wang et al. have it,
+"Non-local Neural Networks" (CVPR 2018), section 4.1, "inflated 3D ConvNet", in its 3x1x1 form: of every second block
+the first convolution sees three frames, and one frame in the others.
+
+The papers leave open which blocks, and the stem; as mmaction2's i3d_r50, whose parameters and FLOPs follow from it:
+- The stem is 5x7x7 with stride 2 in time, its pooling 1x3x3 with stride 2 in time; a pooling 2x1x1 follows res2. So 32
+  frames are 4 from there on.
+- Inflated are all blocks of res2, the first, third, ... of res3 and res4, and the second, fourth, ... of res5.
+Beyond them: a last frame without a partner is kept by the pooling after res2, so that any T will do.
+
+Weights of torchvision's 2D ResNet start it: they load by name and are inflated.
+"""
+
+from collections.abc import Mapping
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.contract import Backbone
+from models.inflation import inflate
+from models.named import unknown
+from models.residual3d import Bottleneck3D, Member
+
+MEMBERS = {
+    "50": Member((3, 4, 6, 3), kernel=(5, 7, 7), middle=1),
+    "101": Member((3, 4, 23, 3), kernel=(5, 7, 7), middle=1),
+    "tiny": Member((1, 1, 1, 2), (8, 16, 32, 64), stem=8, kernel=(5, 3, 3), middle=1),
+}
+VARIANTS = tuple(MEMBERS)
+INFLATED = (slice(None), slice(None, None, 2), slice(None, None, 2), slice(1, None, 2))  # blocks of res2..res5
+
+
+class I3D(Backbone):
+    """(N, 3, T, H, W) -> (N, features, T/8, H/32, W/32), sizes rounded up; any T, H and W."""
+
+    layout = "volume"
+    mean, std, channels = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375), "rgb"  # torchvision's, times 255
+
+    def __init__(self, member: Member) -> None:
+        super().__init__()
+        pads = tuple(size // 2 for size in member.kernel)
+        self.conv1 = nn.Conv3d(3, member.stem, member.kernel, 2, pads, bias=False)
+        self.bn1 = nn.BatchNorm3d(member.stem)
+        self.maxpool = nn.MaxPool3d((1, 3, 3), 2, (0, 1, 1))
+        self.pool2 = nn.MaxPool3d((2, 1, 1), ceil_mode=True)
+        outs = tuple(member.expansion * width for width in member.widths)
+        layers = []
+        for at, ins in enumerate((member.stem, *outs[:-1])):
+            depth, width = member.depths[at], member.widths[at]
+            inflated = range(depth)[INFLATED[at]]
+            blocks = (
+                Bottleneck3D(
+                    outs[at] if n else ins,
+                    width,
+                    3 if n in inflated else 1,
+                    (1, 1, 1) if n or at == 0 else (1, 2, 2),
+                    member,
+                )
+                for n in range(depth)
+            )
+            layers.append(nn.Sequential(*blocks))
+        self.layer1, self.layer2, self.layer3, self.layer4 = layers
+        self.parts = {
+            "stem": ("conv1", "bn1"),
+            "res2": ("layer1",),
+            "res3": ("layer2",),
+            "res4": ("layer3",),
+            "res5": ("layer4",),
+        }
+        self.stages = dict(zip(self.parts, (member.stem, *outs), strict=True))
+        self.features = outs[-1]
+        for module in self.modules():
+            if isinstance(module, nn.Conv3d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def fitted(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        return inflate(state, {name: value.shape for name, value in self.state_dict().items()})
+
+    def stage(self, name: str, x: Tensor) -> Tensor:
+        if name == "stem":
+            # ReLU after the pooling gives the same values and gradients as before it, over an eighth of the elements.
+            return F.relu(self.maxpool(self.bn1(self.conv1(x))), inplace=True)
+        x = self.get_submodule(self.parts[name][0])(x)
+        return self.pool2(x) if name == "res2" else x
+
+    def published_stage(self, name: str, x: Tensor) -> Tensor:
+        """The same with the stem's ReLU before its pooling."""
+        return self.maxpool(F.relu(self.bn1(self.conv1(x)), inplace=True)) if name == "stem" else self.stage(name, x)
+
+
+def build(variant: str) -> I3D:
+    """The I3D of that name; ValueError for an unknown one."""
+    if variant not in MEMBERS:
+        raise unknown("variant of backbone 'i3d'", variant, VARIANTS)
+    return I3D(MEMBERS[variant])
