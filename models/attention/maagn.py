@@ -1,0 +1,193 @@
+"""MAAGN: SDM and MTAM weigh the frames of a temporal pyramid's levels, and AGM merges the two.
+
+"Multipath Attention and Adaptive Gating Network for Video Action Recognition" (2024): SDM (equations 1 to 6), MTAM (7
+to 13) and AGM on TPN (models/tpn.py), at each level after spatial and before temporal modulation. `arrangement`, `mask`
+and `pooling` are the ablations of tables 3, 4 and 5.
+
+No code is public. Where the paper leaves a choice or can't be met, ours, and why:
+- The weights are for frames, as the text says (SDM compares the clip's first half with its second), and so for one T.
+  The printed parameters can't come from layers T wide; axis "C", where the channels are halved and weighed, has them in
+  the right order (SDM 0.393 M and MTAM 1.049 M without ISO, for 0.89 M and 1.22 M printed), not exactly.
+- Hidden layers T/2/r and T/r wide, r = 16, would be empty at T = 8: at least one unit. A single one
+  starts with weights of 0 or more: what is pooled here is positive, and half of all seeds would shut its ReLU for good.
+- With an odd T the middle frame is in neither half. With T = 1 there are no halves: a ValueError.
+- ISO's convolution of kernel 3 gets N x 2T x 1, average before maximum: only its middle tap ever meets a value.
+- AGM's "3D convolution 3x3" is 1x3x3 over (C, H, W) with the frames as its channels; its softmax is over the frames,
+  and alpha is one scalar a level. No layer has a bias, so that the gate gives 0 when training starts.
+- AGM's output takes the place of the features: it has no shortcut of its own.
+- With axis "C" ISO's and AGM's convolutions go channel by channel: dense ones would be above 200 M.
+- The pyramid has one input; figure 1's "multiple inputs at different rates" are its levels.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from models.contract import Backbone
+from models.tpn import attach_pyramid, initialise
+
+# Shapes: N clips, T frames, C channels; x (N, D, A, H, W), D what is weighed and A the other of T and C.
+
+AXES = ("T", "C")
+ARRANGEMENTS = ("sdm", "mtam", "serial", "serial_reversed", "parallel_sum", "parallel")
+MASKS = ("F*H", "F+H", "F+F*H", "F-H")
+POOLINGS = ("max", "avg", "both", "both+ISO")
+
+
+def mlp(ins: int, outs: int, reduction: int) -> nn.Sequential:
+    """(N, ins) -> (N, outs) through max(1, ins // reduction) units."""
+    hidden = max(1, ins // reduction)
+    layers = nn.Sequential(nn.Linear(ins, hidden, bias=False), nn.ReLU(), nn.Linear(hidden, outs, bias=False))
+    if hidden == 1:
+        with torch.no_grad():
+            layers[0].weight.abs_()
+    return layers
+
+
+def paired(a: Tensor, b: Tensor, groups: int) -> Tensor:
+    """Two (N, D, ...) as one (N, 2D, ...): one after the other for a dense convolution, else pair by pair."""
+    return torch.cat((a, b), 1) if groups == 1 else torch.stack((a, b), 2).flatten(1, 2)
+
+
+class Sdm(nn.Module):
+    """Weights from the difference of x's two halves: (N, D, A, H, W) -> the same shape, equations 1 to 6."""
+
+    def __init__(self, dim: int, mask: str = "F+F*H", reduction: int = 16) -> None:
+        super().__init__()
+        self.length, self.mask = dim // 2, mask  # of a half
+        self.mlp = mlp(self.length, dim, reduction)
+
+    def forward(self, x: Tensor) -> Tensor:
+        difference = x[:, -self.length :] - x[:, : self.length]  # (N, D//2, A, H, W)
+        h = torch.sigmoid(self.mlp(difference.amax((2, 3, 4))))[..., None, None, None]  # (N, D, 1, 1, 1)
+        match self.mask:
+            case "F*H":
+                return x * h
+            case "F+H":
+                return x + h
+            case "F-H":
+                return x - h
+            case _:
+                return x * (1 + h)
+
+
+class Mtam(nn.Module):
+    """x*(1 + weights) from x's maximum and average: (N, D, A, H, W) -> the same shape, equations 7 to 13."""
+
+    def __init__(self, dim: int, pooling: str = "both+ISO", reduction: int = 16, groups: int = 1) -> None:
+        super().__init__()
+        self.pooling = pooling
+        self.mlp = mlp(dim, dim, reduction)
+        self.iso = nn.Conv1d(2 * dim, dim, 3, padding=1, groups=groups, bias=False) if "ISO" in pooling else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = []  # (N, D) each
+        if self.pooling != "max":
+            pooled.append(self.mlp(x.mean((2, 3, 4))))
+        if self.pooling != "avg":
+            pooled.append(self.mlp(x.amax((2, 3, 4))))
+        weights = torch.stack(pooled).sigmoid().sum(0)
+        if self.iso is not None:
+            average, maximum = pooled
+            both = paired(average, maximum, self.iso.groups).unsqueeze(2)  # (N, 2D, 1)
+            weights = weights + torch.sigmoid(self.iso(both)).squeeze(2)
+        return x * (1 + weights)[..., None, None, None]
+
+
+class Agm(nn.Module):
+    """SDM's and MTAM's features, gated together: two (N, D, A, H, W) -> one of that shape."""
+
+    def __init__(self, dim: int, groups: int = 1) -> None:
+        super().__init__()
+
+        def conv(ins: int) -> nn.Conv3d:
+            return nn.Conv3d(ins, dim, (1, 3, 3), padding=(0, 1, 1), groups=groups, bias=False)
+
+        self.groups = groups
+        self.merge, self.gate_in, self.gate_out = conv(2 * dim), conv(dim), conv(dim)
+        self.alpha = nn.Parameter(torch.zeros(()))
+        self.conv2, self.conv3 = conv(dim), conv(dim)
+        initialise(self)
+
+    def forward(self, s: Tensor, t: Tensor) -> Tensor:
+        return self.conv3(s + self.conv2(self.gated(s, t) + t))
+
+    def gated(self, s: Tensor, t: Tensor) -> Tensor:
+        """Y0, zero as long as alpha is."""
+        x = torch.softmax(self.merge(paired(s, t, self.groups)), 1)
+        return self.gate_out(x * self.alpha * self.gate_in(x))
+
+
+class Maagn(nn.Module):
+    """SDM, MTAM or both at one level: (N, C, T, H, W) -> the same shape. `dim` is T with axis "T", C with "C"."""
+
+    def __init__(self, dim: int, axis: str, arrangement: str, mask: str, pooling: str, reduction: int) -> None:
+        super().__init__()
+        groups = 1 if axis == "T" else dim
+        self.axis, self.arrangement = axis, arrangement
+        self.retimable = axis != "T"
+        if axis == "T":
+            self.frames = dim
+        self.sdm = None if arrangement == "mtam" else Sdm(dim, mask, reduction)
+        self.mtam = None if arrangement == "sdm" else Mtam(dim, pooling, reduction, groups)
+        self.agm = Agm(dim, groups) if arrangement == "parallel" else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.transpose(1, 2) if self.axis == "T" else x  # (N, D, A, H, W)
+        x = self._arranged(x)
+        return x.transpose(1, 2) if self.axis == "T" else x
+
+    def _arranged(self, x: Tensor) -> Tensor:
+        if self.sdm is None or self.mtam is None:
+            return (self.sdm or self.mtam)(x)  # type: ignore[misc]
+        if self.arrangement == "serial":
+            return self.mtam(self.sdm(x))
+        if self.arrangement == "serial_reversed":
+            return self.sdm(self.mtam(x))
+        s, t = self.sdm(x), self.mtam(x)
+        return s + t if self.agm is None else self.agm(s, t)
+
+
+def attach(
+    net: Backbone,
+    frames: int,
+    *,
+    arrangement: str = "parallel",
+    mask: str = "F+F*H",
+    pooling: str = "both+ISO",
+    axis: str = "T",
+    reduction: int = 16,
+    flow: str = "cascade",
+    aux: bool = True,
+    shift: bool = True,
+) -> Backbone:
+    """MAAGN at both levels of a TPN on top of the net; `flow`, `aux` and `shift` are TPN's.
+
+    Raises ValueError for an unknown arrangement, mask, pooling, axis or flow, a reduction below 1, one frame where SDM
+    halves the clip, a backbone that does not end in res4 and res5, and, with axis "T", one that strides over frames.
+    """
+    for knob, value, known in (
+        ("arrangement", arrangement, ARRANGEMENTS),
+        ("mask", mask, MASKS),
+        ("pooling", pooling, POOLINGS),
+        ("axis", axis, AXES),
+    ):
+        if value not in known:
+            raise ValueError(f"attention 'maagn': {knob} is {value!r}; known: {', '.join(known)}")
+    if reduction < 1:
+        raise ValueError(f"attention 'maagn': reduction is {reduction}; 1 or more is needed")
+    if axis == "T" and _strides_over_frames(net):
+        raise ValueError("attention 'maagn': axis 'T' needs a backbone of a layout that keeps all frames up to res5")
+    if axis == "T" and arrangement != "mtam" and frames < 2:
+        raise ValueError(f"attention 'maagn': SDM halves the clip's frames; it needs 2 or more, not {frames}")
+    pyramid = attach_pyramid(net, frames, "maagn", flow, aux, shift)
+    dim = frames if axis == "T" else net.stages["res5"]
+    for at in range(len(pyramid.attention)):
+        pyramid.attention[at] = Maagn(dim, axis, arrangement, mask, pooling, reduction)
+    return net
+
+
+def _strides_over_frames(net: Backbone) -> bool:
+    """Whether a volume loses frames on its way through the net."""
+    layers = (module for module in net.modules() if isinstance(module, nn.Conv3d | nn.MaxPool3d))
+    strides = (layer.stride if isinstance(layer.stride, tuple) else (layer.stride,) for layer in layers)
+    return any(stride[0] != 1 for stride in strides)

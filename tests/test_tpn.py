@@ -1,0 +1,301 @@
+"""TPN's neck, its auxiliary loss and its shift in place, against the authors' numbers and a plain rewriting."""
+
+import copy
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from test_golden import GOLDEN, close, stored
+from torch import Tensor, nn
+
+from models import costs, counting, tpn, video
+from models.backbones.resnet import Bottleneck, Member, ResNet
+from models.shift import shift_blocks
+
+# our names -> the authors'
+NAMES = [
+    (r"pyramid\.spatial\.(\d+)\.(\d+)\.0\.", r"spatial_modulation.spatial_modulation.\1.\2.conv."),
+    (r"pyramid\.spatial\.(\d+)\.(\d+)\.1\.", r"spatial_modulation.spatial_modulation.\1.\2.bn."),
+    (r"pyramid\.temporal\.(\d+)\.conv\.", r"temporal_modulation_ops.\1.conv."),
+    (r"pyramid\.up\.(\d+)\.", r"downsampling_ops.\1.conv."),
+    (r"pyramid\.top_down\.", "level_fusion_op2."),
+    (r"pyramid\.bottom_up\.", "level_fusion_op."),
+    (r"\.levels\.(\d+)\.0\.", r".ops.\1.conv."),
+    (r"\.levels\.(\d+)\.1\.", r".ops.\1.norm."),
+    (r"^(level_\w+)\.fuse\.", r"\1.fusion_conv."),
+    (r"pyramid\.fuse\.", "pyramid_fusion_op."),
+    (r"aux\.conv\.0\.", "aux_head.convs.conv."),
+    (r"aux\.conv\.1\.", "aux_head.convs.bn."),
+    (r"aux\.fc\.", "aux_head.fc."),
+]
+
+
+def official(name: str) -> str:
+    for ours, theirs in NAMES:
+        name = re.sub(ours, theirs, name)
+    return "sd/" + name
+
+
+def filled(module: nn.Module, seed: int = 0) -> nn.Module:
+    """Norms and the rest far from where they start, so that nothing hides behind zeros and ones."""
+    torch.manual_seed(seed)
+    for name, value in module.state_dict().items():
+        if name.endswith("running_var"):
+            value.uniform_(0.5, 1.5)
+        elif name.endswith(("bias", "running_mean")):
+            value.normal_(std=0.3)
+    return module
+
+
+def tiny(backbone: str, frames: int, **knobs) -> video.VideoNet:
+    torch.manual_seed(0)
+    return video.build(backbone, "tiny", "tpn", frames, classes=5, knobs=knobs)
+
+
+@pytest.mark.parametrize("path", stored("tpn_neck_*.npz"))
+def test_the_authors_neck(path):
+    data = np.load(path)
+    meta = json.loads(str(data["meta"]))
+    levels = [torch.from_numpy(data[f"x{at}"]) for at in range(len(meta["in_channels"]))]
+    pyramid = tpn.TemporalPyramid(
+        meta["in_channels"],
+        meta["out_channels"],
+        meta["mid_channels"],
+        meta["level_fusion_out"],
+        data["out"].shape[1],
+        meta["temporal_scales"],
+    )
+    aux = tpn.AuxiliaryHead(meta["in_channels"][-2], meta["aux_classes"], meta["aux_loss_weight"])
+    stages = [f"level{at}" for at in range(len(levels))]
+    neck = tpn.PyramidNeck(stages, levels[0].shape[2], pyramid, aux).eval()
+    names = {name: official(name) for name in neck.state_dict()}
+    assert set(names.values()) == {name for name in data.files if name.startswith("sd/")}
+    neck.load_state_dict({name: torch.from_numpy(data[theirs]) for name, theirs in names.items()})
+
+    aux.training = True  # as its flag alone: its norm and dropout stay in eval mode, as in the file
+    for folded in (False, True):
+        for flow, key in (("cascade", "out"), ("parallel", "out_parallel")):
+            pyramid.flow = flow
+            seen: dict[str, Tensor] = {}
+            for stage, level in zip(stages, levels, strict=True):
+                out = neck(stage, level.transpose(1, 2).flatten(0, 1) if folded else level, seen)
+            golden = data[key].swapaxes(1, 2).reshape(-1, *np.delete(data[key].shape, [0, 2])) if folded else data[key]
+            close(out, golden)
+        loss = neck.aux.penalty(lambda logits: F.cross_entropy(logits, torch.from_numpy(data["target"])))
+        close(loss, data["loss_aux"])
+    for at, level in enumerate(pyramid.modulated(levels)):
+        close(level, data[f"tm{at}"])
+
+
+@pytest.mark.parametrize("path", stored("tpn_tsm_bottleneck_*.npz"))
+def test_the_authors_shift(path):
+    data = np.load(path)
+    meta = json.loads(str(data["meta"]))
+    ins, width = data["x"].shape[1], data["sd/0.conv1.weight"].shape[0]
+    net = ResNet(Member(Bottleneck, (1, 2, 1, 1), (ins // 4, width, width, width)))
+    place = {"inplace": tpn.shift_in_place, "residual": shift_blocks}[meta["tsm_position"]]
+    place(net, meta["nsegments"], 8, "tpn")
+    blocks = net.layer2.eval()
+    blocks.load_state_dict({name: torch.from_numpy(data[f"sd/{name}"]) for name in blocks.state_dict()})
+    close(blocks[0](torch.from_numpy(data["x"])), data["out_block0"])
+    close(blocks(torch.from_numpy(data["x"])), data["out"])
+
+
+def rewritten(state: dict[str, Tensor], levels: list[Tensor], scale: int, cascade: bool) -> Tensor:
+    """The neck from its description alone: one clip's levels (C, T, H, W) -> (features, T/scale, H, W)."""
+
+    def norm(name: str, x: Tensor) -> Tensor:
+        mean, var, weight, bias = (
+            state[f"{name}.{key}"][:, None, None, None] for key in ("running_mean", "running_var", "weight", "bias")
+        )
+        return torch.relu((x - mean) / (var + 1e-5).sqrt() * weight + bias)
+
+    def pointwise(weight: Tensor, x: Tensor) -> Tensor:
+        """A 1x1x1 convolution, group by group."""
+        outs, ins = weight.shape[:2]
+        groups = len(x) // ins
+        parts = [
+            torch.einsum("oi,ithw->othw", weight[g * outs // groups : (g + 1) * outs // groups, :, 0, 0, 0], part)
+            for g, part in enumerate(x.split(ins))
+        ]
+        return torch.cat(parts)
+
+    def in_time(weight: Tensor, x: Tensor) -> Tensor:
+        """A 3x1x1 convolution: frames t-1, t and t+1, zeros outside."""
+        zero = torch.zeros_like(x[:, :1])
+        around = (torch.cat([zero, x[:, :-1]], 1), x, torch.cat([x[:, 1:], zero], 1))
+        return sum(pointwise(weight[:, :, k : k + 1], part) for k, part in enumerate(around))
+
+    modulated = []
+    for at, x in enumerate(levels):
+        for step in range(len(levels) - 1 - at):
+            name = f"spatial.{at}.{step}"
+            frames = [F.conv2d(x[:, t], state[f"{name}.0.weight"][:, :, 0], None, 2, 1) for t in range(x.shape[1])]
+            x = norm(f"{name}.1", torch.stack(frames, 1))
+        x = in_time(state[f"temporal.{at}.conv.weight"], x)
+        modulated.append(torch.stack([part.amax(1) for part in x.split(scale, 1)], 1))
+
+    def fused(name: str, levels: list[Tensor]) -> Tensor:
+        branches = []
+        for at, x in enumerate(levels):
+            branches.append(norm(f"{name}.levels.{at}.1", pointwise(state[f"{name}.levels.{at}.0.weight"], x)))
+        return norm(f"{name}.fuse.1", pointwise(state[f"{name}.fuse.0.weight"], torch.cat(branches)))
+
+    # Level at of the top-down flow is the sum of all modulated levels from it up.
+    down = [sum(modulated[at:]) for at in range(len(levels))]
+    start = down if cascade else modulated
+    up = [start[0]]
+    for at in range(1, len(levels)):
+        up.append(start[at] + in_time(state[f"up.{at - 1}.weight"], up[-1]))
+    both = torch.cat([fused("top_down", down), fused("bottom_up", up)])
+    return norm("fuse.1", pointwise(state["fuse.0.weight"], both))
+
+
+@pytest.mark.parametrize("flow", ["cascade", "parallel"])
+@pytest.mark.parametrize("channels,frames,scale", [((8, 16), 5, None), ((4, 8, 16), 4, 2), ((6, 10, 24), 3, 1)])
+def test_the_neck_is_what_its_description_says(channels, frames, scale, flow):
+    scales = scale and [scale] * len(channels)
+    pyramid = tpn.TemporalPyramid(channels, 8, 12, 16, 20, scales, flow)
+    pyramid = filled(pyramid).double().eval()
+    if channels[0] == 6:  # no power of two times the first: only the last step need end at 24
+        assert [conv[0].out_channels for conv in pyramid.spatial[0]] == [12, 24]
+    levels = [
+        torch.randn(2, width, frames, 5 * 2**at, 3 * 2**at, dtype=torch.double)
+        for at, width in zip(reversed(range(len(channels))), channels, strict=True)
+    ]
+    out = pyramid(levels)
+    assert out.shape == (2, 20, -(-frames // (scale or frames)), 5, 3)
+    for clip in range(2):
+        expected = rewritten(pyramid.state_dict(), [x[clip] for x in levels], scale or frames, flow == "cascade")
+        torch.testing.assert_close(out[clip], expected, rtol=1e-9, atol=1e-9)
+
+
+def test_flows_differ_in_where_the_bottom_up_one_starts():
+    nets = [tiny("resnet", 4, flow=flow).eval() for flow in ("cascade", "parallel")]
+    clips = torch.randn(2, 4, 3, 64, 64)
+    assert not torch.allclose(nets[0](clips), nets[1](clips), rtol=1e-3)
+
+
+# MODELS.md's counts of the authors' code
+@pytest.mark.parametrize(
+    "backbone,variant,frames,classes,aux,parameters",
+    [
+        ("resnet", "50", 8, 174, True, 82_445_724),
+        ("resnet", "50", 8, 174, False, 63_210_734),
+        ("slowonly", "50", 8, 400, True, 91_498_336),
+        ("slowonly", "50", 32, 400, True, 91_498_336),
+        ("slowonly", "101", 32, 400, True, 119_403_360),
+    ],
+)
+def test_parameters_are_the_authors(backbone, variant, frames, classes, aux, parameters):
+    with torch.device("meta"):
+        net = video.build(backbone, variant, "tpn", frames, classes, knobs={"aux": aux})
+    assert costs.parameters(net) == parameters
+
+
+@pytest.mark.parametrize(
+    "name,backbone,classes",
+    [("TSM-R50 + TPN (with aux head)", "resnet", 174), ("SlowOnly-R50 + TPN 8f", "slowonly", 400)],
+)
+def test_multiply_accumulates_are_the_authors(name, backbone, classes):
+    counts = GOLDEN / "parity_counts.json"
+    if not counts.exists():
+        pytest.skip(f"no {counts}")
+    theirs = next(entry for entry in json.loads(counts.read_text()) if entry["name"] == name)
+    shape = (1, 8, 3, 224, 224)
+    with torch.device("meta"):
+        net = video.build(backbone, "50", "tpn", 8, classes)
+    assert costs.macs(net, shape) == theirs["conv_linear_macs"]
+    layers = counting.layers(net, shape)
+    assert sum(map(counting.thop, layers)) == theirs["thop_0_0_31"]
+    # Their neck has five poolings of 1024x1x7x7 with a window of one value, which only ptflops counts.
+    assert theirs["ptflops_0_6_4"] - sum(map(counting.ptflops, layers)) == 5 * 1024 * 7 * 7
+
+
+@pytest.mark.parametrize("backbone,size", [("resnet", 64), ("slowonly", 64), ("resnet", 45)])
+def test_gradient_reaches_every_parameter_with_the_penalty(backbone, size):
+    net = filled(tiny(backbone, 8))
+    logits = net(torch.randn(3, 8, 3, size, size))
+    assert logits.shape == (3, 5)
+    target = torch.tensor([0, 3, 4])
+    loss = F.cross_entropy(logits, target) + net.penalty(lambda logits: F.cross_entropy(logits, target))
+    loss.backward()
+    assert [name for name, value in net.named_parameters() if value.grad is None or not value.grad.any()] == []
+
+
+def test_the_neck_sees_res4_and_res5():
+    net = tiny("resnet", 4).eval()
+    clips, maps = torch.randn(2, 4, 3, 64, 64), {}
+    for stage, layer in (("res4", "layer3"), ("res5", "layer4")):
+        net.backbone.get_submodule(layer).register_forward_hook(
+            lambda m, i, out, stage=stage: maps.update({stage: out})
+        )
+    out = net.backbone(clips.flatten(0, 1))
+    assert [maps[stage].shape[2] for stage in ("res4", "res5")] == [4, 2]
+    levels = [maps[stage].unflatten(0, (2, 4)).transpose(1, 2) for stage in ("res4", "res5")]
+    torch.testing.assert_close(net.backbone.neck.pyramid(levels).squeeze(2), out)
+    assert out.shape == (2, net.backbone.features, 2, 2)
+
+
+def test_half_the_auxiliary_loss_is_the_penalty():
+    net = tiny("resnet", 4)
+    aux, target = net.backbone.neck.aux, torch.tensor([1, 2])
+    aux.dropout.p = 0
+    maps = []
+    net.backbone.layer3.register_forward_hook(lambda m, i, out: maps.append(out))
+    net(torch.randn(2, 4, 3, 64, 64))
+    features = aux.conv(maps[0].unflatten(0, (2, 4)).transpose(1, 2))  # (N, 2C, T, h, w)
+    scores = features.mean((2, 3, 4)) @ aux.fc.weight.T + aux.fc.bias
+    nll = [-torch.log(torch.exp(row[label]) / torch.exp(row).sum()) for row, label in zip(scores, target, strict=True)]
+    penalty = net.penalty(lambda logits: F.cross_entropy(logits, target))
+    torch.testing.assert_close(penalty, 0.5 * (nll[0] + nll[1]) / 2)
+    assert net.penalty(lambda logits: F.cross_entropy(logits, target)) == 0  # asked a second time
+    copy.deepcopy(net)
+
+
+def test_evaluation_leaves_no_auxiliary_logits():
+    net = tiny("resnet", 4).eval()
+    net(torch.randn(1, 4, 3, 32, 32))
+    assert net.backbone.neck.aux.logits is None
+    assert net.penalty(lambda logits: logits.sum()) == 0
+    assert tiny("resnet", 4, aux=False).penalty(lambda logits: logits.sum()) == 0
+
+
+def test_a_tpn_of_frames_is_shifted_and_one_of_volumes_is_not():
+    def shifted(net: video.VideoNet) -> list[str]:
+        kinds = (tpn.TemporalShift, tpn.ShiftedShortcut)
+        return [type(module).__name__ for module in net.modules() if isinstance(module, kinds)]
+
+    assert shifted(tiny("resnet", 4)) == ["TemporalShift", *["TemporalShift", "ShiftedShortcut"] * 3]
+    assert shifted(tiny("resnet", 4, shift=False)) == shifted(tiny("slowonly", 4)) == []
+
+
+def test_the_shift_renames_no_weight():
+    plain = video.build("resnet", "tiny", "none", 4, classes=5).state_dict().keys()
+    assert {name for name in tiny("resnet", 4).state_dict() if ".neck." not in name} == set(plain)
+
+
+@pytest.mark.parametrize("backbone", ["resnet", "slowonly"])
+def test_another_number_of_frames_is_pooled_to_one_as_well(backbone):
+    net = tiny(backbone, 4).eval()
+    net.retime(6)
+    fresh = tiny(backbone, 6).eval()
+    fresh.load_state_dict(net.state_dict())
+    clips = torch.randn(2, 6, 3, 32, 32)
+    torch.testing.assert_close(net(clips), fresh(clips))
+
+
+@pytest.mark.parametrize(
+    "backbone,variant,knobs,message",
+    [
+        ("resnet", "tiny", {"flow": "upward"}, "flow is 'upward'; known: cascade, parallel"),
+        ("vgg", "tiny", {}, "layout, that ends in res4 and res5, not in res5 and tail"),
+        ("resnet", "tiny", {"aux": "yes"}, "knob aux is 'yes', which is no bool"),
+    ],
+)
+def test_what_does_not_go_is_said(backbone, variant, knobs, message):
+    with pytest.raises(ValueError, match=message):
+        video.build(backbone, variant, "tpn", 4, classes=5, knobs=knobs)
