@@ -34,7 +34,9 @@ There is no code of the authors. What the paper leaves open, and how it is read 
 Misprints, put right:
 - Equation 12 subtracts the classification loss; it is added.
 - The radicand of equation 14 may be negative for K = 1, for no delta is bound by 1: it is 1e-12 at least.
-- Equation 8 has no lower bound in X: no gradient of it goes to X. Losses are means over the clips.
+- Equation 8 has no lower bound in X, which it therefore holds fixed: its gradient goes by way of A. It is large: with
+  ResNet-18 from random weights, 112x112 and 4 clips of 3 frames, -446 at the published 1e-4, beside a cross entropy of
+  5.5, with a gradient 7 times that one's in the backbone and 200 times in W and b. Losses are means over the clips.
 - Equation 16 averages the classification loss over K frames, of which M leaves one.
 """
 
