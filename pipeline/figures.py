@@ -41,7 +41,7 @@ def learning_curves(runs: Mapping[str, Sequence[Path]], path: Path) -> None:
     """
     rows = list(runs)
     panels = [rows[begin : begin + len(COLOURS)] for begin in range(0, len(rows), len(COLOURS))] or [[]]
-    with _figure(path, 9.0, 3.0 * len(panels)) as figure:
+    with drawing(path, 9.0, 3.0 * len(panels)) as figure:
         grid = figure.subplots(len(panels), 2, squeeze=False)
         for (losses, rates), panel in zip(grid, panels, strict=True):
             for row, colour, dash in zip(panel, COLOURS, cycle(DASHES)):
@@ -68,7 +68,7 @@ def accuracies(rows: Sequence[Result], path: Path) -> None:
         for row in rows
     }
     heights = [len(members) + 1 for members in sets.values()]
-    with _figure(path, 7.0, 0.28 * sum(heights) + 0.7 * len(sets)) as figure:
+    with drawing(path, 7.0, 0.28 * sum(heights) + 0.7 * len(sets)) as figure:
         panels = figure.subplots(len(sets), 1, squeeze=False, height_ratios=heights)[:, 0]
         for axes, (name, members) in zip(panels, sets.items(), strict=True):
             _forest(axes, name, members)
@@ -86,7 +86,7 @@ def confusion(row: Result, path: Path) -> None:
     columns = [*names, "(not decoded)"] if counts[:, -1].any() else names
     shares = counts[:, : len(columns)] / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = max(3.0, 0.16 * len(names))
-    with _figure(path, side + 2.4, side + 1.6) as figure:
+    with drawing(path, side + 2.4, side + 1.6) as figure:
         axes = figure.subplots()
         # One hue from white to dark: its order shows in lightness alone.
         image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
@@ -148,12 +148,14 @@ def _epochs(log: Path) -> dict[int, dict[str, float]]:
 
 
 @contextmanager
-def _figure(path: Path, width: float, height: float) -> Iterator[Figure]:
-    """A figure of so many inches, drawn by our style alone and saved when the block ends well."""
+def drawing(path: Path, width: float, height: float) -> Iterator[Figure]:
+    """A figure of so many inches, drawn by our style alone and saved when the block ends well, as SVG or PNG."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()  # a user's matplotlibrc must not change the bytes
         matplotlib.rcParams.update(STYLE)
         figure = Figure(figsize=(width, height), layout="constrained")
         yield figure
         with writing(path) as temporary:
-            figure.savefig(temporary, format="svg", metadata={"Date": None, "Creator": None})
+            kind = path.suffix[1:]
+            unsaid = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}  # would change the bytes
+            figure.savefig(temporary, format=kind, metadata=unsaid[kind])

@@ -1,10 +1,9 @@
 """The command line. Each command imports what it needs, so that help comes at once."""
 
-import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from typer.exceptions import TyperException
@@ -125,11 +124,40 @@ def report(
 
 
 @app.command()
-def models(json_: Json = False) -> None:
+def look(
+    row: Annotated[str, typer.Argument(help="A row of params.yaml that has been trained.")],
+    video: Annotated[str, typer.Argument(help="A video of the row's data set, by its name there, or a video file.")],
+    show: Annotated[
+        Literal["gradcam", "eam", "receptive"],
+        typer.Option(help="Grad-CAM, EAM's weights, or ISTPA's salient receptive fields."),
+    ] = "gradcam",
+    split: Annotated[int | None, typer.Option(help="Of the run; the row's first by default.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the run; the row's first by default.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="A .png; below data/looks/ by default.")] = None,
+) -> None:
+    """A picture of what a trained net made of a video: where in its frames it looked, or when."""
+    from stages.look import look
+
+    path, title = look(row, video, show, split, seed, output)
+    print(f"{title}\n{path}")
+
+
+@app.command()
+def models(
+    parity: Annotated[
+        bool, typer.Option("--parity", help="Every figure that the papers print of parameters and FLOPs, and ours.")
+    ] = False,
+    json_: Json = False,
+) -> None:
     """Attention modules and backbones to choose from, and what the rows of params.yaml cost."""
     from pipeline import params
     from stages import catalogue
 
+    if parity:
+        from stages.parity import show
+
+        show(json_)
+        return
     given = params.load()
     found, costs = catalogue.models(), catalogue.costs(given, DATA)
     if json_:
@@ -199,20 +227,9 @@ def doctor(
 @app.command()
 def mlflow(port: Annotated[int, typer.Option(min=1, max=65535)] = 5000) -> None:
     """The MLflow UI on 127.0.0.1."""
-    from pipeline.tracking import clean
-    from stages.doctor import STORE, free_port, port_is_free
+    from stages.ui import serve
 
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or STORE
-    if uri.startswith(("http://", "https://")):
-        raise UserError(f"MLFLOW_TRACKING_URI is a server already: open {clean(uri)}, or unset it to see {STORE}")
-    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
-        raise UserError(f"there is no store {clean(uri)} yet; `actionbench repro` makes it")
-    if not port_is_free(port):
-        raise UserError(f"port {port} is in use; `actionbench mlflow --port {free_port()}` has a free one")
-    print(f"MLflow on http://127.0.0.1:{port}, Ctrl-C ends it", file=sys.stderr, flush=True)
-    arguments = ["-m", "mlflow", "server", "--backend-store-uri", uri, "--host", "127.0.0.1", "--port", str(port)]
-    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
-    os.execve(sys.executable, [sys.executable, *arguments, "--workers", "1"], environment)
+    serve(port)
 
 
 def _brief(reasons: tuple[str, ...]) -> str:

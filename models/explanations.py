@@ -1,0 +1,163 @@
+"""Where and when a net looked: Grad-CAM over a clip, EAM's weights, and what ISTPA attended to.
+
+- grad_cam: Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization" (ICCV
+  2017), equations 1 and 2, once a frame. The paper is of pictures. Read for clips: a backbone that takes frames has its
+  channels' weights from each frame's own gradients, averaged over space; one that takes volumes has one weight a
+  channel, averaged over space and time. A clip has one scale, so that its frames can be compared.
+- eam_weights: the weights in (0, 1) that EAM's gates give to frames and channels (models/attention/eam.py).
+- salient_fields: what ISTPA calls the salient receptive field, equations 17 and 18 (models/attention/istpa.py). The
+  text of the two is not at hand, so this is a reading of the name: each position m of the merged map has one row of
+  the attention A that it attends to most, a position of one frame, r(m) = argmax_r A[r, m]; its receptive field is the
+  pixels that move the features X there, by their gradient. The fields of all m are added up, weighted by A[r(m), m],
+  and shown in cells, as many as the merged map has.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.attention.eam import Eam
+from models.attention.istpa import InteractionPyramid
+from models.contract import Neck, stage_blocks
+from models.named import unknown
+from models.video import VideoNet
+
+# Shapes: T frames, C channels, H, W pixels; A, the maps of a stage, (T, C, h, w) or (1, C, t, h, w).
+
+
+def available(net: VideoNet) -> tuple[str, ...]:
+    """Which of "gradcam", "eam" and "receptive" a net has."""
+    there = {"gradcam": True, "eam": bool(_eam(net)), "receptive": isinstance(net.backbone.neck, InteractionPyramid)}
+    return tuple(name for name, has in there.items() if has)
+
+
+class Watch(Neck):
+    """Keeps each stage's maps as they go by, before the net's own neck sees them, and what that neck remembers."""
+
+    def __init__(self, inner: Neck | None) -> None:
+        super().__init__()
+        self.inner = inner
+        self.maps: dict[str, Tensor] = {}
+        self.seen: dict[str, Tensor] = {}
+
+    def forward(self, stage: str, maps: Tensor, seen: dict[str, Tensor]) -> Tensor:
+        self.maps[stage], self.seen = maps, seen
+        return maps if self.inner is None else self.inner(stage, maps, seen)
+
+
+class Salient(NamedTuple):
+    """What ISTPA attended to in a clip; the merged map has h*w positions."""
+
+    fields: Tensor  # (T, h, w), from 0 to 1: the salient receptive fields, in cells of H/h x W/w pixels
+    places: Tensor  # (h*w, 2), int: the frame and the position in it that each position of the merged map looks at most
+    shares: Tensor  # (T,), of the whole attention; their sum is 1
+
+
+def grad_cam(net: VideoNet, clip: Tensor, target: int | None = None, stage: str | None = None) -> Tensor:
+    """What speaks for a class: (T, h, w), or (t, h, w) of a backbone that takes volumes, from 0 to 1.
+
+    The largest value of the clip is 1, unless nothing speaks for the class: then all are 0. upsampled() brings the map
+    to the clip's size.
+
+    clip: (T, C, H, W), normalised, for a net in evaluation mode. target: the class; the predicted one by default.
+    stage: whose maps A; by default the last but for `tail`, and always before a neck changes them.
+    Raises ValueError for an unknown class or stage, and for a stage whose maps aren't those of single frames any more.
+    """
+    backbone = net.backbone
+    stage = stage or [name for name in backbone.stages if name != "tail"][-1]
+    if stage not in backbone.stages:
+        raise unknown("stage", stage, backbone.stages)
+    _, logits, watch = _watched(net, clip)
+    if target is not None and not 0 <= target < len(logits):
+        raise ValueError(f"no class {target}; the net tells apart 0 to {len(logits) - 1}")
+    maps = watch.maps[stage]
+    if len(maps) != (len(clip) if backbone.layout == "frames" else 1):
+        raise ValueError(f"stage {stage!r} has {len(maps)} maps of {len(clip)} frames; choose one before they merge")
+    (slopes,) = torch.autograd.grad(logits[int(logits.argmax()) if target is None else target], maps)
+    weights = slopes.mean(tuple(range(2, maps.ndim)), keepdim=True)  # equation 1: alpha
+    found = F.relu((weights * maps).sum(1)).detach()  # equation 2
+    return _to_one(found[0] if backbone.layout == "volume" else found)
+
+
+def upsampled(maps: Tensor, frames: int, height: int, width: int) -> Tensor:
+    """(t, h, w) -> (frames, height, width), linear in time and space."""
+    return F.interpolate(maps[None, None], (frames, height, width), mode="trilinear")[0, 0]
+
+
+def eam_weights(net: VideoNet, clip: Tensor) -> dict[str, dict[str, Tensor]]:
+    """stage -> {"S": weights of its channels (C,), "T": weights of its frames (t,)}, as many as EAM's mode has.
+
+    clip: (T, C, H, W), normalised. t is T, or fewer where the backbone takes volumes and has merged frames by then.
+    Raises ValueError for a net without EAM.
+    """
+    modules = _eam(net)
+    if not modules:
+        raise ValueError("this net has no EAM")
+    found: dict[str, dict[str, Tensor]] = {stage: {} for stage in modules}
+
+    def keep(stage: str, axis: str, gate: nn.Module, given: tuple[Tensor, ...], weights: Tensor) -> None:
+        found[stage][axis] = weights[0]
+
+    hooks = [
+        gate.register_forward_hook(partial(keep, stage, axis))
+        for stage, module in modules.items()
+        for axis, gate in module.gates.items()
+    ]
+    try:
+        with torch.no_grad():
+            net(clip[None])
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found
+
+
+def salient_fields(net: VideoNet, clip: Tensor) -> Salient:
+    """What ISTPA attended to in a clip (T, C, H, W), normalised; ValueError for a net without ISTPA."""
+    neck = net.backbone.neck
+    if not isinstance(neck, InteractionPyramid):
+        raise ValueError("this net has no ISTPA")
+    found: list[Tensor] = []
+    hook = neck.attention.register_forward_hook(lambda module, given, attention: found.append(attention.detach()[0]))
+    try:
+        pixels, _, watch = _watched(net, clip)
+    finally:
+        hook.remove()
+    attention, x = found[0], watch.seen[neck.top][0]  # (T*P, P), (T*P, C) with P = h*w
+    weights, rows = attention.max(0)  # (P,) each
+    (slopes,) = torch.autograd.grad((weights[:, None] * x[rows]).sum(), pixels)  # (1, T, C, H, W)
+    fields = F.adaptive_avg_pool2d(slopes[0].abs().sum(1), neck.size)  # (T, h, w)
+    cells = attention.shape[1]
+    shares = attention.unflatten(0, (-1, cells)).sum((1, 2)) / attention.sum()
+    return Salient(_to_one(fields), torch.stack([rows // cells, rows % cells], 1), shares)
+
+
+def _watched(net: VideoNet, clip: Tensor) -> tuple[Tensor, Tensor, Watch]:
+    """Shows the clip (T, C, H, W) to the net: the pixels (1, T, C, H, W), the logits (classes,), and what went by."""
+    pixels, watch = clip.detach()[None].requires_grad_(), Watch(net.backbone.neck)
+    net.backbone.neck = watch
+    try:
+        with torch.enable_grad():
+            return pixels, net(pixels)[0], watch
+    finally:
+        net.backbone.neck = watch.inner
+
+
+def _eam(net: VideoNet) -> dict[str, Eam]:
+    """stage -> its EAM."""
+    return {
+        stage: module
+        for stage, blocks in stage_blocks(net.backbone).items()
+        for block in blocks
+        for module in block.modules()
+        if isinstance(module, Eam)
+    }
+
+
+def _to_one(maps: Tensor) -> Tensor:
+    """Maps of no negative value, divided by their largest."""
+    peak = maps.max()
+    return maps / peak if peak > 0 else maps

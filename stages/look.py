@@ -1,0 +1,167 @@
+"""What a trained net made of one video, as a picture: where it looked, or when."""
+
+import errno
+import json
+import pickle
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import torch
+
+from models import explanations
+from models.video import VideoNet
+from pipeline import cells, clips, frames, params, pictures, predict, views
+from pipeline.cells import Cell
+from pipeline.decoding import Damaged, decode, opened
+from pipeline.errors import UserError
+from pipeline.frames import FrameStore
+from pipeline.params import Decode
+from pipeline.pictures import Bars
+from stages import DATA
+
+Show = Literal["gradcam", "eam", "receptive"]
+TITLES: dict[Show, str] = {
+    "gradcam": "Grad-CAM of the predicted class",
+    "eam": "EAM's weights",
+    "receptive": "ISTPA's salient receptive fields",
+}
+
+
+@dataclass(frozen=True)
+class Clip:
+    """The middle one of a protocol's views of a video, and what is known of it."""
+
+    pixels: np.ndarray  # (T, S, S, 3) uint8 RGB
+    indices: Sequence[int]  # of the frames in the video
+    part: str  # of the split, or "" where the video isn't in it
+    labels: Sequence[int]  # none where they aren't known
+
+
+def look(row: str, video: str, show: Show, split: int | None, seed: int | None, path: Path | None) -> tuple[Path, str]:
+    """Writes the picture; where it lies, and its title.
+
+    Raises UserError for what isn't there: the row, its weights, the video, or an explanation that its net can't give.
+    """
+    given = params.load()
+    cell = _cell(cells.cells(given, row, DATA.absolute()), split, seed)
+    path = path or DATA / "looks" / f"{row}-{cell.name}-{video.strip('/').replace('/', '-')}-{show}.png"
+    if path.suffix != ".png":
+        raise UserError(f"{path}: a picture is written as .png")
+    net = _trained(cell)
+    known = explanations.available(net)
+    if show not in known:
+        raise UserError(
+            f"experiments.{row}: attention {cell.experiment.attention!r} has nothing for --show {show}; "
+            f"known: {', '.join(known)}"
+        )
+    clip = _clip(cell, video, given.datasets[cell.experiment.dataset].decode)
+    x = clips.normalise(torch.from_numpy(clip.pixels[None]), net.mean, net.std, net.channels)
+    verdict = _verdict(net, x[0], cells.classes(cell), clip.labels)
+    title = f"{row}, {cell.name}: {TITLES[show]}\n{video}{f' ({clip.part})' if clip.part else ''}\n{verdict}"
+    heat, bars = _explained(net, x[0], show)
+    try:
+        pictures.film(path, title, clip.pixels, [f"frame {index}" for index in clip.indices], heat, bars)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UserError(f"{path} can't be written: {error.strerror}; choose another place with -o") from None
+    return path, title
+
+
+def _cell(found: list[Cell], split: int | None, seed: int | None) -> Cell:
+    """The first cell of that split and seed, the first of all by default."""
+    for cell in found:
+        if split in (None, cell.split) and seed in (None, cell.seed):
+            return cell
+    raise UserError(
+        f"experiments.{found[0].row} has no run of "
+        + " and ".join(f"{what} {n}" for what, n in (("split", split), ("seed", seed)) if n is not None)
+        + f"; known: {', '.join(cell.name for cell in found)}"
+    )
+
+
+def _trained(cell: Cell) -> VideoNet:
+    if not cell.weights.is_file():
+        trained = sorted({path.parent.name for path in (cell.data / "runs").glob("*/*.pt")})
+        raise UserError(
+            f"experiments.{cell.row} has no weights of {cell.name} yet, `actionbench repro {cell.row}` trains it; "
+            f"trained: {', '.join(trained) or 'none'}"
+        )
+    try:
+        return predict.load(cell, torch.device("cpu"))
+    except (RuntimeError, EOFError, pickle.UnpicklingError):
+        raise UserError(
+            f"{cell.weights} doesn't fit the row as it is now; `actionbench repro {cell.row}` trains it again"
+        ) from None
+
+
+def _clip(cell: Cell, video: str, settings: Decode) -> Clip:
+    """Of a video of the row's data set, by its name, or else of a file."""
+    table = pyarrow.parquet.read_table(cell.split_table, columns=["video", "part", "labels"])
+    rows = {row["video"]: row for row in table.to_pylist()}
+    if video in rows:
+        store = FrameStore(cell.frames)
+        return Clip(*_middle(cell, store, video), rows[video]["part"], rows[video]["labels"])
+    if Path(video).is_file():
+        with tempfile.TemporaryDirectory() as folder:
+            return Clip(*_middle(cell, _store(Path(video), settings, Path(folder)), video), "", ())
+    near = get_close_matches(video, rows, n=3) or list(rows)[:3]
+    raise UserError(
+        f"no video {video!r} in split {cell.split} of {cell.experiment.dataset}, and no such file; "
+        f"of the {len(rows)} there: {', '.join(near)}"
+    )
+
+
+def _store(path: Path, settings: Decode, folder: Path) -> FrameStore:
+    """A frame store of one video file, decoded as the row's data set is."""
+    try:
+        with opened(settings) as decoder:
+            video = decode(path, decoder)
+    except Damaged as damage:
+        raise UserError(f"{path} can't be decoded: {damage}") from None
+    facts = {name: value for name, value in vars(video).items() if name != "jpegs"}
+    row = facts | {"video": str(path), "shard": 0, "batch": 0, "frames": len(video.jpegs)}
+    frames.write_shard(frames.shard_path(folder, 0), [video.jpegs], video.sha256)
+    schema = frames.INDEX.with_metadata({frames.SHARDS: json.dumps([video.sha256])})
+    frames.write_table(folder / "index.arrow", pa.Table.from_pylist([row], schema))
+    return FrameStore(folder)
+
+
+def _middle(cell: Cell, store: FrameStore, video: str) -> tuple[np.ndarray, Sequence[int]]:
+    """Pixels (T, S, S, 3) and frame numbers of the middle one of the protocol's views."""
+    found = views.views(cell.protocol, store.entry(video), cell.test_frames)
+    view = found[len(found) // 2]
+    return clips.load_views(store, [(video, view)], cell.protocol.size)[0], view.indices
+
+
+def _verdict(net: VideoNet, clip: torch.Tensor, names: Sequence[str], labels: Sequence[int]) -> str:
+    """What the net says of the clip (T, C, H, W), beside the truth."""
+    with torch.no_grad():
+        shares = net(clip[None])[0].softmax(0)
+    truth = f"true: {', '.join(names[label] for label in labels)}" if labels else "true label unknown"
+    return f"predicted: {names[int(shares.argmax())]} ({100 * float(shares.max()):.0f} %); {truth}"
+
+
+def _explained(net: VideoNet, clip: torch.Tensor, show: Show) -> tuple[np.ndarray | None, list[Bars]]:
+    """Heat (T, S, S) in [0, 1], where there is any, and bars, of a clip (T, C, S, S)."""
+    size = (len(clip), *clip.shape[-2:])
+    if show == "gradcam":
+        heat = explanations.upsampled(explanations.grad_cam(net, clip), *size).numpy()
+        return heat, [Bars("mean heat", heat.mean((1, 2)).tolist())]
+    if show == "receptive":
+        fields, _, shares = explanations.salient_fields(net, clip)
+        return explanations.upsampled(fields, *size).numpy(), [Bars("share of the\nattention", shares.tolist())]
+    weights = explanations.eam_weights(net, clip)
+    return None, [
+        Bars(f"{stage}: weights\nof {what}", found[axis].tolist(), 1.0)
+        for axis, what in (("T", "frames"), ("S", "channels"))
+        for stage, found in weights.items()
+        if axis in found
+    ]
