@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from models import costs, counting, video
-from models.backbones import i3d, resnet
+from models.backbones import i3d, resnet, slowfast
+from models.contract import Neck
 
 
 def made(backbone: str, variant: str, attention: str, frames: int, classes: int, **knobs: object) -> video.VideoNet:
@@ -24,6 +25,9 @@ def flops(net: video.VideoNet, size: int) -> int:
     "backbone,variant,attention,knobs,frames,classes,size,parameters,printed",
     [
         ("i3d", "50", "none", {}, 32, 400, 256, 28_043_472, 43_564_040_192),
+        ("slowfast", "4x16", "none", {}, 32, 400, 256, 34_479_288, 36_441_296_896),
+        ("slowfast", "8x8", "none", {}, 32, 400, 256, 34_565_560, 66_222_034_944),
+        ("slowfast", "101-8x8", "none", {}, 32, 400, 256, 62_912_312, 127_070_375_936),
     ],
 )
 def test_parameters_and_flops_are_the_printed_ones(
@@ -56,3 +60,55 @@ def test_i3d_makes_of_equal_frames_what_resnet_makes_of_one():
     x = torch.randn(2, 3, 32, 32)
     maps = clip(x.unsqueeze(2).expand(-1, -1, 128, -1, -1))  # the eighth of 16 maps sees no end
     torch.testing.assert_close(maps[:, :, 7], image(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("variant,slow", [("4x16", [0, 8, 16, 24]), ("8x8", list(range(0, 32, 4)))])
+def test_slowfast_has_a_pathway_for_few_frames_and_one_for_all(variant, slow):
+    net = made("slowfast", variant, "none", 32, 400).backbone
+    seen = {}
+    for name in ("conv1", "layer4", "fast_conv1", "fast_layer4", "layer2"):
+        net.get_submodule(name).register_forward_hook(
+            lambda module, given, out, name=name: seen.update({name: (tuple(given[0].shape), tuple(out.shape))})
+        )
+    assert net(torch.empty(1, 3, 32, 224, 224, device="meta")).shape == (1, 2304, 1, 1, 1)
+    assert seen["conv1"] == ((1, 3, len(slow), 224, 224), (1, 64, len(slow), 112, 112))
+    assert seen["fast_conv1"] == ((1, 3, 32, 224, 224), (1, 8, 32, 112, 112))
+    assert seen["layer2"][0] == (1, 256 + 64, len(slow), 56, 56)
+    assert (seen["layer4"][1], seen["fast_layer4"][1]) == ((1, 2048, len(slow), 7, 7), (1, 256, 32, 7, 7))
+
+
+def test_slowfasts_slow_pathway_sees_its_frames_and_the_others_through_the_fast_one():
+    torch.manual_seed(0)
+    net = slowfast.build("tiny").eval()
+    clip = torch.randn(1, 3, 8, 32, 32)
+    other = clip.clone()
+    other[:, :, 1::2] += 1
+    with torch.no_grad():
+        assert (net(clip) - net(other))[:, :512].abs().max() > 1e-3
+        for at in range(1, 5):
+            net.get_submodule(f"lateral{at}").weight.zero_()
+        assert torch.equal(net(clip)[:, :512], net(other)[:, :512])
+
+
+def test_slowfasts_places_are_its_slow_pathways():
+    net = slowfast.build("tiny")
+    assert [name for name, _ in net.blocks()] == [f"layer{at}.0" for at in range(1, 5)]
+    assert [block.out_channels for _, block in net.blocks()] == [64, 128, 256, 512]
+    with pytest.raises(ValueError, match="one by one"):
+        net.stage("res2", torch.empty(1, 64, 4, 8, 8))
+
+
+class Halves(Neck):
+    """Half of res5's channels."""
+
+    def forward(self, stage: str, maps: torch.Tensor, seen: dict[str, torch.Tensor]) -> torch.Tensor:
+        return maps[:, ::2] if stage == "res5" else maps
+
+
+def test_slowfasts_neck_works_on_the_slow_pathway():
+    net = slowfast.build("tiny").eval()
+    clip = torch.randn(2, 3, 4, 32, 32)
+    plain = net(clip)
+    net.neck, net.features = Halves(), 256
+    assert torch.equal(net(clip), torch.cat((plain[:, :512:2], plain[:, 512:]), 1))
+    assert net.features == net(clip).shape[1]

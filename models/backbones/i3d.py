@@ -40,8 +40,8 @@ class I3D(Backbone):
 
     def __init__(self, member: Member) -> None:
         super().__init__()
-        pads = tuple(size // 2 for size in member.kernel)
-        self.conv1 = nn.Conv3d(3, member.stem, member.kernel, 2, pads, bias=False)
+        t, h, w = member.kernel
+        self.conv1 = nn.Conv3d(3, member.stem, member.kernel, 2, (t // 2, h // 2, w // 2), bias=False)
         self.bn1 = nn.BatchNorm3d(member.stem)
         self.maxpool = nn.MaxPool3d((1, 3, 3), 2, (0, 1, 1))
         self.pool2 = nn.MaxPool3d((2, 1, 1), ceil_mode=True)
