@@ -1,0 +1,151 @@
+"""ST-MANet: attention over frames in a branch of its own, attention over pixels, and all stages read out together.
+
+"Spatio-temporal-based multi-level aggregation network for action recognition": TDA (temporal dynamic attention), SDA
+(spatial) and MF (multi-level fusion) on a 3D ResNet-50, and a loss that keeps the stages' attention apart. Stage i's
+maps Z^i become
+
+    Zhat^i = Z^i + Z_t + Z_s, Z_t from TDA and Z_s from SDA (models/st_attention.py)
+
+and the means of Zhat^2 .. Zhat^5, 3840 features side by side, are classified. The loss is the classification's
++ lambda1 L_s + lambda2 L_t. `parts` are table 4's rows, `readout` Fig. 4's, `lambda1` and `lambda2` Fig. 5's.
+
+No code is public. Where the paper leaves a choice, ours, and why; models/st_attention.py has those of the modules:
+- Z_t has Z^i in it, and so Zhat has it twice, as printed. A part that is off leaves its term out; MF alone fuses the
+  plain stages. Without MF the last stage is read out.
+- The next stage sees Zhat with SDA, Z_t with TDA alone ("integrated into the main branch"), or (`feed` off) Z.
+- TDA's branch starts with a 3x1x1 convolution of the stem's maps. Behind res5 it is not pooled and has that stage's
+  channels ("the same dimensions for subsequent feature fusion"): it is added to Zhat^5.
+- A readout before res5 ends the net at that stage, whose Zhat is what the whole net has there: no branch is added.
+- The printed +24% of FLOPs is out of reach: it is +88% here, the attention's matrix products alone +28%. A count of
+  layers, which has no matrix products, is +25.5% with `dense_branch` off.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from models.contract import Backbone, Neck, check_subset
+from models.st_attention import Reading, SpatialAttention, TemporalDynamicAttention, TimeConv, likeness, pooled
+
+# Shapes: N clips, C channels, T frames; maps (N, C, T, H, W).
+
+PARTS = ("tda", "sda", "mf")
+
+
+class StManet(Neck):
+    """TDA and SDA of every stage but the stem, and MF over them: what the last call gives is what is classified.
+
+    With MF that is (N, the stages' channels side by side, 1, 1, 1), without it the last stage's Zhat. `weights` are
+    lambda1 and lambda2; `joined` says whether the branch is added to the last stage.
+    """
+
+    def __init__(
+        self,
+        stages: Mapping[str, int],
+        parts: Sequence[str],
+        reading: Reading,
+        weights: tuple[float, float],
+        feed: bool,
+        joined: bool,
+    ) -> None:
+        super().__init__()
+        self.stem, *self.levels = stages
+        self.feed, self.fused = feed, "mf" in parts
+        self.weights = {"A_s": weights[0], "A_t": weights[1]}
+        self.kept: dict[str, list[Tensor]] = {}  # what the penalty is of
+        self.sda = SpatialAttention(reading) if "sda" in parts else None
+        self.start = None
+        self.tda = nn.ModuleDict()
+        if "tda" not in parts:
+            return
+        # The branch's channels before each stage, half of the stage's, and behind the last.
+        widths = [*(stages[level] // 2 for level in self.levels), stages[self.levels[-1]] if joined else 0]
+        self.start = TimeConv(stages[self.stem], widths[0])
+        for at, level in enumerate(self.levels):
+            used = feed or self.fused or level == self.levels[-1]
+            self.tda[level] = TemporalDynamicAttention(stages[level], widths[at], widths[at + 1], reading, used)
+
+    def forward(self, stage: str, maps: Tensor, seen: dict[str, Tensor]) -> Tensor:
+        if stage == self.stem:
+            if self.start is not None:
+                seen["branch"] = self.start(maps)
+            return maps
+        z_t = branch = None
+        zhat = onward = maps
+        if self.start is not None:
+            before = pooled(seen["branch"], maps.shape[2:])
+            seen["A_t " + stage], z_t, branch = self.tda[stage](maps, before)
+        if z_t is not None:
+            zhat, onward = maps + z_t, z_t
+        if branch is not None:
+            seen["branch"] = branch
+        if self.sda is not None:
+            seen["A_s " + stage], zhat = self.sda(maps, zhat)
+            onward = zhat
+        if stage != self.levels[-1]:
+            if self.fused:
+                seen[stage] = zhat.mean((2, 3, 4))
+            return onward if self.feed else maps
+        if self.training:
+            self.kept = {
+                name: [seen[f"{name} {level}"] for level in self.levels]
+                for name, weight in self.weights.items()
+                if weight and f"{name} {stage}" in seen
+            }
+        if branch is not None:
+            zhat = zhat + branch
+        if not self.fused:
+            return zhat
+        means = [*(seen[level] for level in self.levels[:-1]), zhat.mean((2, 3, 4))]
+        return torch.cat(means, 1)[..., None, None, None]
+
+    def penalty(self, criterion: Callable[[Tensor], Tensor]) -> Tensor:
+        """lambda1 L_s + lambda2 L_t of the last clips seen in training mode."""
+        kept, self.kept = self.kept, {}
+        terms = [self.weights[name] * likeness(matrices) for name, matrices in kept.items()]
+        return sum(terms, start=torch.zeros(()))
+
+
+def attach(
+    net: Backbone,
+    frames: int,
+    *,
+    parts: Sequence[str] = PARTS,
+    readout: str = "res5",
+    lambda1: float = 0.01,
+    lambda2: float = 0.001,
+    feed: bool = True,
+    scaled: bool = True,
+    second_softmax: bool = False,
+    dense_maps: bool = False,
+    dense_branch: bool = True,
+) -> Backbone:
+    """ST-MANet with these of its parts; without "mf" the stage `readout` is classified, and the net ends there.
+
+    `lambda1` weighs L_s, of SDA, and `lambda2` L_t, of TDA; the switches are those of the file's head.
+
+    Raises ValueError for a backbone that takes frames or goes on behind res5, for parts that are none or unknown, and
+    for a readout that is none of res2 to res5, or not res5 with "mf".
+    """
+    *_, last = net.stages
+    if net.layout != "volume" or last != "res5":
+        raise ValueError(
+            "attention 'st_manet' needs a backbone of layout 'volume' that ends with res5, not one of "
+            f"{net.layout!r} that ends with {last}"
+        )
+    check_subset("st_manet", "parts", parts, PARTS)
+    _, *levels = net.stages
+    if readout not in levels:
+        raise ValueError(f"attention 'st_manet': readout is {readout!r}; known: {', '.join(levels)}")
+    joined = readout == last
+    if "mf" in parts and not joined:
+        raise ValueError(f"attention 'st_manet': readout {readout!r} does not go with the part 'mf'")
+    for level in levels[levels.index(readout) + 1 :]:
+        del net.stages[level]
+        for part in net.parts.pop(level):
+            delattr(net, part)
+    net.features = sum(net.stages[level] for level in levels) if "mf" in parts else net.stages[readout]
+    reading = Reading(scaled, second_softmax, dense_maps, dense_branch)
+    net.neck = StManet(net.stages, parts, reading, (lambda1, lambda2), feed, joined)
+    return net

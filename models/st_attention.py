@@ -1,0 +1,142 @@
+"""ST-MANet's two attentions, over frames and over pixels, and how alike two stages' attention is.
+
+models/attention/st_manet.py names the paper and says what each module is there for; its equations, of one stage with
+maps Z of C channels, Z_TDA^{i-1} of C/2 from the branch, and Z_c both of them, 3C/2 channels:
+
+    TDA  A_t = softmax(phi(Z_c) omega(Z_c))    (T, T); rows are frames, of 3C/2*H*W features
+         Z_TDA^i = eps(A_t tau(Z_c))           goes on in the branch
+         Z_t = Z + eps(A_t sigma(Z))
+    SDA  A_s = softmax(alpha(Z) beta(Z))       (H*W, H*W); rows are pixels, of C*T features
+         Z_s = pi(A_s eta(Z))
+    L_s, L_t: sums over the ordered pairs of stages of how alike their A_s, or A_t, are
+
+No code is public. Where the paper leaves a choice, ours, and why:
+- Equation 2 prints tau(Z_TDA^i), but a row of 3C/2*H*W: tau sees Z_c. "Element-wise multiplied" with A is the matrix
+  product.
+- phi, omega, tau and sigma are 3x1x1 convolutions over each channel alone; across the channels (`dense_maps`), phi and
+  omega add 105% to the net's multiply-accumulates by themselves. alpha, beta, eta and pi only reshape.
+- eps, "reshape, 3x1x1, pool", is dense: C to C beside Z; in the branch 3C/2 to half of the next stage's channels, then
+  a maximum over windows of 2x2x2: the last ones may be cut, as 7x7 is to become 4x4, and time is left where the
+  backbone leaves it. `dense_branch` off makes the branch's one of the smallest groups.
+- No convolution has a bias, a norm or a ReLU; they start as Kaiming's for layers without a ReLU.
+- softmax is printed around A tau(Z), A sigma(Z) and A eta(Z) once more; over 3C/2*H*W features it would flatten
+  them to 1e-5, so it is off (`second_softmax`).
+- Products of rows are divided by the root of their length (`scaled`), which is not printed: without it the softmax is
+  one-hot. With it A_s, which has no weights, is still nearly the identity in a fresh net that sees noise.
+- Attention matrices are compared by the cosine of all their numbers, averaged down to the smallest stage's size.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+# Shapes: N clips, C channels, T frames, P = H*W pixels; maps (N, C, T, H, W).
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Where the paper can be read in two ways: attach() says what each is."""
+
+    scaled: bool = True
+    second_softmax: bool = False
+    dense_maps: bool = False
+    dense_branch: bool = True
+
+
+class TimeConv(nn.Conv2d):
+    """A 3x1x1 convolution without bias: (N, ins, T, H, W) -> (N, outs, T, H, W)."""
+
+    def __init__(self, ins: int, outs: int, groups: int = 1) -> None:
+        super().__init__(ins, outs, (3, 1), padding=(1, 0), groups=groups, bias=False)
+        nn.init.kaiming_normal_(self.weight, nonlinearity="linear")
+
+    def forward(self, x: Tensor) -> Tensor:
+        # As a 2D one over (T, P): torch has no fast one that is 3D and sees each channel alone.
+        return super().forward(x.flatten(3)).unflatten(3, x.shape[3:])
+
+
+class Aggregation(nn.Module):
+    """eps(A value(x)): attention (N, T, T) and maps (N, ins, T, H, W) -> (N, outs, T, H, W)."""
+
+    def __init__(self, ins: int, outs: int, reading: Reading, dense: bool = True) -> None:
+        super().__init__()
+        self.second_softmax = reading.second_softmax
+        self.value = TimeConv(ins, ins, groups=1 if reading.dense_maps else ins)
+        self.eps = TimeConv(ins, outs, groups=1 if dense else math.gcd(ins, outs))
+
+    def forward(self, attention: Tensor, x: Tensor) -> Tensor:
+        # A channel at a time: so no map has to be put in another order.
+        rows = (attention.unsqueeze(1) @ self.value(x).flatten(3)).transpose(1, 2)  # (N, T, ins, P)
+        if self.second_softmax:
+            rows = rows.flatten(2).softmax(2).unflatten(2, rows.shape[2:])
+        return self.eps(rows.transpose(1, 2).unflatten(3, x.shape[3:]))
+
+
+class TemporalDynamicAttention(nn.Module):
+    """TDA of one stage: Z (N, channels, T, H, W), Z_TDA^{i-1} (N, before, T, H, W) -> A_t (N, T, T), Z_t, Z_TDA^i.
+
+    Z_TDA^i has `after` channels. It is None where that is 0, and Z_t is where `main` is off: nobody asks for them.
+    """
+
+    def __init__(self, channels: int, before: int, after: int, reading: Reading, main: bool = True) -> None:
+        super().__init__()
+        self.scaled = reading.scaled
+        both = channels + before
+        self.phi, self.omega = (TimeConv(both, both, 1 if reading.dense_maps else both) for _ in range(2))
+        self.main = Aggregation(channels, channels, reading) if main else None
+        self.branch = Aggregation(both, after, reading, reading.dense_branch) if after else None
+
+    def forward(self, z: Tensor, before: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        both = torch.cat([z, before], 1)  # Z_c
+        phi, omega = self.phi(both).flatten(3), self.omega(both).flatten(3)  # (N, channels + before, T, P)
+        # A channel at a time, as above, and then their sum.
+        attention = softmax((phi @ omega.transpose(2, 3)).sum(1), both[0, :, 0].numel(), self.scaled)  # (N, T, T)
+        z_t = None if self.main is None else z + self.main(attention, z)
+        return attention, z_t, None if self.branch is None else self.branch(attention, both)
+
+
+class SpatialAttention(nn.Module):
+    """SDA of one stage: Z (N, C, T, H, W) -> A_s (N, P, P), and `onto` + Z_s, of Z's shape."""
+
+    def __init__(self, reading: Reading) -> None:
+        super().__init__()
+        self.scaled, self.second_softmax = reading.scaled, reading.second_softmax
+
+    def forward(self, z: Tensor, onto: Tensor) -> tuple[Tensor, Tensor]:
+        columns, sums = (maps.flatten(3).flatten(1, 2) for maps in (z, onto))  # (N, C*T, P): a pixel's row is a column
+        attention = softmax(columns.transpose(1, 2) @ columns, columns.shape[1], self.scaled)  # (N, P, P)
+        if self.second_softmax:
+            sums = sums + (columns @ attention.transpose(1, 2)).softmax(1)
+        else:
+            sums = torch.baddbmm(sums, columns, attention.transpose(1, 2))
+        return attention, sums.reshape(z.shape)
+
+
+def softmax(products: Tensor, length: int, scaled: bool) -> Tensor:
+    """The products of rows of that length (N, L, L) -> how much each row takes of the others, (N, L, L)."""
+    return (products * length**-0.5 if scaled else products).softmax(2)
+
+
+def pooled(branch: Tensor, size: Sequence[int]) -> Tensor:
+    """(N, C, T, H, W) -> (N, C, *size): the maximum over windows of 2x2x2, or of 1 along what keeps its size.
+
+    The last window along an odd axis is cut, so that ceil(T / 2) come out, as of the backbone's strided convolutions.
+    """
+    window = [-(-old // new) for old, new in zip(branch.shape[2:], size, strict=True)]
+    return F.max_pool3d(branch, window, ceil_mode=True)
+
+
+def likeness(matrices: Sequence[Tensor]) -> Tensor:
+    """L_s or L_t: the stages' attention (N, L, L), each of its own L -> (), a sum over the ordered pairs of stages.
+
+    A pair counts the cosine of its matrices, averaged down to the smallest L; the mean over the clips.
+    """
+    size = min(matrix.shape[1] for matrix in matrices)
+    rows = [F.adaptive_avg_pool2d(matrix, size).flatten(1) for matrix in matrices]  # (N, size**2)
+    pairs = combinations(rows, 2)
+    return sum((2 * F.cosine_similarity(*pair).mean() for pair in pairs), start=matrices[0].new_zeros(()))
