@@ -7,14 +7,16 @@ equation 1's shift with zeros filled in; bi-directional, 1/8 of the channels eac
 As in the authors' code, and not in the paper:
 - A net with a stage of 23 blocks or more (ResNet-101) is shifted at every second block of each stage.
 - Channels [0, C//fold) take the next frame, [C//fold, 2*(C//fold)) the previous one.
+- For long clips there is a maximum over time before res3 (`temporal_pool` there), behind which half the frames are left.
 """
 
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.contract import Backbone, frame_blocks
+from models.contract import Backbone, Neck, frame_blocks
 
 
 class TemporalShift(nn.Module):
@@ -56,10 +58,30 @@ class Shift(torch.autograd.Function):
         return Shift.apply(grads[0], ctx.frames, ctx.width, not ctx.back), None, None, None
 
 
-def shift_blocks(net: Backbone, frames: int, fold: int, attention: str) -> None:
+class TemporalMaxPool(Neck):
+    """After a stage, the maximum over 3 frames at every second one: (N*T, C, H, W) -> (N*ceil(T/2), C, H, W)."""
+
+    retimable = False  # modules behind it have half its frames
+
+    def __init__(self, frames: int, after: str) -> None:
+        super().__init__()
+        self.frames, self.after = frames, after
+
+    def forward(self, stage: str, maps: Tensor, seen: dict[str, Tensor]) -> Tensor:
+        if stage != self.after:
+            return maps
+        volume = maps.unflatten(0, (-1, self.frames)).transpose(1, 2)  # (N, C, T, H, W)
+        pooled = F.max_pool3d(volume, (3, 1, 1), (2, 1, 1), (1, 0, 0))  # (N, C, ceil(T/2), H, W)
+        return pooled.transpose(1, 2).flatten(0, 1)
+
+
+def shift_blocks(net: Backbone, frames: int, fold: int, attention: str, pooled: bool = False) -> None:
     """Shifts 1/fold of the channels each way at the entry of the residual blocks.
 
-    Raises ValueError, which names the attention, for a backbone that takes volumes, and for a fold below 2.
+    If `pooled`, a TemporalMaxPool after res2 leaves half of the frames to the rest of the net.
+
+    Raises ValueError, which names the attention, for a backbone that takes volumes, for a fold below 2, and where there
+    is no res2 to pool after.
     """
     if fold < 2:
         raise ValueError(
@@ -67,6 +89,11 @@ def shift_blocks(net: Backbone, frames: int, fold: int, attention: str) -> None:
         )
     stages = frame_blocks(net, attention)
     step = 2 if max(map(len, stages.values())) >= 23 else 1
-    for blocks in stages.values():
+    if pooled and "res2" not in net.stages:
+        raise ValueError(f"attention {attention!r}: pool needs a res2 to pool after; there is {', '.join(net.stages)}")
+    for stage, blocks in stages.items():
+        left = (frames + 1) // 2 if pooled and stage not in ("stem", "res2") else frames
         for block in blocks[::step]:
-            block.entry = TemporalShift(frames, fold)
+            block.entry = TemporalShift(left, fold)
+    if pooled:
+        net.neck = TemporalMaxPool(frames, "res2")

@@ -112,7 +112,6 @@ def build(
     does not go with the backbone, and weights that do not fit.
     """
     net = VideoNet(named("backbone", backbone).build(variant), frames, classes, dropout)
-    plain = set(net.parameters())
     state = _read(weights, net) if weights else None
     misfit = _misfit(net, state) if state else ""
     if state and not misfit:
@@ -120,6 +119,7 @@ def build(
     if planes != 3:
         adapt(net, planes)
 
+    plain = set(net.parameters())
     attach = named("attention", attention).attach
     _check_knobs(attention, attach, knobs or {})
     # What an attention module wants to know of the classes, for a classifier of its own, it finds there.
@@ -127,7 +127,9 @@ def build(
     net.backbone = attach(net.backbone, frames, **(knobs or {}))
     if net.head.in_features != net.backbone.features:
         net.head = _head(net.backbone.features, classes)
-    net.attention_parameters = frozenset(name for name, value in net.named_parameters() if value not in plain)
+    net.attention_parameters = frozenset(
+        f"backbone.{name}" for name, value in net.backbone.named_parameters() if value not in plain
+    )
 
     if state and misfit:
         if any(name in state for name in net.attention_parameters):

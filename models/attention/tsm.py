@@ -8,10 +8,11 @@ from models.contract import Backbone
 from models.shift import shift_blocks
 
 
-def attach(net: Backbone, frames: int, *, fold: int = 8) -> Backbone:
-    """Shifts 1/fold of the channels each way at the entry of the residual blocks.
+def attach(net: Backbone, frames: int, *, fold: int = 8, pool: bool = False) -> Backbone:
+    """Shifts 1/fold of the channels each way at the entry of the residual blocks; `pool`: res3 on see half the frames.
 
-    Raises ValueError for a backbone that takes volumes, and for a fold below 2 (both folds must fit).
+    Raises ValueError for a backbone that takes volumes, for a fold below 2 (both folds must fit), and for a pool where
+    there is no res2.
     """
-    shift_blocks(net, frames, fold, "tsm")
+    shift_blocks(net, frames, fold, "tsm", pool)
     return net

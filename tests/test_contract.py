@@ -1,0 +1,269 @@
+"""What every attention on every backbone that takes it must keep to."""
+
+import copy
+import io
+import shutil
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pairs
+import pytest
+import torch
+import torch.nn.functional as F
+from pairs import build, clips, smallest
+from torch import Tensor, nn
+
+from models import video
+from models.named import named
+from pipeline.params import load
+
+ROOT = Path(__file__).parents[1]
+PAIRS = pairs.pairs()
+LEAST_FRAMES = {"maagn": 2}  # its SDM halves the clip; with axis C it doesn't
+
+
+@pytest.fixture(params=PAIRS, ids=pairs.name)
+def pair(request: pytest.FixtureRequest) -> pairs.Pair:
+    return request.param
+
+
+def least(pair: pairs.Pair) -> int:
+    """The fewest frames that a net of this pair is for."""
+    halved = pair[2].get("axis", "T") == "T" and pair[2].get("arrangement") != "mtam"
+    return LEAST_FRAMES.get(pair[1], 1) if halved else 1
+
+
+def cross_entropy(logits: Tensor) -> Tensor:
+    return F.cross_entropy(logits, torch.arange(len(logits)) % logits.shape[1])
+
+
+def loss_of(net: nn.Module, whole: video.VideoNet, batch: Tensor) -> Tensor:
+    """The training's loss: of what `net` says, and what the modules of the `whole` net add to it."""
+    return cross_entropy(net(batch)) + whole.penalty(cross_entropy)
+
+
+@pytest.mark.parametrize("t,h,w", [(4, 32, 32), (1, 32, 32), (2, 33, 40), (3, 45, 37)])
+def test_a_clip_becomes_one_row_of_logits(pair, t, h, w):
+    if t < least(pair):
+        with pytest.raises(ValueError, match=rf"{pair[1]}.*layout|{pair[1]}.*frames.* {t}"):
+            video.build(pair[0], smallest(pair[0]), pair[1], t, classes=5, knobs=pair[2])
+        return
+    net = build(pair, t)
+    logits = net(clips(2, t, h, w))
+    assert logits.shape == (2, 5)
+    assert logits.isfinite().all()
+
+
+def test_gradient_reaches_every_parameter(pair):
+    silent = []
+    for seed in range(4):  # a bottleneck of one channel, as 16 reduced 16 times is, may start behind a closed ReLU
+        net = build(pair, 4, seed)
+        loss_of(net, net, clips(3, 4)).backward()
+        silent.append({name for name, value in net.named_parameters() if value.grad is None or not value.grad.any()})
+        if not silent[-1]:
+            break
+    assert set.intersection(*silent) == set()
+
+
+def test_penalties_are_asked_for_once(pair):
+    net = build(pair, 4)
+    net(clips(2, 4))
+    copy.deepcopy(net.eval())
+    net.train()(clips(2, 4))
+    assert net.penalty(cross_entropy).isfinite()
+    assert net.penalty(cross_entropy) == 0
+    copy.deepcopy(net)
+    net.eval()(clips(2, 4))
+    assert net.penalty(cross_entropy) == 0
+
+
+def test_clips_of_a_batch_do_not_see_each_other(pair):
+    net = build(pair, 4).eval()
+    one, other = clips(2, 4), clips(2, 4)
+    other[1] = clips(1, 4, seed=2)[0]
+    before, after = net(one), net(other)
+    torch.testing.assert_close(after[0], before[0], rtol=1e-5, atol=1e-5)
+    assert (after[1] - before[1]).abs().max() > 1e-3
+
+
+def test_a_clip_scores_alike_alone_and_in_a_batch(pair):
+    net = build(pair, 4).eval()
+    batch = clips(3, 4)
+    torch.testing.assert_close(net(batch[1:2])[0], net(batch)[1], rtol=1e-4, atol=1e-4)
+
+
+def test_memory_order_changes_no_score(pair):
+    net = build(pair, 4).eval()
+    batch = clips(2, 4)
+    torch.testing.assert_close(net(batch.contiguous()), net(batch), rtol=1e-4, atol=1e-4)
+
+
+def test_a_state_dict_is_the_whole_net(pair):
+    net, other = build(pair, 4), build(pair, 4, seed=1)
+    net(clips(2, 4))  # moves the running statistics
+    batch = clips(2, 4, seed=3)
+    assert not torch.equal(net.eval()(batch), other.eval()(batch))
+    other.load_state_dict(net.state_dict())
+    assert torch.equal(net(batch), other(batch))
+
+
+def test_evaluation_has_no_chance_in_it(pair):
+    net = build(pair, 4).eval()
+    for module in net.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.5
+    state = {name: value.clone() for name, value in net.state_dict().items()}
+    assert torch.equal(net(clips(2, 4)), net(clips(2, 4)))
+    assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items())
+
+
+def test_a_net_takes_another_t_or_says_that_it_can_not(pair):
+    net = build(pair, 4).eval()
+    try:
+        net.retime(3)
+    except ValueError as error:
+        assert "T = 4, not 3" in str(error)
+        assert net(clips(2, 4)).shape == (2, 5)  # no change
+        return
+    made = build(pair, 3, seed=1).eval()
+    made.load_state_dict(net.state_dict())
+    assert torch.equal(net(clips(2, 3)), made(clips(2, 3)))
+
+
+def test_bf16_is_near_fp32(pair):
+    net = build(pair, 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss_of(net, net, clips(3, 4)).backward()
+    assert all(value.grad is None or value.grad.isfinite().all() for value in net.parameters())
+    net.eval()
+    with torch.no_grad():
+        exact = net(clips(2, 4))
+        with torch.autocast("cpu", torch.bfloat16):
+            rounded = net(clips(2, 4)).float()
+    assert (rounded - exact).abs().max() < 0.1 * exact.abs().max()
+
+
+def test_the_attentions_parameters_are_known_by_name(pair):
+    net = build(pair, 4)
+    plain = video.build(pair[0], smallest(pair[0]), "none", 4, classes=5)
+    assert not plain.attention_parameters
+    brought = {name for name, _ in net.named_parameters()} - {name for name, _ in plain.named_parameters()}
+    assert net.attention_parameters == brought
+    without = pair[1] in ("none", "tsm") or pair[2].get("scales") == 0 or pair[2].get("parts") == ["mf"]
+    assert bool(brought) != without
+
+
+def test_what_was_published_is_what_runs(pair):
+    net = build(pair, 4).eval()
+    published = [module for module in net.modules() if hasattr(module, "published")]
+    checked = []
+
+    def compare(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+        torch.testing.assert_close(module.published(*inputs), output, rtol=1e-4, atol=1e-5)
+        checked.append(module)
+
+    for module in published:
+        module.register_forward_hook(compare)
+    with torch.no_grad():
+        net(clips(2, 4))
+    assert set(published) == set(checked)
+    assert net in checked
+
+
+@cache
+def layout(backbone: str) -> str:
+    with torch.device("meta"):
+        return named("backbone", backbone).build(smallest(backbone)).layout
+
+
+def cover() -> Iterator[pairs.Pair]:
+    """Each attention on ResNet and on its 3D namesake, and each other backbone without one."""
+    seen = set()
+    for backbone, attention, knobs in sorted(PAIRS, key=lambda pair: (not pair[0].startswith("resnet"), pair[0])):
+        if (layout(backbone), attention) not in seen or (attention == "none" and not knobs):
+            seen.add((layout(backbone), attention))
+            yield backbone, attention, knobs
+
+
+COVER = list(cover())
+# Those come with every run of the tests; all, by torch's own compiler too, with the slow ones.
+TRACED = pytest.mark.parametrize(
+    "traced",
+    [pytest.param(pair, id=pairs.name(pair), marks=() if pair in COVER else pytest.mark.slow) for pair in PAIRS],
+)
+
+
+def close(ours: Tensor, wanted: Tensor) -> None:
+    torch.testing.assert_close(ours, wanted, rtol=1e-3, atol=1e-4 * float(wanted.abs().max()))
+
+
+@TRACED
+def test_an_exported_net_says_the_same(traced):
+    net = build(traced, 4).eval()
+    batch = clips(2, 4)
+    with torch.no_grad():
+        exported = torch.export.export(net, (batch,))
+        file = io.BytesIO()
+        torch.export.save(exported, file)
+        file.seek(0)
+        close(torch.export.load(file).module()(batch), net(batch))
+
+
+def compiles_alike(traced: pairs.Pair, backend: str) -> None:
+    """In evaluation and in training a compiled net, whole, gives what it gives; the gradients too."""
+    net = build(traced, 4)
+    batch = clips(2, 4)
+    torch._dynamo.reset()
+    compiled = torch.compile(net, fullgraph=True, backend=backend)
+    net.eval()
+    with torch.no_grad():
+        close(compiled(batch), net(batch))
+    net.train()
+    found = []
+    for form in (compiled, net):
+        net.zero_grad()
+        loss = loss_of(form, net, batch)
+        loss.backward()
+        found.append([loss.detach(), *(value.grad for value in net.parameters() if value.grad is not None)])
+    largest = max(float(value.abs().max()) for value in found[1])
+    for ours, wanted in zip(*found, strict=True):
+        torch.testing.assert_close(ours, wanted, rtol=1e-2, atol=1e-3 * largest)
+
+
+@TRACED
+def test_a_compiled_net_says_the_same(traced):
+    compiles_alike(traced, "aot_eager")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("g++"), reason="no compiler")
+@pytest.mark.parametrize("traced", COVER, ids=pairs.name)
+def test_a_net_of_torchs_own_compiler_says_the_same(traced):
+    compiles_alike(traced, "inductor")
+
+
+@pytest.mark.parametrize("suite", [path.stem for path in pairs.SUITES])
+def test_every_row_of_a_suite_builds(suite, tmp_path):
+    """In its own size, on the meta device: no memory, no arithmetic."""
+    from dvc.utils.hydra import compose_and_dump
+
+    path = tmp_path / "params.yaml"
+    compose_and_dump(str(path), str(ROOT / "conf"), None, "config", str(tmp_path), [f"suite={suite}"])
+    params = load(path)
+    built = set()
+    for name, row in params.experiments.items():
+        recipe, protocol = params.recipes[row.recipe], params.protocols[row.protocol]
+        key = (row.backbone, row.variant, row.attention, repr(row.knobs), recipe.frames, recipe.size, protocol.frames)
+        if key in built:
+            continue
+        built.add(key)
+        with torch.device("meta"):
+            net = video.build(row.backbone, row.variant, row.attention, recipe.frames, 5, knobs=row.knobs)
+            net.eval()
+            sizes = [(recipe.frames, recipe.size)]
+            if protocol.frames:
+                sizes.append((protocol.frames, protocol.size))
+            for frames, size in sizes:
+                net.retime(frames)
+                assert net(torch.empty(1, frames, 3, size, size)).shape == (1, 5), name
