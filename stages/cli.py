@@ -10,7 +10,7 @@ from typer.exceptions import TyperException
 
 from pipeline.errors import UserError
 from stages import DATA, run
-from stages.terminal import amount, duration, screen, show_json, show_table
+from stages.terminal import amount, brief, clips, duration, screen, show_json, show_table
 
 app = typer.Typer(
     help="A distributed benchmark pipeline for video action recognition. Run it from the project's root.",
@@ -60,7 +60,7 @@ def plan(json_: Json = False) -> None:
             [
                 step.stage,
                 str(len(step.cells) or "–"),
-                _brief(step.reasons) + marks[step.state],
+                brief(step.reasons) + marks[step.state],
                 "unknown" if time.value is None else f"{duration(time.value)}, {time.source}",
                 "unknown" if size.value is None else f"{amount(size.value)}, {size.source}",
             ]
@@ -192,7 +192,7 @@ def datasets(json_: Json = False) -> None:
     show_table(
         ["data set", "classes", "clips of splits", "official", "licence", "state"],
         (
-            [data.name, str(data.classes or "–"), _clips(data.found), _clips(data.official), data.licence, data.state]
+            [data.name, str(data.classes or "–"), clips(data.found), clips(data.official), data.licence, data.state]
             for data in found
         ),
     )
@@ -230,20 +230,6 @@ def mlflow(port: Annotated[int, typer.Option(min=1, max=65535)] = 5000) -> None:
     from stages.ui import serve
 
     serve(port)
-
-
-def _brief(reasons: tuple[str, ...]) -> str:
-    """The first reason of each kind, and how many more there are of it."""
-    kinds: dict[str, list[str]] = {}
-    for reason in reasons:
-        kinds.setdefault(" ".join(reason.split()[:2]), []).append(reason)
-    return "; ".join(found[0] + (f" and {len(found) - 1} more" if len(found) > 1 else "") for found in kinds.values())
-
-
-def _clips(splits: dict[int, dict[str, int]]) -> str:
-    return "; ".join(
-        " + ".join(str(parts[part]) for part in ("train", "val", "test") if part in parts) for parts in splits.values()
-    )
 
 
 def _command(*arguments: str) -> None:

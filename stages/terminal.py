@@ -44,3 +44,18 @@ def amount(count: float) -> str:
     from rich.filesize import decimal
 
     return decimal(int(count))
+
+
+def brief(reasons: tuple[str, ...]) -> str:
+    """The first reason of each kind, and how many more there are of it."""
+    kinds: dict[str, list[str]] = {}
+    for reason in reasons:
+        kinds.setdefault(" ".join(reason.split()[:2]), []).append(reason)
+    return "; ".join(found[0] + (f" and {len(found) - 1} more" if len(found) > 1 else "") for found in kinds.values())
+
+
+def clips(splits: dict[int, dict[str, int]]) -> str:
+    """Clips of each split's parts, e.g. "660 + 268; 658 + 270"."""
+    return "; ".join(
+        " + ".join(str(parts[part]) for part in ("train", "val", "test") if part in parts) for parts in splits.values()
+    )
