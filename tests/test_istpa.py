@@ -317,7 +317,7 @@ def test_after_the_pooling_a_frame_has_one_weight():
     features = plain.backbone(batch.flatten(0, 1)).mean((2, 3)).unflatten(0, (2, 3))  # (N, K, C)
     layer = net.backbone.neck.scores["res5"]
     for clip, logits in zip(features, net(batch), strict=True):
-        weights = softmax([float(frame @ layer.weight[0]) + float(layer.bias) for frame in clip])
+        weights = softmax([(frame @ layer.weight[0] + layer.bias).item() for frame in clip])
         length = math.sqrt(sum(weight**2 for weight in weights))
         merged = sum(weight / length * frame for weight, frame in zip(weights, clip, strict=True))
         torch.testing.assert_close(logits, net.head(merged))
@@ -390,7 +390,7 @@ def test_lower_precision_stops_before_the_scores():
     assert caught[-1].dtype == torch.float32
 
 
-@pytest.mark.parametrize("knobs", [{}, {"position": "fc", "scales": 1}, {"position": "B", "fusion": "max"}])
+@pytest.mark.parametrize("knobs", [{}, {"position": "fc", "scales": 1}])
 def test_compiled_and_exported(knobs):
     net, batch = build(**knobs), clips()
     plain = copy.deepcopy(net)

@@ -3,8 +3,8 @@
 "Interaction-Aware Spatio-Temporal Pyramid Attention Networks for Action Classification" (Du, Yuan, Li, Hu et al.; ECCV
 2018, and its journal version, whose numbers of equations and tables these are), section 3. X_j, C_j x K*P, are the maps
 of stage j of all K frames, max-pooled to P positions each. Their scores X_j^T W_j + b_j (K*P x P, equation 2) are fused
-over the stages. Each column, softmaxed over all positions of all frames (equation 3) and divided by its length, says
-what one position of the merged map is made of: M = X A (C x P, equation 4), X being the last stage's. M takes the place
+over the stages. Each column, softmaxed over all positions of all frames and divided by its length, says what one
+position of the merged map is made of: M = X A (C x P, equation 4), X being the last stage's. M takes the place
 of K maps, so the rest of the net sees one map a clip. No weight depends on K; K = 1 is the attention of images (table
 6). Two losses are added with the weights `interaction` and `attention` (equations 12 and 16; 0.0 switches one off).
 Equation 8 asks of each column a share of the maps' energy, and of any two that they differ; equations 14 and 15 want a
@@ -89,7 +89,7 @@ class Scores(nn.Linear):
 
 
 class PyramidAttention(nn.Module):
-    """Scores of each scale, (N, K*P, P) -> attention (N, K*P, P), whose columns have length 1; equation 3."""
+    """Scores of each scale, (N, K*P, P) -> attention (N, K*P, P), whose columns have length 1."""
 
     def __init__(self, fusion: str) -> None:
         super().__init__()
