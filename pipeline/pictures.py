@@ -6,6 +6,7 @@ A PNG; the same input gives the same bytes.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import wrap
 
 import cv2
 import numpy as np
@@ -16,7 +17,8 @@ from pipeline.figures import COLOURS, GREY, drawing
 
 # Legend: T frames, S pixels of their side.
 
-MARGIN, GAP, BAR, TITLE = 1.1, 0.08, 0.8, 0.75  # inches: left of the strip, between its rows, a row of bars, the title
+MARGIN, GAP, BAR = 1.1, 0.08, 0.8  # inches: left of the strip, between its rows, a row of bars
+LABELS, LINE = 0.25, 0.165  # inches: above the strip for its labels, and for a line of the title
 NARROWEST, LONGEST = (
     7.0,
     16.0,
@@ -44,11 +46,13 @@ def film(
     side = min(1.6, max(0.5, LONGEST / len(frames)))  # inches of a frame
     strip = side * len(frames)
     width = max(NARROWEST, MARGIN + strip + GAP)
-    height = TITLE + len(rows) * (side + GAP) + len(bars) * (BAR + GAP) + GAP
+    lines = [part for line in title.splitlines() for part in wrap(line, int(13 * width))]  # characters to an inch
+    head = LABELS + LINE * len(lines)
+    height = head + len(rows) * (side + GAP) + len(bars) * (BAR + GAP) + GAP
     with drawing(path, width, height) as figure:
         figure.set_layout_engine("none")  # the bars have to stand below their frames
-        figure.text(GAP / width, 1 - GAP / height, title, va="top")
-        top = TITLE
+        figure.text(GAP / width, 1 - GAP / height, "\n".join(lines), va="top")
+        top = head
         for n, row in enumerate(rows):
             axes = _axes(figure, top, strip, side)
             axes.imshow(np.concatenate([*row], axis=1), extent=(0, len(frames), 0, 1), aspect="auto")
@@ -87,7 +91,7 @@ def _draw(axes: Axes, bars: Bars, frames: int) -> None:
     axes.set_ylim(0, 1.3 * top)  # room for the numbers
     if len(bars.values) <= 16:
         for place, value in zip(places, bars.values, strict=True):
-            axes.text(place, value + 0.03 * top, f"{value:.2f}", ha="center", va="bottom", fontsize=7)
+            axes.text(place, value + 0.03 * top, f"{value:.3g}", ha="center", va="bottom", fontsize=7)
     axes.set_xticks([])
     axes.set_yticks([0, top], [f"{0:.0f}", f"{top:.2g}"], fontsize=7)
     axes.set_ylabel(bars.label, rotation=0, ha="right", va="center", fontsize=8)

@@ -249,6 +249,9 @@ def test_salient_fields_are_added_up_over_the_merged_map() -> None:
     assert float(found.shares.sum()) == pytest.approx(1)
 
 
+HEAD = pictures.LABELS + 2 * pictures.LINE  # inches above the strip
+
+
 def strip(path: Path, **changed: Any) -> np.ndarray:
     """The picture of an invented clip of 3 frames, as pixels."""
     draws = np.random.default_rng(0)
@@ -275,7 +278,7 @@ def test_a_picture_is_the_same_bytes_each_time_whatever_the_users_style(tmp_path
 
 def test_a_picture_is_as_large_as_what_it_shows(tmp_path: Path) -> None:
     def inches(*rows: float) -> int:
-        return round(100 * (pictures.TITLE + sum(row + pictures.GAP for row in rows) + pictures.GAP))
+        return round(100 * (HEAD + sum(row + pictures.GAP for row in rows) + pictures.GAP))
 
     whole = strip(tmp_path / "a.png")
     assert whole.shape == (inches(1.6, 1.6, pictures.BAR, pictures.BAR), 700, 3)
@@ -292,7 +295,7 @@ def test_a_strip_shows_its_frames_and_their_heat(tmp_path: Path) -> None:
     made = strip(tmp_path / "a.png", frames=frames, heat=heat, bars=[])[..., ::-1].astype(int)
 
     def at(row: int, frame: int) -> list[int]:
-        y = round(100 * (pictures.TITLE + row * (1.6 + pictures.GAP) + 0.8))
+        y = round(100 * (HEAD + row * (1.6 + pictures.GAP) + 0.8))
         return made[y, round(100 * (pictures.MARGIN + (frame + 0.5) * 1.6))].tolist()
 
     assert [at(0, n) for n in range(3)] == [[0, 0, 0], [200, 100, 0], [0, 0, 0]]
