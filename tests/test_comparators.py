@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from models import costs, counting, video
-from models.backbones import i3d, resnet, slowfast
+from models.backbones import c3d, i3d, resnet, slowfast
 from models.contract import Neck
 
 
@@ -25,6 +25,7 @@ def flops(net: video.VideoNet, size: int) -> int:
     "backbone,variant,attention,knobs,frames,classes,size,parameters,printed",
     [
         ("i3d", "50", "none", {}, 32, 400, 256, 28_043_472, 43_564_040_192),
+        ("c3d", "sports1m", "none", {}, 16, 101, 112, 78_409_573, 38_615_475_200),
         ("slowfast", "4x16", "none", {}, 32, 400, 256, 34_479_288, 36_441_296_896),
         ("slowfast", "8x8", "none", {}, 32, 400, 256, 34_565_560, 66_222_034_944),
         ("slowfast", "101-8x8", "none", {}, 32, 400, 256, 62_912_312, 127_070_375_936),
@@ -36,6 +37,42 @@ def test_parameters_and_flops_are_the_printed_ones(
     net = made(backbone, variant, attention, frames, classes, **knobs)
     assert costs.parameters(net) == parameters
     assert flops(net, size) == printed
+
+
+# torchvision prints 31505325 parameters and 40.52 G for r2plus1d_18 at 16x112x112.
+def test_r2plus1d_18_is_torchvisions():
+    net = made("r2plus1d", "18", "none", 16, 400)
+    assert costs.parameters(net) == 31_505_325
+    assert round(costs.macs(net, (1, 16, 3, 112, 112)) / 1e9, 2) == 40.52
+    names = net.backbone.state_dict().keys()
+    assert {"stem.0.weight", "stem.4.running_var", "layer1.0.conv1.0.3.weight", "layer2.0.downsample.1.bias"} <= names
+    assert {"layer1.0.conv2.0.1.weight", "layer1.0.conv2.1.weight", "layer4.1.conv1.1.weight"} <= names
+    assert net.backbone.layer2[0].conv2[0][0].out_channels == 230
+
+
+# Parameters are printed exactly. FLOPs, printed and counted: 53.176 and 53.230 G, 212.702 and 212.922 G.
+@pytest.mark.parametrize("frames,printed", [(8, 53_175_572_992), (32, 212_701_677_568)])
+def test_r2plus1d_34_as_mmaction2_has_it(frames, printed):
+    net = made("r2plus1d", "34-224", "none", frames, 400)
+    assert costs.parameters(net) == 63_759_281
+    assert flops(net, 256) == pytest.approx(printed, rel=0.0011)
+
+
+def test_r2plus1d_34_as_its_authors_have_it():
+    net = made("r2plus1d", "34", "none", 32, 400).backbone
+    assert [net.get_submodule(f"layer{at}.0.conv2.0.0").out_channels for at in range(1, 5)] == [144, 288, 576, 1152]
+    assert net.stem[0].out_channels == 45 and net.stem[1].eps == 1e-3
+    assert net(torch.empty(1, 3, 32, 112, 112, device="meta")).shape == (1, 512, 4, 7, 7)
+
+
+def test_c3ds_weights_load_by_their_authors_names():
+    net = c3d.build("tiny")
+    own = net.state_dict()
+    theirs = {name.split(".", 1)[1] if name.startswith(("stem", "res")) else name: own[name] for name in own}
+    assert {"conv1a.weight", "conv5b.bias", "fc6.weight"} <= theirs.keys()
+    assert net.fitted(theirs).keys() == own.keys() == net.fitted(own).keys()
+    mmaction2s = {name.replace(".", ".conv.") if name.startswith("conv") else name: theirs[name] for name in theirs}
+    assert net.fitted(mmaction2s).keys() == own.keys()
 
 
 def test_i3d_is_inflated_where_every_second_block_is():

@@ -1,0 +1,120 @@
+"""C3D: VGG in 3D, eight convolutions 3x3x3 and two layers of 4096, with its authors' layer names, and a tiny member.
+
+Tran, Bourdev, Fergus, Torresani and Paluri, "Learning Spatiotemporal Features with 3D Convolutional Networks" (ICCV
+2015), section 3.2 and figure 3: clips of 16 frames of 112x112; every pooling halves T, H and W, the first one H and W
+only; no norms; dropout 0.5 after fc6 and, VideoNet's, after fc7. The two layers before the classifier belong to the
+backbone: what users call C3D's features is fc6's output.
+
+- Maps of another size than 1x4x4, the last pooling's of such a clip, are pooled to it.
+- The last pooling pads H and W by one zero on each side, as the authors' Caffe rounds up where torch rounds down.
+- A pooling leaves a single frame as it is, so that any T will do.
+- Pixels are BGR, 0 to 255, less the mean colour (104, 117, 128); the authors take off a mean clip, pixel by pixel.
+
+Weights with the authors' layer names (conv1a.weight, ..., fc7.bias) load, with mmaction2's too (conv1a.conv.weight); a
+file with other names does not. There are no residual blocks: attention has its places at res2 to res5, the convolutions
+that end in the second to the fifth pooling: `entry` is what their first one sees, `exit` and `after` what the pooling
+gives.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.contract import Backbone, Block
+from models.named import unknown
+
+LAYERS = {
+    "stem": ("conv1a",),
+    "res2": ("conv2a",),
+    "res3": ("conv3a", "conv3b"),
+    "res4": ("conv4a", "conv4b"),
+    "res5": ("conv5a", "conv5b"),
+}
+
+
+@dataclass(frozen=True)
+class Member:
+    """One C3D: how wide the five stages are, and fc6 and fc7."""
+
+    widths: tuple[int, int, int, int, int]
+    hidden: int
+
+
+MEMBERS = {
+    "sports1m": Member((64, 128, 256, 512, 512), 4096),
+    "tiny": Member((16, 32, 32, 64, 64), 64),
+}
+VARIANTS = tuple(MEMBERS)
+
+
+class Stage(Block):
+    """3x3x3 convolutions with ReLU and a pooling: (N, ins, T, H, W) -> (N, outs, T/2, H/2, W/2), rounded down."""
+
+    def __init__(self, ins: int, outs: int, layers: tuple[str, ...], halve: bool, pad: int) -> None:
+        super().__init__(ins, outs)
+        self.layers, self.halve, self.pad = layers, halve, pad
+        for at, layer in enumerate(layers):
+            self.add_module(layer, nn.Conv3d(outs if at else ins, outs, 3, padding=1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.entry(x)
+        for layer in self.layers:
+            x = F.relu(self.get_submodule(layer)(x), inplace=True)
+        frames = 2 if self.halve and x.shape[2] > 1 else 1
+        return self.after(self.exit(F.max_pool3d(x, (frames, 2, 2), padding=(0, self.pad, self.pad))))
+
+
+class C3D(Backbone):
+    """(N, 3, T, H, W) -> (N, features, 1, 1, 1); any T, any H and W from 32."""
+
+    layout, pooling = "volume", "unseen"
+    mean, std, channels = (104.0, 117.0, 128.0), (1.0, 1.0, 1.0), "bgr"
+
+    def __init__(self, member: Member) -> None:
+        super().__init__()
+        ins = 3
+        for (stage, layers), outs in zip(LAYERS.items(), member.widths, strict=True):
+            self.add_module(stage, Stage(ins, outs, layers, stage != "stem", int(stage == "res5")))
+            ins = outs
+        self.fc6 = nn.Linear(ins * 4 * 4, member.hidden)
+        self.fc7 = nn.Linear(member.hidden, member.hidden)
+        self.dropout = nn.Dropout(0.5)
+        self.parts = {stage: (stage,) for stage in LAYERS} | {"tail": ("fc6", "fc7")}
+        self.stages = dict(zip(self.parts, (*member.widths, member.hidden), strict=True))
+        self.features = member.hidden
+        for module in self.modules():
+            if isinstance(module, nn.Conv3d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            elif isinstance(module, nn.Linear):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            if isinstance(module, nn.Conv3d | nn.Linear) and module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+    def blocks(self) -> Iterator[tuple[str, Block]]:
+        yield from ((name, block) for name, block in super().blocks() if name != "stem")
+
+    def fitted(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        stage_of = {layer: stage for stage, layers in LAYERS.items() for layer in layers}
+        fitted = {}
+        for name, value in state.items():
+            layer, _, rest = name.partition(".")
+            own = f"{stage_of[layer]}.{layer}.{rest.removeprefix('conv.')}" if layer in stage_of else name
+            fitted[own] = value
+        return fitted
+
+    def stage(self, name: str, x: Tensor) -> Tensor:
+        if name != "tail":
+            return self.get_submodule(name)(x)
+        x = x if x.shape[2:] == (1, 4, 4) else F.adaptive_avg_pool3d(x, (1, 4, 4))
+        x = F.relu(self.fc6(x.flatten(1)))  # (N, features)
+        x = F.relu(self.fc7(self.dropout(x)))
+        return x[..., None, None, None]
+
+
+def build(variant: str) -> C3D:
+    """The C3D of that name; ValueError for an unknown one."""
+    if variant not in MEMBERS:
+        raise unknown("variant of backbone 'c3d'", variant, VARIANTS)
+    return C3D(MEMBERS[variant])
