@@ -5,6 +5,8 @@ TSN, TSM and ACTION-Net start from: convolutions keep their biases, and pixels a
 pretrained-models.pytorch (last_linear is the classifier) load by name.
 
 - Batch norms have torch's momentum; TSM's and ACTION-Net's copies say 0.9, which is Caffe's number for torch's 0.1.
+- Variant "slim" is TF-slim's Inception-v2 with a plain first convolution: narrower in 4c and 4d, which are 4d and 4e
+  there, convolutions without biases, norms without a scale. ISTPA counts its parameters.
 - A maximum pooling with stride 2 pads odd sizes, which the published net, at 224x224, never meets; its branches would
   not fit each other there.
 
@@ -14,7 +16,7 @@ it, on the outputs of conv2, 3a, ..., 5a (10 modules, stages res3 to res5), and 
 starts with the block that halves the size: 3c and 4e.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +24,7 @@ from torch import Tensor, nn
 
 from models.contract import Backbone, Block
 from models.named import unknown
+from models.norms import Unscaled
 
 
 @dataclass(frozen=True)
@@ -43,24 +46,25 @@ class Member:
 
     stem: tuple[int, int]
     blocks: dict[str, Widths]
+    slim: bool = False  # convolutions have no bias, norms no scale
 
 
+BLOCKS = {
+    "3a": Widths(64, 64, 64, 64, 96, 32),
+    "3b": Widths(64, 64, 96, 64, 96, 64),
+    "3c": Widths(0, 128, 160, 64, 96, 0),
+    "4a": Widths(224, 64, 96, 96, 128, 128),
+    "4b": Widths(192, 96, 128, 96, 128, 128),
+    "4c": Widths(160, 128, 160, 128, 160, 128),
+    "4d": Widths(96, 128, 192, 160, 192, 128),
+    "4e": Widths(0, 128, 192, 192, 256, 0),
+    "5a": Widths(352, 192, 320, 160, 224, 128),
+    "5b": Widths(352, 192, 320, 192, 224, 128, "maximum"),
+}
+NARROWER = {name: replace(BLOCKS[name], project=96) for name in ("4c", "4d")}
 MEMBERS = {
-    "cadene": Member(
-        (64, 192),
-        {
-            "3a": Widths(64, 64, 64, 64, 96, 32),
-            "3b": Widths(64, 64, 96, 64, 96, 64),
-            "3c": Widths(0, 128, 160, 64, 96, 0),
-            "4a": Widths(224, 64, 96, 96, 128, 128),
-            "4b": Widths(192, 96, 128, 96, 128, 128),
-            "4c": Widths(160, 128, 160, 128, 160, 128),
-            "4d": Widths(96, 128, 192, 160, 192, 128),
-            "4e": Widths(0, 128, 192, 192, 256, 0),
-            "5a": Widths(352, 192, 320, 160, 224, 128),
-            "5b": Widths(352, 192, 320, 192, 224, 128, "maximum"),
-        },
-    ),
+    "cadene": Member((64, 192), BLOCKS),
+    "slim": Member((64, 192), {**BLOCKS, **NARROWER}, slim=True),
     "tiny": Member(
         (16, 32),
         {
@@ -133,6 +137,7 @@ class BNInception(Backbone):
 
     def __init__(self, member: Member) -> None:
         super().__init__()
+        self.slim = member.slim
         first, second = member.stem
         self._add("conv1_7x7_s2", 3, first, 7, 2)
         self._add("conv2_3x3_reduce", first, first, 1, 1)
@@ -157,8 +162,8 @@ class BNInception(Backbone):
 
     def _add(self, name: str, ins: int, outs: int, kernel: int, stride: int) -> None:
         """Adds a convolution and its norm, `name` and `name`_bn."""
-        self.add_module(name, nn.Conv2d(ins, outs, kernel, stride, kernel // 2))
-        self.add_module(f"{name}_bn", nn.BatchNorm2d(outs))
+        self.add_module(name, nn.Conv2d(ins, outs, kernel, stride, kernel // 2, bias=not self.slim))
+        self.add_module(f"{name}_bn", Unscaled(outs, eps=0.001) if self.slim else nn.BatchNorm2d(outs))
 
     def unit(self, name: str, x: Tensor) -> Tensor:
         """Convolution, norm and ReLU of that name."""

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from models.contract import Backbone, Block
 from models.named import unknown
+from models.norms import Unscaled
 
 Kernel = int | tuple[int, int]
 Step = tuple[int, Kernel]  # a convolution: channels out, kernel
@@ -43,15 +44,6 @@ MEMBERS = {
     "tiny": Member((1, 1, 2), divisor=8, padded=True),
 }
 VARIANTS = tuple(MEMBERS)
-
-
-class Unscaled(nn.BatchNorm2d):
-    """Batch norm that shifts and does not scale: its weight is 1 and no parameter."""
-
-    def __init__(self, channels: int, eps: float) -> None:
-        super().__init__(channels, eps)
-        del self.weight
-        self.register_buffer("weight", torch.ones(channels), persistent=False)
 
 
 class Unit(nn.Module):
