@@ -25,7 +25,7 @@ from models.contract import Neck, stage_blocks
 from models.named import unknown
 from models.video import VideoNet
 
-# Shapes: T frames, C channels, H, W pixels; A, the maps of a stage, (T, C, h, w) or (1, C, t, h, w).
+# Shapes: T frames, C channels, H, W pixels; A, the maps of a stage, (t, C, h, w) or (1, C, t, h, w).
 
 
 def available(net: VideoNet) -> tuple[str, ...]:
@@ -57,14 +57,14 @@ class Salient(NamedTuple):
 
 
 def grad_cam(net: VideoNet, clip: Tensor, target: int | None = None, stage: str | None = None) -> Tensor:
-    """What speaks for a class: (T, h, w), or (t, h, w) of a backbone that takes volumes, from 0 to 1.
+    """What speaks for a class: (t, h, w), from 0 to 1; t is T, or fewer where the net has merged frames by then.
 
     The largest value of the clip is 1, unless nothing speaks for the class: then all are 0. upsampled() brings the map
     to the clip's size.
 
     clip: (T, C, H, W), normalised, for a net in evaluation mode. target: the class; the predicted one by default.
     stage: whose maps A; by default the last but for `tail`, and always before a neck changes them.
-    Raises ValueError for an unknown class or stage, and for a stage whose maps aren't those of single frames any more.
+    Raises ValueError for an unknown class or stage.
     """
     backbone = net.backbone
     stage = stage or [name for name in backbone.stages if name != "tail"][-1]
@@ -74,8 +74,6 @@ def grad_cam(net: VideoNet, clip: Tensor, target: int | None = None, stage: str 
     if target is not None and not 0 <= target < len(logits):
         raise ValueError(f"no class {target}; the net tells apart 0 to {len(logits) - 1}")
     maps = watch.maps[stage]
-    if len(maps) != (len(clip) if backbone.layout == "frames" else 1):
-        raise ValueError(f"stage {stage!r} has {len(maps)} maps of {len(clip)} frames; choose one before they merge")
     (slopes,) = torch.autograd.grad(logits[int(logits.argmax()) if target is None else target], maps)
     weights = slopes.mean(tuple(range(2, maps.ndim)), keepdim=True)  # equation 1: alpha
     found = F.relu((weights * maps).sum(1)).detach()  # equation 2

@@ -11,6 +11,7 @@ from typing import Any
 import cv2
 import matplotlib
 import numpy as np
+import pairs
 import pytest
 import torch
 from torch import Tensor, nn
@@ -105,9 +106,25 @@ def test_what_grad_cam_cannot_show_is_named() -> None:
         explanations.grad_cam(made, clip, stage="res9")
     with pytest.raises(ValueError, match="no class 4; the net tells apart 0 to 3"):
         explanations.grad_cam(made, clip, 4)
-    merged = video.build("vgg", "tiny", "istpa", FRAMES, classes=4, knobs={"positions": 2}).eval()
-    with pytest.raises(ValueError, match="stage 'tail' has 1 maps of 3 frames"):
-        explanations.grad_cam(merged, torch.zeros(FRAMES, 3, 32, 32), stage="tail")
+
+
+@pytest.mark.parametrize(
+    "pair", [p for p in pairs.pairs() if p[1] == "none" or p[0] in ("resnet", "resnet3d")], ids=pairs.name
+)
+def test_every_net_can_be_looked_at_and_stays_as_it_was(pair: pairs.Pair) -> None:
+    made = pairs.build(pair, 4).eval()
+    clip = pairs.clips(1, 4)[0]
+    before, neck = made(clip[None]).detach(), made.backbone.neck
+    maps = explanations.grad_cam(made, clip)
+    assert maps.ndim == 3 and 1 <= len(maps) <= 4 and maps.min() >= 0 and maps.max() in (0, 1)
+    has = explanations.available(made)
+    assert ("eam" in has, "receptive" in has) == (pair[1] == "eam", pair[1] == "istpa")
+    if "eam" in has:
+        explanations.eam_weights(made, clip)
+    if "receptive" in has:
+        assert len(explanations.salient_fields(made, clip).fields) == 4
+    assert made.backbone.neck is neck
+    torch.testing.assert_close(made(clip[None]).detach(), before, rtol=0, atol=0)
 
 
 class Bright(Backbone):
