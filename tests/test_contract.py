@@ -57,9 +57,10 @@ def test_a_clip_becomes_one_row_of_logits(pair, t, h, w):
 
 def test_gradient_reaches_every_parameter(pair):
     silent = []
+    frames = 32 if pair[1] == "st_manet" else 4  # attention over the one frame that res5 would have has no gradient
     for seed in range(4):  # a bottleneck of one channel, as 16 reduced 16 times is, may start behind a closed ReLU
-        net = build(pair, 4, seed)
-        loss_of(net, net, clips(3, 4)).backward()
+        net = build(pair, frames, seed)
+        loss_of(net, net, clips(3, frames)).backward()
         silent.append({name for name, value in net.named_parameters() if value.grad is None or not value.grad.any()})
         if not silent[-1]:
             break
@@ -94,9 +95,9 @@ def test_a_clip_scores_alike_alone_and_in_a_batch(pair):
 
 
 def test_memory_order_changes_no_score(pair):
-    net = build(pair, 4).eval()
-    batch = clips(2, 4)
-    torch.testing.assert_close(net(batch.contiguous()), net(batch), rtol=1e-4, atol=1e-4)
+    net = build(pair, 4).eval().double()
+    batch = clips(2, 4).double()
+    torch.testing.assert_close(net(batch.contiguous()), net(batch), rtol=1e-8, atol=1e-8)
 
 
 def test_a_state_dict_is_the_whole_net(pair):
@@ -150,7 +151,7 @@ def test_the_attentions_parameters_are_known_by_name(pair):
     assert not plain.attention_parameters
     brought = {name for name, _ in net.named_parameters()} - {name for name, _ in plain.named_parameters()}
     assert net.attention_parameters == brought
-    without = pair[1] in ("none", "tsm") or pair[2].get("scales") == 0 or pair[2].get("parts") == ["mf"]
+    without = pair[1] in ("none", "tsm") or pair[2].get("scales") == 0 or pair[2].get("parts") in (["mf"], ["sda"])
     assert bool(brought) != without
 
 

@@ -21,6 +21,7 @@ No code is public. Where the paper leaves a choice, ours, and why; models/st_att
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -99,6 +100,11 @@ class StManet(Neck):
             return zhat
         means = [*(seen[level] for level in self.levels[:-1]), zhat.mean((2, 3, 4))]
         return torch.cat(means, 1)[..., None, None, None]
+
+    def train(self, mode: bool = True) -> Self:
+        """Switches to training, or to evaluation, which forgets what a penalty would have been of."""
+        self.kept = self.kept if mode else {}
+        return super().train(mode)
 
     def penalty(self, criterion: Callable[[Tensor], Tensor]) -> Tensor:
         """lambda1 L_s + lambda2 L_t of the last clips seen in training mode."""
