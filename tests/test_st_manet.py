@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections.abc import Iterator
 from functools import cache
 from itertools import permutations, product
 from pathlib import Path
@@ -68,21 +67,15 @@ def test_likeness_of_two_stages(path):
     close(likeness([small, big]), 2 * data["cos"].mean())
 
 
-def numbers(x: Tensor) -> Iterator[tuple[int, ...]]:
-    """Every index of x."""
-    return product(*map(range, x.shape))
-
-
 def convolved(conv: TimeConv, z: Tensor) -> Tensor:
     """A 3x1x1 convolution of one clip (C, T, H, W), zeros before the first frame and after the last."""
     weight = conv.weight[..., 0]  # (outs, ins of a group, 3)
     outs, ins = weight.shape[:2]
     out = torch.zeros(outs, *z.shape[1:], dtype=z.dtype)
-    for o, t, h, w in numbers(out):
-        first = o // (outs // conv.groups) * ins
-        for c, tap in product(range(ins), range(3)):
-            if 0 <= t + tap - 1 < z.shape[1]:
-                out[o, t, h, w] += weight[o, c, tap] * z[first + c, t + tap - 1, h, w]
+    for o, t, c, tap in product(range(outs), range(z.shape[1]), range(ins), range(3)):
+        if 0 <= t + tap - 1 < z.shape[1]:
+            first = o // (outs // conv.groups) * ins
+            out[o, t] += weight[o, c, tap] * z[first + c, t + tap - 1]
     return out
 
 
@@ -287,6 +280,8 @@ def test_penalties(parts):
     torch.testing.assert_close(penalty, wanted)
     assert bool(penalty) == penalty.requires_grad == bool(kept)
     assert net.penalty(torch.sum) == 0  # asked for once
+    net(clips(2, 32))
+    assert net.eval().penalty(torch.sum) == 0
 
 
 def test_a_penalty_of_no_weight_keeps_nothing():
