@@ -4,18 +4,18 @@ import json
 import re
 from pathlib import Path
 
+import full_nets
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from models import video
 from models.attention.action import Action
 from models.attention.cbam import Cbam
 from models.attention.eam import Eam
 from models.attention.eca import EfficientChannelAttention
 from models.attention.se import SqueezeExcitation
-from models.shift import TemporalShift
+from models.shift import TemporalMaxPool, TemporalShift
 
 GOLDEN = Path(__file__).parents[2] / "shared" / "golden"
 
@@ -96,14 +96,20 @@ def test_one_path_of_action(path, name):
     close(single.eval()(x), data[f"y_{name}"])
 
 
-@pytest.mark.parametrize("path", stored("tsm_shift.npz"))
-@pytest.mark.parametrize(
-    "key,frames,fold", [("out_div8", 4, 8), ("out_div4", 4, 4), ("out_div3", 4, 3), ("out_seg8_div8", 8, 8)]
-)
-def test_tsm(path, key, frames, fold):
+@pytest.mark.parametrize("path", stored("tsm_*.npz"))
+def test_tsm(path):
     data = np.load(path)
-    assert json.loads(str(data["meta"]))["n_segment"] == 4
-    assert np.array_equal(TemporalShift(frames, fold)(torch.from_numpy(data["x"])).numpy(), data[key])
+    x, frames = torch.from_numpy(data["x"]), json.loads(str(data["meta"]))["n_segment"]
+    outs = [key for key in data.files if key.startswith(("out", "temporal_pool"))]
+    assert outs
+    for key in outs:
+        segments = re.search(r"seg(\d+)", key)
+        t = int(segments[1]) if segments else frames
+        if key.startswith("temporal_pool"):
+            ours = TemporalMaxPool(t, "res2")("res2", x, {})
+        else:
+            ours = TemporalShift(t, int(re.search(r"div(\d+)", key)[1]))(x)
+        assert np.array_equal(ours.numpy(), data[key]), key
 
 
 @pytest.mark.parametrize("path", stored("se_c*.npz"))
@@ -147,63 +153,28 @@ def test_eam(path, mode, key):
         np.testing.assert_allclose(out.detach().numpy(), data[f"out{key}"], rtol=0, atol=1e-10)
 
 
-def official(name: str, wrapped: bool) -> str:
-    """The authors' name of one of our parameters; `wrapped`: their modules wrap conv1 instead of preceding it."""
-    name = name.replace("head.", "new_fc.").replace("backbone.", "base_model.")
-    if wrapped:
-        name = re.sub(r"(layer\d\.\d+)\.conv1\.", r"\1.conv1.net.", name)
-    block, _, inner = name.partition(".entry.")
-    return f"{block}.conv1.{renamed(inner, ACTION_NAMES)}" if inner else name
+@pytest.mark.parametrize("path", stored("full_*.npz"))
+def test_whole_networks(path):
+    full_nets.check(path, ACTION_NAMES)
 
 
-def generated(kind: str, k: int, shape: list[int]) -> np.ndarray:
-    """Entry k of a manifest by the golden data's recipe: w weight, g and b a norm's, rm and rv its statistics."""
-    v = np.random.RandomState(1000 + k).standard_normal(shape)
-    values = {"g": 1 + 0.1 * v, "b": 0.1 * v, "rm": 0.1 * v, "rv": 1 + 0.5 * np.abs(v)}
-    return (v * np.sqrt(1 / np.prod(shape[1:])) if kind == "w" else values[kind]).astype(np.float32)
-
-
-@pytest.mark.parametrize("path", stored("full_*_resnet*cls.npz"))
-def test_whole_resnets(path):
-    system, family, variant, classes = re.fullmatch(r"full_(\w+)_(resnet|resnet3d)(\d+)_(\d+)cls", path.stem).groups()
-    data = np.load(path)
-    meta = json.loads(str(data["meta"]))
-    shape = [int(size) for size in re.search(r"\((\d+(?:, \d+){4})\)", meta["input"])[1].split(", ")]
-    frames = shape[2] if family == "resnet3d" else shape[1]
-    attention = {"tsn": "none", "hara": "none"}.get(system, system)
-    net = video.build(family, variant, attention, frames=frames, classes=int(classes)).eval()
-    assert sum(value.numel() for value in net.parameters()) == meta["params"]
-
-    manifest = {name: (k, kind, shape) for k, (name, shape, kind) in enumerate(json.loads(str(data["manifest"])))}
-    used = set()
-    for name, value in net.state_dict().items():
-        if name.endswith("num_batches_tracked"):
-            continue
-        if system == "hara":
-            theirs = name.replace("head.", "fc.").removeprefix("backbone.")
-        else:
-            theirs = official(name, wrapped=attention != "none")
-        used.add(theirs)
-        k, kind, their_shape = manifest[theirs]
-        if kind != "keep":
-            value.copy_(torch.from_numpy(generated(kind, k, their_shape)).reshape(value.shape))
-    assert used == set(manifest)
-
-    maps = {}
-    for layer in ("layer1", "layer2", "layer3", "layer4"):
-        net.backbone.get_submodule(layer).register_forward_hook(
-            lambda m, i, out, layer=layer: maps.update({layer: out})
-        )
-    net.backbone.layer1.register_forward_pre_hook(lambda m, i: maps.update({"maxpool": i[0]}))
-    clip = torch.from_numpy(np.random.RandomState(7).standard_normal(shape).astype(np.float32))
-    with torch.no_grad():
-        logits = net(clip.transpose(1, 2) if family == "resnet3d" else clip).numpy()
-    assert {key.removeprefix("shape/") for key in data.files if key.startswith("shape/")} <= set(maps)
-    for layer, features in maps.items():
-        if f"shape/{layer}" not in data.files:
-            continue
-        assert tuple(features.shape) == tuple(data[f"shape/{layer}"])
-        flat = features.flatten().double().numpy()
-        ours = [flat.mean(), flat.std(), flat.min(), flat.max(), *flat[:: max(1, flat.size // 64)][:64]]
-        np.testing.assert_allclose(ours, data[f"stage/{layer}"], rtol=0, atol=1e-3 * flat.std())
-    np.testing.assert_allclose(logits, data["logits"], rtol=0, atol=1e-3 * data["logits"].std())
+@pytest.mark.parametrize(
+    "stem,net",
+    [
+        ("full_action_resnet50_174cls", ("resnet", "50", "action", {})),
+        ("full_tsm_resnet50_83cls", ("resnet", "50", "tsm", {})),
+        ("full_ste_resnet50", ("resnet", "50", "action", {"paths": ["ste"]})),
+        ("full_action_bninception", ("bn_inception", "cadene", "action", {})),
+        ("full_bninception_tsm_83cls", ("bn_inception", "cadene", "tsm", {})),
+        ("full_action_mobilenetv2_83cls", ("mobilenet_v2", "1.0", "action", {})),
+        ("full_mobilenet_v2_1000cls", ("mobilenet_v2", "1.0", "none", {})),
+        ("full_hara_resnext101_51cls", ("resnext3d", "101", "none", {})),
+        ("full_hara_resnet3d50_51cls", ("resnet3d", "50", "none", {})),
+        ("full_hara_resnet101_51cls", ("resnet3d", "101", "none", {})),
+        ("full_eam_resnet3d50_51cls", ("resnet3d", "50", "eam", {})),
+        ("full_vgg16_1000cls", ("vgg", "16", "none", {})),
+        ("full_inceptionresnetv2_cadene", ("inception_resnet_v2", "cadene", "none", {})),
+    ],
+)
+def test_names_of_whole_networks(stem, net):
+    assert full_nets.parsed(stem) == net
