@@ -5,6 +5,7 @@ layer1.0.downsample.0, ...; the classifier is fc. Kernels and strides are (t, h,
 """
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -41,15 +42,16 @@ class Conv3d(nn.Conv3d):
     def forward(self, x: Tensor) -> Tensor:
         t, h, w = self.kernel_size
         along, *across = self.stride
+        before, *beside = cast(tuple[int, int, int], self.padding)
         if not x.is_contiguous(memory_format=torch.channels_last_3d):
             return super().forward(x)
         if t == along == 1:
             frames = x.transpose(1, 2).flatten(0, 1)  # (N*T, C, H, W)
-            out = F.conv2d(frames, self.weight.squeeze(2), self.bias, across, self.padding[1:], 1, self.groups)
+            out = F.conv2d(frames, self.weight.squeeze(2), self.bias, across, beside, 1, self.groups)
             return out.unflatten(0, (-1, x.shape[2])).transpose(1, 2)
         if (h, w) == (1, 1) == (*across,):
             pixels = x.flatten(3)  # (N, C, T, H*W)
-            out = F.conv2d(pixels, self.weight.squeeze(4), self.bias, (along, 1), (self.padding[0], 0), 1, self.groups)
+            out = F.conv2d(pixels, self.weight.squeeze(4), self.bias, (along, 1), (before, 0), 1, self.groups)
             return out.unflatten(3, x.shape[3:])
         return super().forward(x)
 
