@@ -43,6 +43,7 @@ Misprints, put right:
 import contextlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import reduce
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -143,6 +144,10 @@ class InteractionPyramid(Neck):
             maps = self._merged(seen).to(maps.dtype)
         return torch.relu(maps) if stage in self.bare else maps
 
+    def train(self, mode: bool = True) -> Self:
+        self.loss = None  # a net that holds part of a graph cannot be copied
+        return super().train(mode)
+
     def penalty(self, criterion: Callable[[Tensor], Tensor]) -> Tensor:
         """The weighted losses of the last clips seen in training, ()."""
         loss, self.loss = self.loss, None
@@ -151,7 +156,9 @@ class InteractionPyramid(Neck):
     def _positions(self, maps: Tensor) -> Tensor:
         """(N*K, C, H, W) -> x (N, K*P, C), in fp32 at least."""
         pooled = (F.adaptive_avg_pool2d if self.average else F.adaptive_max_pool2d)(maps, self.size)
-        x = pooled.unflatten(0, (-1, self.frames)).flatten(3).transpose(2, 3).flatten(1, 2)
+        x = pooled.unflatten(0, (-1, self.frames)).flatten(3).transpose(2, 3)  # (N, K, P, C)
+        # Tracers and the CPU differ on the memory order of what adaptive pooling gives; of a copy there is no doubt.
+        x = x.clone(memory_format=torch.contiguous_format).flatten(1, 2)
         return x.to(torch.promote_types(x.dtype, torch.float32))
 
     def _merged(self, seen: Mapping[str, Tensor]) -> Tensor:
@@ -161,7 +168,8 @@ class InteractionPyramid(Neck):
             positions = self.size[0] * self.size[1]
             scores = [score(seen[stage]).expand(-1, -1, positions) for stage, score in self.scores.items()]
             attention = self.attention(scores)
-            self.loss = self._losses(x, attention, scores) if self.training else None
+            if self.training:
+                self.loss = self._losses(x, attention, scores)
             return (x.transpose(1, 2) @ attention).unflatten(2, self.size)
 
     def _losses(self, x: Tensor, attention: Tensor, scores: Sequence[Tensor]) -> Tensor | None:
