@@ -16,7 +16,7 @@ below the last takes n convolutions of stride 2, whatever its channels; groups t
 
 from collections.abc import Callable, Sequence
 from math import gcd
-from typing import cast
+from typing import Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -66,16 +66,27 @@ class TemporalModulation(nn.Module):
         return F.max_pool3d(self.conv(x), (self.scale or x.shape[2], 1, 1), ceil_mode=True)
 
 
+class UnitPooling(nn.Module):
+    """A maximum over windows of one value, which the authors' code has and tools count; it changes nothing."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+    def published(self, x: Tensor) -> Tensor:
+        return F.max_pool3d(x, 1)
+
+
 class LevelFusion(nn.Module):
     """Levels (N, ins, T, H, W), each through a grouped convolution to `middle`, -> (N, outs, T, H, W)."""
 
     def __init__(self, levels: int, ins: int, middle: int, outs: int) -> None:
         super().__init__()
         self.levels = nn.ModuleList(normed(convolution(ins, middle, groups=GROUPS)) for _ in range(levels))
+        self.pool = UnitPooling()
         self.fuse = normed(convolution(levels * middle, outs))
 
     def forward(self, levels: Sequence[Tensor]) -> Tensor:
-        return self.fuse(torch.cat([op(x) for op, x in zip(self.levels, levels, strict=True)], 1))
+        return self.fuse(torch.cat([op(self.pool(x)) for op, x in zip(self.levels, levels, strict=True)], 1))
 
 
 class TemporalPyramid(nn.Module):
@@ -106,6 +117,7 @@ class TemporalPyramid(nn.Module):
             TemporalModulation(channels[-1], width, scale) for scale in scales or [None] * len(channels)
         )
         self.up = nn.ModuleList(convolution(width, width, (3, 1, 1)) for _ in channels[1:])
+        self.pool = UnitPooling()
         self.top_down = LevelFusion(len(channels), width, middle, fused)
         self.bottom_up = LevelFusion(len(channels), width, middle, fused)
         self.fuse = normed(convolution(2 * fused, features))
@@ -118,7 +130,7 @@ class TemporalPyramid(nn.Module):
             down[at] = down[at] + down[at + 1]
         up = list(down if self.flow == "cascade" else modulated)
         for at, conv in enumerate(self.up):
-            up[at + 1] = up[at + 1] + conv(up[at])
+            up[at + 1] = up[at + 1] + self.pool(conv(up[at]))
         return self.fuse(torch.cat([self.top_down(down), self.bottom_up(up)], 1))
 
     def modulated(self, levels: Sequence[Tensor]) -> list[Tensor]:
@@ -151,6 +163,11 @@ class AuxiliaryHead(nn.Module):
         """Keeps the logits (N, classes) for penalty() while it is training; does nothing else."""
         if self.training:
             self.logits = self.fc(self.dropout(self.conv(level).mean((2, 3, 4))))
+
+    def train(self, mode: bool = True) -> Self:
+        """Switches to training, or to evaluation, which forgets the logits."""
+        self.logits = self.logits if mode else None
+        return super().train(mode)
 
     def penalty(self, criterion: Callable[[Tensor], Tensor]) -> Tensor:
         """The weighted loss of the last level seen in training, (); zero if there was none since the last call."""

@@ -211,8 +211,7 @@ def test_multiply_accumulates_are_the_authors(name, backbone, classes):
     assert costs.macs(net, shape) == theirs["conv_linear_macs"]
     layers = counting.layers(net, shape)
     assert sum(map(counting.thop, layers)) == theirs["thop_0_0_31"]
-    # Their neck has five poolings of 1024x1x7x7 with a window of one value, which only ptflops counts.
-    assert theirs["ptflops_0_6_4"] - sum(map(counting.ptflops, layers)) == 5 * 1024 * 7 * 7
+    assert sum(map(counting.ptflops, layers)) == theirs["ptflops_0_6_4"]
 
 
 @pytest.mark.parametrize("backbone,size", [("resnet", 64), ("slowonly", 64), ("resnet", 45)])
@@ -253,7 +252,8 @@ def test_half_the_auxiliary_loss_is_the_penalty():
     penalty = net.penalty(lambda logits: F.cross_entropy(logits, target))
     torch.testing.assert_close(penalty, 0.5 * (nll[0] + nll[1]) / 2)
     assert net.penalty(lambda logits: F.cross_entropy(logits, target)) == 0  # asked a second time
-    copy.deepcopy(net)
+    net(torch.randn(2, 4, 3, 64, 64))
+    copy.deepcopy(net.eval())  # a tensor with a history could not be copied
 
 
 def test_evaluation_leaves_no_auxiliary_logits():

@@ -36,11 +36,11 @@ POOLINGS = ("max", "avg", "both", "both+ISO")
 def mlp(ins: int, outs: int, reduction: int) -> nn.Sequential:
     """(N, ins) -> (N, outs) through max(1, ins // reduction) units."""
     hidden = max(1, ins // reduction)
-    layers = nn.Sequential(nn.Linear(ins, hidden, bias=False), nn.ReLU(), nn.Linear(hidden, outs, bias=False))
+    first = nn.Linear(ins, hidden, bias=False)
     if hidden == 1:
         with torch.no_grad():
-            layers[0].weight.abs_()
-    return layers
+            first.weight.abs_()
+    return nn.Sequential(first, nn.ReLU(), nn.Linear(hidden, outs, bias=False))
 
 
 def paired(a: Tensor, b: Tensor, groups: int) -> Tensor:
