@@ -131,6 +131,7 @@ def look(
         Literal["gradcam", "eam", "receptive"],
         typer.Option(help="Grad-CAM, EAM's weights, or ISTPA's salient receptive fields."),
     ] = "gradcam",
+    stage: Annotated[str | None, typer.Option(help="Grad-CAM's, e.g. res4; the last by default.")] = None,
     split: Annotated[int | None, typer.Option(help="Of the run; the row's first by default.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of the run; the row's first by default.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="A .png; below data/looks/ by default.")] = None,
@@ -138,7 +139,7 @@ def look(
     """A picture of what a trained net made of a video: where in its frames it looked, or when."""
     from stages.look import look
 
-    path, title = look(row, video, show, split, seed, output)
+    path, title = look(row, video, show, stage, split, seed, output)
     print(f"{title}\n{path}")
 
 

@@ -44,14 +44,17 @@ class Clip:
     labels: Sequence[int]  # none where they aren't known
 
 
-def look(row: str, video: str, show: Show, split: int | None, seed: int | None, path: Path | None) -> tuple[Path, str]:
-    """Writes the picture; where it lies, and its title.
+def look(
+    row: str, video: str, show: Show, stage: str | None, split: int | None, seed: int | None, path: Path | None
+) -> tuple[Path, str]:
+    """Writes the picture; where it lies, and its title. `stage` is whose maps Grad-CAM takes, the last by default.
 
     Raises UserError for what isn't there: the row, its weights, the video, or an explanation that its net can't give.
     """
     given = params.load()
     cell = _cell(cells.cells(given, row, DATA.absolute()), split, seed)
-    path = path or DATA / "looks" / f"{row}-{cell.name}-{video.strip('/').replace('/', '-')}-{show}.png"
+    kind = f"{show}-{stage}" if stage else show
+    path = path or DATA / "looks" / f"{row}-{cell.name}-{video.strip('/').replace('/', '-')}-{kind}.png"
     if path.suffix != ".png":
         raise UserError(f"{path}: a picture is written as .png")
     net = _trained(cell)
@@ -61,11 +64,14 @@ def look(row: str, video: str, show: Show, split: int | None, seed: int | None, 
             f"experiments.{row}: attention {cell.experiment.attention!r} has nothing for --show {show}; "
             f"known: {', '.join(known)}"
         )
+    if stage and (show != "gradcam" or stage not in net.backbone.stages):
+        raise UserError(f"--stage {stage}: it goes with Grad-CAM alone; stages: {', '.join(net.backbone.stages)}")
     clip = _clip(cell, video, given.datasets[cell.experiment.dataset].decode)
     x = clips.normalise(torch.from_numpy(clip.pixels[None]), net.mean, net.std, net.channels)
     verdict = _verdict(net, x[0], cells.classes(cell), clip.labels)
-    title = f"{row}, {cell.name}: {TITLES[show]}\n{video}{f' ({clip.part})' if clip.part else ''}\n{verdict}"
-    heat, bars = _explained(net, x[0], show)
+    what = f"{TITLES[show]} in {stage}" if stage else TITLES[show]
+    title = f"{row}, {cell.name}: {what}\n{video}{f' ({clip.part})' if clip.part else ''}\n{verdict}"
+    heat, bars = _explained(net, x[0], show, stage)
     try:
         pictures.film(path, title, clip.pixels, [f"frame {index}" for index in clip.indices], heat, bars)
     except OSError as error:
@@ -149,11 +155,13 @@ def _verdict(net: VideoNet, clip: torch.Tensor, names: Sequence[str], labels: Se
     return f"predicted: {names[int(shares.argmax())]} ({100 * float(shares.max()):.0f} %); {truth}"
 
 
-def _explained(net: VideoNet, clip: torch.Tensor, show: Show) -> tuple[np.ndarray | None, list[Bars]]:
+def _explained(
+    net: VideoNet, clip: torch.Tensor, show: Show, stage: str | None
+) -> tuple[np.ndarray | None, list[Bars]]:
     """Heat (T, S, S) in [0, 1], where there is any, and bars, of a clip (T, C, S, S)."""
     size = (len(clip), *clip.shape[-2:])
     if show == "gradcam":
-        heat = explanations.upsampled(explanations.grad_cam(net, clip), *size).numpy()
+        heat = explanations.upsampled(explanations.grad_cam(net, clip, stage=stage), *size).numpy()
         return heat, [Bars("mean heat", heat.mean((1, 2)).tolist())]
     if show == "receptive":
         fields, _, shares = explanations.salient_fields(net, clip)

@@ -388,6 +388,13 @@ def test_look_takes_a_run_and_a_video_file(project: Path, capsys: pytest.Capture
     assert cv2.imread("deep/one.png") is not None
 
 
+def test_look_takes_a_stage(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    last, earlier = (called(capsys, "plain", "video-13", *more)[1] for more in ([], ["--stage", "res3"]))
+    assert earlier.startswith("plain, split1-seed0: Grad-CAM of the predicted class in res3\n")
+    assert earlier.splitlines()[-1] == "data/looks/plain-split1-seed0-video-13-gradcam-res3.png"
+    assert Path(earlier.splitlines()[-1]).read_bytes() != Path(last.splitlines()[-1]).read_bytes()
+
+
 @pytest.mark.parametrize(
     "arguments, said",
     [
@@ -398,6 +405,8 @@ def test_look_takes_a_run_and_a_video_file(project: Path, capsys: pytest.Capture
         (["untrained", "video-13"], "experiments.untrained has no weights of split1-seed0 yet, `actionbench repro "),
         (["plain", "video-13", "--show", "eam"], "experiments.plain: attention 'none' has nothing for --show eam; "),
         (["eam", "video-13", "--show", "receptive"], "experiments.eam: attention 'eam' has nothing for --show recep"),
+        (["plain", "video-13", "--stage", "res9"], "--stage res9: it goes with Grad-CAM alone; stages: stem, res2, "),
+        (["eam", "video-13", "--show", "eam", "--stage", "res4"], "--stage res4: it goes with Grad-CAM alone; "),
         (["plain", "video-13", "--show", "cam"], "Invalid value for '--show'"),
         (["plain", "video-13", "--seed", "7"], "experiments.plain has no run of seed 7; known: split1-seed0, split1-"),
         (["plain", "video-13", "-o", "a.jpg"], "a.jpg: a picture is written as .png"),
