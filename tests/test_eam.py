@@ -42,7 +42,7 @@ def test_the_equations(mode, k, frames):
     torch.manual_seed(0)
     module = Eam(frames, mode, k).double()
     v = torch.randn(2, 6, frames, 3, 2, dtype=torch.double)
-    for clip, out in zip(v, module(v), strict=True):
+    for clip, out, published in zip(v, module(v), module.published(v), strict=True):
         if mode == "S//T":
             wanted = clip + sum(weighed(clip, axis, kernel_of(module, axis)) for axis in "ST")
         else:
@@ -51,6 +51,7 @@ def test_the_equations(mode, k, frames):
                 wanted = weighed(wanted, axis, kernel_of(module, axis))
             wanted = clip + wanted
         torch.testing.assert_close(out, wanted, rtol=0, atol=1e-12)
+        torch.testing.assert_close(published, wanted, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("mode", MODES)
