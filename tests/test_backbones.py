@@ -1,7 +1,6 @@
 """Networks on frames beside ResNet: their authors' counts, weight files and logits, and where attention stands."""
 
 import json
-import re
 from functools import cache
 from pathlib import Path
 
@@ -10,26 +9,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models import costs, counting, video
+from models import costs, video
 from models.attention.action import Action
 from models.backbones import bn_inception, inception_resnet_v2, mobilenet_v2, vgg
 from models.named import named
 
 SHARED = Path(__file__).parents[2] / "shared"
-COUNTS = SHARED / "golden" / "parity_counts.json"
 BN_INCEPTION = SHARED / "golden" / "full_bninception_83cls.npz"
 MOBILENET = SHARED / "data" / "weights" / "mobilenet_v2-imagenet-features.pth"
-
-# a counted net's name -> backbone, variant, attention
-COUNTED = {
-    "TSN/TSM MobileNetV2": ("mobilenet_v2", "1.0", "tsm"),
-    "ACTION MobileNetV2": ("mobilenet_v2", "1.0", "action"),
-    "TSN/TSM BNInception": ("bn_inception", "cadene", "tsm"),
-    "ACTION BNInception (released code, 10 modules)": ("bn_inception", "cadene", "action"),
-    "BNInception (Cadene)": ("bn_inception", "cadene", "none"),
-    "VGG-16": ("vgg", "16", "none"),
-    "Inception-ResNet-V2 (Cadene)": ("inception_resnet_v2", "cadene", "none"),
-}
 
 
 @cache
@@ -52,39 +39,6 @@ def net(backbone: str, variant: str, attention: str, frames: int, classes: int) 
 )
 def test_parameters_are_the_printed_ones(backbone, variant, attention, classes, printed):
     assert f"{costs.parameters(net(backbone, variant, attention, 8, classes)) / 1e6:.2f}" == printed
-
-
-def test_slim_counts_an_auxiliary_classifier_too():
-    norms = 128 + 768  # without a scale: one a channel
-    auxiliary = 1088 * 128 + 128 * 768 * 5 * 5 + norms + (768 + 1) * 101
-    ours = costs.parameters(net("inception_resnet_v2", "slim", "none", 1, 101))
-    assert ours + auxiliary == 57_106_858  # ISTPA, table 10: 57.11 M
-
-
-def test_ptflops_would_print_action_nets_flops():
-    found = counting.layers(net("bn_inception", "cadene", "tsm", 8, 83), (1, 8, 3, 224, 224))
-    assert f"{sum(map(counting.ptflops, found)) / 1e9:.2f}" == "16.39"
-
-
-def rows() -> list:
-    """The counts of nets that are here: (backbone, variant, attention), classes, clips, parameters, MACs."""
-    if not COUNTS.exists():
-        return [pytest.param(*[None] * 5, marks=pytest.mark.skip(reason=f"no {COUNTS}"))]
-    found = []
-    for row in json.loads(COUNTS.read_text()):
-        if row["name"] in COUNTED:
-            classes = int(re.search(r"(\d+) classes", row["setting"])[1])
-            clips = (1, *row["input"]) if len(row["input"]) == 4 else (1, 1, *row["input"])
-            case = (COUNTED[row["name"]], classes, clips, row["params"], row["conv_linear_macs"])
-            found.append(pytest.param(*case, id="-".join((*COUNTED[row["name"]], str(classes)))))
-    return found
-
-
-@pytest.mark.parametrize("names,classes,clips,parameters,macs", rows())
-def test_parameters_and_macs_are_the_authors_codes(names, classes, clips, parameters, macs):
-    built = net(*names, clips[1], classes)
-    assert costs.parameters(built) == parameters
-    assert costs.macs(built, clips) == macs
 
 
 def places(backbone: str, attention: str) -> dict[str, int]:
