@@ -56,9 +56,9 @@ def test_equations_1_to_3_spatio_temporal_excitation(frames):
     module = SpatioTemporalExcitation(C, R, frames).double()
     x = clip(frames)
     kernel = module.conv.weight[0, 0].tolist()
-    mean = [
-        [[sum(x[t, c, h, w].item() for c in range(C)) / C for w in range(W)] for h in range(H)] for t in range(frames)
-    ]
+    mean = torch.empty(frames, H, W, dtype=torch.double)
+    for t, h, w in product(range(frames), range(H), range(W)):
+        mean[t, h, w] = sum(x[t, c, h, w].item() for c in range(C)) / C
     mask = torch.empty(frames, 1, H, W, dtype=torch.double)
     for t, h, w in product(range(frames), range(H), range(W)):
         total = 0.0  # equation 1: F* = K * F, 3x3x3
