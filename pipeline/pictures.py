@@ -91,7 +91,7 @@ def _draw(axes: Axes, bars: Bars, frames: int) -> None:
     axes.set_ylim(0, 1.3 * top)  # room for the numbers
     if len(bars.values) <= 16:
         for place, value in zip(places, bars.values, strict=True):
-            axes.text(place, value + 0.03 * top, f"{value:.3g}", ha="center", va="bottom", fontsize=7)
+            axes.text(place, value + 0.03 * top, f"{value:.3f}", ha="center", va="bottom", fontsize=7)
     axes.set_xticks([])
     axes.set_yticks([0, top], [f"{0:.0f}", f"{top:.2g}"], fontsize=7)
     axes.set_ylabel(bars.label, rotation=0, ha="right", va="center", fontsize=8)
