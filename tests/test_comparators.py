@@ -1,9 +1,13 @@
 """The systems that the papers compare with: what they cost, beside what is printed of them, and their equations."""
 
+import math
+
 import pytest
 import torch
+from torch import nn
 
 from models import costs, counting, video
+from models.attention import non_local, tam
 from models.backbones import c3d, i3d, resnet, slowfast
 from models.contract import Neck
 
@@ -25,6 +29,12 @@ def flops(net: video.VideoNet, size: int) -> int:
     "backbone,variant,attention,knobs,frames,classes,size,parameters,printed",
     [
         ("i3d", "50", "none", {}, 32, 400, 256, 28_043_472, 43_564_040_192),
+        ("i3d", "50", "non_local", {}, 32, 400, 256, 35_397_840, 54_334_488_576),
+        ("i3d", "50", "non_local", {"mode": "dot_product"}, 32, 400, 256, 35_397_840, 54_334_488_576),
+        ("i3d", "50", "non_local", {"mode": "gaussian"}, 32, 400, 256, 31_723_728, 48_962_109_440),
+        ("resnet", "50", "tam", {}, 8, 400, 256, 25_590_320, 43_065_983_104),
+        ("resnet", "50", "tam", {}, 8, 174, 224, 25_127_246, 32_972_787_840),
+        ("resnet", "50", "tam", {}, 16, 174, 224, 25_134_670, 65_946_542_336),
         ("c3d", "sports1m", "none", {}, 16, 101, 112, 78_409_573, 38_615_475_200),
         ("slowfast", "4x16", "none", {}, 32, 400, 256, 34_479_288, 36_441_296_896),
         ("slowfast", "8x8", "none", {}, 32, 400, 256, 34_565_560, 66_222_034_944),
@@ -149,3 +159,153 @@ def test_slowfasts_neck_works_on_the_slow_pathway():
     net.neck, net.features = Halves(), 256
     assert torch.equal(net(clip), torch.cat((plain[:, :512:2], plain[:, 512:]), 1))
     assert net.features == net(clip).shape[1]
+
+
+def scrambled(module: nn.Module) -> nn.Module:
+    """The module in double precision, for evaluation, with nothing at its initial value."""
+    module = module.double().eval()
+    for name, value in module.state_dict().items():
+        if value.is_floating_point():
+            value.copy_(torch.rand_like(value) + 0.5 if "running_var" in name else torch.randn_like(value) / 2)
+    return module
+
+
+def normed(norm: nn.Module, x: float, channel: int) -> float:
+    """What a batch norm makes of one value in evaluation."""
+    scale = norm.weight[channel] / math.sqrt(norm.running_var[channel] + norm.eps)
+    return ((x - norm.running_mean[channel]) * scale + norm.bias[channel]).item()
+
+
+def sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-x))
+
+
+# y_i = 1/C(x) sum_j f(x_i, x_j) g(x_j) (equation 1), z_i = W_z y_i + x_i (equation 6), f by equations 2 to 5
+@pytest.mark.parametrize("folded", [False, True])
+@pytest.mark.parametrize("mode", non_local.MODES)
+def test_non_locals_equations(mode, folded):
+    torch.manual_seed(0)
+    n, c, t, h, w = 2, 4, 2, 1, 2
+    block = scrambled(non_local.NonLocal(c, t, mode, subsample=False))
+    x = torch.randn(n, c, t, h, w, dtype=torch.double)
+    with torch.no_grad():
+        z = block(x.transpose(1, 2).flatten(0, 1) if folded else x)
+    z = z.unflatten(0, (n, t)).transpose(1, 2) if folded else z
+    block.requires_grad_(False)
+    embed = {name: (conv.weight.flatten(1), conv.bias) for name, conv in block.embed.items()}
+
+    def embedded(name: str, point: torch.Tensor) -> torch.Tensor:
+        matrix, bias = embed[name]
+        return torch.stack([row @ point for row in matrix]) + bias
+
+    for clip in range(n):
+        points = [x[clip, :, i, j, k] for i in range(t) for j in range(h) for k in range(w)]
+        outs = [z[clip, :, i, j, k] for i in range(t) for j in range(h) for k in range(w)]
+        for xi, zi in zip(points, outs, strict=True):
+            f = []
+            for xj in points:
+                if mode == "gaussian":
+                    f.append(math.exp(xi @ xj))
+                elif mode == "embedded_gaussian":
+                    f.append(math.exp(embedded("theta", xi) @ embedded("phi", xj)))
+                elif mode == "dot_product":
+                    f.append((embedded("theta", xi) @ embedded("phi", xj)).item())
+                else:
+                    both = torch.cat((embedded("theta", xi), embedded("phi", xj)))
+                    f.append(max(0.0, (torch.cat([block.weigh[k].weight[0] for k in ("theta", "phi")]) @ both).item()))
+            total = sum(f) if "gaussian" in mode else len(points)
+            y = sum((value * embedded("g", xj) for value, xj in zip(f, points, strict=True)), torch.zeros(2).double())
+            for channel in range(c):
+                expected = normed(block.norm, (block.out.weight[channel].flatten() @ y / total).item(), channel)
+                assert zi[channel].item() == pytest.approx(expected + xi[channel].item(), abs=1e-9)
+
+
+def test_a_fresh_non_local_block_changes_nothing():
+    x = torch.randn(2, 6, 3, 5, 4)
+    assert torch.equal(non_local.NonLocal(6)(x), x)
+
+
+def test_non_local_pools_what_it_gathers_from():
+    block = non_local.NonLocal(6)
+    assert block.likeness(torch.randn(2, 6, 3, 5, 4)).shape == (2, 3 * 5 * 4, 3 * 3 * 2)
+
+
+@pytest.mark.parametrize(
+    "backbone,variant,blocks,places",
+    [
+        ("resnet", "50", 5, {"layer2": [1, 3], "layer3": [1, 3, 5]}),
+        ("i3d", "50", 5, {"layer2": [1, 3], "layer3": [1, 3, 5]}),
+        ("resnet", "101", 5, {"layer2": [1, 3], "layer3": [6, 14, 22]}),
+        ("resnet", "18", 5, {"layer2": [0, 1], "layer3": [0, 1]}),
+        ("resnet", "50", 1, {"layer3": [4]}),
+        ("resnet", "50", 10, {"layer2": [0, 1, 2, 3], "layer3": [0, 1, 2, 3, 4, 5]}),
+    ],
+)
+def test_non_local_blocks_stand_where_the_paper_has_them(backbone, variant, blocks, places):
+    net = made(backbone, variant, "non_local", 8, 5, blocks=blocks).backbone
+    found = [name for name, block in net.blocks() if isinstance(block.after, non_local.NonLocal)]
+    assert found == [f"{layer}.{at}" for layer, which in places.items() for at in which]
+
+
+@pytest.mark.parametrize(
+    "attention,knobs,message",
+    [
+        ("non_local", {"mode": "cosine"}, "cosine.*embedded_gaussian"),
+        ("non_local", {"blocks": 4}, "blocks is 4"),
+        ("tam", {"kernel": 2}, "kernel is 2"),
+        ("tam", {"beta": 0}, "beta 0"),
+    ],
+)
+def test_knobs_that_make_no_sense_are_said(attention, knobs, message):
+    with pytest.raises(ValueError, match=message):
+        made("resnet", "18", attention, 4, 5, **knobs)
+
+
+# V = sigmoid(Conv1d(ReLU(Conv1d(averages)))), Theta = softmax(W2 ReLU(W1 averages)), Y = Theta convolved with V*X;
+# norms as the authors' code has them
+@pytest.mark.parametrize("frames,kernel", [(4, 3), (3, 5), (1, 3)])
+def test_tams_equations(frames, kernel):
+    torch.manual_seed(0)
+    n, c, h, w = 2, 4, 2, 3
+    module = scrambled(tam.TemporalAdaptive(c, frames, kernel))
+    x = torch.randn(n * frames, c, h, w, dtype=torch.double)
+    with torch.no_grad():
+        out = module(x)
+    first, norm, _, second, _ = module.kernel
+    squeeze, local_norm, _, expand, _ = module.importance
+    half = kernel // 2
+    for clip in range(n):
+        mean = [[x[clip * frames + t, ch].mean().item() for t in range(frames)] for ch in range(c)]
+        hidden = []
+        for t in range(frames):
+            total = sum(
+                squeeze.weight[0, ch, k].item() * mean[ch][t + k - half]
+                for ch in range(c)
+                for k in range(kernel)
+                if 0 <= t + k - half < frames
+            )
+            hidden.append(max(0.0, normed(local_norm, total, 0)))
+        for ch in range(c):
+            wide = []
+            for row in range(2 * frames):
+                total = sum(first.weight[row, t].item() * mean[ch][t] for t in range(frames))
+                wide.append(max(0.0, normed(norm, total, row)))
+            scores = [sum(second.weight[k, row].item() * wide[row] for row in range(2 * frames)) for k in range(kernel)]
+            theta = [math.exp(score) / sum(map(math.exp, scores)) for score in scores]
+            weight = [sigmoid(expand.weight[ch, 0, 0].item() * hidden[t]) for t in range(frames)]
+            for t in range(frames):
+                expected = torch.zeros(h, w, dtype=torch.double)
+                for k in range(kernel):
+                    if 0 <= t + k - half < frames:
+                        at = t + k - half
+                        expected += theta[k] * weight[at] * x[clip * frames + at, ch]
+                torch.testing.assert_close(out[clip * frames + t, ch], expected)
+
+
+def test_tam_keeps_the_names_of_the_weights_it_stands_before():
+    plain, net = made("resnet", "50", "none", 8, 5), made("resnet", "50", "tam", 8, 5)
+    brought = net.state_dict().keys() - plain.state_dict().keys()
+    assert plain.state_dict().keys() < net.state_dict().keys()
+    assert all(".conv2.tam." in name for name in brought)
+    with pytest.raises(ValueError, match="T = 8, not 16"):
+        net.retime(16)

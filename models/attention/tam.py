@@ -1,0 +1,98 @@
+"""TAM: the temporal adaptive module, a convolution over time whose kernel each clip makes for itself (TANet).
+
+Liu, Wang, Wu, Qian and Lu, "TAM: Temporal Adaptive Module for Video Recognition" (ICCV 2021), section 3: from X's
+averages over H and W, the local branch makes a weight for each frame and channel, V = sigmoid(Conv1d(ReLU(Conv1d(.))))
+with C, C/beta and C channels, and the global branch a kernel for each channel, Theta = softmax(W2 ReLU(W1 .)) with T,
+alpha*T and K values; V*X is convolved with Theta over time. After the first convolution of each residual block, norm
+and ReLU; K = 3, alpha = 2, beta = 4.
+
+As in the authors' code (github.com/liu-zhy/temporal-adaptive-module), and the printed parameters:
+- A norm follows the first layer of both branches. No layer has a bias.
+- Before the first frame and after the last one are zeros.
+Beyond them: blocks of two 3x3 convolutions take it as well, between the two.
+
+The global branch's layers are as wide as the clip is long: such a net takes no other T.
+"""
+
+from torch import Tensor, nn
+
+from models.contract import Backbone, frame_blocks
+
+# Shapes: N clips, T frames, C channels, K weights of a kernel, x (N*T, C, H, W).
+
+
+class TemporalAdaptive(nn.Module):
+    """(N*T, C, H, W) -> the same shape: each channel convolved over time with the clip's own kernel."""
+
+    retimable = False
+
+    def __init__(self, channels: int, frames: int, kernel: int = 3, alpha: int = 2, beta: int = 4) -> None:
+        super().__init__()
+        self.frames = frames
+        hidden = max(1, channels // beta)
+        self.kernel = nn.Sequential(
+            nn.Linear(frames, alpha * frames, bias=False),
+            nn.BatchNorm1d(alpha * frames),
+            nn.ReLU(inplace=True),
+            nn.Linear(alpha * frames, kernel, bias=False),
+            nn.Softmax(1),
+        )
+        self.importance = nn.Sequential(
+            nn.Conv1d(channels, hidden, kernel, padding=kernel // 2, bias=False),
+            nn.BatchNorm1d(hidden),
+            nn.ReLU(inplace=True),
+            nn.Conv1d(hidden, channels, 1, bias=False),
+            nn.Sigmoid(),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._adapted(x, x.mean((2, 3)))
+
+    def published(self, x: Tensor) -> Tensor:
+        """The same with averages that tools for counting do not see, as in the authors' code."""
+        return self._adapted(x, x.sum((2, 3)) / x[0, 0].numel())
+
+    def _adapted(self, x: Tensor, means: Tensor) -> Tensor:
+        """x and its averages (N*T, C) -> what comes out."""
+        means = means.unflatten(0, (-1, self.frames)).transpose(1, 2)  # (N, C, T)
+        kernels = self.kernel(means.flatten(0, 1)).unflatten(0, means.shape[:2])  # (N, C, K)
+        weighed = x.unflatten(0, (-1, self.frames)) * self.importance(means).transpose(1, 2)[..., None, None]
+        kernels = kernels[:, None, ..., None, None]  # (N, 1, C, K, 1, 1)
+        middle = kernels.shape[3] // 2
+        out = weighed * kernels[:, :, :, middle]  # (N, T, C, H, W)
+        for step in range(1, middle + 1):
+            out[:, step:] += weighed[:, :-step] * kernels[:, :, :, middle - step]
+            out[:, :-step] += weighed[:, step:] * kernels[:, :, :, middle + step]
+        return out.flatten(0, 1)
+
+
+class AdaptedConv2d(nn.Conv2d):
+    """A ResNet block's second convolution, its weights and their names kept, that sees what TAM makes of its input."""
+
+    def __init__(self, conv: nn.Conv2d, tam: TemporalAdaptive) -> None:
+        super().__init__(conv.in_channels, conv.out_channels, 3, padding=1, bias=False, device="meta")
+        self.stride = conv.stride
+        self.weight = conv.weight
+        self.tam = tam
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(self.tam(x))
+
+
+def attach(net: Backbone, frames: int, *, kernel: int = 3, alpha: int = 2, beta: int = 4) -> Backbone:
+    """TAM before the second convolution of every residual block.
+
+    Raises ValueError for a kernel that is even or below 1, for alpha or beta below 1, for a backbone that takes
+    volumes, and for one whose blocks are not ResNet's.
+    """
+    if kernel < 1 or kernel % 2 == 0:
+        raise ValueError(f"attention 'tam': kernel is {kernel}; an odd number is needed")
+    if alpha < 1 or beta < 1:
+        raise ValueError(f"attention 'tam': alpha is {alpha} and beta {beta}; 1 or more are needed")
+    for blocks in frame_blocks(net, "tam").values():
+        for block in blocks:
+            conv = getattr(block, "conv2", None)
+            if not isinstance(conv, nn.Conv2d):
+                raise ValueError("attention 'tam' needs residual blocks with the layout of ResNet's: conv1, then conv2")
+            block.conv2 = AdaptedConv2d(conv, TemporalAdaptive(conv.in_channels, frames, kernel, alpha, beta))
+    return net
