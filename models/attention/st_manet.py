@@ -129,7 +129,8 @@ def attach(
 ) -> Backbone:
     """ST-MANet with these of its parts; without "mf" the stage `readout` is classified, and the net ends there.
 
-    `lambda1` weighs L_s, of SDA, and `lambda2` L_t, of TDA; the switches are those of the file's head.
+    `lambda1` weighs L_s, of SDA, and `lambda2` L_t, of TDA. The head of this file says what `feed` switches, that of
+    models/st_attention.py the others.
 
     Raises ValueError for a backbone that takes frames or goes on behind res5, for parts that are none or unknown, and
     for a readout that is none of res2 to res5, or not res5 with "mf".
