@@ -145,6 +145,8 @@ def look(
 
 @app.command()
 def models(
+    rows: Annotated[list[str] | None, typer.Argument(help="Rows to --measure; all by default.")] = None,
+    measure: Annotated[bool, typer.Option("--measure", help="Speed and memory of the rows' nets here.")] = False,
     parity: Annotated[
         bool, typer.Option("--parity", help="Every figure that the papers print of parameters and FLOPs, and ours.")
     ] = False,
@@ -158,6 +160,11 @@ def models(
         from stages.parity import show
 
         show(json_)
+        return
+    if measure or rows:
+        from stages.measure import show_rows
+
+        show_rows(rows or [], json_)
         return
     given = params.load()
     found, costs = catalogue.models(), catalogue.costs(given, DATA)
