@@ -1,7 +1,9 @@
 """The papers' figures of parameters and FLOPs: all there, as printed, counted anew, and the report says so."""
 
 import csv
+import json
 import re
+import shutil
 from decimal import Decimal
 from functools import cache
 from pathlib import Path
@@ -11,7 +13,7 @@ from ruamel.yaml import YAML
 
 from pipeline.errors import UserError
 from pipeline.printed import Extra, Figure, Line, Net, Printed, as_printed, load
-from stages import parity
+from stages import cli, parity
 
 ROOT = Path(__file__).parents[1]
 PUBLISHED = ROOT.parent / "shared" / "published"
@@ -210,3 +212,14 @@ def test_it_is_shown(monkeypatch, tmp_path, capsys):
     assert "resnet tiny, none, 5 classes, 4 frames of 32x32 (parameters): why" in out
     assert (tmp_path / "reports/parity.md").exists()
     assert (tmp_path / "reports/parity.csv").exists()
+
+
+def test_the_command_line_has_it(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(parity, "count", lambda printed: lines())
+    (tmp_path / "reports/papers").mkdir(parents=True)
+    shutil.copy(ROOT / parity.PRINTED, tmp_path / parity.PRINTED)
+    monkeypatch.chdir(tmp_path)
+    cli.app(["models", "--parity", "--json"], standalone_mode=False)
+    found = json.loads(capsys.readouterr().out)
+    assert [row["printed"] for row in found] == [figure.printed for figure in printed().figures]
+    assert (tmp_path / "reports/parity.md").read_bytes() == (ROOT / "reports/parity.md").read_bytes()
