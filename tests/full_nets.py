@@ -30,8 +30,18 @@ SYSTEMS: dict[str, tuple[str, dict[str, Any]]] = {
         f"hara_{name}": (name, {} if name == "eam" else {"placement": "stage"}) for name in ("se", "eca", "cbam", "eam")
     },
 }
-CLASSIFIERS = ("new_fc", "fc", "last_linear", "classifier.6", "classifier.1", "classifier", "head")
-PREFIXES = ("base_model.", "b.", "backbone.", "module.", "net.")
+CLASSIFIERS = (
+    "cls_head.fc_cls",
+    "fc_cls",
+    "new_fc",
+    "fc",
+    "last_linear",
+    "classifier.6",
+    "classifier.1",
+    "classifier",
+    "head",
+)
+PREFIXES = ("base_model.", "b.", "backbone.", "module.", "net.", "necks.", "neck.")
 
 
 def parsed(stem: str) -> tuple[str, str, str, dict[str, Any]]:
@@ -70,6 +80,18 @@ def plain(name: str, firsts: dict[str, str]) -> str:
     return firsts.get(owner, owner) + ("." + last if inner else "")
 
 
+def translated(name: str) -> str:
+    """Our name by the authors', as plain() has it."""
+    from test_tpn import NAMES  # which imports test_golden, which imports this
+
+    name = name.removeprefix("backbone.")
+    if name.startswith("neck."):
+        name = name.removeprefix("neck.")
+        for ours, theirs in NAMES:
+            name = re.sub(ours, theirs, name)
+    return name
+
+
 def fill(net: video.VideoNet, manifest: list[tuple[str, list[int], str]], names: dict[str, str]) -> None:
     """Generates the weights of a manifest; `names`: prefix of ACTION's parameters, ours -> the authors'.
 
@@ -93,9 +115,9 @@ def fill(net: video.VideoNet, manifest: list[tuple[str, list[int], str]], names:
         else:
             outer[plain(name, firsts)] = k
     state = {name: value for name, value in net.state_dict().items() if not name.endswith("num_batches_tracked")}
-    shallow = [name for name in state if ".entry." not in name]
-    if {name.removeprefix("backbone.") for name in shallow} == set(outer):
-        found = {name: outer[name.removeprefix("backbone.")] for name in shallow}
+    shallow = {name: translated(name) for name in state if ".entry." not in name}
+    if set(shallow.values()) == set(outer):
+        found = {ours: outer[theirs] for ours, theirs in shallow.items()}
     else:
         heads = [name for name in outer if name.startswith("head.")]
         found = dict(
