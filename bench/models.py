@@ -1,0 +1,241 @@
+"""A forward pass and a training step of the papers' nets: this project's, and a straightforward version of each.
+
+    python -m bench.models
+
+Clips have the papers' sizes. The straightforward version is what a paper's reader would write first: eager, float32,
+contiguous memory, every module's published order of operations, nothing in place, TSM's shift as slices into zeros,
+ACTION's by a convolution over time in an order made for it, its paths x + x*mask one by one, and 3D convolutions where
+the papers have them. Both have the same weights, and must give the same logits. Ours is what `train` and `evaluate`
+run: the nets of models/, channels-last. "bf16" is ours under autocast; on a GPU it is compiled by torch.compile too.
+
+The versions of a net take turns in one process, each pass twice, of which the second counts; a ratio is the median over
+turns of a turn's ratio. Clips are noise and wait in memory. A training step is forward, loss, backward and SGD. On a
+CPU all use all cores and give freed memory back to nobody (cluster/session.py's MALLOC). Memory is the most that one
+training step takes, in a process of its own: on a CPU what it holds in RAM beyond what it did before it built the net.
+
+"Convolutions" is their share of our training step, as torch's profiler has it; "limit" is how much faster ours would
+be if all but its convolutions took no time. "Roofline" is the least time that a pass could take, over the time it took:
+each layer at the higher of its arithmetic by this machine's highest measured rate (of a matrix product and of two
+convolutions) and its maps, read and written once, by the rate of a measured copy; a training step is three passes.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bench.report import save
+from bench.roofline import layers, least
+from bench.straightforward import NothingInPlace, straighten
+from cluster.session import MALLOC
+from models import video
+from pipeline.training import channels_last
+from stages.trial import resident, timed
+
+
+class Net(NamedTuple):
+    """A paper's net: how it is built, and the clips it sees."""
+
+    backbone: str
+    variant: str
+    attention: str
+    clips: int
+    frames: int
+    size: int
+    classes: int
+    knobs: dict[str, Any] = {}  # noqa: RUF012
+
+
+NETS = {
+    "TSM": Net("resnet", "50", "tsm", 2, 8, 224, 174),
+    "ACTION-Net": Net("resnet", "50", "action", 2, 8, 224, 174),
+    "EAM": Net("resnet3d", "50", "eam", 4, 16, 112, 51),
+    "TPN": Net("resnet", "50", "tpn", 2, 8, 224, 174),
+    "MAAGN": Net("resnet", "50", "maagn", 2, 8, 224, 174),
+    "ISTPA": Net("inception_resnet_v2", "slim", "istpa", 2, 3, 299, 101, {"positions": 8}),
+    "ST-MANet": Net("resnet3d", "50", "st_manet", 2, 32, 112, 101),
+}
+CUDA = torch.cuda.is_available()
+DEVICE = torch.device("cuda" if CUDA else "cpu")
+PASSES = ("forward", "training")
+VERSIONS = ("straightforward", "ours", "bf16", *(("bf16, compiled",) if CUDA else ()))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("nets", nargs="*", choices=[[], *NETS], default=[])
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--memory", metavar="VERSION", help="only print the bytes that a training step of it takes")
+    given = parser.parse_args()
+    if given.memory:
+        print(json.dumps(memory(NETS[given.nets[0]], given.memory)))
+        return
+    rows: list[dict[str, Any]] = []
+    lines = []
+    for name in given.nets or NETS:
+        own, share = race(name, given.turns)
+        net = NETS[name]
+        work = layers(built(net), (net.clips, net.frames, 3, net.size, net.size))
+        held = {version: apart(name, version) for version in VERSIONS}
+        rows += [{**row, "training_bytes": held[row["version"]]} for row in own]
+        lines += [line(name, passed, own, held, share, work) for passed in PASSES]
+    where = torch.cuda.get_device_name() if CUDA else f"{torch.get_num_threads()} CPU cores"
+    sizes = "; ".join(
+        f"{name} {net.backbone} {net.variant}, {net.clips} x {net.frames}x{net.size}x{net.size}"
+        for name, net in NETS.items()
+    )
+    text = f"{where}, torch {torch.__version__}, {given.turns} turns. Clips: {sizes}."
+    head = ["net", "pass", "straightforward, ms", "ours, ms", "ours is faster by (least to most of the turns)"]
+    head += [f"{version} is faster by" for version in VERSIONS[2:]]
+    head += ["memory, straightforward", *(f"memory, {version}" for version in VERSIONS[1:])]
+    head += [
+        "convolutions",
+        "limit",
+        "roofline, straightforward",
+        *(f"roofline, {version}" for version in VERSIONS[1:]),
+    ]
+    save("models", "The nets' speed, beside a straightforward version", text, head, lines, rows)
+
+
+def line(
+    name: str, passed: str, own: list[dict], held: dict[str, int], share: float, work: list[tuple[int, int]]
+) -> list[str]:
+    """A line of the table."""
+    ms = {
+        version: [row["ms"] for row in own if (row["version"], row["pass"]) == (version, passed)]
+        for version in VERSIONS
+    }
+    middle = {version: statistics.median(values) for version, values in ms.items()}
+    faster = {
+        version: [base / one for base, one in zip(ms[VERSIONS[0]], ms[version], strict=True)] for version in VERSIONS
+    }
+    low, median, high = min(faster["ours"]), statistics.median(faster["ours"]), max(faster["ours"])
+    training = passed == "training"
+    ideal = {version: least(work, passed, version, DEVICE) for version in VERSIONS}
+    return [
+        name,
+        passed,
+        *(f"{middle[version]:.0f}" for version in VERSIONS[:2]),
+        f"{median:.2f}x ({low:.2f} to {high:.2f})",
+        *(f"{statistics.median(faster[version]):.2f}x" for version in VERSIONS[2:]),
+        *(f"{held[version] / 2**20:.0f} MiB" if training else "" for version in VERSIONS),
+        f"{100 * share:.0f} %" if training else "",
+        f"{middle[VERSIONS[0]] / middle['ours'] / share:.2f}x" if training else "",
+        *(f"{100 * ideal[version] / middle[version]:.0f} %" for version in VERSIONS),
+    ]
+
+
+def race(name: str, turns: int) -> tuple[list[dict[str, Any]], float]:
+    """Every turn's ms of each version and pass of a net, and the convolutions' share of our training step."""
+    actors = {version: passes(NETS[name], version) for version in VERSIONS}
+    agree(name, actors)
+    rows: list[dict[str, Any]] = []
+    for turn in range(turns):
+        for passed in PASSES:
+            for version, actor in actors.items():
+                actor[passed]()  # what another left in caches is not this one's
+                used = time.process_time()
+                seconds = timed(actor[passed], DEVICE)
+                used = time.process_time() - used
+                cells = {"net": name, "version": version, "pass": passed, "turn": turn}
+                rows.append({**cells, "ms": round(1000 * seconds, 2), "cpu_ms": round(1000 * used, 2)})
+    return rows, convolutions(actors["ours"]["training"])
+
+
+def agree(name: str, actors: dict[str, dict[str, Callable[[], Any]]]) -> None:
+    """Warms up, and stops where the versions in float32 do not give the same logits."""
+    logits = {version: actor["forward"]().float() for version, actor in actors.items()}
+    for actor in actors.values():
+        actor["training"]()
+    off = (logits["ours"] - logits["straightforward"]).abs().max() / logits["straightforward"].abs().max()
+    if not off < (1e-2 if CUDA else 1e-3):
+        raise SystemExit(f"{name}: logits of the two versions are {off:.1e} apart")
+
+
+def built(net: Net) -> video.VideoNet:
+    return video.build(net.backbone, net.variant, net.attention, net.frames, net.classes, knobs=net.knobs)
+
+
+def passes(net: Net, version: str) -> dict[str, Callable[[], Any]]:
+    """PASSES -> what does one of a version; the forward pass, in evaluation, gives the logits."""
+    torch.manual_seed(0)
+    made = built(net)
+    clips = torch.randn(net.clips, net.frames, net.size, net.size, 3, device=DEVICE).permute(0, 1, 4, 2, 3)
+    if plain := version == "straightforward":
+        straighten(made)
+        clips = clips.contiguous()
+        if made.backbone.layout == "volume":
+            clips = clips.transpose(1, 2).contiguous().transpose(1, 2)
+        made.to(DEVICE)
+    else:
+        channels_last(made.to(DEVICE))
+    run: Callable[[Tensor], Tensor] = torch.compile(made) if "compiled" in version else made
+    sgd = torch.optim.SGD(made.parameters(), lr=1e-4, momentum=0.9)
+    labels = torch.arange(net.clips, device=DEVICE)
+
+    def criterion(logits: Tensor) -> Tensor:
+        return F.cross_entropy(logits.float(), labels)
+
+    def how() -> contextlib.AbstractContextManager:
+        if plain:
+            return NothingInPlace()
+        return torch.autocast(DEVICE.type, torch.bfloat16) if "bf16" in version else contextlib.nullcontext()
+
+    def forward() -> Tensor:
+        made.eval()
+        with torch.no_grad(), how():
+            return run(clips)
+
+    def training() -> None:
+        made.train()
+        sgd.zero_grad(set_to_none=True)
+        with how():
+            logits = run(clips)
+        (criterion(logits) + made.penalty(criterion)).backward()
+        sgd.step()
+
+    return {"forward": forward, "training": training}
+
+
+def convolutions(step: Callable[[], Any]) -> float:
+    """The share of a step that convolutions take, as torch's profiler has it."""
+    kind = torch.profiler.ProfilerActivity.CUDA if CUDA else torch.profiler.ProfilerActivity.CPU
+    with torch.profiler.profile(activities={torch.profiler.ProfilerActivity.CPU, kind}) as seen:
+        step()
+    spent = {
+        event.key: event.self_device_time_total if CUDA else event.self_cpu_time_total for event in seen.key_averages()
+    }
+    return sum(time for key, time in spent.items() if "conv" in key) / sum(spent.values())
+
+
+def memory(net: Net, version: str) -> int:
+    """Bytes that a training step takes at most, the net and its clips included."""
+    before = torch.cuda.memory_allocated() if CUDA else resident()
+    step = passes(net, version)["training"]
+    for _ in range(2):  # the second with the optimizer's state
+        step()
+    return (torch.cuda.max_memory_allocated() if CUDA else resident("VmHWM")) - before
+
+
+def apart(name: str, version: str) -> int:
+    """The same, in a process of its own."""
+    command = [sys.executable, "-m", "bench.models", name, "--memory", version]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return int(json.loads(done.stdout))
+
+
+if __name__ == "__main__":
+    if MALLOC.items() <= os.environ.items():
+        main()
+    else:  # has to be there from a process's start
+        os.execve(sys.executable, [sys.executable, "-m", "bench.models", *sys.argv[1:]], {**os.environ, **MALLOC})
