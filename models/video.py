@@ -244,5 +244,6 @@ def _check_knobs(attention: str, attach: Any, knobs: Mapping[str, Any]) -> None:
         if name not in types:
             raise unknown(f"knob of attention {attention!r}", name, types)
         wanted = types[name]
-        if not isinstance(value, wanted) or (isinstance(value, str) and wanted is not str):
+        kinds = (int, float) if wanted is float else wanted  # 0 is as good as 0.0
+        if not isinstance(value, kinds) or any(isinstance(value, kind) != (wanted is kind) for kind in (str, bool)):
             raise ValueError(f"attention {attention!r}: knob {name} is {value!r}, which is no {wanted.__name__}")

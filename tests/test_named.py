@@ -34,6 +34,8 @@ def test_a_file_is_its_own_registration():
         ),
         ({"attention": "eca", "knobs": {"k": 4}}, "attention 'eca': k is 4; an odd number is needed"),
         ({"attention": "cbam", "knobs": {"reduction": 0}}, "attention 'cbam': reduction is 0"),
+        ({"attention": "tsm", "knobs": {"fold": True}}, "attention 'tsm': knob fold is True, which is no int"),
+        ({"attention": "istpa", "knobs": {"interaction": "1"}}, "knob interaction is '1', which is no float"),
         ({"attention": "cbam", "knobs": {"spatial": "no"}}, "knob spatial is 'no', which is no bool"),
         ({"attention": "eam", "knobs": {"k": -1}}, "attention 'eam': k is -1; an odd number is needed"),
         ({"attention": "eam", "knobs": {"mode": "SS"}}, "attention 'eam': mode is 'SS'; known: S, T, S//T, TS, ST"),
@@ -80,3 +82,8 @@ def test_knobs_reach_the_modules():
     assert list(filled) == ["layer2.0"]
     assert list(filled["layer2.0"].paths) == ["me"]
     assert filled["layer2.0"].paths["me"].squeeze.out_channels == 16 // 4
+
+
+def test_a_whole_number_will_do_where_a_fraction_may_stand():
+    net = video.build("resnet", "tiny", "istpa", frames=4, classes=5, knobs={"interaction": 0, "attention": 1})
+    assert net.backbone.neck.weights == {"interaction": 0, "attention": 1}
