@@ -41,6 +41,8 @@ VARIANTS: list[Pair] = [
     ("resnet", "non_local", {"mode": "gaussian", "blocks": 10}),
     ("resnet3d", "non_local", {"mode": "dot_product"}),
     ("resnet", "tam", {"kernel": 5, "alpha": 1}),
+    ("res2net", "tea", {"parts": ["me"]}),
+    ("res2net", "tea", {"parts": ["mta"]}),
     ("resnet3d", "st_manet", {"parts": ["tda"], "readout": "res4"}),
     ("resnet3d", "st_manet", {"parts": ["mf"]}),
     ("resnet3d", "st_manet", {"parts": ["sda"], "scaled": False, "second_softmax": True}),

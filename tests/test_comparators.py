@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from models import costs, counting, video
-from models.attention import non_local, tam
-from models.backbones import c3d, i3d, resnet, slowfast
+from models.attention import non_local, tam, tea
+from models.backbones import c3d, i3d, res2net, resnet, slowfast
 from models.contract import Neck
 
 
@@ -309,3 +309,102 @@ def test_tam_keeps_the_names_of_the_weights_it_stands_before():
     assert all(".conv2.tam." in name for name in brought)
     with pytest.raises(ValueError, match="T = 8, not 16"):
         net.retime(16)
+
+
+# Its authors print 25.70 M parameters and 4.2 G at 224x224 for res2net50_26w_4s; 4.3 G are counted here.
+def test_res2net_is_its_authors():
+    net = made("res2net", "50", "none", 1, 1000)
+    assert f"{costs.parameters(net) / 1e6:.2f}" == "25.70"
+    assert f"{costs.macs(net, (1, 1, 3, 224, 224)) / 1e9:.1f}" == "4.3"
+    names = net.backbone.state_dict().keys()
+    assert {"layer1.0.convs.2.weight", "layer3.5.bns.0.bias", "layer1.0.downsample.1.bias", "bn1.weight"} <= names
+
+
+# y_i = conv_i(x_i + y_(i-1)), and the last part as it is; in the first block of a stage without y_(i-1)
+@pytest.mark.parametrize("first", [False, True])
+def test_res2nets_parts(first):
+    torch.manual_seed(0)
+    block = scrambled(res2net.Bottle2neck(32, 8, 1, first, res2net.Member((1, 1, 1, 1), share=16)))
+    x = torch.randn(2, 32, 4, 5, dtype=torch.double)
+    with torch.no_grad():
+        inner = torch.relu(block.bn1(block.conv1(x)))
+        made_before, outs = torch.zeros(2, 2, 4, 5), []
+        for at in range(3):
+            seen = inner[:, 2 * at : 2 * at + 2] + (0 if first else made_before)
+            made_before = torch.relu(block.bns[at](block.convs[at](seen)))
+            outs.append(made_before)
+        last = inner[:, 6:]
+        outs.append(nn.functional.avg_pool2d(last, 3, 1, 1) if first else last)
+        shortcut = block.downsample(x) if first else x
+        expected = torch.relu(block.bn3(block.conv3(torch.cat(outs, 1))) + shortcut)
+        torch.testing.assert_close(block(x), expected)
+
+
+# M(t) = conv(X(t+1)) - X(t) of the reduced features, zero for the last frame; its average, expanded, is x's mask
+def test_teas_motion_excitation():
+    torch.manual_seed(0)
+    n, frames, c, h, w = 2, 3, 4, 2, 3
+    module = scrambled(tea.MotionExcitation(c, frames, 2))
+    x = torch.randn(n * frames, c, h, w, dtype=torch.double)
+    with torch.no_grad():
+        out = module(x)
+    squeeze = module.squeeze.weight[..., 0, 0]
+    for clip in range(n):
+        reduced = torch.empty(frames, 2, h, w, dtype=torch.double)
+        for t, r, i, j in ((t, r, i, j) for t in range(frames) for r in range(2) for i in range(h) for j in range(w)):
+            total = sum(squeeze[r, ch].item() * x[clip * frames + t, ch, i, j].item() for ch in range(c))
+            reduced[t, r, i, j] = normed(module.squeeze_norm, total, r)
+        for t in range(frames):
+            motion = [0.0, 0.0]
+            for r in range(2) if t + 1 < frames else ():
+                for i, j in ((i, j) for i in range(h) for j in range(w)):
+                    next_one = sum(
+                        module.conv.weight[r, 0, k + 1, m + 1].item() * reduced[t + 1, r, i + k, j + m].item()
+                        for k in (-1, 0, 1)
+                        for m in (-1, 0, 1)
+                        if 0 <= i + k < h and 0 <= j + m < w
+                    )
+                    motion[r] += (next_one - reduced[t, r, i, j].item()) / (h * w)
+            for ch in range(c):
+                wide = sum(module.expand.weight[ch, r].item() * motion[r] for r in range(2))
+                mask = sigmoid(normed(module.expand_norm, wide, ch)) - 0.5
+                torch.testing.assert_close(out[clip * frames + t, ch], x[clip * frames + t, ch] * (1 + mask))
+
+
+# y_1 = conv(time(x_1)), y_i = conv(time(x_i + y_(i-1))), y_4 = time(x_4), each time() its own weights of three frames
+def test_teas_temporal_aggregation():
+    torch.manual_seed(0)
+    net = res2net.build("tiny")
+    plain = net.state_dict().keys()
+    tea.attach(net, 3, parts=["mta"])
+    assert plain < net.state_dict().keys()
+    block = scrambled(net.layer4[1])
+    x = torch.randn(6, 512, 2, 2, dtype=torch.double)
+
+    def timed(conv: tea.TimeConv, maps: torch.Tensor) -> torch.Tensor:
+        out = torch.zeros_like(maps)
+        for row in range(6):
+            for k in range(3):
+                if 0 <= row % 3 + k - 1 < 3:
+                    out[row] += conv.weight[:, 0, k, None, None] * maps[row + k - 1]
+        return out
+
+    with torch.no_grad():
+        inner = torch.relu(block.bn1(block.conv1(x)))
+        parts, outs = inner.chunk(4, 1), []
+        for at in range(3):
+            seen = timed(block.convs[at].time, parts[at] + (outs[-1] if outs else 0))
+            spatial = nn.functional.conv2d(seen, block.convs[at].weight, padding=1)
+            outs.append(torch.relu(block.bns[at](spatial)))
+        outs.append(timed(block.rest, parts[3]))
+        expected = torch.relu(block.bn3(block.conv3(torch.cat(outs, 1))) + x)
+        torch.testing.assert_close(block(x), expected)
+
+
+def test_teas_convolutions_over_time_start_as_identity_and_shift():
+    x = torch.randn(8, 6, 2, 3)
+    assert torch.equal(tea.TimeConv(6, 4, shift=False)(x), x)
+    shifted = tea.TimeConv(6, 4, shift=True)(x).unflatten(0, (2, 4))
+    clips = x.unflatten(0, (2, 4))
+    assert torch.equal(shifted[:, :-1, :3], clips[:, 1:, :3]) and not shifted[:, -1, :3].any()
+    assert torch.equal(shifted[:, 1:, 3:], clips[:, :-1, 3:]) and not shifted[:, 0, 3:].any()

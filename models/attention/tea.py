@@ -1,0 +1,111 @@
+"""TEA: motion excitation of the channels, and multiple temporal aggregation along a block's parts.
+
+Li, Ji, Shi, Zhang, Kang and Wang, "TEA: Temporal Excitation and Aggregation for Action Recognition" (CVPR 2020),
+section 3, in every block of a Res2Net. ME (3.1) reduces x by 16, subtracts a frame's features from those of the next,
+convolved 3x3 channel by channel, averages that over H and W (zero for the last frame), expands it to a mask of x's
+channels and adds x*mask to x; it stands behind the block's first convolution. MTA (3.2) puts a depthwise convolution
+over time before the 3x3 convolution of each part, so that what goes from part to part sees ever more frames. The knob
+`parts` leaves one of the two out.
+
+Where the authors' code (github.com/Phoenix1327/tea-action-recognition) and the paper differ, the code is followed:
+- ME's mask is sigmoid(.) - 1/2; in the paper twice that.
+- ME has a norm after the reduction and one after the expansion.
+- The last part, which has no 3x3 convolution, is convolved over time too.
+- Convolutions over time start as the identity, the last part's as a shift: one half of its channels from the next
+  frame, the other half from the previous one.
+Written differently, to the same result: ME's two maps are averaged before they are subtracted.
+
+What tables call its ResNet-50 is Res2Net-50, as in the authors' code: backbone res2net.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.contract import Backbone, check_subset, frame_blocks
+
+# Shapes: N clips, T frames, C channels, R = max(1, C // reduction), x (N*T, C, H, W).
+
+PARTS = ("me", "mta")
+
+
+class MotionExcitation(nn.Module):
+    """(N*T, C, H, W) -> the same shape: x + x*mask."""
+
+    def __init__(self, channels: int, frames: int, reduction: int = 16) -> None:
+        super().__init__()
+        self.frames = frames
+        reduced = max(1, channels // reduction)
+        self.squeeze = nn.Conv2d(channels, reduced, 1, bias=False)
+        self.squeeze_norm = nn.BatchNorm2d(reduced)
+        self.conv = nn.Conv2d(reduced, reduced, 3, padding=1, groups=reduced, bias=False)
+        self.expand = nn.Linear(reduced, channels, bias=False)
+        self.expand_norm = nn.BatchNorm1d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = self.squeeze_norm(self.squeeze(x))  # (N*T, R, H, W)
+        now = features.mean((2, 3)).unflatten(0, (-1, self.frames))  # (N, T, R)
+        then = self.conv(features).mean((2, 3)).unflatten(0, (-1, self.frames))
+        motion = F.pad(then[:, 1:] - now[:, :-1], (0, 0, 0, 1))  # the last frame has no next: zero
+        mask = torch.sigmoid(self.expand_norm(self.expand(motion.flatten(0, 1)))) - 0.5  # (N*T, C)
+        return x * (1 + mask)[..., None, None]
+
+
+class TimeConv(nn.Module):
+    """Depthwise convolution over time: (N*T, C, H, W) -> the same shape; starts as the identity, or as a shift."""
+
+    def __init__(self, channels: int, frames: int, shift: bool) -> None:
+        super().__init__()
+        self.frames = frames
+        weight = torch.zeros(channels, 1, 3)
+        if shift:
+            weight[: channels // 2, 0, 2] = 1  # from the next frame
+            weight[channels // 2 :, 0, 0] = 1  # from the previous one
+        else:
+            weight[:, 0, 1] = 1
+        self.weight = nn.Parameter(weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.unflatten(0, (-1, self.frames))  # (N, T, C, H, W)
+        last, now, next_one = self.weight[..., None, None].unbind(2)  # each (C, 1, 1, 1)
+        out = x * now[:, 0]
+        out[:, 1:] += x[:, :-1] * last[:, 0]
+        out[:, :-1] += x[:, 1:] * next_one[:, 0]
+        return out.flatten(0, 1)
+
+
+class TimedConv2d(nn.Conv2d):
+    """A part's 3x3 convolution, its weights and their names kept, behind one over time."""
+
+    def __init__(self, conv: nn.Conv2d, frames: int) -> None:
+        super().__init__(conv.in_channels, conv.out_channels, 3, padding=1, bias=False, device="meta")
+        self.stride = conv.stride
+        self.weight = conv.weight
+        self.time = TimeConv(conv.in_channels, frames, shift=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(self.time(x))
+
+
+def attach(net: Backbone, frames: int, *, parts: Sequence[str] = PARTS, reduction: int = 16) -> Backbone:
+    """ME and MTA, or one of them, in every block of a Res2Net.
+
+    Raises ValueError for parts that are none or unknown, for a reduction below 1, and for another backbone.
+    """
+    check_subset("tea", "parts", parts, PARTS)
+    if reduction < 1:
+        raise ValueError(f"attention 'tea': reduction is {reduction}; 1 or more is needed")
+    for blocks in frame_blocks(net, "tea").values():
+        for block in blocks:
+            convs = [conv for conv in getattr(block, "convs", ()) if isinstance(conv, nn.Conv2d)]
+            if not convs:
+                raise ValueError("attention 'tea' needs blocks with the layout of Res2Net's: backbone 'res2net'")
+            width = convs[0].in_channels
+            if "me" in parts:
+                block.inner = MotionExcitation(width * (len(convs) + 1), frames, reduction)
+            if "mta" in parts:
+                block.convs = nn.ModuleList(TimedConv2d(conv, frames) for conv in convs)
+                block.rest = TimeConv(width, frames, shift=True)
+    return net

@@ -1,0 +1,123 @@
+"""Res2Net, frame by frame (Gao et al. 2021), with its authors' parameter names, and a tiny member for the CPU.
+
+Gao et al., "Res2Net: A New Multi-scale Backbone Architecture" (TPAMI 2021), section 3 and figure 2: each part of a
+bottleneck's channels but the last has a 3x3 convolution of its own, which also sees what the part before has made. "50"
+is res2net50_26w_4s, which TEA stands on: 4 parts of 26, 52, 104 and 208 channels.
+
+As in the authors' code (github.com/Res2Net/Res2Net-PretrainedModels), whose weights load by name: in the first block of
+a stage the parts do not see each other, and the last one is averaged 3x3 with the block's stride.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.contract import Backbone, Block
+from models.named import unknown
+
+# Shapes: B frames, S parts of a block's channels, W channels of a part.
+
+
+@dataclass(frozen=True)
+class Member:
+    """One Res2Net: blocks and base widths of res2..res5, parts, channels of a part for 64 of the base width."""
+
+    depths: tuple[int, int, int, int]
+    widths: tuple[int, int, int, int] = (64, 128, 256, 512)
+    parts: int = 4
+    share: int = 26
+    kernel: int = 7  # of the stem's convolution
+
+
+MEMBERS = {
+    "50": Member((3, 4, 6, 3)),
+    "tiny": Member((1, 1, 1, 2), (16, 32, 64, 128), kernel=3),
+}
+VARIANTS = tuple(MEMBERS)
+
+
+class Bottle2neck(Block):
+    """(B, ins, H, W) -> (B, 4*width, H/stride, W/stride).
+
+    Beyond a block's places it has two inside: `inner` sees all parts together, (B, S*W, H, W), and `rest` the last one.
+    """
+
+    def __init__(self, ins: int, width: int, stride: int, first: bool, member: Member) -> None:
+        super().__init__(ins, 4 * width)
+        part = width * member.share // 64
+        self.first, self.stride = first, stride
+        self.conv1 = nn.Conv2d(ins, part * member.parts, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(part * member.parts)
+        self.convs = nn.ModuleList(nn.Conv2d(part, part, 3, stride, 1, bias=False) for _ in range(member.parts - 1))
+        self.bns = nn.ModuleList(nn.BatchNorm2d(part) for _ in range(member.parts - 1))
+        self.conv3 = nn.Conv2d(part * member.parts, self.out_channels, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(self.out_channels)
+        self.inner: nn.Module = nn.Identity()
+        self.rest: nn.Module = nn.Identity()
+        self.downsample = None
+        if first:
+            self.downsample = nn.Sequential(
+                nn.Conv2d(ins, self.out_channels, 1, stride, bias=False), nn.BatchNorm2d(self.out_channels)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.inner(F.relu(self.bn1(self.conv1(self.entry(x))), inplace=True))
+        *parts, last = out.chunk(len(self.convs) + 1, 1)  # each (B, W, H, W)
+        made: list[Tensor] = []
+        for part, conv, norm in zip(parts, self.convs, self.bns, strict=True):
+            seen = part if self.first or not made else part + made[-1]
+            made.append(F.relu(norm(conv(seen)), inplace=True))
+        last = self.rest(last)
+        if self.first:
+            last = F.avg_pool2d(last, 3, self.stride, 1)
+        out = self.exit(self.bn3(self.conv3(torch.cat((*made, last), 1))))
+        out += x if self.downsample is None else self.downsample(x)
+        return self.after(self.relu(out))
+
+
+class Res2Net(Backbone):
+    """(B, 3, H, W) -> (B, features, H/32, W/32), sizes rounded up; any H and W."""
+
+    layout = "frames"
+    mean, std, channels = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375), "rgb"  # torchvision's, times 255
+
+    def __init__(self, member: Member) -> None:
+        super().__init__()
+        stem = member.widths[0]
+        self.conv1 = nn.Conv2d(3, stem, member.kernel, 2, member.kernel // 2, bias=False)
+        self.bn1 = nn.BatchNorm2d(stem)
+        self.maxpool = nn.MaxPool2d(3, 2, 1)
+        outs = tuple(4 * width for width in member.widths)
+        layers = []
+        for at, ins in enumerate((stem, *outs[:-1])):
+            width = member.widths[at]
+            first = Bottle2neck(ins, width, 1 if at == 0 else 2, True, member)
+            rest = (Bottle2neck(outs[at], width, 1, False, member) for _ in range(member.depths[at] - 1))
+            layers.append(nn.Sequential(first, *rest))
+        self.layer1, self.layer2, self.layer3, self.layer4 = layers
+        self.parts = {
+            "stem": ("conv1", "bn1"),
+            "res2": ("layer1",),
+            "res3": ("layer2",),
+            "res4": ("layer3",),
+            "res5": ("layer4",),
+        }
+        self.stages = dict(zip(self.parts, (stem, *outs), strict=True))
+        self.features = outs[-1]
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def stage(self, name: str, x: Tensor) -> Tensor:
+        if name == "stem":
+            return self.maxpool(F.relu(self.bn1(self.conv1(x)), inplace=True))
+        return self.get_submodule(self.parts[name][0])(x)
+
+
+def build(variant: str) -> Res2Net:
+    """The Res2Net of that name; ValueError for an unknown one."""
+    if variant not in MEMBERS:
+        raise unknown("variant of backbone 'res2net'", variant, VARIANTS)
+    return Res2Net(MEMBERS[variant])
