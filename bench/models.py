@@ -89,7 +89,7 @@ def main() -> None:
         held = {version: apart(name, version) for version in VERSIONS}
         rows += [{**row, "training_bytes": held[row["version"]]} for row in own]
         lines += [line(name, passed, own, held, share, work) for passed in PASSES]
-    where = torch.cuda.get_device_name() if CUDA else f"{torch.get_num_threads()} CPU cores"
+    where = torch.cuda.get_device_name() if CUDA else f"{torch.get_num_threads()} CPU threads"
     sizes = "; ".join(
         f"{name} {net.backbone} {net.variant}, {net.clips} x {net.frames}x{net.size}x{net.size}"
         for name, net in NETS.items()

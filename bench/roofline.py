@@ -41,6 +41,6 @@ def ceilings(dtype: torch.dtype, device: torch.device) -> tuple[float, float]:
     source = torch.randn(2**28 if device.type == "cuda" else 2**25, device=device)
     target = torch.empty_like(source)
     with torch.no_grad():
-        fastest = max(work / min(timed(do, device) for _ in range(5)) for work, do in works)
-        copied = min(timed(partial(target.copy_, source), device) for _ in range(5))
+        fastest = max(work / min(timed(do, device) for _ in range(10)) for work, do in works)
+        copied = min(timed(partial(target.copy_, source), device) for _ in range(10))
     return fastest, 2 * source.nbytes / copied
