@@ -13,10 +13,11 @@ turns of a turn's ratio. Clips are noise and wait in memory. A training step is 
 CPU all use all cores and give freed memory back to nobody (cluster/session.py's MALLOC). Memory is the most that one
 training step takes, in a process of its own: on a CPU what it holds in RAM beyond what it did before it built the net.
 
-"Convolutions" is their share of our training step, as torch's profiler has it; "limit" is how much faster than
-the straightforward version ours would be if all but its convolutions took no time. "Roofline" is the least time that a pass could take, over the time it took:
-each layer at the higher of its arithmetic by this machine's highest measured rate (of a matrix product and of two
-convolutions) and its maps, read and written once, by the rate of a measured copy; a training step is three passes.
+"Convolutions" is their share of our training step, as torch's profiler has it; "limit" is how much faster than the
+straightforward version ours would be if all but its convolutions took no time. "Roofline" is the least time that a pass
+could take, over the time it took: each layer at the higher of its arithmetic by this machine's highest measured rate
+(of a matrix product and of two convolutions) and its maps, read and written once, by the rate of a measured copy; a
+training step is three passes.
 """
 
 import argparse
