@@ -1,0 +1,74 @@
+"""HMDB51: 6,766 clips in 51 classes, three official splits of 70 and 30 clips a class (Kuehne et al., ICCV 2011)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline.datasets import NoOptions, Options, Part, Row, Splits, Video, chosen, found
+from pipeline.errors import UserError
+
+LICENCE = "CC BY 4.0; the clips are from films and YouTube"
+CITATION = (
+    "Kuehne, Jhuang, Garrote, Poggio, Serre: HMDB: A large video database for human motion recognition. ICCV 2011"
+)
+HOMEPAGE = "https://serre-lab.clps.brown.edu/resource/hmdb-a-large-human-motion-database/"
+LAYOUT = (
+    "the content of hmdb51_org.rar, a rar of a rar a class: <class>/<file>.avi (with or without a folder around the "
+    "classes), 51 classes, 6766 clips. The lists are the content of test_train_splits.rar: "
+    "<class>_test_split<1, 2 or 3>.txt, 153 files, beside the classes (with or without their folder "
+    "testTrainMulti_7030_splits) or in the folder that `lists` names"
+)
+COUNTS = {split: {"train": 3570, "test": 1530} for split in (1, 2, 3)}
+CLASSES = (
+    *("brush_hair", "cartwheel", "catch", "chew", "clap", "climb", "climb_stairs", "dive", "draw_sword", "dribble"),
+    *("drink", "eat", "fall_floor", "fencing", "flic_flac", "golf", "handstand", "hit", "hug", "jump", "kick"),
+    *("kick_ball", "kiss", "laugh", "pick", "pour", "pullup", "punch", "push", "pushup", "ride_bike", "ride_horse"),
+    *("run", "shake_hands", "shoot_ball", "shoot_bow", "shoot_gun", "sit", "situp", "smile", "smoke", "somersault"),
+    *("stand", "swing_baseball", "sword", "sword_exercise", "talk", "throw", "turn", "walk", "wave"),
+)
+PARTS: dict[str, Part | None] = {"0": None, "1": "train", "2": "test"}  # 0: not used in this split
+
+
+def videos(folder: Path, options: Options) -> list[Video]:
+    """The clips there, id <class>/<file without suffix>, whatever folders stand around the classes."""
+    chosen(NoOptions, options, "hmdb51")
+    paths: dict[str, str] = {}
+    for video in found(folder):
+        *_, name, clip = ("", *video.id.split("/"))
+        if name not in CLASSES:
+            continue
+        first = paths.setdefault(f"{name}/{clip}", video.path)
+        if first != video.path:
+            raise UserError(f"hmdb51: {folder} holds {first} and {video.path}, the same clip; keep one of them")
+    return [Video(video, paths[video]) for video in sorted(paths)]
+
+
+def splits(videos: Sequence[Video], lists: Path, options: Options) -> Splits:
+    """The official lists; UserError names a list that is absent or a line that is no `<file>.avi <0, 1 or 2>`."""
+    chosen(NoOptions, options, "hmdb51")
+    own = lists / "testTrainMulti_7030_splits"
+    folder = own if own.is_dir() else lists
+    return Splits(CLASSES, {split: [row for name in CLASSES for row in _rows(folder, name, split)] for split in COUNTS})
+
+
+def _rows(lists: Path, name: str, split: int) -> list[Row]:
+    path = lists / f"{name}_test_split{split}.txt"
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        raise UserError(f"hmdb51: the list {path.resolve()} is absent. Expected: {LAYOUT}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"hmdb51: the list {path.resolve()} is no text") from None
+    rows = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        file, _, number_of_part = line.strip().rpartition(" ")
+        clip = file.strip().removesuffix(".avi")
+        if clip in ("", file.strip()) or number_of_part not in PARTS:
+            raise UserError(
+                f"{path}, line {number}: expected `<file>.avi` and 0 (not used), 1 (train) or 2 (test), not {line!r}"
+            )
+        part = PARTS[number_of_part]
+        if part:
+            rows.append(Row(f"{name}/{clip}", part, (CLASSES.index(name),)))
+    return rows

@@ -1,0 +1,86 @@
+"""UCF101: 13,320 clips in 101 classes, three official splits (Soomro, Zamir and Shah 2012)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline.datasets import NoOptions, Options, Part, Row, Splits, Video, chosen, found
+from pipeline.errors import UserError
+from pipeline.params import alternatives
+
+LICENCE = "the makers state none; the clips are from YouTube"
+CITATION = (
+    "Soomro, Zamir, Shah: UCF101: A dataset of 101 human actions classes from videos in the wild. CRCV-TR-12-01, 2012"
+)
+HOMEPAGE = "https://www.crcv.ucf.edu/data/UCF101.php"
+LAYOUT = (
+    "the content of UCF101.rar: UCF-101/<class>/v_<class>_g<group>_c<clip>.avi, 101 classes, 13320 clips. The lists "
+    "are the content of UCF101TrainTestSplits-RecognitionTask.zip: trainlist01.txt to trainlist03.txt and "
+    "testlist01.txt to testlist03.txt, beside UCF-101 (with or without their folder ucfTrainTestlist) or in the folder "
+    "that `lists` names"
+)
+COUNTS = {1: {"train": 9537, "test": 3783}, 2: {"train": 9586, "test": 3734}, 3: {"train": 9624, "test": 3696}}
+CLASSES = (
+    *("ApplyEyeMakeup", "ApplyLipstick", "Archery", "BabyCrawling", "BalanceBeam", "BandMarching", "BaseballPitch"),
+    *("Basketball", "BasketballDunk", "BenchPress", "Biking", "Billiards", "BlowDryHair", "BlowingCandles"),
+    *("BodyWeightSquats", "Bowling", "BoxingPunchingBag", "BoxingSpeedBag", "BreastStroke", "BrushingTeeth"),
+    *("CleanAndJerk", "CliffDiving", "CricketBowling", "CricketShot", "CuttingInKitchen", "Diving", "Drumming"),
+    *("Fencing", "FieldHockeyPenalty", "FloorGymnastics", "FrisbeeCatch", "FrontCrawl", "GolfSwing", "Haircut"),
+    *("Hammering", "HammerThrow", "HandstandPushups", "HandstandWalking", "HeadMassage", "HighJump", "HorseRace"),
+    *("HorseRiding", "HulaHoop", "IceDancing", "JavelinThrow", "JugglingBalls", "JumpingJack", "JumpRope", "Kayaking"),
+    *("Knitting", "LongJump", "Lunges", "MilitaryParade", "Mixing", "MoppingFloor", "Nunchucks", "ParallelBars"),
+    *("PizzaTossing", "PlayingCello", "PlayingDaf", "PlayingDhol", "PlayingFlute", "PlayingGuitar", "PlayingPiano"),
+    *("PlayingSitar", "PlayingTabla", "PlayingViolin", "PoleVault", "PommelHorse", "PullUps", "Punch", "PushUps"),
+    *("Rafting", "RockClimbingIndoor", "RopeClimbing", "Rowing", "SalsaSpin", "ShavingBeard", "Shotput"),
+    *("SkateBoarding", "Skiing", "Skijet", "SkyDiving", "SoccerJuggling", "SoccerPenalty", "StillRings"),
+    *("SumoWrestling", "Surfing", "Swing", "TableTennisShot", "TaiChi", "TennisSwing", "ThrowDiscus"),
+    *("TrampolineJumping", "Typing", "UnevenBars", "VolleyballSpiking", "WalkingWithDog", "WallPushups"),
+    *("WritingOnBoard", "YoYo"),
+)
+PARTS: tuple[Part, ...] = ("train", "test")
+
+
+def videos(folder: Path, options: Options) -> list[Video]:
+    """The clips there, id <class>/<file without suffix>, whatever folders stand around the classes."""
+    chosen(NoOptions, options, "ucf101")
+    paths: dict[str, str] = {}
+    for video in found(folder):
+        *_, name, clip = ("", *video.id.split("/"))
+        if name not in CLASSES:
+            continue
+        first = paths.setdefault(f"{name}/{clip}", video.path)
+        if first != video.path:
+            raise UserError(f"ucf101: {folder} holds {first} and {video.path}, the same clip; keep one of them")
+    return [Video(video, paths[video]) for video in sorted(paths)]
+
+
+def splits(videos: Sequence[Video], lists: Path, options: Options) -> Splits:
+    """The official lists; UserError names a list that is absent, a line it can't read, a label of another class."""
+    chosen(NoOptions, options, "ucf101")
+    own = lists / "ucfTrainTestlist"
+    folder = own if own.is_dir() else lists
+    return Splits(CLASSES, {split: [row for part in PARTS for row in _rows(folder, part, split)] for split in COUNTS})
+
+
+def _rows(lists: Path, part: Part, split: int) -> list[Row]:
+    path = lists / f"{part}list{split:02d}.txt"
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        raise UserError(f"ucf101: the list {path.resolve()} is absent. Expected: {LAYOUT}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"ucf101: the list {path.resolve()} is no text") from None
+    rows = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        where, (file, *label) = f"{path}, line {number}", line.split()
+        name, _, clip = file.partition("/")
+        if not clip.endswith(".avi") or "/" in clip or len(label) > 1:
+            raise UserError(f"{where}: expected `<class>/<file>.avi`, in training lists with a label, not {line!r}")
+        if name not in CLASSES:
+            raise UserError(f"{where}: {name!r} is no class of UCF101; {alternatives(name, CLASSES)}")
+        index = CLASSES.index(name)
+        if label and label[0] != str(index + 1):  # the lists count from 1
+            raise UserError(f"{where}: the label {label[0]} is not that of {name}, which is {index + 1}")
+        rows.append(Row(f"{name}/{clip.removesuffix('.avi')}", part, (index,)))
+    return rows
