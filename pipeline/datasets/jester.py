@@ -1,0 +1,100 @@
+"""Jester: 148,092 clips of hand gestures in 27 classes, a folder of JPEG frames each (Materzynska et al., ICCVW 2019).
+
+The official validation list is the part "test": it is what papers report on. The official test list came without
+labels, so its clips are no rows; where the list is there, its count is asserted and that it shares no clip with the
+others. Frames stay as they are distributed here; the decode stage reads no folders of frames yet.
+"""
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from pipeline.datasets import NoOptions, Options, Part, Row, Splits, Video, chosen
+from pipeline.errors import UserError
+from pipeline.params import alternatives
+
+LICENCE = "the makers' own terms, for research only; to be accepted before the download"
+CITATION = (
+    "Materzynska, Berger, Bax, Memisevic: The Jester dataset: A large-scale video dataset of human gestures. "
+    "ICCV workshops 2019"
+)
+HOMEPAGE = "https://www.qualcomm.com/developer/software/jester-dataset"
+LAYOUT = (
+    "the content of the archive 20bn-jester-v1: a folder a clip, named by its number, in it the frames 00001.jpg, "
+    "00002.jpg ...; 148092 folders. The lists are jester-v1-train.csv and jester-v1-validation.csv (lines "
+    "`<number>;<class>`) and, where wanted, jester-v1-test.csv (lines `<number>`), beside the clips' top folder or in "
+    "the folder that `lists` names"
+)
+COUNTS = {1: {"train": 118_562, "test": 14_787}}
+UNLABELLED = 14_743  # of the official test list
+CLASSES = (
+    *("Swiping Left", "Swiping Right", "Swiping Down", "Swiping Up", "Pushing Hand Away", "Pulling Hand In"),
+    *("Sliding Two Fingers Left", "Sliding Two Fingers Right", "Sliding Two Fingers Down", "Sliding Two Fingers Up"),
+    *("Pushing Two Fingers Away", "Pulling Two Fingers In", "Rolling Hand Forward", "Rolling Hand Backward"),
+    *("Turning Hand Clockwise", "Turning Hand Counterclockwise", "Zooming In With Full Hand"),
+    *("Zooming Out With Full Hand", "Zooming In With Two Fingers", "Zooming Out With Two Fingers", "Thumb Up"),
+    *("Thumb Down", "Shaking Hand", "Stop Sign", "Drumming Fingers", "No gesture", "Doing other things"),
+)
+# Classes that a mirrored clip changes places in. All others stay what they are.
+MIRRORED = (
+    ("Swiping Left", "Swiping Right"),
+    ("Sliding Two Fingers Left", "Sliding Two Fingers Right"),
+    ("Turning Hand Clockwise", "Turning Hand Counterclockwise"),
+)
+LISTS: dict[Part, str] = {"train": "train", "test": "validation"}
+FRAME = re.compile(r"\d{5}\.jpg", re.ASCII)
+
+
+def videos(folder: Path, options: Options) -> list[Video]:
+    """The clips there, id the number that names the folder of frames; UserError where a clip is there twice."""
+    chosen(NoOptions, options, "jester")
+    paths: dict[str, str] = {}
+    for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        path = Path(place).relative_to(folder)
+        if not path.name.isdecimal() or not any(map(FRAME.fullmatch, files)):
+            continue
+        first = paths.setdefault(path.name, path.as_posix())
+        if first != path.as_posix():
+            raise UserError(f"jester: {folder} holds {first} and {path.as_posix()}, the same clip; keep one of them")
+    return [Video(clip, paths[clip]) for clip in sorted(paths)]
+
+
+def splits(videos: Sequence[Video], lists: Path, options: Options) -> Splits:
+    """The official lists; UserError names a list that is absent, a line it can't read, a class of another set."""
+    chosen(NoOptions, options, "jester")
+    rows = [row for part in LISTS for row in _rows(lists, part)]
+    _check_unlabelled(lists / "jester-v1-test.csv", rows)
+    return Splits(CLASSES, {1: rows})
+
+
+def _rows(lists: Path, part: Part) -> Iterator[Row]:
+    for where, line in _lines(lists / f"jester-v1-{LISTS[part]}.csv"):
+        clip, _, name = line.partition(";")
+        if not clip.isdecimal() or not name:
+            raise UserError(f"{where}: expected `<number>;<class>`, not {line!r}")
+        if name not in CLASSES:
+            raise UserError(f"{where}: {name!r} is no class of Jester; {alternatives(name, CLASSES)}")
+        yield Row(clip, part, (CLASSES.index(name),))
+
+
+def _check_unlabelled(path: Path, rows: Sequence[Row]) -> None:
+    if not path.is_file():
+        return
+    clips = {line for _, line in _lines(path)}
+    if len(clips) != UNLABELLED:
+        raise UserError(f"{path.resolve()} has {len(clips)} clips; published are {UNLABELLED}")
+    if both := next((row for row in rows if row.video in clips), None):
+        raise UserError(f"{path.resolve()}: clip {both.video} is in the {LISTS[both.part]} list too")
+
+
+def _lines(path: Path) -> Iterator[tuple[str, str]]:
+    """(where it stands, line) of each line that isn't empty."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        raise UserError(f"jester: the list {path.resolve()} is absent. Expected: {LAYOUT}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"jester: the list {path.resolve()} is no text") from None
+    yield from ((f"{path}, line {number}", line.strip()) for number, line in enumerate(lines, 1) if line.strip())

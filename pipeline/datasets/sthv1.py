@@ -1,0 +1,96 @@
+"""Something-Something V1: 108,499 clips in 174 classes, a folder of JPEG frames each (Goyal et al., ICCV 2017).
+
+The official validation list is the part "test": it is what papers report on. The official test list came without
+labels, so its clips are no rows; where the list is there, its count is asserted and that it shares no clip with the
+others. Frames stay as they are distributed here; the decode stage reads no folders of frames yet.
+"""
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from pipeline.datasets import NoOptions, Options, Part, Row, Splits, Video, chosen
+from pipeline.errors import UserError
+
+LICENCE = "the makers' own terms, for research only; to be accepted before the download"
+CITATION = (
+    'Goyal, Ebrahimi Kahou, Michalski, et al.: The "something something" video database for learning and evaluating '
+    "visual common sense. ICCV 2017"
+)
+HOMEPAGE = "https://www.qualcomm.com/developer/software/something-something-v-2-dataset"
+LAYOUT = (
+    "the content of the archive 20bn-something-something-v1: a folder a clip, named by its number, in it the frames "
+    "00001.jpg, 00002.jpg ...; 108499 folders. The lists are something-something-v1-labels.csv (174 classes, one a "
+    "line), -train.csv and -validation.csv (lines `<number>;<class>`) and, where wanted, -test.csv (lines `<number>`), "
+    "beside the clips' top folder or in the folder that `lists` names"
+)
+COUNTS = {1: {"train": 86_017, "test": 11_522}}
+UNLABELLED = 10_960  # of the official test list
+CLASSES_LISTED = 174
+# Classes that a mirrored clip changes places in. All others stay what they are.
+MIRRORED = (
+    ("Pulling something from left to right", "Pulling something from right to left"),
+    ("Pushing something from left to right", "Pushing something from right to left"),
+    ("Turning the camera left while filming something", "Turning the camera right while filming something"),
+)
+LISTS: dict[Part, str] = {"train": "train", "test": "validation"}
+FRAME = re.compile(r"\d{5}\.jpg", re.ASCII)
+
+
+def videos(folder: Path, options: Options) -> list[Video]:
+    """The clips there, id the number that names the folder of frames; UserError where a clip is there twice."""
+    chosen(NoOptions, options, "sthv1")
+    paths: dict[str, str] = {}
+    for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        path = Path(place).relative_to(folder)
+        if not path.name.isdecimal() or not any(map(FRAME.fullmatch, files)):
+            continue
+        first = paths.setdefault(path.name, path.as_posix())
+        if first != path.as_posix():
+            raise UserError(f"sthv1: {folder} holds {first} and {path.as_posix()}, the same clip; keep one of them")
+    return [Video(clip, paths[clip]) for clip in sorted(paths)]
+
+
+def splits(videos: Sequence[Video], lists: Path, options: Options) -> Splits:
+    """The official lists; UserError names a list that is absent, a line it can't read, a class of another set."""
+    chosen(NoOptions, options, "sthv1")
+    labels = lists / "something-something-v1-labels.csv"
+    numbers = {name: number for number, (_, name) in enumerate(_lines(labels))}
+    if len(numbers) != CLASSES_LISTED:
+        raise UserError(f"{labels.resolve()} has {len(numbers)} classes; published are {CLASSES_LISTED}")
+    rows = [row for part in LISTS for row in _rows(lists, part, numbers)]
+    _check_unlabelled(lists / "something-something-v1-test.csv", rows)
+    return Splits(tuple(numbers), {1: rows})
+
+
+def _rows(lists: Path, part: Part, numbers: dict[str, int]) -> Iterator[Row]:
+    for where, line in _lines(lists / f"something-something-v1-{LISTS[part]}.csv"):
+        clip, _, name = line.partition(";")
+        if not clip.isdecimal() or not name:
+            raise UserError(f"{where}: expected `<number>;<class>`, not {line!r}")
+        if name not in numbers:
+            raise UserError(f"{where}: {name!r} is no class of the labels' list")
+        yield Row(clip, part, (numbers[name],))
+
+
+def _check_unlabelled(path: Path, rows: Sequence[Row]) -> None:
+    if not path.is_file():
+        return
+    clips = {line for _, line in _lines(path)}
+    if len(clips) != UNLABELLED:
+        raise UserError(f"{path.resolve()} has {len(clips)} clips; published are {UNLABELLED}")
+    if both := next((row for row in rows if row.video in clips), None):
+        raise UserError(f"{path.resolve()}: clip {both.video} is in the {LISTS[both.part]} list too")
+
+
+def _lines(path: Path) -> Iterator[tuple[str, str]]:
+    """(where it stands, line) of each line that isn't empty."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        raise UserError(f"sthv1: the list {path.resolve()} is absent. Expected: {LAYOUT}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"sthv1: the list {path.resolve()} is no text") from None
+    yield from ((f"{path}, line {number}", line.strip()) for number, line in enumerate(lines, 1) if line.strip())

@@ -1,0 +1,113 @@
+"""Something-Something V2: 220,847 clips of hands and things in 174 classes, a WebM file each (Goyal et al., ICCV 2017).
+
+The official validation list is the part "test": it is what papers report on. The official test list came without
+labels, so its clips are no rows; where the list is there, its count is asserted and that it shares no clip with the
+others. A clip's class is its template with the brackets taken away.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline.datasets import NoOptions, Options, Part, Row, Splits, Video, chosen, found
+from pipeline.errors import UserError
+
+LICENCE = "the makers' own terms, for research only; to be accepted before the download"
+CITATION = (
+    'Goyal, Ebrahimi Kahou, Michalski, et al.: The "something something" video database for learning and evaluating '
+    "visual common sense. ICCV 2017"
+)
+HOMEPAGE = "https://www.qualcomm.com/developer/software/something-something-v-2-dataset"
+LAYOUT = (
+    "the content of the archive 20bn-something-something-v2: <number>.webm, 220847 files. The lists are "
+    "something-something-v2-labels.json, -train.json, -validation.json and, where wanted, -test.json, beside the "
+    "clips' folder or in the folder that `lists` names"
+)
+COUNTS = {1: {"train": 168_913, "test": 24_777}}
+UNLABELLED = 27_157  # of the official test list
+CLASSES_LISTED = 174
+# Classes that a mirrored clip changes places in. All others stay what they are.
+MIRRORED = (
+    ("Pulling something from left to right", "Pulling something from right to left"),
+    ("Pushing something from left to right", "Pushing something from right to left"),
+    ("Turning the camera left while filming something", "Turning the camera right while filming something"),
+)
+LISTS: dict[Part, str] = {"train": "train", "test": "validation"}
+BRACKETS = str.maketrans("", "", "[]")
+
+
+def videos(folder: Path, options: Options) -> list[Video]:
+    """The clips there, id the number that names the file; UserError where a clip is there twice."""
+    chosen(NoOptions, options, "sthv2")
+    paths: dict[str, str] = {}
+    for video in found(folder):
+        clip = video.id.rpartition("/")[2]
+        if not clip.isdecimal():
+            continue
+        first = paths.setdefault(clip, video.path)
+        if first != video.path:
+            raise UserError(f"sthv2: {folder} holds {first} and {video.path}, the same clip; keep one of them")
+    return [Video(clip, paths[clip]) for clip in sorted(paths)]
+
+
+def splits(videos: Sequence[Video], lists: Path, options: Options) -> Splits:
+    """The official lists; UserError names a list that is absent or damaged, or an entry without a clip or class."""
+    chosen(NoOptions, options, "sthv2")
+    classes = _classes(lists / "something-something-v2-labels.json")
+    numbers = {name: number for number, name in enumerate(classes)}
+    rows = [row for part in LISTS for row in _rows(lists, part, numbers)]
+    _check_unlabelled(lists / "something-something-v2-test.json", rows)
+    return Splits(classes, {1: rows})
+
+
+def _classes(path: Path) -> tuple[str, ...]:
+    """The names in the order of their numbers, which the list writes as text."""
+    labels = _read(path)
+    if not isinstance(labels, dict) or sorted(map(str, labels.values())) != sorted(map(str, range(CLASSES_LISTED))):
+        raise UserError(f"{path.resolve()}: expected {CLASSES_LISTED} classes, numbered from 0 to {CLASSES_LISTED - 1}")
+    return tuple(sorted(labels, key=lambda name: int(labels[name])))
+
+
+def _rows(lists: Path, part: Part, numbers: dict[str, int]) -> list[Row]:
+    rows = []
+    for where, entry in _entries(lists / f"something-something-v2-{LISTS[part]}.json"):
+        template = entry.get("template")
+        if not isinstance(template, str):
+            raise UserError(f"{where}: expected a text template, not {json.dumps(entry)[:80]}")
+        name = template.translate(BRACKETS)
+        if name not in numbers:
+            raise UserError(f"{where}: {name!r} is no class of the labels' list")
+        rows.append(Row(entry["id"], part, (numbers[name],)))
+    return rows
+
+
+def _check_unlabelled(path: Path, rows: Sequence[Row]) -> None:
+    if not path.is_file():
+        return
+    clips = {entry["id"] for _, entry in _entries(path)}
+    if len(clips) != UNLABELLED:
+        raise UserError(f"{path.resolve()} has {len(clips)} clips; published are {UNLABELLED}")
+    if both := next((row for row in rows if row.video in clips), None):
+        raise UserError(f"{path.resolve()}: clip {both.video} is in the {LISTS[both.part]} list too")
+
+
+def _entries(path: Path) -> list[tuple[str, dict[str, Any]]]:
+    """(where it stands, entry) of each entry of a list of clips; each has an id."""
+    entries = _read(path)
+    if not isinstance(entries, list):
+        raise UserError(f"{path.resolve()} is no list of clips")
+    for number, entry in enumerate(entries, 1):
+        clip = entry.get("id") if isinstance(entry, dict) else None
+        if not isinstance(clip, str) or not clip.isdecimal():
+            raise UserError(f"{path}, entry {number}: expected an id, a number as text, not {json.dumps(entry)[:80]}")
+    return [(f"{path}, entry {number}", entry) for number, entry in enumerate(entries, 1)]
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"sthv2: the list {path.resolve()} is absent. Expected: {LAYOUT}") from None
+    except ValueError:  # no UTF-8, or no JSON
+        raise UserError(f"sthv2: the list {path.resolve()} is no JSON") from None
