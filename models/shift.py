@@ -7,7 +7,8 @@ equation 1's shift with zeros filled in; bi-directional, 1/8 of the channels eac
 As in the authors' code, and not in the paper:
 - A net with a stage of 23 blocks or more (ResNet-101) is shifted at every second block of each stage.
 - Channels [0, C//fold) take the next frame, [C//fold, 2*(C//fold)) the previous one.
-- For long clips there is a maximum over time before res3 (`temporal_pool` there), behind which half the frames are left.
+- For long clips there is a maximum over time before res3 (`temporal_pool` there), behind which half the frames are
+  left.
 """
 
 from typing import Any

@@ -66,6 +66,13 @@ def epochs(
     net = cells.net(cell, weights)
     channels_last(net.to(device))
     freeze(net, recipe)
+    wide = [m for m in net.modules() if isinstance(m, nn.Conv3d) and m.in_channels > 1 and m.kernel_size[0] > 1]
+    if recipe.precision == "bf16" and device.type == "cpu" and wide:
+        # On maps of two frames, oneDNN's bf16 gradients of such kernels hold memory that was never written.
+        raise UserError(
+            f"recipes.{cell.experiment.recipe}.precision: bf16 gradients of 3D convolutions come out wrong on a CPU "
+            "(torch 2.13); use fp32 there"
+        )
     optimizer = torch.optim.SGD(groups(net, recipe), lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov)
     begin = 0
     if state:

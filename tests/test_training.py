@@ -199,6 +199,13 @@ def test_bf16_trains(data: Path) -> None:
     assert np.isfinite(losses(run(cell(data, precision="bf16", epochs=1)))).all()
 
 
+def test_bf16_on_3d_convolutions_is_refused_on_a_cpu(data: Path) -> None:
+    one = cell(data, attention="none", precision="bf16")
+    volume = dataclasses.replace(one, experiment=dataclasses.replace(one.experiment, backbone="resnet3d"))
+    with pytest.raises(UserError, match="bf16 gradients of 3D convolutions"):
+        run(volume)
+
+
 def test_unknown_models_are_one_line(data: Path) -> None:
     with pytest.raises(UserError, match=r"experiments\.row\.attention: no 'acton'; did you mean 'action'"):
         run(cell(data, attention="acton"))
