@@ -1,0 +1,113 @@
+"""Charades: 9,848 videos at home, each with several of 157 actions, a train and a test list (Sigurdsson et al. 2016).
+
+- Multi-label: a row is a video with all its actions, each once, whenever in the video they happen. `actions` reads from
+  when to when each lasts.
+- 174 videos of the train list and 49 of the test list have no action at all. They are no rows, for there is nothing to
+  learn from them; the official measure sets them apart too, so that mAP over the rows is mAP over the list.
+- Some actions end after their video does, and a few before they begin. They stay: a video's labels are as listed.
+"""
+
+import csv
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from pipeline.datasets import NoOptions, Options, Part, Row, Splits, Video, chosen, found
+from pipeline.errors import UserError
+
+LICENCE = "the makers' own terms: for non-commercial use only"
+CITATION = (
+    "Sigurdsson, Varol, Wang, Farhadi, Laptev, Gupta: Hollywood in homes: Crowdsourcing data collection for activity "
+    "understanding. ECCV 2016"
+)
+HOMEPAGE = "https://prior.allenai.org/projects/charades"
+LAYOUT = (
+    "the content of Charades_v1_480.zip: Charades_v1_480/<five letters and digits>.mp4, 9848 videos. The lists are of "
+    "Charades.zip: Charades_v1_classes.txt, Charades_v1_train.csv and Charades_v1_test.csv, beside the videos (with or "
+    "without a folder Charades) or in the folder that `lists` names"
+)
+COUNTS = {1: {"train": 7_811, "test": 1_814}}  # with an action
+LISTED: dict[Part, int] = {"train": 7_985, "test": 1_863}  # with and without
+CLASSES_LISTED = 157
+MIRRORED: tuple[tuple[str, str], ...] = ()  # no class has a left or a right: mirrored clips keep their labels
+NAME = re.compile(r"[A-Z0-9]{5}")
+ACTION = re.compile(r"c(\d{3}) (\d+(?:\.\d+)?) (\d+(?:\.\d+)?)", re.ASCII)
+
+
+class Action(NamedTuple):
+    """What happens in a video, and when."""
+
+    label: int
+    start: float  # s
+    end: float  # s
+
+
+def videos(folder: Path, options: Options) -> list[Video]:
+    """The videos there, id the file's name without suffix; UserError where a video is there twice."""
+    chosen(NoOptions, options, "charades")
+    paths: dict[str, str] = {}
+    for video in found(folder):
+        name = video.id.rpartition("/")[2]
+        if not NAME.fullmatch(name):
+            continue
+        first = paths.setdefault(name, video.path)
+        if first != video.path:
+            raise UserError(f"charades: {folder} holds {first} and {video.path}, the same video; keep one of them")
+    return [Video(name, paths[name]) for name in sorted(paths)]
+
+
+def splits(videos: Sequence[Video], lists: Path, options: Options) -> Splits:
+    """The official lists; UserError names a list that is absent, a line it can't read, an action that is no class."""
+    chosen(NoOptions, options, "charades")
+    own = lists / "Charades"
+    folder = own if own.is_dir() else lists
+    classes, rows = _classes(folder / "Charades_v1_classes.txt"), []
+    for part, count in LISTED.items():
+        path = folder / f"Charades_v1_{part}.csv"
+        listed = list(actions(path))
+        if len(listed) != count:
+            raise UserError(f"{path.resolve()} has {len(listed)} videos; published are {count}")
+        labels = [(name, tuple(sorted({action.label for action in each}))) for name, each in listed]
+        rows += [Row(name, part, numbers) for name, numbers in labels if numbers]
+    return Splits(classes, {1: rows})
+
+
+def actions(path: Path) -> Iterator[tuple[str, list[Action]]]:
+    """(video, its actions) of each line of a list, in its order; UserError names a line it can't read."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            lines = csv.DictReader(file)
+            if lacking := [name for name in ("id", "actions") if name not in (lines.fieldnames or ())]:
+                raise UserError(f"{path.resolve()}: no column {lacking[0]}; expected are id, actions and others")
+            for line in lines:
+                where, name = f"{path}, line {lines.line_num}", line["id"] or ""
+                if not NAME.fullmatch(name) or line["actions"] is None:
+                    raise UserError(f"{where}: expected an id of five letters and digits, and actions, not {name!r}")
+                yield name, [_action(where, text) for text in line["actions"].split(";") if text]
+    except FileNotFoundError:
+        raise UserError(f"charades: the list {path.resolve()} is absent. Expected: {LAYOUT}") from None
+    except (UnicodeDecodeError, csv.Error):
+        raise UserError(f"charades: the list {path.resolve()} is no CSV in UTF-8") from None
+
+
+def _action(where: str, text: str) -> Action:
+    match = ACTION.fullmatch(text)
+    if not match:
+        raise UserError(f"{where}: expected actions `c<three digits> <start> <end>` with `;` between, not {text!r}")
+    if int(match[1]) >= CLASSES_LISTED:
+        raise UserError(f"{where}: c{match[1]} is none of c000 to c{CLASSES_LISTED - 1}")
+    return Action(int(match[1]), float(match[2]), float(match[3]))
+
+
+def _classes(path: Path) -> tuple[str, ...]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        raise UserError(f"charades: the list {path.resolve()} is absent. Expected: {LAYOUT}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"charades: the list {path.resolve()} is no text") from None
+    pairs = [line.strip().partition(" ") for line in lines if line.strip()]
+    if [code for code, _, _ in pairs] != [f"c{number:03d}" for number in range(CLASSES_LISTED)]:
+        raise UserError(f"{path.resolve()}: expected the classes c000 to c{CLASSES_LISTED - 1} in turn, a line each")
+    return tuple(name for _, _, name in pairs)

@@ -1,0 +1,138 @@
+"""EgoGesture: 24,161 gestures of 83 classes as ranges of frames of 2,081 longer videos (Zhang et al., TMM 2018).
+
+- A row is a gesture. Its id is the video and the range, first and last frame, counted from 1:
+  Subject03/Scene1/Color/rgb1/67-112. Stretches without gesture, class 84 of the lists "all", are no rows.
+- Where gestures begin and end is in the lists alone, so the lists lie with the frames, and both functions read them.
+- `path` is the whole video's folder. The decode stage reads no folders of frames yet; once it does, it has to take the
+  range from the id.
+- The colour frames are read. Depth is passed over.
+- No person of a part is in another one. Papers choose epochs on part "val", and report on "test".
+"""
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from pipeline.datasets import NoOptions, Options, Part, Row, Splits, Video, chosen
+from pipeline.errors import UserError
+
+LICENCE = "the makers' own agreement, for research only; to be signed before the download"
+CITATION = (
+    "Zhang, Cao, Cheng, Lu: EgoGesture: A new dataset and benchmark for egocentric hand gesture recognition. "
+    "IEEE Transactions on Multimedia 20(5), 2018, pages 1038-1050"
+)
+HOMEPAGE = "http://www.nlpr.ia.ac.cn/iva/yfzhang/datasets/egogesture.html"
+LAYOUT = (
+    "the frames Subject<01 to 50>/Scene<1 to 6>/Color/rgb<number>/000001.jpg ..., whatever folders stand around them "
+    "(images/), and with them (with or without a folder annotation_EgoGesture) the lists trainlistall_but_None.txt, "
+    "vallistall_but_None.txt and testlistall_but_None.txt, lines `<video> <class, from 1> <first frame> <last frame>`"
+)
+COUNTS = {1: {"train": 14_416, "val": 4_768, "test": 4_977}}
+CLASSES = (
+    *("Scroll_hand_towards_right", "Scroll_hand_towards_left", "Scroll_hand_downward", "Scroll_hand_upward"),
+    *("Scroll_hand_forward", "Scroll_hand_backward", "Cross_index_fingers", "Zoom_in_with_fists"),
+    *("Zoom_out_with_fists", "Rotate_fists_clockwise", "Rotate_fists_counterclockwise", "Zoom_in_with_fingers"),
+    *("Zoom_out_with_fingers", "Rotate_fingers_clockwise", "Rotate_fingers_counterclockwise"),
+    *("Click_with_index_finger", "Sweep_diagonal", "Sweep_circle", "Sweep_cross", "Sweep_checkmark", "Static_fist"),
+    *("Measure(distance)", "Photo_frame", "Number_0", "Number_1", "Number_2", "Number_3", "Number_4", "Number_5"),
+    *("Number_6", "Number_7", "Number_8", "Number_9", "OK", "Another_number_3", "Pause", "Shape_C"),
+    *("Make_a_phone_call", "Wave_hand", "Wave_finger", "Knock", "Beckon", "Palm_to_fist", "Fist_to_Palm"),
+    *("Trigger_with_thumb", "Trigger_with_index_finger", "Hold_fist_in_the_other_hand", "Grasp", "Walk"),
+    *("Gather_fingers", "Snap_fingers", "Applaud", "Dual_hands_heart", "Put_two_fingers_together"),
+    *("Take_two_fingers_apart", "Turn_over", "Move_fist_upwards", "Move_fist_downward", "Move_fist_toward_left"),
+    *("Move_fist_toward_right", "Bring_hand_close", "Push_away", "Thumb_upward", "Thumb_downward"),
+    *("Thumb_toward_right", "Thumb_toward_left", "Thumbs_backward", "Thumbs_forward", "Move_hand_upward"),
+    *("Move_hand_downward", "Move_hand_towards_left", "Move_hand_towards_right"),
+    *("Draw_circle_with_hand_in_horizontal_surface", "Bent_number_2", "Bent_another_number_3", "Dual_fingers_heart"),
+    *("Scroll_fingers_toward_left", "Scroll_fingers_toward_right", "Move_fingers_upward", "Move_fingers_downward"),
+    *("Move_fingers_left", "Move_fingers_right", "Move_fingers_forward"),
+)
+# Classes that a mirrored clip changes places in.
+MIRRORED = (
+    ("Scroll_hand_towards_left", "Scroll_hand_towards_right"),
+    ("Rotate_fists_clockwise", "Rotate_fists_counterclockwise"),
+    ("Rotate_fingers_clockwise", "Rotate_fingers_counterclockwise"),
+    ("Move_fist_toward_left", "Move_fist_toward_right"),
+    ("Thumb_toward_left", "Thumb_toward_right"),
+    ("Move_hand_towards_left", "Move_hand_towards_right"),
+    ("Scroll_fingers_toward_left", "Scroll_fingers_toward_right"),
+    ("Move_fingers_left", "Move_fingers_right"),
+)
+# Classes that have a direction and no partner: a mirrored clip of theirs is of no class, whatever labels change places.
+ONE_WAY = ("Sweep_diagonal", "Sweep_checkmark")
+PARTS: tuple[Part, ...] = ("train", "val", "test")
+VIDEO = re.compile(r"Subject\d\d/Scene\d/Color/rgb\d+", re.ASCII)
+NUMBER = re.compile(r"(\d+)(?:\.0+)?", re.ASCII)  # the lists write some as 98.0
+
+
+class Gesture(NamedTuple):
+    """A line of the lists."""
+
+    video: str
+    label: int
+    first: int  # frames, counted from 1
+    last: int
+
+    @property
+    def id(self) -> str:
+        return f"{self.video}/{self.first}-{self.last}"
+
+
+def videos(folder: Path, options: Options) -> list[Video]:
+    """The gestures whose first frame is there; UserError where a video is there twice, or where the lists aren't."""
+    chosen(NoOptions, options, "egogesture")
+    paths: dict[str, str] = {}
+    frames: dict[str, set[str]] = {}
+    for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        path = Path(place).relative_to(folder)
+        video = "/".join(path.parts[-4:])
+        if not VIDEO.fullmatch(video) or not (jpegs := {name for name in files if name.endswith(".jpg")}):
+            continue
+        first = paths.setdefault(video, path.as_posix())
+        if first != path.as_posix():
+            raise UserError(f"egogesture: {folder} holds {first} and {path.as_posix()}, the same video; keep one")
+        frames[video] = jpegs
+    if not paths:
+        return []
+    gestures = [gesture for part in PARTS for gesture in _gestures(folder, part)]
+    there = {each.id: paths[each.video] for each in gestures if f"{each.first:06d}.jpg" in frames.get(each.video, ())}
+    return [Video(gesture, there[gesture]) for gesture in sorted(there)]
+
+
+def splits(videos: Sequence[Video], lists: Path, options: Options) -> Splits:
+    """The official lists; UserError names a list that is absent, a line it can't read, a person in two parts."""
+    chosen(NoOptions, options, "egogesture")
+    rows, subjects = [], dict[str, Part]()
+    for part in PARTS:
+        for gesture in _gestures(lists, part):
+            subject = gesture.video.partition("/")[0]
+            if (first := subjects.setdefault(subject, part)) != part:
+                raise UserError(f"egogesture: {subject} is in the {first} list and in the {part} list")
+            rows.append(Row(gesture.id, part, (gesture.label,)))
+    return Splits(CLASSES, {1: rows})
+
+
+def _gestures(lists: Path, part: Part) -> list[Gesture]:
+    own = lists / "annotation_EgoGesture"
+    path = (own if own.is_dir() else lists) / f"{part}listall_but_None.txt"
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        raise UserError(f"egogesture: the list {path.resolve()} is absent. Expected: {LAYOUT}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"egogesture: the list {path.resolve()} is no text") from None
+    gestures = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        where, (video, *numbers) = f"{path}, line {number}", line.split()
+        read = [int(match[1]) for match in map(NUMBER.fullmatch, numbers) if match]
+        if not VIDEO.fullmatch(video) or len(read) != len(numbers) or len(read) != 3 or not 1 <= read[1] <= read[2]:
+            raise UserError(f"{where}: expected `<video> <class> <first frame> <last frame>`, not {line!r}")
+        if not 1 <= read[0] <= len(CLASSES):
+            raise UserError(f"{where}: the class {read[0]} is none of 1 to {len(CLASSES)}")
+        gestures.append(Gesture(video, read[0] - 1, read[1], read[2]))
+    return gestures
