@@ -18,7 +18,13 @@ def touched(root: Path, *paths: str) -> Path:
     return root
 
 
-@pytest.mark.parametrize("name", ["shapes", "jhmdb", "folder", "ucf101", "hmdb51", "kinetics400", "diving48"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("shapes", "jhmdb", "folder", "ucf101", "hmdb51", "kinetics400", "diving48"),
+        *("sthv1", "sthv2", "jester", "egogesture", "charades", "cifar100"),
+    ],
+)
 def test_a_data_set_file_keeps_the_contract(name):
     module = datasets.loaded(name)
     for constant in ("LICENCE", "CITATION", "HOMEPAGE", "LAYOUT"):

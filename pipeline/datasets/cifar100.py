@@ -1,0 +1,135 @@
+"""CIFAR-100: 60,000 images of 32 x 32 pixels in 100 classes, each a video of one frame (Krizhevsky 2009).
+
+All images lie in two files, so they are made into videos here: uncompressed AVI, which loses nothing. What the store of
+frames then keeps of them is JPEG, with colour at half the size. Labels are the fine ones. Rows are in the files' order.
+`lists` is not used: labels stand with the images, in the folder that the option `binary` names.
+"""
+
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic.dataclasses import dataclass
+
+from pipeline.atomic import writing
+from pipeline.datasets import Options as Given
+from pipeline.datasets import Part, Row, Splits, Video, chosen
+from pipeline.errors import UserError
+from pipeline.params import STRICT
+
+LICENCE = "the makers state none"
+CITATION = "Krizhevsky: Learning multiple layers of features from tiny images. Technical report, 2009"
+HOMEPAGE = "https://www.cs.toronto.edu/~kriz/cifar.html"
+LAYOUT = (
+    "the content of cifar-100-binary.tar.gz: train.bin, test.bin and fine_label_names.txt, in the folder that the "
+    "option `binary` names"
+)
+COUNTS = {1: {"train": 50_000, "test": 10_000}}
+CLASSES_LISTED = 100
+MIRRORED: tuple[tuple[str, str], ...] = ()  # no class has a direction: mirrored images keep their labels
+PARTS: tuple[Part, ...] = ("train", "test")
+SIDE = 32  # pixels
+RECORD = 2 + 3 * SIDE * SIDE  # bytes: coarse label, fine label, then red, green and blue, each row by row
+IMAGES_PER_ITEM = 2_500
+
+
+@dataclass(frozen=True, config=STRICT)
+class Options:
+    """Where the makers' files lie."""
+
+    binary: str  # a relative one starts from the project's root
+
+
+class Item(NamedTuple):
+    """Images `start` to `stop` (excluded) of a file."""
+
+    part: Part
+    start: int
+    stop: int
+    file: Path
+
+
+def videos(folder: Path, options: Given) -> list[Video]:
+    """The images that are there as videos, id <part>/<number in its file>."""
+    names = [name for item in plan(options) for name in _names(item)]
+    return [Video(name, f"{name}.avi") for name in names if (folder / f"{name}.avi").is_file()]
+
+
+def splits(videos: Sequence[Video], lists: Path, options: Given) -> Splits:
+    """The makers' parts; UserError names a file that is absent or cut, or a label that is no class."""
+    binary = _binary(options)
+    try:
+        classes = tuple((binary / "fine_label_names.txt").read_text(encoding="utf-8").split())
+    except FileNotFoundError:
+        raise UserError(f"cifar100: {binary.resolve()} has no fine_label_names.txt. Expected: {LAYOUT}") from None
+    if len(classes) != CLASSES_LISTED:
+        raise UserError(f"{binary}/fine_label_names.txt has {len(classes)} classes; published are {CLASSES_LISTED}")
+    rows = [
+        Row(name, item.part, (int(label),))
+        for item in plan(options)
+        for name, label in zip(_names(item), _records(item)[:, 1], strict=True)
+    ]
+    return Splits(classes, {1: rows})
+
+
+def plan(options: Given) -> list[Item]:
+    """All images, some thousand an item. UserError for a file that is absent, or of another size than published."""
+    binary, items = _binary(options), []
+    for part in PARTS:
+        file, count = binary / f"{part}.bin", COUNTS[1][part]
+        if not file.is_file():
+            raise UserError(f"cifar100: there is no {file.resolve()}. Expected: {LAYOUT}")
+        if (size := file.stat().st_size) != count * RECORD:
+            raise UserError(f"{file.resolve()} has {size} bytes; published are {count} images of {RECORD} bytes each")
+        starts = range(0, count, IMAGES_PER_ITEM)
+        items += [Item(part, start, min(start + IMAGES_PER_ITEM, count), file) for start in starts]
+    return items
+
+
+def made(item: Item, folder: Path) -> bool:
+    """Whether all of an item's images are there."""
+    return all((folder / f"{name}.avi").is_file() for name in _names(item))
+
+
+def make(item: Item, folder: Path) -> None:
+    """Writes an item's images, but those that are there already."""
+    for name, record in zip(_names(item), _records(item), strict=True):
+        if not (path := folder / f"{name}.avi").is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with writing(path) as temporary:
+                temporary.write_bytes(avi(record[2:].reshape(3, SIDE, SIDE)))
+
+
+def avi(image: NDArray[np.uint8]) -> bytes:
+    """A file of one frame, from an image (3,H,W), RGB, W a multiple of 4: Microsoft's RIFF with a bitmap in it."""
+    _, height, width = image.shape
+    pixels = np.ascontiguousarray(image[::-1, ::-1].transpose(1, 2, 0)).tobytes()  # blue first, the lowest row first
+    size = len(pixels)
+    main = struct.pack("<14I", 1_000_000, size, 0, 0x10, 1, 0, 1, size, width, height, 0, 0, 0, 0)  # 1 s; has an index
+    stream = struct.pack("<4s4sI2H8I4H", b"vids", b"DIB ", 0, 0, 0, 0, 1, 1, 0, 1, size, 0, 0, 0, 0, width, height)
+    bitmap = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 24, 0, size, 0, 0, 0, 0)
+    streams = _chunk(b"LIST", b"strl" + _chunk(b"strh", stream) + _chunk(b"strf", bitmap))
+    header = _chunk(b"LIST", b"hdrl" + _chunk(b"avih", main) + streams)
+    index = _chunk(b"idx1", struct.pack("<4s3I", b"00db", 0x10, 4, size))
+    return _chunk(b"RIFF", b"AVI " + header + _chunk(b"LIST", b"movi" + _chunk(b"00db", pixels)) + index)
+
+
+def _chunk(name: bytes, content: bytes) -> bytes:
+    return name + struct.pack("<I", len(content)) + content
+
+
+def _binary(options: Given) -> Path:
+    return Path(chosen(Options, options, "cifar100").binary).expanduser()
+
+
+def _names(item: Item) -> list[str]:
+    return [f"{item.part}/{number:05d}" for number in range(item.start, item.stop)]
+
+
+def _records(item: Item) -> NDArray[np.uint8]:
+    """An item's images with their labels (images, RECORD)."""
+    count = (item.stop - item.start) * RECORD
+    return np.fromfile(item.file, np.uint8, count, offset=item.start * RECORD).reshape(-1, RECORD)
