@@ -7,6 +7,7 @@ contiguous memory, every module's published order of operations, nothing in plac
 ACTION's by a convolution over time in an order made for it, its paths x + x*mask one by one, and 3D convolutions where
 the papers have them. Both have the same weights, and must give the same logits. Ours is what `train` and `evaluate`
 run: the nets of models/, channels-last. "bf16" is ours under autocast; on a GPU it is compiled by torch.compile too.
+On a CPU `train` refuses it to nets with kernels over time (EAM, TPN, MAAGN, ST-MANet), whose gradients come out wrong.
 
 The versions of a net take turns in one process, each pass twice, of which the second counts; a ratio is the median over
 turns of a turn's ratio. Clips are noise and wait in memory. A training step is forward, loss, backward and SGD. On a
