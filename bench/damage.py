@@ -25,7 +25,7 @@ from pipeline import containers, datasets
 from pipeline.containers import Damaged
 from pipeline.decoding import decode, opened
 from pipeline.executable import ffmpeg_exe
-from pipeline.params import Decode
+from pipeline.schema import Decode
 
 WAYS = ("cut", "zeros", "1e-3", "1e-4", "one bit")
 FATES = ("container", "decoder", "same frames", "other frames")

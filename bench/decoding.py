@@ -37,7 +37,7 @@ from pipeline import datasets
 from pipeline.decoding import check_against_ffmpeg
 from pipeline.executable import ffmpeg_exe
 from pipeline.frames import FrameStore
-from pipeline.params import Decode
+from pipeline.schema import Decode
 from pipeline.shards import Source, Task, decode_shard, finish
 
 SHORT_SIDE, QUALITY = 256, 95

@@ -38,7 +38,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from pipeline import atomic, clips, executable, frames, shards
 from pipeline.augment import Box
-from pipeline.params import Augment, Decode, Recipe
+from pipeline.schema import Augment, Decode, Recipe
 from pipeline.views import View
 
 RESULTS = Path(__file__).parent / "results"

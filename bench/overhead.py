@@ -28,7 +28,8 @@ from cluster.session import MALLOC, session
 from pipeline import cells, clips, shards, sources, splits, training
 from pipeline.cells import Cell
 from pipeline.frames import FrameStore
-from pipeline.params import Cluster, load
+from pipeline.params import load
+from pipeline.schema import Cluster
 
 ROOT = Path(__file__).parents[1]
 STEPS = 20  # an epoch

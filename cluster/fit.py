@@ -21,7 +21,7 @@ from pipeline import training
 from pipeline.atomic import write
 from pipeline.cells import Cell, training_fingerprint
 from pipeline.errors import UserError
-from pipeline.params import Cluster
+from pipeline.schema import Cluster
 
 WATCH = 10.0  # seconds from one look at the running logs to the next
 

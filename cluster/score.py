@@ -9,7 +9,7 @@ from cluster.fanout import fan_out
 from cluster.fit import device
 from pipeline import predict
 from pipeline.cells import Cell
-from pipeline.params import Cluster
+from pipeline.schema import Cluster
 
 
 def score(cells: Sequence[Cell], cluster: Cluster) -> list[Path]:

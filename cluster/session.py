@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.params import Cluster
+from pipeline.schema import Cluster
 
 # A training step frees what the next one asks for again. Left alone, glibc gives such blocks back to the kernel, and
 # the page faults of getting them anew take a tenth to a quarter of a step on a CPU. Workers inherit these.

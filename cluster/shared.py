@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from cluster.session import session
-from pipeline.params import Cluster
+from pipeline.schema import Cluster
 
 
 @contextmanager

@@ -5,7 +5,8 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline.errors import UserError
-from pipeline.params import Augment, alternatives
+from pipeline.params import alternatives
+from pipeline.schema import Augment
 
 SHARE = 7 / 8  # of the short side: the 224 of 256 pixels that TSN, TSM and their followers crop
 SNAP = 3  # pixels; a side this near the network's input becomes it, so that nothing is resized (TSN's code)

@@ -10,7 +10,8 @@ import pyarrow.parquet
 
 from models.video import VideoNet, build
 from pipeline.errors import UserError
-from pipeline.params import Cluster, Experiment, Params, Protocol, Recipe, named
+from pipeline.params import named
+from pipeline.schema import Cluster, Experiment, Params, Protocol, Recipe
 
 
 @dataclass(frozen=True)

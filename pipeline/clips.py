@@ -18,7 +18,7 @@ from pipeline import augment, sampling
 from pipeline.augment import Box
 from pipeline.errors import UserError
 from pipeline.frames import FrameStore
-from pipeline.params import Recipe
+from pipeline.schema import Recipe
 from pipeline.views import View
 
 

@@ -14,7 +14,7 @@ from pipeline import containers
 from pipeline.containers import Damaged
 from pipeline.decoders import Decord, FFmpeg, Frames
 from pipeline.ffmpeg_run import FFmpegRun
-from pipeline.params import Decode
+from pipeline.schema import Decode
 
 TIMEOUT = 900.0  # seconds that one video may take
 

@@ -13,8 +13,9 @@ import numpy as np
 import polars as pl
 
 from pipeline.errors import UserError
-from pipeline.params import Params, named
+from pipeline.params import named
 from pipeline.protocol import protocol_signature, views_per_video
+from pipeline.schema import Params
 
 SCHEMA = {
     "experiment": pl.String(),
@@ -36,7 +37,7 @@ class Predictions:
 
     frame: pl.DataFrame  # split, seed, video, view, label, logits (null: not decoded); sorted by the first four
     classes: tuple[str, ...]
-    average: str  # "softmax" or "logits", as params.Protocol says
+    average: str  # "softmax" or "logits", as schema.Protocol says
 
 
 def read(path: Path, row: str, params: Params, splits: Path) -> Predictions:

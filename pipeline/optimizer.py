@@ -8,7 +8,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from models.video import VideoNet
 from pipeline.errors import UserError
-from pipeline.params import Recipe
+from pipeline.schema import Recipe
 
 
 def learning_rate(recipe: Recipe, epoch: int) -> float:

@@ -1,6 +1,6 @@
 """A test protocol in words: the signature that stands beside every number measured under it."""
 
-from pipeline.params import Protocol
+from pipeline.schema import Protocol
 
 CROPS = {"center": 1, "whole": 1, "three": 3, "ten": 10}
 

@@ -14,8 +14,9 @@ import polars as pl
 from pipeline import metrics, statistics
 from pipeline.errors import UserError
 from pipeline.metrics import Predictions
-from pipeline.params import Experiment, Params, Protocol, named
+from pipeline.params import named
 from pipeline.protocol import protocol_signature
+from pipeline.schema import Experiment, Params, Protocol
 from pipeline.statistics import Interval
 
 

@@ -17,7 +17,7 @@ from pipeline.atomic import writing
 from pipeline.decoding import Damaged, decode, opened
 from pipeline.errors import UserError
 from pipeline.frames import FINGERPRINT, INDEX, SHARDS, open_arrow, read_table, shard_path, write_shard, write_table
-from pipeline.params import Decode
+from pipeline.schema import Decode
 
 # What a shard leaves beside itself: an index row for each of its videos, decoded or failed.
 REPORT = INDEX.append(pa.field("path", pa.string())).append(pa.field("reason", pa.string()))

@@ -19,7 +19,7 @@ from rich.progress import track
 from pipeline import archives, atomic, datasets
 from pipeline.downloads import download, shown
 from pipeline.errors import UserError
-from pipeline.params import Dataset
+from pipeline.schema import Dataset
 
 MADE = ".made.json"  # in a folder of videos that was made here: from what. Without it, a folder is the user's
 Each = Callable[[Callable[[Any], None], Sequence[Any]], None]

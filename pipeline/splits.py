@@ -11,7 +11,7 @@ import polars as pl
 from pipeline import atomic, datasets
 from pipeline.datasets import Row, Video
 from pipeline.errors import UserError
-from pipeline.params import Dataset
+from pipeline.schema import Dataset
 from pipeline.sources import Entry
 
 SCHEMA = {"video": pl.String(), "part": pl.String(), "labels": pl.List(pl.Int32())}

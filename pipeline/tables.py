@@ -8,8 +8,8 @@ from pathlib import Path
 
 from pipeline import statistics
 from pipeline.atomic import write
-from pipeline.params import Table
 from pipeline.results import Accuracy, Difference, Result, difference
+from pipeline.schema import Table
 from pipeline.statistics import Interval
 
 BLANK = "–"

@@ -27,7 +27,7 @@ from pipeline.errors import UserError
 from pipeline.frames import FrameStore
 from pipeline.meter import Meter
 from pipeline.optimizer import freeze, groups, learning_rate, train_mode
-from pipeline.params import Recipe
+from pipeline.schema import Recipe
 
 WINDOWS = 10  # log lines an epoch, each the mean over its steps
 

@@ -7,7 +7,8 @@ from pipeline import sampling
 from pipeline.augment import Box, centred, side
 from pipeline.errors import UserError
 from pipeline.frames import Entry
-from pipeline.params import Protocol, alternatives
+from pipeline.params import alternatives
+from pipeline.schema import Protocol
 
 Crops = list[tuple[Box, bool]]
 

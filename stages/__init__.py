@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.errors import UserError
-from pipeline.params import Dataset, Params, alternatives
+from pipeline.params import alternatives
+from pipeline.schema import Dataset, Params
 
 DATA = Path("data")
 

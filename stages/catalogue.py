@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.params import Dataset, Params
+from pipeline.schema import Dataset, Params
 
 if TYPE_CHECKING:
     from pipeline.datasets import Plugin

@@ -14,7 +14,7 @@ from typing import Literal
 
 from pipeline import params
 from pipeline.errors import UserError
-from pipeline.params import Cluster, Params
+from pipeline.schema import Cluster, Params
 from stages.plan import dvc
 
 GIB = 2**30
@@ -113,7 +113,7 @@ def decoder(name: str, used: bool) -> Check:
 
     from pipeline.datasets.shapes import encode
     from pipeline.decoding import decode, opened
-    from pipeline.params import Decode
+    from pipeline.schema import Decode
 
     settings = Decode(short_side=32, quality=90, decoder=name, videos_per_shard=1, max_failed=0.0)  # type: ignore[arg-type]
     label = f"decoder {name}"

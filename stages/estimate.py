@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.params import Cluster, Params
+from pipeline.schema import Cluster, Params
 from stages.plan import Step, key, noun
 
 if TYPE_CHECKING:

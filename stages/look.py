@@ -22,8 +22,8 @@ from pipeline.cells import Cell
 from pipeline.decoding import Damaged, decode, opened
 from pipeline.errors import UserError
 from pipeline.frames import FrameStore
-from pipeline.params import Decode
 from pipeline.pictures import Bars
+from pipeline.schema import Decode
 from stages import DATA
 
 Show = Literal["gradcam", "eam", "receptive"]

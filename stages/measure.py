@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UserError
-from pipeline.params import Params, Recipe
+from pipeline.schema import Params, Recipe
 from stages import DATA
 from stages.terminal import amount, show_json, show_table
 from stages.trial import Row, memory, passes, timed

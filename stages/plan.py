@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.errors import UserError
-from pipeline.params import Params, alternatives
+from pipeline.params import alternatives
+from pipeline.schema import Params
 
 Status = Mapping[str, list[Any]]  # what `dvc status --json` prints
 State = Literal["runs", "may run", "restored"]

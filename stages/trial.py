@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.params import Experiment, Protocol, Recipe
+from pipeline.schema import Experiment, Protocol, Recipe
 
 if TYPE_CHECKING:
     import torch

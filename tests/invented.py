@@ -10,8 +10,9 @@ import polars as pl
 
 from pipeline import results
 from pipeline.metrics import SCHEMA, Predictions, read
-from pipeline.params import Params, parse
+from pipeline.params import parse
 from pipeline.protocol import protocol_signature
+from pipeline.schema import Params
 
 CLASSES = ("clap", "jump", "run", "sit", "turn", "wave")
 

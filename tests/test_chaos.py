@@ -128,7 +128,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 from cluster.fit import train_cell
-from pipeline.params import Cluster
+from pipeline.schema import Cluster
 from test_training import cell
 train_cell(cell(Path({data!r}), epochs=4), None, Cluster(), Path({folder!r}), "token")
 """

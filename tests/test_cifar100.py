@@ -11,7 +11,7 @@ from pipeline import sources, splits
 from pipeline.datasets import cifar100
 from pipeline.decoding import decode, opened
 from pipeline.errors import UserError
-from pipeline.params import Dataset, Decode
+from pipeline.schema import Dataset, Decode
 
 DECODE = Decode(short_side=32, quality=100, decoder="ffmpeg", videos_per_shard=64, max_failed=0.0)
 NAMES = [f"thing_{number}" for number in range(100)]

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from pipeline import clips, views
 from pipeline.augment import Box
 from pipeline.errors import UserError
-from pipeline.params import Augment, Protocol, Recipe
+from pipeline.schema import Augment, Protocol, Recipe
 
 WIDTH, HEIGHT, COUNT = 116, 90, 12
 RECIPE = Recipe(

@@ -17,7 +17,7 @@ from cluster.score import score
 from cluster.session import session
 from pipeline.cells import Cell
 from pipeline.errors import UserError
-from pipeline.params import Cluster
+from pipeline.schema import Cluster
 
 TESTS = Path(__file__).parent
 

@@ -20,7 +20,7 @@ from pipeline.containers import Damaged
 from pipeline.decoding import check_against_ffmpeg, decode, opened
 from pipeline.executable import ffmpeg_exe
 from pipeline.ffmpeg_run import complaint
-from pipeline.params import Decode
+from pipeline.schema import Decode
 
 SHARED = Path(__file__).parents[2] / "shared"
 CLIPS, JHMDB = SHARED / "data" / "clips", SHARED / "data" / "jhmdb"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.params import Cluster
+from pipeline.schema import Cluster
 from stages import cli, doctor
 
 ROOT = Path(__file__).parents[1]

@@ -22,7 +22,7 @@ from pipeline import frames, shards
 from pipeline.errors import UserError
 from pipeline.executable import ffmpeg_exe
 from pipeline.frames import FrameStore, decode_jpeg, read_table, write_shard
-from pipeline.params import Decode
+from pipeline.schema import Decode
 from pipeline.shards import Source, Task, decode_shard, finish, plan
 
 ROOT = Path(__file__).parents[1]

@@ -12,7 +12,7 @@ from packed import tarred
 from pipeline import sources, splits
 from pipeline.datasets import Row, Video, diving48, kinetics400
 from pipeline.errors import UserError
-from pipeline.params import Dataset, Decode
+from pipeline.schema import Dataset, Decode
 
 ANNOTATIONS = Path(__file__).parents[2] / "shared/data/annotations"
 KINETICS, DIVING = ANNOTATIONS / "kinetics400", ANNOTATIONS / "diving48"

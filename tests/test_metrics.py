@@ -11,8 +11,8 @@ from sklearn.metrics import balanced_accuracy_score, confusion_matrix, top_k_acc
 
 from pipeline import metrics
 from pipeline.errors import UserError
-from pipeline.params import Protocol
 from pipeline.protocol import CROPS, protocol_signature, views_per_video
+from pipeline.schema import Protocol
 
 
 def test_the_two_averages_are_the_protocols_and_differ() -> None:

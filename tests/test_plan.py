@@ -12,7 +12,7 @@ import pytest
 
 from pipeline import params
 from pipeline.errors import UserError
-from pipeline.params import Params
+from pipeline.schema import Params
 from stages import estimate, plan
 from stages.plan import Step
 

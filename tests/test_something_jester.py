@@ -12,7 +12,7 @@ from packed import zipped
 from pipeline import sources, splits
 from pipeline.datasets import Row, Video, jester, sthv1, sthv2
 from pipeline.errors import UserError
-from pipeline.params import Dataset, Decode
+from pipeline.schema import Dataset, Decode
 
 ANNOTATIONS = Path(__file__).parents[2] / "shared/data/annotations"
 DECODE = Decode(short_side=100, quality=90, decoder="ffmpeg", videos_per_shard=64, max_failed=0.05)

@@ -9,7 +9,7 @@ from served import serving
 
 from pipeline import sources
 from pipeline.errors import UserError
-from pipeline.params import Dataset, Decode
+from pipeline.schema import Dataset, Decode
 
 DECODE = Decode(short_side=64, quality=90, decoder="ffmpeg", videos_per_shard=8, max_failed=0.1)
 SHAPES = {"train": 8, "test": 8, "frames": [2, 3], "side": 32}

@@ -10,7 +10,7 @@ import pytest
 from pipeline import sources, splits
 from pipeline.datasets import Row, Splits, folder
 from pipeline.errors import UserError
-from pipeline.params import Dataset, Decode
+from pipeline.schema import Dataset, Decode
 from pipeline.sources import Entry
 
 SHARED = Path(__file__).parents[2] / "shared"

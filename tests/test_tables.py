@@ -12,8 +12,8 @@ import pytest
 
 from pipeline import exports, results, statistics, tables
 from pipeline.metrics import read
-from pipeline.params import Table
 from pipeline.results import Difference, Result, difference
+from pipeline.schema import Table
 
 ROWS = ("tsn", "tsm", "eam", "late", "crashed")
 COMPARISON = Table("Systems", ROWS)

@@ -19,8 +19,9 @@ from pipeline import training
 from pipeline.cells import Cell, cells
 from pipeline.errors import UserError
 from pipeline.optimizer import freeze, groups, kinds, learning_rate, train_mode
-from pipeline.params import Group, Params, Recipe, parse
+from pipeline.params import parse
 from pipeline.predict import score
+from pipeline.schema import Group, Params, Recipe
 
 CPU = torch.device("cpu")
 RECIPE: dict[str, Any] = {

@@ -10,7 +10,7 @@ from packed import zipped
 from pipeline import sources, splits
 from pipeline.datasets import Row, hmdb51, ucf101
 from pipeline.errors import UserError
-from pipeline.params import Dataset, Decode
+from pipeline.schema import Dataset, Decode
 
 ANNOTATIONS = Path(__file__).parents[2] / "shared/data/annotations"
 DECODE = Decode(short_side=240, quality=90, decoder="ffmpeg", videos_per_shard=64, max_failed=0.05)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pipeline import augment, sampling, views
 from pipeline.augment import Box
 from pipeline.errors import UserError
-from pipeline.params import Augment, Protocol
+from pipeline.schema import Augment, Protocol
 
 CORNER = Augment(crop="corner", scales=(1.0, 0.875, 0.75, 0.66))
 AUGMENTS = [

@@ -31,7 +31,8 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from pipeline.errors import UserError
-from pipeline.params import STRICT, alternatives
+from pipeline.params import alternatives
+from pipeline.schema import STRICT
 
 # Of files that are taken for videos.
 SUFFIXES = frozenset((".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts"))

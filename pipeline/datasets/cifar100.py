@@ -18,7 +18,7 @@ from pipeline.atomic import writing
 from pipeline.datasets import Options as Given
 from pipeline.datasets import Part, Row, Splits, Video, chosen
 from pipeline.errors import UserError
-from pipeline.params import STRICT
+from pipeline.schema import STRICT
 
 LICENCE = "the makers state none"
 CITATION = "Krizhevsky: Learning multiple layers of features from tiny images. Technical report, 2009"

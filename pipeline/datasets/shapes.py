@@ -24,7 +24,7 @@ from pipeline.datasets import Options as Given
 from pipeline.datasets import Row, Splits, Video, chosen
 from pipeline.errors import UserError
 from pipeline.executable import ffmpeg_exe
-from pipeline.params import STRICT
+from pipeline.schema import STRICT
 
 LICENCE = "none needed: the videos are drawn here"
 CITATION = ""
