@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pipeline import exports, figures, params, results, tables
+from pipeline import exports, figures, page, params, results, tables
 from stages import DATA, run
 
 REPORTS = Path("reports")
@@ -22,7 +22,8 @@ def aggregate() -> None:
     for row, result in found.items():
         if not isinstance(result.accuracy, str):
             figures.confusion(result, pictures / f"confusion-{row}.svg")
-    print(f"tables in {folder}, pictures in {pictures}")
+    shown = page.build(REPORTS)
+    print(f"tables in {folder}, pictures in {pictures}, all tables on {shown}")
 
 
 if __name__ == "__main__":
