@@ -149,12 +149,14 @@ def normalise(
 def mixup(x: Tensor, labels: Tensor, classes: int, alpha: float, seed: int) -> tuple[Tensor, Tensor]:
     """Each clip mixed with another of its batch, and their labels likewise (Zhang et al., mixup, section 2).
 
-    x (N,...) float, labels (N,) int -> x (N,...), labels (N,K). One weight from beta(alpha, alpha) for the batch.
+    x (N,...) float, labels (N,) int or (N,K) float -> x (N,...), labels (N,K). One weight from beta(alpha, alpha) for
+    the batch.
     """
     draws = np.random.Generator(np.random.Philox(key=seed))
     weight = float(draws.beta(alpha, alpha))
     partner = torch.from_numpy(draws.permutation(len(x))).to(x.device)
-    wanted = torch.nn.functional.one_hot(labels, classes).to(x.dtype)  # N,K
+    one_hot = torch.nn.functional.one_hot
+    wanted = (labels if labels.dim() == 2 else one_hot(labels, classes)).to(x.dtype)  # N,K
     return x.lerp(x[partner], 1 - weight), wanted.lerp(wanted[partner], 1 - weight)
 
 

@@ -59,8 +59,11 @@ def epochs(
         )
     store = FrameStore(cell.frames)
     items = [(name, labels) for name, labels in part(cell, "train") if name in store.videos]
-    if many := next((name for name, labels in items if len(labels) != 1), None):
-        raise UserError(f"{cell.experiment.dataset}: {many} has not one label; this recipe trains on single labels")
+    if recipe.loss == "softmax" and (many := next((name for name, labels in items if len(labels) != 1), None)):
+        raise UserError(
+            f"{cell.experiment.dataset}: {many} has not one label, but recipes.{cell.experiment.recipe}.loss softmax "
+            "trains on single labels; videos of several take sigmoid"
+        )
 
     torch.manual_seed(cell.seed)
     net = cells.net(cell, weights)
@@ -153,7 +156,8 @@ def _step(run: _Run, epoch: int, step: int, meter: Meter) -> Tensor:
             batch, labels = next(run.loader)
         # (N, T, H, W, 3) uint8 -> (N, T, C, H, W) float
         x = clips.normalise(batch.to(run.device, non_blocking=True), net.mean, net.std, net.channels, run.pixels)
-        target = labels.to(run.device, non_blocking=True)  # (N,) classes; mixing makes it (N, K) shares
+        # (N,) classes, or (N, K) of 0 and 1 for sigmoid; mixing makes it (N, K) shares
+        target = labels.to(run.device, non_blocking=True)
         # Dropout and mixing draw from the micro batch's place in the run, whichever worker does it.
         seed = clips.seed_of(run.cell.seed, epoch, step, micro)
         torch.manual_seed(seed)
@@ -166,7 +170,7 @@ def _step(run: _Run, epoch: int, step: int, meter: Meter) -> Tensor:
                 logits = run.parallel(x)  # (N, K)
 
             def criterion(scores: Tensor, target: Tensor = target) -> Tensor:
-                return F.cross_entropy(scores.float(), target, label_smoothing=recipe.label_smoothing)
+                return loss_of(recipe, scores.float(), target)
 
             loss = criterion(logits) + net.penalty(criterion)
             # DDP divides by the number of workers; a step's gradient is the mean over its micro batches.
@@ -184,6 +188,20 @@ def _step(run: _Run, epoch: int, step: int, meter: Meter) -> Tensor:
         nn.utils.clip_grad_norm_(net.parameters(), recipe.clip_grad)
     run.optimizer.step()
     return losses.reshape(()) / run.share
+
+
+def loss_of(recipe: Recipe, scores: Tensor, target: Tensor) -> Tensor:
+    """The recipe's loss of scores (N, K), a scalar.
+
+    softmax: cross entropy, the mean over clips; target is (N,) classes or (N, K) shares. sigmoid: binary cross
+    entropy, the mean over clips and classes; target is (N, K), 1 where the clip has the class, all 0 where it has
+    none, and anything between after mixup. Smoothing by s leaves 1 - s of the target: the rest goes evenly to the K
+    classes of a softmax (Szegedy et al. 2016, section 7), and to the two answers to each class's own question here.
+    """
+    smoothing = recipe.label_smoothing
+    if recipe.loss == "softmax":
+        return F.cross_entropy(scores, target, label_smoothing=smoothing)
+    return F.binary_cross_entropy_with_logits(scores, target * (1 - smoothing) + smoothing / 2)
 
 
 def channels_last(net: nn.Module) -> None:
