@@ -30,7 +30,7 @@ class Frames:
     height: int
     fps: float  # as declared, or as ffmpeg reckons it
     timestamps: list[float]  # s, one a frame; nan where the file has none
-    jpegs: list[bytes]  # 4:2:0, one a frame
+    jpegs: list[bytes]  # 4:2:0, one a frame; of a folder of frames perhaps its own, which may be others
 
 
 class FFmpeg:
@@ -39,7 +39,7 @@ class FFmpeg:
     name = "ffmpeg"
 
     def __init__(self, short_side: int, quality: int, timeout: float) -> None:
-        self.quality, self.timeout = quality, timeout
+        self.short_side, self.quality, self.timeout = short_side, quality, timeout
         self.filters = _TO_JPEG.format(short_side)
         self.version = ffmpeg_exe()[1]
 
@@ -78,7 +78,7 @@ class Decord:
     def __init__(self, short_side: int, quality: int, timeout: float) -> None:
         import decord
 
-        self.quality, self.timeout = quality, timeout
+        self.short_side, self.quality, self.timeout = short_side, quality, timeout
         self.filters = _TO_JPEG.format(short_side)
         self.version = decord.__version__
         self._process: Any = None

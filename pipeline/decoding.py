@@ -1,4 +1,4 @@
-"""One video file -> its frames as JPEG, with the facts about them; or Damaged, with a one-line reason."""
+"""One video -> its frames as JPEG, with the facts about them; or Damaged, with a one-line reason."""
 
 import hashlib
 import itertools
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import simplejpeg
 
-from pipeline import containers
+from pipeline import containers, stills
 from pipeline.containers import Damaged
 from pipeline.decoders import Decord, FFmpeg, Frames
 from pipeline.ffmpeg_run import FFmpegRun
@@ -21,9 +21,9 @@ TIMEOUT = 900.0  # seconds that one video may take
 
 @dataclass(frozen=True)
 class Video(Frames):
-    """All frames of a video file, and what they come from."""
+    """All frames of a video, and what they come from."""
 
-    sha256: str  # of the file
+    sha256: str  # of the file; of a folder of frames as datasets.digest() has it
     decoder: str
     decoder_version: str
 
@@ -39,14 +39,24 @@ def opened(settings: Decode, timeout: float = TIMEOUT) -> Iterator[FFmpeg | Deco
         decoder.close()
 
 
-def decode(path: Path, decoder: FFmpeg | Decord, sha256: str | None = None) -> Video:
+def decode(
+    path: Path,
+    decoder: FFmpeg | Decord,
+    sha256: str | None = None,
+    first: int | None = None,
+    last: int | None = None,
+    fps: float = 0.0,
+) -> Video:
     """A whole video. `sha256` is what the download recorded, where it did.
 
+    `path` is a video file, or a folder of frames; `first`, `last` and `fps` are a folder's, see stills.decode().
     Frames are scaled to the settings' short side. A display rotation is honoured; a sample aspect ratio is not: pixels
     are taken as square, as the field's tools do. Raises Damaged for a video that is not whole: half of one, trained
     on, would be a result about another data set.
     """
     try:
+        if path.is_dir():
+            return _decode_folder(path, decoder, sha256, first, last, fps)
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
         if sha256 is not None and sha256 != found:
@@ -60,6 +70,18 @@ def decode(path: Path, decoder: FFmpeg | Decord, sha256: str | None = None) -> V
     if not frames.jpegs:
         raise Damaged("no frame could be decoded")
     return Video(**vars(frames), sha256=found, decoder=decoder.name, decoder_version=decoder.version)
+
+
+def _decode_folder(
+    path: Path, decoder: FFmpeg | Decord, sha256: str | None, first: int | None, last: int | None, fps: float
+) -> Video:
+    ffmpeg = FFmpeg(decoder.short_side, decoder.quality, decoder.timeout)  # whatever reads the set's video files
+    frames, found, own = stills.decode(path, first, last, fps, ffmpeg)
+    if sha256 is not None and sha256 != found:
+        raise Damaged("changed since download (sha256 differs)")
+    kept = ("none", simplejpeg.__version__)  # which has read them all
+    name, version = kept if own else (ffmpeg.name, ffmpeg.version)
+    return Video(**vars(frames), sha256=found, decoder=name, decoder_version=version)
 
 
 def check_against_ffmpeg(path: Path, jpegs: Sequence[np.ndarray | bytes], width: int, height: int) -> float:

@@ -42,6 +42,7 @@ class FFmpegRun:
             protocol_whitelist="file",
             format_whitelist=_FORMATS,
             **({"c:v": decoder} if decoder in ffmpeg_decoders() else {}),
+            **({"format": "mjpeg"} if path.suffix == ".mjpeg" else {}),  # else ffmpeg guesses that it is one picture
         )
         reading, writing = os.pipe()
         times = _TIMES.format(flicks=_FLICKS, pipe=writing)

@@ -31,7 +31,9 @@ class Entry(NamedTuple):
     video: str  # id
     path: str  # relative to the folder of videos, with "/"
     bytes: int
-    sha256: str  # of a folder of frames: of its files' names and sha256s
+    sha256: str  # of a folder of frames: of its frames' names and sha256s
+    first: int | None = None  # numbers of the first and last frame, where a video is a range of a folder's frames
+    last: int | None = None
 
 
 def in_turn(make: Callable[[Any], None], items: Sequence[Any]) -> None:
@@ -89,7 +91,7 @@ def manifest(name: str, dataset: Dataset, folder: Path) -> list[Entry]:
 
 
 def write(path: Path, entries: Sequence[Entry]) -> None:
-    """The manifest as CSV: video, path, bytes, sha256."""
+    """The manifest as CSV: video, path, bytes, sha256, first, last."""
     text = io.StringIO()
     lines = csv.writer(text, lineterminator="\n")
     lines.writerow(Entry._fields)
@@ -106,7 +108,7 @@ def read(path: Path) -> list[Entry]:
     try:
         with path.open(newline="", encoding="utf-8") as file:
             lines = csv.DictReader(file)
-            return [Entry(line["video"], line["path"], int(line["bytes"]), line["sha256"]) for line in lines]
+            return [_read(line) for line in lines]
     except FileNotFoundError:
         raise UserError(f"{path} is absent; the download stage writes it") from None
     except (KeyError, TypeError, ValueError):
@@ -184,18 +186,23 @@ def _to_make(name: str, videos: Path, made: dict[str, Any]) -> bool:
     return True
 
 
+def _read(line: dict[str, str]) -> Entry:
+    first, last = (int(line[name]) if line[name] else None for name in ("first", "last"))
+    return Entry(line["video"], line["path"], int(line["bytes"]), line["sha256"], first, last)
+
+
 def _entry(folder: Path, video: datasets.Video) -> Entry:
     path = folder / video.path
     try:
         if path.is_dir():
-            files = sorted(file for file in path.iterdir() if file.is_file())
-            listed = "".join(f"{_digest(file)}  {file.name}\n" for file in files)
-            size, digest = sum(file.stat().st_size for file in files), hashlib.sha256(listed.encode()).hexdigest()
+            files = [file for _, file in datasets.frames(path, video.first, video.last)]
+            size = sum(file.stat().st_size for file in files)
+            digest = datasets.digest((file.name, file.read_bytes()) for file in files)
         else:
             size, digest = path.stat().st_size, _digest(path)
     except OSError as error:
         raise UserError(f"{path} can't be read: {error.strerror}") from None
-    return Entry(video.id, video.path, size, digest)
+    return Entry(video.id, video.path, size, digest, video.first, video.last)
 
 
 def _digest(path: Path) -> str:

@@ -9,9 +9,7 @@ import pytest
 from packed import zipped
 
 from pipeline import sources, splits
-from pipeline.containers import Damaged
 from pipeline.datasets import Row, charades, egogesture
-from pipeline.decoding import decode, opened
 from pipeline.errors import UserError
 from pipeline.schema import Dataset, Decode
 
@@ -138,13 +136,6 @@ def test_egogesture_ranges_become_splits(tmp_path, monkeypatch):
     folder = tmp_path / "videos/egogesture"
     entries = {entry.video: entry.path for entry in sources.manifest("egogesture", given, folder)}
     assert entries["Subject03/Scene1/Color/rgb1/6-9"] == "images/Subject03/Scene1/Color/rgb1"
-
-
-def test_egogesture_range_is_not_decoded_as_its_whole_video(tmp_path):
-    folder = written(tmp_path, frames("Subject03/Scene1/Color/rgb1", 9) | gestures())
-    for video in egogesture.videos(folder, {}):
-        with opened(DECODE) as decoder, pytest.raises(Damaged, match="Is a directory"):
-            decode(folder / video.path, decoder)
 
 
 def test_egogesture_video_in_two_places_or_without_lists_is_refused(tmp_path):

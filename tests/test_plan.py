@@ -186,7 +186,8 @@ def test_bytes(tmp_path: Path) -> None:
     step = Step("decode@one", "runs", (), ())
     assert estimate.size(step, tmp_path).value is None
     (tmp_path / "raw" / "one").mkdir(parents=True)
-    (tmp_path / "raw" / "one" / "manifest.csv").write_text("video,path,bytes,sha256\na,a.mp4,70,00\nb,b.mp4,30,00\n")
+    lines = ("video,path,bytes,sha256,first,last", "a,a.mp4,70,00,,", "b,b.mp4,30,00,,", "")
+    (tmp_path / "raw" / "one" / "manifest.csv").write_text("\n".join(lines))
     assert estimate.size(step, tmp_path) == estimate.Estimate(100, "the videos'; frames take more")
     (tmp_path / "frames" / "one").mkdir(parents=True)
     (tmp_path / "frames" / "one" / "shard-00000.arrow").write_bytes(b"x" * 7)

@@ -4,26 +4,33 @@ A file holds (see `Plugin`)
   LICENCE, CITATION, HOMEPAGE  what a user must know before using the videos.
   LAYOUT    one paragraph: the folder as its makers distribute it. The error for an absent folder prints it.
   COUNTS    {split: {part: rows}} as published, asserted when the split tables are built; {} where none are published.
-  videos(folder, options)        the videos that are there, whatever the lists say. `path` is a file, or a folder of
-                                 frames where a set is distributed so; it is relative to `folder`, with "/".
+  videos(folder, options)        the videos that are there, whatever the lists say. `path` is relative to `folder`, with
+                                 "/": a video file, or a folder of numbered JPEG frames, or a range of such a folder.
   splits(videos, lists, options) what the lists say, whatever videos are there: a listed video that is absent stays a
                                  row, for the split's denominator stays. Class names in official order come along.
+and, where it applies,
+  CLASSES_LISTED  how many classes there are, where their names stand in a list and not in the file.
+  MULTI_LABEL     True: a video has any number of labels, none among them. Without it each video has at least one.
+  MIRRORED        pairs of class names that a mirrored clip changes places in; ONE_WAY: classes that mirroring destroys.
+  FPS             of a set of folders of frames: frames a second as published; without it their times are unknown.
 A set that is drawn rather than downloaded also holds (see `Generated`)
   plan(options)       independent work items, picklable, each some seconds of work: a caller may run them anywhere.
   made(item, folder)  whether all of an item's videos are there.
   make(item, folder)  makes an item's videos; one that is there is complete, for each is renamed into place.
 
 Ids are strings that stay the same wherever the videos lie: the path without suffix where a set has a folder a class.
-A video may have several labels, and one label a row is no rule: a multi-label set gives one row with all of them.
+A multi-label set gives one row a video, with all of its labels.
 Archives in archives, several of them, and odd top folders are pipeline/sources.py's and videos()'s matter: ids and
 splits never see them. Files here never import each other; what two of them share stands in this one.
 """
 
+import hashlib
 import importlib
 import json
 import os
 import pkgutil
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar, cast
 
@@ -38,6 +45,9 @@ from pipeline.schema import STRICT
 SUFFIXES = frozenset((".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts"))
 SUFFIXES |= {".vob", ".webm", ".wmv"}
 
+# Frames of a folder: any width, zeros before the number or none.
+FRAME = re.compile(r"(\d+)\.jpe?g", re.ASCII | re.IGNORECASE)
+
 Part = Literal["train", "val", "test"]
 Options = Mapping[str, Any]
 T = TypeVar("T")
@@ -48,6 +58,8 @@ class Video(NamedTuple):
 
     id: str
     path: str  # relative to the folder of videos, with "/"
+    first: int | None = None  # of a folder of frames: the numbers in its first and last frames' names; None is all
+    last: int | None = None
 
 
 class Row(NamedTuple):
@@ -137,3 +149,24 @@ def found(folder: Path) -> list[Video]:
                 raise UserError(f"{folder}: {videos[video]} and {path} differ in suffix alone; keep one of them")
             videos[video] = path
     return [Video(video, videos[video]) for video in sorted(videos)]
+
+
+def frames(folder: Path, first: int | None = None, last: int | None = None) -> list[tuple[int, Path]]:
+    """(number, file) of a folder's JPEG frames by number, from `first` to `last`, both included; OSError of the folder.
+
+    Files of other names are passed over. Two files of one number are both given.
+    """
+    numbered = [(int(match[1]), path) for path in folder.iterdir() if (match := FRAME.fullmatch(path.name))]
+    return sorted(
+        (number, path)
+        for number, path in numbered
+        if (first is None or first <= number) and (last is None or number <= last)
+    )
+
+
+def digest(files: Iterable[tuple[str, bytes]]) -> str:
+    """sha256 of (name, content) of files: of the listing that sha256sum would print of them."""
+    listed = hashlib.sha256()
+    for name, content in files:
+        listed.update(f"{hashlib.sha256(content).hexdigest()}  {name}\n".encode())
+    return listed.hexdigest()

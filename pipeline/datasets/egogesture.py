@@ -3,8 +3,8 @@
 - A row is a gesture. Its id is the video and the range, first and last frame, counted from 1:
   Subject03/Scene1/Color/rgb1/67-112. Stretches without gesture, class 84 of the lists "all", are no rows.
 - Where gestures begin and end is in the lists alone, so the lists lie with the frames, and both functions read them.
-- `path` is the whole video's folder. The decode stage reads no folders of frames yet; once it does, it has to take the
-  range from the id.
+- A gesture is a range of its video's folder of frames. It counts as there if its first frame is; should another one be
+  missing, decoding says which.
 - The colour frames are read. Depth is passed over.
 - No person of a part is in another one. Papers choose epochs on part "val", and report on "test".
 """
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.datasets import NoOptions, Options, Part, Row, Splits, Video, chosen
+from pipeline.datasets import FRAME, NoOptions, Options, Part, Row, Splits, Video, chosen
 from pipeline.errors import UserError
 
 LICENCE = "the makers' own agreement, for research only; to be signed before the download"
@@ -30,6 +30,7 @@ LAYOUT = (
     "vallistall_but_None.txt and testlistall_but_None.txt, lines `<video> <class, from 1> <first frame> <last frame>`"
 )
 COUNTS = {1: {"train": 14_416, "val": 4_768, "test": 4_977}}
+FPS = 30.0
 CLASSES = (
     *("Scroll_hand_towards_right", "Scroll_hand_towards_left", "Scroll_hand_downward", "Scroll_hand_upward"),
     *("Scroll_hand_forward", "Scroll_hand_backward", "Cross_index_fingers", "Zoom_in_with_fists"),
@@ -84,22 +85,28 @@ def videos(folder: Path, options: Options) -> list[Video]:
     """The gestures whose first frame is there; UserError where a video is there twice, or where the lists aren't."""
     chosen(NoOptions, options, "egogesture")
     paths: dict[str, str] = {}
-    frames: dict[str, set[str]] = {}
+    frames: dict[str, set[int]] = {}  # numbers that are there
     for place, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         path = Path(place).relative_to(folder)
         video = "/".join(path.parts[-4:])
-        if not VIDEO.fullmatch(video) or not (jpegs := {name for name in files if name.endswith(".jpg")}):
+        if not VIDEO.fullmatch(video) or not (
+            numbers := {int(match[1]) for match in map(FRAME.fullmatch, files) if match}
+        ):
             continue
         first = paths.setdefault(video, path.as_posix())
         if first != path.as_posix():
             raise UserError(f"egogesture: {folder} holds {first} and {path.as_posix()}, the same video; keep one")
-        frames[video] = jpegs
+        frames[video] = numbers
     if not paths:
         return []
     gestures = [gesture for part in PARTS for gesture in _gestures(folder, part)]
-    there = {each.id: paths[each.video] for each in gestures if f"{each.first:06d}.jpg" in frames.get(each.video, ())}
-    return [Video(gesture, there[gesture]) for gesture in sorted(there)]
+    there = {
+        each.id: Video(each.id, paths[each.video], each.first, each.last)
+        for each in gestures
+        if each.first in frames.get(each.video, ())
+    }
+    return [there[gesture] for gesture in sorted(there)]
 
 
 def splits(videos: Sequence[Video], lists: Path, options: Options) -> Splits:

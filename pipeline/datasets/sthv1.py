@@ -2,15 +2,14 @@
 
 The official validation list is the part "test": it is what papers report on. The official test list came without
 labels, so its clips are no rows; where the list is there, its count is asserted and that it shares no clip with the
-others. Frames stay as they are distributed here; the decode stage reads no folders of frames yet.
+others.
 """
 
 import os
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pipeline.datasets import NoOptions, Options, Part, Row, Splits, Video, chosen
+from pipeline.datasets import FRAME, NoOptions, Options, Part, Row, Splits, Video, chosen
 from pipeline.errors import UserError
 
 LICENCE = "the makers' own terms, for research only; to be accepted before the download"
@@ -35,7 +34,7 @@ MIRRORED = (
     ("Turning the camera left while filming something", "Turning the camera right while filming something"),
 )
 LISTS: dict[Part, str] = {"train": "train", "test": "validation"}
-FRAME = re.compile(r"\d{5}\.jpg", re.ASCII)
+FPS = 12.0  # at which the makers took the frames out of their videos
 
 
 def videos(folder: Path, options: Options) -> list[Video]:
