@@ -1,11 +1,13 @@
 """The frame store: Arrow IPC shards of JPEG frames, one record batch a video, and one index over them.
 
+A shard has a column "jpeg", and where the data set has flow a column of grayscale JPEGs for each of its planes.
+
 No polars here and no Arrow threads: what reads frames is forked by data loaders, which threads do not survive.
 """
 
 import csv
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +18,6 @@ import simplejpeg
 from pipeline.atomic import writing
 from pipeline.errors import UserError
 
-SHARD = pa.schema([pa.field("jpeg", pa.large_binary(), nullable=False)])
 INDEX = pa.schema(
     [
         ("video", pa.string()),
@@ -52,12 +53,16 @@ class Entry(NamedTuple):
     frames: int
 
 
-def write_shard(path: Path, videos: Iterable[Sequence[bytes]], fingerprint: str) -> None:
-    """One record batch a video, each written as it comes: memory holds one video. Atomic."""
-    schema = SHARD.with_metadata({FINGERPRINT: fingerprint})
+def write_shard(
+    path: Path, videos: Iterable[Mapping[str, Sequence[bytes]]], fingerprint: str, columns: Sequence[str] = ("jpeg",)
+) -> None:
+    """One record batch a video, which has all `columns`, each written as it comes: memory holds one video. Atomic."""
+    fields = [pa.field(name, pa.large_binary(), nullable=False) for name in columns]
+    schema = pa.schema(fields, {FINGERPRINT: fingerprint})
     with writing(path) as temporary, pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-        for jpegs in videos:
-            writer.write_batch(pa.record_batch([pa.array(jpegs, pa.large_binary())], schema=schema))
+        for video in videos:
+            arrays = [pa.array(video[name], pa.large_binary()) for name in columns]
+            writer.write_batch(pa.record_batch(arrays, schema=schema))
 
 
 def write_table(path: Path, table: pa.Table) -> None:
@@ -101,14 +106,19 @@ class FrameStore:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
 
-    def jpegs(self, video: str, indices: Iterable[int]) -> list[np.ndarray]:
+    def jpegs(self, video: str, indices: Iterable[int], column: str = "jpeg") -> list[np.ndarray]:
         """Frames `indices` of a video as read-only uint8 views of the mapped file, with no copy.
 
-        Raises UserError for a video that is not there, IndexError for a frame outside of 0 to frames - 1.
+        `column` may be a plane of flow, see pipeline/flow.py. Raises UserError for a video or column that is not there,
+        IndexError for a frame outside of 0 to frames - 1.
         """
         entry = self.entry(video)
-        column = self._reader(entry.shard).get_batch(entry.batch).column(0)
-        _, offsets, data = column.buffers()
+        reader = self._reader(entry.shard)
+        if (place := reader.schema.get_field_index(column)) < 0:
+            there = ", ".join(reader.schema.names)
+            raise UserError(f"{self.folder} holds no {column!r}, only {there}; run the decode stage again")
+        stored = reader.get_batch(entry.batch).column(place)
+        _, offsets, data = stored.buffers()
         ends = np.frombuffer(offsets, np.int64)
         content = np.frombuffer(data, np.uint8)
         views = []

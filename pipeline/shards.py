@@ -6,13 +6,15 @@ import itertools
 import json
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import pyarrow as pa
 import simplejpeg
 
+from pipeline import flow
 from pipeline.atomic import writing
 from pipeline.decoding import Damaged, decode, opened
 from pipeline.errors import UserError
@@ -31,6 +33,15 @@ class Source:
     video: str
     path: str  # relative to the folder of videos
     sha256: str
+    first: int | None = None  # of a folder of frames: the range of numbers, all where None
+    last: int | None = None
+    fps: float = 0.0  # of a folder of frames, as its makers say; 0 where they don't
+
+    @property
+    def facts(self) -> tuple[str | int | float | None, ...]:
+        """All of it that matters: of a video file, what has been in fingerprints since before there were folders."""
+        folder = (self.first, self.last, self.fps)
+        return (self.video, self.path, self.sha256, *(folder if folder != (None, None, 0.0) else ()))
 
 
 @dataclass(frozen=True)
@@ -54,9 +65,12 @@ class Task:
     @property
     def fingerprint(self) -> str:
         """Of all that a shard's content follows from, but for the decoder's version."""
-        videos = [(source.video, source.path, source.sha256) for source in self.sources]
+        videos = [source.facts for source in self.sources]
         settings = (self.decode.short_side, self.decode.quality, self.decode.decoder, simplejpeg.__version_info__)
-        return hashlib.sha256(json.dumps([videos, settings]).encode()).hexdigest()
+        own: list[Any] = [videos, settings]
+        if self.decode.flow is not None:
+            own.append([asdict(self.decode.flow), cv2.__version__])
+        return hashlib.sha256(json.dumps(own).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -67,7 +81,7 @@ class ShardReport:
     videos: int  # decoded
     failed: int
     frames: int
-    bytes: int  # of JPEG
+    bytes: int  # of JPEG, flow included
     seconds: float  # 0.0 where the shard was there already
 
 
@@ -78,6 +92,8 @@ def plan(folder: Path, root: Path, sources: Sequence[Source], decode: Decode) ->
     """
     if decode.short_side < 1 or decode.videos_per_shard < 1 or not 1 <= decode.quality <= 100:
         raise UserError("decode: short_side and videos_per_shard are at least 1, quality is 1 to 100")
+    if decode.flow is not None:
+        flow.check(decode.flow, decode.short_side)
     size = decode.videos_per_shard
     groups = [tuple(sources[begin : begin + size]) for begin in range(0, len(sources), size)]
     return [Task(folder, shard, root, group, decode) for shard, group in enumerate(groups)]
@@ -100,23 +116,28 @@ def decode_shard(task: Task) -> ShardReport:
         rows: list[dict[str, Any]] = []
         size = 0
 
-        def videos() -> Iterator[list[bytes]]:
+        def videos() -> Iterator[dict[str, list[bytes]]]:
             nonlocal size
             batches = itertools.count()
             for source in task.sources:
                 row: dict[str, Any] = {"video": source.video, "path": source.path}
                 rows.append(row)
                 try:
-                    video = decode(task.root / source.path, decoder, source.sha256)
+                    video = decode(
+                        task.root / source.path, decoder, source.sha256, source.first, source.last, source.fps
+                    )
                 except Damaged as damage:
                     row["reason"] = str(damage)
                     continue
                 facts = {name: value for name, value in vars(video).items() if name != "jpegs"}
                 row |= facts | {"shard": task.shard, "batch": next(batches), "frames": len(video.jpegs)}
-                size += sum(map(len, video.jpegs))
-                yield video.jpegs
+                columns = {"jpeg": video.jpegs}
+                if task.decode.flow is not None:
+                    columns |= flow.planes(video.jpegs, task.decode.flow, task.decode.quality)
+                size += sum(len(jpeg) for jpegs in columns.values() for jpeg in jpegs)
+                yield columns
 
-        write_shard(task.path, videos(), task.fingerprint)
+        write_shard(task.path, videos(), task.fingerprint, ("jpeg", *flow.columns(task.decode.flow)))
         metadata = {FINGERPRINT: task.fingerprint, DECODER_VERSION: decoder.version, FRAME_BYTES: str(size)}
         table = pa.Table.from_pylist(rows, schema=REPORT.with_metadata(metadata))
         write_table(task.report_path, table)

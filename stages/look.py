@@ -134,7 +134,7 @@ def _store(path: Path, settings: Decode, folder: Path) -> FrameStore:
         raise UserError(f"{path} can't be decoded: {damage}") from None
     facts = {name: value for name, value in vars(video).items() if name != "jpegs"}
     row = facts | {"video": str(path), "shard": 0, "batch": 0, "frames": len(video.jpegs)}
-    frames.write_shard(frames.shard_path(folder, 0), [video.jpegs], video.sha256)
+    frames.write_shard(frames.shard_path(folder, 0), [{"jpeg": video.jpegs}], video.sha256)
     schema = frames.INDEX.with_metadata({frames.SHARDS: json.dumps([video.sha256])})
     frames.write_table(folder / "index.arrow", pa.Table.from_pylist([row], schema))
     return FrameStore(folder)
@@ -142,7 +142,7 @@ def _store(path: Path, settings: Decode, folder: Path) -> FrameStore:
 
 def _middle(cell: Cell, store: FrameStore, video: str) -> tuple[np.ndarray, Sequence[int]]:
     """Pixels (T, S, S, 3) and frame numbers of the middle one of the protocol's views."""
-    found = views.views(cell.protocol, store.entry(video), cell.test_frames)
+    found = views.views(cell.protocol, video, store.entry(video), cell.test_frames)
     view = found[len(found) // 2]
     return clips.load_views(store, [(video, view)], cell.protocol.size)[0], view.indices
 

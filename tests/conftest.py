@@ -24,7 +24,7 @@ def data(tmp_path: Path) -> Path:
     frames = tmp_path / "frames" / "tiny"
     frames.mkdir(parents=True)
     jpegs = [[simplejpeg.encode_jpeg(draws.integers(0, 255, (36, 40, 3), np.uint8)) for _ in range(6)] for _ in names]
-    write_shard(frames / "shard-00000.arrow", jpegs[:-1], "mark")
+    write_shard(frames / "shard-00000.arrow", [{"jpeg": video} for video in jpegs[:-1]], "mark")
     rows = [
         {
             **{"video": name, "shard": 0, "batch": batch, "width": 40, "height": 36, "fps": 12.0, "frames": 6},
@@ -39,4 +39,5 @@ def data(tmp_path: Path) -> Path:
     parts = ["train"] * 12 + ["test"] * 5
     pyarrow.parquet.write_table(pa.table({"video": names, "part": parts, "labels": labels}), splits / "split-1.parquet")
     (splits / "classes.json").write_text('["a", "b", "c"]')
+    (splits / "mirrored.json").write_text("[0, 1, 2]")
     return tmp_path

@@ -279,10 +279,10 @@ def test_a_shard_of_failures_alone_and_no_videos_at_all(videos: Path, tmp_path: 
 def test_videos_are_written_as_they_come(tmp_path: Path) -> None:
     written = []
 
-    def stream() -> Iterator[list[bytes]]:
+    def stream() -> Iterator[dict[str, list[bytes]]]:
         for _ in range(50):
             written.append(sum(path.stat().st_size for path in tmp_path.iterdir()))
-            yield [bytes(100_000) for _ in range(10)]
+            yield {"jpeg": [bytes(100_000) for _ in range(10)]}
 
     write_shard(tmp_path / "shard-00000.arrow", stream(), "print")
     assert written[-1] > 45 * 1_000_000
