@@ -2,22 +2,23 @@
 
 import sys
 from dataclasses import asdict
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 from typer.exceptions import TyperException
 
 from pipeline.errors import UserError
 from stages import DATA, run
-from stages.terminal import amount, brief, clips, duration, screen, show_json, show_table
+from stages.showing import Json, datasets, diff, explain, look, models, report
+from stages.terminal import amount, brief, duration, screen, show_json, show_table
 
 app = typer.Typer(
     help="A distributed benchmark pipeline for video action recognition. Run it from the project's root.",
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output, and nothing else.")]
+for command in (report, look, models, datasets, diff, explain):
+    app.command()(command)
 
 
 def main() -> None:
@@ -103,110 +104,6 @@ def repro(
         raise typer.Exit(code)
     if not targets:
         reports.show(params.load().suite)
-
-
-@app.command()
-def report(
-    suite: Annotated[
-        str | None, typer.Option(help="A suite that has been run; the one in params.yaml by default.")
-    ] = None,
-    json_: Json = False,
-) -> None:
-    """The tables, and where they, the pictures and the runs are."""
-    from pipeline import params
-    from stages import report as reports
-
-    wanted = suite or params.load().suite
-    if json_:
-        show_json({"suite": wanted, "tables": reports.rows(wanted), "paths": reports.paths(wanted)})
-    else:
-        reports.show(wanted)
-
-
-@app.command()
-def look(
-    row: Annotated[str, typer.Argument(help="A row of params.yaml that has been trained.")],
-    video: Annotated[str, typer.Argument(help="A video of the row's data set, by its name there, or a video file.")],
-    show: Annotated[
-        Literal["gradcam", "eam", "receptive"],
-        typer.Option(help="Grad-CAM, EAM's weights, or ISTPA's salient receptive fields."),
-    ] = "gradcam",
-    stage: Annotated[str | None, typer.Option(help="Grad-CAM's, e.g. res4; the last by default.")] = None,
-    split: Annotated[int | None, typer.Option(help="Of the run; the row's first by default.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of the run; the row's first by default.")] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="A .png; below data/looks/ by default.")] = None,
-) -> None:
-    """A picture of what a trained net made of a video: where in its frames it looked, or when."""
-    from stages.look import look
-
-    path, title = look(row, video, show, stage, split, seed, output)
-    print(f"{title}\n{path}")
-
-
-@app.command()
-def models(
-    rows: Annotated[list[str] | None, typer.Argument(help="Rows to --measure; all by default.")] = None,
-    measure: Annotated[bool, typer.Option("--measure", help="Speed and memory of the rows' nets here.")] = False,
-    parity: Annotated[
-        bool, typer.Option("--parity", help="Every figure that the papers print of parameters and FLOPs, and ours.")
-    ] = False,
-    json_: Json = False,
-) -> None:
-    """Attention modules and backbones to choose from, and what the rows of params.yaml cost."""
-    from pipeline import params
-    from stages import catalogue
-
-    if parity:
-        from stages.parity import show
-
-        show(json_)
-        return
-    if measure or rows:
-        from stages.measure import show_rows
-
-        show_rows(rows or [], json_)
-        return
-    given = params.load()
-    found, costs = catalogue.models(), catalogue.costs(given, DATA)
-    if json_:
-        show_json({"models": [asdict(model) for model in found], "rows": [asdict(cost) for cost in costs]})
-        return
-    show_table(["kind", "name", "variants", "about"], ([m.kind, m.name, " ".join(m.variants), m.about] for m in found))
-    print()
-    show_table(
-        ["row", "parameters", "MACs of a view", ""],
-        (
-            [
-                cost.row,
-                f"{cost.parameters / 1e6:.2f} M" if cost.parameters else "–",
-                f"{cost.macs / 1e9:.2f} G" if cost.macs else "–",
-                cost.error,
-            ]
-            for cost in costs
-        ),
-    )
-
-
-@app.command()
-def datasets(json_: Json = False) -> None:
-    """Data sets to choose from: classes, clips of each split, licence, and whether they are here."""
-    from pipeline import params
-    from stages import catalogue
-
-    found = catalogue.datasets(params.load(), DATA)
-    if json_:
-        show_json([asdict(data) for data in found])
-        return
-    show_table(
-        ["data set", "classes", "clips of splits", "official", "licence", "state"],
-        (
-            [data.name, str(data.classes or "–"), clips(data.found), clips(data.official), data.licence, data.state]
-            for data in found
-        ),
-    )
-    for data in found:
-        if data.todo:
-            print(f"\n{data.name}: {data.todo}")
 
 
 @app.command()

@@ -38,7 +38,7 @@ def test_its_tree_has_every_file_and_no_other() -> None:
 def test_its_make_targets_and_commands_are_there() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert set(re.findall(r"^make ([a-z-]+)", README, re.MULTILINE)) <= targets
-    cli = (ROOT / "stages/cli.py").read_text()
+    cli = "".join((ROOT / "stages" / name).read_text() for name in ("cli.py", "showing.py"))
     for command in re.findall(r"(?:bin/|`|:6379 )actionbench ([a-z]+)", README):
         assert f"def {command}(" in cli, command
 
