@@ -68,7 +68,7 @@ def main() -> None:
         root = Path(folder)
         size = prepare(root)
         store, items = frames.FrameStore(root / "store"), [(str(n), [0]) for n in range(VIDEOS)]
-        plans = [clips.TrainClips(store, items, replace(RECIPE, size=pixels), seed=0) for pixels in (224, 112)]
+        plans = [clips.TrainClips(store, items, replace(RECIPE, size=pixels), 0, mirrored=[0]) for pixels in (224, 112)]
         rows = [row for plan in plans for row in race(root, plan)]
         errors = {plan.recipe.size: differences(root, plan) for plan in plans}
     table = io.StringIO()

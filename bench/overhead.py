@@ -114,7 +114,8 @@ def plain(cell: Cell, place: Path) -> float:
         for step in clips.steps(len(items), recipe.batch, recipe.micro_batch, cell.seed, epoch)
         for micro in step
     ]
-    loader = iter(DataLoader(clips.TrainClips(store, items, recipe, cell.seed), sampler=order, batch_size=None))
+    plan = clips.TrainClips(store, items, recipe, cell.seed, cells.mirrored(cell))
+    loader = iter(DataLoader(plan, sampler=order, batch_size=None))
     optimizer = torch.optim.SGD(net.parameters(), recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay)
     pixels = torch.empty(recipe.micro_batch, recipe.frames, recipe.size, recipe.size, 3)
     share = recipe.batch // recipe.micro_batch

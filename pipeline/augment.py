@@ -1,4 +1,9 @@
-"""Which part of its frames a training clip shows: boxes and flips drawn from a generator, no pixels."""
+"""Which part of its frames a training clip shows: boxes and flips drawn from a generator, no pixels.
+
+They are drawn on the CPU, by NumPy, and cut and resized there while frames are decoded; a device only normalises
+what it gets. So a clip shows the same pixels whatever device trains on it, and nothing is drawn twice, once for each
+kind of device.
+"""
 
 from typing import NamedTuple
 
@@ -31,13 +36,20 @@ def draw(augment: Augment, width: int, height: int, size: int, rng: np.random.Ge
 
     - center: the square that test takes (see side()).
     - random: that square at a random position; with `scales`, a square of a random one of these shares of the short
-      side (Hara et al.'s MultiScaleRandomCrop; ST-MANet).
+      side (Hara et al.'s MultiScaleRandomCrop; ST-MANet's squares of half to all of it).
     - corner: width and height each a share of the short side, at most max_distort steps of `scales` apart, at one of
-      13 fixed positions (TSN section 3.3; its code's GroupMultiScaleCrop).
+      13 fixed positions (TSN section 3.2; its code's GroupMultiScaleCrop).
     - resized: 8 to 100 % of the area with an aspect of 3/4 to 4/3, the centre after ten draws that don't fit
       (Inception's; TPN's code).
+
+    With `squash` the crop is of the frame squeezed to size x size, as ACTION-Net's code has it on EgoGesture, and its
+    box the part of the stored frame that it comes from. Whether a flip keeps the label is the caller's to know.
     """
-    box = _box(augment, width, height, size, rng)
+    if augment.squash:
+        x, y, w, h = _box(augment, size, size, size, rng)
+        box = Box(x * width // size, y * height // size, max(1, w * width // size), max(1, h * height // size))
+    else:
+        box = _box(augment, width, height, size, rng)
     return box, augment.flip and bool(rng.random() < 0.5)
 
 

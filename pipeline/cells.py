@@ -96,6 +96,11 @@ def classes(cell: Cell) -> list[str]:
     return json.loads((cell.split_table.parent / "classes.json").read_text(encoding="utf-8"))
 
 
+def mirrored(cell: Cell) -> list[int]:
+    """For each class that of its mirror image, -1 where there is none."""
+    return json.loads((cell.split_table.parent / "mirrored.json").read_text(encoding="utf-8"))
+
+
 def training_fingerprint(cell: Cell) -> str:
     """Changes when anything changes that the trained weights depend on: settings, data, or loaded code.
 
@@ -104,7 +109,8 @@ def training_fingerprint(cell: Cell) -> str:
     others = ("protocol", "splits", "seeds")  # of the row, but not of how this cell trains
     experiment = {key: value for key, value in asdict(cell.experiment).items() if key not in others}
     settings = {"experiment": experiment, "recipe": asdict(cell.recipe), "cell": cell.name}
-    return _digest(settings, [cell.split_table, cell.frames / "index.arrow"])
+    labels = [cell.split_table, *([cell.split_table.with_name("mirrored.json")] if cell.recipe.augment.flip else [])]
+    return _digest(settings, [*labels, cell.frames / "index.arrow"])
 
 
 def data_fingerprint(cell: Cell) -> str:
@@ -133,6 +139,7 @@ def net(cell: Cell, weights: Path | None = None) -> VideoNet:
             dropout=cell.recipe.dropout,
             knobs=experiment.knobs,
             weights=weights,
+            planes=cell.recipe.planes,
         )
     except ValueError as error:
         raise UserError(f"experiments.{cell.row}: {error}") from None

@@ -65,7 +65,7 @@ def score(cell: Cell, number: int, path: Path, device: torch.device) -> None:
         if name in store.videos:
             rows += [
                 (name, labels, n, view)
-                for n, view in enumerate(views.views(cell.protocol, store.videos[name], cell.test_frames))
+                for n, view in enumerate(views.views(cell.protocol, name, store.videos[name], cell.test_frames))
             ]
         else:
             rows.append((name, labels, 0, None))
@@ -109,15 +109,15 @@ def _forward(
 ) -> tuple[np.ndarray, float]:
     """Logits (V, K) float32 of the views in order, and the seconds their forward passes took."""
     torch.backends.cudnn.deterministic = True
-    protocol, rows, seconds = cell.protocol, [np.empty((0, net.head.out_features), np.float32)], 0.0
-    pixels = torch.empty(protocol.batch, cell.test_frames, protocol.size, protocol.size, 3, device=device)
+    recipe, protocol, rows, seconds = cell.recipe, cell.protocol, [np.empty((0, net.head.out_features), np.float32)], 0.0
+    pixels = torch.empty(protocol.batch, cell.test_frames, protocol.size, protocol.size, recipe.planes, device=device)
     for begin in range(0, len(wanted), protocol.batch):
         group = wanted[begin : begin + protocol.batch]
-        # (V, T, H, W, 3) uint8
-        batch = clips.load_views(store, group, protocol.size)
+        # (V, T, H, W, C) uint8
+        batch = clips.load_views(store, group, protocol.size, recipe.input, recipe.stack)
         begun = time.perf_counter()
         x = clips.normalise(torch.from_numpy(batch).to(device), net.mean, net.std, net.channels, pixels[: len(batch)])
-        with autocast(cell.recipe, device):
+        with autocast(recipe, device):
             rows.append(net(x).float().cpu().numpy())  # (V, K)
         seconds += time.perf_counter() - begun
     return np.concatenate(rows), seconds
@@ -126,7 +126,7 @@ def _forward(
 def costs(cell: Cell) -> dict[str, int]:
     """Parameters of the cell's net, and multiply-accumulates of one view under its protocol."""
     net, size = _retimed(cell), cell.protocol.size
-    return {"parameters": parameters(net), "macs": macs(net, (1, cell.test_frames, 3, size, size))}
+    return {"parameters": parameters(net), "macs": macs(net, (1, cell.test_frames, cell.recipe.planes, size, size))}
 
 
 def _retimed(cell: Cell) -> VideoNet:

@@ -1,98 +1,119 @@
-"""Which frames of a video a clip takes: ints in, ints out."""
+"""Which frames of a video a clip takes: ints in, ints out, and the generators that training draws them from.
+
+| who | training | testing |
+|---|---|---|
+| TSN; ISTPA, TSN's sampling | segments, 3 frames | segments (uniform), 25 frames |
+| TSM; TPN and MAAGN on Something-Something | segments, 8 frames | segments, 1 or 2 clips |
+| ACTION-Net | segments, 8 or 16 frames | random_segments, 10 clips |
+| ISTPA and TSM on Kinetics | dense, 8 frames of 64, stride 8 | dense, 10 clips |
+| MAAGN and TPN on Kinetics | dense, 32 frames of 64, stride 2 | uniform_clips, 10 clips |
+| Hara et al.; EAM | dense, 16 or 64 frames, stride 1 | windows, stride 1 |
+| ST-MANet | dense, 32 frames of 64, stride 2 | windows, stride 2 |
+| MAAGN, figure 1 | multirate | multirate |
+"""
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
+from hashlib import blake2b
 
 import numpy as np
 
 from pipeline.errors import UserError
 from pipeline.params import alternatives
 
+RATES = (1, 2, 4)  # of multirate
 Indices = tuple[int, ...]
 
 
-def segments(
-    count: int,
-    frames: int,
-    *,
-    stride: int = 1,
-    rng: np.random.Generator | None = None,
-    clip: int = 0,
-    clips: int = 1,
-) -> Indices:
-    """One frame of each of `frames` equal parts of a video of `count` frames, ascending (TSN, section 3.1).
+@dataclass(frozen=True)
+class Clip:
+    """What is asked of a sampling: T = `frames` indices into the `count` frames of a video, both 1 or more."""
 
-    With a generator a random frame of each part (training), else the same place in each: the middle for clip 0, and
-    for the others of `clips` evenly further on, round the part's end. Two clips are thus the two samplings of TSM's
-    "full resolution x 2": tick / 2 + tick * i and tick * i. A video shorter than `frames` repeats frames; TSN's code
-    draws them unordered there, ACTION-Net's takes the first frame throughout. `stride` has no meaning here.
+    count: int
+    frames: int
+    stride: int = 1  # frames from one index to the next
+    number: int = 0  # which of the `of` clips that are tested
+    of: int = 1
+    video: str = ""  # its name
+    rng: np.random.Generator | None = None  # draws a training clip; without it the clip is a test's
+
+
+def key(*parts: int | str) -> int:
+    """128 bits of the parts, the same on every machine (as hash() is not)."""
+    return int.from_bytes(blake2b("/".join(map(str, parts)).encode(), digest_size=16).digest(), "little")
+
+
+def generator(*parts: int | str) -> np.random.Generator:
+    """The generator that the parts seed."""
+    return np.random.Generator(np.random.Philox(key=key(*parts)))
+
+
+def segments(clip: Clip) -> Indices:
+    """One frame of each of T equal parts of the video, ascending (TSN, section 3.1; ACTION-Net, section 4.2).
+
+    Random in its part in training, uniform() in testing. A video of fewer than T frames repeats frames; TSN's code
+    draws them unordered there, ACTION-Net's takes the first frame throughout.
     """
-    part = np.arange(frames)
-    if rng is None:
-        place = (2 * clip + clips) % (2 * clips)  # in units of half a part / clips: clips is the middle
-        return _ints((2 * clips * part + place) * count // (2 * clips * frames))
-    low = part * count // frames
-    high = (part + 1) * count // frames
-    return _ints(rng.integers(low, np.maximum(high, low + 1)))
+    if clip.rng is None:
+        return uniform(clip)
+    part = np.arange(clip.frames)
+    low = part * clip.count // clip.frames
+    high = (part + 1) * clip.count // clip.frames
+    return _ints(clip.rng.integers(low, np.maximum(high, low + 1)))
 
 
-def random_segments(
-    count: int,
-    frames: int,
-    *,
-    stride: int = 1,
-    rng: np.random.Generator | None = None,
-    clip: int = 0,
-    clips: int = 1,
-) -> Indices:
-    """As segments(), with a random frame of each part in testing too: ACTION-Net's ten temporal samplings.
+def uniform(clip: Clip) -> Indices:
+    """The same place in each of T equal parts: 25 frames of it are the test of TSN (section 3.3) and of ISTPA.
 
-    Without a generator, `clip` alone seeds the draw.
+    The middle for clip 0, and for the others evenly further on, round the part's end. Two clips are thus the two
+    samplings of TSM's "full resolution x 2": tick / 2 + tick * i and tick * i.
     """
-    return segments(count, frames, rng=rng or np.random.Generator(np.random.Philox(key=clip)))
+    place = (2 * clip.number + clip.of) % (2 * clip.of)  # in units of half a part / clips: clips is the middle
+    return _ints((2 * clip.of * np.arange(clip.frames) + place) * clip.count // (2 * clip.of * clip.frames))
 
 
-def dense(
-    count: int,
-    frames: int,
-    *,
-    stride: int = 1,
-    rng: np.random.Generator | None = None,
-    clip: int = 0,
-    clips: int = 1,
-) -> Indices:
-    """`frames` frames, each `stride` after the one before.
+def random_segments(clip: Clip) -> Indices:
+    """segments() that are random in testing too, seeded by video and clip: ACTION-Net's ten samplings (section 4.2)."""
+    return segments(clip if clip.rng else replace(clip, rng=generator("view", clip.number, clip.video)))
 
-    With a generator the start is random (training), else the starts of `clips` clips are evenly spaced from the
-    first possible to the last (TSM's dense sampling), a single clip lies in the middle. A video shorter than
-    frames * stride starts again at its first frame: modulo as in TSM's dense sampling, which for stride 1 is Hara's
-    LoopPadding.
+
+def dense(clip: Clip) -> Indices:
+    """T frames, each `stride` after the one before: 8, 32 or all of 64 consecutive frames, or Hara's 16.
+
+    A random start in training (Hara et al., implementation; ST-MANet and MAAGN, implementation details); in testing
+    evenly spaced from the first possible start to the last (TSM's dense sampling, ISTPA on Kinetics), a single clip in
+    the middle. A video shorter than T * stride starts again at its first frame: modulo as in TSM's dense sampling,
+    which for stride 1 is Hara's LoopPadding.
     """
-    last = max(0, count - frames * stride)  # the last possible start
-    start = last // 2 if clips == 1 else last * clip // (clips - 1)
-    if rng is not None:
-        start = int(rng.integers(last + 1))
-    return _ints((start + np.arange(frames) * stride) % count)
+    last = _last_start(clip)
+    if clip.rng is not None:
+        return _from(clip, int(clip.rng.integers(last + 1)))
+    return _from(clip, last // 2 if clip.of == 1 else last * clip.number // (clip.of - 1))
 
 
-def windows(
-    count: int,
-    frames: int,
-    *,
-    stride: int = 1,
-    rng: np.random.Generator | None = None,
-    clip: int = 0,
-    clips: int = 1,
-) -> Indices:
-    """Window `clip` of the video cut into pieces of frames * stride: Hara's non-overlapping clips.
+def uniform_clips(clip: Clip) -> Indices:
+    """dense(), but tested at the middle of each of `of` equal parts of the possible starts: TPN's 10 clips.
 
-    The last piece, if shorter, loops within itself (Hara's LoopPadding). windows_in() says how many there are. With
-    a generator the start is random, as in dense().
+    TPN (implementation details, inference) and MAAGN (section 4.1.3) spread clips uniformly; where exactly is read from
+    TPN's code, mmaction's SampleFrames.
     """
-    if rng is not None:
-        return dense(count, frames, stride=stride, rng=rng)
-    start = clip % windows_in(count, frames, stride) * frames * stride
-    length = min(frames * stride, count - start)
-    return _ints(start + np.arange(frames) * stride % length)
+    if clip.rng is not None:
+        return dense(clip)
+    return _from(clip, (_last_start(clip) + 1) * (2 * clip.number + 1) // (2 * clip.of))
+
+
+def windows(clip: Clip) -> Indices:
+    """Window `number` of the video cut into pieces of T * stride frames, whatever `of` says.
+
+    Hara's non-overlapping 16-frame clips (implementation, recognition), EAM's of 16 or 64; with stride 2 all 64-frame
+    segments of ST-MANet (implementation details). windows_in() says how many there are. The last piece, if shorter,
+    loops within itself (Hara's LoopPadding). Training is dense()'s.
+    """
+    if clip.rng is not None:
+        return dense(clip)
+    start = clip.number % windows_in(clip.count, clip.frames, clip.stride) * clip.frames * clip.stride
+    length = min(clip.frames * clip.stride, clip.count - start)
+    return _ints(start + np.arange(clip.frames) * clip.stride % length)
 
 
 def windows_in(count: int, frames: int, stride: int) -> int:
@@ -100,19 +121,39 @@ def windows_in(count: int, frames: int, stride: int) -> int:
     return max(1, -(-count // (frames * stride)))
 
 
-SAMPLERS: dict[str, Callable[..., Indices]] = {
-    "segments": segments,
-    "random_segments": random_segments,
-    "dense": dense,
-    "windows": windows,
+def multirate(clip: Clip) -> Indices:
+    """dense() at several rates: `stride` times 1, 2 or 4, a pyramid of inputs as MAAGN's figure 1 has it.
+
+    A random rate and start in training; in testing clips take the rates in turn, those of one rate lie as dense()'s,
+    and averaging their scores joins the rates. Our reading: the figure shows inputs at several rates, while the text
+    builds the pyramid of one input's features, as TPN does, and so do the nets here. A net that wants several rates
+    of one clip, as SlowFast (section 3), finds the slower ones in a dense() clip: x[:, ::rate].
+    """
+    turn = clip.number if clip.rng is None else int(clip.rng.integers(len(RATES)))
+    stride = clip.stride * RATES[turn % len(RATES)]
+    of_a_rate = -(-clip.of // len(RATES))
+    return dense(replace(clip, stride=stride, number=clip.number // len(RATES), of=of_a_rate))
+
+
+SAMPLERS: dict[str, Callable[[Clip], Indices]] = {
+    sample.__name__: sample for sample in (segments, random_segments, dense, uniform_clips, windows, multirate)
 }
 
 
-def sampler(name: str) -> Callable[..., Indices]:
-    """The sampler of a name, called (count, frames, stride=, rng=, clip=, clips=); UserError names the known."""
+def sampler(name: str) -> Callable[[Clip], Indices]:
+    """The sampling of a name; UserError names the known."""
     if name not in SAMPLERS:
         raise UserError(f"no sampling {name!r}; {alternatives(name, SAMPLERS)}")
     return SAMPLERS[name]
+
+
+def _last_start(clip: Clip) -> int:
+    """The last frame that T * stride frames may start at."""
+    return max(0, clip.count - clip.frames * clip.stride)
+
+
+def _from(clip: Clip, start: int) -> Indices:
+    return _ints((start + np.arange(clip.frames) * clip.stride) % clip.count)
 
 
 def _ints(indices: np.ndarray) -> Indices:

@@ -48,7 +48,8 @@ class Augment:
     crop: Literal["random", "corner", "resized", "center"]  # corner: TSN's, with `scales`; resized: by area 8 to 100 %
     scales: tuple[float, ...] = (1.0,)  # corner: crop sides as shares of the short side
     max_distort: int = 1  # corner: how many steps width's and height's scale may lie apart
-    flip: bool = False  # left-right with probability half; never where classes have a direction
+    flip: bool = False  # left-right with probability half, and labels with it: see clips.TrainClips
+    squash: bool = False  # crop from the frame squeezed to the square, its aspect lost
     mixup: float = 0.0  # beta distribution's parameter; 0 is off
 
 
@@ -69,7 +70,7 @@ class Recipe:
     batch: int  # clips a step over all workers: part of the recipe, whatever the number of workers
     micro_batch: int  # clips a forward pass, hence what batch norm sees; a worker does one or more of a step's
     frames: int  # T
-    sampling: Literal["segments", "dense"]
+    sampling: Literal["segments", "dense", "multirate"]
     size: int  # pixels of the square input
     augment: Augment
     lr: float
@@ -78,7 +79,7 @@ class Recipe:
     input: Literal["rgb", "flow", "warped", "rgb+flow"] = "rgb"  # what a net sees; flow is the data set's decode.flow
     stack: int = 5  # flows stacked at each frame of a clip, two planes each
     loss: Literal["softmax", "sigmoid"] = "softmax"  # sigmoid: every class by itself, for videos of several labels
-    stride: int = 1  # dense sampling: frames from one to the next
+    stride: int = 1  # frames from one to the next, where the sampling is no segments
     nesterov: bool = False
     steps: tuple[int, ...] = ()  # epochs at which lr is multiplied by `factor`
     factor: float = 0.1
@@ -91,14 +92,19 @@ class Recipe:
     label_smoothing: float = 0.0
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 on a GPU that has it, else fp32
 
+    @property
+    def planes(self) -> int:
+        """C of a clip: RGB's three, two for each flow, or all of these."""
+        return {"rgb": 3, "rgb+flow": 3 + 2 * self.stack}.get(self.input, 2 * self.stack)
+
 
 @dataclass(frozen=True, config=STRICT)
 class Protocol:
     """How to test: clips x crops views a video, and how their scores are averaged."""
 
     clips: int
-    crops: Literal["center", "whole", "three", "ten"]
-    sampling: Literal["segments", "random_segments", "dense"]
+    crops: Literal["center", "whole", "three", "ten", "squash"]
+    sampling: Literal["segments", "random_segments", "dense", "uniform_clips", "windows", "multirate"]
     size: int  # pixels of the square input
     # softmax: probabilities are averaged; logits: scores are, then softmax; sigmoid: classes by themselves, for mAP
     average: Literal["softmax", "logits", "sigmoid"]

@@ -1,4 +1,4 @@
-"""Split tables: what the lists say, checked, as a Parquet file a split and classes.json."""
+"""Split tables: what the lists say, checked, as a Parquet file a split, classes.json and mirrored.json."""
 
 import itertools
 import json
@@ -23,18 +23,20 @@ class Tables:
     """A data set's splits."""
 
     classes: tuple[str, ...]  # in official order
+    mirrored: tuple[int, ...]  # for each class that of its mirror image, -1 where there is none
     tables: dict[int, pl.DataFrame]  # by split: SCHEMA's columns, in the lists' order
     notes: tuple[str, ...]  # what a user should know though nothing failed, a line each
+    absent: pl.DataFrame  # split, part, video: listed, and not there
 
 
 def build(name: str, dataset: Dataset, entries: Sequence[Entry], lists: Path) -> Tables:
     """The splits of the data set, against the manifest's entries.
 
     lists: the folder of the lists; for a set that is distributed with them, its folder of videos.
-    Raises UserError for a label that is no class, a video that stands twice in a split, another number of rows than
-    published, files that are the same in training and test (a note where the split is an official one, which is not
-    ours to change), and for a part of a split none of whose videos is there. A part that lacks some is a note: they
-    stay in the table, so that they count as wrong.
+    Raises UserError for a label that is no class, a video without a label but in a multi-label set, a video that
+    stands twice in a split, another number of rows than published, files that are the same in training and test (a note
+    where the split is an official one, which is not ours to change), and for a part of a split none of whose videos is
+    there. A part that lacks some is a note: they stay in the table, so that they count as wrong.
     """
     plugin = datasets.loaded(dataset.file)
     classes, splits = plugin.splits([Video(entry.video, entry.path) for entry in entries], lists, dataset.options)
@@ -44,17 +46,19 @@ def build(name: str, dataset: Dataset, entries: Sequence[Entry], lists: Path) ->
         schema={"video": pl.String(), "sha256": pl.String()},
         orient="row",
     )
-    tables, notes = {}, []
+    tables, notes, absent = {}, [], []
     for split, rows in splits.items():
         where = f"{name}, split {split}"
         table = pl.DataFrame(rows, schema=SCHEMA, orient="row")
-        _check_labels(where, rows, len(classes))
+        _check_labels(where, rows, len(classes), getattr(plugin, "MULTI_LABEL", False))
         _check_once(where, table)
         counts = dict(table.group_by("part").len().rows())
         published = plugin.COUNTS.get(split, {})
         if plugin.COUNTS and counts != published:
             raise UserError(f"{where}: the lists have {_counted(counts)} rows, published are {_counted(published)}")
-        notes += _absent(where, table, there, plugin.LAYOUT)
+        gone = table.join(there, on="video", how="anti", maintain_order="left")
+        notes += _absent(where, table, gone, plugin.LAYOUT)
+        absent.append(gone.select(pl.lit(split).alias("split"), "part", "video"))
         if same := _same_bytes(where, table.join(there, on="video")):
             if not plugin.COUNTS:
                 raise UserError(same)
@@ -63,23 +67,39 @@ def build(name: str, dataset: Dataset, entries: Sequence[Entry], lists: Path) ->
     unlisted = there.join(pl.concat(tables.values()).select("video").unique(), on="video", how="anti")["video"]
     if len(unlisted):
         notes.append(f"{name}: {len(unlisted)} of {len(there)} videos are in no list: {_some(unlisted)}")
-    return Tables(tuple(classes), tables, tuple(notes))
+    pairs, one_way = getattr(plugin, "MIRRORED", ()), getattr(plugin, "ONE_WAY", ())
+    return Tables(tuple(classes), mirror_images(classes, pairs, one_way), tables, tuple(notes), pl.concat(absent))
 
 
 def write(built: Tables, folder: Path) -> None:
-    """split-<k>.parquet and classes.json; a split of an earlier run that is no more is removed."""
+    """split-<k>.parquet, classes.json, mirrored.json and absent.csv; an earlier run's split that is no more is removed."""
     for old in folder.glob("split-*.parquet"):
         if old.stem.removeprefix("split-") not in map(str, built.tables):
             old.unlink()
     for split, table in built.tables.items():
         with atomic.writing(folder / f"split-{split}.parquet") as temporary:
             table.write_parquet(temporary, compression="zstd")
+    atomic.write(folder / "absent.csv", built.absent.write_csv())
     atomic.write(folder / "classes.json", json.dumps(built.classes, ensure_ascii=False, indent=1) + "\n")
+    atomic.write(folder / "mirrored.json", json.dumps(built.mirrored) + "\n")
 
 
-def _check_labels(where: str, rows: Sequence[Row], classes: int) -> None:
+def mirror_images(
+    classes: Sequence[str], pairs: Iterable[tuple[str, str]], one_way: Iterable[str] = ()
+) -> tuple[int, ...]:
+    """For each class the class of its mirror image: its partner's among `pairs`, else its own.
+
+    -1, for none, where it is `one_way` or its partner is not among the classes. A data set that names neither takes
+    no harm from mirroring, which of a folder of one's own only its owner knows.
+    """
+    partner = {name: other for pair in pairs for name, other in (pair, pair[::-1])}
+    numbers = {name: number for number, name in enumerate(classes)} | dict.fromkeys(one_way, -1)
+    return tuple(numbers.get(partner.get(name, name), -1) for name in classes)
+
+
+def _check_labels(where: str, rows: Sequence[Row], classes: int, multi_label: bool) -> None:
     for row in rows:
-        if not row.labels or not all(0 <= label < classes for label in row.labels):
+        if not (row.labels or multi_label) or not all(0 <= label < classes for label in row.labels):
             raise UserError(f"{where}: {row.video} has the labels {list(row.labels)}; there are {classes} classes")
 
 
@@ -92,10 +112,10 @@ def _check_once(where: str, table: pl.DataFrame) -> None:
         )
 
 
-def _absent(where: str, table: pl.DataFrame, there: pl.DataFrame, layout: str) -> list[str]:
+def _absent(where: str, table: pl.DataFrame, gone: pl.DataFrame, layout: str) -> list[str]:
     notes = []
     for (part,), rows in table.group_by("part", maintain_order=True):
-        absent = rows.join(there, on="video", how="anti", maintain_order="left")["video"]
+        absent = gone.filter(part=part)["video"]
         if len(absent) == len(rows):
             raise UserError(
                 f"{where}: none of the {len(rows)} videos of its {part} list is there, e.g. {absent[0]}. "

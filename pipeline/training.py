@@ -95,14 +95,14 @@ def epochs(
         for micro in step[rank::world]
     ]
     loader = DataLoader(
-        clips.TrainClips(store, items, recipe, cell.seed),
+        clips.TrainClips(store, items, recipe, cell.seed, cells.mirrored(cell)),
         sampler=own,
         batch_size=None,  # a key is a micro batch already
         num_workers=loaders,
         pin_memory=device.type == "cuda",
         persistent_workers=loaders > 0,
     )
-    pixels = torch.empty(recipe.micro_batch, recipe.frames, recipe.size, recipe.size, 3, device=device)
+    pixels = torch.empty(recipe.micro_batch, recipe.frames, recipe.size, recipe.size, recipe.planes, device=device)
     run = _Run(cell, net, parallel, optimizer, iter(loader), device, pixels, range(share)[rank::world], share, world)
     steps = len(items) // recipe.batch
     window = max(1, steps // WINDOWS)
@@ -136,7 +136,7 @@ class _Run:
     optimizer: torch.optim.Optimizer
     loader: Iterator[tuple[Tensor, Tensor]]  # this worker's micro batches, all epochs one after another
     device: torch.device
-    pixels: Tensor  # (N, T, H, W, 3) float: the memory of every micro batch in turn, free again after its backward pass
+    pixels: Tensor  # (N, T, H, W, C) float: the memory of every micro batch in turn, free again after its backward pass
     micros: range  # which of a step's micro batches are this worker's
     share: int  # micro batches of a step
     world: int
@@ -154,7 +154,7 @@ def _step(run: _Run, epoch: int, step: int, meter: Meter) -> Tensor:
     for micro in run.micros:
         with meter.waiting():
             batch, labels = next(run.loader)
-        # (N, T, H, W, 3) uint8 -> (N, T, C, H, W) float
+        # (N, T, H, W, C) uint8 -> (N, T, C, H, W) float
         x = clips.normalise(batch.to(run.device, non_blocking=True), net.mean, net.std, net.channels, run.pixels)
         # (N,) classes, or (N, K) of 0 and 1 for sigmoid; mixing makes it (N, K) shares
         target = labels.to(run.device, non_blocking=True)

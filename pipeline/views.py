@@ -22,20 +22,21 @@ class View:
     flip: bool
 
 
-def views(protocol: Protocol, video: Entry, frames: int) -> list[View]:
+def views(protocol: Protocol, video: str, stored: Entry, frames: int) -> list[View]:
     """All views of a video under a protocol, `frames` frames each; view number = clip * crops + crop.
 
-    Sampling "windows" takes as many clips as the video has windows, whatever protocol.clips says. Raises UserError
-    for a sampling or crops that are not known.
+    Equal arguments give equal views: what a sampling draws is seeded by the video's name and the clip. Sampling
+    "windows" takes as many clips as the video has windows, whatever protocol.clips says. Raises UserError for a
+    sampling or crops that are not known.
     """
     if protocol.crops not in CROPS:
         raise UserError(f"no crops {protocol.crops!r}; {alternatives(protocol.crops, CROPS)}")
-    crops = CROPS[protocol.crops](video.width, video.height, protocol.size)
+    crops = CROPS[protocol.crops](stored.width, stored.height, protocol.size)
     clips, sample = protocol.clips, sampling.sampler(protocol.sampling)
     if sample is sampling.windows:
-        clips = sampling.windows_in(video.frames, frames, protocol.stride)
+        clips = sampling.windows_in(stored.frames, frames, protocol.stride)
     return [
-        View(sample(video.frames, frames, stride=protocol.stride, clip=clip, clips=clips), box, flip)
+        View(sample(sampling.Clip(stored.frames, frames, protocol.stride, clip, clips, video)), box, flip)
         for clip in range(clips)
         for box, flip in crops
     ]
@@ -59,12 +60,22 @@ def three(width: int, height: int, size: int) -> Crops:
     return [(Box((width - square) * k // 2, (height - square) * k // 2, square, square), False) for k in range(3)]
 
 
+def squash(width: int, height: int, size: int) -> Crops:
+    """The whole frame, whose aspect the square input loses (ACTION-Net's code on EgoGesture)."""
+    return [(Box(0, 0, width, height), False)]
+
+
 def ten(width: int, height: int, size: int) -> Crops:
-    """Four corners and the centre, of the side of center(), each followed by its mirror image (TSN)."""
+    """Four corners and the centre, of the side of center(), each followed by its mirror image (TSN, section 3.3).
+
+    A mirror image's scores count as they are, also where classes have a direction: no paper's code swaps them.
+    """
     square = side(width, height, size)
     right, down = width - square, height - square
     boxes = [Box(x, y, square, square) for y in (0, down) for x in (0, right)]
     return [(box, flip) for box in (*boxes, centred(width, height, square, square)) for flip in (False, True)]
 
 
-CROPS: dict[str, Callable[[int, int, int], Crops]] = {"center": center, "whole": whole, "three": three, "ten": ten}
+CROPS: dict[str, Callable[[int, int, int], Crops]] = {
+    crops.__name__: crops for crops in (center, whole, three, ten, squash)
+}

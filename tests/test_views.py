@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pipeline import augment, sampling, views
 from pipeline.augment import Box
 from pipeline.errors import UserError
+from pipeline.protocol import views_per_video
 from pipeline.schema import Augment, Protocol
 
 CORNER = Augment(crop="corner", scales=(1.0, 0.875, 0.75, 0.66))
@@ -21,7 +22,8 @@ AUGMENTS = [
     replace(CORNER, max_distort=0),
     Augment(crop="resized", flip=True),
 ]
-PIXELS = st.integers(4, 700)
+AUGMENTS += [replace(spec, squash=True) for spec in AUGMENTS]
+PIXELS = st.one_of(st.integers(1, 8), st.integers(1, 700))
 SIZES = st.sampled_from([32, 64, 112, 224, 299])
 PROTOCOL = Protocol(clips=1, crops="center", sampling="segments", size=224, average="softmax", batch=4)
 
@@ -89,6 +91,19 @@ def test_flips_come_half_of_the_time():
     assert 150 < sum(flip for _, flip in draws(Augment(crop="random", flip=True), 72, 72, 64)) < 250
 
 
+def test_squash_draws_from_the_frame_as_a_square():
+    """Crops of the squashed frame, back in stored pixels: the official code's 13 places are of 224 x 224."""
+    width, height, size = 320, 240, 224
+    boxes = {box for box, _ in draws(replace(CORNER, squash=True), width, height, size, 3000)}
+    sides = [224, 196, 168, 147]
+    assert {box.w for box in boxes} == {side * width // size for side in sides}
+    assert {box.h for box in boxes} == {side * height // size for side in sides}
+    smallest = {(box.x, box.y) for box in boxes if (box.w, box.h) == (147 * width // size, 147 * height // size)}
+    assert {(x * width // size, y * height // size) for x in (0, 38, 76) for y in (0, 38, 76)} <= smallest
+    whole, _ = augment.draw(Augment(crop="center", squash=True), width, height, size, np.random.default_rng(0))
+    assert whole == Box(0, 0, width, height)
+
+
 def test_unknown_crop_names_the_known():
     spec = Augment(crop="center")
     object.__setattr__(spec, "crop", "centre")
@@ -122,6 +137,10 @@ def test_three_lie_along_the_long_side():
     assert [box for box, _ in views.three(256, 340, 256)] == [Box(0, y, 256, 256) for y in (0, 42, 84)]
 
 
+def test_squash_takes_the_whole_frame():
+    assert views.squash(320, 240, 224) == [(Box(0, 0, 320, 240), False)]
+
+
 def test_ten_are_corners_centre_and_their_mirror_images():
     crops = views.ten(340, 256, 224)
     places = [(0, 0), (116, 0), (0, 32), (116, 32), (58, 16)]
@@ -133,24 +152,58 @@ def test_crops_lie_inside(crops, width, height, size):
     assert all(inside(box, width, height) for box, _ in views.CROPS[crops](width, height, size))
 
 
+@given(
+    st.builds(
+        Protocol,
+        clips=st.integers(1, 12),
+        crops=st.sampled_from(sorted(views.CROPS)),
+        sampling=st.sampled_from(sorted(sampling.SAMPLERS)),
+        size=SIZES,
+        average=st.just("softmax"),
+        batch=st.just(4),
+        stride=st.integers(1, 9),
+    ),
+    st.builds(Stored, st.integers(1, 400), PIXELS, PIXELS),
+    st.integers(1, 64),
+)
+def test_views_are_as_many_as_the_protocol_says_and_the_same_again(protocol, stored, frames):
+    made = views.views(protocol, "a", stored, frames)
+    number = views_per_video(protocol)
+    if number is None:
+        number = sampling.windows_in(stored.frames, frames, protocol.stride) * len(views.CROPS[protocol.crops](9, 9, 9))
+    assert len(made) == number
+    assert made == views.views(protocol, "a", stored, frames)
+    for view in made:
+        assert len(view.indices) == frames and 0 <= min(view.indices) <= max(view.indices) < stored.frames
+        assert inside(view.box, stored.width, stored.height)
+
+
+def test_random_views_are_seeded_by_video_and_clip():
+    protocol = replace(PROTOCOL, clips=10, crops="three", sampling="random_segments")
+    made = {video: views.views(protocol, video, Stored(300, 340, 256), 8) for video in "ab"}
+    clips = {video: [view.indices for view in made[video][::3]] for video in made}
+    assert all([view.indices for view in made[video][1::3]] == clips[video] for video in made)  # crops share a clip
+    assert len({*clips["a"], *clips["b"]}) == 20
+
+
 def test_view_number_is_clip_times_crops_plus_crop():
     protocol = replace(PROTOCOL, clips=2, crops="three", size=256)
-    made = views.views(protocol, Stored(300, 340, 256), 8)
+    made = views.views(protocol, "a", Stored(300, 340, 256), 8)
     assert len(made) == 6
     for number, view in enumerate(made):
         clip, crop = divmod(number, 3)
-        assert view.indices == sampling.segments(300, 8, clip=clip, clips=2)
+        assert view.indices == sampling.segments(sampling.Clip(300, 8, number=clip, of=2))
         assert (view.box, view.flip) == views.three(340, 256, 256)[crop]
 
 
 def test_windows_make_as_many_views_as_the_video_has():
-    protocol = replace(PROTOCOL, size=112)
-    object.__setattr__(protocol, "sampling", "windows")
-    assert [len(views.views(protocol, Stored(count, 170, 128), 16)) for count in (5, 16, 17, 160)] == [1, 1, 2, 10]
+    protocol = replace(PROTOCOL, sampling="windows", size=112)
+    made = [views.views(protocol, "a", Stored(count, 170, 128), 16) for count in (5, 16, 17, 160)]
+    assert [len(found) for found in made] == [1, 1, 2, 10]
 
 
 def test_unknown_crops_name_the_known():
     protocol = replace(PROTOCOL)
     object.__setattr__(protocol, "crops", "tne")
     with pytest.raises(UserError, match="no crops 'tne'; did you mean 'ten'"):
-        views.views(protocol, Stored(9, 72, 72), 8)
+        views.views(protocol, "a", Stored(9, 72, 72), 8)

@@ -33,6 +33,7 @@ LAYOUT = "nothing to download: `source: generated` draws the videos, <class>/<nu
 COUNTS: dict[int, dict[str, int]] = {}
 PAIRS = (("left", "right"), ("up", "down"), ("grow", "shrink"), ("clockwise", "counter-clockwise"))
 CLASSES = tuple(name for pair in PAIRS for name in pair)
+MIRRORED = (PAIRS[0], PAIRS[3])  # the mirror image of up is up, and so it grows or shrinks
 CLIPS_PER_ITEM = 40  # about a second of work, so that starting a task costs little beside it
 
 Array = NDArray[Any]
