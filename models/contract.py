@@ -44,7 +44,7 @@ class Backbone(nn.Module):
             (N, C, T, H, W) and gives (N, features, t, h, w).
         stages: stage -> channels it gives, in order: stem, res2, res3, res4, res5 (as many as there are), and tail
             where layers without a place for attention follow.
-        parts: stage -> names of the backbone's own children that make it up, in order.
+        parts: stage -> names of the modules of the backbone's own that make it up, in order.
         features: channels of the feature map; a neck that changes them says so here.
         neck: a Neck, or None; an attach() may set it.
         classes: what the net that it is part of tells apart; set before an attach() is called.
@@ -78,6 +78,10 @@ class Backbone(nn.Module):
         """(qualified name, block) of every block, in the order of the forward pass."""
         yield from ((name, module) for name, module in self.named_modules() if isinstance(module, Block))
 
+    def streams(self) -> tuple["Backbone", ...]:
+        """The nets that see pixels side by side: itself, or the two of models/two_streams.py."""
+        return (self,)
+
     def fitted(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """A weight file's tensors by this backbone's names, made to fit where its users' files are of another shape."""
         return state
@@ -108,10 +112,10 @@ class Backbone(nn.Module):
 
 def stage_blocks(net: Backbone) -> dict[str, list[Block]]:
     """stage -> its blocks, in order."""
-    stage_of = {part: stage for stage, parts in net.parts.items() for part in parts}
+    within = {stage: tuple(f"{part}." for part in parts) for stage, parts in net.parts.items()}
     by_stage: dict[str, list[Block]] = {}
     for name, block in net.blocks():
-        by_stage.setdefault(stage_of[name.split(".")[0]], []).append(block)
+        by_stage.setdefault(next(stage for stage in within if f"{name}.".startswith(within[stage])), []).append(block)
     return by_stage
 
 

@@ -20,9 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.attention.eam import Eam
-from models.attention.istpa import InteractionPyramid
 from models.contract import Neck, stage_blocks
 from models.named import unknown
+from models.pyramid import InteractionPyramid
 from models.video import VideoNet
 
 # Shapes: T frames, C channels, H, W pixels; A, the maps of a stage, (t, C, h, w) or (1, C, t, h, w).
@@ -128,9 +128,10 @@ def salient_fields(net: VideoNet, clip: Tensor) -> Salient:
     weights, rows = attention.max(0)  # (P,) each
     (slopes,) = torch.autograd.grad((weights[:, None] * x[rows]).sum(), pixels)  # (1, T, C, H, W)
     fields = F.adaptive_avg_pool2d(slopes[0].abs().sum(1), neck.size)  # (T, h, w)
-    cells = attention.shape[1]
-    shares = attention.unflatten(0, (-1, cells)).sum((1, 2)) / attention.sum()
-    return Salient(_to_one(fields), torch.stack([rows // cells, rows % cells], 1), shares)
+    cells, frames = attention.shape[1], len(clip)
+    # Where RGB and flow are fused there are twice the rows; a frame has the share of both.
+    shares = attention.unflatten(0, (-1, frames, cells)).sum((0, 2, 3)) / attention.sum()
+    return Salient(_to_one(fields), torch.stack([rows // cells % frames, rows % cells], 1), shares)
 
 
 def _watched(net: VideoNet, clip: Tensor) -> tuple[Tensor, Tensor, Watch]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from models.contract import Backbone
 from models.named import named, unknown
+from models.two_streams import TwoStreams, adapt
 
 
 class VideoNet(nn.Module):
@@ -25,7 +26,7 @@ class VideoNet(nn.Module):
         backbone, head: the network's two parts; head is the last Linear.
         frames: T. A clip with another T is a ValueError, for modules that unfold frames would silently mix clips;
             retime() changes it.
-        mean, std, channels: how pixels are normalised, the backbone's.
+        mean, std, channels: how pixels are normalised, the backbone's; as many means as a clip has planes.
         attention_parameters: names of the parameters that the attention brought along, as in named_parameters().
     """
 
@@ -102,26 +103,38 @@ def build(
 ) -> VideoNet:
     """A VideoNet of models/backbones/<backbone>.py and models/attention/<attention>.py.
 
-    With other than 3 `planes` it takes clips (N, T, planes, H, W) of stacked optical flow (two planes a flow), and its
-    first convolution is made from the one for RGB by adapt().
+    With an even number of `planes` it takes clips (N, T, planes, H, W) of stacked optical flow (two planes a flow), and
+    its first convolution is made from the one for RGB by adapt(). With an odd number, but for 3, clips are RGB and then
+    flow, and the net is models/two_streams.py's, for an attention that makes one of two streams (its attach() has
+    `streams`).
 
     `knobs` are the keyword arguments of the attention's attach(). `weights` is read as by load_weights(): by the names
     of the plain backbone, before the attention is attached; a file that holds the attention's weights too, after.
 
     Raises ValueError for an unknown backbone, variant, attention or knob, a knob of another type, an attention that
-    does not go with the backbone, and weights that do not fit.
+    does not go with the backbone or with two streams, and weights that do not fit.
     """
-    net = VideoNet(named("backbone", backbone).build(variant), frames, classes, dropout)
+    made = named("backbone", backbone)
+    net = VideoNet(made.build(variant), frames, classes, dropout)
     state = _read(weights, net) if weights else None
     misfit = _misfit(net, state) if state else ""
     if state and not misfit:
         _fill(net, state)
-    if planes != 3:
-        adapt(net, planes)
-
-    plain = set(net.parameters())
     attach = named("attention", attention).attach
     _check_knobs(attention, attach, knobs or {})
+    if planes % 2 == 0:
+        adapt(net.backbone, planes)
+    elif planes > 3:
+        if "streams" not in inspect.signature(attach).parameters:
+            raise ValueError(f"attention {attention!r} takes RGB or flow by itself; istpa takes both (input rgb+flow)")
+        flow = made.build(variant)
+        if state and not misfit:
+            flow.load_state_dict(net.backbone.state_dict())
+        adapt(flow, planes - 3)
+        net.backbone = TwoStreams(net.backbone, flow)
+    net.mean, net.std, net.channels = net.backbone.mean, net.backbone.std, net.backbone.channels
+
+    plain = set(net.parameters())
     # What an attention module wants to know of the classes, for a classifier of its own, it finds there.
     net.backbone.classes = classes
     net.backbone = attach(net.backbone, frames, **(knobs or {}))
@@ -138,20 +151,6 @@ def build(
             raise ValueError(f"{weights} does not fit {backbone} {variant}, {attention}: {misfit}")
         _fill(net, state)
     return net
-
-
-def adapt(net: VideoNet, planes: int) -> None:
-    """Makes a net for RGB one for `planes` planes of optical flow.
-
-    Each first convolution's kernels are averaged over RGB and repeated, and so are mean and std: 8-bit flow is 128
-    where nothing moves (Wang et al. 2016, section 3.2, "cross modality pre-training"; ISTPA section 5).
-    """
-    for module in net.backbone.modules():
-        if isinstance(module, nn.Conv2d | nn.Conv3d) and module.in_channels == 3 and module.groups == 1:
-            mean = module.weight.detach().mean(1, keepdim=True)
-            module.weight = nn.Parameter(mean.repeat_interleave(planes, 1))
-            module.in_channels = planes
-    net.mean, net.std = (128.0,) * planes, (sum(net.std) / 3,) * planes
 
 
 def load_weights(net: VideoNet, path: Path) -> None:

@@ -68,7 +68,7 @@ def freeze(net: VideoNet, recipe: Recipe) -> None:
 
 
 def train_mode(net: VideoNet, recipe: Recipe) -> None:
-    """Training mode, but for the batch norm of frozen stages and, under partial batch norm, of all but the first."""
+    """Training mode, but for batch norms of frozen stages and, under partial batch norm, all but a stream's first."""
     net.train()
     for stage in recipe.frozen:
         for root in stage_modules(net, stage):
@@ -76,11 +76,12 @@ def train_mode(net: VideoNet, recipe: Recipe) -> None:
                 if isinstance(module, _BatchNorm) and module.weight is not None and not module.weight.requires_grad:
                     module.eval()
     if recipe.partial_bn:
-        norms = [module for module in net.backbone.modules() if isinstance(module, _BatchNorm)]
-        for module in norms[1:]:
-            module.eval()
+        for stream in net.backbone.streams():
+            norms = [module for module in stream.modules() if isinstance(module, _BatchNorm)]
+            for module in norms[1:]:
+                module.eval()
 
 
 def stage_modules(net: VideoNet, stage: str) -> list[nn.Module]:
-    """The backbone's own children that make up one of its stages."""
-    return [getattr(net.backbone, name) for name in net.backbone.parts[stage]]
+    """The backbone's own modules that make up one of its stages."""
+    return [net.backbone.get_submodule(name) for name in net.backbone.parts[stage]]

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from models import explanations, video
-from models.attention.istpa import InteractionPyramid
 from models.contract import Backbone
+from models.pyramid import InteractionPyramid
 from models.video import VideoNet
 from pipeline import params, pictures
 from pipeline.cells import cells, net

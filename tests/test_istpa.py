@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 from torch import Tensor, nn
 
 from models import video
-from models.attention.istpa import InteractionPyramid, attention_loss, interaction_loss
+from models.pyramid import InteractionPyramid, attention_loss, interaction_loss
 
 SHARED = Path(__file__).parents[2] / "shared"
 STAGES = ("res2", "res3", "res4", "res5")

@@ -13,6 +13,9 @@ column near what each stage alone would attend to, frame by frame.
 net.backbone.neck.attention is a module that gives A (N, K*P, P) in each forward pass, rows frame by frame and in a
 frame row by row: a forward hook on it sees what a clip's map is made of.
 
+`streams`: RGB and flow together, as models/two_streams.py reads what the paper names: fused by "attention", or RGB
+"reinforced" by motion (table 11); "one" is for RGB or flow by itself.
+
 Ablations: `scales` (table 2; 0 is the plain net, TSN), `position` (table 1: after res3 "A", res4 "B", res5 "C", or
 "fc", of the frames' pooled features, a weight a frame), `fusion` (table 3), the losses (table 4), `shared` (table 5),
 `shift` (table 14: TSM's shift below). Tables 1 to 3 are without the losses, as their numbers in table 4 say.
@@ -40,146 +43,18 @@ Misprints, put right:
 - Equation 16 averages the classification loss over K frames, of which M leaves one.
 """
 
-import contextlib
-from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import reduce
-from typing import Self
+from collections.abc import Collection
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
-from models.contract import Backbone, Neck, frame_blocks
+from models.contract import Backbone, frame_blocks
+from models.pyramid import FUSIONS, InteractionPyramid
 from models.shift import shift_blocks
+from models.two_streams import FusedPyramid, ReinforcedPyramid, TwoStreams
 
-# Shapes: N clips, K frames, C channels, P = h*w positions of the merged map; x (N, K*P, C) is the paper's X transposed.
-
-FUSIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"product": torch.mul, "sum": torch.add, "max": torch.maximum}
+STREAMS = {"one": InteractionPyramid, "attention": FusedPyramid, "reinforced": ReinforcedPyramid}
 TOPS = {"A": "res3", "B": "res4", "C": "res5", "fc": None}
 STAGES = ("res2", "res3", "res4", "res5")
-
-
-def interaction_loss(x: Tensor, attention: Tensor) -> Tensor:
-    """Equation 8, clip by clip: x (N, K*P, C), attention (N, K*P, P) -> (N,); no gradient goes to x."""
-    kept = (x.detach().transpose(1, 2) @ attention).square().sum((1, 2))
-    gram = attention.transpose(1, 2) @ attention  # (N, P, P)
-    own = gram.diagonal(dim1=1, dim2=2).square().sum(1)
-    return gram.square().sum((1, 2)) - own - kept
-
-
-def attention_loss(attention: Tensor, scores: Sequence[Tensor], frames: int) -> Tensor:
-    """Equations 14 and 15, clip by clip: attention and each scale's scores (N, K*P, P), frames K -> (N,).
-
-    The deltas' squares add up over the frames: a column's are the squared distance of its two attentions.
-    """
-    squares = torch.stack([(attention - score.softmax(1)).square().sum((1, 2)) for score in scores]).sum(0)
-    ones = len(scores) * attention.shape[2] * frames
-    return (ones - squares).clamp_min(1e-12).sqrt()
-
-
-class Scores(nn.Linear):
-    """x (N, K*P, C) -> scores (N, K*P, columns), in the precision of x; equation 2. Biases start at `bias`."""
-
-    def __init__(self, channels: int, columns: int, bias: float) -> None:
-        super().__init__(channels, columns)
-        nn.init.normal_(self.weight, std=0.01)
-        nn.init.constant_(self.bias, bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight.to(x.dtype), self.bias.to(x.dtype))
-
-
-class PyramidAttention(nn.Module):
-    """Scores of each scale, (N, K*P, P) -> attention (N, K*P, P), whose columns have length 1."""
-
-    def __init__(self, fusion: str) -> None:
-        super().__init__()
-        self.fusion = fusion
-
-    def forward(self, scores: Sequence[Tensor]) -> Tensor:
-        return F.normalize(reduce(FUSIONS[self.fusion], scores).softmax(1), dim=1)
-
-
-class InteractionPyramid(Neck):
-    """The layer: maps (N*K, C, H, W) of several stages -> of the last, one map a clip (N, C, h, w).
-
-    Args:
-        frames: K.
-        channels: stage -> channels of its maps, in order; the last stage's are merged.
-        size: h and w of the merged map.
-        fusion: of the stages' scores, one of FUSIONS.
-        shared: one score a position of x, for all positions of the merged map.
-        interaction, attention: weights of the two losses.
-        bare: stages whose maps come without their ReLU, which then follows here.
-        average: maps are pooled to their averages, not maxima.
-    """
-
-    def __init__(
-        self,
-        frames: int,
-        channels: Mapping[str, int],
-        size: tuple[int, int],
-        fusion: str = "product",
-        shared: bool = False,
-        interaction: float = 0.0,
-        attention: float = 0.0,
-        bare: Collection[str] = (),
-        average: bool = False,
-    ) -> None:
-        super().__init__()
-        self.frames, self.size, self.bare, self.average = frames, size, frozenset(bare), average
-        self.top = list(channels)[-1]
-        columns = 1 if shared else size[0] * size[1]
-        start = 1.0 if fusion == "product" else 0.0
-        self.scores = nn.ModuleDict({stage: Scores(width, columns, start) for stage, width in channels.items()})
-        self.attention = PyramidAttention(fusion)
-        self.weights = {"interaction": interaction, "attention": attention}
-        self.loss: Tensor | None = None
-
-    def forward(self, stage: str, maps: Tensor, seen: dict[str, Tensor]) -> Tensor:
-        if stage not in self.scores:
-            return maps
-        seen[stage] = self._positions(maps)
-        if stage == self.top:
-            maps = self._merged(seen).to(maps.dtype)
-        return torch.relu(maps) if stage in self.bare else maps
-
-    def train(self, mode: bool = True) -> Self:
-        self.loss = None  # a net that holds part of a graph cannot be copied
-        return super().train(mode)
-
-    def penalty(self, criterion: Callable[[Tensor], Tensor]) -> Tensor:
-        """The weighted losses of the last clips seen in training, ()."""
-        loss, self.loss = self.loss, None
-        return next(self.parameters()).new_zeros(()) if loss is None else loss
-
-    def _positions(self, maps: Tensor) -> Tensor:
-        """(N*K, C, H, W) -> x (N, K*P, C), in fp32 at least."""
-        pooled = (F.adaptive_avg_pool2d if self.average else F.adaptive_max_pool2d)(maps, self.size)
-        x = pooled.unflatten(0, (-1, self.frames)).flatten(3).transpose(2, 3)  # (N, K, P, C)
-        # Tracers and the CPU differ on the memory order of what adaptive pooling gives; of a copy there is no doubt.
-        x = x.clone(memory_format=torch.contiguous_format).flatten(1, 2)
-        return x.to(torch.promote_types(x.dtype, torch.float32))
-
-    def _merged(self, seen: Mapping[str, Tensor]) -> Tensor:
-        """x (N, K*P, C) of each stage -> M (N, C, h, w)."""
-        x = seen[self.top]
-        with _without_autocast(x.device.type):
-            positions = self.size[0] * self.size[1]
-            scores = [score(seen[stage]).expand(-1, -1, positions) for stage, score in self.scores.items()]
-            attention = self.attention(scores)
-            if self.training:
-                self.loss = self._losses(x, attention, scores)
-            return (x.transpose(1, 2) @ attention).unflatten(2, self.size)
-
-    def _losses(self, x: Tensor, attention: Tensor, scores: Sequence[Tensor]) -> Tensor | None:
-        """The sum of the losses that have a weight, (); None if none has."""
-        losses = {
-            "interaction": lambda: interaction_loss(x, attention),
-            "attention": lambda: attention_loss(attention, scores, self.frames),
-        }
-        terms = [weight * losses[name]().mean() for name, weight in self.weights.items() if weight]
-        return torch.stack(terms).sum() if terms else None
 
 
 def attach(
@@ -194,15 +69,20 @@ def attach(
     interaction: float = 1e-4,
     attention: float = 1e-4,
     shift: bool = False,
+    streams: str = "one",
 ) -> Backbone:
     """The layer after the stage of `position`, with the scores of this and the stages before it, `scales` in all.
 
+    `streams` is how flow joins RGB there, "attention" or "reinforced", in a net that sees both.
+
     Raises ValueError for a backbone that takes volumes, more scales than it has stages up to there (after the pooling,
     "fc", there is one), an unknown fusion or position, positions below 1, a weight below 0, and a shift where blocks
-    see merged maps.
+    see merged maps; and for two streams without a way to join, or one with.
     """
-    blocks = frame_blocks(net, "istpa")
-    for knob, given, known in (("fusion", fusion, FUSIONS), ("position", position, TOPS)):
+    blocks = [frame_blocks(stream, "istpa") for stream in net.streams()]
+    choices: dict[str, tuple[str, Collection[str]]]
+    choices = {"fusion": (fusion, FUSIONS), "position": (position, TOPS), "streams": (streams, STREAMS)}
+    for knob, (given, known) in choices.items():
         if given not in known:
             raise ValueError(f"attention 'istpa': {knob} is {given!r}; known: {', '.join(known)}")
     if positions < 1:
@@ -210,6 +90,12 @@ def attach(
     for knob, weight in (("interaction", interaction), ("attention", attention)):
         if weight < 0:
             raise ValueError(f"attention 'istpa': {knob} is {weight}; the weight of a loss is 0.0 or more")
+    two = isinstance(net, TwoStreams)
+    if two != (streams != "one") or (two and scales == 0):
+        raise ValueError(
+            f"attention 'istpa': streams is {streams!r} with scales {scales}; RGB with flow (input rgb+flow) takes "
+            "attention or reinforced with 1 scale or more, either by itself takes one"
+        )
 
     top = TOPS[position] or list(net.stages)[-1]
     below = [stage for stage in STAGES if stage in net.stages and stage <= top] if TOPS[position] else [top]
@@ -220,27 +106,31 @@ def attach(
         )
     if shift and scales and position in ("A", "B"):
         raise ValueError(f"attention 'istpa': shift needs position C or fc; behind {position} blocks see merged maps")
-    if shift:
-        shift_blocks(net, frames, 8, "istpa")
+    for stream in net.streams() if shift else ():
+        shift_blocks(stream, frames, 8, "istpa")
     if scales == 0:
         return net
 
-    channels = {stage: net.stages[stage] for stage in below[-scales:]}
-    bare = []
+    channels = {stage: net.streams()[0].stages[stage] for stage in below[-scales:]}
+    bare = set()
     for stage in channels if TOPS[position] else ():
-        last = blocks[stage][-1] if stage in blocks else None
-        if last is not None and not isinstance(last.relu, nn.Identity):
-            last.relu = nn.Identity()
-            bare.append(stage)
+        for last in (of_stream[stage][-1] for of_stream in blocks if stage in of_stream):
+            if not isinstance(last.relu, nn.Identity):
+                last.relu = nn.Identity()
+                bare.add(stage)
     pooled = not TOPS[position]
     side = 1 if pooled else positions
-    net.neck = InteractionPyramid(
-        frames, channels, (side, side), fusion, shared, interaction, attention, bare, average=pooled
+    net.neck = STREAMS[streams](
+        frames,
+        channels,
+        (side, side),
+        fusion=fusion,
+        shared=shared,
+        interaction=interaction,
+        attention=attention,
+        bare=bare,
+        average=pooled,
     )
+    if isinstance(net, TwoStreams):
+        net.merge(top)
     return net
-
-
-def _without_autocast(device: str) -> contextlib.AbstractContextManager:
-    """Turns autocast off, on devices that have it."""
-    available = torch.amp.is_autocast_available(device)
-    return torch.autocast(device, enabled=False) if available else contextlib.nullcontext()
