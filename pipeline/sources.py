@@ -34,6 +34,7 @@ class Entry(NamedTuple):
     sha256: str  # of a folder of frames: of its frames' names and sha256s
     first: int | None = None  # numbers of the first and last frame, where a video is a range of a folder's frames
     last: int | None = None
+    fps: float = 0.0  # of a folder of frames, as published; 0 where it isn't, or where the video's file says it
 
 
 def in_turn(make: Callable[[Any], None], items: Sequence[Any]) -> None:
@@ -87,15 +88,17 @@ def manifest(name: str, dataset: Dataset, folder: Path) -> list[Entry]:
     if not found:
         raise UserError(f"{name}: {folder.resolve()} holds no video of it. Expected there: {plugin.LAYOUT}")
     with ThreadPoolExecutor() as pool:  # hashing and reading both let other threads run
-        return list(_bar(pool.map(functools.partial(_entry, folder), found), "hashing", len(found)))
+        return list(
+            _bar(pool.map(functools.partial(_entry, folder, getattr(plugin, "FPS", 0.0)), found), "hashing", len(found))
+        )
 
 
 def write(path: Path, entries: Sequence[Entry]) -> None:
-    """The manifest as CSV: video, path, bytes, sha256, first, last."""
+    """The manifest as CSV: video, path, bytes, sha256, and of folders of frames first, last, fps."""
     text = io.StringIO()
     lines = csv.writer(text, lineterminator="\n")
     lines.writerow(Entry._fields)
-    lines.writerows(entries)
+    lines.writerows((*entry[:-1], entry.fps or "") for entry in entries)
     try:
         atomic.write(path, text.getvalue())
     except UnicodeEncodeError as error:
@@ -188,10 +191,11 @@ def _to_make(name: str, videos: Path, made: dict[str, Any]) -> bool:
 
 def _read(line: dict[str, str]) -> Entry:
     first, last = (int(line[name]) if line[name] else None for name in ("first", "last"))
-    return Entry(line["video"], line["path"], int(line["bytes"]), line["sha256"], first, last)
+    fps = float(line["fps"] or 0)
+    return Entry(line["video"], line["path"], int(line["bytes"]), line["sha256"], first, last, fps)
 
 
-def _entry(folder: Path, video: datasets.Video) -> Entry:
+def _entry(folder: Path, fps: float, video: datasets.Video) -> Entry:
     path = folder / video.path
     try:
         if path.is_dir():
@@ -199,10 +203,10 @@ def _entry(folder: Path, video: datasets.Video) -> Entry:
             size = sum(file.stat().st_size for file in files)
             digest = datasets.digest((file.name, file.read_bytes()) for file in files)
         else:
-            size, digest = path.stat().st_size, _digest(path)
+            fps, size, digest = 0.0, path.stat().st_size, _digest(path)
     except OSError as error:
         raise UserError(f"{path} can't be read: {error.strerror}") from None
-    return Entry(video.id, video.path, size, digest, video.first, video.last)
+    return Entry(video.id, video.path, size, digest, video.first, video.last, fps)
 
 
 def _digest(path: Path) -> str:

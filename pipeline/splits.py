@@ -72,7 +72,7 @@ def build(name: str, dataset: Dataset, entries: Sequence[Entry], lists: Path) ->
 
 
 def write(built: Tables, folder: Path) -> None:
-    """split-<k>.parquet, classes.json, mirrored.json, absent.csv; a split of an earlier run that is no more is removed."""
+    """split-<k>.parquet, classes.json, mirrored.json, absent.csv; an earlier run's split that is no more is removed."""
     for old in folder.glob("split-*.parquet"):
         if old.stem.removeprefix("split-") not in map(str, built.tables):
             old.unlink()

@@ -17,7 +17,7 @@ def decode(name: str) -> None:
     if not videos.is_dir():
         raise UserError(f"{name}: {videos} is gone; `dvc repro -f download@{name}` brings the videos back")
     listed = sources.read(DATA / "raw" / name / "manifest.csv")
-    wanted = [shards.Source(entry.video, entry.path, entry.sha256) for entry in listed]
+    wanted = [shards.Source(e.video, e.path, e.sha256, e.first, e.last, e.fps) for e in listed]
     tasks = shards.plan(folder, videos, wanted, dataset.decode)
     with session(given.cluster):
         work = fan_out(

@@ -121,10 +121,13 @@ def test_a_set_that_can_not_be_generated_says_so(tmp_path):
 
 
 def test_the_manifest_round_trips(tmp_path):
-    entries = [sources.Entry('a "b", ü/1', 'a "b", ü/1.mp4', 2**40, "0" * 64), sources.Entry("b", "b", 1, "1" * 64, 0, 9)]
+    entries = [
+        sources.Entry('a "b", ü/1', 'a "b", ü/1.mp4', 2**40, "0" * 64),
+        sources.Entry("b", "b", 1, "1" * 64, 0, 9, 12.0),
+    ]
     sources.write(tmp_path / "manifest.csv", entries)
     first = (tmp_path / "manifest.csv").read_bytes()
-    assert first.startswith(b"video,path,bytes,sha256,first,last\n")
+    assert first.startswith(b"video,path,bytes,sha256,first,last,fps\n")
     assert sources.read(tmp_path / "manifest.csv") == entries
     sources.write(tmp_path / "manifest.csv", entries)
     assert (tmp_path / "manifest.csv").read_bytes() == first
@@ -133,8 +136,8 @@ def test_the_manifest_round_trips(tmp_path):
 def test_a_manifest_that_is_absent_or_damaged_is_named(tmp_path):
     with pytest.raises(UserError, match="is absent; the download stage writes it"):
         sources.read(tmp_path / "manifest.csv")
-    heads = "video,path,bytes,sha256,first,last"
-    for text in ("video,path\na,b\n", f"{heads}\na,b\n", f"{heads}\na,b,many,c,,\n", f"{heads}\na,b,1,c,one,\n"):
+    heads = "video,path,bytes,sha256,first,last,fps"
+    for text in ("video,path\na,b\n", f"{heads}\na,b\n", f"{heads}\na,b,many,c,,,\n", f"{heads}\na,b,1,c,one,,\n"):
         (tmp_path / "manifest.csv").write_text(text)
         with pytest.raises(UserError, match="is damaged"):
             sources.read(tmp_path / "manifest.csv")
