@@ -49,7 +49,7 @@ def generator(*parts: int | str) -> np.random.Generator:
 
 
 def segments(clip: Clip) -> Indices:
-    """One frame of each of T equal parts of the video, ascending (TSN, section 3.1; ACTION-Net, section 4.2).
+    """One frame of each of T equal parts of the video, ascending (TSN, section 3.1; TSM and ACTION-Net likewise).
 
     Random in its part in training, uniform() in testing. A video of fewer than T frames repeats frames; TSN's code
     draws them unordered there, ACTION-Net's takes the first frame throughout.
@@ -73,7 +73,7 @@ def uniform(clip: Clip) -> Indices:
 
 
 def random_segments(clip: Clip) -> Indices:
-    """segments() that are random in testing too, seeded by video and clip: ACTION-Net's ten samplings (section 4.2)."""
+    """segments() that are random in testing too, seeded by video and clip (ACTION-Net, implementation details: ten)."""
     return segments(clip if clip.rng else replace(clip, rng=generator("view", clip.number, clip.video)))
 
 

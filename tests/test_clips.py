@@ -52,7 +52,10 @@ class Store:
         self.bytes = {n: simplejpeg.encode_jpeg(picture(n), 90, "RGB", "420") for n in range(COUNT)}
         self.asked: list[list[int]] = []
 
-    def jpegs(self, video: str, indices: list[int]) -> list[np.ndarray]:
+    def entry(self, video: str) -> Entry:
+        return self.videos[video]
+
+    def jpegs(self, video: str, indices: list[int], column: str = "jpeg") -> list[np.ndarray]:
         self.asked.append(list(indices))
         return [np.frombuffer(self.bytes[index], np.uint8) for index in indices]
 
@@ -182,42 +185,6 @@ def test_training_clips_change_with_the_epoch(store):
     assert all(data.view(0, n) != data.view(1, n) for n in range(len(data.items)))
     fixed = dataset(store, replace(RECIPE, sampling="dense", stride=3, augment=Augment(crop="center")))
     assert fixed.view(0, 0) == fixed.view(1, 0)  # twelve frames leave one start
-
-
-FLIPPED = replace(RECIPE, augment=Augment(crop="center", flip=True))
-MIRRORED = (1, 0, 2, -1)  # left, right, up, and a class without a mirror image
-
-
-def test_a_mirrored_clip_has_its_mirror_images_label(store):
-    items = [(name, [n % 4]) for n, name in enumerate(store.videos)]
-    data = clips.TrainClips(store, items, FLIPPED, 5, MIRRORED)
-    seen = set()
-    for key in [(epoch, position) for epoch in range(9) for position in range(len(items))]:
-        (clip,), (label,) = data[[key]]
-        view, (true,) = data.view(*key), items[key[1]][1]
-        plain = clips.load(store, items[key[1]][0], view.indices, view.box, False, 48)
-        mirrored = not np.array_equal(clip, plain)
-        assert np.array_equal(clip, plain[:, :, ::-1] if mirrored else plain)
-        assert label == (MIRRORED[true] if mirrored else true)
-        seen.add((true, mirrored))
-    assert seen == {(label, mirrored) for label in range(4) for mirrored in (False, True)} - {(3, True)}
-
-
-def test_sigmoid_targets_are_multi_hot_and_mirrored_each(store):
-    items = [("a", [0, 2]), ("b", []), ("c", [0, 3]), ("d", [1, 0])]
-    data = clips.TrainClips(store, items, replace(FLIPPED, loss="sigmoid"), 5, MIRRORED)
-    wanted = {False: [[1, 0, 1, 0], [0, 0, 0, 0], [1, 0, 0, 1], [1, 1, 0, 0]]}
-    wanted[True] = [[0, 1, 1, 0], [0, 0, 0, 0], [], [1, 1, 0, 0]]
-    seen = set()
-    for epoch in range(20):
-        _, targets = data[[(epoch, position) for position in range(4)]]
-        assert targets.dtype == np.float32
-        assert targets.shape == (4, 4)
-        for position, target in enumerate(targets):
-            flip = data.view(epoch, position).flip
-            assert target.tolist() == wanted[flip][position]
-            seen.add((position, flip))
-    assert seen == {(position, flip) for position in range(4) for flip in (False, True)} - {(2, True)}
 
 
 @pytest.mark.parametrize("channels", ["rgb", "bgr"])

@@ -2,15 +2,12 @@
 
 import itertools
 import json
-import re
 from pathlib import Path
 
 import polars as pl
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from pipeline import datasets, sources, splits
+from pipeline import sources, splits
 from pipeline.datasets import Row, Splits, folder
 from pipeline.errors import UserError
 from pipeline.schema import Dataset, Decode
@@ -47,36 +44,6 @@ def test_tables_hold_the_rows_and_are_the_same_bytes_each_time(built, tmp_path):
     (tmp_path / "split-2.parquet").write_bytes(b"of an earlier run")
     splits.write(built(rows), tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == first
-
-
-NAMES = st.lists(st.text(max_size=3), unique=True, min_size=1, max_size=8)
-
-
-@given(NAMES, st.data())
-def test_mirroring_twice_is_no_mirroring(classes, data):
-    shuffled = data.draw(st.permutations(classes))
-    paired = 2 * data.draw(st.integers(0, len(classes) // 2))
-    pairs = list(zip(shuffled[0:paired:2], shuffled[1:paired:2], strict=True))
-    one_way = shuffled[paired : data.draw(st.integers(paired, len(classes)))]
-    mirrored = splits.mirror_images(classes, pairs, one_way)
-    assert len(mirrored) == len(classes)
-    for label, other in enumerate(mirrored):
-        assert other == -1 if classes[label] in one_way else mirrored[other] == label
-    assert sum(other not in (label, -1) for label, other in enumerate(mirrored)) == paired
-    assert splits.mirror_images(classes, [], []) == tuple(range(len(classes)))
-
-
-def test_a_class_whose_partner_is_left_out_has_no_mirror_image():
-    pairs = [("left", "right"), ("in", "out")]
-    assert splits.mirror_images(["left", "up", "out", "in"], pairs) == (-1, 1, 3, 2)
-
-
-@pytest.mark.parametrize("name", ["shapes", "ucf101", "hmdb51", "jhmdb", "diving48", "jester", "egogesture"])
-def test_classes_that_speak_of_a_side_or_a_turn_are_paired(name):
-    plugin = datasets.loaded(name)
-    paired = {each for pair in getattr(plugin, "MIRRORED", ()) for each in pair}
-    spoken = {each for each in plugin.CLASSES if re.search(r"(?i)(?<![a-z])(left|right|(counter-?)?clockwise)$", each)}
-    assert paired == spoken
 
 
 @pytest.mark.parametrize("row", [Row("a/1", "test", (0,)), Row("a/1", "train", (0,))])
