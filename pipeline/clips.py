@@ -140,7 +140,8 @@ class TrainClips(Dataset[tuple[np.ndarray, np.ndarray]]):
         """
         views = [(self.items[position][0], self.view(epoch, position)) for epoch, position in keys]
         labels = [self.labels(position, view) for (_, position), (_, view) in zip(keys, views, strict=True)]
-        return load_views(self.store, views, self.recipe.size, self.recipe.input, self.recipe.stack), self.targets(labels)
+        recipe = self.recipe
+        return load_views(self.store, views, recipe.size, recipe.input, recipe.stack), self.targets(labels)
 
     def view(self, epoch: int, position: int) -> View:
         """What an epoch shows of a video."""
@@ -174,9 +175,9 @@ def normalise(
 ) -> Tensor:
     """(N,T,H,W,C) uint8, RGB or flow or both -> (N,T,C,H,W) float, (x - mean) / std, on the batch's device.
 
-    mean and std are in 0..255 units; RGB's three are in the order of `channels`, "rgb" or "bgr". The memory stays N,T,H,W,C, so
-    that (N*T,C,H,W) is channels_last without a copy. `out`, a contiguous (N,T,H,W,C) float tensor, is reused where
-    given: on a CPU, fresh pages cost several times the arithmetic.
+    mean and std are in 0..255 units; RGB's three are in the order of `channels`, "rgb" or "bgr". The memory stays
+    N,T,H,W,C, so that (N*T,C,H,W) is channels_last without a copy. `out`, a contiguous (N,T,H,W,C) float tensor, is
+    reused where given: on a CPU, fresh pages cost several times the arithmetic.
     """
     n, t, h, w, c = batch.shape
     if out is None:
@@ -217,7 +218,7 @@ def _places(
             continue
         for n in range(stack):
             found.setdefault(min(index + n, last), []).append((place, colours + 2 * n + column.endswith("y")))
-    return found
+    return dict(sorted(found.items()))
 
 
 def _decode(jpeg: np.ndarray, shrink: int, colours: str) -> np.ndarray:

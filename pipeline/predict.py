@@ -109,7 +109,8 @@ def _forward(
 ) -> tuple[np.ndarray, float]:
     """Logits (V, K) float32 of the views in order, and the seconds their forward passes took."""
     torch.backends.cudnn.deterministic = True
-    recipe, protocol, rows, seconds = cell.recipe, cell.protocol, [np.empty((0, net.head.out_features), np.float32)], 0.0
+    recipe, protocol = cell.recipe, cell.protocol
+    rows, seconds = [np.empty((0, net.head.out_features), np.float32)], 0.0
     pixels = torch.empty(protocol.batch, cell.test_frames, protocol.size, protocol.size, recipe.planes, device=device)
     for begin in range(0, len(wanted), protocol.batch):
         group = wanted[begin : begin + protocol.batch]
