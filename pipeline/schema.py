@@ -62,6 +62,11 @@ class Group:
     decay: float = 1.0
 
 
+def planes(input: str = "rgb", stack: int = 5) -> int:
+    """C of a clip: RGB's three, two for each flow, or all of these."""
+    return {"rgb": 3, "rgb+flow": 3 + 2 * stack}.get(input, 2 * stack)
+
+
 @dataclass(frozen=True, config=STRICT)
 class Recipe:
     """How to train."""
@@ -94,8 +99,7 @@ class Recipe:
 
     @property
     def planes(self) -> int:
-        """C of a clip: RGB's three, two for each flow, or all of these."""
-        return {"rgb": 3, "rgb+flow": 3 + 2 * self.stack}.get(self.input, 2 * self.stack)
+        return planes(self.input, self.stack)
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -152,7 +156,12 @@ class Tier:
 
     name: Literal["full", "mini"] = "full"
     subset: Subset | None = None  # of every data set; null is all of it
-    variant: dict[str, str] = field(default_factory=dict)  # member of each backbone's family; suites refer to it
+    # What suites refer to: the seeds of every row, the splits of rows that are means over splits, and for each backbone
+    # the member of its family and the file of its weights.
+    seeds: tuple[int, ...] = (0,)
+    splits: tuple[int, ...] = (1,)
+    variant: dict[str, str] = field(default_factory=dict)
+    weights: dict[str, str | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, config=STRICT)
