@@ -63,15 +63,25 @@ def parse(raw: dict[str, Any], name: str = "params") -> Params:
         _known(f"{name}: experiments.{row}.backbone", experiment.backbone, known("backbone"))
         if not experiment.splits or not experiment.seeds:
             raise UserError(f"{name}: experiments.{row}: splits and seeds need one entry at least")
+        recipe, flow = params.recipes[experiment.recipe], params.datasets[experiment.dataset].decode.flow
+        where = f"{name}: recipes.{experiment.recipe}.input is {recipe.input!r}, but datasets.{experiment.dataset}."
+        if recipe.input != "rgb" and flow is None:
+            raise UserError(f"{where}decode.flow is null; say {{algorithm: tvl1}}, or dis, which is faster")
+        if recipe.input == "warped" and flow and not flow.compensated:
+            raise UserError(f"{where}decode.flow.compensated is false; make it true, or take input flow")
     for table, spec in params.tables.items():
         for row in (*spec.rows, *([spec.base] if spec.base else [])):
             _known(f"{name}: tables.{table}", row, params.experiments | params.fusions)
     for row, fusion in params.fusions.items():
+        if not fusion.rows or min((*fusion.rows.values(), *fusion.outside.values())) <= 0:
+            raise UserError(f"{name}: fusions.{row}: it needs a row at least, and weights above 0")
         for member in fusion.rows:
             _known(f"{name}: fusions.{row}.rows", member, params.experiments)
         if row in params.experiments:
             raise UserError(f"{name}: fusions.{row}: an experiment has that name already; choose another")
     for key, recipe in params.recipes.items():
+        if recipe.stack < 1:
+            raise UserError(f"{name}: recipes.{key}.stack is {recipe.stack}; it needs one flow at least")
         if recipe.micro_batch < 1 or recipe.batch % recipe.micro_batch:
             raise UserError(
                 f"{name}: recipes.{key}.batch ({recipe.batch}) is no multiple of micro_batch ({recipe.micro_batch})"

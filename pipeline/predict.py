@@ -90,7 +90,7 @@ def score(cell: Cell, number: int, path: Path, device: torch.device) -> None:
 
 def gather(row: list[Cell], paths: list[Path], target: Path) -> float:
     """The blocks of a row's cells as one file, the interface to every table; views forwarded per second."""
-    signature = protocol_signature(row[0].protocol, row[0].test_frames)
+    signature = protocol_signature(row[0].protocol, row[0].recipe)
     tables = [pyarrow.parquet.read_table(path) for path in paths]
     facts = [table.schema.metadata for table in tables]
     names = json.dumps(classes(row[0]), ensure_ascii=False)

@@ -1,6 +1,6 @@
 """A test protocol in words: the signature that stands beside every number measured under it."""
 
-from pipeline.schema import Protocol, Tier
+from pipeline.schema import Protocol, Recipe, Tier
 
 CROPS = {"center": 1, "whole": 1, "three": 3, "ten": 10, "squash": 1}
 
@@ -10,17 +10,24 @@ def views_per_video(protocol: Protocol) -> int | None:
     return None if protocol.sampling == "windows" else protocol.clips * CROPS[protocol.crops]
 
 
-def protocol_signature(protocol: Protocol, frames: int) -> str:
+def protocol_signature(protocol: Protocol, recipe: Recipe) -> str:
     """All of a protocol that can change a score, in one short line; numbers under equal signatures are comparable.
 
-    `frames` is the number of frames of one clip. E.g. "1 clip x center, 8f segments, 64 px, softmax", "10 clips x
-    three, 16f dense stride 2, 112 px, logits" or "all clips x center, 16f windows stride 1, 112 px, softmax".
+    The recipe says how many frames a clip has where the protocol doesn't, and what the net sees where that isn't RGB
+    alone. E.g. "1 clip x center, 8f segments, 64 px, softmax", "10 clips x three, 16f dense stride 2, 112 px, logits",
+    "all clips x center, 16f windows stride 1, 112 px, softmax" or "1 clip x center, 8f segments, 64 px, softmax, 5
+    flows"; a frame's flows may also be "5 warped flows" or "RGB + 5 flows".
     """
     every = protocol.sampling == "windows"  # as many clips as the video has windows, whatever the file says
     clips = "all clips" if every else f"{protocol.clips} clip{'s' if protocol.clips > 1 else ''}"
     strided = not protocol.sampling.endswith("segments")  # which have no stride
     sampling = f"{protocol.sampling} stride {protocol.stride}" if strided else protocol.sampling
-    return f"{clips} x {protocol.crops}, {frames}f {sampling}, {protocol.size} px, {protocol.average}"
+    flows = f"{recipe.stack} flow{'s' if recipe.stack > 1 else ''}"
+    seen = {"rgb": [], "flow": [flows], "warped": [flows.replace(" ", " warped ")], "rgb+flow": [f"RGB + {flows}"]}
+    frames = f"{protocol.frames or recipe.frames}f {sampling}"
+    return ", ".join(
+        [f"{clips} x {protocol.crops}", frames, f"{protocol.size} px", protocol.average, *seen[recipe.input]]
+    )
 
 
 def subset_in_words(tier: Tier) -> list[str]:

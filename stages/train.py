@@ -21,7 +21,7 @@ def train(row: str) -> None:
         Path.cwd(),
         stage=cells.training_fingerprint(one),
         data=cells.data_fingerprint(one),
-        protocol=protocol_signature(one.protocol, one.recipe.frames),
+        protocol=protocol_signature(one.protocol, one.recipe),
         place=" ".join(places),
     )
     settings = {"row": asdict(one.experiment), "recipe": asdict(one.recipe)}

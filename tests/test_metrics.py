@@ -1,6 +1,7 @@
 """Predictions are refused unless they are whole, and accuracies of hand-made scores come out as counted by hand."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import invented
@@ -9,7 +10,7 @@ import polars as pl
 import pytest
 from sklearn.metrics import balanced_accuracy_score, confusion_matrix, top_k_accuracy_score
 
-from pipeline import metrics
+from pipeline import metrics, predictions
 from pipeline.errors import UserError
 from pipeline.protocol import CROPS, protocol_signature, views_per_video
 from pipeline.schema import Protocol
@@ -43,7 +44,7 @@ def test_a_video_that_was_not_decoded_is_wrong_and_stays_in_the_denominator() ->
 def test_nothing_decoded_is_all_wrong(tmp_path: Path) -> None:
     given, folder = invented.params(["a"]), invented.splits(tmp_path)
     frame = invented.predictions(given, "a", folder).with_columns(logits=pl.lit(None, pl.List(pl.Float32)))
-    out = metrics.outcomes(metrics.read(invented.write(frame, tmp_path / "p", given, "a"), "a", given, folder))
+    out = metrics.outcomes(predictions.read(invented.write(frame, tmp_path / "p", given, "a"), "a", given, folder))
     assert metrics.accuracy(out) == metrics.accuracy(out, "top5") == 0.0
 
 
@@ -56,7 +57,7 @@ def test_a_class_without_test_videos_does_not_enter_the_mean() -> None:
 def test_against_scikit_learn(tmp_path: Path, views: int) -> None:
     given, folder = invented.params(["a"], clips=views), invented.splits(tmp_path)
     frame = invented.predictions(given, "a", folder, views=views)
-    read = metrics.read(invented.write(frame, tmp_path / "p", given, "a"), "a", given, folder)
+    read = predictions.read(invented.write(frame, tmp_path / "p", given, "a"), "a", given, folder)
     out = metrics.outcomes(read)
     k = len(invented.CLASSES)
     logits = read.frame["logits"].explode().to_numpy().reshape(-1, views, k).astype(float)
@@ -75,7 +76,7 @@ def test_the_order_of_the_file_does_not_matter(tmp_path: Path) -> None:
     frame = invented.predictions(given, "a", folder, views=3)
     shuffled = frame.sample(fraction=1, shuffle=True, seed=1)
     one, two = (
-        metrics.outcomes(metrics.read(invented.write(given_frame, tmp_path / name, given, "a"), "a", given, folder))
+        metrics.outcomes(predictions.read(invented.write(given_frame, tmp_path / name, given, "a"), "a", given, folder))
         for name, given_frame in (("one", frame), ("two", shuffled))
     )
     assert one.equals(two)
@@ -86,11 +87,11 @@ def test_videos_of_different_length_have_their_own_number_of_windows(tmp_path: P
     object.__setattr__(given.protocols["center"], "sampling", "windows")
     frame = invented.predictions(given, "a", folder, views=4)
     short = frame.filter((pl.col("video") != "test_1_007") | (pl.col("view") < 2))
-    out = metrics.outcomes(metrics.read(invented.write(short, tmp_path / "p", given, "a"), "a", given, folder))
+    out = metrics.outcomes(predictions.read(invented.write(short, tmp_path / "p", given, "a"), "a", given, folder))
     assert len(out) == 120
     holed = frame.filter((pl.col("video") != "test_1_007") | (pl.col("view") != 2))
     with pytest.raises(UserError, match="test_1_007"):
-        metrics.read(invented.write(holed, tmp_path / "p", given, "a"), "a", given, folder)
+        predictions.read(invented.write(holed, tmp_path / "p", given, "a"), "a", given, folder)
 
 
 # Each damages a whole frame of 2 seeds x 60 videos x 3 views.
@@ -122,10 +123,10 @@ LAST = (pl.col("seed") == 1) & SEVENTH
 def test_damaged_predictions_are_refused_by_name_and_reason(tmp_path: Path, damage, reason: str) -> None:
     given, folder = invented.params(["a"], clips=3), invented.splits(tmp_path)
     frame = invented.predictions(given, "a", folder, views=3)
-    metrics.read(invented.write(frame, tmp_path / "whole.parquet", given, "a"), "a", given, folder)
+    predictions.read(invented.write(frame, tmp_path / "whole.parquet", given, "a"), "a", given, folder)
     path = invented.write(damage(frame), tmp_path / "damaged.parquet", given, "a")
     with pytest.raises(UserError, match=f"damaged.parquet: .*{reason}"):
-        metrics.read(path, "a", given, folder)
+        predictions.read(path, "a", given, folder)
 
 
 def test_other_protocol_other_classes_no_file_and_no_parquet_are_refused(tmp_path: Path) -> None:
@@ -134,15 +135,15 @@ def test_other_protocol_other_classes_no_file_and_no_parquet_are_refused(tmp_pat
     with pytest.raises(
         UserError, match=r"its protocol is '1 clip x center, .*', but params say '1 clip x center, .*logits'"
     ):
-        metrics.read(path, "a", invented.params(["a"], average="logits"), folder)
+        predictions.read(path, "a", invented.params(["a"], average="logits"), folder)
     (folder / "classes.json").write_text(json.dumps(["x"] * 6))
     with pytest.raises(UserError, match=r"its classes are not the 6 of"):
-        metrics.read(path, "a", given, folder)
+        predictions.read(path, "a", given, folder)
     with pytest.raises(UserError, match=r"absent\.parquet is not there"):
-        metrics.read(tmp_path / "absent.parquet", "a", given, folder)
+        predictions.read(tmp_path / "absent.parquet", "a", given, folder)
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(UserError, match=r"p\.parquet is damaged"):
-        metrics.read(path, "a", given, folder)
+        predictions.read(path, "a", given, folder)
 
 
 def test_a_video_with_two_labels_is_refused(tmp_path: Path) -> None:
@@ -151,14 +152,18 @@ def test_a_video_with_two_labels_is_refused(tmp_path: Path) -> None:
     table = pl.read_parquet(folder / "split-1.parquet")
     table.with_columns(labels=pl.lit([0, 1], pl.List(pl.Int32))).write_parquet(folder / "split-1.parquet")
     with pytest.raises(UserError, match=r"split-1.parquet: video .* has labels \[0, 1\], not one of"):
-        metrics.read(path, "a", given, folder)
+        predictions.read(path, "a", given, folder)
 
 
 def test_signatures_read_as_written_and_tell_protocols_apart() -> None:
     center = Protocol(clips=1, crops="center", sampling="segments", size=64, average="softmax", batch=8)
-    assert protocol_signature(center, 8) == "1 clip x center, 8f segments, 64 px, softmax"
-    dense = Protocol(clips=10, crops="three", sampling="dense", size=112, average="logits", batch=8, stride=2)
-    assert protocol_signature(dense, 16) == "10 clips x three, 16f dense stride 2, 112 px, logits"
+    recipe = invented.params(["a"]).recipes["quick"]
+    assert protocol_signature(center, recipe) == "1 clip x center, 8f segments, 64 px, softmax"
+    dense = Protocol(10, "three", "dense", 112, "logits", batch=8, stride=2, frames=16)
+    assert protocol_signature(dense, recipe) == "10 clips x three, 16f dense stride 2, 112 px, logits"
+    seen = {protocol_signature(center, replace(recipe, input=kind)) for kind in ("rgb", "flow", "warped", "rgb+flow")}
+    told = {"", ", 5 flows", ", 5 warped flows", ", RGB + 5 flows"}
+    assert seen == {"1 clip x center, 8f segments, 64 px, softmax" + words for words in told}
     assert views_per_video(dense) == 30
 
 
