@@ -64,7 +64,7 @@ def costs(params: Params, data: Path) -> list[RowCost]:
         try:
             made = built(wanted := net(asdict(experiment), recipe, protocol.size), classes or 1)
             made.retime(frames := protocol.frames or wanted.frames)
-            macs = costs.macs(made, (1, frames, 3, wanted.size, wanted.size))
+            macs = costs.macs(made, (1, frames, wanted.planes, wanted.size, wanted.size))
             found.append(RowCost(row, costs.parameters(made) if classes else None, macs))
         except ValueError as error:
             found.append(RowCost(row, None, None, str(error)))

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.schema import Cluster, Params
+from pipeline.schema import Cluster, Params, planes
 from stages.plan import Step, key, noun
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ class Net:
     frames: int
     size: int
     precision: str
+    planes: int
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,7 @@ def net(experiment: Mapping[str, Any], recipe: Mapping[str, Any], size: int | No
         frames=recipe["frames"],
         size=size or recipe["size"],
         precision=recipe.get("precision", "auto"),
+        planes=planes(**{name: recipe[name] for name in ("input", "stack") if name in recipe}),
     )
 
 
@@ -169,7 +171,9 @@ def built(net: Net, classes: int) -> "VideoNet":
 
     with torch.device("meta"):
         return video.build(
-            net.backbone, net.variant, net.attention, frames=net.frames, classes=classes, knobs=json.loads(net.knobs)
+            *(net.backbone, net.variant, net.attention, net.frames, classes),
+            knobs=json.loads(net.knobs),
+            planes=net.planes,
         )
 
 
@@ -178,7 +182,7 @@ def macs(net: Net) -> int:
     """Multiply-accumulates of one clip, the head's few left aside; ValueError as built()."""
     from models import costs
 
-    return costs.macs(built(net, classes=1), (1, net.frames, 3, net.size, net.size))
+    return costs.macs(built(net, classes=1), (1, net.frames, net.planes, net.size, net.size))
 
 
 def _rate(row: str, wanted: Net, speeds: Mapping[str, Speed]) -> Estimate:

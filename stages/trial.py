@@ -43,7 +43,9 @@ def passes(row: Row, device: "torch.device") -> dict[str, Callable[[], Any]]:
 
     given, recipe = row.experiment, row.recipe
     net = video.build(
-        given.backbone, given.variant, given.attention, recipe.frames, row.classes, recipe.dropout, given.knobs
+        *(given.backbone, given.variant, given.attention, recipe.frames, row.classes, recipe.dropout),
+        knobs=given.knobs,
+        planes=recipe.planes,
     )
     net.retime(row.clips("forward")[1])  # says at once if it can't be
     training.channels_last(net.to(device))
@@ -54,7 +56,7 @@ def passes(row: Row, device: "torch.device") -> dict[str, Callable[[], Any]]:
     batches = {}
     for name in NAMES:
         n, t, size = row.clips(name)
-        batches[name] = torch.randn(n, t, size, size, 3, device=device).permute(0, 1, 4, 2, 3)
+        batches[name] = torch.randn(n, t, size, size, recipe.planes, device=device).permute(0, 1, 4, 2, 3)
     labels = torch.zeros(len(batches["training"]), dtype=torch.long, device=device)
 
     def criterion(logits: torch.Tensor) -> torch.Tensor:

@@ -10,7 +10,7 @@ import torch
 from models.video import VideoNet
 from pipeline import params
 from pipeline.errors import UserError
-from stages import cli, measure, trial
+from stages import catalogue, cli, measure, trial
 
 ROOT = Path(__file__).parents[1]
 
@@ -24,9 +24,12 @@ def quick(**experiment) -> params.Params:
     return replace(given, recipes={"quick": recipe}, protocols={"center": protocol}, experiments=rows)
 
 
-def test_a_rows_passes_see_clips_as_its_recipe_and_protocol_say(monkeypatch):
-    given = quick()
-    row = trial.Row("tsm", given.experiments["tsm"], given.recipes["quick"], given.protocols["center"], 5)
+@pytest.mark.parametrize("planes", [3, 4, 7])
+def test_a_rows_passes_see_clips_as_its_recipe_and_protocol_say(monkeypatch, planes):
+    two = {"attention": "istpa", "knobs": {"positions": 2, "streams": "attention"}}
+    given = quick(**two if planes == 7 else {})
+    recipe = replace(given.recipes["quick"], input={3: "rgb", 4: "flow", 7: "rgb+flow"}[planes], stack=2)
+    row = trial.Row("tsm", given.experiments["tsm"], recipe, given.protocols["center"], 5)
     seen = []
     inner = VideoNet.forward
 
@@ -39,10 +42,20 @@ def test_a_rows_passes_see_clips_as_its_recipe_and_protocol_say(monkeypatch):
     for name in trial.NAMES:
         actors[name]()
     assert seen == [
-        ((2, 6, 3, 48, 48), False, False),
-        ((3, 4, 3, 32, 32), True, True),
-        ((1, 6, 3, 48, 48), False, False),
+        ((2, 6, planes, 48, 48), False, False),
+        ((3, 4, planes, 32, 32), True, True),
+        ((1, 6, planes, 48, 48), False, False),
     ]
+
+
+def test_the_costs_of_two_streams_are_counted(tmp_path):
+    given = quick(attention="istpa", knobs={"positions": 2, "streams": "reinforced"})
+    plain, fails = (row for row in catalogue.costs(given, tmp_path) if row.row in ("tsn", "tsm"))
+    assert "streams is 'reinforced'" in fails.error
+    recipes = {"quick": replace(given.recipes["quick"], input="rgb+flow", stack=2)}
+    counted = {row.row: row for row in catalogue.costs(replace(given, recipes=recipes), tmp_path)}
+    assert counted["tsm"].macs > 1.5 * plain.macs
+    assert "istpa takes both" in counted["tsn"].error
 
 
 def test_rows_take_turns_and_one_that_cannot_be_built_says_so(monkeypatch, tmp_path):
