@@ -4,9 +4,11 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from pipeline import metrics
+import numpy as np
+
 from pipeline.atomic import write
-from pipeline.results import Accuracy, Result
+from pipeline.measures import Accuracy, Precision
+from pipeline.results import Result, by_class, common, confused
 from pipeline.tables import Cell, csv_text, markdown
 
 NOT_DECODED = "(not decoded)"
@@ -17,28 +19,63 @@ def summary(row: Result) -> dict[str, float]:
     if isinstance(row.accuracy, str):
         return {}
     found = row.accuracy
-    shares = {
-        "top1": found.top1.value,
-        "top1_low": found.top1.low,
-        "top1_high": found.top1.high,
-        "top5": found.top5,
-        "mean_class": found.mean_class,
+    key = "map" if isinstance(found, Precision) else "top1"
+    shares: dict[str, float | None] = {
+        key: found.main.value,
+        f"{key}_low": found.main.low,
+        f"{key}_high": found.main.high,
     }
+    if isinstance(found, Precision):
+        shares |= {"wap": found.wap.value}
+    else:
+        shares |= {"top5": found.top5, "mean_class": found.mean_class}
     percents = {name: round(100 * share, 4) for name, share in shares.items() if share is not None}
     return {**percents, "n": found.videos, "decoded": found.decoded}
 
 
 def save_classes(path: Path, rows: Iterable[Result]) -> None:
-    """A CSV line a row and class: the class's test videos and, in %, how many of them are right."""
+    """A CSV line a row and class: the class's test videos and, in %, how many of them are right.
+
+    Where videos have several labels: the videos that have this one, and its average precision.
+    """
     lines = []
     for row in rows:
-        if isinstance(row.accuracy, Accuracy):
-            # Every seed tests the same videos, so a class has an equal share of each seed's counts.
-            videos = row.accuracy.confusion.sum(axis=(0, 2)) // len(row.experiment.seeds)
-            right = metrics.class_accuracy(row.accuracy.confusion)
-            for name, count, share in zip(row.accuracy.classes, videos, right, strict=True):
+        if not isinstance(row.accuracy, str):
+            for name, count, share in zip(row.accuracy.classes, *by_class(row, row.runs), strict=True):
                 lines.append([row.name, name, str(count), f"{100 * share:.4f}" if count else ""])
     write(path, csv_text(["row", "class", "n", "accuracy"], lines))
+
+
+def save_gains(path: Path, base: Result, rows: Iterable[Result]) -> None:
+    """A CSV line a row and class, largest gain first: the class's accuracy as in save_classes(), the base's, the gain.
+
+    Over the splits and seeds that both have; a row that can't be compared with its base has no line.
+    """
+    lines = []
+    for row in rows:
+        if isinstance(runs := common(row, base), str) or isinstance(row.accuracy, str):
+            continue
+        (counts, own), (_, other) = by_class(row, runs), by_class(base, runs)
+        gains = 100 * (own - other)
+        for k in np.argsort(-gains, kind="stable"):
+            if counts[k]:
+                values = (f"{100 * own[k]:.4f}", f"{100 * other[k]:.4f}", f"{gains[k] + 0.0:+.4f}")
+                lines.append([row.name, row.accuracy.classes[k], str(counts[k]), *values])
+    write(path, csv_text(["row", "class", "n", "accuracy", "base", "gain"], lines))
+
+
+def save_confusion_change(path: Path, row: Result, base: Result, runs: Sequence[tuple[int, int]]) -> None:
+    """A CSV line an actual and a predicted class, if row or base took one for the other: in % of the actual one, and
+    the change from base to row, over the runs that both have.
+    """
+    assert isinstance(row.accuracy, Accuracy)
+    own, other = 100 * confused(row, runs), 100 * confused(base, runs)
+    names = [*row.accuracy.classes, NOT_DECODED]
+    lines = [
+        [names[k], names[p], f"{own[k, p]:.4f}", f"{other[k, p]:.4f}", f"{own[k, p] - other[k, p] + 0.0:+.4f}"]
+        for k, p in np.argwhere((own > 0) | (other > 0)).tolist()
+    ]
+    write(path, csv_text(["actual", "predicted", "row", "base", "change"], lines))
 
 
 def save_curve(path: Path, logs: Sequence[Path]) -> None:

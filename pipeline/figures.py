@@ -16,7 +16,8 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from pipeline import statistics
 from pipeline.atomic import writing
-from pipeline.results import Accuracy, Result
+from pipeline.measures import Accuracy
+from pipeline.results import Result, confused
 
 # Okabe and Ito (2008), colours that the colour-blind tell apart; without yellow, which is too faint for lines on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -62,16 +63,15 @@ def learning_curves(runs: Mapping[str, Sequence[Path]], path: Path) -> None:
 
 
 def accuracies(rows: Sequence[Result], path: Path) -> None:
-    """Top-1 and its interval for each row, one panel a data set, chance as a dashed line; a missing row says why."""
-    sets = {
-        row.experiment.dataset: [other for other in rows if other.experiment.dataset == row.experiment.dataset]
-        for row in rows
-    }
+    """Top-1 or mAP and its interval for each row, a panel a data set, chance dashed; a missing row says why."""
+    sets: dict[tuple[str, bool], list[Result]] = {}
+    for row in rows:
+        sets.setdefault((row.dataset, row.several), []).append(row)
     heights = [len(members) + 1 for members in sets.values()]
     with drawing(path, 7.0, 0.28 * sum(heights) + 0.7 * len(sets)) as figure:
         panels = figure.subplots(len(sets), 1, squeeze=False, height_ratios=heights)[:, 0]
-        for axes, (name, members) in zip(panels, sets.items(), strict=True):
-            _forest(axes, name, members)
+        for axes, ((name, several), members) in zip(panels, sets.items(), strict=True):
+            _forest(axes, name, "mAP" if several else "top-1", members)
 
 
 def confusion(row: Result, path: Path) -> None:
@@ -79,30 +79,47 @@ def confusion(row: Result, path: Path) -> None:
 
     Nothing is written for a row without a result.
     """
-    if isinstance(row.accuracy, str):
-        return
-    counts = row.accuracy.confusion.sum(axis=0)  # K,K+1
+    if isinstance(row.accuracy, Accuracy):
+        # One hue from white to dark: its order shows in lightness alone.
+        _matrix(path, row, confused(row, row.runs), row.name, "share of the class's videos", "Blues", 0.0, 1.0)
+
+
+def confusion_change(row: Result, base: Result, runs: Sequence[tuple[int, int]], path: Path) -> None:
+    """Confusions of a row less its base's, over the runs that both have: shares that grew orange, that shrank purple.
+
+    On the diagonal growing is better, elsewhere worse. The scale is that of the largest change.
+    """
+    change = confused(row, runs) - confused(base, runs)
+    most = float(np.abs(change).max()) or 1.0
+    _matrix(path, row, change, f"{row.name} less {base.name}", "change of the share", "PuOr_r", -most, most)
+
+
+def _matrix(
+    path: Path, row: Result, shares: np.ndarray, title: str, label: str, hues: str, low: float, high: float
+) -> None:
+    """K,K+1 shares as a picture."""
+    assert isinstance(row.accuracy, Accuracy)
     names = list(row.accuracy.classes)
-    columns = [*names, "(not decoded)"] if counts[:, -1].any() else names
-    shares = counts[:, : len(columns)] / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    columns = [*names, "(not decoded)"] if shares[:, -1].any() else names
+    shares = shares[:, : len(columns)]
     side = max(3.0, 0.16 * len(names))
     with drawing(path, side + 2.4, side + 1.6) as figure:
         axes = figure.subplots()
-        # One hue from white to dark: its order shows in lightness alone.
-        image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
+        image = axes.imshow(shares, cmap=hues, vmin=low, vmax=high, interpolation="nearest")
         axes.spines[:].set_visible(False)
         size = 8 if len(names) <= 30 else 6
         axes.set_xticks(range(len(columns)), columns, rotation=90, fontsize=size)
         axes.set_yticks(range(len(names)), names, fontsize=size)
         axes.set_xlabel("predicted")
         axes.set_ylabel("actual")
-        axes.set_title(f"{row.name} (n = {row.accuracy.videos})", loc="left")
+        axes.set_title(f"{title} ({row.dataset}, n = {row.accuracy.videos})", loc="left")
+        sign = "+" if low < 0 else ""
         if len(names) <= 12:
             for (y, x), share in np.ndenumerate(shares):
                 if share:
-                    ink = "white" if share > 0.5 else "black"
-                    axes.text(x, y, f"{100 * share:.0f}", ha="center", va="center", fontsize=7, color=ink)
-        figure.colorbar(image, ax=axes, label="share of the class's videos", shrink=0.8)
+                    ink = "white" if abs(share) > high / 2 else "black"
+                    axes.text(x, y, f"{100 * share:{sign}.0f}", ha="center", va="center", fontsize=7, color=ink)
+        figure.colorbar(image, ax=axes, label=label, shrink=0.8)
 
 
 def _curve(axes: Axes, logs: Sequence[Mapping[int, Mapping[str, float]]], key: str, row: str, **line: Any) -> None:
@@ -116,16 +133,16 @@ def _curve(axes: Axes, logs: Sequence[Mapping[int, Mapping[str, float]]], key: s
         axes.plot(epochs, means, linewidth=1.6, label=row, marker="." if len(epochs) == 1 else "", **line)
 
 
-def _forest(axes: Axes, dataset: str, rows: Sequence[Result]) -> None:
+def _forest(axes: Axes, dataset: str, heading: str, rows: Sequence[Result]) -> None:
     for y, row in enumerate(rows):
         if isinstance(row.accuracy, str):
             axes.text(1, y, shorten(row.accuracy, 80), va="center", color=GREY, fontsize=8, backgroundcolor="white")
             continue
-        top1 = row.accuracy.top1
-        axes.plot([100 * top1.low, 100 * top1.high], [y, y], color=COLOURS[0], linewidth=1.6)
-        axes.plot([100 * top1.value], [y], "o", color=COLOURS[0], markersize=5)
-    known = [row.accuracy for row in rows if isinstance(row.accuracy, Accuracy)]
-    if known:
+        main = row.accuracy.main
+        axes.plot([100 * main.low, 100 * main.high], [y, y], color=COLOURS[0], linewidth=1.6)
+        axes.plot([100 * main.value], [y], "o", color=COLOURS[0], markersize=5)
+    known = [row.accuracy for row in rows if not isinstance(row.accuracy, str)]
+    if known and isinstance(known[0], Accuracy):
         chance = 100 * statistics.chance(len(known[0].classes))
         axes.axvline(chance, color=GREY, linestyle="--", linewidth=1.0, label="chance")
         axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), borderaxespad=0.1)
@@ -134,7 +151,7 @@ def _forest(axes: Axes, dataset: str, rows: Sequence[Result]) -> None:
     axes.set_yticks(range(len(rows)), [row.name for row in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlim(0, 100)
-    axes.set_xlabel("top-1 %, 95 % interval")
+    axes.set_xlabel(f"{heading} %, 95 % interval")
     axes.grid(axis="x", color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
 

@@ -1,88 +1,18 @@
-"""Predictions, checked against their split and turned into outcomes; every accuracy is computed from these.
+"""What predictions come to: the scores of a video over its views, right and wrong, every accuracy and confusion.
 
 Legend: R runs (split x seed), M videos of all runs, N their views, K classes.
 """
 
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NoReturn
+from collections.abc import Iterator
 
 import numpy as np
 import polars as pl
+from scipy.special import expit
 
-from pipeline.errors import UserError
-from pipeline.params import named
-from pipeline.protocol import protocol_signature, views_per_video
-from pipeline.schema import Params
+from pipeline.predictions import TEST, Predictions
 
-SCHEMA = {
-    "experiment": pl.String(),
-    "split": pl.Int32(),
-    "seed": pl.Int32(),
-    "video": pl.String(),
-    "view": pl.Int32(),
-    "labels": pl.List(pl.Int32()),
-    "logits": pl.List(pl.Float32()),
-}
-TEST = ["split", "seed", "video"]
 BEST = 5
 BLOCK = 1 << 24  # scores averaged at once: bounds the memory used beside the predictions themselves
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """The checked predictions of one row: every split x seed x test video x view, once."""
-
-    frame: pl.DataFrame  # split, seed, video, view, label, logits (null: not decoded); sorted by the first four
-    classes: tuple[str, ...]
-    average: str  # "softmax" or "logits", as schema.Protocol says
-
-
-def read(path: Path, row: str, params: Params, splits: Path) -> Predictions:
-    """The predictions of a row as its evaluation wrote them; `splits` is the folder of its data set's splits.
-
-    Raises UserError, naming the file and the reason, unless columns, protocol and classes are what params and splits
-    say, and every test video of every split and seed is there exactly once per view, with finite logits.
-    """
-    experiment = named(params, row)
-    protocol = params.protocols[experiment.protocol]
-
-    def refuse(reason: str) -> NoReturn:
-        raise UserError(f"{path}: {reason}; evaluate {row!r} again")
-
-    frame = _parquet(path)
-    for column, dtype in SCHEMA.items():
-        if frame.schema.get(column) != dtype:
-            refuse(f"column {column!r} must be {dtype}, not {frame.schema.get(column, 'missing')}")
-    written = pl.read_parquet_metadata(path)
-    signature = protocol_signature(protocol, params.recipes[experiment.recipe].frames)
-    if written.get("protocol") != signature:
-        refuse(f"its protocol is {written.get('protocol', 'not given')!r}, but params say {signature!r}")
-    if not (classes := _names(_text(splits / "classes.json"))):
-        raise UserError(f"{splits / 'classes.json'} is not a list of class names")
-    if _names(written.get("classes", "")) != classes:
-        refuse(f"its classes are not the {len(classes)} of {splits / 'classes.json'}")
-    if others := sorted(set(frame["experiment"].unique()) - {row}):
-        refuse(f"it holds predictions of {others[0]!r}")
-
-    tests = _tests(splits, experiment.splits, experiment.seeds, len(classes))
-    views = views_per_video(protocol)
-    count, finite = pl.col("logits").list.len(), pl.col("logits").list.eval(pl.element().is_finite().fill_null(False))
-    for wrong, problem in (
-        (tests.join(frame, on=TEST, how="anti"), "is missing"),
-        (frame.join(tests, on=TEST, how="anti"), "is no test video"),
-        (frame.join(tests, on=[*TEST, "labels"], how="anti"), "has other labels than its split says"),
-        (_incomplete(frame, views), f"has not its {views or ''} view(s) once each"),
-        (frame.filter(count != len(classes)), f"has not one logit for each of {len(classes)} classes"),
-        (frame.filter(~finite.list.all()), "has a logit that is not finite"),
-    ):
-        if len(wrong):
-            split, seed, video = wrong.select(TEST).sort(TEST).row(0)
-            refuse(f"video {video!r} of split {split}, seed {seed} {problem}")
-    frame = frame.select(*TEST, "view", pl.col("labels").list.first().alias("label"), "logits")
-    return Predictions(frame.sort(*TEST, "view"), classes, protocol.average)
 
 
 def outcomes(predictions: Predictions) -> pl.DataFrame:
@@ -90,14 +20,15 @@ def outcomes(predictions: Predictions) -> pl.DataFrame:
 
     A video that was not decoded is wrong: the denominator is the split's. Where scores tie, the lowest class wins.
     """
-    frame = predictions.frame
-    decoded = frame.filter(pl.col("logits").is_not_null())
-    begins = np.flatnonzero(decoded["view"].to_numpy() == 0)
-    best = _best(decoded["logits"].explode().to_numpy(), begins, len(predictions.classes), predictions.average)
+    decoded = predictions.frame.filter(pl.col("logits").is_not_null())
+    none = np.empty((0, min(BEST, len(predictions.classes))), np.int64)
+    blocks = (np.argsort(-mean, axis=1, kind="stable")[:, :BEST] for mean in _averaged(decoded, predictions))
+    best = np.concatenate([none, *blocks]).astype(np.int32)
     scored = decoded.filter(view=0).select(*TEST, best=pl.Series(best, dtype=pl.List(pl.Int32)))
     return (
-        frame.unique(TEST)
+        predictions.frame.filter(view=0)
         .join(scored, on=TEST, how="left")
+        .with_columns(label=pl.col("labels").list.first())
         .sort(TEST)
         .select(
             *TEST,
@@ -107,6 +38,15 @@ def outcomes(predictions: Predictions) -> pl.DataFrame:
             top5=pl.col("best").list.contains(pl.col("label")).fill_null(False),
         )
     )
+
+
+def scores(predictions: Predictions) -> tuple[pl.DataFrame, np.ndarray]:
+    """(split, seed, video, labels) of every video, sorted, and M,K float64: its scores, NaN where not decoded."""
+    tests = predictions.frame.filter(view=0).select(*TEST, "labels", decoded=pl.col("logits").is_not_null())
+    found = np.full((len(tests), len(predictions.classes)), np.nan)
+    decoded = predictions.frame.filter(pl.col("logits").is_not_null())
+    found[tests["decoded"].to_numpy()] = np.concatenate([found[:0], *_averaged(decoded, predictions)])
+    return tests.drop("decoded"), found
 
 
 def accuracy(outcomes: pl.DataFrame, which: str = "top1") -> float:
@@ -135,72 +75,24 @@ def mean_class_accuracy(confusion: np.ndarray) -> float:
     return float(np.mean([np.nanmean(class_accuracy(run[None])) for run in confusion]))
 
 
-def _best(logits: np.ndarray, begins: np.ndarray, classes: int, average: str) -> np.ndarray:
-    """N*K logits of all views, a video's in a row beginning at begins (M) -> M,5: its best classes, best first."""
-    scores = logits.reshape(-1, classes)  # N,K float32
-    ends = np.append(begins[1:], len(scores))
-    best = np.empty((len(begins), min(BEST, classes)), np.int32)
+def _averaged(decoded: pl.DataFrame, predictions: Predictions) -> Iterator[np.ndarray]:
+    """m,K float64 at a time: scores of decoded videos, in the frame's order, as the protocol averages their views."""
+    begins = np.flatnonzero(decoded["view"].to_numpy() == 0)
+    classes, average = len(predictions.classes), predictions.average
+    logits = decoded["logits"].explode().to_numpy().reshape(-1, classes)  # N,K
+    ends = np.append(begins[1:], len(logits))
     step = max(1, BLOCK // (classes * int((ends - begins).max(initial=1))))
     for videos in (slice(begin, begin + step) for begin in range(0, len(begins), step)):
         own = begins[videos]
-        block = scores[own[0] : ends[videos][-1]].astype(np.float64)
+        block = logits[own[0] : ends[videos][-1]].astype(np.float64)
         if average == "softmax":
             block = _softmax(block)
+        elif average == "sigmoid":
+            block = expit(block)
         mean = np.add.reduceat(block, own - own[0]) / (ends - begins)[videos, None]  # m,K
-        if average == "logits":
-            mean = _softmax(mean)
-        best[videos] = np.argsort(-mean, axis=1, kind="stable")[:, :BEST]
-    return best
+        yield _softmax(mean) if average == "logits" else mean
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:
     powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return powers / powers.sum(axis=-1, keepdims=True)
-
-
-def _parquet(path: Path) -> pl.DataFrame:
-    try:
-        return pl.read_parquet(path)
-    except FileNotFoundError:
-        raise UserError(f"{path} is not there") from None
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise UserError(f"{path} is damaged: {str(error).splitlines()[0]}") from None
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise UserError(f"{path} is not there") from None
-
-
-def _names(text: str) -> tuple[str, ...]:
-    try:
-        names: Any = json.loads(text)
-    except ValueError:
-        return ()
-    return tuple(names) if isinstance(names, list) else ()
-
-
-def _tests(splits: Path, numbers: Sequence[int], seeds: Sequence[int], classes: int) -> pl.DataFrame:
-    """TEST and labels of every test video that a row must have predicted."""
-    parts = []
-    for number in numbers:
-        path = splits / f"split-{number}.parquet"
-        part = _parquet(path).filter(part="test").select("video", labels=pl.col("labels").cast(SCHEMA["labels"]))
-        if not len(part):
-            raise UserError(f"{path}: no video has part 'test'")
-        one = (pl.col("labels").list.len() == 1) & pl.col("labels").list.first().is_between(0, classes - 1)
-        if len(bad := part.filter(~one)):
-            video, labels = bad.row(0)
-            raise UserError(f"{path}: video {video!r} has labels {labels}, not one of the {classes} classes")
-        parts.append(part.with_columns(split=pl.lit(number, pl.Int32)))
-    return pl.concat(parts).join(pl.DataFrame({"seed": seeds}, {"seed": pl.Int32}), how="cross")
-
-
-def _incomplete(frame: pl.DataFrame, views: int | None) -> pl.DataFrame:
-    """The videos without views 0 to views - 1 (None: to any) once each; one that was not decoded has view 0 alone."""
-    view, missing = pl.col("view"), pl.col("logits").is_null()
-    expected = pl.when(missing.all()).then(1).otherwise(pl.len() if views is None else views)
-    right = (pl.len() == expected) & (view.n_unique() == expected) & (view.min() == 0) & (view.max() == expected - 1)
-    return frame.group_by(TEST).agg(right=right & (missing.all() | ~missing.any())).filter(~pl.col("right"))

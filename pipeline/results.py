@@ -1,86 +1,96 @@
-"""A row's result: what tables and figures print of it, and how it differs from another row on the same videos.
-
-Legend: R runs (split x seed), K classes.
-"""
+"""A row's result: what tables and figures print of it, and how it differs from another row on the same videos."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
-from pipeline import metrics, statistics
+from pipeline import measures, precision, predictions, statistics
 from pipeline.errors import UserError
-from pipeline.metrics import Predictions
+from pipeline.measures import Accuracy, Precision
 from pipeline.params import named
-from pipeline.protocol import protocol_signature
-from pipeline.schema import Experiment, Params, Protocol
+from pipeline.precision import MAP
+from pipeline.predictions import Predictions
+from pipeline.protocol import protocol_signature, subset_in_words
+from pipeline.schema import Params
 from pipeline.statistics import Interval
 
 
 @dataclass(frozen=True)
-class Row:
-    """A row of a table as the stages left it."""
+class System:
+    """What a row is: whose numbers these are, and how they came about."""
 
     name: str
-    experiment: Experiment
-    frames: int  # of one clip
-    protocol: Protocol
-    predictions: Predictions | str  # or why there are none: "not run", "failed: ..."
+    dataset: str  # with its part, where that is not all of it
+    backbone: str  # with its variant
+    attention: str | None
+    frames: int | None  # of one clip
+    protocol: str  # signature, with the data set's part, where that is not all of it
+    splits: tuple[int, ...]
+    seeds: tuple[int, ...]
+    several: bool  # whether videos have several labels: then mAP is measured, else top-1
     costs: Mapping[str, float]  # parameters, macs (of one view), clips_per_second; what is absent stays blank
 
 
 @dataclass(frozen=True)
-class Accuracy:
-    """What a row's predictions say; shares are of all test videos, decoded or not."""
+class Row(System):
+    """A row of a table as the stages left it."""
 
-    top1: Interval
-    top5: float | None  # None where five guesses name every class
-    mean_class: float
-    videos: int  # of the test parts, summed over splits
-    decoded: int  # of these
-    classes: tuple[str, ...]
-    confusion: np.ndarray  # R,K,K+1, as metrics.confusion() says
-    right: pl.DataFrame  # split, video, and for each seed a column of 0 and 1, named as the seed
+    predictions: Predictions | str  # or why there are none: "not run", "failed: ..."
 
 
 @dataclass(frozen=True)
-class Result:
-    """A row with its accuracy, or with the reason why it has none."""
+class Result(System):
+    """A row with what its predictions say, or with the reason why there are none."""
 
-    name: str
-    experiment: Experiment
-    frames: int
-    protocol: str  # signature
-    costs: Mapping[str, float]
-    accuracy: Accuracy | str
+    accuracy: Accuracy | Precision | str
+
+    @property
+    def runs(self) -> list[tuple[int, int]]:
+        """(split, seed) of each run, in the order of confusions and class precisions."""
+        return sorted(product(self.splits, self.seeds))
 
 
 @dataclass(frozen=True)
 class Difference:
     """A row less its base, on the same videos, splits and seeds."""
 
-    top1: Interval
-    p: float  # of the exact paired test, not adjusted
+    heading: str  # of what: top-1 or mAP
+    less: Interval
+    p: float  # of the paired test, not adjusted
     videos: int
 
 
 def read(params: Params, name: str, data: Path) -> Row:
     """A row from what its evaluation left in the data folder; predictions that are refused are the reason instead."""
     experiment = named(params, name)
+    protocol = params.protocols[experiment.protocol]
     path = data / "predictions" / name / "predictions.parquet"
-    predictions: Predictions | str = "not run"
+    found: Predictions | str = "not run"
     if path.exists():
         try:
-            predictions = metrics.read(path, name, params, data / "splits" / experiment.dataset)
+            found = predictions.read(path, name, params, data / "splits" / experiment.dataset)
         except UserError as error:
-            predictions = f"failed: {error}"
+            found = f"failed: {error}"
     costs = data / "costs" / f"{name}.json"
-    found = json.loads(costs.read_text(encoding="utf-8")) if costs.exists() else {}
-    frames = params.protocols[experiment.protocol].frames or params.recipes[experiment.recipe].frames
-    return Row(name, experiment, frames, params.protocols[experiment.protocol], predictions, found)
+    recipe = params.recipes[experiment.recipe]
+    return Row(
+        name,
+        ", ".join([experiment.dataset, *(part := subset_in_words(params.tier))]),
+        f"{experiment.backbone}-{experiment.variant}",
+        experiment.attention,
+        protocol.frames or recipe.frames,
+        ", ".join([protocol_signature(protocol, recipe), *part]),
+        experiment.splits,
+        experiment.seeds,
+        protocol.average == "sigmoid",
+        json.loads(costs.read_text(encoding="utf-8")) if costs.exists() else {},
+        found,
+    )
 
 
 def only(row: Row, split: int, seed: int) -> Row:
@@ -88,54 +98,79 @@ def only(row: Row, split: int, seed: int) -> Row:
     if isinstance(row.predictions, str):
         return row
     frame = row.predictions.frame.filter(split=split, seed=seed)
-    experiment = replace(row.experiment, splits=(split,), seeds=(seed,))
-    return replace(row, experiment=experiment, predictions=replace(row.predictions, frame=frame))
+    return replace(row, splits=(split,), seeds=(seed,), predictions=replace(row.predictions, frame=frame))
 
 
 def measure(row: Row) -> Result:
-    """The row's result; it holds a few bytes a video, so that a thousand rows fit into memory."""
-    signature = protocol_signature(row.protocol, row.frames)
-    accuracy = row.predictions if isinstance(row.predictions, str) else _accuracy(row.name, row.predictions)
-    return Result(row.name, row.experiment, row.frames, signature, row.costs, accuracy)
+    """The row's result; it holds a few bytes a video, so that a thousand rows fit into memory.
+
+    With several labels a video it holds a few a video and class.
+    """
+    system = {field.name: getattr(row, field.name) for field in fields(System)}
+    if isinstance(row.predictions, str):
+        return Result(**system, accuracy=row.predictions)
+    return Result(
+        **system, accuracy=(measures.of_precision if row.several else measures.of_accuracy)(row.name, row.predictions)
+    )
 
 
-def difference(row: Result, base: Result) -> Difference | str:
-    """How the row differs from its base, or why that can't be told."""
+def common(row: Result, base: Result) -> list[tuple[int, int]] | str:
+    """The runs that a row and its base both have, sorted, or why they can't be compared."""
     if isinstance(row.accuracy, str):
         return row.accuracy
     if isinstance(base.accuracy, str):
         return f"base {base.accuracy}"
-    if row.experiment.dataset != base.experiment.dataset:
-        return f"base is on {base.experiment.dataset}"
-    seeds = [str(seed) for seed in row.experiment.seeds if seed in base.experiment.seeds]
+    if row.dataset != base.dataset:
+        return f"base is on {base.dataset}"
+    if type(row.accuracy) is not type(base.accuracy):
+        return f"base has {base.accuracy.heading}"
+    return sorted(set(row.runs) & set(base.runs)) or "base has other splits or seeds"
+
+
+def by_class(row: Result, runs: Sequence[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
+    """K: each class's test videos, and its accuracy or average precision over these runs; NaN where it has none."""
+    assert not isinstance(row.accuracy, str)
+    at = [row.runs.index(run) for run in runs]
+    counts, shares = row.accuracy.by_class(at)
+    return counts // len({seed for _, seed in runs}), shares  # every seed tests the same videos
+
+
+def confused(row: Result, runs: Sequence[tuple[int, int]]) -> np.ndarray:
+    """K,K+1: which share of a class's test videos was taken for which class, over these runs; the last: not decoded."""
+    assert isinstance(row.accuracy, Accuracy)
+    counts = row.accuracy.confusion[[row.runs.index(run) for run in runs]].sum(axis=0)
+    return counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+
+
+def difference(row: Result, base: Result) -> Difference | str:
+    """How the row differs from its base, or why that can't be told."""
+    if isinstance(runs := common(row, base), str):
+        return runs
+    seeds, name = sorted({seed for _, seed in runs}), f"{row.name} less {base.name}"
+    if isinstance(row.accuracy, Precision) and isinstance(base.accuracy, Precision):
+        return _less_precision(row, base, row.accuracy, base.accuracy, name, seeds)
+    assert isinstance(row.accuracy, Accuracy) and isinstance(base.accuracy, Accuracy)
+    columns = list(map(str, seeds))
     pairs = row.accuracy.right.join(base.accuracy.right, on=["split", "video"], suffix=" base").sort("split", "video")
-    if not seeds or not len(pairs):
-        return "base has other splits or seeds"
-    pairs = pairs.select("split", "video", *(pl.col(seed) - pl.col(f"{seed} base") for seed in seeds))
-    top1 = statistics.bootstrap(_matrices(pairs), f"{row.name} less {base.name}", least=-1)
+    pairs = pairs.select("split", "video", *(pl.col(seed) - pl.col(f"{seed} base") for seed in columns))
+    top1 = statistics.bootstrap(measures.matrices(pairs), name, least=-1)
     # A video that several splits test is one unit of the test.
-    sums = pairs.group_by("video").agg(total=pl.sum_horizontal(pl.col(seeds).cast(pl.Int64).sum()))["total"]
-    return Difference(top1, statistics.sign_flip(sums.to_numpy()), len(pairs))
+    sums = pairs.group_by("video").agg(total=pl.sum_horizontal(pl.col(columns).cast(pl.Int64).sum()))["total"]
+    return Difference("top-1", top1, statistics.sign_flip(sums.to_numpy()), len(pairs))
 
 
-def _accuracy(name: str, predictions: Predictions) -> Accuracy:
-    outcomes, classes = metrics.outcomes(predictions), len(predictions.classes)
-    confusion = metrics.confusion(outcomes, classes)
-    right = outcomes.pivot(on="seed", index=["split", "video"], values="top1").sort("split", "video")
-    right = right.with_columns(pl.exclude("split", "video").cast(pl.Int8))
-    decoded = outcomes.group_by("split", "video").agg(pl.col("predicted").is_not_null().all())["predicted"]
-    return Accuracy(
-        statistics.bootstrap(_matrices(right), name),
-        metrics.accuracy(outcomes, "top5") if classes > metrics.BEST else None,
-        metrics.mean_class_accuracy(confusion),
-        len(right),
-        int(decoded.sum()),
-        predictions.classes,
-        confusion,
-        right,
-    )
-
-
-def _matrices(values: pl.DataFrame) -> list[np.ndarray]:
-    """One matrix a split, videos x seeds."""
-    return [split.drop("split", "video").to_numpy() for split in values.partition_by("split")]
+def _less_precision(
+    row: Result, base: Result, own: Precision, other: Precision, name: str, seeds: list[int]
+) -> Difference | str:
+    splits = sorted(set(own.rankings) & set(other.rankings))
+    rows = [
+        [replace(ranked, places=ranked.places[[sorted(of.seeds).index(seed) for seed in seeds]]) for ranked in ranks]
+        for of, ranks in ((row, [own.rankings[s] for s in splits]), (base, [other.rankings[s] for s in splits]))
+    ]
+    if any(one.videos != two.videos for one, two in zip(*rows, strict=True)):
+        return "base has other videos"
+    value = float(np.subtract(*(precision.values(ranks)[..., MAP].mean() for ranks in rows)))
+    drawn = precision.bootstrap(rows, name)[..., MAP]
+    less = drawn[:, 0] - drawn[:, 1]
+    videos = sum(len(one.videos) for one in rows[0])
+    return Difference("mAP", precision.interval(value, less), precision.paired(value, less), videos)

@@ -44,10 +44,15 @@ def bootstrap(splits: Sequence[np.ndarray], name: str, resamples: int = RESAMPLE
     if len({int(entry) for matrix in splits for entry in np.unique(matrix)}) == 1:
         bound = 1 - ((1 - LEVEL) / 2) ** (1 / sum(len(matrix) for matrix in splits))
         return Interval(value, max(least, value - bound), min(1.0, value + bound))
-    rng = np.random.default_rng(int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big"))
+    rng = generator(name)
     means = np.mean([_resampled(matrix, rng, resamples) for matrix in splits], axis=0)  # B
     low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(value, float(low), float(high))
+
+
+def generator(name: str) -> np.random.Generator:
+    """The random stream that belongs to a name, on every machine."""
+    return np.random.default_rng(int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big"))
 
 
 def _resampled(matrix: np.ndarray, rng: np.random.Generator, resamples: int) -> np.ndarray:

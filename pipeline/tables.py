@@ -5,24 +5,16 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import stdev
 
-from pipeline import statistics
+from pipeline import notes, statistics
 from pipeline.atomic import write
-from pipeline.results import Accuracy, Difference, Result, difference
+from pipeline.measures import Accuracy, Precision
+from pipeline.results import Difference, Result, difference
 from pipeline.schema import Table
 from pipeline.statistics import Interval
 
 BLANK = "–"
-NOTE = (
-    "Top-1, top-5 and mean class accuracy in %: means over splits and seeds, [95 % interval: bootstrap over videos, "
-    "and over seeds where there are several]. n: test videos, summed over splits; one that could not be decoded counts "
-    "as wrong. MACs are those of one view."
-)
-PAIRED = (
-    "Differences are a row less its base, in points of top-1, [95 % interval], on the same videos, splits and seeds. "
-    "p: exact paired test (McNemar's; over several seeds or splits its generalisation by sign flips), two-sided, "
-    "Holm-adjusted for this table's rows. Better and worse: p < 0.05 and an interval without 0."
-)
 
 
 @dataclass(frozen=True)
@@ -41,8 +33,7 @@ def save(folder: Path, name: str, table: Table, results: Mapping[str, Result]) -
     """
     rows = [results[row] for row in dict.fromkeys((*([table.base] if table.base else []), *table.rows))]
     lines = ablation(rows[0], rows[1:]) if table.base else comparison(rows)
-    note = f"{NOTE}\n\n{PAIRED}" if table.base else NOTE
-    write(folder / f"{name}.md", f"# {table.title}\n\n{markdown(lines)}\n{note}\n")
+    write(folder / f"{name}.md", f"# {table.title}\n\n{markdown(lines)}\n{notes.below(rows, bool(table.base))}\n")
     write(folder / f"{name}.csv", csv_text(*_data(lines)))
 
 
@@ -51,14 +42,11 @@ def comparison(rows: Sequence[Result]) -> list[list[Cell]]:
     return [
         [
             _cell("row", row.name),
-            _cell("data set", row.experiment.dataset),
-            _cell("backbone", f"{row.experiment.backbone}-{row.experiment.variant}"),
-            _cell("attention", row.experiment.attention),
-            _cell("frames", str(row.frames)),
-            _top1(row),
-            _chance(row.accuracy),
-            _percent("top-5 %", "top5", None if isinstance(row.accuracy, str) else row.accuracy.top5),
-            _percent("mean class %", "mean_class", None if isinstance(row.accuracy, str) else row.accuracy.mean_class),
+            _cell("data set", row.dataset),
+            _cell("backbone", row.backbone),
+            _cell("attention", row.attention or BLANK),
+            _cell("frames", str(row.frames or BLANK)),
+            *_measures(row, rows, all_of_them=True),
             *_counts(row),
             _count("params M", "parameters", row.costs.get("parameters"), 1e6),
             _count("MACs G", "macs", row.costs.get("macs"), 1e9),
@@ -69,16 +57,16 @@ def comparison(rows: Sequence[Result]) -> list[list[Cell]]:
 
 
 def ablation(base: Result, rows: Sequence[Result]) -> list[list[Cell]]:
-    """The base, then a line a row: its top-1, and how it differs from the base's."""
+    """The base, then a line a row: its top-1 or mAP, and how it differs from the base's."""
     differences = [difference(row, base) for row in rows]
     tested = [found.p for found in differences if isinstance(found, Difference)]
     adjusted = iter(statistics.holm(tested))
     return [
         [
             _cell("row", row.name),
-            _cell("attention", row.experiment.attention),
-            _top1(row),
-            *_difference(found, next(adjusted) if isinstance(found, Difference) else None),
+            _cell("attention", row.attention or BLANK),
+            *_measures(row, (base, *rows)),
+            *_difference(found, next(adjusted) if isinstance(found, Difference) else None, base),
             *_counts(row),
             _count("Δ params M", "delta_parameters", _less(row, base, "parameters"), 1e6, "+"),
             _count("Δ MACs G", "delta_macs", _less(row, base, "macs"), 1e9, "+"),
@@ -88,18 +76,48 @@ def ablation(base: Result, rows: Sequence[Result]) -> list[list[Cell]]:
     ]
 
 
+def _measures(row: Result, rows: Sequence[Result], all_of_them: bool = False) -> list[Cell]:
+    """The row's accuracies, in the columns that the rows of its table need; its main one says what is wrong."""
+    kinds, found = {other.several for other in rows}, row.accuracy
+    status = {"status": found if isinstance(found, str) else "ok"}
+    cells = []
+    if False in kinds:
+        one = found if isinstance(found, Accuracy) else None
+        cells.append(_main("top-1", "top1", one.top1 if one else None, found if not row.several else BLANK, status))
+        if all_of_them:
+            cells += [
+                _chance(one),
+                _percent("top-5 %", "top5", one.top5 if one else None),
+                _percent("mean class %", "mean_class", one.mean_class if one else None),
+            ]
+    if True in kinds:
+        several = found if isinstance(found, Precision) else None
+        cells.append(_main("mAP", "map", several.map if several else None, found if row.several else BLANK, status))
+        cells.append(_main("wAP", "wap", several.wap if several else None, BLANK))
+    if splits := notes.splits(rows):
+        own = {} if isinstance(found, str) else found.by_split
+        spread = _number(100 * stdev(own.values()), 1) if len(own) > 1 else BLANK
+        shares = {f"split_{split}": _number(100 * own[split], 4) if split in own else "" for split in splits}
+        exact = _number(100 * stdev(own.values()), 4) if len(own) > 1 else ""
+        cells.append(Cell("sd of splits", spread, {"sd_of_splits": exact, **shares}))
+    return cells
+
+
 def _cell(heading: str, value: str) -> Cell:
     return Cell(heading, value, {heading.replace(" ", "_"): value})
 
 
-def _top1(row: Result) -> Cell:
-    if isinstance(row.accuracy, str):
-        return Cell("top-1 %", row.accuracy, {"status": row.accuracy, **_interval("top1", None)})
-    return Cell("top-1 %", _read(row.accuracy.top1), {"status": "ok", **_interval("top1", row.accuracy.top1)})
+def _main(
+    name: str, key: str, interval: Interval | None, otherwise: object, status: Mapping[str, str] | None = None
+) -> Cell:
+    """An interval, or what stands in its place."""
+    return Cell(
+        f"{name} %", _read(interval) if interval else str(otherwise), {**(status or {}), **_interval(key, interval)}
+    )
 
 
-def _chance(accuracy: Accuracy | str) -> Cell:
-    if isinstance(accuracy, str):
+def _chance(accuracy: Accuracy | None) -> Cell:
+    if accuracy is None:
         return Cell("chance %", BLANK, {"chance": "", "above_chance": ""})
     percent, above = (
         100 * statistics.chance(len(accuracy.classes)),
@@ -125,7 +143,7 @@ def _count(heading: str, key: str, value: float | None, unit: float, sign: str =
 
 def _counts(row: Result) -> list[Cell]:
     """n, seeds, splits and decoded."""
-    seeds, splits = (_cell(name, str(len(getattr(row.experiment, name)))) for name in ("seeds", "splits"))
+    seeds, splits = (_cell(name, str(len(getattr(row, name)))) for name in ("seeds", "splits"))
     if isinstance(row.accuracy, str):
         return [Cell("n", BLANK, {"n": ""}), seeds, splits, Cell("decoded", BLANK, {"decoded": ""})]
     found = row.accuracy
@@ -133,19 +151,20 @@ def _counts(row: Result) -> list[Cell]:
     return [_cell("n", str(found.videos)), seeds, splits, decoded]
 
 
-def _difference(found: Difference | str, p: float | None) -> list[Cell]:
-    """The difference in top-1, p and verdict; for the base, or where there is no difference, the word for that."""
+def _difference(found: Difference | str, p: float | None, base: Result) -> list[Cell]:
+    """The difference, p and verdict; for the base, or where there is no difference, the word for that."""
+    heading = "Δ mAP" if base.several else "Δ top-1"
     if isinstance(found, str) or p is None:
         word = str(found)
         return [
-            Cell("Δ top-1", word, _interval("delta", None)),
+            Cell(heading, word, _interval("delta", None)),
             Cell("p (Holm)", BLANK, {"p": "", "p_holm": ""}),
             Cell("verdict", BLANK, {"verdict": word, "pairs": ""}),
         ]
-    verdict = statistics.verdict(found.top1, p, found.videos)
+    verdict = statistics.verdict(found.less, p, found.videos)
     read = "< 0.001" if p < 0.001 else f"{p:.3f}"
     return [
-        Cell("Δ top-1", _read(found.top1, "+"), _interval("delta", found.top1)),
+        Cell(heading, _read(found.less, "+"), _interval("delta", found.less)),
         Cell("p (Holm)", read, {"p": _number(found.p, 6), "p_holm": _number(p, 6)}),
         Cell("verdict", verdict, {"verdict": verdict.partition(" (")[0], "pairs": str(found.videos)}),
     ]

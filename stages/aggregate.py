@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pipeline import exports, figures, page, params, results, tables
+from pipeline import exports, figures, fusion, page, params, results, tables
 from stages import DATA, run
 
 REPORTS = Path("reports")
@@ -11,17 +11,25 @@ REPORTS = Path("reports")
 def aggregate() -> None:
     given = params.load()
     found = {row: results.measure(results.read(given, row, DATA)) for row in given.experiments}
+    found |= {row: results.measure(fusion.read(given, row, DATA)) for row in given.fusions}
     folder, pictures = REPORTS / "tables" / given.suite, REPORTS / "figures" / given.suite
     for name, table in given.tables.items():
         tables.save(folder, name, table, found)
+        if table.base:
+            exports.save_gains(folder / f"{name}-classes.csv", found[table.base], [found[row] for row in table.rows])
     exports.save_classes(folder / "classes.csv", found.values())
     exports.save_speed(folder, found.values())
     figures.accuracies(list(found.values()), pictures / "accuracy.svg")
     logs = {row: sorted((DATA / "logs" / row).glob("*.jsonl")) for row in found}
     figures.learning_curves(logs, pictures / "curves.svg")
     for row, result in found.items():
-        if not isinstance(result.accuracy, str):
-            figures.confusion(result, pictures / f"confusion-{row}.svg")
+        figures.confusion(result, pictures / f"confusion-{row}.svg")
+    for row, base in sorted({(row, table.base) for table in given.tables.values() if table.base for row in table.rows}):
+        runs = results.common(found[row], found[base])
+        if row != base and not isinstance(runs, str) and not found[row].several:
+            path = pictures / f"confusion-{row}-less-{base}.svg"
+            figures.confusion_change(found[row], found[base], runs, path)
+            exports.save_confusion_change(path.with_suffix(".csv"), found[row], found[base], runs)
     shown = page.build(REPORTS)
     print(f"tables in {folder}, pictures in {pictures}, all tables on {shown}")
 

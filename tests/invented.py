@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,8 @@ import numpy as np
 import polars as pl
 
 from pipeline import results
-from pipeline.metrics import SCHEMA, Predictions, read
 from pipeline.params import parse
+from pipeline.predictions import SCHEMA, Predictions, read
 from pipeline.protocol import protocol_signature
 from pipeline.schema import Params
 
@@ -79,7 +80,7 @@ def predictions(
 def write(frame: pl.DataFrame, path: Path, given: Params, row: str) -> Path:
     """The predictions as the evaluation writes them, with protocol and classes in the file's metadata."""
     experiment = given.experiments[row]
-    signature = protocol_signature(given.protocols[experiment.protocol], given.recipes[experiment.recipe].frames)
+    signature = protocol_signature(given.protocols[experiment.protocol], given.recipes[experiment.recipe])
     path.parent.mkdir(parents=True, exist_ok=True)
     frame.write_parquet(path, metadata={"protocol": signature, "classes": json.dumps(CLASSES)})
     return path
@@ -93,19 +94,18 @@ def result(given: Params, row: str, folder: Path, right: float = 0.7, seed: int 
 
 def measured(given: Params, row: str, found: Any, **costs: float) -> results.Result:
     """The result of a row from its predictions, or from the reason why it has none."""
-    experiment = given.experiments[row]
-    frames, protocol = given.recipes[experiment.recipe].frames, given.protocols[experiment.protocol]
-    return results.measure(results.Row(row, experiment, frames, protocol, found, costs))
+    made = results.read(given, row, Path("nowhere"))
+    return results.measure(replace(made, predictions=found, costs=costs))
 
 
 def from_logits(logits: list[list[list[float]] | None], labels: list[int], average: str = "softmax") -> Predictions:
     """Predictions of one run from logits[video][view][class]; None was not decoded."""
     rows = [
-        (1, 0, f"v{video}", view, labels[video], scores)
+        (1, 0, f"v{video}", view, [labels[video]], scores)
         for video, views in enumerate(logits)
         for view, scores in enumerate(views or [None])
     ]
-    schema = {"split": pl.Int32, "seed": pl.Int32, "video": pl.String, "view": pl.Int32, "label": pl.Int32}
+    schema = {"split": pl.Int32, "seed": pl.Int32, "video": pl.String, "view": pl.Int32, "labels": SCHEMA["labels"]}
     frame = pl.DataFrame(rows, schema={**schema, "logits": pl.List(pl.Float32)}, orient="row")
     classes = len(next(views for views in logits if views)[0])
-    return Predictions(frame, tuple(f"c{index}" for index in range(classes)), average)
+    return Predictions(frame, tuple(f"c{index}" for index in range(classes)), average, False)

@@ -52,7 +52,7 @@ def test_accuracies_show_every_row_chance_and_n(made: list[Result], tmp_path: Pa
 
 def test_confusion_names_the_classes(made: list[Result], tmp_path: Path) -> None:
     figures.confusion(made[0], tmp_path / "c.svg")
-    assert {*invented.CLASSES, "tsn (n = 60)", "actual", "predicted"} <= set(texts(tmp_path / "c.svg"))
+    assert {*invented.CLASSES, "tsn (shapes, n = 60)", "actual", "predicted"} <= set(texts(tmp_path / "c.svg"))
     figures.confusion(made[2], tmp_path / "none.svg")
     assert not (tmp_path / "none.svg").exists()
 

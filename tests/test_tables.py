@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from pipeline import exports, results, statistics, tables
-from pipeline.metrics import read
+from pipeline.predictions import read
 from pipeline.results import Difference, Result, difference
 from pipeline.schema import Table
 
@@ -92,10 +92,10 @@ def test_rows_on_other_data_or_other_seeds_are_not_compared(made: dict[str, Resu
 def test_a_difference_is_that_of_right_answers_on_the_same_videos(made: dict[str, Result]) -> None:
     both = [made[row].accuracy.right.drop("split", "video").to_numpy().astype(int) for row in ("tsm", "tsn")]
     found = difference(made["tsm"], made["tsn"])
-    assert found.top1.value == pytest.approx((both[0] - both[1]).mean())
+    assert found.less.value == pytest.approx((both[0] - both[1]).mean())
     assert found.p == statistics.sign_flip((both[0] - both[1]).sum(axis=1))
     same = difference(made["tsn"], made["tsn"])
-    assert same.p == 1.0 and same.top1.low < 0 < same.top1.high
+    assert same.p == 1.0 and same.less.low < 0 < same.less.high
 
 
 def test_undecoded_videos_show_beside_the_number_and_count_as_wrong(tmp_path: Path) -> None:

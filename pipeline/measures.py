@@ -1,0 +1,128 @@
+"""What a row's predictions come to, with intervals: top-1 and its kin, or mAP and wAP where videos have several labels.
+
+Legend: R runs (split x seed), M videos of a split, S seeds, K classes.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import polars as pl
+
+from pipeline import metrics, precision, statistics
+from pipeline.precision import MAP, WAP, Ranking
+from pipeline.predictions import Predictions
+from pipeline.statistics import Interval
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """What predictions of one label a video say; shares are of all test videos, decoded or not."""
+
+    heading: ClassVar = "top-1"
+    top1: Interval
+    top5: float | None  # None where five guesses name every class
+    mean_class: float
+    videos: int  # of the test parts, summed over splits
+    decoded: int  # of these
+    classes: tuple[str, ...]
+    by_split: Mapping[int, float]  # top-1, the mean over seeds
+    confusion: np.ndarray  # R,K,K+1, as metrics.confusion() says
+    right: pl.DataFrame  # split, video, and for each seed a column of 0 and 1, named as the seed
+
+    @property
+    def main(self) -> Interval:
+        return self.top1
+
+    def by_class(self, runs: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """K: test videos of each class, summed over these of the R runs, and the share that is right; NaN: none."""
+        confusion = self.confusion[runs]
+        return confusion.sum(axis=(0, 2)), metrics.class_accuracy(confusion)
+
+
+@dataclass(frozen=True)
+class Precision:
+    """What predictions of several labels a video say, of the test videos that have a label, decoded or not."""
+
+    heading: ClassVar = "mAP"
+    map: Interval
+    wap: Interval
+    videos: int  # with a label, summed over splits
+    decoded: int  # of these
+    classes: tuple[str, ...]
+    by_split: Mapping[int, float]  # mAP, the mean over seeds
+    precisions: np.ndarray  # R,K: average precision; NaN where a class has no positive
+    positives: np.ndarray  # R,K
+    rankings: Mapping[int, Ranking]  # by split
+
+    @property
+    def main(self) -> Interval:
+        return self.map
+
+    def by_class(self, runs: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """K: positives of each class, summed over these of the R runs, and the mean of its precision; NaN: none."""
+        counts = self.positives[runs].sum(axis=0).astype(np.int64)
+        summed = np.nansum(self.precisions[runs], axis=0)
+        there = (self.positives[runs] > 0).sum(axis=0)
+        return counts, np.where(there > 0, summed / np.maximum(there, 1), np.nan)
+
+
+def of_accuracy(name: str, found: Predictions) -> Accuracy:
+    """Of videos of one label each; the bootstrap draws by the name."""
+    outcomes, classes = metrics.outcomes(found), len(found.classes)
+    confusion = metrics.confusion(outcomes, classes)
+    right = outcomes.pivot(on="seed", index=["split", "video"], values="top1").sort("split", "video")
+    right = right.with_columns(pl.exclude("split", "video").cast(pl.Int8))
+    decoded = outcomes.group_by("split", "video").agg(pl.col("predicted").is_not_null().all())["predicted"]
+    return Accuracy(
+        statistics.bootstrap(matrices(right), name),
+        metrics.accuracy(outcomes, "top5") if classes > metrics.BEST else None,
+        metrics.mean_class_accuracy(confusion),
+        len(right),
+        int(decoded.sum()),
+        found.classes,
+        dict(outcomes.group_by("split").agg(pl.col("top1").mean()).sort("split").iter_rows()),
+        confusion,
+        right,
+    )
+
+
+def of_precision(name: str, found: Predictions) -> Precision | str:
+    """Of videos of any number of labels; or why there is none."""
+    tests, scores = metrics.scores(found)
+    rankings, classes, decoded = {}, len(found.classes), 0
+    for (split,), part in tests.with_row_index("at").group_by("split", maintain_order=True):
+        seeds = part["seed"].n_unique()
+        own = scores[part["at"].to_numpy()].reshape(seeds, -1, classes)  # S,M,K
+        first = part.head(own.shape[1])
+        wanted = np.zeros(own.shape[1:], bool)  # M,K
+        listed = first["labels"].list.len().to_numpy()
+        wanted[np.repeat(np.arange(len(wanted)), listed), first["labels"].explode().drop_nulls().to_numpy()] = True
+        decoded += int((~np.isnan(own).any(axis=(0, 2)) & (listed > 0)).sum())
+        try:
+            rankings[int(split)] = precision.ranking(first["video"].to_list(), wanted, own)
+        except ValueError as error:
+            return f"failed: {error}"
+    ranks = list(rankings.values())
+    values, drawn = precision.values(ranks), precision.bootstrap([ranks], name)[:, 0]
+    runs = [
+        precision.precisions(places, one.wanted, np.ones((len(places), 1))) for one in ranks for places in one.places
+    ]
+    precisions, positives = (np.stack([run[part][:, 0] for run in runs]) for part in (0, 1))
+    return Precision(
+        precision.interval(float(values[..., MAP].mean()), drawn[:, MAP]),
+        precision.interval(float(values[..., WAP].mean()), drawn[:, WAP]),
+        sum(len(one.videos) for one in ranks),
+        decoded,
+        found.classes,
+        {split: float(value) for split, value in zip(rankings, values[..., MAP].mean(axis=1), strict=True)},
+        precisions,
+        positives,
+        rankings,
+    )
+
+
+def matrices(values: pl.DataFrame) -> list[np.ndarray]:
+    """One matrix a split, videos x seeds."""
+    return [split.drop("split", "video").to_numpy() for split in values.partition_by("split")]
