@@ -57,6 +57,8 @@ def look(
     path = path or DATA / "looks" / f"{row}-{cell.name}-{video.strip('/').replace('/', '-')}-{kind}.png"
     if path.suffix != ".png":
         raise UserError(f"{path}: a picture is written as .png")
+    if cell.recipe.input != "rgb":
+        raise UserError(f"experiments.{row} sees {cell.recipe.input}; what a net saw is shown for frames alone")
     net = _trained(cell)
     known = explanations.available(net)
     if show not in known:
