@@ -7,7 +7,7 @@ import io
 import json
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -81,12 +81,18 @@ def fetch(name: str, dataset: Dataset, root: Path, videos: Path, each: Each = in
     return located(dataset, root, videos)
 
 
-def manifest(name: str, dataset: Dataset, folder: Path) -> list[Entry]:
-    """A line for each of the folder's videos, by id. Raises UserError for a folder that holds none."""
+def manifest(name: str, dataset: Dataset, folder: Path, wanted: Collection[str] | None = None) -> list[Entry]:
+    """A line for each of the folder's videos, by id; of the `wanted` ones, where only some are.
+
+    Raises UserError for a folder that holds none.
+    """
     plugin = datasets.loaded(dataset.file)
     found = sorted(plugin.videos(folder, dataset.options))
+    if wanted is not None:
+        found = [video for video in found if video.id in wanted]
     if not found:
-        raise UserError(f"{name}: {folder.resolve()} holds no video of it. Expected there: {plugin.LAYOUT}")
+        some = "" if wanted is None else f", or none of the {len(wanted)} that the tier takes"
+        raise UserError(f"{name}: {folder.resolve()} holds no video of it{some}. Expected there: {plugin.LAYOUT}")
     with ThreadPoolExecutor() as pool:  # hashing and reading both let other threads run
         return list(
             _bar(pool.map(functools.partial(_entry, folder, getattr(plugin, "FPS", 0.0)), found), "hashing", len(found))

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import polars as pl
 
-from pipeline import atomic, datasets
+from pipeline import atomic, datasets, tiers
 from pipeline.datasets import Row, Video
 from pipeline.errors import UserError
-from pipeline.schema import Dataset
+from pipeline.schema import Dataset, Subset
 from pipeline.sources import Entry
 
 SCHEMA = {"video": pl.String(), "part": pl.String(), "labels": pl.List(pl.Int32())}
@@ -29,17 +29,21 @@ class Tables:
     absent: pl.DataFrame  # split, part, video: listed, and not there
 
 
-def build(name: str, dataset: Dataset, entries: Sequence[Entry], lists: Path) -> Tables:
-    """The splits of the data set, against the manifest's entries.
+def build(
+    name: str, dataset: Dataset, entries: Sequence[Entry], lists: Path, subset: Subset | None = None
+) -> Tables:
+    """The splits of the data set, or of a subset of it, against the manifest's entries.
 
-    lists: the folder of the lists; for a set that is distributed with them, its folder of videos.
+    lists: the folder of the lists; for a set that is distributed with them, its folder of videos. Labels and numbers of
+    rows are those of the whole lists when they are checked.
     Raises UserError for a label that is no class, a video without a label but in a multi-label set, a video that
     stands twice in a split, another number of rows than published, files that are the same in training and test (a note
     where the split is an official one, which is not ours to change), and for a part of a split none of whose videos is
     there. A part that lacks some is a note: they stay in the table, so that they count as wrong.
     """
     plugin = datasets.loaded(dataset.file)
-    classes, splits = plugin.splits([Video(entry.video, entry.path) for entry in entries], lists, dataset.options)
+    whole = plugin.splits([Video(entry.video, entry.path) for entry in entries], lists, dataset.options)
+    classes, splits = tiers.reduced(whole, subset) if subset else whole
     there = pl.DataFrame(
         # Empty files are all the same, and none is a video.
         [(entry.video, entry.sha256 if entry.bytes else None) for entry in entries],
@@ -47,15 +51,17 @@ def build(name: str, dataset: Dataset, entries: Sequence[Entry], lists: Path) ->
         orient="row",
     )
     tables, notes, absent = {}, [], []
-    for split, rows in splits.items():
+    for split, rows in whole.rows.items():
         where = f"{name}, split {split}"
         table = pl.DataFrame(rows, schema=SCHEMA, orient="row")
-        _check_labels(where, rows, len(classes), getattr(plugin, "MULTI_LABEL", False))
+        _check_labels(where, rows, len(whole.classes), getattr(plugin, "MULTI_LABEL", False))
         _check_once(where, table)
         counts = dict(table.group_by("part").len().rows())
         published = plugin.COUNTS.get(split, {})
         if plugin.COUNTS and counts != published:
             raise UserError(f"{where}: the lists have {_counted(counts)} rows, published are {_counted(published)}")
+        if subset:
+            table = pl.DataFrame(splits[split], schema=SCHEMA, orient="row")
         gone = table.join(there, on="video", how="anti", maintain_order="left")
         notes += _absent(where, table, gone, plugin.LAYOUT)
         absent.append(gone.select(pl.lit(split).alias("split"), "part", "video"))

@@ -6,7 +6,7 @@ from typing import Any
 
 from cluster.fanout import fan_out
 from cluster.session import session
-from pipeline import params, sources
+from pipeline import datasets, params, sources, tiers
 from stages import DATA, chosen, run
 
 
@@ -19,8 +19,14 @@ def download(name: str) -> None:
             for _ in fan_out(make, [(item,) for item in items], f"draw {name}", given.cluster.max_failures):
                 pass
 
-    folder = sources.fetch(name, dataset, Path.cwd(), DATA / "videos" / name, each)
-    entries = sources.manifest(name, dataset, folder)
+    videos = DATA / "videos" / name
+    folder = sources.fetch(name, dataset, Path.cwd(), videos, each)
+    wanted = None
+    if given.tier.subset:
+        plugin, lists = datasets.loaded(dataset.file), sources.lists(dataset, Path.cwd(), videos)
+        whole = plugin.splits(plugin.videos(folder, dataset.options), lists, dataset.options)
+        wanted = tiers.videos(whole, given.tier.subset)
+    entries = sources.manifest(name, dataset, folder, wanted)
     sources.write(DATA / "raw" / name / "manifest.csv", entries)
     print(f"{name}: {len(entries)} videos, {sum(entry.bytes for entry in entries) / 2**20:.0f} MiB")
 

@@ -11,7 +11,8 @@ def make_splits(name: str) -> None:
     given = params.load()
     dataset = chosen(given, name)
     entries = sources.read(DATA / "raw" / name / "manifest.csv")
-    built = splits.build(name, dataset, entries, sources.lists(dataset, Path.cwd(), DATA / "videos" / name))
+    lists = sources.lists(dataset, Path.cwd(), DATA / "videos" / name)
+    built = splits.build(name, dataset, entries, lists, given.tier.subset)
     splits.write(built, DATA / "splits" / name)
     for note in built.notes:
         print(f"note: {note}", file=sys.stderr)
