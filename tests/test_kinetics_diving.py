@@ -103,6 +103,7 @@ def test_kinetics400_stand_in_as_it_is_distributed(tmp_path, monkeypatch):
     listed(root / "annotations/train.csv", TRAIN)
     listed(root / "annotations/val.csv", VAL)
     monkeypatch.setattr(kinetics400, "COUNTS", {1: {"train": 2, "test": 2}})
+    monkeypatch.setattr(kinetics400, "CLASSES_LISTED", 2)
     built = through("kinetics400", dataset("kinetics400", root), tmp_path)
     assert built.notes == ("kinetics400: 1 of 5 videos are in no list: ccccccccccc_000001_000011",)
     assert built.classes == ("air drumming", "passing American football (in game)")
@@ -125,6 +126,7 @@ def test_kinetics400_clips_that_are_gone_stay_rows(tmp_path, monkeypatch):
     listed(tmp_path / "lists/kinetics-400_train.csv", TRAIN)
     listed(tmp_path / "lists/kinetics-400_val.csv", VAL)
     monkeypatch.setattr(kinetics400, "COUNTS", {1: {"train": 2, "test": 2}})
+    monkeypatch.setattr(kinetics400, "CLASSES_LISTED", 2)
     built = through("kinetics400", dataset("kinetics400", root, tmp_path / "lists"), tmp_path)
     assert built.notes == (
         "kinetics400, split 1: 1 of 2 train videos are absent: a_cdefghijk_000000_000010",
@@ -140,6 +142,13 @@ def test_kinetics400_clips_of_another_layout_say_what_is_expected(tmp_path):
     touched(tmp_path / "v", *(f"{part}/0wR5jVB-WPk_000417_000427.mp4" for part in ("train", "val")))
     with pytest.raises(UserError, match="the same clip; keep one of them"):
         kinetics400.videos(tmp_path / "v", {})
+
+
+def test_kinetics400_lists_of_another_number_of_classes_are_refused(tmp_path):
+    listed(tmp_path / "train.csv", TRAIN)
+    listed(tmp_path / "val.csv", VAL)
+    with pytest.raises(UserError, match=r"kinetics400: the lists in .* have 2 classes, not 400"):
+        kinetics400.splits([], tmp_path, {})
 
 
 @pytest.mark.parametrize(
@@ -183,6 +192,7 @@ def test_kinetics400_a_training_clip_in_the_test_list_is_refused(tmp_path, monke
     listed(root / "train.csv", TRAIN)
     listed(root / "val.csv", [*VAL, TRAIN[0]])
     monkeypatch.setattr(kinetics400, "COUNTS", {1: {"train": 2, "test": 3}})
+    monkeypatch.setattr(kinetics400, "CLASSES_LISTED", 2)
     with pytest.raises(UserError, match=r"stand more than once .*---QUuC4vJs_000084_000094 in train and test"):
         through("kinetics400", dataset("kinetics400", root), tmp_path)
 

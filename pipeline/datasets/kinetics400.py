@@ -25,6 +25,7 @@ LAYOUT = (
     "youtube_id, time_start, time_end. Clips of the test list are not needed"
 )
 COUNTS = {1: {"train": 246_534, "test": 19_906}}
+CLASSES_LISTED = 400
 LISTS: dict[Part, tuple[str, ...]] = {
     "train": ("train.csv", "kinetics-400_train.csv"),
     "test": ("val.csv", "validate.csv", "kinetics-400_val.csv"),
@@ -61,6 +62,10 @@ def splits(videos: Sequence[Video], lists: Path, options: Options) -> Splits:
             if label in alone:
                 raise UserError(f"{where}: the class {label!r} is in the list of the {part} part alone")
     classes = tuple(sorted(labels["train"]))
+    if len(classes) != CLASSES_LISTED:
+        raise UserError(
+            f"kinetics400: the lists in {lists.resolve()} have {len(classes)} classes, not {CLASSES_LISTED}"
+        )
     numbers = {name: number for number, name in enumerate(classes)}
     rows = [Row(clip, part, (numbers[label],)) for part, lines in parts.items() for _, clip, label in lines]
     return Splits(classes, {1: rows})
