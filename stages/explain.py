@@ -9,6 +9,7 @@ import polars as pl
 from pipeline import metrics, params, results
 from pipeline.cells import Cell, data_fingerprint
 from pipeline.errors import UserError
+from pipeline.measures import Accuracy, Precision
 from pipeline.params import alternatives
 from pipeline.results import Row
 from pipeline.schema import Params
@@ -33,7 +34,7 @@ def explain(table: str, row: str) -> dict[str, Any]:
         return {"table": f"{given.suite}/{name}", "row": row, "fusion of": asdict(given.fusions[row])}
     found = results.read(given, row, DATA)
     result = results.measure(found)
-    experiment = found.experiment
+    experiment = given.experiments[row]
     about: dict[str, Any] = {
         "table": f"{given.suite}/{name}: {spec.title}",
         "row": row,
@@ -65,7 +66,7 @@ def explain(table: str, row: str) -> dict[str, Any]:
 
 def wrong(row: Row) -> list[dict[str, Any]]:
     """The test videos that a run got wrong, those wrong in most runs first, and what they were taken for."""
-    if isinstance(row.predictions, str):
+    if isinstance(row.predictions, str) or row.several:  # a ranking is right or wrong as a whole
         return []
     classes = row.predictions.classes
     outcomes = metrics.outcomes(row.predictions)
@@ -92,12 +93,12 @@ def wrong(row: Row) -> list[dict[str, Any]]:
     ]
 
 
-def _result(accuracy: results.Accuracy | str) -> str:
+def _result(accuracy: Accuracy | Precision | str) -> str:
     if isinstance(accuracy, str):
         return accuracy
-    value, low, high = (100 * share for share in (accuracy.top1.value, accuracy.top1.low, accuracy.top1.high))
+    value, low, high = (100 * share for share in (accuracy.main.value, accuracy.main.low, accuracy.main.high))
     decoded = "" if accuracy.decoded == accuracy.videos else f", {accuracy.decoded} of {accuracy.videos} decoded"
-    return f"top-1 {value:.1f} % [{low:.1f}, {high:.1f}], n = {accuracy.videos}{decoded}"
+    return f"{accuracy.heading} {value:.1f} % [{low:.1f}, {high:.1f}], n = {accuracy.videos}{decoded}"
 
 
 def _data(given: Params, row: str) -> dict[str, str]:
