@@ -1,8 +1,7 @@
 """Which part of its frames a training clip shows: boxes and flips drawn from a generator, no pixels.
 
 They are drawn on the CPU, by NumPy, and cut and resized there while frames are decoded; a device only normalises
-what it gets. So a clip shows the same pixels whatever device trains on it, and nothing is drawn twice, once for each
-kind of device.
+what it gets. So a clip shows the same pixels whatever device trains on it.
 """
 
 from typing import NamedTuple
