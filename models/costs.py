@@ -17,9 +17,12 @@ def macs(net: nn.Module, clips_shape: tuple[int, ...]) -> int:
 
     Counted by torch: convolutions (zero padding included), linear layers, matrix products and attention. Biases,
     norms, activations, pooling and element-wise products count nothing, unlike in ptflops and thop, whose numbers
-    papers print. The pass runs on the meta device: nothing is computed, and the net stays as it is.
+    papers print. A module's published() is counted instead of its forward(), so that a net costs what its paper says.
+    The pass runs on the meta device: nothing is computed, and the net stays as it is.
     """
     shadow = copy.deepcopy(net).to("meta").eval()
+    for module in shadow.modules():
+        module.forward = getattr(module, "published", module.forward)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         shadow(torch.empty(clips_shape, device="meta"))
     return counter.get_total_flops() // 2

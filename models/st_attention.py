@@ -25,12 +25,17 @@ No code is public. Where the paper leaves a choice, ours, and why:
   one-hot. With it A_s, which has no weights, is still the identity, to 0.1%, in res3 to res5 of a fresh net that sees a
   real clip.
 - Attention matrices are compared by the cosine of all their numbers, averaged down to the smallest stage's size.
+
+Written differently, to the same result: what a convolution over each channel alone does to a clip of T frames is a
+matrix, T by T, and so phi, omega, tau and sigma are applied to the channels' products of frames with frames, and to the
+attention, instead of to the maps.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -61,21 +66,59 @@ class TimeConv(nn.Conv2d):
         return super().forward(x.flatten(3)).unflatten(3, x.shape[3:])
 
 
+class Gram(torch.autograd.Function):
+    """The products of all rows with all rows: (..., L, F) -> (..., L, L).
+
+    Autograd on the matrix product takes two products for the gradient, where the sum of two matrices makes it one.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        ctx.save_for_backward(rows)
+        return rows @ rows.transpose(-2, -1)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        (rows,) = ctx.saved_tensors
+        return (grads[0] + grads[0].transpose(-2, -1)) @ rows
+
+
+def response(conv: nn.Module, channels: int, like: Tensor) -> Tensor:
+    """What a convolution over each channel alone does to clips, as matrices (channels, T, T): its response to frames.
+
+    `like` (..., T, T) says T, the type and the device.
+    """
+    frames = torch.eye(like.shape[-1], dtype=like.dtype, device=like.device)
+    return conv(frames.expand(1, channels, -1, -1)[..., None])[0, ..., 0]
+
+
 class Aggregation(nn.Module):
     """eps(A value(x)): attention (N, T, T) and maps (N, ins, T, H, W) -> (N, outs, T, H, W)."""
 
     def __init__(self, ins: int, outs: int, reading: Reading, dense: bool = True) -> None:
         super().__init__()
-        self.second_softmax = reading.second_softmax
+        self.second_softmax, self.dense_maps = reading.second_softmax, reading.dense_maps
         self.value = TimeConv(ins, ins, groups=1 if reading.dense_maps else ins)
         self.eps = TimeConv(ins, outs, groups=1 if dense else math.gcd(ins, outs))
 
     def forward(self, attention: Tensor, x: Tensor) -> Tensor:
+        if self.dense_maps:
+            return self.published(attention, x)
+        matrices = attention.unsqueeze(1) @ response(self.value, x.shape[1], attention)  # (N, ins, T, T)
+        rows = self._rows(matrices @ x.flatten(3), x)
+        # eps wants its maps in the order of the net's.
+        return self.eps(rows.contiguous(memory_format=torch.channels_last_3d))
+
+    def published(self, attention: Tensor, x: Tensor) -> Tensor:
+        """The same in the paper's order: the maps are convolved, then weighed."""
         # A channel at a time: so no map has to be put in another order.
-        rows = (attention.unsqueeze(1) @ self.value(x).flatten(3)).transpose(1, 2)  # (N, T, ins, P)
+        return self.eps(self._rows(attention.unsqueeze(1) @ self.value(x).flatten(3), x))
+
+    def _rows(self, rows: Tensor, x: Tensor) -> Tensor:
+        """A value(x), (N, ins, T, P) -> the same in x's shape, softmaxed once more if that is how it is read."""
         if self.second_softmax:
-            rows = rows.flatten(2).softmax(2).unflatten(2, rows.shape[2:])
-        return self.eps(rows.transpose(1, 2).unflatten(3, x.shape[3:]))
+            rows = rows.transpose(1, 2).flatten(2).softmax(2).unflatten(2, (x.shape[1], -1)).transpose(1, 2)
+        return rows.unflatten(3, x.shape[3:])
 
 
 class TemporalDynamicAttention(nn.Module):
@@ -86,18 +129,35 @@ class TemporalDynamicAttention(nn.Module):
 
     def __init__(self, channels: int, before: int, after: int, reading: Reading, main: bool = True) -> None:
         super().__init__()
-        self.scaled = reading.scaled
+        self.scaled, self.dense_maps = reading.scaled, reading.dense_maps
         both = channels + before
         self.phi, self.omega = (TimeConv(both, both, 1 if reading.dense_maps else both) for _ in range(2))
         self.main = Aggregation(channels, channels, reading) if main else None
         self.branch = Aggregation(both, after, reading, reading.dense_branch) if after else None
 
     def forward(self, z: Tensor, before: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        if self.dense_maps:
+            return self.published(z, before)
+        both = torch.cat([z, before], 1).contiguous()  # Z_c, a channel at a time
+        products = Gram.apply(both.flatten(3))  # (N, channels + before, T, T)
+        phi, omega = (response(conv, both.shape[1], products) for conv in (self.phi, self.omega))
+        products = (phi @ products @ omega.transpose(1, 2)).sum(1)  # (N, T, T)
+        attention = softmax(products, both[0, :, 0].numel(), self.scaled)
+        return self._attended(attention, z, both[:, : z.shape[1]], both)
+
+    def published(self, z: Tensor, before: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """The same in the paper's order: the maps are convolved, then multiplied."""
         both = torch.cat([z, before], 1)  # Z_c
         phi, omega = self.phi(both).flatten(3), self.omega(both).flatten(3)  # (N, channels + before, T, P)
         # A channel at a time, as above, and then their sum.
         attention = softmax((phi @ omega.transpose(2, 3)).sum(1), both[0, :, 0].numel(), self.scaled)  # (N, T, T)
-        z_t = None if self.main is None else z + self.main(attention, z)
+        return self._attended(attention, z, z, both)
+
+    def _attended(
+        self, attention: Tensor, z: Tensor, own: Tensor, both: Tensor
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """A_t, and what it makes of Z, here `own` as well, and of Z_c."""
+        z_t = None if self.main is None else z + self.main(attention, own)
         return attention, z_t, None if self.branch is None else self.branch(attention, both)
 
 
@@ -109,6 +169,16 @@ class SpatialAttention(nn.Module):
         self.scaled, self.second_softmax = reading.scaled, reading.second_softmax
 
     def forward(self, z: Tensor, onto: Tensor) -> tuple[Tensor, Tensor]:
+        rows = z.permute(0, 3, 4, 2, 1).flatten(3).flatten(1, 2)  # (N, P, T*C)
+        attention = softmax(Gram.apply(rows), rows.shape[2], self.scaled)  # (N, P, P)
+        sums = attention @ rows
+        if self.second_softmax:
+            sums = sums.softmax(2)
+        sums = sums.unflatten(2, (z.shape[2], -1)).unflatten(1, z.shape[3:])  # (N, H, W, T, C)
+        return attention, onto + sums.permute(0, 4, 3, 1, 2)
+
+    def published(self, z: Tensor, onto: Tensor) -> tuple[Tensor, Tensor]:
+        """The same in torch's own order of memory."""
         columns, sums = (maps.flatten(3).flatten(1, 2) for maps in (z, onto))  # (N, C*T, P): a pixel's row is a column
         attention = softmax(columns.transpose(1, 2) @ columns, columns.shape[1], self.scaled)  # (N, P, P)
         if self.second_softmax:
