@@ -19,6 +19,7 @@ import numpy as np
 import simplejpeg
 
 from pipeline import camera
+from pipeline.containers import Damaged
 from pipeline.errors import UserError
 from pipeline.schema import Flow
 
@@ -45,13 +46,17 @@ def columns(settings: Flow | None) -> tuple[str, ...]:
 
 
 def planes(jpegs: Sequence[bytes], settings: Flow, quality: int) -> dict[str, list[bytes]]:
-    """Each of columns() -> a grayscale JPEG a frame. ValueError for a JPEG that is damaged."""
+    """Each of columns() -> a grayscale JPEG a frame. Damaged where OpenCV has no flow of frames so shaped."""
     cv2.setNumThreads(1)  # tasks share the cores; and DIS cuts its work, hence its rounding, by the number of threads
     algorithm = ALGORITHMS[settings.algorithm]()
 
     def between(first: np.ndarray, second: np.ndarray) -> np.ndarray:
         """(H, W, 2) float32: x and y in pixels, from the first frame to the second."""
-        return algorithm.calc(first, second, None)  # type: ignore[call-overload]  # None: nothing to start from
+        try:
+            return algorithm.calc(first, second, None)  # type: ignore[call-overload]  # None: nothing to start from
+        except cv2.error:
+            size = "x".join(map(str, first.shape[::-1]))
+            raise Damaged(f"OpenCV has no flow, by {settings.algorithm!r}, of frames of {size}") from None
 
     found: dict[str, list[bytes]] = {name: [] for name in columns(settings)}
     second = _gray(jpegs[0])

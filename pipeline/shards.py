@@ -126,14 +126,14 @@ def decode_shard(task: Task) -> ShardReport:
                     video = decode(
                         task.root / source.path, decoder, source.sha256, source.first, source.last, source.fps
                     )
+                    columns = {"jpeg": video.jpegs}
+                    if task.decode.flow is not None:
+                        columns |= flow.planes(video.jpegs, task.decode.flow, task.decode.quality)
                 except Damaged as damage:
                     row["reason"] = str(damage)
                     continue
                 facts = {name: value for name, value in vars(video).items() if name != "jpegs"}
                 row |= facts | {"shard": task.shard, "batch": next(batches), "frames": len(video.jpegs)}
-                columns = {"jpeg": video.jpegs}
-                if task.decode.flow is not None:
-                    columns |= flow.planes(video.jpegs, task.decode.flow, task.decode.quality)
                 size += sum(len(jpeg) for jpegs in columns.values() for jpeg in jpegs)
                 yield columns
 
