@@ -17,7 +17,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> list[Result]:
     given = invented.params(["tsn", "eam $x$ & co", "late"])
     folder = invented.splits(tmp_path_factory.mktemp("splits"))
     return [
-        *(invented.result(given, row, folder) for row in ("tsn", "eam $x$ & co")),
+        *(invented.result(given, row, folder, seed=number) for number, row in enumerate(("tsn", "eam $x$ & co"))),
         invented.measured(given, "late", "not run"),
     ]
 
@@ -57,6 +57,15 @@ def test_confusion_names_the_classes(made: list[Result], tmp_path: Path) -> None
     assert not (tmp_path / "none.svg").exists()
 
 
+def test_changes_of_confusions_name_both_rows(made: list[Result], tmp_path: Path) -> None:
+    figures.confusion_change(made[1], made[0], made[0].runs, tmp_path / "d.svg")
+    found = texts(tmp_path / "d.svg")
+    assert {*invented.CLASSES, "eam $x$ & co less tsn (shapes, n = 60)", "change of the share"} <= set(found)
+    assert any(text.startswith("+") for text in found)
+    figures.confusion_change(made[0], made[0], made[0].runs, tmp_path / "same.svg")
+    assert not any(text.startswith("+") for text in texts(tmp_path / "same.svg"))
+
+
 def test_learning_curves_name_the_rows_and_pass_over_what_is_not_there(tmp_path: Path) -> None:
     runs = {**logs(tmp_path, 9), "absent": [tmp_path / "absent.jsonl"]}
     figures.learning_curves(runs, tmp_path / "l.svg")
@@ -71,6 +80,7 @@ def test_bytes_are_the_same_each_time_whatever_the_users_style(made: list[Result
     for name in ("one", "two"):
         figures.accuracies(made, tmp_path / name / "accuracies.svg")
         figures.confusion(made[0], tmp_path / name / "confusion.svg")
+        figures.confusion_change(made[1], made[0], made[0].runs, tmp_path / name / "change.svg")
         figures.learning_curves(runs, tmp_path / name / "learning.svg")
         matplotlib.rcParams.update({"font.size": 30, "axes.facecolor": "black"})
     matplotlib.rcdefaults()

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import invented
@@ -13,7 +14,7 @@ import pytest
 from pipeline import exports, results, statistics, tables
 from pipeline.predictions import read
 from pipeline.results import Difference, Result, difference
-from pipeline.schema import Table
+from pipeline.schema import Subset, Table, Tier
 
 ROWS = ("tsn", "tsm", "eam", "late", "crashed")
 COMPARISON = Table("Systems", ROWS)
@@ -186,3 +187,92 @@ def test_a_run_alone_is_that_part_of_its_row(tmp_path: Path) -> None:
     assert np.mean([run.top1.value for run in runs]) == pytest.approx(whole.top1.value)
     assert runs[0].top1.value != runs[1].top1.value
     assert results.measure(results.only(results.read(given, "a", data / "nowhere"), 1, 0)).accuracy == "not run"
+
+
+def test_the_splits_spread_stands_where_a_row_has_several(made: dict[str, Result], tmp_path: Path) -> None:
+    tables.save(tmp_path, "comparison", COMPARISON, made)
+    line = lines(tmp_path / "comparison.csv")[0]
+    right = made["tsn"].accuracy.right.group_by("split").agg(pl.col("0", "1").mean()).sort("split")
+    own = [100 * np.mean(split[1:]) for split in right.rows()]
+    assert [float(line["split_1"]), float(line["split_2"])] == pytest.approx(own, abs=1e-4)
+    assert float(line["sd_of_splits"]) == pytest.approx(np.std(own, ddof=1), abs=1e-4)
+    assert float(line["top1"]) == pytest.approx(np.mean(own), abs=1e-4)
+    assert "sd of splits: the standard deviation" in (tmp_path / "comparison.md").read_text()
+    given, folder = invented.params(["a"]), invented.splits(tmp_path / "splits")
+    tables.save(tmp_path, "one", Table("t", ("a",)), {"a": invented.result(given, "a", folder)})
+    assert "sd of splits" not in (tmp_path / "one.md").read_text() and "split_1" not in lines(tmp_path / "one.csv")[0]
+
+
+def test_a_table_of_both_kinds_has_the_columns_of_both(tmp_path: Path) -> None:
+    one = invented.result(invented.params(["one"]), "one", invented.splits(tmp_path / "splits"))
+    given = invented.params(["many", "late"], average="sigmoid")
+    frame = invented.predictions(given, "many", tmp_path / "splits")
+    path = invented.write(frame, tmp_path / "many.parquet", given, "many")
+    many = invented.measured(given, "many", read(path, "many", given, tmp_path / "splits"))
+    found = {"one": one, "many": many, "late": invented.measured(given, "late", "not run")}
+    tables.save(tmp_path, "t", Table("t", tuple(found)), found)
+    top1, several, late = lines(tmp_path / "t.csv")
+    assert float(top1["top1"]) and top1["map"] == top1["wap"] == several["top1"] == several["chance"] == ""
+    assert float(several["map"]) == pytest.approx(100 * many.accuracy.map.value, abs=1e-4)
+    assert float(several["wap_low"]) < float(several["wap"]) < float(several["wap_high"])
+    assert late["status"] == "not run" and late["map"] == ""
+    text = (tmp_path / "t.md").read_text()
+    assert re.search(r"\| one .*\| \d\d\.\d \[.*\| – +\| – +\| 60 ", text) and "Charades' own evaluation" in text
+    assert re.search(r"\| late .*\| – +\| – +\| – +\| – +\| not run +\| – ", text)
+    alone = Table("t", ("many",), base="many")
+    tables.save(tmp_path, "several", alone, found)
+    assert "Δ mAP" in (tmp_path / "several.md").read_text() and "top-1" not in (tmp_path / "several.md").read_text()
+    assert exports.summary(many)["map"] == float(several["map"]) and "top1" not in exports.summary(many)
+    exports.save_confusion(tmp_path / "confusion.csv", many)
+    assert lines(tmp_path / "confusion.csv") == []
+    exports.save_classes(tmp_path / "classes.csv", [many])
+    assert [line["n"] for line in lines(tmp_path / "classes.csv")] == ["10"] * 6
+
+
+def test_part_of_a_data_set_is_named_wherever_its_numbers_are(tmp_path: Path) -> None:
+    given = replace(invented.params(["a", "b"]), tier=Tier("mini", Subset(5, 12, 8)))
+    folder = invented.splits(tmp_path / "splits")
+    found = {row: invented.result(given, row, folder) for row in ("a", "b")}
+    tables.save(tmp_path, "comparison", Table("t", ("a", "b")), found)
+    tables.save(tmp_path, "ablation", Table("t", ("b",), base="a"), found)
+    for table in ("comparison", "ablation"):
+        body = (tmp_path / f"{table}.md").read_text().splitlines()
+        assert sum("softmax, mini 5 x (12 + 8)" in line for line in body) == 2
+    assert lines(tmp_path / "comparison.csv")[0]["data_set"] == "shapes, mini 5 x (12 + 8)"
+    whole = invented.result(invented.params(["a"]), "a", folder)
+    assert difference(found["b"], whole) == "base is on shapes"
+
+
+def test_gains_and_losses_by_class_are_sorted_and_those_of_both_rows_runs(
+    made: dict[str, Result], tmp_path: Path
+) -> None:
+    exports.save_gains(tmp_path / "gains.csv", made["tsn"], [made[row] for row in ROWS[1:]])
+    found = lines(tmp_path / "gains.csv")
+    assert [line["row"] for line in found] == ["tsm"] * 6 + ["eam"] * 6
+    for row in ("tsm", "eam"):
+        gains = [float(line["gain"]) for line in found if line["row"] == row]
+        assert gains == sorted(gains, reverse=True)
+    exports.save_classes(tmp_path / "classes.csv", made.values())
+    share = {(line["row"], line["class"]): float(line["accuracy"]) for line in lines(tmp_path / "classes.csv")}
+    for line in found:
+        own, base = share[line["row"], line["class"]], share["tsn", line["class"]]
+        assert float(line["gain"]) == pytest.approx(own - base, abs=2e-4) and line["n"] == "100"
+
+
+def test_changes_of_confusions_are_of_the_runs_that_both_have(made: dict[str, Result], tmp_path: Path) -> None:
+    given = invented.params(ROWS, splits=(1, 2), seeds=(1, 5))
+    folder = invented.splits(tmp_path / "splits", 300, (1, 2))
+    other = invented.result(given, "tsm", folder, 0.85, 3)
+    runs = results.common(other, made["tsn"])
+    assert runs == [(1, 1), (2, 1)]
+    exports.save_confusion_change(tmp_path / "c.csv", other, made["tsn"], runs)
+    found = lines(tmp_path / "c.csv")
+    names = invented.CLASSES
+    kept = [other.accuracy.confusion[at] for at in (0, 2)], [made["tsn"].accuracy.confusion[at] for at in (1, 3)]
+    own, base = (sum(part) for part in kept)
+    for line in found:
+        at = names.index(line["actual"]), names.index(line["predicted"])
+        assert float(line["row"]) == pytest.approx(100 * own[at] / own[at[0]].sum(), abs=1e-3)
+        assert float(line["change"]) == pytest.approx(100 * (own[at] - base[at]) / 100, abs=1e-3)
+    assert len(found) == ((own + base) > 0).sum()
+    assert results.common(made["late"], made["tsn"]) == "not run"
