@@ -109,7 +109,8 @@ def build(
     `streams`).
 
     `knobs` are the keyword arguments of the attention's attach(). `weights` is read as by load_weights(): by the names
-    of the plain backbone, before the attention is attached; a file that holds the attention's weights too, after.
+    of the plain backbone, before the attention is attached; a file that holds the attention's weights too, or those of
+    a net for flow, after.
 
     Raises ValueError for an unknown backbone, variant, attention or knob, a knob of another type, an attention that
     does not go with the backbone or with two streams, and weights that do not fit.
@@ -145,7 +146,7 @@ def build(
     )
 
     if state and misfit:
-        if any(name in state for name in net.attention_parameters):
+        if planes != 3 or any(name in state for name in net.attention_parameters):
             misfit = _misfit(net, state)
         if misfit:
             raise ValueError(f"{weights} does not fit {backbone} {variant}, {attention}: {misfit}")
