@@ -28,7 +28,7 @@ def summary(row: Result) -> dict[str, float]:
     if isinstance(found, Precision):
         shares |= {"wap": found.wap.value}
     else:
-        shares |= {"top5": found.top5, "mean_class": found.mean_class}
+        shares |= {"top5": found.top5.value if found.top5 else None, "mean_class": found.mean_class}
     percents = {name: round(100 * share, 4) for name, share in shares.items() if share is not None}
     return {**percents, "n": found.videos, "decoded": found.decoded}
 
@@ -110,8 +110,7 @@ def save_speed(folder: Path, rows: Iterable[Result]) -> None:
     """
     found = {row.name: row.costs["clips_per_second"] for row in rows if "clips_per_second" in row.costs}
     lines = [[Cell("row", name, {}), Cell("clips/s", f"{speed:.1f}", {})] for name, speed in found.items()]
-    table = (
-        f"{markdown(lines)}\nClips a second through the trained network where it was evaluated; varies from run to run."
-    )
-    write(folder / "speed.md", f"# Measured speed\n\n{table if lines else 'No row has been timed.'}\n")
+    told = "Clips a second through the trained network where it was evaluated; varies from run to run."
+    table = f"{markdown(lines)}\n{told}" if lines else "No row has been timed."
+    write(folder / "speed.md", f"# Measured speed\n\n{table}\n")
     write(folder / "speed.json", json.dumps(found, indent=2) + "\n")
