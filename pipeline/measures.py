@@ -22,7 +22,7 @@ class Accuracy:
 
     heading: ClassVar = "top-1"
     top1: Interval
-    top5: float | None  # None where five guesses name every class
+    top5: Interval | None  # None where five guesses name every class
     mean_class: float
     videos: int  # of the test parts, summed over splits
     decoded: int  # of these
@@ -72,12 +72,11 @@ def of_accuracy(name: str, found: Predictions) -> Accuracy:
     """Of videos of one label each; the bootstrap draws by the name."""
     outcomes, classes = metrics.outcomes(found), len(found.classes)
     confusion = metrics.confusion(outcomes, classes)
-    right = outcomes.pivot(on="seed", index=["split", "video"], values="top1").sort("split", "video")
-    right = right.with_columns(pl.exclude("split", "video").cast(pl.Int8))
+    right, among_five = (_by_seed(outcomes, which) for which in ("top1", "top5"))
     decoded = outcomes.group_by("split", "video").agg(pl.col("predicted").is_not_null().all())["predicted"]
     return Accuracy(
         statistics.bootstrap(matrices(right), name),
-        metrics.accuracy(outcomes, "top5") if classes > metrics.BEST else None,
+        statistics.bootstrap(matrices(among_five), name) if classes > metrics.BEST else None,
         metrics.mean_class_accuracy(confusion),
         len(right),
         int(decoded.sum()),
@@ -121,6 +120,12 @@ def of_precision(name: str, found: Predictions) -> Precision | str:
         positives,
         rankings,
     )
+
+
+def _by_seed(outcomes: pl.DataFrame, which: str) -> pl.DataFrame:
+    """split, video, and for each seed a column of 0 and 1, named as the seed; `which` is top1 or top5."""
+    wide = outcomes.pivot(on="seed", index=["split", "video"], values=which).sort("split", "video")
+    return wide.with_columns(pl.exclude("split", "video").cast(pl.Int8))
 
 
 def matrices(values: pl.DataFrame) -> list[np.ndarray]:

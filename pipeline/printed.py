@@ -5,7 +5,7 @@ from dataclasses import dataclass as plain
 from dataclasses import field
 from decimal import ROUND_DOWN, ROUND_HALF_UP, Decimal
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
@@ -15,6 +15,7 @@ from pipeline.errors import UserError
 from pipeline.params import alternatives
 
 STRICT = ConfigDict(extra="forbid", strict=True)
+Kind = TypeVar("Kind")
 UNITS = {"M": 10**6, "G": 10**9}
 
 
@@ -100,16 +101,7 @@ def as_printed(value: Decimal, printed: str, digits: str) -> str:
 
 def load(path: Path) -> Printed:
     """The printed figures; UserError for a file that is absent, or that holds something else."""
-    try:
-        raw = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
-        printed = TypeAdapter(Printed).validate_json(json.dumps(raw))  # JSON mode: strict, yet lists become tuples
-    except FileNotFoundError:
-        raise UserError(f"{path} is not there; run from the project's root") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise UserError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-    except (YAMLError, UnicodeDecodeError, TypeError) as error:
-        raise UserError(f"{path} is damaged: {' '.join(str(error).split())}") from None
+    printed = parsed(path, Printed)
     for at, figure in enumerate(printed.figures):
         for kind, name, known in (
             ("paper", figure.paper, printed.papers),
@@ -119,3 +111,18 @@ def load(path: Path) -> Printed:
             if name not in known:
                 raise UserError(f"{path}: figures.{at}: no {kind} {name!r}; {alternatives(name, known)}")
     return printed
+
+
+def parsed(path: Path, kind: type[Kind]) -> Kind:
+    """A YAML file as a dataclass of that kind; UserError for a file that is absent, or that holds something else."""
+    try:
+        raw = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+        return TypeAdapter(kind).validate_json(json.dumps(raw))  # JSON mode: strict, yet lists become tuples
+    except FileNotFoundError:
+        raise UserError(f"{path} is not there; run from the project's root") from None
+    except ValidationError as error:
+        # A misspelt key is unknown and, as a rule, missing too: the former tells more.
+        first = min(error.errors(), key=lambda one: one["type"] != "unexpected_keyword_argument")
+        raise UserError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    except (YAMLError, UnicodeDecodeError, TypeError) as error:
+        raise UserError(f"{path} is damaged: {' '.join(str(error).split())}") from None

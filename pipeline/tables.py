@@ -87,7 +87,7 @@ def _measures(row: Result, rows: Sequence[Result], all_of_them: bool = False) ->
         if all_of_them:
             cells += [
                 _chance(one),
-                _percent("top-5 %", "top5", one.top5 if one else None),
+                _percent("top-5 %", "top5", one.top5.value if one and one.top5 else None),
                 _percent("mean class %", "mean_class", one.mean_class if one else None),
             ]
     if True in kinds:
