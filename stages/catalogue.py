@@ -4,10 +4,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.schema import Dataset, Params
+from pipeline.schema import Dataset, Decode, Params
 
 if TYPE_CHECKING:
     from pipeline.datasets import Plugin
+
+
+_DECODE = Decode(short_side=1, quality=1, decoder="ffmpeg", videos_per_shard=1, max_failed=0.0)
 
 
 @dataclass(frozen=True)
@@ -36,8 +39,12 @@ class Data:
     file: str
     classes: int | None
     official: dict[int, dict[str, int]]  # split -> part -> clips, as published
-    found: dict[int, dict[str, int]]  # as in the split tables
+    unlabelled: int  # clips of the official test list, where it came without labels
+    found: dict[int, dict[str, int]]  # split -> part -> clips of the split tables that are there
+    download: int | None  # bytes, as the makers print them
+    bytes: int | None  # of the videos that are there
     licence: str
+    homepage: str
     state: str  # e.g. "ready: 880 videos", "partial: 900 of 928 videos", "missing"
     todo: str = ""  # what the user has to do, and where
 
@@ -92,24 +99,38 @@ def class_count(dataset: Dataset, splits: Path) -> int | None:
 
     if (splits / "classes.json").is_file():
         return len(json.loads((splits / "classes.json").read_text(encoding="utf-8")))
-    names = getattr(loaded(dataset.file), "CLASSES", None)
-    return len(names) if names else None
+    return _classes(loaded(dataset.file))
+
+
+def _classes(plugin: Any) -> int | None:
+    names = getattr(plugin, "CLASSES", None)
+    return len(names) if names else getattr(plugin, "CLASSES_LISTED", None)
 
 
 def _data(name: str, setting: Dataset, data: Path) -> Data:
+    from pipeline import sources
     from pipeline.datasets import loaded
-    from stages.estimate import videos
+    from pipeline.errors import UserError
 
-    plugin, splits = loaded(setting.file), data / "splits" / name
-    numbers = sorted(int(path.stem.removeprefix("split-")) for path in splits.glob("split-*.parquet"))
+    plugin, splits, manifest = loaded(setting.file), data / "splits" / name, data / "raw" / name / "manifest.csv"
+    try:
+        entries = sources.read(manifest) if manifest.is_file() else None
+        there = {entry.video for entry in entries or ()}
+        state = _indexed(name, setting, plugin, data, there) if entries else _state(name, setting, plugin, data)
+    except UserError as error:
+        entries, there, state = None, set(), ("not as it should be", str(error))
     return Data(
         name,
         setting.file,
         class_count(setting, splits),
         plugin.COUNTS,
-        {number: videos(splits, number) for number in numbers},
+        getattr(plugin, "UNLABELLED", 0),
+        {number: _parts(path, there) for number, path in _tables(splits).items()},
+        getattr(plugin, "SIZE", None),
+        sum(entry.bytes for entry in entries) if entries else None,
         plugin.LICENCE,
-        *_state(name, setting, plugin, data),
+        plugin.HOMEPAGE,
+        *state,
     )
 
 
@@ -117,40 +138,73 @@ def _unused(file: str) -> Data:
     from pipeline.datasets import loaded
 
     plugin = loaded(file)
-    classes = getattr(plugin, "CLASSES", None)
     todo = f"give it an entry in conf/dataset/ with `file: {file}` and, as its source, {plugin.LAYOUT}"
-    return Data(file, file, len(classes) if classes else None, plugin.COUNTS, {}, plugin.LICENCE, "no entry", todo)
+    unlabelled, size = getattr(plugin, "UNLABELLED", 0), getattr(plugin, "SIZE", None)
+    classes, terms = _classes(plugin), (plugin.LICENCE, plugin.HOMEPAGE)
+    return Data(file, file, classes, plugin.COUNTS, unlabelled, {}, size, None, *terms, "no entry", todo)
 
 
 def _state(name: str, setting: Dataset, plugin: "Plugin", data: Path) -> tuple[str, str]:
-    """Data.state and Data.todo."""
+    """Data.state and Data.todo before the download stage; UserError where videos lie otherwise than expected."""
     from pipeline import sources
 
-    if (data / "raw" / name / "manifest.csv").is_file():
-        return _indexed(name, data), ""
     if setting.source == "generated":
-        return "not drawn yet", ""
+        return _drawable(setting, plugin)
     if "://" in setting.source:
         return f"not downloaded yet, from {setting.source.partition('#')[0]}", ""
     folder = sources.located(setting, Path(), data / "videos" / name)
+    listed = _listed_officially(plugin.COUNTS)
     if folder.is_dir():
-        count, listed = len(plugin.videos(folder, setting.options)), _listed_officially(plugin.COUNTS)
-        todo = f"complete {setting.source}: {plugin.LAYOUT}" if count < listed else ""
-        return f"{'partial' if todo else 'not indexed yet'}: {count} of {listed or count} videos", todo
-    if Path(setting.source).expanduser().is_file():
+        count = len(plugin.videos(folder, setting.options))
+        if count:
+            todo = f"complete {setting.source}: {plugin.LAYOUT}" if count < listed else ""
+            return f"{'partial' if todo else 'not indexed yet'}: {count} of {max(count, listed)} videos", todo
+    elif Path(setting.source).expanduser().is_file():
         return f"not unpacked yet, from {setting.source}", ""
-    return "missing", f"put it at {setting.source}: {plugin.LAYOUT}"
+    where = f"{setting.source}, or name another place as datasets.{name}.source"
+    return "missing", f"{_fetch(plugin)}put it at {where}: {plugin.LAYOUT}"
 
 
-def _indexed(name: str, data: Path) -> str:
-    from pipeline import sources
+def _drawable(setting: Dataset, plugin: Any) -> tuple[str, str]:
+    """The same of a set whose videos are made here, perhaps from files that the user has to fetch."""
+    from pipeline.errors import UserError
 
-    there = {entry.video for entry in sources.read(data / "raw" / name / "manifest.csv")}
-    listed = {video for path in (data / "splits" / name).glob("split-*.parquet") for video in _listed(path)}
-    lost, failed = len(listed - there), data / "frames" / name / "failed.csv"
+    try:
+        plugin.plan(setting.options)
+    except UserError as error:
+        return "missing", f"{_fetch(plugin)}{error}"
+    return "not drawn yet", ""
+
+
+def _fetch(plugin: Any) -> str:
+    what = getattr(plugin, "FETCH", None)
+    return f"fetch {what}; " if what else ""
+
+
+def _indexed(name: str, setting: Dataset, plugin: "Plugin", data: Path, there: set[str]) -> tuple[str, str]:
+    """The same after the download stage, and after the splits stage of what the lists have."""
+    listed = {video for path in _tables(data / "splits" / name).values() for video, _ in _rows(path)}
+    whole = len(listed) or max(_listed_officially(plugin.COUNTS), len(there))
+    count = len(listed & there) if listed else len(there)
+    todo, state = "", f"ready: {len(there)} videos"
+    if count < whole:
+        names = f"; {data}/splits/{name}/absent.csv names what lacks" if listed else ""
+        state, todo = f"partial: {count} of {whole} videos", f"complete {setting.source}{names}"
+    failed = data / "frames" / name / "failed.csv"
     bad = max(0, failed.read_text(encoding="utf-8").count("\n") - 1) if failed.is_file() else 0
-    state = f"partial: {len(listed) - lost} of {len(listed)} videos" if lost else f"ready: {len(there)} videos"
-    return f"{state}, {bad} of them can't be decoded" if bad else state
+    return f"{state}, {bad} of them can't be decoded" if bad else state, todo
+
+
+def _tables(splits: Path) -> dict[int, Path]:
+    """The split tables that are there, by number."""
+    return dict(sorted((int(path.stem.removeprefix("split-")), path) for path in splits.glob("split-*.parquet")))
+
+
+def _parts(path: Path, there: set[str]) -> dict[str, int]:
+    """Clips of each part of a split that are there."""
+    from collections import Counter
+
+    return dict(Counter(part for video, part in _rows(path) if video in there))
 
 
 def _listed_officially(counts: dict[int, dict[str, int]]) -> int:
@@ -158,10 +212,12 @@ def _listed_officially(counts: dict[int, dict[str, int]]) -> int:
     return max((sum(parts.values()) for parts in counts.values()), default=0)
 
 
-def _listed(path: Path) -> list[str]:
+def _rows(path: Path) -> list[tuple[str, str]]:
+    """(video, part) of each row of a split."""
     import pyarrow.parquet
 
-    return pyarrow.parquet.read_table(path, columns=["video"])["video"].to_pylist()
+    table = pyarrow.parquet.read_table(path, columns=["video", "part"])
+    return list(zip(table["video"].to_pylist(), table["part"].to_pylist(), strict=True))
 
 
 def _composable() -> dict[str, Dataset]:
@@ -173,7 +229,8 @@ def _composable() -> dict[str, Dataset]:
     for path in sorted(Path("conf/dataset").glob("*.yaml")):
         try:
             raw: Any = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
-            found[path.stem] = TypeAdapter(Dataset).validate_python(raw, strict=False)
-        except (ValidationError, YAMLError):
+            # How it is decoded may come from a suite or tier, and does not matter here.
+            found[path.stem] = TypeAdapter(Dataset).validate_python({**raw, "decode": _DECODE}, strict=False)
+        except (TypeError, ValidationError, YAMLError):
             continue
     return found

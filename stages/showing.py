@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from stages import DATA
-from stages.terminal import clips, show_json, show_table
+from stages.terminal import amount, clips, show_json, show_table
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output, and nothing else.")]
 
@@ -92,7 +92,7 @@ def models(
 
 
 def datasets(json_: Json = False) -> None:
-    """Data sets to choose from: classes, clips of each split, licence, and whether they are here."""
+    """Data sets to choose from: classes, clips of each split, size, licence, and whether they are here."""
     from pipeline import params
     from stages import catalogue
 
@@ -101,15 +101,24 @@ def datasets(json_: Json = False) -> None:
         show_json([asdict(data) for data in found])
         return
     show_table(
-        ["data set", "classes", "clips of splits", "official", "licence", "state"],
+        ["data set", "classes", "clips here", "official", "size here", "download", "licence", "state"],
         (
-            [data.name, str(data.classes or "–"), clips(data.found), clips(data.official), data.licence, data.state]
+            [
+                data.name,
+                str(data.classes or "–"),
+                clips(data.found) or "–",
+                (clips(data.official) or "–") + (f" (+ {data.unlabelled} without labels)" if data.unlabelled else ""),
+                "–" if data.bytes is None else amount(data.bytes),
+                "–" if data.download is None else amount(data.download),
+                data.licence,
+                data.state,
+            ]
             for data in found
         ),
     )
     for data in found:
         if data.todo:
-            print(f"\n{data.name}: {data.todo}")
+            print(f"\n{data.name} ({data.homepage}): {data.todo}" if data.homepage else f"\n{data.name}: {data.todo}")
 
 
 def diff(

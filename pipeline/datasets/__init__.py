@@ -9,7 +9,9 @@ A file holds (see `Plugin`)
   splits(videos, lists, options) what the lists say, whatever videos are there: a listed video that is absent stays a
                                  row, for the split's denominator stays. Class names in official order come along.
 and, where it applies,
+  FETCH     what to fetch and from where, and which form to sign. SIZE: its bytes, where the makers print them.
   CLASSES_LISTED  how many classes there are, where their names stand in a list and not in the file.
+  UNLABELLED      how many videos are in a list that came without labels, and so are no rows.
   MULTI_LABEL     True: a video has any number of labels, none among them. Without it each video has at least one.
   MIRRORED        pairs of class names that a mirrored clip changes places in; ONE_WAY: classes that mirroring destroys.
   FPS             of a set of folders of frames: frames a second as published; without it their times are unknown.

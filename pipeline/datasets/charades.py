@@ -22,6 +22,11 @@ CITATION = (
     "understanding. ECCV 2016"
 )
 HOMEPAGE = "https://prior.allenai.org/projects/charades"
+FETCH = (
+    "Charades_v1_480.zip and Charades.zip from https://ai2-public-datasets.s3-us-west-2.amazonaws.com/charades/, under "
+    "the licence that comes along; no form to sign"
+)
+SIZE = 13_000_000_000  # as the makers round it
 LAYOUT = (
     "the content of Charades_v1_480.zip: Charades_v1_480/<five letters and digits>.mp4, 9848 videos. The lists are of "
     "Charades.zip: Charades_v1_classes.txt, Charades_v1_train.csv and Charades_v1_test.csv, beside the videos (with or "

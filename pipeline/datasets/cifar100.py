@@ -23,6 +23,10 @@ from pipeline.schema import STRICT
 LICENCE = "the makers state none"
 CITATION = "Krizhevsky: Learning multiple layers of features from tiny images. Technical report, 2009"
 HOMEPAGE = "https://www.cs.toronto.edu/~kriz/cifar.html"
+FETCH = (
+    "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz (md5 03b5dce01913d631647c71ecec9e9cb8); no form to sign"
+)
+SIZE = 168_513_733
 LAYOUT = (
     "the content of cifar-100-binary.tar.gz: train.bin, test.bin and fine_label_names.txt, in the folder that the "
     "option `binary` names"

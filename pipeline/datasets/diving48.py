@@ -14,6 +14,10 @@ from pipeline.errors import UserError
 LICENCE = "the makers state none; the clips are from YouTube"
 CITATION = "Li, Li, Vasconcelos: RESOUND: Towards action recognition without representation bias. ECCV 2018"
 HOMEPAGE = "http://www.svcl.ucsd.edu/projects/resound/dataset.html"
+FETCH = (
+    "Diving48_rgb.tar.gz, Diving48_V2_train.json and Diving48_V2_test.json from "
+    "http://www.svcl.ucsd.edu/projects/resound/; no form to sign"
+)
 LAYOUT = (
     "the content of Diving48_rgb.tar.gz: rgb/<YouTube id>_<number>.mp4, 18404 clips. The lists are "
     "Diving48_V2_train.json and Diving48_V2_test.json, beside rgb or in the folder that `lists` names"

@@ -24,6 +24,10 @@ CITATION = (
     "IEEE Transactions on Multimedia 20(5), 2018, pages 1038-1050"
 )
 HOMEPAGE = "http://www.nlpr.ia.ac.cn/iva/yfzhang/datasets/egogesture.html"
+FETCH = (
+    "the images and the lists, by links that the makers send; for that, sign the agreement on the home page and mail "
+    "it to them"
+)
 LAYOUT = (
     "the frames Subject<01 to 50>/Scene<1 to 6>/Color/rgb<number>/000001.jpg ..., whatever folders stand around them "
     "(images/), and with them (with or without a folder annotation_EgoGesture) the lists trainlistall_but_None.txt, "

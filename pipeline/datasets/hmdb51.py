@@ -11,6 +11,8 @@ CITATION = (
     "Kuehne, Jhuang, Garrote, Poggio, Serre: HMDB: A large video database for human motion recognition. ICCV 2011"
 )
 HOMEPAGE = "https://serre-lab.clps.brown.edu/resource/hmdb-a-large-human-motion-database/"
+FETCH = "hmdb51_org.rar and test_train_splits.rar, which the home page links to; no form to sign"
+SIZE = 2_000_000_000  # as the makers round it
 LAYOUT = (
     "the content of hmdb51_org.rar, a rar of a rar a class: <class>/<file>.avi (with or without a folder around the "
     "classes), 51 classes, 6766 clips. The lists are the content of test_train_splits.rar: "

@@ -19,6 +19,11 @@ CITATION = (
     "ICCV workshops 2019"
 )
 HOMEPAGE = "https://www.qualcomm.com/developer/software/jester-dataset"
+FETCH = (
+    "the parts of 20bn-jester-v1 and the lists, from the home page, after signing in and accepting the research "
+    "licence; `cat 20bn-jester-v1-?? | tar xz` unpacks them"
+)
+SIZE = 22_800_000_000  # as the makers round it
 LAYOUT = (
     "the content of the archive 20bn-jester-v1: a folder a clip, named by its number, in it the frames 00001.jpg, "
     "00002.jpg ...; 148092 folders. The lists are jester-v1-train.csv and jester-v1-validation.csv (lines "

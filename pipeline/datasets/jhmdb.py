@@ -9,6 +9,7 @@ from pipeline.errors import UserError
 LICENCE = "the makers state none; HMDB51, where the clips come from, is CC BY 4.0"
 CITATION = "Jhuang, Gall, Zuffi, Schmid, Black: Towards understanding action recognition. ICCV 2013, pages 3192-3199"
 HOMEPAGE = "http://jhmdb.is.tue.mpg.de"
+FETCH = "JHMDB_video.zip and splits.zip, which the home page links to; no form to sign"
 LAYOUT = (
     "the content of JHMDB_video.zip: one folder a class (brush_hair ... wave, 21 of them; with or without "
     "ReCompress_Videos/ around them), in each the .avi files, 928 in all. The lists are the content of splits.zip: "

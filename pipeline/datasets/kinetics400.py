@@ -17,6 +17,10 @@ from pipeline.errors import UserError
 LICENCE = "the lists: CC BY 4.0; each video: its uploader's, under YouTube's terms"
 CITATION = "Kay, Carreira, Simonyan, Zhang, et al.: The Kinetics human action video dataset. arXiv:1705.06950, 2017"
 HOMEPAGE = "https://github.com/cvdfoundation/kinetics-dataset"
+FETCH = (
+    "the copy that the Common Visual Data Foundation keeps, by its k400_downloader.sh from "
+    "https://github.com/cvdfoundation/kinetics-dataset; no form to sign"
+)
 LAYOUT = (
     "clips named <YouTube id>_<start>_<end>.mp4, seconds in six digits (abc-EFG_123_000017_000027.mp4), a folder a "
     "part or a class, or all in one; a clip below a folder replacement... takes the place of its namesake. The lists, "

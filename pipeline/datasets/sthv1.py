@@ -18,6 +18,11 @@ CITATION = (
     "visual common sense. ICCV 2017"
 )
 HOMEPAGE = "https://www.qualcomm.com/developer/software/something-something-v-2-dataset"
+FETCH = (
+    "the parts of 20bn-something-something-v1 and the lists, under the makers' research licence; the home page speaks "
+    "of version 2 alone, so ask them for version 1; `cat 20bn-something-something-v1-?? | tar xz` unpacks them"
+)
+SIZE = 25_200_000_000  # as the makers rounded it
 LAYOUT = (
     "the content of the archive 20bn-something-something-v1: a folder a clip, named by its number, in it the frames "
     "00001.jpg, 00002.jpg ...; 108499 folders. The lists are something-something-v1-labels.csv (174 classes, one a "

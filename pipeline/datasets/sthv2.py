@@ -19,6 +19,11 @@ CITATION = (
     "visual common sense. ICCV 2017"
 )
 HOMEPAGE = "https://www.qualcomm.com/developer/software/something-something-v-2-dataset"
+FETCH = (
+    "the parts of 20bn-something-something-v2 and the lists, from the home page, after signing in and accepting the "
+    "research licence; `cat 20bn-something-something-v2-?? | tar xz` unpacks them"
+)
+SIZE = 19_400_000_000  # as the makers round it
 LAYOUT = (
     "the content of the archive 20bn-something-something-v2: <number>.webm, 220847 files. The lists are "
     "something-something-v2-labels.json, -train.json, -validation.json and, where wanted, -test.json, beside the "

@@ -12,6 +12,11 @@ CITATION = (
     "Soomro, Zamir, Shah: UCF101: A dataset of 101 human actions classes from videos in the wild. CRCV-TR-12-01, 2012"
 )
 HOMEPAGE = "https://www.crcv.ucf.edu/data/UCF101.php"
+FETCH = (
+    "UCF101.rar and UCF101TrainTestSplits-RecognitionTask.zip from https://www.crcv.ucf.edu/data/UCF101/; "
+    "no form to sign"
+)
+SIZE = 6_500_000_000  # as the makers round it
 LAYOUT = (
     "the content of UCF101.rar: UCF-101/<class>/v_<class>_g<group>_c<clip>.avi, 101 classes, 13320 clips. The lists "
     "are the content of UCF101TrainTestSplits-RecognitionTask.zip: trainlist01.txt to trainlist03.txt and "
