@@ -1,0 +1,159 @@
+"""Frames of optical flow a second: this project's decode stage, and OpenCV called in a plain loop, in turns.
+
+    python -m bench.flow [--turns N]
+
+From video files to JPEG planes on one core, one video after the other, by the same algorithm with the same settings
+and one OpenCV thread. CPU time is that of the process and of all it started, so that what else the machine does counts
+little. A ratio is the median over turns, with the least and the most.
+
+- OpenCV in a loop: cv2.VideoCapture, gray, calc() of a frame and the next, clipped to +-20 pixels, scaled to 8 bits,
+  cv2.imwrite() of the two planes at JPEG quality 95.
+- store: shards.decode_shard() with decode.flow, all of it: sha256, the container's check, the frames as JPEG, flow.
+- store, compensated: the same with flow that has no camera motion beside the other, which takes a second calc().
+
+Workers: the same shards as tasks on this machine's Ray, one at a time and two at a time. By the clock that is twice as
+fast where both cores are free; frames a second of CPU time, as the tasks themselves measure it, stay the same where
+workers do not hinder each other. The clips are bench/decoding.py's.
+"""
+
+import argparse
+import os
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import ray
+
+from bench import report
+from bench.decoding import cpu, cpu_seconds, made
+from cluster.fanout import fan_out
+from cluster.session import session
+from pipeline.flow import ALGORITHMS
+from pipeline.schema import Cluster, Decode, Flow
+from pipeline.shards import Source, Task, decode_shard
+
+QUALITY, SIZE, SHORT_SIDE, BOUND = 95, "340x256", 256, 20.0
+FRAMES = {"dis": 90, "tvl1": 8}  # of a video
+VIDEOS = 4
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--turns", type=int, default=5)
+    turns = parser.parse_args().turns
+    with tempfile.TemporaryDirectory() as place:
+        root = Path(place)
+        sets = {
+            name: made(root / name, VIDEOS, "mp4", SIZE, frames / 30, ["-c:v", "libx264", "-g", "12"])
+            for name, frames in FRAMES.items()
+        }
+        with session(Cluster()):
+            shared(0, "dis", sets["dis"], root)  # workers start
+            rows = [row for turn in range(turns) for name in sets for row in shared(turn, name, sets[name], root)]
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+        cv2.setNumThreads(1)
+        rows = [row for turn in range(turns) for name in sets for row in race(turn, name, sets[name], root)] + rows
+    machine = f"{os.cpu_count()} cores ({cpu()}), OpenCV {cv2.__version__}, load {os.getloadavg()[1]:.1f} meanwhile"
+    text = f"{machine}; {VIDEOS} videos of {SIZE}, H.264, JPEG quality {QUALITY}, {turns} turns."
+    head = ["flow", "way", "frames/s of CPU time", "the first = 1", "frames/s by the clock", "the first = 1"]
+    report.save("flow", "Optical flow from video files", text, head, lines(rows), rows)
+
+
+def race(turn: int, name: str, paths: Sequence[Path], root: Path) -> list[dict[str, Any]]:
+    """A row a way, on this process's core."""
+    ways: dict[str, Callable[[Path], None]] = {
+        "OpenCV in a loop": lambda out: loop(name, paths, out),
+        "store": lambda out: stored(tasks(name, paths, out)),
+        "store, compensated": lambda out: stored(tasks(name, paths, out, compensated=True)),
+    }
+    rows = []
+    for way, run in ways.items():
+        shutil.rmtree(root / "out", ignore_errors=True)
+        (root / "out").mkdir()
+        began, cpu_began = time.perf_counter(), cpu_seconds()
+        run(root / "out")
+        rows.append(row(turn, name, way, cpu_seconds() - cpu_began, time.perf_counter() - began))
+    return rows
+
+
+def shared(turn: int, name: str, paths: Sequence[Path], root: Path) -> list[dict[str, Any]]:
+    """A row for one task at a time and one for two."""
+    rows, cores = [], ray.cluster_resources()["CPU"]
+    for workers in (1, 2):
+        shutil.rmtree(root / "out", ignore_errors=True)
+        work = [(task,) for task in tasks(name, paths, root / "out")]
+        began = time.perf_counter()
+        spent = sum(used for _, used in fan_out(cpu_of, work, f"{name}, {workers}", cpus=cores / workers))
+        rows.append(row(turn, name, f"Ray, {workers} at a time", spent, time.perf_counter() - began))
+    return rows
+
+
+def row(turn: int, name: str, way: str, cpu_s: float, clock_s: float) -> dict[str, Any]:
+    frames = VIDEOS * FRAMES[name]
+    speed = {"cpu_frames_s": round(frames / cpu_s, 3), "clock_frames_s": round(frames / clock_s, 3)}
+    return {"turn": turn, "flow": name, "way": way, "frames": frames, **speed}
+
+
+def loop(name: str, paths: Sequence[Path], out: Path) -> None:
+    """What one would write: every frame's flow to the next, as pairs of pictures."""
+    algorithm = ALGORITHMS[name]()
+    for path in paths:
+        video = cv2.VideoCapture(str(path))
+        there, frame = video.read()
+        before, number = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY), 0
+        while True:
+            there, frame = video.read()
+            if not there:
+                break
+            gray = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
+            flow = algorithm.calc(before, gray, None)
+            bits = np.rint((np.clip(flow, -BOUND, BOUND) + BOUND) * (255 / (2 * BOUND))).astype(np.uint8)
+            for plane, axis in enumerate("xy"):
+                name = f"{path.stem}-{axis}-{number:05d}.jpg"
+                cv2.imwrite(str(out / name), bits[..., plane], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+            before, number = gray, number + 1
+
+
+def stored(shards: Sequence[Task]) -> None:
+    for task in shards:
+        decode_shard(task)
+
+
+def tasks(name: str, paths: Sequence[Path], out: Path, compensated: bool = False) -> list[Task]:
+    """A shard a video."""
+    settings = Decode(SHORT_SIDE, QUALITY, "ffmpeg", 1, 0.0, Flow(name, BOUND, compensated))  # type: ignore[arg-type]
+    sources = [Source(path.name, path.name, sha256(path.read_bytes()).hexdigest()) for path in paths]
+    return [Task(out, n, paths[n].parent, (source,), settings) for n, source in enumerate(sources)]
+
+
+def cpu_of(task: Task) -> float:
+    """CPU time of a shard's decoding, in s."""
+    began = cpu_seconds()
+    decode_shard(task)
+    return cpu_seconds() - began
+
+
+def lines(rows: list[dict[str, Any]]) -> list[list[str]]:
+    """The table's lines: medians over turns; ways on one core beside the plain loop, Ray's beside one at a time."""
+    lines = []
+    for name, way in sorted(dict.fromkeys((one["flow"], one["way"]) for one in rows), key=lambda key: key[0]):
+        first = "Ray, 1 at a time" if way.startswith("Ray") else "OpenCV in a loop"
+        own, base = ([one for one in rows if (one["flow"], one["way"]) == (name, of)] for of in (way, first))
+        cells = [name, way]
+        for key in ("cpu_frames_s", "clock_frames_s"):
+            ratios = [one[key] / other[key] for one, other in zip(own, base, strict=True)]
+            cells.append(f"{statistics.median(one[key] for one in own):.3g}")
+            cells.append(f"{statistics.median(ratios):.2f}x ({min(ratios):.2f} to {max(ratios):.2f})")
+        lines.append(cells)
+    return lines
+
+
+if __name__ == "__main__":
+    main()
