@@ -74,9 +74,11 @@ def fetch(name: str, dataset: Dataset, root: Path, videos: Path, each: Each = in
     elif local.is_file():
         _fetch_archive(name, local, sha256.lower(), videos)
     elif not local.is_dir():
+        plugin = datasets.loaded(dataset.file)
+        what = f"To fetch: {plugin.FETCH}. " if hasattr(plugin, "FETCH") else ""
         raise UserError(
             f"{name}: there is no {local.resolve()}. Put the videos there, or name their place as "
-            f"datasets.{name}.source. Expected: {datasets.loaded(dataset.file).LAYOUT}"
+            f"datasets.{name}.source. {what}Expected: {plugin.LAYOUT}"
         )
     return located(dataset, root, videos)
 

@@ -1,5 +1,6 @@
 """CIFAR-100: a stand-in in the makers' binary layout becomes videos of one frame, splits, and the same pixels."""
 
+from collections import Counter
 from pathlib import Path
 
 import cv2
@@ -45,6 +46,16 @@ def dataset(binary: Path) -> Dataset:
 
 def test_published_counts():
     assert cifar100.COUNTS == {1: {"train": 50_000, "test": 10_000}} and cifar100.RECORD == 3_074
+
+
+def test_the_makers_files_are_as_published():
+    binary = Path(__file__).parents[2] / "shared/data/cifar-100-binary"
+    if not binary.is_dir():
+        pytest.skip(f"no {binary}, so its 50,000 and 10,000 labels can't be counted")
+    classes, rows = cifar100.splits([], binary, {"binary": str(binary)})
+    assert Counter((row.part, row.labels) for row in rows[1]) == {
+        (part, (label,)): count for part, count in (("train", 500), ("test", 100)) for label in range(len(classes))
+    }
 
 
 def test_images_become_videos_and_splits(tmp_path, binary):

@@ -19,7 +19,7 @@ PLACES = {"ucf101": ANNOTATIONS / "ucf101", "hmdb51": ANNOTATIONS / "hmdb51/test
 
 def official(name: str) -> Path:
     if not PLACES[name].is_dir():
-        pytest.skip(f"needs the official lists in {PLACES[name]}")
+        pytest.skip(f"no official lists in {PLACES[name]}, so their counts can't be checked")
     return PLACES[name]
 
 

@@ -29,6 +29,7 @@ splits never see them. Files here never import each other; what two of them shar
 import hashlib
 import importlib
 import json
+import math
 import os
 import pkgutil
 import re
@@ -158,12 +159,12 @@ def frames(folder: Path, first: int | None = None, last: int | None = None) -> l
 
     Files of other names are passed over. Two files of one number are both given.
     """
-    numbered = [(int(match[1]), path) for path in folder.iterdir() if (match := FRAME.fullmatch(path.name))]
-    return sorted(
-        (number, path)
-        for number, path in numbered
-        if (first is None or first <= number) and (last is None or number <= last)
-    )
+    with os.scandir(
+        folder
+    ) as entries:  # a folder of thousands may be read for each of its ranges: names first, paths after
+        names = [(int(match[1]), entry.name) for entry in entries if (match := FRAME.fullmatch(entry.name))]
+    begin, end = (0 if first is None else first), (math.inf if last is None else last)
+    return [(number, folder / name) for number, name in sorted(names) if begin <= number <= end]
 
 
 def digest(files: Iterable[tuple[str, bytes]]) -> str:
