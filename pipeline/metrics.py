@@ -21,22 +21,28 @@ def outcomes(predictions: Predictions) -> pl.DataFrame:
     A video that was not decoded is wrong: the denominator is the split's. Where scores tie, the lowest class wins.
     """
     decoded = predictions.frame.filter(pl.col("logits").is_not_null())
-    none = np.empty((0, min(BEST, len(predictions.classes))), np.int64)
-    blocks = (np.argsort(-mean, axis=1, kind="stable")[:, :BEST] for mean in _averaged(decoded, predictions))
-    best = np.concatenate([none, *blocks]).astype(np.int32)
-    scored = decoded.filter(view=0).select(*TEST, best=pl.Series(best, dtype=pl.List(pl.Int32)))
-    return (
-        predictions.frame.filter(view=0)
-        .join(scored, on=TEST, how="left")
-        .with_columns(label=pl.col("labels").list.first())
-        .sort(TEST)
-        .select(
-            *TEST,
-            "label",
-            predicted=pl.col("best").list.first(),
-            top1=(pl.col("best").list.first() == pl.col("label")).fill_null(False),
-            top5=pl.col("best").list.contains(pl.col("label")).fill_null(False),
-        )
+    tests = predictions.frame.filter(view=0).select(
+        *TEST, decoded=pl.col("logits").is_not_null(), label=pl.col("labels").list.first()
+    )
+    known = tests["decoded"].to_numpy()
+    label = tests["label"].to_numpy()[known]
+    first, place, at = np.empty_like(label), np.empty_like(label), 0
+    # One view's scores rank as its logits do.
+    alone = len(decoded) == len(label)
+    for block in [_logits(decoded, predictions)] if alone else _averaged(decoded, predictions):
+        own = label[at : at + len(block), None]
+        score = np.take_along_axis(block, own, axis=1)
+        before = (block > score) | ((block == score) & (np.arange(block.shape[1]) < own))
+        first[at : at + len(block)], place[at : at + len(block)] = block.argmax(axis=1), before.sum(axis=1)
+        at += len(block)
+    predicted, top5 = np.full(len(tests), -1, np.int32), np.zeros(len(tests), bool)
+    predicted[known], top5[known] = first, place < BEST
+    return tests.select(
+        *TEST,
+        "label",
+        predicted=pl.Series(predicted).replace(-1, None),
+        top1=pl.Series(predicted) == pl.col("label"),
+        top5=pl.Series(top5),
     )
 
 
@@ -79,7 +85,7 @@ def _averaged(decoded: pl.DataFrame, predictions: Predictions) -> Iterator[np.nd
     """m,K float64 at a time: scores of decoded videos, in the frame's order, as the protocol averages their views."""
     begins = np.flatnonzero(decoded["view"].to_numpy() == 0)
     classes, average = len(predictions.classes), predictions.average
-    logits = decoded["logits"].explode().to_numpy().reshape(-1, classes)  # N,K
+    logits = _logits(decoded, predictions)
     ends = np.append(begins[1:], len(logits))
     step = max(1, BLOCK // (classes * int((ends - begins).max(initial=1))))
     for videos in (slice(begin, begin + step) for begin in range(0, len(begins), step)):
@@ -89,8 +95,14 @@ def _averaged(decoded: pl.DataFrame, predictions: Predictions) -> Iterator[np.nd
             block = _softmax(block)
         elif average == "sigmoid":
             block = expit(block)
-        mean = np.add.reduceat(block, own - own[0]) / (ends - begins)[videos, None]  # m,K
-        yield _softmax(mean) if average == "logits" else mean
+        if len(block) > len(own):
+            block = np.add.reduceat(block, own - own[0]) / (ends - begins)[videos, None]  # m,K
+        yield _softmax(block) if average == "logits" else block
+
+
+def _logits(decoded: pl.DataFrame, predictions: Predictions) -> np.ndarray:
+    """N,K: the views of decoded videos."""
+    return decoded["logits"].explode().to_numpy().reshape(len(decoded), len(predictions.classes))
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
 import polars as pl
 
+from pipeline.atomic import writing
 from pipeline.errors import UserError
 from pipeline.params import named
 from pipeline.protocol import protocol_signature, views_per_video
@@ -89,6 +91,27 @@ def read_outside(path: Path, splits: Path, numbers: Sequence[int], seeds: Sequen
     return Predictions(_whole(frame, tests, None, len(classes), refuse), classes, average, several)
 
 
+def write_outside(
+    path: Path,
+    row: str,
+    scores: Sequence[tuple[int, str, list[int], list[float] | None]],
+    classes: Sequence[str],
+) -> None:
+    """Predictions that no net made: of each (split, video, labels, its logits or None), one view, under seed 0."""
+    rows = [(row, split, 0, video, 0, labels, logits) for split, video, labels, logits in scores]
+    with writing(path) as temporary:
+        pl.DataFrame(rows, SCHEMA, orient="row").write_parquet(temporary, metadata={"classes": json.dumps(classes)})
+
+
+def parts(splits: Path, number: int) -> dict[str, list[tuple[str, list[int]]]]:
+    """part -> (video, labels) in the table's order; UserError where there is no such split."""
+    table = _parquet(splits / f"split-{number}.parquet")
+    found: dict[str, list[tuple[str, list[int]]]] = {}
+    for part, video, labels in table.select("part", "video", "labels").iter_rows():
+        found.setdefault(part, []).append((video, labels))
+    return found
+
+
 def class_names(splits: Path) -> tuple[str, ...]:
     """A data set's classes in official order; UserError where the folder of its splits has none."""
     if not (classes := _names(_text(splits / "classes.json"))):
@@ -108,6 +131,9 @@ def _whole(
     frame: pl.DataFrame, tests: pl.DataFrame, views: int | None, classes: int, refuse: Callable[[str], NoReturn]
 ) -> pl.DataFrame:
     """The predictions, sorted, if they are those of the tests and have `views` (None: any) views each."""
+    ordered = frame.select(*TEST, "view", "labels", "logits").sort(*TEST, "view")
+    if _plainly_whole(ordered, tests, views, classes):
+        return ordered
     count, finite = pl.col("logits").list.len(), pl.col("logits").list.eval(pl.element().is_finite().fill_null(False))
     for wrong, problem in (
         (tests.join(frame, on=TEST, how="anti"), "is missing"),
@@ -120,7 +146,20 @@ def _whole(
         if len(wrong):
             split, seed, video = wrong.select(TEST).sort(TEST).row(0)
             refuse(f"video {video!r} of split {split}, seed {seed} {problem}")
-    return frame.select(*TEST, "view", "labels", "logits").sort(*TEST, "view")
+    return ordered
+
+
+def _plainly_whole(frame: pl.DataFrame, tests: pl.DataFrame, views: int | None, classes: int) -> bool:
+    """Whether sorted predictions are those of the tests, all decoded: most are, and no join need look for more."""
+    logits = frame["logits"]
+    if views is None or len(frame) != views * len(tests) or logits.has_nulls():
+        return False
+    expected = tests.select(*TEST, "labels").sort(TEST)[np.repeat(np.arange(len(tests)), views)]
+    return (
+        bool((logits.list.len() == classes).all() and logits.explode().is_finite().all())
+        and bool((frame["view"].to_numpy() == np.tile(np.arange(views), len(tests))).all())
+        and frame.select(*TEST, "labels").equals(expected)
+    )
 
 
 def _parquet(path: Path) -> pl.DataFrame:
