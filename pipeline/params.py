@@ -25,6 +25,7 @@ from pipeline.schema import (
     Subset,
     Table,
     Tier,
+    Trajectories,
 )
 
 
@@ -79,6 +80,12 @@ def parse(raw: dict[str, Any], name: str = "params") -> Params:
             _known(f"{name}: fusions.{row}.rows", member, params.experiments)
         if row in params.experiments:
             raise UserError(f"{name}: fusions.{row}: an experiment has that name already; choose another")
+    for row, settings in params.trajectories.items():
+        _known(f"{name}: trajectories.{row}.dataset", settings.dataset, params.datasets)
+        if row in params.experiments:
+            raise UserError(f"{name}: trajectories.{row}: an experiment has that name already; choose another")
+        if not settings.splits or min(settings.scales, settings.gaussians, settings.samples) < 1:
+            raise UserError(f"{name}: trajectories.{row}: it needs a split, a scale, a Gaussian and a sample at least")
     for key, recipe in params.recipes.items():
         if recipe.stack < 1:
             raise UserError(f"{name}: recipes.{key}.stack is {recipe.stack}; it needs one flow at least")
@@ -130,6 +137,7 @@ def _fields(path: list[str]) -> list[str]:
         "experiments": Experiment,
         "tables": Table,
         "fusions": Fusion,
+        "trajectories": Trajectories,
         "tier": Tier,
         "cluster": Cluster,
     }

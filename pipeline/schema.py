@@ -142,6 +142,19 @@ class Fusion:
 
 
 @dataclass(frozen=True, config=STRICT)
+class Trajectories:
+    """Improved dense trajectories on a data set, a system without a net; its scores take part in fusions."""
+
+    dataset: str
+    splits: tuple[int, ...]
+    flow: Literal["farneback", "dis"] = "farneback"
+    scales: int = 8  # at most, 1 / sqrt(2) apart
+    gaussians: int = 256
+    samples: int = 256_000  # descriptors that a codebook is learned from
+    seed: int = 0
+
+
+@dataclass(frozen=True, config=STRICT)
 class Subset:
     """Part of a data set: so many classes, and of each so many videos of a part, the same ones everywhere."""
 
@@ -195,5 +208,6 @@ class Params:
     experiments: dict[str, Experiment]
     tables: dict[str, Table]
     fusions: dict[str, Fusion] = field(default_factory=dict)
+    trajectories: dict[str, Trajectories] = field(default_factory=dict)
     tier: Tier = field(default_factory=Tier)
     cluster: Cluster = field(default_factory=Cluster)

@@ -1,0 +1,152 @@
+"""Improved dense trajectories of a data set, by shards: files of descriptors, codebooks and Fisher vectors, then scores.
+
+Wang and Schmid (ICCV 2013), sections 2.2 and 2.3. Every file is a task's, written whole or not at all and not made
+again; the folder they lie in is named by all that they depend on. Descriptors are kept in 16 bits: they are shares.
+
+Legend: N videos.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import simplejpeg
+
+from pipeline import camera, fisher, sampling, trajectories
+from pipeline.atomic import writing
+from pipeline.errors import UserError
+from pipeline.frames import FrameStore
+from pipeline.schema import Trajectories
+
+SHARD = 8  # videos
+
+
+@dataclass(frozen=True)
+class Work:
+    """What all tasks of a row know. Videos are those of the frame store, in its order."""
+
+    settings: Trajectories
+    frames: Path
+    folder: Path
+    videos: tuple[str, ...]
+
+    @property
+    def shards(self) -> int:
+        return math.ceil(len(self.videos) / SHARD)
+
+    def shard(self, number: int) -> tuple[str, ...]:
+        return self.videos[number * SHARD : (number + 1) * SHARD]
+
+    def described(self, number: int) -> Path:
+        return self.folder / f"described-{number:05d}.npz"
+
+    def codebook(self, split: int, kind: str) -> Path:
+        return self.folder / f"split{split}-{kind}.npz"
+
+    def vectors(self, split: int, number: int) -> Path:
+        return self.folder / f"split{split}-{number:05d}.npy"
+
+
+def work(settings: Trajectories, frames: Path, splits: Path, storage: Path) -> Work:
+    """A row's work, in a folder of `storage` whose name changes with settings, frames, splits (a folder) and code."""
+    digest = hashlib.sha256(json.dumps(asdict(settings), sort_keys=True).encode())
+    code = [Path(str(module.__file__)) for module in (camera, fisher, trajectories)]
+    for path in (frames / "index.arrow", *sorted(splits.glob("split-*.parquet")), *code):
+        digest.update(path.read_bytes())
+    return Work(settings, frames, storage / digest.hexdigest()[:16], tuple(FrameStore(frames).videos))
+
+
+def describe(work: Work, number: int) -> None:
+    """The descriptors of a shard's videos, unless they are there."""
+    if work.described(number).exists():
+        return
+    store, found = FrameStore(work.frames), {}
+    for at, video in enumerate(work.shard(number)):
+        jpegs = store.jpegs(video, range(store.videos[video].frames))
+        try:
+            frames = [simplejpeg.decode_jpeg(jpeg, "GRAY")[..., 0] for jpeg in jpegs]
+        except ValueError as error:
+            raise UserError(f"{video}: a frame of the store is damaged ({error}); decode it again") from None
+        described = trajectories.describe(frames, work.settings.flow, work.settings.scales)
+        found[str(at)] = described.astype(np.float16)
+    with writing(work.described(number)) as temporary, temporary.open("wb") as file:
+        np.savez(file, **found)  # type: ignore[arg-type]  # its stub takes `found` for allow_pickle
+
+
+def learn(work: Work, split: int, kind: str, train: frozenset[str]) -> None:
+    """A split's codebook of one kind of descriptor, from a sample of its training videos', unless it is there.
+
+    Videos give alike many, as far as they have them.
+    """
+    path, settings = work.codebook(split, kind), work.settings
+    if path.exists():
+        return
+    each, sample = math.ceil(settings.samples / max(1, len(train))), []
+    for number in range(work.shards):
+        for video, described in _read(work, number):
+            if video in train:
+                rows = sampling.generator("trajectories", settings.seed, video).permutation(len(described))[:each]
+                sample.append(described[np.sort(rows)][:, _columns(kind)].astype(np.float32))
+    if not sample:
+        raise UserError(f"split {split} has no training video that could be decoded")
+    book = fisher.learn(np.concatenate(sample), settings.gaussians, settings.seed)
+    with writing(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **asdict(book))
+
+
+def encode(work: Work, split: int, number: int) -> None:
+    """The Fisher vectors (N, numbers) float32 of a shard's videos under a split's codebooks, unless they are there."""
+    if work.vectors(split, number).exists():
+        return
+    books = {}
+    for kind in trajectories.SIZES:
+        with np.load(work.codebook(split, kind)) as arrays:
+            books[kind] = fisher.Codebook(**arrays)
+    vectors = [
+        np.concatenate(
+            [fisher.vector(described[:, _columns(kind)].astype(np.float32), book) for kind, book in books.items()]
+        )
+        for _, described in _read(work, number)
+    ]
+    with writing(work.vectors(split, number)) as temporary, temporary.open("wb") as file:
+        np.save(file, np.stack(vectors))
+
+
+def scores(
+    work: Work,
+    split: int,
+    train: Sequence[tuple[str, list[int]]],
+    test: Sequence[tuple[str, list[int]]],
+    classes: int,
+) -> list[list[float] | None]:
+    """Each test video's decision values, a class each; None for one that the frame store has not.
+
+    train and test are (video, its labels). Values are the machines' own, neither scaled nor calibrated: what reads them
+    as logits makes them comparable by a softmax, whose order of classes is theirs.
+    """
+    place = {video: at for at, video in enumerate(work.videos)}
+    vectors = np.concatenate([np.load(work.vectors(split, number)) for number in range(work.shards)])
+    known = [(place[video], labels) for video, labels in train if video in place]
+    there = [place[video] for video, _ in test if video in place]
+    found = fisher.margins(
+        vectors[[at for at, _ in known]], [labels for _, labels in known], vectors[there], classes
+    ).tolist()
+    values = iter(found)
+    return [next(values) if video in place else None for video, _ in test]
+
+
+def _read(work: Work, number: int) -> list[tuple[str, np.ndarray]]:
+    """(video, its descriptors (P, 426)) of a shard."""
+    with np.load(work.described(number)) as arrays:
+        return [(video, arrays[str(at)]) for at, video in enumerate(work.shard(number))]
+
+
+def _columns(kind: str) -> slice:
+    """Where a kind of descriptor stands among the 426 numbers."""
+    kinds = list(trajectories.SIZES)
+    begin = sum(trajectories.SIZES[one] for one in kinds[: kinds.index(kind)])
+    return slice(begin, begin + trajectories.SIZES[kind])

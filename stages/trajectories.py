@@ -1,0 +1,52 @@
+"""Beside stages 4 and 5, for one row: improved dense trajectories, learned and scored, in the form of predictions."""
+
+import shutil
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from cluster.fanout import fan_out
+from cluster.session import session
+from pipeline import encoding, params, predictions
+from pipeline.errors import UserError
+from pipeline.trajectories import SIZES
+from stages import DATA, run
+
+
+def trajectories(name: str) -> None:
+    given = params.load()
+    if name not in given.trajectories:
+        raise UserError(f"no trajectories {name!r} in params.yaml; {params.alternatives(name, given.trajectories)}")
+    settings, storage = given.trajectories[name], Path(given.cluster.storage).absolute() / name
+    splits = DATA / "splits" / settings.dataset
+    classes, parts = predictions.class_names(splits), {at: predictions.parts(splits, at) for at in settings.splits}
+    work = encoding.work(settings, (DATA / "frames" / settings.dataset).absolute(), splits, storage)
+    train = {at: frozenset(video for video, _ in own.get("train", [])) for at, own in parts.items()}
+    shards = range(work.shards)
+    with session(given.cluster):
+        each = partial(_each, retries=given.cluster.max_failures)
+        begun = time.monotonic()
+        each(encoding.describe, [(work, at) for at in shards], f"trajectories of {settings.dataset}, shards")
+        seconds = (time.monotonic() - begun) / max(1, len(work.videos))
+        each(encoding.learn, [(work, at, kind, train[at]) for at in parts for kind in SIZES], "codebooks")
+        each(encoding.encode, [(work, at, number) for at in parts for number in shards], "Fisher vectors, shards")
+    rows: list[tuple[int, str, list[int], list[float] | None]] = []
+    for at, own in parts.items():
+        test = own.get("test", [])
+        scores = encoding.scores(work, at, own.get("train", []), test, len(classes))
+        rows += [(at, video, labels, values) for (video, labels), values in zip(test, scores, strict=True)]
+    predictions.write_outside(DATA / "predictions" / name / "predictions.parquet", name, rows, classes)
+    right = sum(1 for *_, labels, values in rows if values and values.index(max(values)) in labels)
+    print(f"{name}: {right} of {len(rows)} test videos right; {seconds:.2f} s a video for trajectories, on all cores")
+    shutil.rmtree(storage, ignore_errors=True)
+
+
+def _each(function: Callable[..., Any], items: list[tuple], what: str, retries: int) -> None:
+    for _ in fan_out(function, items, what, retries):
+        pass
+
+
+if __name__ == "__main__":
+    run(trajectories)
