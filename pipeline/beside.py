@@ -79,7 +79,7 @@ def _number(
         results.append(found[name])
         if isinstance(accuracy := results[-1].accuracy, str):
             word, _, reason = accuracy.partition(": ")
-            return cell(*(("failed", reason) if word == "failed" else ("not run", f"row {name} has not run")))
+            return cell(*(("failed", reason) if word == "failed" else ("not run", "ours has not run")))
     ours = _measured(of, row, results[0], results[-1], more)
     if isinstance(ours, str):
         return cell("failed", ours)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pipeline import exports, figures, fusion, page, params, results, tables
+from pipeline import exports, figures, fusion, page, params, replication, results, tables
 from stages import DATA, run
 
 REPORTS = Path("reports")
@@ -10,7 +10,7 @@ REPORTS = Path("reports")
 
 def aggregate() -> None:
     given = params.load()
-    found = {row: results.measure(results.read(given, row, DATA)) for row in given.experiments}
+    found = {row: results.measure(results.read(given, row, DATA)) for row in (*given.experiments, *given.trajectories)}
     found |= {row: results.measure(fusion.read(given, row, DATA)) for row in given.fusions}
     folder, pictures = REPORTS / "tables" / given.suite, REPORTS / "figures" / given.suite
     for name, table in given.tables.items():
@@ -30,6 +30,7 @@ def aggregate() -> None:
             path = pictures / f"confusion-{row}-less-{base}.svg"
             figures.confusion_change(found[row], found[base], runs, path)
             exports.save_confusion_change(path.with_suffix(".csv"), found[row], found[base], runs)
+    replication.save(folder, given, found, REPORTS / "papers", REPORTS / "parity.csv")
     shown = page.build(REPORTS)
     print(f"tables in {folder}, pictures in {pictures}, all tables on {shown}")
 
