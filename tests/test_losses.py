@@ -3,11 +3,12 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet
 import pytest
 import torch
 from sklearn.metrics import log_loss
-from test_training import CPU, cell
+from test_training import CPU, cell, losses, run
 
 from pipeline import clips, training
 from pipeline.errors import UserError
@@ -60,3 +61,14 @@ def test_several_labels_or_none_need_sigmoid(data: Path, labels: list[int]) -> N
     relabelled(data, [labels])
     with pytest.raises(UserError, match=r"video-00 has not one label, but recipes\.r\.loss softmax .* take sigmoid"):
         next(training.epochs(cell(data), None, None, CPU))
+
+
+def test_several_labels_or_none_are_learned_under_sigmoid(data: Path) -> None:
+    relabelled(data, [[0, 1], [], [2, 0]])
+    own = losses(run(cell(data, loss="sigmoid", epochs=20, augment={"crop": "center"}, dropout=0.0)))
+    assert np.mean(own[-6:]) < 0.7 * np.mean(own[:6])
+
+
+def test_smoothing_and_mixup_train_under_sigmoid(data: Path) -> None:
+    one = cell(data, loss="sigmoid", augment={"crop": "random", "mixup": 0.2}, label_smoothing=0.1)
+    assert all(0.3 < loss < 3 for loss in losses(run(one)))  # a class that is guessed evenly costs ln 2 = 0.69
