@@ -28,9 +28,7 @@ def read(params: Params, name: str, data: Path) -> Row:
     rows = {member: results.read(params, member, data) for member in fusion.rows}
     first = next(iter(rows.values()))
     weights = {**fusion.rows, **fusion.outside}
-    words = " + ".join(
-        f"{Path(member).stem if member in fusion.outside else member}*{weights[member]:g}" for member in weights
-    )
+    words = " + ".join(f"{_called(member)}*{weight:g}" for member, weight in weights.items())
     seeds = tuple(seed for seed in first.seeds if all(seed in row.seeds for row in rows.values()))
     frames = {row.frames for row in rows.values()}
     fused: Predictions | str
@@ -63,6 +61,12 @@ def read(params: Params, name: str, data: Path) -> Row:
         },
         fused,
     )
+
+
+def _called(member: str) -> str:
+    """What stands for a member in the signature: a row's name; a file's own, or its folder's if that is a row's."""
+    path = Path(member)
+    return member if path.suffix != ".parquet" else path.parent.name if path.stem == "predictions" else path.stem
 
 
 def fuse(members: list[tuple[Predictions, float]], seeds: tuple[int, ...]) -> Predictions:

@@ -40,7 +40,7 @@ def below(rows: Sequence[Result], paired: bool) -> str:
     notes = [SEVERAL_LABELS if several else ONE_LABEL for several in kinds]
     if splits(rows):
         notes.append(SPREAD.format(" or ".join("mAP" if several else "top-1" for several in kinds)))
-    if any(row.attention is None for row in rows):
+    if any(row.backbone == "fusion" for row in rows):
         notes.append(FUSED)
     if paired:
         notes.append(PAIRED_SEVERAL if rows[0].several else PAIRED)

@@ -139,7 +139,7 @@ def _whole(
         (tests.join(frame, on=TEST, how="anti"), "is missing"),
         (frame.join(tests, on=TEST, how="anti"), "is no test video"),
         (frame.join(tests, on=[*TEST, "labels"], how="anti"), "has other labels than its split says"),
-        (_incomplete(frame, views), f"has not its {views or ''} view(s) once each"),
+        (_incomplete(frame, views), f"has not its {f'{views} view(s)' if views else 'views'} once each"),
         (frame.filter(count != classes), f"has not one logit for each of {classes} classes"),
         (frame.filter(~finite.list.all()), "has a logit that is not finite"),
     ):

@@ -112,6 +112,14 @@ def test_an_outside_file_counts_for_every_seed(tmp_path: Path) -> None:
     np.testing.assert_allclose(metrics.scores(found.predictions)[1], expected.reshape(-1, 6), rtol=1e-12)
 
 
+def test_predictions_of_another_row_are_called_by_its_folder(tmp_path: Path) -> None:
+    given = project(tmp_path, outside=str(tmp_path / "predictions" / "rgb" / "predictions.parquet"))
+    found = fused(given, tmp_path)
+    assert found.protocol.startswith("rgb*1 + flow*1.5 + rgb*0.5: ")
+    # One run was asked for, and the file has two.
+    assert "has not its views once each" in found.predictions
+
+
 FIRST = pl.col("video") == "test_1_007"
 
 
@@ -123,7 +131,7 @@ FIRST = pl.col("video") == "test_1_007"
         (lambda f: pl.concat([f, f.filter(FIRST).with_columns(video=pl.lit("x"))]), "'x' of split 1.* no test video"),
         (lambda f: f.with_columns(pl.col("logits").list.head(5)), "has not one logit for each of 6 classes"),
         (lambda f: f.drop("view"), "column 'view' must be Int32, not missing"),
-        (lambda f: pl.concat([f, f.filter(FIRST)]), "has not its  view"),
+        (lambda f: pl.concat([f, f.filter(FIRST)]), "has not its views once each"),
         (lambda f: f.with_columns(labels=pl.lit([0], SCHEMA["labels"])), "other labels than its split"),
     ],
 )  # fmt: skip
