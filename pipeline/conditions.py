@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from pipeline.published import Conditions, Paper
-from pipeline.schema import Experiment, Params
+from pipeline.schema import Experiment, Params, Trajectories
 
 PRETRAINED = ("imagenet", "kinetics400", "sports1m")  # words in the names of weights' files
 
@@ -17,18 +17,27 @@ def differences(paper: Paper, under: Conditions, given: Params, system: str) -> 
     part = given.tier.subset
     found = [f"tier {given.tier.name}, not the whole data set and net"] if part or given.tier.name != "full" else []
     for member in given.fusions[system].rows if system in given.fusions else [system]:
-        for what, ours, theirs in _compared(paper, under, given, given.experiments[member]):
+        pairs = (
+            _trained(paper, under, given, given.experiments[member])
+            if member in given.experiments
+            else _split(given, given.trajectories[member], under)
+        )
+        for what, ours, theirs in pairs:
             if theirs is not None and ours != theirs:
                 found.append(f"{what}: {_words(ours)}, not {_words(theirs)}")
     return list(dict.fromkeys(found))
 
 
-def _compared(paper: Paper, under: Conditions, given: Params, own: Experiment) -> Iterator[tuple[str, object, object]]:
+def _split(given: Params, own: Experiment | Trajectories, under: Conditions) -> Iterator[tuple[str, object, object]]:
     """(what, ours, the paper's), the last None where it is not stated."""
-    protocol = given.protocols[own.protocol]
-    weights = (own.weights or "none").rsplit("/", 1)[-1].lower()
     yield "data set", given.datasets[own.dataset].file, under.dataset
     yield "splits", own.splits, under.splits
+
+
+def _trained(paper: Paper, under: Conditions, given: Params, own: Experiment) -> Iterator[tuple[str, object, object]]:
+    yield from _split(given, own, under)
+    protocol = given.protocols[own.protocol]
+    weights = (own.weights or "none").rsplit("/", 1)[-1].lower()
     yield "frames", protocol.frames or given.recipes[own.recipe].frames, under.frames
     told = next((word for word in (*PRETRAINED, "none") if word in weights), under.pretrained)
     yield "pre-trained on", told, under.pretrained

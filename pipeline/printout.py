@@ -140,7 +140,8 @@ def _provenance(cells: Sequence[Number], given: Params, found: Mapping[str, Resu
             ]
         )
     tier = "" if given.tier.name == "full" else f" -S tier={given.tier.name}"
-    stages = " ".join(f"evaluate@{one}" for one in dict.fromkeys(m for row in rows for m in _members(given, row)))
+    members = dict.fromkeys(member for row in rows for member in _members(given, row))
+    stages = " ".join(f"{'trajectories' if one in given.trajectories else 'evaluate'}@{one}" for one in members)
     return [
         f"Where it comes from: suite {given.suite}, tier {given.tier.name}, by [params.yaml](../../../params.yaml).",
         markdown(lines).rstrip("\n"),

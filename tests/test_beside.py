@@ -22,7 +22,7 @@ from pipeline.printed import Line
 from pipeline.printed import load as load_figures
 from pipeline.published import Paper, conditions, load, meant
 from pipeline.results import Result, difference
-from pipeline.schema import Params, Tier
+from pipeline.schema import Fusion, Params, Tier, Trajectories
 from pipeline.statistics import Interval
 
 ROOT = Path(__file__).parents[1]
@@ -135,6 +135,19 @@ def test_what_a_paper_leaves_open_and_what_does_not_change_scores_is_no_differen
     assert differences(paper(), under, other, NONE) == []
     unnamed = replace(given.experiments[NONE], weights="weights/mine.pth")
     assert differences(paper(), under, replace(given, experiments={NONE: unnamed}), NONE) == []
+
+
+def test_a_fusion_differs_where_one_of_its_members_does(given: Params) -> None:
+    table = paper().tables["T1"]
+    under = conditions(table, table.rows[0], "top1")
+    dense = Trajectories("hmdb51", (1,))
+    other = replace(given, trajectories={"idt": dense}, fusions={"both": Fusion({NONE: 1.0, "idt": 1.0})})
+    assert differences(paper(), under, other, "both") == []
+    other = replace(other, trajectories={"idt": replace(dense, splits=(2,))})
+    assert differences(paper(), under, other, "both") == ["splits: 2, not 1"]
+    other = replace(other, fusions={"both": Fusion({EAM: 1.0, NONE: 1.0})})
+    other = replace(other, experiments={**given.experiments, EAM: replace(given.experiments[EAM], weights=None)})
+    assert differences(paper(), under, other, "both") == ["pre-trained on: none, not kinetics400"]
 
 
 def test_gains_are_told_by_the_paired_test_and_say_what_it_would_take(given: Params, made: dict[str, Result]) -> None:

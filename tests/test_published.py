@@ -155,7 +155,7 @@ def test_what_authors_ran_is_run_but_for_a_reason() -> None:
         for column in row.printed
         if meant(row.without, table, column)
     )
-    assert set(reasons) == {"streams", "idt", "speed"}, reasons
+    assert set(reasons) == {"idt", "speed"}, reasons
 
 
 @pytest.mark.parametrize(
