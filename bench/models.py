@@ -41,7 +41,7 @@ from bench.roofline import layers, least
 from bench.straightforward import NothingInPlace, straighten
 from cluster.session import MALLOC
 from models import video
-from pipeline.training import channels_last
+from models.orders import channels_last
 from stages.trial import resident, timed
 
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.contract import Backbone, Block
+from models.orders import outweighs
 
 ACTIVITYNET_MEAN = (114.7748, 107.7354, 99.4750)  # of pixels 0 to 255, what Hara's nets take off them
 Four = tuple[int, int, int, int]  # one number each for res2..res5
@@ -36,8 +37,12 @@ class Conv3d(nn.Conv3d):
     """nn.Conv3d whose kernels of one frame, or of one pixel, run as 2D convolutions where memory is channels-last.
 
     The views cost nothing. On one thread torch's own 1x1x1 and 3x1x1 convolutions of fewer than 16 clips do not go to
-    oneDNN, take two to three times as long, and give up the memory order.
+    oneDNN, take two to three times as long, and give up the memory order. Maps that the weights outweigh run in torch's
+    own order (models/orders.py). What comes of channels-last maps is channels-last, also where torch gives that up: it
+    convolves a single clip's small maps without oneDNN.
     """
+
+    weighs = True
 
     def forward(self, x: Tensor) -> Tensor:
         t, h, w = self.kernel_size
@@ -45,15 +50,19 @@ class Conv3d(nn.Conv3d):
         before, *beside = cast(tuple[int, int, int], self.padding)
         if not x.is_contiguous(memory_format=torch.channels_last_3d):
             return super().forward(x)
-        if t == along == 1:
+        if outweighs(self.weight, x):
+            out = super().forward(x.contiguous())
+        elif t == along == 1:
             frames = x.transpose(1, 2).flatten(0, 1)  # (N*T, C, H, W)
             out = F.conv2d(frames, self.weight.squeeze(2), self.bias, across, beside, 1, self.groups)
-            return out.unflatten(0, (-1, x.shape[2])).transpose(1, 2)
-        if (h, w) == (1, 1) == (*across,):
+            out = out.unflatten(0, (-1, x.shape[2])).transpose(1, 2)
+        elif (h, w) == (1, 1) == (*across,):
             pixels = x.flatten(3)  # (N, C, T, H*W)
             out = F.conv2d(pixels, self.weight.squeeze(4), self.bias, (along, 1), (before, 0), 1, self.groups)
-            return out.unflatten(3, x.shape[3:])
-        return super().forward(x)
+            out = out.unflatten(3, x.shape[3:])
+        else:
+            out = super().forward(x)
+        return out.contiguous(memory_format=torch.channels_last_3d)
 
 
 class Bottleneck3D(Block):

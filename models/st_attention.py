@@ -41,6 +41,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.orders import outweighs
+
 # Shapes: N clips, C channels, T frames, P = H*W pixels; maps (N, C, T, H, W).
 
 
@@ -57,13 +59,22 @@ class Reading:
 class TimeConv(nn.Conv2d):
     """A 3x1x1 convolution without bias: (N, ins, T, H, W) -> (N, outs, T, H, W)."""
 
+    weighs = True
+
     def __init__(self, ins: int, outs: int, groups: int = 1) -> None:
         super().__init__(ins, outs, (3, 1), padding=(1, 0), groups=groups, bias=False)
         nn.init.kaiming_normal_(self.weight, nonlinearity="linear")
 
     def forward(self, x: Tensor) -> Tensor:
         # As a 2D one over (T, P): torch has no fast one that is 3D and sees each channel alone.
-        return super().forward(x.flatten(3)).unflatten(3, x.shape[3:])
+        volume = x.flatten(3)
+        if outweighs(self.weight, x):
+            out = super().forward(volume.contiguous()).contiguous(memory_format=torch.channels_last)
+        elif self.groups == 1:
+            out = super().forward(volume.contiguous(memory_format=torch.channels_last))
+        else:
+            out = super().forward(volume)
+        return out.unflatten(3, x.shape[3:])
 
 
 class Gram(torch.autograd.Function):
@@ -105,9 +116,7 @@ class Aggregation(nn.Module):
         if self.dense_maps:
             return self.published(attention, x)
         matrices = attention.unsqueeze(1) @ response(self.value, x.shape[1], attention)  # (N, ins, T, T)
-        rows = self._rows(matrices @ x.flatten(3), x)
-        # eps wants its maps in the order of the net's.
-        return self.eps(rows.contiguous(memory_format=torch.channels_last_3d))
+        return self.eps(self._rows(matrices @ x.flatten(3), x))
 
     def published(self, attention: Tensor, x: Tensor) -> Tensor:
         """The same in the paper's order: the maps are convolved, then weighed."""

@@ -3,15 +3,14 @@
 Yang, Xu, Shi, Dai and Zhou, "Temporal Pyramid Network for Action Recognition" (CVPR 2020), section 3: spatial
 modulation brings the levels to one size, temporal modulation gives each its tempo, a top-down and a bottom-up flow add
 them into each other, and all is fused. As in the authors' code (github.com/decisionforce/TPN):
-
 - Level fusion has weights of its own for each flow; the neck gives as many channels as res5, 2048 in a ResNet-50.
 - Flow "cascade": the bottom-up flow starts from what the top-down flow gave. In the authors' code two names are one
   list, so it is what they trained. "parallel": it starts from the modulated levels, as the text reads.
 - Temporal modulation pools all frames to one, as in their configurations, unless it is given its scales.
 - An auxiliary head on the level before the last adds half its loss in training.
 - TSM's shift is "in place": the shortcut convolution of a block sees the shifted input, an identity shortcut does not.
-Otherwise than there: a ResNet-101 is shifted at every second block, as in TSM's own code; a level that is n stages
-below the last takes n convolutions of stride 2, whatever its channels; groups that do not divide them are fewer.
+Otherwise: a ResNet-101 is shifted at every second block, as in TSM's own code; a level n stages below the last takes n
+convolutions of stride 2, whatever its channels; groups that do not divide them are fewer.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.contract import Backbone, Neck, stage_blocks
+from models.residual3d import Conv3d
 from models.shift import Shift, TemporalShift, shift_blocks
 
 # Shapes: N clips, T frames, C channels; a level is (N, C, T, H, W), the last has the smallest maps.
@@ -34,7 +34,7 @@ GROUPS = 32
 def convolution(ins: int, outs: int, kernel: tuple[int, int, int] = (1, 1, 1), groups: int = 1) -> nn.Conv3d:
     """(N, ins, T, H, W) -> (N, outs, T, H, W), without bias, in at most that many groups."""
     t, h, w = kernel
-    return nn.Conv3d(ins, outs, kernel, padding=(t // 2, h // 2, w // 2), groups=gcd(groups, ins, outs), bias=False)
+    return Conv3d(ins, outs, kernel, padding=(t // 2, h // 2, w // 2), groups=gcd(groups, ins, outs), bias=False)
 
 
 def normed(conv: nn.Conv3d) -> nn.Sequential:
@@ -44,7 +44,7 @@ def normed(conv: nn.Conv3d) -> nn.Sequential:
 
 def halving(ins: int, outs: int) -> nn.Sequential:
     """A normed 1x3x3 convolution that halves the maps: (N, ins, T, H, W) -> (N, outs, T, H/2, W/2), rounded up."""
-    return normed(nn.Conv3d(ins, outs, (1, 3, 3), (1, 2, 2), (0, 1, 1), bias=False))
+    return normed(Conv3d(ins, outs, (1, 3, 3), (1, 2, 2), (0, 1, 1), bias=False))
 
 
 def initialise(module: nn.Module) -> None:

@@ -13,6 +13,7 @@ import pyarrow.parquet
 import torch
 
 from models.costs import macs, parameters
+from models.orders import channels_last
 from models.video import VideoNet
 from pipeline import cells, clips, views
 from pipeline.atomic import writing
@@ -20,7 +21,7 @@ from pipeline.cells import Cell, classes, evaluation_fingerprint, part
 from pipeline.errors import UserError
 from pipeline.frames import FrameStore
 from pipeline.protocol import protocol_signature
-from pipeline.training import autocast, channels_last
+from pipeline.training import autocast
 
 BLOCK = 64  # videos scored by one task; fixed, so that forward batches don't depend on how many tasks run at once
 SCHEMA = pyarrow.schema(

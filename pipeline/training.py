@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
+from models.orders import channels_last
 from models.video import VideoNet
 from pipeline import cells, clips
 from pipeline.cells import Cell, part
@@ -202,14 +203,6 @@ def loss_of(recipe: Recipe, scores: Tensor, target: Tensor) -> Tensor:
     if recipe.loss == "softmax":
         return F.cross_entropy(scores, target, label_smoothing=smoothing)
     return F.binary_cross_entropy_with_logits(scores, target * (1 - smoothing) + smoothing / 2)
-
-
-def channels_last(net: nn.Module) -> None:
-    """Convolution weights in the memory order that CPUs' and GPUs' fast kernels read."""
-    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
-    for parameter in net.parameters():
-        if parameter.dim() in formats:
-            parameter.data = parameter.data.contiguous(memory_format=formats[parameter.dim()])
 
 
 def autocast(recipe: Recipe, device: torch.device) -> contextlib.AbstractContextManager:

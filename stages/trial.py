@@ -38,7 +38,7 @@ def passes(row: Row, device: "torch.device") -> dict[str, Callable[[], Any]]:
     import torch
     import torch.nn.functional as F
 
-    from models import video
+    from models import orders, video
     from pipeline import optimizer, training
 
     given, recipe = row.experiment, row.recipe
@@ -48,7 +48,7 @@ def passes(row: Row, device: "torch.device") -> dict[str, Callable[[], Any]]:
         planes=recipe.planes,
     )
     net.retime(row.clips("forward")[1])  # says at once if it can't be
-    training.channels_last(net.to(device))
+    orders.channels_last(net.to(device))
     optimizer.freeze(net, recipe)
     sgd = torch.optim.SGD(optimizer.groups(net, recipe), lr=0.0, momentum=recipe.momentum, nesterov=recipe.nesterov)
     for group in sgd.param_groups:

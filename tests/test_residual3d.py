@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models import video
+from models import orders, video
 from models.residual3d import Conv3d
 
 KERNELS = [
@@ -57,3 +57,26 @@ def test_channels_last_volumes_stay_so_to_the_end(backbone):
     finally:
         torch.set_num_threads(threads)
     assert copied == []
+
+
+@pytest.mark.parametrize("kernel,stride", [((3, 3, 3), (1, 1, 1)), ((1, 3, 3), (1, 2, 2)), ((3, 1, 1), (1, 1, 1))])
+def test_weights_that_outweigh_their_maps_keep_torchs_order_and_the_maps_theirs(kernel, stride, monkeypatch):
+    torch.manual_seed(0)
+    pads = tuple(size // 2 for size in kernel)
+    conv, plain = Conv3d(8, 12, kernel, stride, pads).double(), nn.Conv3d(8, 12, kernel, stride, pads).double()
+    monkeypatch.setattr(orders, "LARGE", conv.weight.numel())
+    orders.channels_last(nn.ModuleList([conv, plain]))
+    assert conv.weight.is_contiguous() and not plain.weight.is_contiguous()
+    results = []
+    for frames in (1, 60):  # maps of fewer elements than the weight, and of more
+        x = torch.randn(1, 8, frames, 2, 3, dtype=torch.double).contiguous(memory_format=torch.channels_last_3d)
+        results.append(orders.outweighs(conv.weight, x))
+        given = x.requires_grad_()
+        ours, torchs = conv(given), nn.Conv3d.forward(conv, given)
+        assert ours.is_contiguous(memory_format=torch.channels_last_3d)
+        for mine, theirs in zip(
+            *([out, *torch.autograd.grad(out.cos().sum(), [given, *conv.parameters()])] for out in (ours, torchs)),
+            strict=True,
+        ):
+            torch.testing.assert_close(mine, theirs)
+    assert results == [True, False]

@@ -135,6 +135,22 @@ def test_the_equations_of_tda(reading, frames, h, w):
     assert module.phi.weight.numel() == (6 * 6 * 3 if reading.dense_maps else 6 * 3)
 
 
+@pytest.mark.parametrize("reading", READINGS)
+def test_the_cheaper_order_has_the_published_gradients(reading):
+    torch.manual_seed(0)
+    tda, sda = TemporalDynamicAttention(4, 2, 8, reading).double(), SpatialAttention(reading)
+    maps = [torch.randn(2, c, 3, 2, 3, dtype=torch.double, requires_grad=True) for c in (4, 2)]
+    gradients = []
+    for how in ("forward", "published"):
+        for module in (tda.main, tda.branch):
+            module.forward = getattr(module, how)
+        outs = [*getattr(tda, how)(*maps), *getattr(sda, how)(maps[0], maps[0])]
+        total = sum((out.cos() * torch.arange(1.0, 1 + out.numel()).view_as(out)).sum() for out in outs)
+        gradients.append(torch.autograd.grad(total, [*maps, *tda.parameters()]))
+    for ours, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+
+
 @pytest.mark.parametrize("reading", READINGS[:3])
 @pytest.mark.parametrize("frames,h,w", [(3, 2, 3), (2, 1, 1)])
 def test_the_equations_of_sda(reading, frames, h, w):
