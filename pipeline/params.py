@@ -72,7 +72,7 @@ def parse(raw: dict[str, Any], name: str = "params") -> Params:
             raise UserError(f"{where}decode.flow.compensated is false; make it true, or take input flow")
     for table, spec in params.tables.items():
         for row in (*spec.rows, *([spec.base] if spec.base else [])):
-            _known(f"{name}: tables.{table}", row, params.experiments | params.fusions)
+            _known(f"{name}: tables.{table}", row, params.experiments | params.fusions | params.trajectories)
     for row, fusion in params.fusions.items():
         if not fusion.rows or min((*fusion.rows.values(), *fusion.outside.values())) <= 0:
             raise UserError(f"{name}: fusions.{row}: it needs a row at least, and weights above 0")
@@ -82,8 +82,8 @@ def parse(raw: dict[str, Any], name: str = "params") -> Params:
             raise UserError(f"{name}: fusions.{row}: an experiment has that name already; choose another")
     for row, settings in params.trajectories.items():
         _known(f"{name}: trajectories.{row}.dataset", settings.dataset, params.datasets)
-        if row in params.experiments:
-            raise UserError(f"{name}: trajectories.{row}: an experiment has that name already; choose another")
+        if row in params.experiments or row in params.fusions:
+            raise UserError(f"{name}: trajectories.{row}: another row has that name already; choose another")
         if not settings.splits or min(settings.scales, settings.gaussians, settings.samples) < 1:
             raise UserError(f"{name}: trajectories.{row}: it needs a split, a scale, a Gaussian and a sample at least")
     for key, recipe in params.recipes.items():

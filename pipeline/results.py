@@ -66,7 +66,12 @@ class Difference:
 
 
 def read(params: Params, name: str, data: Path) -> Row:
-    """A row from what its evaluation left in the data folder; predictions that are refused are the reason instead."""
+    """A row from what its evaluation left in the data folder; predictions that are refused are the reason instead.
+
+    Trajectories are a row too, of one view a video and seed 0.
+    """
+    if name in params.trajectories:
+        return _trajectories(params, name, data)
     experiment = named(params, name)
     protocol = params.protocols[experiment.protocol]
     path = data / "predictions" / name / "predictions.parquet"
@@ -89,6 +94,35 @@ def read(params: Params, name: str, data: Path) -> Row:
         experiment.seeds,
         protocol.average == "sigmoid",
         json.loads(costs.read_text(encoding="utf-8")) if costs.exists() else {},
+        found,
+    )
+
+
+def _trajectories(params: Params, name: str, data: Path) -> Row:
+    """The row of params.trajectories of that name."""
+    settings, part = params.trajectories[name], subset_in_words(params.tier)
+    splits, path = data / "splits" / settings.dataset, data / "predictions" / name / "predictions.parquet"
+    words = f"up to {settings.scales} scales, {settings.flow}, {settings.gaussians} Gaussians"
+    found: Predictions | str = "not run"
+    several = False
+    if path.exists():
+        try:
+            tests = [predictions.parts(splits, split).get("test", []) for split in settings.splits]
+            several = any(len(labels) != 1 for test in tests for _, labels in test)
+            found = predictions.read_outside(path, splits, settings.splits, (0,), several)
+        except UserError as error:
+            found = f"failed: {error}"
+    return Row(
+        name,
+        ", ".join([settings.dataset, *part]),
+        "trajectories",
+        None,
+        None,
+        ", ".join([words, *part]),
+        settings.splits,
+        (0,),
+        several,
+        {},
         found,
     )
 

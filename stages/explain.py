@@ -32,6 +32,8 @@ def explain(table: str, row: str) -> dict[str, Any]:
         raise UserError(f"table {name} has no row {row!r}; {alternatives(row, rows)}")
     if row in given.fusions:
         return {"table": f"{given.suite}/{name}", "row": row, "fusion of": asdict(given.fusions[row])}
+    if row in given.trajectories:
+        return {"table": f"{given.suite}/{name}", "row": row, "trajectories": asdict(given.trajectories[row])}
     found = results.read(given, row, DATA)
     result = results.measure(found)
     experiment = given.experiments[row]
