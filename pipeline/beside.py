@@ -37,7 +37,7 @@ class Number:
 
 
 def numbers(paper: Paper, name: str, given: Params, found: Mapping[str, Result], costs: Costs) -> list[Number]:
-    """Every cell of a table that is printed, or that a row of ours stands for; rows in the paper's order."""
+    """Every printed cell of a table, and all of rows of ours beside which nothing is printed; in the paper's order."""
     table = paper.tables[name]
     cells = [
         _cost(name, table, row, column, costs)
@@ -46,7 +46,7 @@ def numbers(paper: Paper, name: str, given: Params, found: Mapping[str, Result],
         for row in table.rows
         for column in table.columns
     ]
-    return [cell for cell in cells if cell.printed is not None or cell.system]
+    return [cell for cell in cells if cell.printed is not None or (cell.system and not cell.row.printed)]
 
 
 def _number(
