@@ -147,7 +147,8 @@ class TemporalDynamicAttention(nn.Module):
     def forward(self, z: Tensor, before: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
         if self.dense_maps:
             return self.published(z, before)
-        both = torch.cat([z, before], 1).contiguous()  # Z_c, a channel at a time
+        # Z_c, a channel at a time; a copy, since tracers and the CPU differ on the order of memory of single frames.
+        both = torch.cat([z, before], 1).clone(memory_format=torch.contiguous_format)
         products = Gram.apply(both.flatten(3))  # (N, channels + before, T, T)
         phi, omega = (response(conv, both.shape[1], products) for conv in (self.phi, self.omega))
         products = (phi @ products @ omega.transpose(1, 2)).sum(1)  # (N, T, T)
