@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from cluster.preflight import preflight
 from pipeline.errors import UserError
 from pipeline.schema import Cluster
 
+OURS = "ACTIONBENCH_RAY"  # the address of a Ray that a parent process started on this machine, for itself alone
 # A training step frees what the next one asks for again. Left alone, glibc gives such blocks back to the kernel, and
 # the page faults of getting them anew take a tenth to a quarter of a step on a CPU. Workers inherit these.
 MALLOC = {
@@ -24,7 +26,8 @@ def session(cluster: Cluster) -> Iterator[None]:
     """Connects to RAY_ADDRESS, else cluster.address; "local" starts Ray here and stops it at the end.
 
     Ray's ports are open on all of the machine's interfaces, but answer only who has its token (~/.ray/auth_token).
-    Raises UserError where the named cluster doesn't answer.
+    Raises UserError where the named cluster doesn't answer, has another Python, Ray or token, or has a node that fails
+    the preflight.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -46,7 +49,14 @@ def session(cluster: Cluster) -> Iterator[None]:
             f"no Ray cluster answers at {address!r} ({error}); "
             "start one (`ray start --head`), unset RAY_ADDRESS, or set cluster.address to local"
         ) from None
+    except (ray.exceptions.AuthenticationError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "version mismatch" not in str(error).lower():
+            raise
+        said = " ".join(str(error).split())
+        raise UserError(f"the Ray cluster at {address!r} does not take this process: {said}") from None
     try:
+        if not here and os.environ.get(OURS) != address:
+            preflight(cluster)
         yield
     finally:
         ray.shutdown()

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from cluster.session import session
+from cluster.session import OURS, session
 from pipeline.schema import Cluster
 
 
@@ -21,7 +21,8 @@ def shared(cluster: Cluster) -> Iterator[dict[str, str]]:
     with session(cluster):
         import ray
 
-        yield {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
+        address = ray.get_runtime_context().gcs_address
+        yield {"RAY_ADDRESS": address, OURS: address}
 
 
 def resources(cluster: Cluster) -> dict[str, float]:

@@ -1,0 +1,167 @@
+"""Before the first GPU second: does every node of the cluster run what this process runs, and see the same files?"""
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import secrets
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from hashlib import sha256
+from pathlib import Path
+
+from pipeline.atomic import write
+from pipeline.errors import UserError
+from pipeline.schema import Cluster
+
+PACKAGES = ("torch", "ray", "pyarrow")
+SOURCES = ("models", "pipeline", "cluster")  # what tasks run
+DATA = "data"  # the stages keep all they make below it, by a relative path
+ANSWER = 60.0  # seconds that a node has; a sound one takes one or two
+# What is to be done about a difference; of several, the first is told.
+MEND = {
+    "folder": "start Ray there from the project's folder, which all nodes see under one path",
+    "storage": "set cluster.storage to a folder that all nodes share and may write",
+    "data": "put the project on a file system that all nodes share and may write",
+    "sources": "bring that node's copy to the same commit, or remove what hides it on its PYTHONPATH",
+    "python": "make that node's environment with the same Python",
+    **{name: f"install that version there: pip install -c constraints.txt {name}" for name in PACKAGES},
+}
+SHOWN = {"folder": "the folder it works in", "sources": "the project's code", "storage": "cluster.storage"}
+
+
+def facts(folders: Mapping[str, str], token: str) -> dict[str, str]:
+    """What the process that runs this is, and what it sees of each folder: name -> path, where `token` lies.
+
+    A folder is "shared" where the token was read and an answer beside it written; else the reason stands there. Nodes
+    run this by value, with nothing of the project installed: so it stands on the standard library alone.
+    """
+    found = {"python": platform.python_version(), "folder": os.getcwd()}  # noqa: PTH109
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    digest = sha256()
+    for package in SOURCES:
+        # Found without being imported: a node's copy may be of another commit, and not even load.
+        spec = importlib.util.find_spec(package)
+        for origin in map(Path, (spec and spec.submodule_search_locations) or []):
+            for path in sorted(origin.rglob("*.py")):
+                digest.update(f"{package}/{path.relative_to(origin)}".encode() + b"\0" + path.read_bytes() + b"\0")
+    found["sources"] = digest.hexdigest()[:12]
+    for name, folder in folders.items():
+        path = Path(folder) / f".preflight-{token}"
+        try:
+            same = path.read_text() == token
+            path.with_name(f"{path.name}-{os.urandom(4).hex()}").write_text(token)
+            found[name] = "shared" if same else "holds something else"
+        except OSError as error:
+            found[name] = f"{error.strerror or error}".lower()
+    return found
+
+
+def differences(here: Mapping[str, str], there: Mapping[str, str]) -> list[str]:
+    """What a node has otherwise than this process, and what to do about it; first what is to be mended first."""
+    return [
+        f"{SHOWN.get(name, name)} is {there.get(name)}, not {here[name]} as here; {mend}"
+        for name, mend in MEND.items()
+        if name in here and here[name] != there.get(name)
+    ]
+
+
+def preflight(cluster: Cluster) -> int:
+    """Asks every living node of the joined cluster; their number.
+
+    Raises UserError, in one line, for a node that has another Python, project or package, that works in another folder,
+    that doesn't see or may not write the storage or data/, or that doesn't answer.
+    """
+    nodes, wrong = ask(cluster)
+    if wrong:
+        raise UserError(wrong[0] + (f" (and {len(wrong) - 1} more of {nodes} nodes)" if len(wrong) > 1 else ""))
+    return nodes
+
+
+def ask(cluster: Cluster) -> tuple[int, list[str]]:
+    """How many living nodes the joined cluster has, and a line for each with which something is wrong."""
+    import ray
+    from ray import cloudpickle
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    wrong = []
+    with _tokens({"storage": cluster.storage, "data": DATA}) as (folders, token):
+        here = facts(folders, token)
+        task = ray.remote(facts)
+        waiting = {
+            task.options(
+                num_cpus=0,
+                max_retries=0,
+                scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
+            ).remote(folders, token): f"node {node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
+            for node in ray.nodes()
+            if node["Alive"]
+        }
+        nodes, end = len(waiting), time.monotonic() + ANSWER
+        while waiting:
+            ready, _ = ray.wait(list(waiting), timeout=max(0.0, end - time.monotonic()))
+            if not ready:
+                wrong += [f"{name} did not answer in {ANSWER:.0f} s; see `ray status`" for name in waiting.values()]
+                break
+            name = waiting.pop(ready[0])
+            try:
+                wrong += [f"{name}: {line}" for line in differences(here, ray.get(ready[0]))[:1]]
+            except ray.exceptions.RayError as error:
+                wrong.append(f"{name} cannot run a task ({str(error).strip().splitlines()[-1]}); see its logs")
+    return nodes, wrong
+
+
+def wait_for(nodes: int, seconds: float) -> None:
+    """Returns once the joined cluster has so many living nodes; UserError after so many seconds."""
+    import ray
+
+    end = time.monotonic() + seconds
+    while (alive := sum(node["Alive"] for node in ray.nodes())) < nodes:
+        if time.monotonic() > end:
+            raise UserError(f"{alive} of {nodes} nodes joined in {seconds:.0f} s; see the logs of those that did not")
+        time.sleep(0.5)
+
+
+@contextmanager
+def _tokens(folders: Mapping[str, str]) -> Iterator[tuple[dict[str, str], str]]:
+    """A token's file in each folder while the block runs, and none of it afterwards."""
+    token = secrets.token_hex(8)
+    try:
+        for name, folder in folders.items():
+            try:
+                write(Path(folder) / f".preflight-{token}", token)
+            except OSError as error:
+                raise UserError(f"{folder} cannot be written ({error.strerror}); {MEND[name]}") from None
+        yield dict(folders), token
+    finally:
+        for folder in folders.values():
+            for path in Path(folder).glob(f".preflight-{token}*"):
+                with suppress(OSError):
+                    path.unlink()
+
+
+def main(arguments: Sequence[str]) -> None:
+    """`python -m cluster.preflight NODES`: waits for so many nodes at RAY_ADDRESS, asks each; else exit code 2."""
+    import ray
+
+    from pipeline import params
+
+    try:
+        given = params.load()
+        ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=False)
+        wait_for(int(arguments[0]), 300.0)
+        print(f"{preflight(given.cluster)} nodes run the same and see the same")
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
