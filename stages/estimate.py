@@ -87,6 +87,7 @@ def size(step: Step, data: Path) -> Estimate:
         "splits": ["splits/{}"],
         "train": ["runs/{}", "logs/{}"],
         "evaluate": ["predictions/{}"],
+        "trajectories": ["predictions/{}"],
     }
     there = [data / place.format(key(step.stage)) for place in places.get(noun(step.stage), [])]
     total = sum(path.stat().st_size for place in there for path in place.rglob("*") if path.is_file())

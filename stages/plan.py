@@ -45,7 +45,10 @@ def dependencies(params: Params) -> dict[str, tuple[str, ...]]:
         data = (f"decode@{experiment.dataset}", f"splits@{experiment.dataset}")
         stages[f"train@{row}"] = data
         stages[f"evaluate@{row}"] = (*data, f"train@{row}")
-    stages["aggregate"] = tuple(stage for stage in stages if noun(stage) in ("splits", "train", "evaluate"))
+    for row, settings in params.trajectories.items():
+        stages[f"trajectories@{row}"] = (f"decode@{settings.dataset}", f"splits@{settings.dataset}")
+    read = ("splits", "train", "evaluate", "trajectories")
+    stages["aggregate"] = tuple(stage for stage in stages if noun(stage) in read)
     return stages
 
 

@@ -170,7 +170,7 @@ def interrupted_by_signals() -> Iterator[None]:
 def _side_by_side(crew: Crew, stale: Sequence[str], jobs: int, options: Sequence[str]) -> None:
     rows: dict[str, list[str]] = {}
     for stage in stale:
-        if noun(stage) in ("train", "evaluate"):
+        if noun(stage) in ("train", "evaluate", "trajectories"):
             rows.setdefault(key(stage), []).append(stage)
     first = [stage for stage in stale if noun(stage) in ("download", "decode", "splits")]
     if first and not crew.dvc("repro", *first):

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import pyarrow
@@ -36,17 +37,20 @@ def steps(given: Params, status: plan.Status, cached: tuple[str, ...] = ()) -> d
     return {step.stage: step for step in plan.steps(given, status, lock, values, cached)}
 
 
-def test_the_graph_is_dvcs() -> None:
-    """dependencies() says what dvc.yaml says, for the committed suite."""
-    text = subprocess.run(
-        [str(Path(sys.executable).with_name("dvc")), "dag", "--dot"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
+@pytest.mark.parametrize("trajectories", ["{}", "{idt: {dataset: shapes, splits: [1]}}"])
+def test_the_graph_is_dvcs(trajectories: str, tmp_path: Path) -> None:
+    """dependencies() says what dvc.yaml says, for the committed suite, and with a row without a net."""
+    committed = (ROOT / "params.yaml").read_text()
+    assert "\ntrajectories: {}\n" in committed
+    written = committed.replace("\ntrajectories: {}\n", f"\ntrajectories: {trajectories}\n")
+    (tmp_path / "params.yaml").write_text(written)
+    (tmp_path / "dvc.yaml").write_text((ROOT / "dvc.yaml").read_text())
+    dvc = partial(subprocess.run, cwd=tmp_path, capture_output=True, text=True, check=True)
+    program = str(Path(sys.executable).with_name("dvc"))
+    dvc([program, "init", "--no-scm", "-q"])
+    text = dvc([program, "dag", "--dot"]).stdout
     edges = {tuple(line.rstrip(";").replace('"', "").split(" -> ")) for line in text.splitlines() if "->" in line}
-    stages = plan.dependencies(params.load(ROOT / "params.yaml"))
+    stages = plan.dependencies(params.load(tmp_path / "params.yaml"))
     assert {(maker, stage) for stage, makers in stages.items() for maker in makers} == edges
 
 
