@@ -46,7 +46,7 @@ def test_every_suite_composes_and_parses(suite: str, tmp_path: Path) -> None:
     params = load(tmp_path / "params.yaml")
     assert params.suite == suite
     named_in_tables = {row for table in params.tables.values() for row in table.rows}
-    assert named_in_tables <= set(params.experiments) | set(params.fusions)
+    assert named_in_tables <= {*params.experiments, *params.fusions, *params.trajectories}
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,8 @@ def test_the_small_form_differs_in_size_alone(suite: str) -> None:
         assert changed(recipe, mini.recipes[name]) <= SMALL, name
     for name, protocol in full.protocols.items():
         assert changed(protocol, mini.protocols[name]) <= {"size", "batch"}, name
+    for name, settings in full.trajectories.items():
+        assert changed(settings, mini.trajectories[name]) <= {"splits", "scales", "gaussians", "samples"}, name
     for name, dataset in full.datasets.items():
         assert changed(dataset, mini.datasets[name]) <= {"decode"}, name
 
@@ -70,7 +72,7 @@ def test_a_suite_has_both_kinds_of_table_and_no_row_that_none_shows(suite: str) 
 @pytest.mark.parametrize("tier", ["full", "mini"])
 def test_all_is_the_five_together(tier: str) -> None:
     whole, parts = composed("all", tier), [composed(suite, tier) for suite in PAPERS]
-    for kind in ("experiments", "recipes", "protocols", "tables", "fusions"):
+    for kind in ("experiments", "recipes", "protocols", "tables", "fusions", "trajectories"):
         names = [name for part in parts for name in getattr(part, kind)]
         assert len(names) == len(set(names)), kind
         assert getattr(whole, kind) == {name: value for part in parts for name, value in getattr(part, kind).items()}
