@@ -35,6 +35,13 @@ class Number:
     ours: Interval | None = None
     videos: int | None = None  # None: a count, whose interval has no width
 
+    @property
+    def shown(self) -> list[str]:
+        """Ours, low and high to as many decimals as are printed, one at least; four of a fraction; [] where not run."""
+        digits = 4 if self.of.unit == "fraction" else max(1, len((self.printed or "").partition(".")[2]))
+        found = (self.ours.value, self.ours.low, self.ours.high) if self.ours else ()
+        return [f"{round(bound, digits) + 0.0:.{digits}f}" for bound in found]
+
 
 def numbers(paper: Paper, name: str, given: Params, found: Mapping[str, Result], costs: Costs) -> list[Number]:
     """Every printed cell of a table, and all of rows of ours beside which nothing is printed; in the paper's order."""
@@ -165,21 +172,22 @@ def _cost(name: str, table: PaperTable, row: Row, column: str, costs: Costs) -> 
         line = costs.get(key)
         if line is None:
             return Number(row, column, of, "", None, "")
-        return _counted(row, column, of, line.figure.printed, line.scaled, line.shown, line.figure.reason)
+        figure, same = line.figure, line.shown == line.figure.printed
+        cut = "the paper cuts digits off, where ours are rounded" if figure.digits == "truncated" else ""
+        reason = cut if same else figure.reason
+        return _counted(row, column, of, figure.printed, line.scaled, same, reason)
     more, printed = _more(name, table, row, column, costs), row.printed.get(column)
     if printed is None or more is None:
         return Number(row, column, of, "", printed, "not run", "the nets' FLOPs are not counted")
     if of.unit != "%":
         one, base = (costs[key].ours for key in _keys(name, table, row, column))
         more = (one - base) / UNITS[of.unit]
-    return _counted(row, column, of, printed, more, as_printed(more, printed, "rounded"), "")
+    return _counted(row, column, of, printed, more, as_printed(more, printed, "rounded") == printed, "")
 
 
-def _counted(row: Row, column: str, of: Column, printed: str, ours: Decimal, shown: str, reason: str) -> Number:
-    same = shown == printed
+def _counted(row: Row, column: str, of: Column, printed: str, ours: Decimal, same: bool, reason: str) -> Number:
     word = "reproduced" if same else "below" if ours < Decimal(printed) else "above"
-    point = Interval(*[float(ours)] * 3)
-    return Number(row, column, of, "", printed, word, "" if same else reason, None, point)
+    return Number(row, column, of, "", printed, word, reason, None, Interval(*[float(ours)] * 3))
 
 
 def _more(name: str, table: PaperTable, row: Row, column: str, costs: Costs) -> Decimal | None:

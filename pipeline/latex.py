@@ -64,7 +64,6 @@ def _cell(cell: Number | None) -> str:
     sign = SIGNS.get(cell.verdict, "")
     if cell.ours is None:
         return f"{cell.printed or ''} & {sign}"
-    digits = 4 if cell.of.unit == "fraction" else max(1, len((cell.printed or "").partition(".")[2]))
-    value, low, high = (f"{round(bound, digits) + 0.0:.{digits}f}" for bound in vars(cell.ours).values())
+    value, low, high = cell.shown
     interval = rf" {{\scriptsize[{low}, {high}]}}" if cell.videos is not None else ""
     return f"{cell.printed or ''} & {value}{interval} {sign}".rstrip()

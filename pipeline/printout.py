@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pipeline import verdict
 from pipeline.beside import Number
 from pipeline.gains import Gain
-from pipeline.published import Column, Paper
+from pipeline.published import Column, Paper, PaperTable, Row, conditions
 from pipeline.results import Result
 from pipeline.schema import Params
 from pipeline.statistics import Interval
@@ -40,24 +40,12 @@ def text(
 ) -> str:
     """A table's Markdown: the print with ours in each cell, the gains, notes, and where the numbers come from."""
     table, notes = paper.tables[name], _Notes()
-    columns = {column: of for column, of in table.columns.items() if any(cell.column == column for cell in cells)}
-    by_place = {(cell.row.label, cell.column): cell for cell in cells}
-    lines = []
-    for row in table.rows:
-        label = Cell("row", row.label + notes.mark([row.notes["row"]] if "row" in row.notes else []), {})
-        line = [label, Cell("run by", row.run, {})]
-        for column, of in columns.items():
-            cell = by_place.get((row.label, column))
-            said = [row.notes[column]] if cell and column in row.notes else []
-            said += [cell.reason] if cell and cell.reason else []
-            heading = of.heading + ("" if of.unit in ("fraction", "ratio", "count") else f" {of.unit}")
-            line.append(Cell(heading, (read(cell) if cell else BLANK) + notes.mark(said), {}))
-        lines.append(line)
-    parts = [f"# {name}: {table.caption}", f"{paper.title}. Split: {table.split}."]
+    lines = _lines(table, cells, notes)
+    parts = [f"# {name}: {table.caption}", f"{paper.title}. Split: {table.split}.{_tests(paper, table)}"]
     parts += [markdown(lines).rstrip("\n")] if lines else []
     parts += [NOTE]
     parts += ["Gains:", markdown(_gain_lines(survived)).rstrip("\n"), GAINS] if survived else []
-    parts += [f"{text}" for text in table.notes]
+    parts += table.notes
     parts += ["\n".join(f"{at}. {note}" for note, at in notes.numbers.items())] if notes.numbers else []
     parts += ["Left open by the paper, and the reading taken:"]
     parts += ["\n".join(f"- {one.what}: {one.reading}" for one in paper.unstated)]
@@ -65,14 +53,42 @@ def text(
     return "\n\n".join(parts) + "\n"
 
 
+def _tests(paper: Paper, table: PaperTable) -> str:
+    """The test protocols of a table's cells, in the paper's words."""
+    names = dict.fromkeys(conditions(table, row, column).protocol for row in table.rows for column in table.columns)
+    return "".join(f" Test protocol {name}: {paper.protocols[name].words}." for name in names if name)
+
+
+def _lines(table: PaperTable, cells: Sequence[Number], notes: "_Notes") -> list[list[Cell]]:
+    """A line a row, with what the paper says of it, and a cell for each column that has something in any row."""
+    columns = {column: of for column, of in table.columns.items() if any(cell.column == column for cell in cells)}
+    by_place = {(cell.row.label, cell.column): cell for cell in cells}
+    lines = []
+    for row in table.rows:
+        line = [Cell("row", row.label + notes.mark([row.notes["row"]] if "row" in row.notes else []), {})]
+        line.append(Cell("run by", row.run, {}))
+        if any(other.settings for other in table.rows):
+            line.append(Cell("settings", settings(row), {}))
+        for column, of in columns.items():
+            cell = by_place.get((row.label, column))
+            said = [row.notes[column]] if cell and column in row.notes else []
+            said += [cell.reason] if cell and cell.reason else []
+            heading = of.heading + ("" if of.unit in ("fraction", "ratio", "count") else f" {of.unit}")
+            line.append(Cell(heading, (read(cell) if cell else BLANK) + notes.mark(said), {}))
+        lines.append(line)
+    return lines
+
+
+def settings(row: Row) -> str:
+    """What the paper says of a row, e.g. "backbone ResNet-50, frames 8"."""
+    return ", ".join(f"{key} {value}" for key, value in row.settings.items())
+
+
 def read(cell: Number) -> str:
     """A cell in short, e.g. "62.5; ours 61.9 [59.4, 64.4], n = 1530: within noise" or "62.5; not run"."""
     if cell.ours is None:
         return f"{cell.printed}; {cell.verdict}" if cell.printed else BLANK
-    digits = max(1, len((cell.printed or "").partition(".")[2]))
-    if cell.of.unit == "fraction":
-        digits = 4
-    value, low, high = (f"{round(bound, digits) + 0.0:.{digits}f}" for bound in _bounds(cell.ours))
+    value, low, high = cell.shown
     ours = f"ours {value}" + (f" [{low}, {high}], n = {cell.videos}" if cell.videos is not None else "")
     return f"{cell.printed}; {ours}: {cell.verdict}" if cell.printed else ours
 

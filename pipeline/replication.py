@@ -53,6 +53,7 @@ def _records(
                 "row": cell.row.label,
                 "run_by": cell.row.run,
                 "column": cell.of.heading,
+                "settings": printout.settings(cell.row),
                 "data_set": cell.dataset,
                 "unit": "%" if cell.of.unit == "fraction" else cell.of.unit,
                 "as_printed": cell.printed or "",
