@@ -44,16 +44,15 @@ def session(cluster: Cluster) -> Iterator[None]:
     try:
         _knock(address)
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
-    except ConnectionError as error:
+    except (ConnectionError, ray.exceptions.AuthenticationError) as error:
+        cause = error.__cause__ or error  # Ray's ConnectionError says nothing; what lies behind it does
+        said = " ".join(str(cause).split())
+        if isinstance(cause, ray.exceptions.AuthenticationError) or "version mismatch" in said.lower():
+            raise UserError(f"the Ray cluster at {address!r} does not take this process: {said}") from None
         raise UserError(
-            f"no Ray cluster answers at {address!r} ({error}); "
+            f"no Ray cluster answers at {address!r} ({said}); "
             "start one (`ray start --head`), unset RAY_ADDRESS, or set cluster.address to local"
         ) from None
-    except (ray.exceptions.AuthenticationError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "version mismatch" not in str(error).lower():
-            raise
-        said = " ".join(str(error).split())
-        raise UserError(f"the Ray cluster at {address!r} does not take this process: {said}") from None
     try:
         if not here and os.environ.get(OURS) != address:
             preflight(cluster)

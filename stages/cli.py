@@ -89,14 +89,17 @@ def repro(
     ] = None,
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Rows side by side.")] = 1,
     keep_going: Annotated[bool, typer.Option("--keep-going", "-k", help="Do other rows when one has failed.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="For another driver in this workspace to end.")] = False,
 ) -> None:
     """Bring every result up to date: dvc repro with one Ray session for all stages. Then the tables."""
     from pipeline import params
     from stages import report as reports
     from stages.repro import repro
+    from stages.workspace import held
 
     try:
-        code = repro(targets or [], jobs, keep_going)
+        with held(wait):
+            code = repro(targets or [], jobs, keep_going)
     except KeyboardInterrupt:
         print("interrupted; the next repro goes on from here", file=sys.stderr)
         code = 130
