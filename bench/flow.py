@@ -11,9 +11,9 @@ little. A ratio is the median over turns, with the least and the most.
 - store: shards.decode_shard() with decode.flow, all of it: sha256, the container's check, the frames as JPEG, flow.
 - store, compensated: the same with flow that has no camera motion beside the other, which takes a second calc().
 
-Workers: the same shards as tasks on this machine's Ray, one at a time and two at a time. By the clock that is twice as
-fast where both cores are free; frames a second of CPU time, as the tasks themselves measure it, stay the same where
-workers do not hinder each other. The clips are bench/decoding.py's.
+Workers: the same shards as tasks for one process and for two, which have begun and take whole shards, as Ray's do; what
+Ray costs is bench/overhead.py's matter. By the clock two are twice as fast where both cores are free; frames a second
+of CPU time stay the same where workers do not hinder each other. The clips are bench/decoding.py's.
 """
 
 import argparse
@@ -22,31 +22,31 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from hashlib import sha256
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-import ray
 
 from bench import report
 from bench.decoding import cpu, cpu_seconds, made
-from cluster.fanout import fan_out
-from cluster.session import session
 from pipeline.flow import ALGORITHMS
-from pipeline.schema import Cluster, Decode, Flow
+from pipeline.schema import Decode, Flow
 from pipeline.shards import Source, Task, decode_shard
 
 QUALITY, SIZE, SHORT_SIDE, BOUND = 95, "340x256", 256, 20.0
-FRAMES = {"dis": 90, "tvl1": 8}  # of a video
-VIDEOS = 4
+FRAMES = {"dis": 30, "tvl1": 3}  # of a video
+VIDEOS = 2
+WORKERS = {1: "store, one worker", 2: "store, two workers"}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--turns", type=int, default=3)
     turns = parser.parse_args().turns
     with tempfile.TemporaryDirectory() as place:
         root = Path(place)
@@ -54,9 +54,11 @@ def main() -> None:
             name: made(root / name, VIDEOS, "mp4", SIZE, frames / 30, ["-c:v", "libx264", "-g", "12"])
             for name, frames in FRAMES.items()
         }
-        with session(Cluster()):
-            shared(0, "dis", sets["dis"], root)  # workers start
-            rows = [row for turn in range(turns) for name in sets for row in shared(turn, name, sets[name], root)]
+        with workers(1) as one, workers(2) as two:
+            pools = {WORKERS[1]: one, WORKERS[2]: two}
+            rows = [
+                each for turn in range(turns) for name in sets for each in shared(turn, name, sets[name], root, pools)
+            ]
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
         cv2.setNumThreads(1)
         rows = [row for turn in range(turns) for name in sets for row in race(turn, name, sets[name], root)] + rows
@@ -83,15 +85,25 @@ def race(turn: int, name: str, paths: Sequence[Path], root: Path) -> list[dict[s
     return rows
 
 
-def shared(turn: int, name: str, paths: Sequence[Path], root: Path) -> list[dict[str, Any]]:
-    """A row for one task at a time and one for two."""
-    rows, cores = [], ray.cluster_resources()["CPU"]
-    for workers in (1, 2):
+def workers(count: int) -> ProcessPoolExecutor:
+    """That many processes, which have begun."""
+    pool = ProcessPoolExecutor(count, get_context("spawn"))
+    list(pool.map(time.sleep, [1] * count))
+    return pool
+
+
+def shared(
+    turn: int, name: str, paths: Sequence[Path], root: Path, pools: Mapping[str, ProcessPoolExecutor]
+) -> list[dict[str, Any]]:
+    """A row for each pool of workers."""
+    rows = []
+    for way, pool in pools.items():
         shutil.rmtree(root / "out", ignore_errors=True)
-        work = [(task,) for task in tasks(name, paths, root / "out")]
+        (root / "out").mkdir()
+        work = tasks(name, paths, root / "out")
         began = time.perf_counter()
-        spent = sum(used for _, used in fan_out(cpu_of, work, f"{name}, {workers}", cpus=cores / workers))
-        rows.append(row(turn, name, f"Ray, {workers} at a time", spent, time.perf_counter() - began))
+        spent = sum(pool.map(cpu_of, work))
+        rows.append(row(turn, name, way, spent, time.perf_counter() - began))
     return rows
 
 
@@ -141,10 +153,10 @@ def cpu_of(task: Task) -> float:
 
 
 def lines(rows: list[dict[str, Any]]) -> list[list[str]]:
-    """The table's lines: medians over turns; ways on one core beside the plain loop, Ray's beside one at a time."""
+    """The table's lines: medians over turns; ways on one core beside the plain loop, two workers beside one."""
     lines = []
     for name, way in sorted(dict.fromkeys((one["flow"], one["way"]) for one in rows), key=lambda key: key[0]):
-        first = "Ray, 1 at a time" if way.startswith("Ray") else "OpenCV in a loop"
+        first = WORKERS[1] if way in WORKERS.values() else "OpenCV in a loop"
         own, base = ([one for one in rows if (one["flow"], one["way"]) == (name, of)] for of in (way, first))
         cells = [name, way]
         for key in ("cpu_frames_s", "clock_frames_s"):
