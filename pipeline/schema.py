@@ -169,12 +169,13 @@ class Tier:
 
     name: Literal["full", "mini"] = "full"
     subset: Subset | None = None  # of every data set; null is all of it
-    # What suites refer to: the seeds of every row, the splits of rows that are means over splits, and for each backbone
-    # the member of its family and the file of its weights.
+    # What suites refer to: the seeds of every row, the splits of rows that are means over splits, for each backbone the
+    # member of its family and the file of its weights, and for a place in a net the side of its maps (ISTPA's knob).
     seeds: tuple[int, ...] = (0,)
     splits: tuple[int, ...] = (1,)
     variant: dict[str, str] = field(default_factory=dict)
     weights: dict[str, str | None] = field(default_factory=dict)
+    positions: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -45,7 +45,8 @@ def test_the_small_form_differs_in_size_alone(suite: str) -> None:
     assert full.experiments.keys() == mini.experiments.keys()
     for name, row in full.experiments.items():
         small = mini.experiments[name]
-        assert changed(row, small) <= {"variant", "weights", "splits", "seeds"}, name
+        assert changed(row, small) <= {"variant", "weights", "splits", "seeds", "knobs"}, name
+        assert {**row.knobs, "positions": 0} == {**small.knobs, "positions": 0}, name
         assert (small.variant, small.weights, small.seeds) == ("tiny", None, (0,))
     for name, recipe in full.recipes.items():
         assert changed(recipe, mini.recipes[name]) <= SMALL, name
