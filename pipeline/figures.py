@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from pipeline import statistics
+from pipeline import matrices, statistics
 from pipeline.atomic import writing
 from pipeline.measures import Accuracy
 from pipeline.results import Result, confused
@@ -101,25 +101,8 @@ def _matrix(
     assert isinstance(row.accuracy, Accuracy)
     names = list(row.accuracy.classes)
     columns = [*names, "(not decoded)"] if shares[:, -1].any() else names
-    shares = shares[:, : len(columns)]
-    side = max(3.0, 0.16 * len(names))
-    with drawing(path, side + 2.4, side + 1.6) as figure:
-        axes = figure.subplots()
-        image = axes.imshow(shares, cmap=hues, vmin=low, vmax=high, interpolation="nearest")
-        axes.spines[:].set_visible(False)
-        size = 8 if len(names) <= 30 else 6
-        axes.set_xticks(range(len(columns)), columns, rotation=90, fontsize=size)
-        axes.set_yticks(range(len(names)), names, fontsize=size)
-        axes.set_xlabel("predicted")
-        axes.set_ylabel("actual")
-        axes.set_title(f"{title} ({row.dataset}, n = {row.accuracy.videos})", loc="left")
-        sign = "+" if low < 0 else ""
-        if len(names) <= 12:
-            for (y, x), share in np.ndenumerate(shares):
-                if share:
-                    ink = "white" if abs(share) > high / 2 else "black"
-                    axes.text(x, y, f"{100 * share:{sign}.0f}", ha="center", va="center", fontsize=7, color=ink)
-        figure.colorbar(image, ax=axes, label=label, shrink=0.8)
+    said = f"{title} ({row.dataset}, n = {row.accuracy.videos})"
+    matrices.save(path, shares[:, : len(columns)], (names, columns), said, label, hues, (low, high))
 
 
 def _curve(axes: Axes, logs: Sequence[Mapping[int, Mapping[str, float]]], key: str, row: str, **line: Any) -> None:

@@ -1,15 +1,19 @@
 """Pictures are SVG with text as text, the same bytes each time, and show every row."""
 
+import base64
+import io
 import json
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import invented
 import matplotlib
+import numpy as np
 import pytest
+from PIL import Image
 
 from pipeline import figures
-from pipeline.results import Result
+from pipeline.results import Result, confused
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +59,21 @@ def test_confusion_names_the_classes(made: list[Result], tmp_path: Path) -> None
     assert {*invented.CLASSES, "tsn (shapes, n = 60)", "actual", "predicted"} <= set(texts(tmp_path / "c.svg"))
     figures.confusion(made[2], tmp_path / "none.svg")
     assert not (tmp_path / "none.svg").exists()
+
+
+def test_cells_of_a_confusion_are_one_image_of_a_pixel_each(made: list[Result], tmp_path: Path) -> None:
+    figures.confusion(made[0], tmp_path / "c.svg")
+    cells = next(ElementTree.parse(tmp_path / "c.svg").iter("{http://www.w3.org/2000/svg}image"))
+    png = base64.b64decode(cells.attrib["{http://www.w3.org/1999/xlink}href"].partition(",")[2])
+    pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+    shares = confused(made[0], made[0].runs)[:, : len(invented.CLASSES)]
+    assert pixels.shape[:2] == shares.shape
+    # Rows from above are actual classes, and a larger share is darker.
+    darkness = -pixels.astype(int).sum(axis=2)
+    order = np.argsort(shares, axis=None)
+    assert (np.diff(darkness.ravel()[order]) >= 0).all() and len(set(darkness.ravel().tolist())) > 2
+    numbers = [text for text in texts(tmp_path / "c.svg") if text.isdigit()]
+    assert numbers == [f"{100 * share:.0f}" for share in shares.ravel() if share]
 
 
 def test_changes_of_confusions_name_both_rows(made: list[Result], tmp_path: Path) -> None:
