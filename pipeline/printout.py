@@ -147,7 +147,7 @@ def _provenance(cells: Sequence[Number], given: Params, found: Mapping[str, Resu
         lines.append(
             [
                 Cell("experiment", row, {}),
-                Cell("system", f"{result.backbone}, {result.attention or 'fusion'}" if result else BLANK, {}),
+                Cell("system", ", ".join(filter(None, (result.backbone, result.attention))) if result else BLANK, {}),
                 Cell("data set", result.dataset if result else BLANK, {}),
                 Cell("splits", " ".join(map(str, result.splits)) if result else BLANK, {}),
                 Cell("seeds", " ".join(map(str, result.seeds)) if result else BLANK, {}),

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 
-from pipeline import latex, printout
+from pipeline import curves, latex, printout
 from pipeline.atomic import write
 from pipeline.beside import Costs, Number, numbers
 from pipeline.errors import UserError
@@ -22,21 +22,23 @@ from pipeline.tables import csv_text
 KEY = ("paper", "table", "row", "quantity")  # of a figure of parity.yaml
 
 
-def save(folder: Path, given: Params, found: Mapping[str, Result], papers: Path, counts: Path) -> None:
+def save(folder: Path, pictures: Path, given: Params, found: Mapping[str, Result], papers: Path, counts: Path) -> None:
     """Writes the tables of the paper that the suite is called by, or of all five for suite "all"; of others, none.
 
     `papers` is the folder of the printed numbers, `counts` the CSV of parameters and FLOPs as counted. A table is
-    written whatever has run. The same results give the same bytes.
+    written whatever has run, a picture where a row of it has. The same results give the same bytes.
     """
     for name in PAPERS if given.suite == "all" else [given.suite] if given.suite in PAPERS else []:
         paper, costs = load(name, papers), _costs(name, papers, counts)
         for table in paper.tables:
             cells = numbers(paper, table, given, found, costs)
             survived = gains(paper, table, given, found)
-            path = folder / (f"{name}-{table}" if given.suite == "all" else table)
+            stem = f"{name}-{table}" if given.suite == "all" else table
+            path = folder / stem
             write(path.with_suffix(".md"), printout.text(paper, table, cells, survived, given, found))
             write(path.with_suffix(".csv"), csv_text(*_records(cells, survived, found)))
             write(path.with_suffix(".tex"), latex.tabular(paper, table, cells))
+            curves.draw(paper.tables[table], cells, pictures / stem)
 
 
 def _records(

@@ -30,7 +30,7 @@ def aggregate() -> None:
             path = pictures / f"confusion-{row}-less-{base}.svg"
             figures.confusion_change(found[row], found[base], runs, path)
             exports.save_confusion_change(path.with_suffix(".csv"), found[row], found[base], runs)
-    replication.save(folder, given, found, REPORTS / "papers", REPORTS / "parity.csv")
+    replication.save(folder, pictures, given, found, REPORTS / "papers", REPORTS / "parity.csv")
     shown = page.build(REPORTS)
     print(f"tables in {folder}, pictures in {pictures}, all tables on {shown}")
 

@@ -3,6 +3,7 @@
 import csv
 import re
 import shutil
+import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 from pathlib import Path
 
@@ -48,7 +49,7 @@ def lines(path: Path) -> list[dict[str, str]]:
 
 
 def save(folder: Path, given: Params, found: dict[str, Result]) -> Path:
-    replication.save(folder, given, found, REGISTRY, COUNTS)
+    replication.save(folder, folder / "pictures", given, found, REGISTRY, COUNTS)
     return folder
 
 
@@ -137,8 +138,10 @@ def test_fractions_are_fractions_to_read_and_percent_to_compute_with(tmp_path: P
 def test_the_same_results_give_the_same_bytes(given: Params, made: dict[str, Result], tmp_path: Path) -> None:
     save(tmp_path / "one", given, made)
     save(tmp_path / "two", given, dict(reversed(made.items())))
-    for file in (tmp_path / "one").iterdir():
-        assert file.read_bytes() == (tmp_path / "two" / file.name).read_bytes(), file.name
+    files = sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*.*"))
+    assert Path("pictures/T4-flops.svg") in files
+    for file in files:
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes(), file
 
 
 def test_tex_is_balanced_escaped_and_has_every_cell(given: Params, made: dict[str, Result], tmp_path: Path) -> None:
@@ -157,9 +160,35 @@ def test_tex_is_balanced_escaped_and_has_every_cell(given: Params, made: dict[st
 
 def test_figures_that_were_not_counted_are_an_error_that_says_what_to_do(given: Params, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="models --parity` writes it"):
-        replication.save(tmp_path, given, {}, REGISTRY, tmp_path / "parity.csv")
+        replication.save(tmp_path, tmp_path, given, {}, REGISTRY, tmp_path / "parity.csv")
     shutil.copy(COUNTS, tmp_path / "parity.csv")
     text = (tmp_path / "parity.csv").read_text()
     (tmp_path / "parity.csv").write_text("".join(line for line in text.splitlines(True) if "SE 3D" not in line))
     with pytest.raises(UserError, match="SE 3D ResNet-50 16f"):
-        replication.save(tmp_path, given, {}, REGISTRY, tmp_path / "parity.csv")
+        replication.save(tmp_path, tmp_path, given, {}, REGISTRY, tmp_path / "parity.csv")
+
+
+def texts(path: Path) -> set[str]:
+    found = ElementTree.parse(path).iter("{http://www.w3.org/2000/svg}text")
+    return {"".join(node.itertext()).strip() for node in found}
+
+
+def test_accuracy_against_flops_shows_every_row_and_who_has_not_run(
+    given: Params, made: dict[str, Result], tmp_path: Path
+) -> None:
+    found = texts(save(tmp_path, given, made) / "pictures" / "T4-flops.svg")
+    ran = {"baseline 3D ResNet-50 16f", "EAM 3D ResNet-50 16f"}
+    labels = {row.label for row in load("eam", REGISTRY).tables["T4"].rows}
+    assert ran | {f"{label} (not run)" for label in labels - ran} <= found
+    assert [path.name for path in (tmp_path / "pictures").iterdir()] == ["T4-flops.svg"]
+
+
+def test_a_printed_curve_is_drawn_from_ours(tmp_path: Path) -> None:
+    given = suite(tmp_path, "st_manet")
+    folder = invented.splits(tmp_path / "splits")
+    names = ("st-manet-resnet3d50-ucf101", "st-manet-res2-resnet3d50-ucf101")
+    found = {name: invented.result(given, name, folder, 0.8) for name in names}
+    pictures = save(tmp_path / "tables", given, found) / "pictures"
+    labels = {row.label for row in load("st_manet", REGISTRY).tables["F4"].rows}
+    assert labels | {"ours, fraction", "accuracy"} <= texts(pictures / "F4.svg")
+    assert {path.name for path in pictures.iterdir()} == {"F4.svg", "F5.svg"}
