@@ -164,7 +164,8 @@ def _step(run: _Run, epoch: int, step: int, meter: Meter) -> Tensor:
         torch.manual_seed(seed)
         if recipe.augment.mixup:
             x, target = clips.mixup(x, target, net.head.out_features, recipe.augment.mixup, seed)
-        torch._foreach_copy_(statistics, before)
+        if statistics:  # VGG has none
+            torch._foreach_copy_(statistics, before)
         hold = run.world > 1 and micro != run.micros[-1]  # DDP exchanges gradients once a step
         with run.parallel.no_sync() if hold else contextlib.nullcontext():  # type: ignore[operator]
             with autocast(recipe, run.device):
@@ -177,14 +178,16 @@ def _step(run: _Run, epoch: int, step: int, meter: Meter) -> Tensor:
             # DDP divides by the number of workers; a step's gradient is the mean over its micro batches.
             (loss * (run.world / run.share)).backward()
         losses += loss.detach()
-        torch._foreach_add_(summed, statistics)
+        if statistics:
+            torch._foreach_add_(summed, statistics)
     if run.world > 1:
         flat = torch.cat([losses.reshape(1), *(total.flatten() for total in summed)])
         dist.all_reduce(flat)
         losses, *rest = flat.split([1, *(total.numel() for total in summed)])
         summed = [part.reshape(total.shape) for part, total in zip(rest, summed, strict=True)]
     # The step's update of the running statistics is the mean of its micro batches' updates.
-    torch._foreach_copy_(statistics, torch._foreach_div(summed, run.share))
+    if statistics:
+        torch._foreach_copy_(statistics, torch._foreach_div(summed, run.share))
     if recipe.clip_grad is not None:
         nn.utils.clip_grad_norm_(net.parameters(), recipe.clip_grad)
     run.optimizer.step()

@@ -75,6 +75,12 @@ def losses(epochs: list[training.Epoch]) -> list[float]:
     return [float(line["loss"]) for epoch in epochs for line in epoch.lines if line["kind"] == "steps"]
 
 
+def test_a_net_without_norms_trains(data: Path) -> None:
+    one = cell(data, "none")
+    plain = dataclasses.replace(one, experiment=dataclasses.replace(one.experiment, backbone="vgg"))
+    assert np.isfinite(losses(run(plain))).all()
+
+
 def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor], **tolerance: float) -> None:
     for name, value in one.items():
         torch.testing.assert_close(value, other[name], **(tolerance or {"rtol": 0, "atol": 0}), msg=name)
