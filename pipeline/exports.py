@@ -71,9 +71,11 @@ def save_confusion_change(path: Path, row: Result, base: Result, runs: Sequence[
     assert isinstance(row.accuracy, Accuracy)
     own, other = 100 * confused(row, runs), 100 * confused(base, runs)
     names = [*row.accuracy.classes, NOT_DECODED]
+    there = (own > 0) | (other > 0)
+    columns = *np.nonzero(there), own[there], other[there], (own - other)[there] + 0.0
     lines = [
-        [names[k], names[p], f"{own[k, p]:.4f}", f"{other[k, p]:.4f}", f"{own[k, p] - other[k, p] + 0.0:+.4f}"]
-        for k, p in np.argwhere((own > 0) | (other > 0)).tolist()
+        [names[k], names[p], f"{one:.4f}", f"{two:.4f}", f"{change:+.4f}"]
+        for k, p, one, two, change in zip(*(column.tolist() for column in columns), strict=True)
     ]
     write(path, csv_text(["actual", "predicted", "row", "base", "change"], lines))
 

@@ -38,17 +38,17 @@ def learning_curves(runs: Mapping[str, Sequence[Path]], path: Path) -> None:
     """Loss and learning rate over epochs: `runs` are each row's logs, JSON lines with epoch, loss and lr.
 
     A strong line is a row's mean over its runs, light ones are the runs; seven rows share a panel. Logs that are
-    not there are left out.
+    not there are left out, and rows that have none.
     """
-    rows = list(runs)
+    logs = {row: [log for log in map(_epochs, paths) if log] for row, paths in runs.items()}
+    rows = [row for row in logs if logs[row]]
     panels = [rows[begin : begin + len(COLOURS)] for begin in range(0, len(rows), len(COLOURS))] or [[]]
     with drawing(path, 9.0, 3.0 * len(panels)) as figure:
         grid = figure.subplots(len(panels), 2, squeeze=False)
         for (losses, rates), panel in zip(grid, panels, strict=True):
             for row, colour, dash in zip(panel, COLOURS, cycle(DASHES)):
-                logs = [log for log in map(_epochs, runs[row]) if log]
-                _curve(losses, logs, "loss", row, color=colour, linestyle=dash)
-                _curve(rates, logs, "lr", row, color=colour, linestyle=dash)
+                _curve(losses, logs[row], "loss", row, color=colour, linestyle=dash)
+                _curve(rates, logs[row], "lr", row, color=colour, linestyle=dash)
             losses.set_ylabel("training loss")
             rates.set_ylabel("learning rate")
             rates.set_yscale("log")
@@ -120,10 +120,10 @@ def _forest(axes: Axes, dataset: str, heading: str, rows: Sequence[Result]) -> N
     for y, row in enumerate(rows):
         if isinstance(row.accuracy, str):
             axes.text(1, y, shorten(row.accuracy, 80), va="center", color=GREY, fontsize=8, backgroundcolor="white")
-            continue
-        main = row.accuracy.main
-        axes.plot([100 * main.low, 100 * main.high], [y, y], color=COLOURS[0], linewidth=1.6)
-        axes.plot([100 * main.value], [y], "o", color=COLOURS[0], markersize=5)
+    mains = [(y, row.accuracy.main) for y, row in enumerate(rows) if not isinstance(row.accuracy, str)]
+    ys, lows = [y for y, _ in mains], [100 * main.low for _, main in mains]
+    axes.hlines(ys, lows, [100 * main.high for _, main in mains], color=COLOURS[0], linewidth=1.6)
+    axes.plot([100 * main.value for _, main in mains], ys, "o", color=COLOURS[0], markersize=5)
     known = [row.accuracy for row in rows if not isinstance(row.accuracy, str)]
     if known and isinstance(known[0], Accuracy):
         chance = 100 * statistics.chance(len(known[0].classes))

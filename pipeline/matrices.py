@@ -6,6 +6,7 @@ Written by hand, as a plotting library lays out hundreds of names one by one. Le
 import base64
 import io
 from collections.abc import Iterator, Sequence
+from functools import cache
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -77,12 +78,17 @@ def _numbers(shares: np.ndarray, scale: tuple[float, float], side: int, left: fl
 
 def _bar(x: float, y: float, height: float, label: str, hues: str, scale: tuple[float, float]) -> Iterator[str]:
     """What the hues mean: the scale from its high end to its low one, five numbers beside it."""
-    steps = np.linspace(scale[1], scale[0], HUES)[:, None]
-    yield _image(x, y, FONT, height, _png(steps, hues, scale))
+    yield _image(x, y, FONT, height, _hues(hues))
     for share in np.linspace(0, 1, 5).tolist():
         value = f"{scale[1] + share * (scale[0] - scale[1]) + 0.0:.2f}"
         yield _text(x + FONT + GAP, y + share * height, value, MIDDLE)
     yield _up(x + 6 * FONT, y + height / 2, label, CENTRE)
+
+
+@cache
+def _hues(hues: str) -> str:
+    """All of a map's colours, the highest above; the same whatever the scale."""
+    return _png(np.linspace(1, 0, HUES)[:, None], hues, (0, 1))
 
 
 def _png(values: np.ndarray, hues: str, scale: tuple[float, float]) -> str:
@@ -90,7 +96,7 @@ def _png(values: np.ndarray, hues: str, scale: tuple[float, float]) -> str:
     colours = matplotlib.colormaps[hues](Normalize(*scale)(values), bytes=True)
     buffer = io.BytesIO()
     unsaid: Any = {"Software": None}  # its version would change the bytes
-    imsave(buffer, colours, format="png", metadata=unsaid)
+    imsave(buffer, colours, format="png", origin="upper", metadata=unsaid)
     return base64.b64encode(buffer.getvalue()).decode()
 
 

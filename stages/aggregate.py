@@ -1,16 +1,20 @@
 """Stage 6: the suite's comparison and ablation tables, and its pictures, from predictions alone."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from pipeline import exports, figures, fusion, page, params, replication, results, tables
 from stages import DATA, run
 
 REPORTS = Path("reports")
+AT_ONCE = 2  # rows that are read and measured: bounds memory, as one of many views may hold a GiB
 
 
 def aggregate() -> None:
     given = params.load()
-    found = {row: results.measure(results.read(given, row, DATA)) for row in (*given.experiments, *given.trajectories)}
+    rows = (*given.experiments, *given.trajectories)
+    with ThreadPoolExecutor(AT_ONCE) as pool:  # polars and NumPy let the other thread run
+        found = {row.name: row for row in pool.map(lambda name: results.measure(results.read(given, name, DATA)), rows)}
     found |= {row: results.measure(fusion.read(given, row, DATA)) for row in given.fusions}
     folder, pictures = REPORTS / "tables" / given.suite, REPORTS / "figures" / given.suite
     for name, table in given.tables.items():
