@@ -47,7 +47,10 @@ def session(cluster: Cluster) -> Iterator[None]:
     except (ConnectionError, ray.exceptions.AuthenticationError) as error:
         cause = error.__cause__ or error  # Ray's ConnectionError says nothing; what lies behind it does
         said = " ".join(str(cause).split())
-        if isinstance(cause, ray.exceptions.AuthenticationError) or "version mismatch" in said.lower():
+        if "authenticat" in said.lower():
+            said = "its token is another; put it into ~/.ray/auth_token or RAY_AUTH_TOKEN, with RAY_AUTH_MODE=token"
+            raise UserError(f"the Ray cluster at {address!r} does not take this process: {said}") from None
+        if "version mismatch" in said.lower():
             raise UserError(f"the Ray cluster at {address!r} does not take this process: {said}") from None
         raise UserError(
             f"no Ray cluster answers at {address!r} ({said}); "
