@@ -48,7 +48,8 @@ class Conv3d(nn.Conv3d):
         t, h, w = self.kernel_size
         along, *across = self.stride
         before, *beside = cast(tuple[int, int, int], self.padding)
-        if not x.is_contiguous(memory_format=torch.channels_last_3d):
+        # Maps of one pixel have no order to speak of: a compiled net would expect another than its gradients then have.
+        if not x.is_contiguous(memory_format=torch.channels_last_3d) or x.shape[3:].numel() == 1:
             return super().forward(x)
         if outweighs(self.weight, x):
             out = super().forward(x.contiguous())

@@ -1,4 +1,4 @@
-"""Improved dense trajectories of a data set, by shards: files of descriptors, codebooks and Fisher vectors, then scores.
+"""Improved dense trajectories of a data set, by shards: files of descriptors, codebooks and Fisher vectors, scores.
 
 Wang and Schmid (ICCV 2013), sections 2.2 and 2.3. Every file is a task's, written whole or not at all and not made
 again; the folder they lie in is named by all that they depend on. Descriptors are kept in 16 bits: they are shares.

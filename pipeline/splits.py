@@ -29,9 +29,7 @@ class Tables:
     absent: pl.DataFrame  # split, part, video: listed, and not there
 
 
-def build(
-    name: str, dataset: Dataset, entries: Sequence[Entry], lists: Path, subset: Subset | None = None
-) -> Tables:
+def build(name: str, dataset: Dataset, entries: Sequence[Entry], lists: Path, subset: Subset | None = None) -> Tables:
     """The splits of the data set, or of a subset of it, against the manifest's entries.
 
     lists: the folder of the lists; for a set that is distributed with them, its folder of videos. Labels and numbers of

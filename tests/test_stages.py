@@ -73,7 +73,8 @@ def test_a_disk_that_really_is_full(tmp_path: Path) -> None:
         "import sys; from pathlib import Path; from dataclasses import replace; import stages\n"
         "from pipeline import frames\n"
         "def fill():\n"
-        "    frames.write_shard(Path(sys.argv[-1]) / 'shard-00000.arrow', ({'jpeg': [bytes(10**5)] * 9} for _ in range(9)), '')\n"
+        "    videos = ({'jpeg': [bytes(10**5)] * 9} for _ in range(9))\n"
+        "    frames.write_shard(Path(sys.argv[-1]) / 'shard-00000.arrow', videos, '')\n"
         "stages.run(lambda *_: fill())\n"
     )
     try:

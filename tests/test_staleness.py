@@ -43,10 +43,10 @@ def dvc(folder: Path, *arguments: str) -> str:
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The project as it is after a whole `dvc repro` of suite quick."""
     folder = tmp_path_factory.mktemp("project")
-    for name in ("models", "pipeline", "cluster", "stages"):
+    for name in ("models", "pipeline", "cluster", "stages", "reports/papers", "reports/templates"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("params.yaml", ".dvcignore"):
-        shutil.copy(ROOT / name, folder)
+    for name in ("params.yaml", ".dvcignore", "reports/parity.csv"):
+        shutil.copy(ROOT / name, folder / name)
     stages = (ROOT / "dvc.yaml").read_text()
     (folder / "dvc.yaml").write_text(stages.replace("python -m stages.", "python stand_in.py "))
     (folder / "stand_in.py").write_text(STAND_IN)
