@@ -71,7 +71,15 @@ class Crew:
     def __init__(self, variables: Mapping[str, str]) -> None:
         # `python` in dvc.yaml is the one that runs this.
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-        self.variables = {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1", "DVC_NO_ANALYTICS": "1", **variables}
+        patient = {"RAY_raylet_start_wait_time_s": "300"}  # s; Ray's own 30 are too few for a machine under load
+        self.variables = {
+            **patient,
+            **os.environ,
+            "PATH": path,
+            "PYTHONUNBUFFERED": "1",
+            "DVC_NO_ANALYTICS": "1",
+            **variables,
+        }
         self.codes: set[int] = set()  # what failed stages exited with; 1 for DVC's own failures
         self.running: set[subprocess.Popen[bytes]] = set()
         self.stopping = False
