@@ -91,7 +91,8 @@ class Gram(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         (rows,) = ctx.saved_tensors
-        return (grads[0] + grads[0].transpose(-2, -1)) @ rows
+        # Under autocast the products are of lower precision than the rows.
+        return (grads[0] + grads[0].transpose(-2, -1)).to(rows.dtype) @ rows
 
 
 def response(conv: nn.Module, channels: int, like: Tensor) -> Tensor:

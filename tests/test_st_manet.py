@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from models import costs, video
 from models.attention.st_manet import PARTS
 from models.st_attention import (
+    Gram,
     Reading,
     SpatialAttention,
     TemporalDynamicAttention,
@@ -417,3 +418,16 @@ def test_frames_and_unknown_values_are_refused():
         ValueError, match="of layout 'volume' that ends with res5, not one of 'frames' that ends with res5"
     ):
         video.build("resnet", "tiny", "st_manet", 8, classes=5)
+
+
+def test_the_product_of_all_rows_has_its_gradient_also_under_autocast() -> None:
+    rows = torch.randn(2, 6, 5, requires_grad=True)
+    weights = torch.randn(2, 6, 6)
+    (rows @ rows.transpose(-2, -1) * weights).sum().backward()
+    expected, rows.grad = rows.grad, None
+    with torch.autocast("cpu", torch.bfloat16):
+        products = Gram.apply(rows)
+    assert products.dtype == torch.bfloat16
+    (products * weights).sum().backward()
+    assert rows.grad.dtype == rows.dtype
+    torch.testing.assert_close(rows.grad, expected, rtol=0.05, atol=0.05)
