@@ -13,7 +13,9 @@ import invented
 import polars as pl
 import pytest
 
+from pipeline.errors import UserError
 from pipeline.schema import Fusion, Params, Table
+from stages.explain import explain
 
 ROOT = Path(__file__).parents[1]
 
@@ -79,3 +81,21 @@ def test_bytes_are_the_same_each_time(project: Params, tmp_path: Path) -> None:
     second = aggregate(tmp_path, project)
     assert first.keys() == second.keys()
     assert [name for name in first if first[name] != second[name]] == []
+
+
+def test_explain_counts_the_videos_that_were_wrong(
+    project: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "params.yaml").write_text(json.dumps(asdict(project)))
+    monkeypatch.chdir(tmp_path)
+    told = explain("all", "rgb")
+    predictions = pl.read_parquet(tmp_path / "data/predictions/rgb/predictions.parquet")
+    tested = predictions.select("split", "seed", "video").n_unique()
+    share = float(told["result"].split()[1]) / 100
+    wrong = sum(int(one["wrong"].split()[0]) for one in told["wrong"])
+    assert wrong > 0 and wrong / tested == pytest.approx(1 - share, abs=0.001)
+    assert explain("all", "late-row")["result"] == "not run"
+    with pytest.raises(UserError, match="no row 'rbg'; did you mean 'rgb'"):
+        explain("all", "rbg")
+    with pytest.raises(UserError, match="no table 'al'"):
+        explain("al", "rgb")
