@@ -34,6 +34,7 @@ def session(cluster: Cluster) -> Iterator[None]:
     # Ray Train's controller looks at its workers this often; every report() waits for a look (default 2 s).
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "15")
+    os.environ.setdefault("RAY_raylet_start_wait_time_s", "300")  # s; Ray's own 30 are too few for a machine under load
     for name, value in MALLOC.items():
         os.environ.setdefault(name, value)
     import ray

@@ -71,9 +71,7 @@ class Crew:
     def __init__(self, variables: Mapping[str, str]) -> None:
         # `python` in dvc.yaml is the one that runs this.
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-        patient = {"RAY_raylet_start_wait_time_s": "300"}  # s; Ray's own 30 are too few for a machine under load
         self.variables = {
-            **patient,
             **os.environ,
             "PATH": path,
             "PYTHONUNBUFFERED": "1",
