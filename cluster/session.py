@@ -12,6 +12,7 @@ from pipeline.errors import UserError
 from pipeline.schema import Cluster
 
 OURS = "ACTIONBENCH_RAY"  # the address of a Ray that a parent process started on this machine, for itself alone
+TRIES = 5  # times to start a node here
 # A training step frees what the next one asks for again. Left alone, glibc gives such blocks back to the kernel, and
 # the page faults of getting them anew take a tenth to a quarter of a step on a CPU. Workers inherit these.
 MALLOC = {
@@ -34,7 +35,6 @@ def session(cluster: Cluster) -> Iterator[None]:
     # Ray Train's controller looks at its workers this often; every report() waits for a look (default 2 s).
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "15")
-    os.environ.setdefault("RAY_raylet_start_wait_time_s", "300")  # s; Ray's own 30 are too few for a machine under load
     for name, value in MALLOC.items():
         os.environ.setdefault(name, value)
     import ray
@@ -44,7 +44,7 @@ def session(cluster: Cluster) -> Iterator[None]:
     local: dict[str, Any] = {"object_store_memory": 256 * 2**20, "include_dashboard": False} if here else {}
     try:
         _knock(address)
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
+        _init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
     except (ConnectionError, ray.exceptions.AuthenticationError) as error:
         cause = error.__cause__ or error  # Ray's ConnectionError says nothing; what lies behind it does
         said = " ".join(str(cause).split())
@@ -63,6 +63,20 @@ def session(cluster: Cluster) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _init(**options: Any) -> None:
+    """ray.init(), again where a node did not come up within Ray's fixed 30 s, as on a machine under load."""
+    import ray
+
+    for left in range(TRIES - 1, -1, -1):
+        try:
+            ray.init(**options)
+            return
+        except Exception as error:  # Ray raises no narrower one for this
+            if not left or "timed out during startup" not in str(error):
+                raise
+            ray.shutdown()
 
 
 def _knock(address: str) -> None:

@@ -56,6 +56,27 @@ def test_no_cluster_at_an_address_is_said() -> None:
         pass
 
 
+@pytest.mark.parametrize(("said", "tries"), [("The current node timed out during startup.", 3), ("no space left", 1)])
+def test_a_node_too_slow_to_come_up_is_started_again(monkeypatch: pytest.MonkeyPatch, said: str, tries: int) -> None:
+    import ray
+
+    tried = []
+
+    def init(**options: object) -> None:
+        tried.append(options)
+        if len(tried) < 3:
+            raise Exception(said)
+
+    monkeypatch.setattr(ray, "init", init)
+    if tries == 3:
+        with session(Cluster()):
+            pass
+    else:
+        with pytest.raises(Exception, match=said), session(Cluster()):
+            pass
+    assert len(tried) == tries
+
+
 def test_results_come_with_their_positions(joined: None) -> None:
     assert dict(fan_out(double, [(n,) for n in range(30)], "doubling")) == {n: 2 * n for n in range(30)}
 
