@@ -43,7 +43,7 @@ def session(cluster: Cluster) -> Iterator[None]:
     here = address == "local"
     local: dict[str, Any] = {"object_store_memory": 256 * 2**20, "include_dashboard": False} if here else {}
     try:
-        _knock(address)
+        knock(address)
         _init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
     except (ConnectionError, ray.exceptions.AuthenticationError) as error:
         cause = error.__cause__ or error  # Ray's ConnectionError says nothing; what lies behind it does
@@ -79,7 +79,7 @@ def _init(**options: Any) -> None:
             ray.shutdown()
 
 
-def _knock(address: str) -> None:
+def knock(address: str) -> None:
     """ConnectionError where nothing listens at a host:port; Ray itself would try for minutes and end the process."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host:

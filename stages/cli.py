@@ -17,6 +17,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+tracking = typer.Typer(invoke_without_command=True)
+app.add_typer(tracking, name="mlflow")
 for command in (report, look, models, datasets, diff, explain):
     app.command()(command)
 
@@ -82,18 +84,16 @@ def plan(json_: Json = False) -> None:
         print(f"{cluster.storage} keeps the state of {epochs} epochs; those that still fit are not trained again.")
 
 
+Targets = Annotated[list[str] | None, typer.Argument(help="Stages (train@tsn, train) or rows; all by default.")]
+Jobs = Annotated[int, typer.Option("--jobs", "-j", min=1, help="Rows side by side.")]
+KeepGoing = Annotated[bool, typer.Option("--keep-going", "-k", help="Do other rows when one has failed.")]
+Wait = Annotated[bool, typer.Option("--wait", help="For another driver in this workspace to end.")]
+Into = Annotated[str, typer.Option(help="A folder that all nodes see; by default the one that Ray was started in.")]
+
+
 @app.command()
-def repro(
-    targets: Annotated[
-        list[str] | None, typer.Argument(help="Stages (train@tsn, train) or rows; all by default.")
-    ] = None,
-    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Rows side by side.")] = 1,
-    keep_going: Annotated[bool, typer.Option("--keep-going", "-k", help="Do other rows when one has failed.")] = False,
-    wait: Annotated[bool, typer.Option("--wait", help="For another driver in this workspace to end.")] = False,
-) -> None:
+def repro(targets: Targets = None, jobs: Jobs = 1, keep_going: KeepGoing = False, wait: Wait = False) -> None:
     """Bring every result up to date: dvc repro with one Ray session for all stages. Then the tables."""
-    from pipeline import params
-    from stages import report as reports
     from stages.repro import repro
     from stages.workspace import held
 
@@ -103,10 +103,37 @@ def repro(
     except KeyboardInterrupt:
         print("interrupted; the next repro goes on from here", file=sys.stderr)
         code = 130
-    if code:
-        raise typer.Exit(code)
-    if not targets:
-        reports.show(params.load().suite)
+    _leave(code, targets)
+
+
+@app.command()
+def submit(
+    targets: Targets = None, jobs: Jobs = 1, keep_going: KeepGoing = False, wait: Wait = False, into: Into = ""
+) -> None:
+    """Repro on an existing Ray cluster, as a job there whose log and exit code come here; Ctrl-C stops it."""
+    from stages.submit import submit
+
+    options = [f"--jobs={jobs}", *["--keep-going"] * keep_going, *["--wait"] * wait, *[f"--into={into}"] * bool(into)]
+    raise typer.Exit(submit([*options, "--", *(targets or [])]))
+
+
+@app.command(hidden=True)
+def arrive(
+    targets: Targets = None,
+    jobs: Jobs = 1,
+    keep_going: KeepGoing = False,
+    wait: Wait = False,
+    into: Into = "",
+    commit: str = "",
+) -> None:
+    """What a submitted job runs, on the cluster."""
+    from stages.arrival import arrive
+
+    try:
+        code = arrive(into, commit, targets or [], jobs, keep_going, wait)
+    except KeyboardInterrupt:
+        code = 130
+    _leave(code, targets)
 
 
 @app.command()
@@ -132,12 +159,36 @@ def doctor(
         raise typer.Exit(1)
 
 
-@app.command()
-def mlflow(port: Annotated[int, typer.Option(min=1, max=65535)] = 5000) -> None:
-    """The MLflow UI on 127.0.0.1."""
-    from stages.ui import serve
+@tracking.callback()
+def mlflow(
+    context: typer.Context,
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
+    host: Annotated[str, typer.Option(help="Where it listens; anything else lets others in, unasked.")] = "127.0.0.1",
+) -> None:
+    """MLflow's server and UI over the runs, on loopback; its store is MLFLOW_BACKEND_STORE_URI, else mlflow.db."""
+    if context.invoked_subcommand is None:
+        from stages.ui import serve
 
-    serve(port)
+        serve(port, host)
+
+
+@tracking.command()
+def sync() -> None:
+    """Bring MLflow's store up to the runs' own files: what was missed while it was away."""
+    from stages.mlflow_sync import sync
+
+    sync()
+
+
+def _leave(code: int, targets: list[str] | None) -> None:
+    """With this exit code, or with the tables where all was brought up to date."""
+    from pipeline import params
+    from stages import report as reports
+
+    if code:
+        raise typer.Exit(code)
+    if not targets:
+        reports.show(params.load().suite)
 
 
 def _command(*arguments: str) -> None:
@@ -148,3 +199,7 @@ def _command(*arguments: str) -> None:
     except TyperException as error:
         said = getattr(error, "format_message", error.__str__)().replace("\n", " ").rstrip(".")
         raise UserError(f"{said}; see --help") from None
+
+
+if __name__ == "__main__":
+    main()

@@ -165,7 +165,7 @@ def ray(cluster: Cluster) -> Check:
 
 def tracking(uri: str) -> Check:
     """An outage never stops a training, so nothing here is broken, but runs would go unseen."""
-    from pipeline.tracking import clean
+    from pipeline.records import clean
 
     shown = clean(uri)
     if uri.startswith("sqlite:///"):

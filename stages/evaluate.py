@@ -6,7 +6,7 @@ from pathlib import Path
 from cluster.fit import forget
 from cluster.score import score
 from cluster.session import session
-from pipeline import cells, exports, params, predict, results, tracking
+from pipeline import cells, exports, params, predict, records, results, tracking
 from pipeline.atomic import write
 from stages import DATA, run
 
@@ -26,8 +26,11 @@ def evaluate(row: str) -> None:
     write(REPORTS / "metrics" / f"{row}.json", json.dumps(exports.summary(result), indent=2) + "\n")
     exports.save_curve(REPORTS / "plots" / row / "curve.csv", [cell.log for cell in todo])
     exports.save_confusion(REPORTS / "plots" / row / "confusion.csv", result)
-    numbers = {cell.name: exports.summary(results.measure(results.only(found, cell.split, cell.seed))) for cell in todo}
-    tracking.finish(Path.cwd(), given.suite, row, numbers, exports.summary(result))
+    record = records.load(todo[0].log.parent) or records.record(given.suite, row, {}, {})
+    by_cell = {cell.name: exports.summary(results.measure(results.only(found, cell.split, cell.seed))) for cell in todo}
+    numbers = records.Numbers(record.training, by_cell, exports.summary(result))
+    records.save(numbers, DATA / "predictions" / row)
+    tracking.finish(Path.cwd(), record, {cell.name: cell.log for cell in todo}, numbers)
     forget(row, given.cluster)
 
 

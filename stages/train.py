@@ -5,7 +5,7 @@ from pathlib import Path
 
 from cluster.fit import fit
 from cluster.session import session
-from pipeline import cells, downloads, params, tracking
+from pipeline import cells, downloads, params, records, tracking
 from pipeline.protocol import protocol_signature
 from stages import DATA, run
 
@@ -17,7 +17,7 @@ def train(row: str) -> None:
     weights = downloads.weights(one.experiment.weights, DATA / "weights") if one.experiment.weights else None
     cells.net(one, weights)  # a mistake in the row is said before any worker starts
     places = [f"{given.suite}/{name}" for name, table in given.tables.items() if row in (*table.rows, table.base)]
-    tags = tracking.tags(
+    tags = records.tags(
         Path.cwd(),
         stage=cells.training_fingerprint(one),
         data=cells.data_fingerprint(one),
@@ -25,14 +25,16 @@ def train(row: str) -> None:
         place=" ".join(places),
     )
     settings = {"row": asdict(one.experiment), "recipe": asdict(one.recipe)}
+    record = records.record(given.suite, row, settings, tags)
     logs = {cell.name: cell.running_log(given.cluster) for cell in todo}
     with session(given.cluster):
         fit(
             todo,
             weights,
             given.cluster,
-            watch=lambda: tracking.mirror(Path.cwd(), given.suite, row, logs, settings, tags),
+            watch=lambda: tracking.mirror(Path.cwd(), record, logs),
         )
+    records.save(record, one.log.parent)
 
 
 if __name__ == "__main__":

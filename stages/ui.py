@@ -1,24 +1,42 @@
-"""The MLflow UI of the project's runs, on loopback."""
+"""MLflow's server over the project's runs, or over a team's, on loopback unless told."""
 
+import importlib.util
 import os
 import sys
 from pathlib import Path
 
 from pipeline.errors import UserError
-from pipeline.tracking import clean
+from pipeline.records import clean
 from stages.doctor import STORE, free_port, port_is_free
 
+BACKEND = "MLFLOW_BACKEND_STORE_URI"  # MLflow's own name for where its server keeps runs
+LOOPBACK = "127.0.0.1"
 
-def serve(port: int) -> None:
-    """This process becomes MLflow's server on 127.0.0.1; UserError for a used port, no store or a remote one."""
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or STORE
+
+def serve(port: int, host: str) -> None:
+    """This process becomes MLflow's server; its store is BACKEND's, else the one that runs go to without a server.
+
+    The store's URI, which may hold a password, goes to the server by the environment, and never into its command line.
+    UserError for a used port, a store that is not there or is a server itself, and a missing driver.
+    """
+    told = os.environ.get(BACKEND)
+    uri = told or os.environ.get("MLFLOW_TRACKING_URI") or STORE
     if uri.startswith(("http://", "https://")):
-        raise UserError(f"MLFLOW_TRACKING_URI is a server already: open {clean(uri)}, or unset it to see {STORE}")
-    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
+        name = BACKEND if told else "MLFLOW_TRACKING_URI"
+        raise UserError(f"{name} is a server already: open {clean(uri)}, or unset it to see {STORE}")
+    # One that is named is made; elsewhere no file means that this is the wrong folder, or nothing has run.
+    if not told and uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
         raise UserError(f"there is no store {clean(uri)} yet; `actionbench repro` makes it")
+    if uri.startswith(("postgresql:", "postgresql+psycopg2:")) and not importlib.util.find_spec("psycopg2"):
+        raise UserError(
+            f"{clean(uri)} needs psycopg2; pip install -c constraints.txt 'actionbench[postgres]' brings it"
+        )
     if not port_is_free(port):
         raise UserError(f"port {port} is in use; `actionbench mlflow --port {free_port()}` has a free one")
-    print(f"MLflow on http://127.0.0.1:{port}, Ctrl-C ends it", file=sys.stderr, flush=True)
-    arguments = ["-m", "mlflow", "server", "--backend-store-uri", uri, "--host", "127.0.0.1", "--port", str(port)]
-    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
-    os.execve(sys.executable, [sys.executable, *arguments, "--workers", "1"], environment)
+    print(f"MLflow on http://{host}:{port}, Ctrl-C ends it", file=sys.stderr, flush=True)
+    if host != LOOPBACK:
+        print("MLflow asks for no password: who reaches it reads and writes all runs", file=sys.stderr, flush=True)
+    arguments = ["-m", "mlflow", "server", "--host", host, "--port", str(port), "--workers", "1"]
+    variables = {**os.environ, BACKEND: uri, "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
+    variables.pop("MLFLOW_TRACKING_URI", None)
+    os.execve(sys.executable, [sys.executable, *arguments], variables)

@@ -8,14 +8,17 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from pipeline import tracking
+from pipeline import records, tracking
+from pipeline.records import Numbers
 
 PARAMS = {"recipe": {"lr": 0.05, "groups": [{"kind": "norm", "decay": 0.0}]}, "splits": [1, 2]}
-TAGS = {"dvc.stage": "abc", "data": "f00", tracking.COMMIT: "one"}
+TAGS = {"dvc.stage": "abc", "data": "f00", records.COMMIT: "one"}
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +41,12 @@ def written(path: Path, epochs: int, tail: str = "") -> Path:
         lines.append({"kind": "epoch", "epoch": epoch, "loss": 1 / (epoch + 1), "lr": 0.1, "note": "text"})
     path.write_text("".join(json.dumps(line) + "\n" for line in lines) + tail)
     return path
+
+
+def mirror(
+    root: Path, suite: str, cells: Mapping[str, Path], params: Mapping[str, Any] = PARAMS, tags: Any = TAGS
+) -> None:
+    tracking.mirror(root, records.record(suite, "tsn", params, tags), cells)
 
 
 def rows(root: Path, query: str, *values: str) -> list[tuple]:
@@ -75,7 +84,7 @@ def test_runs_are_nested_and_each_epoch_is_logged_once(root: Path, tmp_path: Pat
     for epochs in (2, 2, 5):
         written(cells["split1-seed0"], epochs)
         written(cells["split1-seed1"], 1)
-        tracking.mirror(root, "nested", "tsn", cells, PARAMS, TAGS)
+        mirror(root, "nested", cells)
     suite = one(run_ids(root, "nested"))
     row = one(run_ids(root, "tsn", suite))
     first, second = (one(run_ids(root, name, row)) for name in ("split1-seed0", "split1-seed1"))
@@ -96,36 +105,52 @@ def test_runs_are_nested_and_each_epoch_is_logged_once(root: Path, tmp_path: Pat
 def test_a_restart_goes_on_where_the_store_is_and_a_half_written_line_waits(root: Path, tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
     half = '{"kind": "epoch", "epoch": 3, "lo'
-    code = "import sys, json; from pathlib import Path; from pipeline import tracking; a = json.loads(sys.argv[1])\n"
-    code += "tracking.mirror(Path(a[0]), 'restart', 'tsn', {'split1-seed0': Path(a[1])}, a[2], a[3])"
+    code = "import sys, json; from pathlib import Path; from pipeline import records, tracking\n"
+    code += "a = json.loads(sys.argv[1]); record = records.record('restart', 'tsn', a[2], a[3])\n"
+    code += "tracking.mirror(Path(a[0]), record, {'split1-seed0': Path(a[1])})"
     written(log, 3, half)
     given = json.dumps([str(root), str(log), PARAMS, TAGS])
     subprocess.run([sys.executable, "-c", code, given], check=True, cwd=Path(__file__).parents[1])
     cell = one(run_ids(root, "split1-seed0", one(run_ids(root, "tsn", one(run_ids(root, "restart"))))))
     assert [step for step, _ in history(root, cell, "loss")] == [0, 1, 2]
     written(log, 5)
-    tracking.mirror(root, "restart", "tsn", {"split1-seed0": log}, PARAMS, {**TAGS, tracking.COMMIT: "two"})
+    mirror(root, "restart", {"split1-seed0": log}, tags={**TAGS, records.COMMIT: "two"})
     assert [step for step, _ in history(root, cell, "loss")] == [0, 1, 2, 3, 4]
 
 
 def test_another_training_of_a_row_is_another_run(root: Path, tmp_path: Path) -> None:
     cells = {"split1-seed0": written(tmp_path / "log.jsonl", 1)}
-    tracking.mirror(root, "again", "tsn", cells, PARAMS, TAGS)
-    tracking.mirror(root, "again", "tsn", cells, PARAMS, {**TAGS, "dvc.stage": "other"})
+    mirror(root, "again", cells)
+    mirror(root, "again", cells, tags={**TAGS, "dvc.stage": "other"})
     assert len(run_ids(root, "tsn", one(run_ids(root, "again")))) == 2
 
 
 def test_finish_adds_the_evaluation_to_the_same_runs_once_and_closes_them(root: Path, tmp_path: Path) -> None:
     cells = {"split1-seed0": written(tmp_path / "log.jsonl", 2)}
-    tracking.mirror(root, "finish", "tsn", cells, PARAMS, TAGS)
+    mirror(root, "finish", cells)
+    record = records.record("finish", "tsn", PARAMS, TAGS)
+    numbers = Numbers(record.training, {"split1-seed0": {"top1": 71.5}}, {"top1": 71.5, "n": 400})
     for _ in range(2):
-        tracking.finish(root, "finish", "tsn", {"split1-seed0": {"top1": 71.5}}, {"top1": 71.5, "n": 400})
+        tracking.finish(root, record, cells, numbers)
     row = one(run_ids(root, "tsn", one(run_ids(root, "finish"))))
     cell = one(run_ids(root, "split1-seed0", row))
     assert history(root, cell, "test/top1") == [(0, 71.5)] and history(root, row, "test/n") == [(0, 400.0)]
     assert rows(root, "select distinct status from runs where run_uuid in (?, ?)", cell, row) == [("FINISHED",)]
-    tracking.finish(root, "finish", "cached", {"split1-seed0": {"top1": 1.0}}, {})
-    assert run_ids(root, "split1-seed0", one(run_ids(root, "cached")))
+    # Under another protocol: what is shown is the later number, though it is the lower one.
+    for _ in range(2):
+        tracking.finish(root, record, cells, Numbers(record.training, {}, {"top1": 60.0}))
+    assert sorted(history(root, row, "test/top1")) == [(0, 60.0), (0, 71.5)]
+    assert rows(root, "select value from latest_metrics where run_uuid = ? and key = 'test/top1'", row) == [(60.0,)]
+
+
+def test_an_evaluation_brings_what_the_training_could_not(root: Path, tmp_path: Path) -> None:
+    cells = {"split1-seed0": written(tmp_path / "log.jsonl", 2)}
+    record = records.record("cached", "tsn", PARAMS, TAGS)
+    tracking.finish(root, record, cells, Numbers(record.training, {"split1-seed0": {"top1": 1.0}}))
+    row = one(run_ids(root, "tsn", one(run_ids(root, "cached"))))
+    cell = one(run_ids(root, "split1-seed0", row))
+    assert len(history(root, cell, "loss")) == 2 and history(root, cell, "test/top1") == [(0, 1.0)]
+    assert rows(root, "select value from params where run_uuid = ? and key = 'recipe.lr'", cell) == [("0.05",)]
 
 
 def test_more_numbers_than_one_request_takes_all_arrive(root: Path, tmp_path: Path) -> None:
@@ -133,7 +158,7 @@ def test_more_numbers_than_one_request_takes_all_arrive(root: Path, tmp_path: Pa
     lines = [{"epoch": epoch, **{f"m{number}": number for number in range(30)}} for epoch in range(100)]
     log.write_text("".join(json.dumps(line) + "\n" for line in lines))
     params = {f"p{number}": number for number in range(250)}
-    tracking.mirror(root, "large", "tsn", {"split1-seed0": log}, params, {})
+    mirror(root, "large", {"split1-seed0": log}, params, {})
     row = one(run_ids(root, "tsn", one(run_ids(root, "large"))))
     cell = one(run_ids(root, "split1-seed0", row))
     assert rows(root, "select count(*) from metrics where run_uuid = ?", cell) == [(3100,)]
@@ -151,14 +176,16 @@ def test_no_secret_reaches_a_run_or_a_warning(
     }
     tags = {"api_key": "leak8", "source": "http://leak9@host"}
     cells = {"split1-seed0": written(tmp_path / "log.jsonl", 1)}
-    tracking.mirror(root, "secrets", "tsn", cells, params, tags)
+    mirror(root, "secrets", cells, params, tags)
     assert run_ids(root, "tsn", one(run_ids(root, "secrets")))
     stored = b"".join(path.read_bytes() for path in root.glob("mlflow.db*"))
     assert b"***@host/w.pt?X-Amz-Signature=***&size=3" in stored
-    assert b"leak" not in stored and b"le@k" not in stored
+    records.save(records.record("secrets", "tsn", params, tags), tmp_path)
+    for kept in (stored, (tmp_path / "run.json").read_bytes()):
+        assert b"leak" not in kept and b"le@k" not in kept
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:leak@127.0.0.1:9")
     with caplog.at_level(logging.WARNING):
-        tracking.mirror(root, "secrets", "tsn", cells, params, tags)
+        mirror(root, "secrets", cells, params, tags)
     assert "***@127.0.0.1:9" in caplog.text and "leak@" not in caplog.text
 
 
@@ -176,8 +203,9 @@ def test_an_outage_is_one_warning_and_a_short_wait(
         begun = time.monotonic()
         with caplog.at_level(logging.WARNING):
             for _ in range(3):
-                tracking.mirror(tmp_path / "root", "s", "tsn", cells, PARAMS, TAGS)
-            tracking.finish(tmp_path / "root", "s", "tsn", {}, {"top1": 1.0})
+                mirror(tmp_path / "root", "s", cells)
+            record = records.record("s", "tsn", PARAMS, TAGS)
+            tracking.finish(tmp_path / "root", record, cells, Numbers(record.training, {}, {"top1": 1.0}))
         # With MLflow's own timeouts and retries this would be more than a quarter of an hour.
         assert time.monotonic() - begun < 60
     assert len([record for record in caplog.records if record.name == "pipeline.tracking"]) == 1
@@ -186,14 +214,14 @@ def test_an_outage_is_one_warning_and_a_short_wait(
 def test_a_broken_store_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "mlflow.db").write_text("no database")
     with caplog.at_level(logging.WARNING):
-        tracking.mirror(tmp_path, "s", "tsn", {"c": written(tmp_path / "log.jsonl", 1)}, {}, {})
+        mirror(tmp_path, "s", {"c": written(tmp_path / "log.jsonl", 1)}, {}, {})
     assert "MLflow at sqlite:" in caplog.text
 
 
 def test_four_processes_at_once_on_a_fresh_store(tmp_path: Path) -> None:
     log = written(tmp_path / "log.jsonl", 3)
-    code = "import sys; from pathlib import Path; from pipeline import tracking\n"
-    code += "a = sys.argv; tracking.mirror(Path(a[1]), 'suite', a[3], {'split1-seed0': Path(a[2])}, {}, {})"
+    code = "import sys; from pathlib import Path; from pipeline import records, tracking; a = sys.argv\n"
+    code += "tracking.mirror(Path(a[1]), records.record('suite', a[3], {}, {}), {'split1-seed0': Path(a[2])})"
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", code, str(tmp_path), str(log), f"row{number}"],
@@ -212,9 +240,11 @@ def test_four_processes_at_once_on_a_fresh_store(tmp_path: Path) -> None:
 
 def test_tags_name_the_commit_where_there_is_one(tmp_path: Path) -> None:
     given = {"stage": "abc", "data": "f00", "protocol": "1 clip", "place": "comparison/tsn"}
-    assert tracking.COMMIT not in tracking.tags(tmp_path, **given)
+    assert records.COMMIT not in records.tags(tmp_path, **given)
+    (tmp_path / records.SUBMITTED).write_text('{"commit": "c0ffee-dirty", "files": []}')  # a submitted job's folder
+    assert records.tags(tmp_path, **given)[records.COMMIT] == "c0ffee-dirty"
     git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
     subprocess.run([*git, "init", "-q"], check=True)
     subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "first"], check=True)
     head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
-    assert tracking.tags(tmp_path, **given)[tracking.COMMIT] == head
+    assert records.tags(tmp_path, **given)[records.COMMIT] == head
