@@ -91,17 +91,32 @@ def train_cell(cell: Cell, weights: Path | None, cluster: Cluster, folder: Path,
     if first and state is None:
         for leftover in ("log.jsonl", "weights.pt"):  # of another fingerprint
             (folder / leftover).unlink(missing_ok=True)
+    own = secrets.token_hex(8)
+    if first:
+        write(folder / "owner", own)
     for epoch in training.epochs(cell, weights, state, place, cluster.loader_workers):
         lines = [*lines, *epoch.lines]
         if first:
+            _hold(folder, own)
             _save(folder / "state.pt", {"fingerprint": mark, "lines": json.dumps(lines), **epoch.state})
             write(folder / "log.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
         state = epoch.state
         if distributed:
             ray.train.report({"epoch": epoch.number, "loss": lines[-1]["loss"]})
     if first and state:
+        _hold(folder, own)
         # Contiguous copies: the bytes then don't depend on the memory order that training used.
         _save(folder / "weights.pt", {name: value.cpu().contiguous() for name, value in state["model"].items()})
+
+
+def _hold(folder: Path, own: str) -> None:
+    """RuntimeError where another start of this training has taken over.
+
+    Ray starts one for a node that it lost sight of. The first may still be at work there, and would put its shorter
+    log over the other's.
+    """
+    if (folder / "owner").read_text() != own:
+        raise RuntimeError(f"another start of the training in {folder} has taken over")
 
 
 def _resume(folder: Path, mark: str) -> tuple[dict[str, Any] | None, list[dict]]:

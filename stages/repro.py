@@ -1,5 +1,6 @@
 """`dvc repro` with one Ray session for all stages; rows side by side on demand."""
 
+import json
 import os
 import re
 import shutil
@@ -8,11 +9,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
+
+from ruamel.yaml import YAML, YAMLError
 
 from pipeline import params
 from stages import plan
@@ -45,6 +48,7 @@ def repro(targets: Sequence[str], jobs: int, keep_going: bool) -> int:
     from cluster.shared import shared
 
     given = params.load()
+    mend()
     stages = plan.dependencies(given)
     wanted = plan.needed(targets, stages)
     stale = [step.stage for step in plan.current(given) if not targets or step.stage in wanted]
@@ -63,6 +67,35 @@ def repro(targets: Sequence[str], jobs: int, keep_going: bool) -> int:
         finally:
             crew.stop()
     return 0 if not crew.codes else 2 if crew.codes == {2} else 1
+
+
+def mend() -> None:
+    """Removes DVC's own notes where half of them is there: it writes them in place, and may have been killed meanwhile.
+
+    DVC would not run any more. What stages made before, it finds again in its cache.
+    """
+
+    def is_lock(text: str) -> bool:
+        stages = YAML(typ="safe").load(text)["stages"].values()
+        lists = [made.get(kind, []) for made in stages for kind in ("deps", "outs")]
+        return text.endswith("\n") and all(isinstance(each, list) for each in lists)
+
+    checks: dict[str, Callable[[str], bool]] = {
+        ".dvc/tmp/rwlock": lambda text: isinstance(json.loads(text), dict),
+        "dvc.lock": is_lock,
+    }
+    for path, is_whole in ((Path(name), check) for name, check in checks.items()):
+        for last in (False, True):  # another DVC may be writing it now: a second look
+            try:
+                if not path.exists() or is_whole(path.read_text(encoding="utf-8")):
+                    break
+            except (ValueError, TypeError, KeyError, AttributeError, YAMLError):
+                pass
+            if last:
+                path.unlink(missing_ok=True)
+                print(f"{path} was half-written, and is made anew", file=sys.stderr, flush=True)
+            else:
+                time.sleep(1.0)
 
 
 class Crew:

@@ -7,11 +7,19 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 from ruamel.yaml import YAML
+from test_training import cell
+
+from cluster.fit import train_cell
+from pipeline import training
+from pipeline.schema import Cluster
+from stages.repro import mend
 
 ROOT = Path(__file__).parents[1]
 ROW = {"dataset": "shapes", "backbone": "resnet", "variant": "tiny", "knobs": {}, "weights": None}
@@ -38,10 +46,10 @@ def tables(folder: Path) -> dict[str, bytes]:
 
 def new_project(folder: Path) -> Path:
     """A small one: two rows of 3 epochs on 64 drawn clips, in shards of 8."""
-    for name in ("models", "pipeline", "cluster", "stages"):
+    for name in ("models", "pipeline", "cluster", "stages", "reports/papers", "reports/templates"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("dvc.yaml", ".dvcignore"):
-        shutil.copy(ROOT / name, folder)
+    for name in ("dvc.yaml", ".dvcignore", "reports/parity.csv"):
+        shutil.copy(ROOT / name, folder / name)
     params = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
     params["datasets"]["shapes"]["options"].update(train=64, test=16, splits=1)
     params["datasets"]["shapes"]["decode"].update(videos_per_shard=8)
@@ -121,6 +129,41 @@ def test_a_kill_changes_no_table(victim: str, seed: int, undisturbed: dict[str, 
     time.sleep(1)
     repro(folder)
     assert tables(folder) == undisturbed
+
+
+def test_half_of_dvcs_own_notes_is_taken_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DVC writes them in place, and with half of one every further `dvc repro` fails."""
+    monkeypatch.chdir(tmp_path)
+    notes = {
+        ".dvc/tmp/rwlock": '{"write": {}, "read": {"data": [{"pid": 7, "cmd": "dvc repro"}]}}',
+        "dvc.lock": "schema: '2.0'\nstages:\n  a:\n    cmd: true\n    outs:\n    - path: a\n      md5: b\n",
+    }
+    for name, text in notes.items():
+        path = Path(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for end in (0, 5, text.index(":") + 1, len(text) - 1):
+            path.write_text(text[:end])
+            mend()
+            assert not path.exists(), text[:end]
+        path.write_text(text)
+        mend()
+        assert path.read_text() == text
+
+
+def test_a_start_that_was_given_up_writes_no_more(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "token").write_text("token")
+    epochs = training.epochs
+
+    def overtaken(*given: Any) -> Iterator[Any]:
+        for number, epoch in enumerate(epochs(*given)):
+            if number == 1:  # as Ray starts it again on another node
+                (tmp_path / "owner").write_text("the other")
+            yield epoch
+
+    monkeypatch.setattr(training, "epochs", overtaken)
+    with pytest.raises(RuntimeError, match="taken over"):
+        train_cell(cell(data, epochs=3), None, Cluster(), tmp_path, "token")
+    assert (tmp_path / "log.jsonl").read_text().count('"kind": "epoch"') == 1 and not (tmp_path / "weights.pt").exists()
 
 
 TRAIN = """
