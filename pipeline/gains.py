@@ -5,14 +5,13 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 import numpy as np
-import polars as pl
 
 from pipeline import statistics, verdict
 from pipeline.beside import SHARES
 from pipeline.conditions import differences
 from pipeline.measures import Accuracy
 from pipeline.published import Column, Paper, Row, conditions, meant
-from pipeline.results import Difference, Result, difference
+from pipeline.results import Difference, Result, difference, pairs
 from pipeline.schema import Params
 from pipeline.statistics import Interval
 
@@ -79,8 +78,5 @@ def _pairs(
 
 def _paired(one: Result, base: Result) -> np.ndarray | None:
     """M,S: for each video of each split, and each seed that both have, whether the one is right less the other."""
-    if not (isinstance(one.accuracy, Accuracy) and isinstance(base.accuracy, Accuracy)):
-        return None
-    seeds = [str(seed) for seed in one.seeds if seed in base.seeds]
-    pairs = one.accuracy.right.join(base.accuracy.right, on=["split", "video"], suffix=" base")
-    return pairs.select(pl.col(seed) - pl.col(f"{seed} base") for seed in seeds).to_numpy()
+    found = pairs(one, base) if isinstance(one.accuracy, Accuracy) else ""
+    return None if isinstance(found, str) else found.drop("split", "video").to_numpy()

@@ -6,7 +6,7 @@ Written by hand, as a plotting library lays out hundreds of names one by one. Le
 import base64
 import io
 from collections.abc import Iterator, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -53,8 +53,7 @@ def save(
         '<rect width="100%" height="100%" fill="white"/>',
         _text(left, 2 * FONT, title, f'font-size="{FONT + 2}"'),
         _image(left, top, width, height, _png(shares, hues, scale)),
-        *(_text(left - GAP, top + side * (k + 0.5), name, MIDDLE + END) for k, name in enumerate(actual)),
-        *(_up(left + side * (k + 0.5), top + height + GAP, name, END) for k, name in enumerate(predicted)),
+        _named(tuple(actual), tuple(predicted), side, left, top),
         _text(left + width / 2, whole[1] - FONT, "predicted", CENTRE),
         _up(FONT + GAP, middle, "actual", CENTRE),
         *(_numbers(shares, scale, side, left, top) if len(actual) <= FEW else ()),
@@ -65,6 +64,15 @@ def save(
 
 
 MIDDLE, CENTRE, END = ' dominant-baseline="central"', ' text-anchor="middle"', ' text-anchor="end"'
+
+
+@lru_cache(maxsize=8)  # a data set's pictures have the same
+def _named(actual: tuple[str, ...], predicted: tuple[str, ...], side: int, left: float, top: float) -> str:
+    """The names beside rows and below columns."""
+    low = top + side * len(actual) + GAP
+    beside = (_text(left - GAP, top + side * (k + 0.5), name, MIDDLE + END) for k, name in enumerate(actual))
+    below = (_up(left + side * (k + 0.5), low, name, END) for k, name in enumerate(predicted))
+    return "\n".join([*beside, *below])
 
 
 def _numbers(shares: np.ndarray, scale: tuple[float, float], side: int, left: float, top: float) -> Iterator[str]:

@@ -72,18 +72,25 @@ def of_accuracy(name: str, found: Predictions) -> Accuracy:
     """Of videos of one label each; the bootstrap draws by the name."""
     outcomes, classes = metrics.outcomes(found), len(found.classes)
     confusion = metrics.confusion(outcomes, classes)
-    right, among_five = (_by_seed(outcomes, which) for which in ("top1", "top5"))
-    decoded = outcomes.group_by("split", "video").agg(pl.col("predicted").is_not_null().all())["predicted"]
+    splits = outcomes.partition_by("split")
+    right, among_five, decoded = (
+        [_by_seed(split, key) for split in splits]
+        for key in (pl.col("top1"), pl.col("top5"), pl.col("predicted").is_not_null())
+    )
+    seeds = [list(map(str, split["seed"].unique(maintain_order=True))) for split in splits]
     return Accuracy(
-        statistics.bootstrap(matrices(right), name),
-        statistics.bootstrap(matrices(among_five), name) if classes > metrics.BEST else None,
+        statistics.bootstrap(right, name),
+        statistics.bootstrap(among_five, name) if classes > metrics.BEST else None,
         metrics.mean_class_accuracy(confusion),
-        len(right),
-        int(decoded.sum()),
+        sum(map(len, right)),
+        int(sum(split.all(axis=1).sum() for split in decoded)),
         found.classes,
-        dict(outcomes.group_by("split").agg(pl.col("top1").mean()).sort("split").iter_rows()),
+        {int(split["split"][0]): float(own.mean()) for split, own in zip(splits, right, strict=True)},
         confusion,
-        right,
+        pl.concat(
+            split.select("split", "video").head(len(own)).hstack(pl.from_numpy(own, schema=names))
+            for split, own, names in zip(splits, right, seeds, strict=True)
+        ),
     )
 
 
@@ -122,12 +129,7 @@ def of_precision(name: str, found: Predictions) -> Precision | str:
     )
 
 
-def _by_seed(outcomes: pl.DataFrame, which: str) -> pl.DataFrame:
-    """split, video, and for each seed a column of 0 and 1, named as the seed; `which` is top1 or top5."""
-    wide = outcomes.pivot(on="seed", index=["split", "video"], values=which).sort("split", "video")
-    return wide.with_columns(pl.exclude("split", "video").cast(pl.Int8))
-
-
-def matrices(values: pl.DataFrame) -> list[np.ndarray]:
-    """One matrix a split, videos x seeds."""
-    return [split.drop("split", "video").to_numpy() for split in values.partition_by("split")]
+def _by_seed(split: pl.DataFrame, key: pl.Expr) -> np.ndarray:
+    """M,S of 0 and 1: whether something holds for each video and seed, from outcomes of one split."""
+    holds = split.select(key.cast(pl.Int8)).to_series().to_numpy()
+    return np.ascontiguousarray(holds.reshape(split["seed"].n_unique(), -1).T)

@@ -20,20 +20,23 @@ def outcomes(predictions: Predictions) -> pl.DataFrame:
 
     A video that was not decoded is wrong: the denominator is the split's. Where scores tie, the lowest class wins.
     """
-    decoded = predictions.frame.filter(pl.col("logits").is_not_null())
-    tests = predictions.frame.filter(view=0).select(
-        *TEST, decoded=pl.col("logits").is_not_null(), label=pl.col("labels").list.first()
-    )
+    decoded = predictions.frame.drop_nulls("logits")
+    tests = _first_views(predictions).with_columns(label=pl.col("labels").list.first()).drop("labels")
     known = tests["decoded"].to_numpy()
     label = tests["label"].to_numpy()[known]
-    first, place, at = np.empty_like(label), np.empty_like(label), 0
+    first, place, at = np.empty_like(label), np.zeros_like(label), 0
     # One view's scores rank as its logits do.
     alone = len(decoded) == len(label)
     for block in [_logits(decoded, predictions)] if alone else _averaged(decoded, predictions):
-        own = label[at : at + len(block), None]
-        score = np.take_along_axis(block, own, axis=1)
-        before = (block > score) | ((block == score) & (np.arange(block.shape[1]) < own))
-        first[at : at + len(block)], place[at : at + len(block)] = block.argmax(axis=1), before.sum(axis=1)
+        own = label[at : at + len(block)]
+        first[at : at + len(block)] = block.argmax(axis=1)
+        wrong = np.flatnonzero(first[at : at + len(block)] != own)  # nothing stands before a label that is first
+        rest, own = block[wrong], own[wrong, None]
+        score = np.take_along_axis(rest, own, axis=1)
+        before, tied = rest > score, rest == score
+        if np.count_nonzero(tied) > len(rest):
+            before |= tied & (np.arange(block.shape[1]) < own)
+        place[at + wrong] = before.sum(axis=1)
         at += len(block)
     predicted, top5 = np.full(len(tests), -1, np.int32), np.zeros(len(tests), bool)
     predicted[known], top5[known] = first, place < BEST
@@ -48,9 +51,9 @@ def outcomes(predictions: Predictions) -> pl.DataFrame:
 
 def scores(predictions: Predictions) -> tuple[pl.DataFrame, np.ndarray]:
     """(split, seed, video, labels) of every video, sorted, and M,K float64: its scores, NaN where not decoded."""
-    tests = predictions.frame.filter(view=0).select(*TEST, "labels", decoded=pl.col("logits").is_not_null())
+    tests = _first_views(predictions)
     found = np.full((len(tests), len(predictions.classes)), np.nan)
-    decoded = predictions.frame.filter(pl.col("logits").is_not_null())
+    decoded = predictions.frame.drop_nulls("logits")
     found[tests["decoded"].to_numpy()] = np.concatenate([found[:0], *_averaged(decoded, predictions)])
     return tests.drop("decoded"), found
 
@@ -79,6 +82,12 @@ def class_accuracy(confusion: np.ndarray) -> np.ndarray:
 def mean_class_accuracy(confusion: np.ndarray) -> float:
     """R,K,K+1 counts -> the mean over runs of the mean over the classes that the run's videos have."""
     return float(np.mean([np.nanmean(class_accuracy(run[None])) for run in confusion]))
+
+
+def _first_views(predictions: Predictions) -> pl.DataFrame:
+    """(split, seed, video, labels, decoded) of every video, sorted."""
+    decoded = pl.col("logits").is_not_null()
+    return predictions.frame.select(*TEST, "labels", "view", decoded=decoded).filter(view=0).drop("view")
 
 
 def _averaged(decoded: pl.DataFrame, predictions: Predictions) -> Iterator[np.ndarray]:

@@ -183,14 +183,30 @@ def difference(row: Result, base: Result) -> Difference | str:
     seeds, name = sorted({seed for _, seed in runs}), f"{row.name} less {base.name}"
     if isinstance(row.accuracy, Precision) and isinstance(base.accuracy, Precision):
         return _less_precision(row, base, row.accuracy, base.accuracy, name, seeds)
-    assert isinstance(row.accuracy, Accuracy) and isinstance(base.accuracy, Accuracy)
+    if isinstance(less := pairs(row, base), str):
+        return less
     columns = list(map(str, seeds))
-    pairs = row.accuracy.right.join(base.accuracy.right, on=["split", "video"], suffix=" base").sort("split", "video")
-    pairs = pairs.select("split", "video", *(pl.col(seed) - pl.col(f"{seed} base") for seed in columns))
-    top1 = statistics.bootstrap(measures.matrices(pairs), name, least=-1)
-    # A video that several splits test is one unit of the test.
-    sums = pairs.group_by("video").agg(total=pl.sum_horizontal(pl.col(columns).cast(pl.Int64).sum()))["total"]
-    return Difference("top-1", top1, statistics.sign_flip(sums.to_numpy()), len(pairs))
+    splits = [split.select(columns).to_numpy() for split in less.partition_by("split")]
+    sums = less.select("video", total=pl.sum_horizontal(pl.col(columns).cast(pl.Int64)))
+    if len(splits) > 1:  # a video that several splits test is one unit of the test
+        sums = sums.group_by("video").agg(pl.col("total").sum())
+    top1 = statistics.bootstrap(splits, name, least=-1)
+    return Difference("top-1", top1, statistics.sign_flip(sums["total"].to_numpy()), len(less))
+
+
+def pairs(row: Result, base: Result) -> pl.DataFrame | str:
+    """split, video, and for each seed that both have a column, named as it: whether the row is right less the base.
+
+    Or why they can't be compared.
+    """
+    if isinstance(runs := common(row, base), str):
+        return runs
+    assert isinstance(row.accuracy, Accuracy) and isinstance(base.accuracy, Accuracy)
+    splits, seeds = ({run[at] for run in runs} for at in (0, 1))
+    one, other = (found.right.filter(pl.col("split").is_in(splits)) for found in (row.accuracy, base.accuracy))
+    if not one["video"].equals(other["video"]):
+        return "base has other videos"
+    return one.select("split", "video", *(one[column] - other[column] for column in map(str, sorted(seeds))))
 
 
 def _less_precision(

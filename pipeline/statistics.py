@@ -41,7 +41,7 @@ def bootstrap(splits: Sequence[np.ndarray], name: str, resamples: int = RESAMPLE
     A function of the matrices and `name` (the random stream's seed) alone; the order of videos doesn't matter.
     """
     value = float(np.mean([matrix.mean() for matrix in splits]))
-    if len({int(entry) for matrix in splits for entry in np.unique(matrix)}) == 1:
+    if len({int(entry) for matrix in splits for entry in (matrix.min(), matrix.max())}) == 1:
         bound = 1 - ((1 - LEVEL) / 2) ** (1 / sum(len(matrix) for matrix in splits))
         return Interval(value, max(least, value - bound), min(1.0, value + bound))
     rng = generator(name)
@@ -67,8 +67,9 @@ def _resampled(matrix: np.ndarray, rng: np.random.Generator, resamples: int) -> 
     else:
         rows, counts = np.unique(matrix, axis=0, return_counts=True)  # P,S  P
     means = []
-    for begin in range(0, resamples, BLOCK):
-        size = min(BLOCK, resamples - begin)
+    block = BLOCK if seeds > 1 else resamples
+    for begin in range(0, resamples, block):
+        size = min(block, resamples - begin)
         right = rng.multinomial(videos, counts / videos, size=size) @ rows.astype(np.int64)  # B,S
         weights = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=size)  # B,S
         means.append((right * weights).sum(axis=1) / (videos * seeds))
