@@ -1,0 +1,163 @@
+"""What a run loses when something is killed, filled up or cut off at a random moment, and whether it ends the same.
+
+    python -m bench.chaos [--runs 60] [--minutes M] [--folder F]    # as root; goes on after results/chaos.csv
+
+Three real Ray nodes (bench/nodes.py), a small project on a file system of its own (bench/victim.py). Each run takes
+away what one stage made, starts `dvc repro`, and disturbs it at a moment of that stage, both drawn from the run's
+number; then all is mended as an operator would (bench/havoc.py), and `dvc repro` called until it succeeds, twice at
+most, the second time by `actionbench repro`, which mends DVC's own files first. A run is good where tables, frames,
+splits, weights and predictions are the undisturbed ones to the byte, every output is read whole by its own reader with
+nothing half-written beside it, MLflow holds no number and no run twice, and no process is left, neither before the next
+`dvc repro` nor at the end. Lost: the seconds of all calls of `dvc repro`, less the median of undisturbed ones from that
+stage on; what the operator took is not in it.
+
+- training worker, task: SIGKILL to a Ray worker at work.  - stage: to the stage's process.  - MLflow: to its server.
+- driver: to dvc or actionbench.  - node: to every process of a node.  - network: a node's link is down from then on.
+- disk: the project's file system is filled up.
+"""
+
+import argparse
+import csv
+import random
+import signal
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+
+from bench import havoc, report, victim
+from bench.havoc import Bench, Run
+
+STAGES = tuple(victim.MADE)
+ON_NODES = ("download", "decode", "train", "evaluate")
+KINDS = {
+    "training worker": ("train",),
+    "node": ON_NODES,
+    "driver": STAGES,
+    "disk": STAGES,
+    "network": ON_NODES,
+    "task": ("download", "decode", "evaluate"),
+    "stage": STAGES,
+    "MLflow": ("train", "evaluate"),
+}
+REPAIRS = 2
+SECONDS = 10.0  # that a stage is taken to last where it was not seen undisturbed
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=int, default=60)
+    parser.add_argument("--minutes", type=float, default=600.0, help="begin no run after so many")
+    parser.add_argument("--folder", type=Path, default=Path("/tmp/chaos"), help="of what it works on")
+    given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    end = time.monotonic() + 60 * given.minutes
+    done = read()
+    bench = Bench(given.folder)
+    try:
+        bench.open()
+        for number in range(-len(STAGES), given.runs + 1):  # those up to 0 are undisturbed
+            if time.monotonic() < end and number not in {run.run for run in done}:
+                done.append(made(bench, number, done))
+                save(done)
+                print(*asdict(done[-1]).values(), sep=" | ", flush=True)
+    finally:
+        bench.close()
+
+
+def planned(number: int) -> tuple[Run, random.Random]:
+    """Run `number`, and what its moment is drawn from."""
+    rng = random.Random(f"chaos {number}")
+    if number <= 0:
+        return Run(number, "nothing", ("train", *STAGES)[-number], 2 if number == 0 else 1), rng
+    kind = list(KINDS)[(number - 1) % len(KINDS)]
+    stage = rng.choice(KINDS[kind])
+    return Run(number, kind, stage, rng.choice((1, 2)) if stage == "train" else 1), rng
+
+
+def made(bench: Bench, number: int, done: Sequence[Run]) -> Run:
+    run, rng = planned(number)
+    place = bench.kept / str(run.workers)
+    victim.put_back(place, bench.project, run.stage)
+    if run.kind == "MLflow":
+        bench.serve()
+    alike = undisturbed(done, run)
+    on_nodes = run.kind in havoc.AT_WORK
+    usual = statistics.median(one.tasks_s if on_nodes else one.stage_s for one in alike) if alike else SECONDS
+    wrong = []
+    run.ended = code = havoc.repro(bench, run, rng, usual)
+    wrong += havoc.left(bench, run)
+    havoc.mend(bench, run)
+    while code and run.repairs < REPAIRS:
+        run.repairs += 1
+        code = havoc.repro(bench, run, program="dvc" if run.repairs == 1 else "actionbench")
+        wrong += havoc.left(bench, run)
+    if code:
+        wrong.append(f"dvc repro still ends with {code}")
+    wrong += victim.faults(bench.project, victim.results(place))
+    twice, behind = victim.logged(bench.store if run.kind == "MLflow" else bench.project / "mlflow.db")
+    run.epochs_behind = behind if run.stage == "train" else 0
+    run.faults = "; ".join([*wrong, *twice][:6])
+    bench.rest()
+    return run
+
+
+def undisturbed(runs: Sequence[Run], like: Run) -> list[Run]:
+    return [one for one in runs if one.kind == "nothing" and (one.stage, one.workers) == (like.stage, like.workers)]
+
+
+def read() -> list[Run]:
+    path = report.RESULTS / "chaos.csv"
+    if not path.exists():
+        return []
+    kinds = {each.name: {"int": int, "float": float}.get(str(each.type), str) for each in fields(Run)}
+    kinds = {name: kind if isinstance(kind, type) else str for name, kind in kinds.items()}
+    with path.open(newline="") as file:
+        return [
+            Run(**{name: kinds[name](value) for name, value in row.items() if name in kinds})
+            for row in csv.DictReader(file)
+        ]
+
+
+def save(done: Sequence[Run]) -> None:
+    """The report: a line a kind, and one a fault."""
+    rows, lines = [], []
+    for run in sorted(done, key=lambda run: run.run):
+        base = [one.seconds for one in undisturbed(done, run)]
+        lost = round(run.seconds - statistics.median(base), 1) if base and run.kind != "nothing" else ""
+        rows.append({**asdict(run), "lost": lost})
+    struck = [row for row in rows if row["hit"]]
+    for kind in KINDS:
+        own = [row for row in struck if row["kind"] == kind]
+        lost = [row["lost"] for row in own if row["lost"] != ""]
+        if own:
+            stages = ", ".join(f"{stage} {n}" for stage in STAGES if (n := sum(row["stage"] == stage for row in own)))
+            cells = [kind, len(own), stages, sum(not row["faults"] for row in own)]
+            cells += [sum(row["repairs"] == n for row in own) for n in range(REPAIRS + 1)]
+            times = f"{statistics.median(lost):.0f} ({min(lost):.0f} to {max(lost):.0f})" if lost else "–"
+            lines.append([str(cell) for cell in (*cells, times)])
+    bad = [f"run {row['run']}, {row['kind']} in {row['stage']}: {row['faults']}." for row in struck if row["faults"]]
+    missed = sum(row["kind"] != "nothing" for row in rows) - len(struck)
+    behind = [row for row in struck if row["epochs_behind"]]
+    text = (
+        f"{len(struck)} disturbed runs, {sum(not row['faults'] for row in struck)} good; of {missed} more the "
+        f"stage was over before its moment came. {' '.join(bad)} MLflow lacked epochs at the end of {len(behind)} runs "
+        f"({sum(row['kind'] == 'MLflow' for row in behind)} of them with its server killed)."
+    )
+    head = [
+        "struck",
+        "runs",
+        "in stage",
+        "good",
+        "0 repairs",
+        "1 repair",
+        "2 repairs",
+        "lost s, median (least to most)",
+    ]
+    report.save("chaos", "Runs disturbed at a random moment", text, head, lines, rows)
+
+
+if __name__ == "__main__":
+    main()

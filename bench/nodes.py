@@ -1,0 +1,167 @@
+"""Real Ray nodes on this machine, each in a network of its own: what can be killed or cut off without harm to others.
+
+    python -m bench.nodes --cpus 0 2 2 -- dvc repro    # a command on a head and two nodes, started from this folder
+
+Linux network namespaces, joined by a bridge in the head's: every node has its own loopback, address, ports, temporary
+folder, object store and resources; files are shared, as on a cluster with one file system. Needs root, and `ip`.
+"""
+
+import argparse
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import psutil
+
+BIN = Path(sys.executable).parent
+PORT = 6379  # of the head, inside its own network
+TRIES = 20  # times to start a node: Ray gives it 30 s, which on a machine under load may be too few
+# A node is given up after 5 to 20 s without a sign of life, not after Ray's half a minute: it is often waited for.
+HEALTH = {
+    "RAY_health_check_initial_delay_ms": "5000",
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_timeout_ms": "3000",
+    "RAY_health_check_failure_threshold": "5",
+}
+
+
+class Nodes:
+    """A head without CPUs and some nodes, all started from one project's folder; `stop` leaves nothing behind."""
+
+    def __init__(self, name: str, project: Path, cpus: Sequence[int], variables: Mapping[str, str]) -> None:
+        """`cpus`: of the head and of each node; `variables` are set in every process of theirs."""
+        self.name, self.project, self.cpus = name, project, cpus
+        self.head = f"10.77.0.1:{PORT}"
+        self.processes: dict[int, subprocess.Popen[bytes]] = {}
+        clean = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "MLFLOW_"))}
+        token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        self.variables = {
+            **clean,
+            **token,
+            **HEALTH,
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+            "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+            "OMP_NUM_THREADS": "1",
+            "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": str(project),
+            **variables,
+        }
+
+    def start(self) -> None:
+        """The networks and every node; RuntimeError with the log's end where one does not come up."""
+        self._networks()
+        for number in range(len(self.cpus)):
+            self.start_node(number)
+
+    def inside(self, number: int, *command: str | Path) -> list[str]:
+        """A command line that runs a command in a node's network."""
+        return ["nsenter", f"--net=/run/netns/{self.name}{number}", *map(str, command)]
+
+    def start_node(self, number: int) -> None:
+        """Starts a node, again where it did not come up in Ray's fixed 30 s; RuntimeError with the log's end."""
+        role = (
+            ["--head", f"--port={PORT}", "--include-dashboard=false", "--no-monitor"]
+            if number == 0
+            else [f"--address={self.head}"]
+        )
+        command = self.inside(number, BIN / "ray", "start", "--block", *role)
+        command += [f"--node-ip-address=10.77.0.{number + 1}", f"--temp-dir={self.place(number)}"]
+        command += [f"--num-cpus={self.cpus[number]}", "--object-store-memory=80000000"]
+        command += ["--min-worker-port=0", "--max-worker-port=0", "--include-log-monitor=false"]
+        log = self.place(number) / "start.log"
+        for _ in range(TRIES):
+            self.kill(number)
+            shutil.rmtree(self.place(number), ignore_errors=True)
+            self.place(number).mkdir(parents=True)
+            with log.open("w") as file:
+                process = subprocess.Popen(
+                    command, cwd=self.project, env=self.variables, stdout=file, stderr=file, start_new_session=True
+                )
+            self.processes[number] = process
+            while process.poll() is None:
+                if "Ray runtime started" in log.read_text():
+                    return
+                time.sleep(0.2)
+        raise RuntimeError(f"node {number} did not start: {log.read_text()[-2000:]}")
+
+    def place(self, number: int) -> Path:
+        return Path(f"/tmp/{self.name}{number}")  # short: it is part of the paths of sockets
+
+    def members(self, number: int) -> list[psutil.Process]:
+        """All processes in a node's network; in the head's also the drivers."""
+        told = subprocess.run(["ip", "netns", "pids", f"{self.name}{number}"], capture_output=True, text=True)
+        found = []
+        for pid in map(int, told.stdout.split()):
+            try:
+                found.append(psutil.Process(pid))
+            except psutil.NoSuchProcess:
+                continue
+        return found
+
+    def kill(self, number: int) -> None:
+        """SIGKILL to all of a node at once."""
+        for process in self.members(number):
+            try:
+                process.send_signal(signal.SIGKILL)
+            except psutil.NoSuchProcess:
+                continue
+        if number in self.processes:
+            self.processes.pop(number).wait()
+
+    def link(self, number: int, up: bool) -> None:
+        """Plugs a node's network cable in, or pulls it."""
+        ip("-n", f"{self.name}0", "link", "set", f"v{number}", "up" if up else "down")
+
+    def stop(self) -> None:
+        for number in reversed(range(len(self.cpus))):
+            while self.members(number):
+                self.kill(number)
+                time.sleep(0.2)
+            subprocess.run(["ip", "netns", "del", f"{self.name}{number}"], capture_output=True)
+            shutil.rmtree(self.place(number), ignore_errors=True)
+
+    def _networks(self) -> None:
+        for number in range(len(self.cpus)):
+            ip("netns", "add", f"{self.name}{number}")
+            ip("-n", f"{self.name}{number}", "link", "set", "lo", "up")
+        head = f"{self.name}0"
+        ip("-n", head, "link", "add", "br0", "type", "bridge")
+        ip("-n", head, "addr", "add", "10.77.0.1/24", "dev", "br0")
+        ip("-n", head, "link", "set", "br0", "up")
+        for number in range(1, len(self.cpus)):
+            own = f"{self.name}{number}"
+            ip("-n", head, "link", "add", f"v{number}", "type", "veth", "peer", "name", "eth0", "netns", own)
+            ip("-n", head, "link", "set", f"v{number}", "master", "br0", "up")
+            ip("-n", own, "addr", "add", f"10.77.0.{number + 1}/24", "dev", "eth0")
+            ip("-n", own, "link", "set", "eth0", "up")
+
+
+def ip(*arguments: str) -> None:
+    done = subprocess.run(["ip", *arguments], capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"ip {' '.join(arguments)}: {done.stderr.strip()}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cpus", type=int, nargs="+", default=[0, 2, 2], help="of the head and of each node")
+    parser.add_argument("command", nargs="+")
+    given = parser.parse_args()
+    nodes = Nodes(f"n{os.getpid()}-", Path.cwd(), given.cpus, {})
+    try:
+        nodes.start()
+        variables = {**nodes.variables, "RAY_ADDRESS": nodes.head}
+        sys.exit(subprocess.run(nodes.inside(0, *given.command), env=variables).returncode)
+    finally:
+        nodes.stop()
+
+
+if __name__ == "__main__":
+    main()

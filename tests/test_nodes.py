@@ -1,0 +1,57 @@
+"""Three real Ray nodes, each in a network of its own, give what one gives: to the byte, or nearly with more workers."""
+
+import csv
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench import victim
+from bench.nodes import BIN, Nodes
+
+
+@pytest.fixture
+def nodes(tmp_path: Path) -> Iterator[Nodes]:
+    if not sys.platform.startswith("linux") or os.geteuid() or not shutil.which("ip"):
+        pytest.skip("network namespaces need Linux, root and iproute2")
+    (tmp_path / "three").mkdir()
+    made = Nodes(f"t{os.getpid()}-", tmp_path / "three", (0, 2, 2), {})
+    victim.make(made.project, micro_batch=2)
+    try:
+        made.start()
+        yield made
+    finally:
+        made.stop()
+
+
+def column(folder: Path, name: str, key: str) -> list[str]:
+    with (folder / name).open(newline="") as file:
+        return [row[key] for row in csv.DictReader(file)]
+
+
+@pytest.mark.slow
+def test_three_nodes_give_what_one_gives(nodes: Nodes, tmp_path: Path) -> None:
+    one = tmp_path / "one"
+    victim.make(one, micro_batch=2)
+    alone = {name: value for name, value in nodes.variables.items() if not name.startswith("RAY_")}
+    subprocess.run([BIN / "dvc", "repro"], cwd=one, env={**alone, "PYTHONPATH": str(one)}, check=True)
+    joined = {**nodes.variables, "RAY_ADDRESS": nodes.head}
+    repro = nodes.inside(0, BIN / "dvc", "repro")
+    subprocess.run(repro, cwd=nodes.project, env=joined, check=True)
+    expected = victim.results(one)
+    assert victim.results(nodes.project) == expected and any(name.endswith("ablation.csv") for name in expected)
+    victim.keep(nodes.project, tmp_path / "kept")
+    for workers in (2, 4):
+        victim.put_back(tmp_path / "kept", nodes.project, "train")
+        victim.set_workers(nodes.project, workers)
+        subprocess.run(repro, cwd=nodes.project, env=joined, check=True)
+        curve = f"reports/plots/{victim.ROW}/curve.csv"
+        losses, others = (np.array(column(folder, curve, "loss"), float) for folder in (one, nodes.project))
+        np.testing.assert_allclose(others, losses, rtol=1e-3)
+        tables = f"reports/tables/{victim.SUITE}/ablation.csv"
+        assert column(nodes.project, tables, "verdict") == column(one, tables, "verdict")
