@@ -12,7 +12,8 @@ On a CPU `train` refuses it to nets with kernels over time (EAM, TPN, MAAGN, ST-
 The versions of a net take turns in one process, each pass twice, of which the second counts; a ratio is the median over
 turns of a turn's ratio. Clips are noise and wait in memory. A training step is forward, loss, backward and SGD. On a
 CPU all use all cores and give freed memory back to nobody (cluster/session.py's MALLOC). Memory is the most that one
-training step takes, in a process of its own: on a CPU what it holds in RAM beyond what it did before it built the net.
+training step takes, in a process of its own: on a CPU what it holds in RAM beyond what it did before it built the net,
+which differs from run to run, so it is the median of some, beside the least and the most.
 
 "Convolutions" is their share of our training step, as torch's profiler has it; "limit" is how much faster than the
 straightforward version ours would be if all but its convolutions took no time. "Roofline" is the least time that a pass
@@ -70,6 +71,7 @@ NETS = {
 CUDA = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if CUDA else "cpu")
 BAR = 1.3  # what ours is to be faster by
+RUNS = 3  # processes that a version's memory is measured in
 PASSES = ("forward", "training")
 VERSIONS = ("straightforward", "ours", "bf16", *(("bf16, compiled",) if CUDA else ()))
 
@@ -89,8 +91,8 @@ def main() -> None:
         own, share = race(name, given.turns)
         net = NETS[name]
         work = layers(built(net), (net.clips, net.frames, 3, net.size, net.size))
-        held = {version: apart(name, version) for version in VERSIONS}
-        rows += [{**row, "training_bytes": held[row["version"]]} for row in own]
+        held = {version: [apart(name, version) for _ in range(RUNS)] for version in VERSIONS}
+        rows += [{**row, "training_bytes": statistics.median(held[row["version"]])} for row in own]
         lines += [line(name, passed, own, held, share, work) for passed in PASSES]
     where = torch.cuda.get_device_name() if CUDA else f"{torch.get_num_threads()} CPU threads"
     sizes = "; ".join(
@@ -103,17 +105,12 @@ def main() -> None:
     head = ["net", "pass", "straightforward, ms", "ours, ms", "ours is faster by (least to most of the turns)"]
     head += [f"{version} is faster by" for version in VERSIONS[2:]]
     head += ["memory, straightforward", *(f"memory, {version}" for version in VERSIONS[1:])]
-    head += [
-        "convolutions",
-        "limit",
-        "roofline, straightforward",
-        *(f"roofline, {version}" for version in VERSIONS[1:]),
-    ]
+    head += ["convolutions", "limit", *(f"roofline, {version}" for version in VERSIONS)]
     save("models", "The nets' speed, beside a straightforward version", text, head, lines, rows)
 
 
 def line(
-    name: str, passed: str, own: list[dict], held: dict[str, int], share: float, work: list[tuple[int, int]]
+    name: str, passed: str, own: list[dict], held: dict[str, list[int]], share: float, work: list[tuple[int, int]]
 ) -> list[str]:
     """A line of the table."""
     ms = {
@@ -133,11 +130,17 @@ def line(
         *(f"{middle[version]:.0f}" for version in VERSIONS[:2]),
         f"{median:.2f}x ({low:.2f} to {high:.2f})",
         *(f"{statistics.median(faster[version]):.2f}x" for version in VERSIONS[2:]),
-        *(f"{held[version] / 2**20:.0f} MiB" if training else "" for version in VERSIONS),
+        *(mebibytes(held[version]) if training else "" for version in VERSIONS),
         f"{100 * share:.0f} %" if training else "",
         f"{middle[VERSIONS[0]] / middle['ours'] / share:.2f}x" if training else "",
         *(f"{100 * ideal[version] / middle[version]:.0f} %" for version in VERSIONS),
     ]
+
+
+def mebibytes(runs: list[int]) -> str:
+    """The median of some runs' bytes, and the least and the most."""
+    low, median, high = (count / 2**20 for count in (min(runs), statistics.median(runs), max(runs)))
+    return f"{median:.0f} MiB ({low:.0f} to {high:.0f})"
 
 
 def race(name: str, turns: int) -> tuple[list[dict[str, Any]], float]:
