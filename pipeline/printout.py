@@ -163,7 +163,8 @@ def _provenance(cells: Sequence[Number], given: Params, found: Mapping[str, Resu
         markdown(lines).rstrip("\n"),
         "To run this table again:",
         f"```\ndvc exp run -S suite={given.suite}{tier} {stages}\ndvc repro -s aggregate\n```",
-        f"Each run's params and curves are in MLflow (`make mlflow`): suite {given.suite}, by the experiment's name.",
+        f'Each run\'s params and curves are in MLflow (`make mlflow`), found by `tags."actionbench.name" = '
+        f"'{given.suite}/<experiment>'`; `actionbench explain <table> <row>` names the run and all else it came from.",
     ]
 
 

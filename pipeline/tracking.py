@@ -82,6 +82,31 @@ def store(root: Path) -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root.absolute() / 'mlflow.db'}"
 
 
+def asked(suite: str, row: str, training: str | None = None) -> str:
+    """The filter by which MLflow's search finds a row's runs, of that training where one is given."""
+    name = f"{suite}/{row}".replace("'", "’")
+    return _filter({NAME: name, **({TRAINING: training} if training else {})})
+
+
+def ids(root: Path, suite: str, row: str, training: str | None) -> dict[str, str]:
+    """Run ids of a row's newest training, or of the one that is given, and of its cells, by name.
+
+    Empty where the store has none or does not answer; no store is made.
+    """
+    place = store(root)
+    if place.startswith("sqlite:///") and not Path(place.removeprefix("sqlite:///")).exists():
+        return {}
+    try:
+        with _opened(root) as runs:
+            if not (found := runs.search(asked(suite, row, training))):
+                return {}
+            below = runs.below(found[0])
+            return {row: found[0].info.run_id, **{cell: below[cell].info.run_id for cell in sorted(below)}}
+    except Exception as error:
+        log.warning("MLflow at %s does not answer (%s)", clean(place), _said(error))
+        return {}
+
+
 class _Runs:
     """The runs of one MLflow experiment, found by name or created."""
 
@@ -120,8 +145,11 @@ class _Runs:
 
     def find(self, tags: Mapping[str, str], limit: int = 1) -> "list[Run]":
         """Runs that have these tags, the newest first."""
-        asked = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
-        return list(self.client.search_runs([self.experiment], asked, order_by=["start_time DESC"], max_results=limit))
+        return self.search(_filter(tags), limit)
+
+    def search(self, filter: str, limit: int = 1) -> "list[Run]":
+        """Runs that MLflow's filter finds, the newest first."""
+        return list(self.client.search_runs([self.experiment], filter, order_by=["start_time DESC"], max_results=limit))
 
     def create(self, name: str, parent: "Run | None", tags: Mapping[str, str] | None = None) -> "Run":
         above = {PARENT: parent.info.run_id} if parent else {}
@@ -173,6 +201,10 @@ class _Runs:
             batch += own
         if batch:
             self.client.log_batch(run.info.run_id, metrics=batch)
+
+
+def _filter(tags: Mapping[str, str]) -> str:
+    return " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
 
 
 @contextmanager

@@ -128,9 +128,9 @@ def diff(
     json_: Json = False,
 ) -> None:
     """Which cells moved beyond their interval, and the param, data, code or seed change behind each."""
-    from stages.changes import moves, read
+    from pipeline.changes import moves, read
 
-    found = moves(read(first), read(second))
+    found = moves(read(first, Path()), read(second, Path()))
     shown = [move for move in found if everything or move.beyond]
     if json_:
         show_json({"cells": len(found), "moved": [asdict(move) for move in shown]})
@@ -144,19 +144,20 @@ def diff(
 
 
 def explain(
-    table: Annotated[str, typer.Argument(help="A table of params.yaml, e.g. ablation.")],
-    row: Annotated[str, typer.Argument(help="One of its rows.")],
+    table: Annotated[str, typer.Argument(help="A table of params.yaml or of the suite's paper, e.g. ablation or T1.")],
+    row: Annotated[str, typer.Argument(help="One of its rows, as the table names it.")],
     everything: Annotated[bool, typer.Option("--all", help="All videos it got wrong, not the first 20.")] = False,
     json_: Json = False,
 ) -> None:
     """Where a number comes from: protocol, settings, runs, data, code, the videos it got wrong, how to remake it."""
-    from stages.explain import explain
+    from pipeline import params, provenance
+    from stages.plan import locked
 
-    about = explain(table, row)
-    missed = about.pop("wrong", [])
+    about = provenance.explain(params.load(), table, row, Path(), locked())
     if json_:
-        show_json(about | {"wrong": missed})
+        show_json({"wrong": [], **about})
         return
+    missed = about.pop("wrong", None)
     for name, value in about.items():
         if not isinstance(value, dict | list):
             print(f"{name}: {value}")
@@ -164,6 +165,8 @@ def explain(
         print(f"{name}:")
         for line in value if isinstance(value, list) else (f"{key}: {inner}" for key, inner in value.items()):
             print(f"  {line}")
+    if missed is None:
+        return
     print(f"wrong, in one run at least: {len(missed)} videos")
     shown = missed if everything else missed[:20]
     for one in shown:

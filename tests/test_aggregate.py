@@ -14,8 +14,8 @@ import polars as pl
 import pytest
 
 from pipeline.errors import UserError
+from pipeline.provenance import explain
 from pipeline.schema import Fusion, Params, Table
-from stages.explain import explain
 
 ROOT = Path(__file__).parents[1]
 
@@ -88,14 +88,34 @@ def test_explain_counts_the_videos_that_were_wrong(
 ) -> None:
     (tmp_path / "params.yaml").write_text(json.dumps(asdict(project)))
     monkeypatch.chdir(tmp_path)
-    told = explain("all", "rgb")
+    told = explain(project, "all", "rgb", tmp_path, {})
     predictions = pl.read_parquet(tmp_path / "data/predictions/rgb/predictions.parquet")
     tested = predictions.select("split", "seed", "video").n_unique()
     share = float(told["result"].split()[1]) / 100
     wrong = sum(int(one["wrong"].split()[0]) for one in told["wrong"])
     assert wrong > 0 and wrong / tested == pytest.approx(1 - share, abs=0.001)
-    assert explain("all", "late-row")["result"] == "not run"
+    assert explain(project, "all", "late-row", tmp_path, {})["result"] == "not run"
     with pytest.raises(UserError, match="no row 'rbg'; did you mean 'rgb'"):
-        explain("all", "rbg")
+        explain(project, "all", "rbg", tmp_path, {})
     with pytest.raises(UserError, match="no table 'al'"):
-        explain("al", "rgb")
+        explain(project, "al", "rgb", tmp_path, {})
+
+
+def test_explain_knows_the_tables_of_the_suites_paper(project: Params, tmp_path: Path) -> None:
+    project = replace(project, suite="eam")
+    shutil.copytree(ROOT / "reports" / "papers", tmp_path / "reports" / "papers")
+    with pytest.raises(UserError, match=r"T1\.csv is not there yet"):
+        explain(project, "T1", "EAM, k = 3", tmp_path, {})
+    head = "row,column,data_set,as_printed,ours,verdict,experiment"
+    lines = ['"EAM, k = 3",top-1,hmdb51,65.4,64.9,within noise,rgb', "ResNet-50,top-1,hmdb51,62.5,,not run,gone"]
+    (tmp_path / "reports" / "tables" / "eam").mkdir(parents=True)
+    (tmp_path / "reports" / "tables" / "eam" / "T1.csv").write_text("\n".join([head, *lines]) + "\n")
+    told = explain(project, "eam/T1", "EAM, k = 3", tmp_path, {})
+    assert (told["row"], told["ours"]) == ("EAM, k = 3", "rgb") and told["wrong"]
+    assert told["top-1 on hmdb51"]["verdict"] == "within noise" and told["top-1 on hmdb51"]["as_printed"] == "65.4"
+    assert told["MLflow"] == {"filter": "tags.`actionbench.name` = 'eam/rgb'"}
+    assert "result" not in explain(project, "T1", "ResNet-50", tmp_path, {})
+    with pytest.raises(UserError, match="no row 'EAM, k = 4'; did you mean 'EAM, k = "):
+        explain(project, "T1", "EAM, k = 4", tmp_path, {})
+    with pytest.raises(UserError, match="no table 'T100'; did you mean 'T1"):
+        explain(project, "T100", "ResNet-50", tmp_path, {})

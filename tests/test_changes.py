@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from pipeline import changes
+from pipeline.changes import Side
 from pipeline.errors import UserError
-from stages import changes
-from stages.changes import Side
 from stages.cli import app
 
 HERE = {"top1": 50.0, "top1_low": 45.0, "top1_high": 55.0, "n": 100}
@@ -83,11 +83,11 @@ def test_revisions_experiments_and_the_workspace(tmp_path: Path, monkeypatch: py
     write(70.0, 0.2)
     monkeypatch.chdir(tmp_path)
     for name in ("main", "HEAD", "tried-it"):
-        (move,) = changes.moves(changes.read(name), changes.read("workspace"))
+        (move,) = changes.moves(changes.read(name, tmp_path), changes.read("workspace", tmp_path))
         assert (move.before, move.after, move.beyond) == (50.0, 70.0, True)
     said = CliRunner().invoke(app, ["diff", "HEAD"]).output
     assert "1 of 1 cells moved" in said and "param recipes.quick.lr: 0.1 -> 0.2" in said
     with pytest.raises(UserError, match=r"no revision or experiment 'tried'; did you mean 'tried-it'"):
-        changes.read("tried")
+        changes.read("tried", tmp_path)
     with pytest.raises(UserError, match="no revision"):
-        changes.read("--help")
+        changes.read("--help", tmp_path)

@@ -87,6 +87,10 @@ def test_runs_are_nested_and_each_epoch_is_logged_once(root: Path, tmp_path: Pat
         mirror(root, "nested", cells)
     suite = one(run_ids(root, "nested"))
     row = one(run_ids(root, "tsn", suite))
+    told = tracking.ids(root, "nested", "tsn", None)
+    assert told["tsn"] == row and told.keys() == {"tsn", "split1-seed0", "split1-seed1"}
+    assert tracking.ids(root, "nested", "tsn", "another") == tracking.ids(root, "nested", "tsm", None) == {}
+    assert tracking.ids(tmp_path / "nothing", "nested", "tsn", None) == {} and not (tmp_path / "nothing").exists()
     first, second = (one(run_ids(root, name, row)) for name in ("split1-seed0", "split1-seed1"))
     assert run_ids(root, "split1-seed2", row) == []
     assert history(root, first, "loss") == [(epoch, 1 / (epoch + 1)) for epoch in range(5)]

@@ -81,8 +81,8 @@ def changes(row: str, first: Mapping[str, Any], second: Mapping[str, Any]) -> li
     return list(dict.fromkeys(params)) + listed
 
 
-def read(revision: str, root: Path = Path()) -> Side:
-    """A side by the name of a git revision, of a DVC experiment, or "workspace".
+def read(revision: str, root: Path) -> Side:
+    """A side by the name of a git revision, of a DVC experiment, or "workspace"; `root` is the project's folder.
 
     Raises UserError for a name that is none of these.
     """
