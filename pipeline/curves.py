@@ -1,15 +1,17 @@
-"""A paper's figures again, drawn from ours: accuracy along a knob where it prints a curve, and against FLOPs."""
+"""A paper's figures again, drawn from ours: accuracy along a knob, against FLOPs, and where classes gain most."""
 
 from collections.abc import Sequence
 from itertools import cycle, product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 
 from pipeline.beside import Number
 from pipeline.figures import COLOURS, DASHES, GREY, drawing
-from pipeline.published import PaperTable
+from pipeline.published import Classes, PaperTable
+from pipeline.results import Result, by_class, common
 
 ACCURACIES = ("top1", "map")
 MARKERS = ("o", "s", "D", "^", "v")
@@ -28,6 +30,24 @@ def draw(table: PaperTable, cells: Sequence[Number], path: Path) -> None:
         _against(
             costs, [cell for cell in cells if cell.of.measure in ACCURACIES], path.with_name(f"{path.name}-flops.svg")
         )
+
+
+def draw_classes(row: Result, base: Result, drawn: Classes, path: Path) -> None:
+    """The classes that a row gains most on, the largest gain above: its base's share (hollow) and its own (filled)."""
+    runs = common(row, base)
+    assert not isinstance(runs, str) and not isinstance(row.accuracy, str)
+    (counts, own), (_, other) = by_class(row, runs), by_class(base, runs)
+    order = [int(k) for k in np.argsort(-100 * (own - other), kind="stable") if counts[k]][: drawn.most]
+    with drawing(path, 6.0, 0.25 * len(order) + 1.2) as figure:
+        axes = figure.subplots()
+        axes.hlines(range(len(order)), 100 * other[order], 100 * own[order], color=GREY, linewidth=1.0)
+        axes.plot(100 * other[order], range(len(order)), "o", mfc="white", mec=COLOURS[1], label=base.name)
+        axes.plot(100 * own[order], range(len(order)), "o", color=COLOURS[0], label=row.name)
+        axes.set_yticks(range(len(order)), [row.accuracy.classes[k] for k in order])
+        axes.invert_yaxis()
+        axes.set_xlabel(f"ours, {row.accuracy.heading if row.several else 'accuracy'} of the class, %")
+        axes.set_title(drawn.caption, fontsize=9)
+        axes.legend(fontsize=7)
 
 
 def _along(table: PaperTable, cells: Sequence[Number], path: Path) -> None:

@@ -1,15 +1,16 @@
 """What a suite leaves beside its tables: classes, confusions, measured speed, and a row's metrics file."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
 from pipeline.atomic import write
 from pipeline.measures import Accuracy, Precision
 from pipeline.results import Result, by_class, common, confused
-from pipeline.tables import Cell, csv_text, markdown
+from pipeline.tables import BLANK, Cell, csv_text, markdown
 
 NOT_DECODED = "(not decoded)"
 
@@ -105,14 +106,17 @@ def save_confusion(path: Path, row: Result) -> None:
     write(path, csv_text(["actual", "predicted"], lines))
 
 
-def save_speed(folder: Path, rows: Iterable[Result]) -> None:
-    """speed.md and speed.json: the measured throughput of the rows that have one.
+def save_speed(folder: Path, rows: Iterable[Result], printed: Mapping[str, str] = MappingProxyType({})) -> None:
+    """speed.md and speed.json: the measured throughput of the rows that have one, and what papers print of it.
 
     Apart from the tables, because it is never twice the same, while the tables' bytes follow from the predictions.
     """
     found = {row.name: row.costs["clips_per_second"] for row in rows if "clips_per_second" in row.costs}
     lines = [[Cell("row", name, {}), Cell("clips/s", f"{speed:.1f}", {})] for name, speed in found.items()]
     told = "Clips a second through the trained network where it was evaluated; varies from run to run."
+    if beside := printed.keys() & found.keys():
+        lines = [[*line, Cell("printed", printed.get(line[0].read, BLANK), {})] for line in lines]
+        told += f" Printed speeds ({len(beside)}) are of other machines and work: compare rows, not columns."
     table = f"{markdown(lines)}\n{told}" if lines else "No row has been timed."
     write(folder / "speed.md", f"# Measured speed\n\n{table}\n")
     write(folder / "speed.json", json.dumps(found, indent=2) + "\n")

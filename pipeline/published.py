@@ -73,9 +73,21 @@ class Row:
     ours: str | dict[str, str] = field(default_factory=dict)  # an experiment or fusion of the paper's suite
     against: str | dict[str, str] = field(default_factory=dict)  # the same of what it gains on, where that is no row
     without: str | dict[str, str] = field(default_factory=dict)  # why there is none of ours, a name in `reasons`
+    timed: str | None = None  # an experiment whose measured speed stands beside the printed one, in speed.md
     base: str | None = None  # the label of the row that this one changes
     notes: dict[str, str] = field(default_factory=dict)  # column, or "row" -> a footnote: corrections above all
     under: Conditions = Conditions()
+
+
+@dataclass(frozen=True, config=STRICT)
+class Classes:
+    """A figure, without printed numbers, of the classes that a row gains most on, over its base."""
+
+    figure: str
+    caption: str
+    row: str
+    column: str
+    most: int
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -88,6 +100,7 @@ class PaperTable:
     rows: tuple[Row, ...]
     under: Conditions = Conditions()
     notes: tuple[str, ...] = ()
+    classes: Classes | None = None  # a figure that the table's rows are drawn in too
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -126,6 +139,18 @@ def meant(given: str | dict[str, str], table: PaperTable, column: str) -> str | 
     return given if isinstance(given, str) else given.get(table.columns[column].system or column)
 
 
+def speeds(paper: str, folder: Path) -> dict[str, str]:
+    """What the paper prints of an experiment's speed; empty for a suite that is no paper's."""
+    found = {}
+    for name in PAPERS if paper == "all" else [paper] if paper in PAPERS else []:
+        for title, table in load(name, folder).tables.items():
+            for row in (row for row in table.rows if row.timed):
+                columns = ((table.columns[at], text) for at, text in row.printed.items())
+                said = ", ".join(f"{of.heading} {text} {of.unit}" for of, text in columns)
+                found[row.timed or ""] = f"{name} {title}: {said} ({row.settings['hardware']})"
+    return found
+
+
 def conditions(table: PaperTable, row: Row, column: str) -> Conditions:
     """What holds for a cell."""
     said = {
@@ -145,6 +170,10 @@ def _problems(paper: Paper, table: PaperTable) -> Iterator[str]:
     for name in (under.protocol for under in unders):
         if name and name not in paper.protocols:
             yield f"no protocol {name!r}; {alternatives(name, paper.protocols)}"
+    if (drawn := table.classes) and not any(row.label == drawn.row and row.base for row in table.rows):
+        yield f"classes: no row {drawn.row!r} that has a base"
+    if drawn and drawn.column not in table.columns:
+        yield f"classes: no column {drawn.column!r}; {alternatives(drawn.column, table.columns)}"
     for row in table.rows:
         if row.base and row.base not in labels:
             yield f"{row.label}: base: no row {row.base!r}; {alternatives(row.base, labels)}"

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 
-from pipeline import curves, latex, printout
+from pipeline import curves, exports, latex, printout
 from pipeline.atomic import write
 from pipeline.beside import Costs, Number, numbers
 from pipeline.errors import UserError
@@ -13,8 +13,8 @@ from pipeline.gains import Gain, gains
 from pipeline.printed import Line
 from pipeline.printed import load as load_figures
 from pipeline.printout import in_points
-from pipeline.published import PAPERS, load
-from pipeline.results import Result
+from pipeline.published import PAPERS, Classes, PaperTable, load, meant
+from pipeline.results import Result, common
 from pipeline.schema import Params
 from pipeline.statistics import Interval
 from pipeline.tables import csv_text
@@ -39,6 +39,19 @@ def save(folder: Path, pictures: Path, given: Params, found: Mapping[str, Result
             write(path.with_suffix(".csv"), csv_text(*_records(cells, survived, found)))
             write(path.with_suffix(".tex"), latex.tabular(paper, table, cells))
             curves.draw(paper.tables[table], cells, pictures / stem)
+            if drawn := paper.tables[table].classes:
+                other = f"{name}-{drawn.figure}" if given.suite == "all" else drawn.figure
+                _classes(paper.tables[table], drawn, found, folder / f"{other}.csv", pictures / f"{other}.svg")
+
+
+def _classes(table: PaperTable, drawn: Classes, found: Mapping[str, Result], path: Path, picture: Path) -> None:
+    """Every class by gain as CSV, the first as a picture; neither where row or base has not run."""
+    rows = {row.label: row for row in table.rows}
+    own = rows[drawn.row]
+    one, base = (found.get(meant(row.ours, table, drawn.column) or "") for row in (own, rows[own.base or ""]))
+    if one and base and not isinstance(common(one, base), str):
+        exports.save_gains(path, base, [one])
+        curves.draw_classes(one, base, drawn, picture)
 
 
 def _records(

@@ -3,7 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from pipeline import exports, figures, fusion, page, params, replication, results, tables
+from pipeline import exports, figures, fusion, page, params, published, replication, results, tables
 from stages import DATA, run
 
 REPORTS = Path("reports")
@@ -22,7 +22,7 @@ def aggregate() -> None:
         if table.base:
             exports.save_gains(folder / f"{name}-classes.csv", found[table.base], [found[row] for row in table.rows])
     exports.save_classes(folder / "classes.csv", found.values())
-    exports.save_speed(folder, found.values())
+    exports.save_speed(folder, found.values(), published.speeds(given.suite, REPORTS / "papers"))
     figures.accuracies(list(found.values()), pictures / "accuracy.svg")
     logs = {row: sorted((DATA / "logs" / row).glob("*.jsonl")) for row in found}
     figures.learning_curves(logs, pictures / "curves.svg")

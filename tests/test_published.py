@@ -158,6 +158,13 @@ def test_what_authors_ran_is_run_but_for_a_reason() -> None:
     assert set(reasons) == {"speed"}, reasons
 
 
+def test_printed_speeds_belong_to_rows_that_are_run(tmp_path: Path) -> None:
+    told = published.speeds("maagn", FOLDER)
+    assert "V1 speed 13.26 task/s, V2 speed 14.21 task/s" in told["maagn-resnet50-sthv1-8f-ten"]
+    assert set(told) <= set(suite(tmp_path, "maagn", "full").experiments) and len(told) == 2
+    assert published.speeds("all", FOLDER) == told and published.speeds("quick", FOLDER) == {}
+
+
 @pytest.mark.parametrize(
     "before,after,problem",
     [

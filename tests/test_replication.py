@@ -139,7 +139,7 @@ def test_the_same_results_give_the_same_bytes(given: Params, made: dict[str, Res
     save(tmp_path / "one", given, made)
     save(tmp_path / "two", given, dict(reversed(made.items())))
     files = sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*.*"))
-    assert Path("pictures/T4-flops.svg") in files
+    assert {Path("pictures/T4-flops.svg"), Path("pictures/F5.svg")} <= set(files)
     for file in files:
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes(), file
 
@@ -180,7 +180,21 @@ def test_accuracy_against_flops_shows_every_row_and_who_has_not_run(
     ran = {"baseline 3D ResNet-50 16f", "EAM 3D ResNet-50 16f"}
     labels = {row.label for row in load("eam", REGISTRY).tables["T4"].rows}
     assert ran | {f"{label} (not run)" for label in labels - ran} <= found
-    assert [path.name for path in (tmp_path / "pictures").iterdir()] == ["T4-flops.svg"]
+    assert {path.name for path in (tmp_path / "pictures").iterdir()} == {"T4-flops.svg", "F5.svg"}
+
+
+def test_the_classes_that_gain_most_are_listed_and_drawn_where_both_rows_have_run(
+    given: Params, made: dict[str, Result], tmp_path: Path
+) -> None:
+    found = texts(save(tmp_path / "both", given, made) / "pictures" / "F5.svg")
+    listed = lines(tmp_path / "both" / "F5.csv")
+    gains = [float(line["gain"]) for line in listed]
+    assert gains == sorted(gains, reverse=True) and {line["row"] for line in listed} == {EAM}
+    assert {line["class"] for line in listed} | {NONE, EAM} <= found and len(listed) == len(invented.CLASSES)
+    for line in listed:
+        assert float(line["accuracy"]) - float(line["base"]) == pytest.approx(float(line["gain"]), abs=2e-4)
+    save(tmp_path / "one", given, {**made, NONE: made[K9]})
+    assert not (tmp_path / "one" / "F5.csv").exists() and not (tmp_path / "one" / "pictures" / "F5.svg").exists()
 
 
 def test_a_printed_curve_is_drawn_from_ours(tmp_path: Path) -> None:

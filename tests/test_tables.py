@@ -129,6 +129,9 @@ def test_measured_speed_stays_out_of_the_tables(made: dict[str, Result], tmp_pat
     exports.save_speed(tmp_path, made.values())
     assert json.loads((tmp_path / "speed.json").read_text()) == {"tsn": 201.5, "tsm": 201.5, "eam": 201.5}
     assert "| tsn | 201.5" in (tmp_path / "speed.md").read_text()
+    assert "printed" not in (tmp_path / "speed.md").read_text()
+    exports.save_speed(tmp_path, made.values(), {"tsm": "13.26 task/s", "other": "1 task/s"})
+    assert re.search(r"\| tsm +\| 201.5 +\| 13.26 task/s \|", (tmp_path / "speed.md").read_text())
 
 
 def test_the_metrics_file_holds_what_the_table_prints(made: dict[str, Result], tmp_path: Path) -> None:
