@@ -41,7 +41,7 @@ import pyarrow.parquet
 from scipy.stats import binomtest
 
 from bench import report
-from pipeline import params, predict, predictions, results
+from pipeline import params, predictions, results
 from pipeline.metrics import BEST
 from pipeline.protocol import protocol_signature
 from pipeline.results import Difference, Result
@@ -110,7 +110,7 @@ def invented(project: Path, count: int, videos: int, classes: int) -> Path:
         frame = frame.select(pl.col(column).cast(dtype) for column, dtype in predictions.SCHEMA.items())
         path = predicted(project, names[net])
         path.parent.mkdir(parents=True)
-        table = frame.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(predict.SCHEMA)
+        table = frame.to_arrow(compat_level=pl.CompatLevel.oldest())
         pyarrow.parquet.write_table(table.replace_schema_metadata(metadata), path, compression="zstd")
         whole = path.read_bytes()
         for name in names[net + NETS :: NETS]:
