@@ -34,4 +34,4 @@ mlflow: env  ## the MLflow UI on loopback
 	actionbench mlflow
 
 bench: env   ## the side-by-side measurements of bench/
-	for name in aggregate decoding damage flow loading models overhead noop; do python -m bench.$$name || exit; done
+	for name in aggregate cores damage ddp decoding flow loading million models overhead noop scaling; do python -m bench.$$name || exit; done

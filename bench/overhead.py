@@ -44,7 +44,7 @@ def main() -> None:
     cluster = Cluster()
     rows = []
     with tempfile.TemporaryDirectory() as folder, session(cluster):
-        cell = prepare(Path(folder), given.epochs)
+        one = prepare(Path(folder), given.epochs)
         racers: dict[str, Callable[[Cell, Path], float]] = {
             "plain PyTorch": plain,
             "this loop, no Ray": alone,
@@ -55,7 +55,7 @@ def main() -> None:
             for name, racer in racers.items():
                 place = Path(folder) / f"{turn}-{name}".replace(" ", "-")
                 began = time.perf_counter()
-                step = racer(cell, place)
+                step = racer(one, place)
                 wall = time.perf_counter() - began
                 seconds = wall - step * STEPS * given.epochs
                 rows.append(
@@ -75,8 +75,8 @@ def main() -> None:
             ]
         )
     text = (
-        f"A step is {cell.recipe.batch} clips of {cell.recipe.frames}x{cell.recipe.size}x{cell.recipe.size} through "
-        f"{cell.experiment.backbone} {cell.experiment.variant}, {cell.experiment.attention}; {STEPS} steps an epoch, "
+        f"A step is {one.recipe.batch} clips of {one.recipe.frames}x{one.recipe.size}x{one.recipe.size} through "
+        f"{one.experiment.backbone} {one.experiment.variant}, {one.experiment.attention}; {STEPS} steps an epoch, "
         f"{given.epochs} epochs, {given.turns} turns."
     )
     head = ["loop", "ms a step", "over plain PyTorch (least to most)", "start-up and end, s"]
@@ -84,7 +84,7 @@ def main() -> None:
 
 
 def prepare(root: Path, epochs: int) -> Cell:
-    """A cell of row tsm on a few drawn clips, STEPS steps an epoch."""
+    """A few drawn clips, STEPS steps an epoch, and their cell()."""
     params = load(ROOT / "params.yaml")
     recipe = params.recipes["quick"]
     options = {**params.datasets["shapes"].options, "train": recipe.batch * STEPS, "test": 16, "splits": 1}
@@ -97,8 +97,13 @@ def prepare(root: Path, epochs: int) -> Cell:
     for one in tasks:
         shards.decode_shard(one)
     shards.finish(root / "frames" / "shapes", tasks)
-    cell = cells.cells(params, "tsm", root)[0]
-    return replace(cell, recipe=replace(recipe, epochs=epochs, steps=()))
+    return cell(root, epochs)
+
+
+def cell(root: Path, epochs: int) -> Cell:
+    """Of row tsm, on what prepare() made."""
+    one = cells.cells(load(ROOT / "params.yaml"), "tsm", root)[0]
+    return replace(one, recipe=replace(one.recipe, epochs=epochs, steps=()))
 
 
 def plain(cell: Cell, place: Path) -> float:

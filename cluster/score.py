@@ -7,26 +7,41 @@ import torch
 
 from cluster.fanout import fan_out
 from cluster.fit import device
-from pipeline import predict
+from pipeline import cells, predict
 from pipeline.cells import Cell
 from pipeline.schema import Cluster
 
+_scorers: dict[str, predict.Scorer] = {}  # this process's last one, for the blocks of that cell that follow
 
-def score(cells: Sequence[Cell], cluster: Cluster) -> list[Path]:
+
+def score(row: Sequence[Cell], cluster: Cluster) -> list[Path]:
     """Files of predictions, one a block; blocks that an earlier, killed call made are not made again."""
-    items = [
-        (cell, number, cell.state(cluster) / f"block-{number:05d}.parquet", cluster)
-        for cell in cells
-        for number in range(len(predict.blocks(cell)))
-    ]
-    what = f"evaluate {cells[0].row}, blocks"
+    items = blocks(row, cluster)
+    missing = [item for item in items if not predict.done(item[3], item[1])]
+    what = f"evaluate {row[0].row}, blocks"
     for _ in fan_out(
-        _block, items, what, cluster.max_failures, cpus=cluster.cpus_per_worker, gpus=cluster.gpus_per_worker
+        block, missing, what, cluster.max_failures, cpus=cluster.cpus_per_worker, gpus=cluster.gpus_per_worker
     ):
         pass
-    return [path for _, _, path, _ in items]
+    return [item[3] for item in items]
 
 
-def _block(cell: Cell, number: int, path: Path, cluster: Cluster) -> None:
+def blocks(row: Sequence[Cell], cluster: Cluster) -> list[tuple[Cell, str, list[tuple[str, list[int]]], Path, Cluster]]:
+    """What block() takes, for all blocks of the cells' test videos."""
+    cells.net(row[0])  # so that the fingerprint has the code of its plug-ins
+    return [
+        (cell, mark, videos, cell.state(cluster) / f"block-{number:05d}.parquet", cluster)
+        for cell in row
+        for mark in [cells.evaluation_fingerprint(cell)]
+        for number, videos in enumerate(predict.blocks(cell))
+    ]
+
+
+def block(cell: Cell, mark: str, videos: list[tuple[str, list[int]]], path: Path, cluster: Cluster) -> None:
+    """The predictions of a block, by the net that this process has of the cell already, or loads now."""
     torch.set_num_threads(cluster.cpus_per_worker)
-    predict.score(cell, number, path, device(cluster))
+    key = f"{cell.weights} {mark}"
+    if key not in _scorers:
+        _scorers.clear()  # before the next is loaded: a GPU need not hold both
+        _scorers[key] = predict.Scorer(cell, mark, device(cluster))
+    _scorers[key].score(videos, path)

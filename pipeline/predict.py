@@ -17,7 +17,7 @@ from models.orders import channels_last
 from models.video import VideoNet
 from pipeline import cells, clips, views
 from pipeline.atomic import writing
-from pipeline.cells import Cell, classes, evaluation_fingerprint, part
+from pipeline.cells import Cell, classes, part
 from pipeline.errors import UserError
 from pipeline.frames import FrameStore
 from pipeline.protocol import protocol_signature
@@ -51,42 +51,55 @@ def blocks(cell: Cell) -> list[list[tuple[str, list[int]]]]:
     return [videos[begin : begin + BLOCK] for begin in range(0, len(videos), BLOCK)]
 
 
-def score(cell: Cell, number: int, path: Path, device: torch.device) -> None:
-    """Writes the predictions of block `number` to `path`, unless they are there from these weights already.
+def done(path: Path, mark: str) -> bool:
+    """Whether `path` holds predictions that were made under this evaluation_fingerprint()."""
+    return path.exists() and (pyarrow.parquet.read_schema(path).metadata or {}).get(b"fingerprint") == mark.encode()
 
-    A row a (video, view), views in order; a video that could not be decoded has one row, its logits null. Views are
-    forwarded in batches of protocol.batch, so the same checkpoint gives the same bits.
+
+class Scorer:
+    """A cell's trained net and its frames: a process reads them once, however many blocks it scores.
+
+    Both take longer the larger the data set is, as does `mark`, its evaluation_fingerprint(). Read again for every
+    block, evaluation would take the square of the number of videos.
     """
-    mark = evaluation_fingerprint(cell)
-    if path.exists() and (pyarrow.parquet.read_schema(path).metadata or {}).get(b"fingerprint") == mark.encode():
-        return
-    store = FrameStore(cell.frames)
-    rows: list[tuple[str, list[int], int, views.View | None]] = []  # video, labels, number of the view, view
-    for name, labels in blocks(cell)[number]:
-        if name in store.videos:
-            rows += [
-                (name, labels, n, view)
-                for n, view in enumerate(views.views(cell.protocol, name, store.videos[name], cell.test_frames))
-            ]
-        else:
-            rows.append((name, labels, 0, None))
-    there = [(name, view) for name, _, _, view in rows if view]
-    logits, seconds = _forward(load(cell, device), cell, store, there, device)
-    scores = iter(logits.tolist())
-    table = pyarrow.table(
-        {
-            "experiment": [cell.row] * len(rows),
-            "split": [cell.split] * len(rows),
-            "seed": [cell.seed] * len(rows),
-            "video": [name for name, _, _, _ in rows],
-            "view": [n for _, _, n, _ in rows],
-            "labels": [labels for _, labels, _, _ in rows],
-            "logits": [next(scores) if view else None for _, _, _, view in rows],
-        },
-        schema=SCHEMA.with_metadata({"fingerprint": mark, "views": str(len(there)), "seconds": str(seconds)}),
-    )
-    with writing(path) as temporary:
-        pyarrow.parquet.write_table(table, temporary)
+
+    def __init__(self, cell: Cell, mark: str, device: torch.device) -> None:
+        self.cell, self.mark, self.device = cell, mark, device
+        self.store, self.net = FrameStore(cell.frames), load(cell, device)
+
+    def score(self, block: list[tuple[str, list[int]]], path: Path) -> None:
+        """Writes the predictions of a block of (video, labels) to `path`.
+
+        A row a (video, view), views in order; a video that could not be decoded has one row, its logits null. Views are
+        forwarded in batches of protocol.batch, so the same checkpoint gives the same bits.
+        """
+        cell, store = self.cell, self.store
+        rows: list[tuple[str, list[int], int, views.View | None]] = []  # video, labels, number of the view, view
+        for name, labels in block:
+            if name in store.videos:
+                rows += [
+                    (name, labels, n, view)
+                    for n, view in enumerate(views.views(cell.protocol, name, store.videos[name], cell.test_frames))
+                ]
+            else:
+                rows.append((name, labels, 0, None))
+        there = [(name, view) for name, _, _, view in rows if view]
+        logits, seconds = _forward(self.net, cell, store, there, self.device)
+        scores = iter(logits.tolist())
+        table = pyarrow.table(
+            {
+                "experiment": [cell.row] * len(rows),
+                "split": [cell.split] * len(rows),
+                "seed": [cell.seed] * len(rows),
+                "video": [name for name, _, _, _ in rows],
+                "view": [n for _, _, n, _ in rows],
+                "labels": [labels for _, labels, _, _ in rows],
+                "logits": [next(scores) if view else None for _, _, _, view in rows],
+            },
+            schema=SCHEMA.with_metadata({"fingerprint": self.mark, "views": str(len(there)), "seconds": str(seconds)}),
+        )
+        with writing(path) as temporary:
+            pyarrow.parquet.write_table(table, temporary)
 
 
 def gather(row: list[Cell], paths: list[Path], target: Path) -> float:

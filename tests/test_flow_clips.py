@@ -151,7 +151,8 @@ def test_a_net_trains_on_flow_and_is_scored_on_it(data: Path, tmp_path: Path, in
     assert next(value for value in state.values() if value.ndim == 4).shape[1] == 4
     one.weights.parent.mkdir(parents=True, exist_ok=True)
     torch.save(state, one.weights)
-    predict.score(one, 0, tmp_path / "block.parquet", torch.device("cpu"))
+    scorer = predict.Scorer(one, "mark", torch.device("cpu"))
+    scorer.score(predict.blocks(one)[0], tmp_path / "block.parquet")
     found = pyarrow.parquet.read_table(tmp_path / "block.parquet")
     assert len(found) == 4 * 6 and all(np.isfinite(logits).all() for logits in found["logits"].to_pylist())
     predict.gather([one], [tmp_path / "block.parquet"], tmp_path / "all.parquet")

@@ -20,7 +20,7 @@ from pipeline.cells import Cell, cells
 from pipeline.errors import UserError
 from pipeline.optimizer import freeze, groups, kinds, learning_rate, train_mode
 from pipeline.params import parse
-from pipeline.predict import score
+from pipeline.predict import Scorer, blocks
 from pipeline.schema import Group, Params, Recipe
 
 CPU = torch.device("cpu")
@@ -230,8 +230,9 @@ def test_evaluation_is_equal_bit_for_bit_and_counts_the_undecoded(data: Path) ->
     model = run(one)[-1].state["model"]
     one.weights.parent.mkdir(parents=True)
     torch.save(model, one.weights)
+    scorer = Scorer(one, "mark", CPU)
     for name in ("a", "b"):
-        score(one, 0, data / f"{name}.parquet", CPU)
+        scorer.score(blocks(one)[0], data / f"{name}.parquet")
     first, second = (pa.parquet.read_table(data / f"{name}.parquet") for name in "ab")
     assert first.equals(second)
     assert first.num_rows == 4 * 6 + 1  # videos decoded x (2 clips x 3 crops), and the one that wasn't

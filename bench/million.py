@@ -1,0 +1,207 @@
+"""A million videos through all that lists them: does any of it grow faster than the number of videos?
+
+    python -m bench.million [--sizes N ...] [--turns N]
+
+The data set is invented: rows of a manifest, lists of the `folder` kind (a video in 14 is a test video, as in
+Kinetics-400), shards of 64 videos whose frames are a few bytes each, with the reports that decoding leaves, which have
+the times of 300 frames a video. Each step runs in a process of its own, told by the CPU time of all its threads after
+its imports, and by the most memory that it held above them, pages of mapped files included.
+
+- splits: stage 3, whole: manifest, lists, checks, tables.
+- plan shards, finish: of stage 2 all that isn't decoding: the manifest into tasks; the shards' reports into one index.
+- open frames, look up: the index read; 8 frames each of 10,000 videos drawn at random from all shards.
+- training list: the split's clips that have frames, and one epoch's order of them.
+- score: stage 5 but for pixels and net: all blocks of test videos, none of which has frames here, by one worker.
+
+The exponent is the slope between the sizes on logarithmic scales: 1 is linear, 2 quadratic. n log n reads as 1.05 to
+1.1. What costs the same whatever the size has no exponent to tell.
+"""
+
+import argparse
+import hashlib
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Collection
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from bench import report
+from cluster import score
+from pipeline import cells, clips, frames, shards, sources, splits
+from pipeline.params import load
+from pipeline.schema import Cluster, Dataset, Decode
+from stages.trial import resident
+
+ROOT = Path(__file__).parents[1]
+NAME, CLASSES, FRAMES, STORED, TEST, LOOKED_UP = "invented", 400, 300, 8, 14, 10_000
+DECODE = Decode(short_side=256, quality=90, decoder="ffmpeg", videos_per_shard=64, max_failed=0.1)
+SET = Dataset("folder", "videos", None, {}, DECODE)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="A million videos through all that lists them")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
+    parser.add_argument("--turns", type=int, default=1)
+    parser.add_argument("--step", nargs=2, help=argparse.SUPPRESS)  # a step, and the folder that it works in
+    given = parser.parse_args()
+    if given.step:
+        return print(json.dumps(measured(STEPS[given.step[0]], Path(given.step[1]))))
+    rows = []
+    for size in given.sizes:
+        with tempfile.TemporaryDirectory() as place:
+            invented(Path(place), size)
+            for turn in range(given.turns):
+                for step in STEPS:
+                    command = [sys.executable, "-m", "bench.million", "--step", step, place]
+                    done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
+                    rows.append({"videos": size, "turn": turn, "step": step, **json.loads(done.stdout)})
+    save(rows, given.sizes)
+
+
+def invented(root: Path, size: int) -> None:
+    """What the download stage leaves of so many videos, and what decoding leaves of the training videos."""
+    names = [f"class_{n % CLASSES:03d}/video_{n:07d}" for n in range(size)]
+    entries = [
+        sources.Entry(name, f"{name}.mp4", 10**6, hashlib.sha256(name.encode()).hexdigest()) for name in sorted(names)
+    ]
+    sources.write(root / "manifest.csv", entries)
+    lists = {"train": [], "test": []}  # type: dict[str, list[str]]
+    for n, name in enumerate(names):
+        lists["train" if n % TEST else "test"].append(f"{name}.mp4\n")
+    for part, lines in lists.items():
+        (root / f"{part}.txt").write_text("".join(lines))
+    tests = {line.removesuffix(".mp4\n") for line in lists["test"]}
+    for task in planned(root):
+        reported(task, tests)
+    shards.finish(root / "frames" / NAME, planned(root))
+    make_splits(root)
+    one = cell(root)
+    one.weights.parent.mkdir(parents=True)
+    torch.save(cells.net(one).state_dict(), one.weights)
+
+
+def reported(task: shards.Task, failed: Collection[str]) -> None:
+    """A shard and its report, as decoding would leave them, but for what the frames show."""
+    there = [source.video not in failed for source in task.sources]
+    decoded = sum(there)
+    frames.write_shard(task.path, ({"jpeg": [b"jpeg"] * STORED} for _ in range(decoded)), task.fingerprint)
+    ends = pa.array(np.append(0, np.cumsum(there)) * FRAMES, pa.int32())
+    times = pa.ListArray.from_arrays(ends, pa.array(np.tile(np.arange(FRAMES) / 30, decoded)))
+    facts = {"shard": task.shard, "width": 340, "height": 256, "fps": 30.0, "frames": FRAMES}
+    facts |= {"sha256": "0" * 64, "decoder": "ffmpeg", "decoder_version": "0"}
+    columns = {name: [value if known else None for known in there] for name, value in facts.items()}
+    columns |= {"video": [source.video for source in task.sources], "path": [source.path for source in task.sources]}
+    columns["reason"] = [None if known else "invented without" for known in there]
+    columns["batch"] = [n if known else None for n, known in zip(np.cumsum(there) - 1, there, strict=True)]
+    told = {frames.FINGERPRINT: task.fingerprint, shards.DECODER_VERSION: "0", shards.FRAME_BYTES: "0"}
+    schema = shards.REPORT.with_metadata(told)
+    arrays = [times if field.name == "timestamps" else pa.array(columns[field.name], field.type) for field in schema]
+    frames.write_table(task.report_path, pa.Table.from_arrays(arrays, schema=schema))
+
+
+def planned(root: Path) -> list[shards.Task]:
+    listed = [shards.Source(e.video, e.path, e.sha256) for e in sources.read(root / "manifest.csv")]
+    return shards.plan(root / "frames" / NAME, root, listed, DECODE)
+
+
+def cell(root: Path) -> cells.Cell:
+    """Of row tsn of suite quick, on the invented set."""
+    params = load(ROOT / "params.yaml")
+    row = replace(params.experiments["tsn"], dataset=NAME, splits=(1,), seeds=(0,))
+    return cells.cells(replace(params, experiments={"tsn": row}), "tsn", root)[0]
+
+
+def make_splits(root: Path) -> None:
+    splits.write(splits.build(NAME, SET, sources.read(root / "manifest.csv"), root), root / "splits" / NAME)
+
+
+def look_up(root: Path) -> Callable[[], object]:
+    store = frames.FrameStore(root / "frames" / NAME)
+    names = list(store.videos)
+    drawn = np.random.default_rng(0).integers(len(names), size=LOOKED_UP)
+    return lambda: [store.jpegs(names[n], range(STORED)) for n in drawn]
+
+
+def training_list(root: Path) -> Callable[[], object]:
+    one = cell(root)
+    store = frames.FrameStore(one.frames)
+
+    def made() -> object:
+        items = [(name, labels) for name, labels in cells.part(one, "train") if name in store.videos]
+        clips.TrainClips(store, items, one.recipe, one.seed, cells.mirrored(one))
+        return clips.steps(len(items), one.recipe.batch, one.recipe.micro_batch, one.seed, 0)
+
+    return made
+
+
+def scored(root: Path) -> Callable[[], object]:
+    one, cluster = cell(root), Cluster(storage=str(root / "work"))
+
+    def blocks() -> None:
+        for item in score.blocks([one], cluster):
+            score.block(*item)
+
+    return blocks
+
+
+# name -> from the folder to the work; what it needs that is no part of it is done before the work is given.
+STEPS: dict[str, Callable[[Path], Callable[[], object]]] = {
+    "splits": lambda root: lambda: make_splits(root),
+    "plan shards": lambda root: lambda: planned(root),
+    "finish": lambda root: (lambda tasks: lambda: shards.finish(root / "frames" / NAME, tasks))(planned(root)),
+    "open frames": lambda root: lambda: frames.FrameStore(root / "frames" / NAME),
+    "look up": look_up,
+    "training list": training_list,
+    "score": scored,
+}
+
+
+def measured(step: Callable[[Path], Callable[[], object]], root: Path) -> dict[str, float]:
+    """CPU seconds of the step's work, and MiB that it held beyond what there was before."""
+    work = step(root)
+    Path("/proc/self/clear_refs").write_text("5")  # the most memory so far is forgotten; Linux alone can
+    before, began = resident(), time.process_time()
+    kept = work()
+    seconds, held = time.process_time() - began, resident("VmHWM") - before
+    del kept
+    return {"cpu_s": round(seconds, 4), "mib": round(held / 2**20, 1)}
+
+
+def save(rows: list[dict[str, Any]], sizes: list[int]) -> None:
+    lines = []
+    for step in STEPS:
+        line = [step]
+        for key, digits in (("cpu_s", ".2f"), ("mib", ",.0f")):
+            found = [
+                statistics.median(row[key] for row in rows if (row["step"], row["videos"]) == (step, size))
+                for size in sizes
+            ]
+            line += [f"{value:{digits}}" for value in found]
+            line.append(exponent(sizes[-2:], found[-2:]))
+        lines.append(line)
+    head = ["step", *(f"CPU s, {size:,}" for size in sizes), "exponent"]
+    head += [*(f"MiB, {size:,}" for size in sizes), "exponent"]
+    text = f"{len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[1]:.1f} meanwhile; exponents of the last two."
+    report.save("million", "A million videos through all that lists them", text, head, lines, rows)
+
+
+def exponent(sizes: list[int], found: list[float]) -> str:
+    """The slope between two sizes on logarithmic scales."""
+    if len(sizes) < 2 or min(found) <= 0:
+        return "–"
+    return f"{math.log(found[1] / found[0]) / math.log(sizes[1] / sizes[0]):.2f}"
+
+
+if __name__ == "__main__":
+    main()
