@@ -45,18 +45,40 @@ class Shift(torch.autograd.Function):
         ctx.frames, ctx.width, ctx.back = frames, width, back
         first, second = slice(0, width), slice(width, 2 * width)
         take_next, take_last = (second, first) if back else (first, second)
-        out = torch.empty_like(x)
+        out = x.clone()  # whole: channels-last, the channels that stay are many short runs, which take longer
         old, new = x.unflatten(0, (-1, frames)), out.unflatten(0, (-1, frames))  # (N, T, C, H, W)
         new[:, :-1, take_next] = old[:, 1:, take_next]
         new[:, -1, take_next] = 0
         new[:, 1:, take_last] = old[:, :-1, take_last]
         new[:, 0, take_last] = 0
-        new[:, :, 2 * width :] = old[:, :, 2 * width :]
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
         return Shift.apply(grads[0], ctx.frames, ctx.width, not ctx.back), None, None, None
+
+
+def keep_unshifted(conv: nn.Module, seen: tuple[Tensor], out: Tensor) -> None:
+    """A forward hook of a convolution that sees shifted maps: autograd keeps no copy of them for its weight's gradient.
+
+    Where a ReLU gave what was shifted, autograd has that for the ReLU's own gradient, and it is shifted once more. A
+    compiler sees to this by itself.
+    """
+    if torch.compiler.is_compiling() or out.grad_fn is None:
+        return
+    node: Any = seen[0].grad_fn
+    taught: Any = out.grad_fn
+    # Attributes _saved_* and _raw_saved_* are torch's documented door to what a node of the graph keeps.
+    if getattr(node, "_forward_cls", None) is not Shift or not hasattr(node.next_functions[0][0], "_saved_result"):
+        return
+    if taught._saved_input.dtype == seen[0].dtype:  # under autocast it may be a rounded copy
+        taught._raw_saved_input.register_hooks(lambda _: node, _shifted_again)
+
+
+def _shifted_again(node: Any) -> Tensor:
+    """What a Shift in autograd's graph gave."""
+    with torch.no_grad():
+        return Shift.apply(node.next_functions[0][0]._saved_result, node.frames, node.width, node.back)
 
 
 class TemporalMaxPool(Neck):
@@ -96,5 +118,7 @@ def shift_blocks(net: Backbone, frames: int, fold: int, attention: str, pooled: 
         left = (frames + 1) // 2 if pooled and stage not in ("stem", "res2") else frames
         for block in blocks[::step]:
             block.entry = TemporalShift(left, fold)
+            if isinstance(conv := getattr(block, "conv1", None), nn.Conv2d):
+                conv.register_forward_hook(keep_unshifted)
     if pooled:
         net.neck = TemporalMaxPool(frames, "res2")

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from models.contract import Backbone, Neck, stage_blocks
 from models.residual3d import Conv3d
-from models.shift import Shift, TemporalShift, shift_blocks
+from models.shift import Shift, TemporalShift, keep_unshifted, shift_blocks
 
 # Shapes: N clips, T frames, C channels; a level is (N, C, T, H, W), the last has the smallest maps.
 
@@ -233,16 +233,14 @@ class ShiftedShortcut(nn.Sequential):
     def __init__(self, shortcut: nn.Sequential, frames: int, fold: int) -> None:
         super().__init__(*shortcut)
         self.frames, self.fold = frames, fold
+        self[0].register_forward_hook(keep_unshifted)
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(Shift.apply(x, self.frames, x.shape[1] // self.fold, False))
 
 
 def shift_in_place(net: Backbone, frames: int, fold: int, attention: str) -> None:
-    """TSM's shift for the residual branches, and for the convolutions of the shortcuts.
-
-    Raises ValueError as shift_blocks() does.
-    """
+    """TSM's shift for the residual branches and the convolutions of the shortcuts; ValueError as in shift_blocks()."""
     shift_blocks(net, frames, fold, attention)
     for blocks in stage_blocks(net).values():
         for block in blocks:

@@ -1,5 +1,7 @@
 """TSM: its equations, the shift and its gradient, the pooling over time, and which blocks are shifted."""
 
+import weakref
+
 import pytest
 import torch
 from pairs import build, clips
@@ -81,3 +83,27 @@ def test_deep_nets_are_shifted_at_every_second_block():
     assert filled[0] == filled[1]
     assert filled[0] == [at % 2 == 0 for depth in (3, 4, 23, 3) for at in range(depth)]
     assert all(not isinstance(block.entry, nn.Identity) for _, block in all_blocks.backbone.blocks())
+
+
+@pytest.mark.parametrize("attention", ["tsm", "tpn"])
+def test_training_keeps_no_shifted_copy_and_has_the_same_gradients(attention):
+    """A ReLU's output is kept anyway; its shifted copy is made again where the weight's gradient asks for it."""
+    found = []
+    for unhooked in (False, True):
+        net = build(("resnet", attention, {}), frames=4).train()
+        made: list[weakref.ref[Tensor]] = []
+        for module in net.modules():
+            if unhooked:
+                for number, hook in list(module._forward_hooks.items()):
+                    if hook is shifts.keep_unshifted:
+                        del module._forward_hooks[number]
+            if isinstance(module, shifts.TemporalShift):
+                module.register_forward_hook(lambda module, seen, out, made=made: made.append(weakref.ref(out)))
+        loss = net(clips(2, 4)).square().sum()
+        kept = sum(one() is not None for one in made)
+        loss.backward()
+        found.append((len(made), kept, [value.grad for value in net.parameters()]))
+    (count, kept, hooked), (_, all_kept, plain) = found
+    assert all_kept == count > kept == 0
+    assert all(torch.equal(a, b) for a, b in zip(hooked, plain, strict=True) if a is not None)
+    assert any(a is not None and a.any() for a in hooked)
