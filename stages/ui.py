@@ -27,9 +27,9 @@ def serve(port: int, host: str) -> None:
     # One that is named is made; elsewhere no file means that this is the wrong folder, or nothing has run.
     if not told and uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
         raise UserError(f"there is no store {clean(uri)} yet; `actionbench repro` makes it")
-    if uri.startswith(("postgresql:", "postgresql+psycopg2:")) and not importlib.util.find_spec("psycopg2"):
+    if uri.startswith(("postgresql:", "postgresql+psycopg:")) and not importlib.util.find_spec("psycopg"):
         raise UserError(
-            f"{clean(uri)} needs psycopg2; pip install -c constraints.txt 'actionbench[postgres]' brings it"
+            f"{clean(uri)} needs psycopg; pip install -c constraints.txt 'actionbench[postgres]' brings it"
         )
     if not port_is_free(port):
         raise UserError(f"port {port} is in use; `actionbench mlflow --port {free_port()}` has a free one")

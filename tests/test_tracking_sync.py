@@ -197,8 +197,8 @@ def test_a_missing_driver_and_a_wrong_host_are_said(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(os, "execve", lambda *given: started.append(given[2]))
     monkeypatch.setenv(ui.BACKEND, "postgresql://me:leak@host/runs")
-    monkeypatch.setitem(sys.modules, "psycopg2", None)
-    with pytest.raises(UserError, match=r"\*\*\*@host/runs needs psycopg2; pip install .*actionbench\[postgres\]"):
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(UserError, match=r"\*\*\*@host/runs needs psycopg; pip install .*actionbench\[postgres\]"):
         ui.serve(free_port(), "127.0.0.1")
     monkeypatch.setenv(ui.BACKEND, "sqlite:///new.db")
     ui.serve(free_port(), "0.0.0.0")
