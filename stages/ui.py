@@ -38,5 +38,6 @@ def serve(port: int, host: str) -> None:
         print("MLflow asks for no password: who reaches it reads and writes all runs", file=sys.stderr, flush=True)
     arguments = ["-m", "mlflow", "server", "--host", host, "--port", str(port), "--workers", "1"]
     variables = {**os.environ, BACKEND: uri, "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
+    variables["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # processes that evaluate language models
     variables.pop("MLFLOW_TRACKING_URI", None)
     os.execve(sys.executable, [sys.executable, *arguments], variables)
