@@ -5,6 +5,7 @@ Legend: R runs (split x seed), M videos of a split, S seeds, K classes.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import ClassVar
 
 import numpy as np
@@ -72,12 +73,12 @@ def of_accuracy(name: str, found: Predictions) -> Accuracy:
     """Of videos of one label each; the bootstrap draws by the name."""
     outcomes, classes = metrics.outcomes(found), len(found.classes)
     confusion = metrics.confusion(outcomes, classes)
-    splits = outcomes.partition_by("split")
-    right, among_five, decoded = (
-        [_by_seed(split, key) for split in splits]
-        for key in (pl.col("top1"), pl.col("top5"), pl.col("predicted").is_not_null())
-    )
-    seeds = [list(map(str, split["seed"].unique(maintain_order=True))) for split in splits]
+    splits = outcomes["split"].to_numpy()
+    begins = [0, *(np.flatnonzero(np.diff(splits)) + 1), len(splits)]
+    parts = [outcomes[slice(*bounds)] for bounds in pairwise(begins)]  # a split each
+    right = [_by_seed(part, part["top1"]) for part in parts]
+    among_five = [_by_seed(part, part["top5"]) for part in parts]
+    decoded = [_by_seed(part, part["predicted"].is_not_null()) for part in parts]
     return Accuracy(
         statistics.bootstrap(right, name),
         statistics.bootstrap(among_five, name) if classes > metrics.BEST else None,
@@ -85,12 +86,9 @@ def of_accuracy(name: str, found: Predictions) -> Accuracy:
         sum(map(len, right)),
         int(sum(split.all(axis=1).sum() for split in decoded)),
         found.classes,
-        {int(split["split"][0]): float(own.mean()) for split, own in zip(splits, right, strict=True)},
+        {int(part["split"][0]): float(own.mean()) for part, own in zip(parts, right, strict=True)},
         confusion,
-        pl.concat(
-            split.select("split", "video").head(len(own)).hstack(pl.from_numpy(own, schema=names))
-            for split, own, names in zip(splits, right, seeds, strict=True)
-        ),
+        pl.concat([_named(part, own) for part, own in zip(parts, right, strict=True)]),
     )
 
 
@@ -129,7 +127,15 @@ def of_precision(name: str, found: Predictions) -> Precision | str:
     )
 
 
-def _by_seed(split: pl.DataFrame, key: pl.Expr) -> np.ndarray:
+def _by_seed(part: pl.DataFrame, holds: pl.Series) -> np.ndarray:
     """M,S of 0 and 1: whether something holds for each video and seed, from outcomes of one split."""
-    holds = split.select(key.cast(pl.Int8)).to_series().to_numpy()
-    return np.ascontiguousarray(holds.reshape(split["seed"].n_unique(), -1).T)
+    return np.ascontiguousarray(holds.to_numpy().reshape(part["seed"].n_unique(), -1).T.astype(np.int8))
+
+
+def _named(part: pl.DataFrame, own: np.ndarray) -> pl.DataFrame:
+    """M,S of one split as split, video, and for each seed a column, named as it."""
+    videos = len(own)
+    names = map(str, part["seed"].to_numpy()[::videos])
+    return pl.DataFrame(
+        [part["split"][:videos], part["video"][:videos], *(pl.Series(name, own[:, s]) for s, name in enumerate(names))]
+    )

@@ -40,13 +40,10 @@ def outcomes(predictions: Predictions) -> pl.DataFrame:
         at += len(block)
     predicted, top5 = np.full(len(tests), -1, np.int32), np.zeros(len(tests), bool)
     predicted[known], top5[known] = first, place < BEST
-    return tests.select(
-        *TEST,
-        "label",
-        predicted=pl.Series(predicted).replace(-1, None),
-        top1=pl.Series(predicted) == pl.col("label"),
-        top5=pl.Series(top5),
+    found = tests.drop("decoded").with_columns(
+        predicted=pl.Series(predicted), top1=pl.Series(predicted) == tests["label"], top5=pl.Series(top5)
     )
+    return found if known.all() else found.with_columns(pl.col("predicted").replace(-1, None))
 
 
 def scores(predictions: Predictions) -> tuple[pl.DataFrame, np.ndarray]:

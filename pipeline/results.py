@@ -186,12 +186,14 @@ def difference(row: Result, base: Result) -> Difference | str:
     if isinstance(less := pairs(row, base), str):
         return less
     columns = list(map(str, seeds))
-    splits = [split.select(columns).to_numpy() for split in less.partition_by("split")]
-    sums = less.select("video", total=pl.sum_horizontal(pl.col(columns).cast(pl.Int64)))
+    whole = np.stack([less[column].to_numpy() for column in columns], axis=1)
+    splits = np.split(whole, np.flatnonzero(np.diff(less["split"].to_numpy())) + 1)
+    sums = whole.sum(axis=1, dtype=np.int64)
     if len(splits) > 1:  # a video that several splits test is one unit of the test
-        sums = sums.group_by("video").agg(pl.col("total").sum())
+        by_video = less.select("video", total=pl.Series(sums)).group_by("video")
+        sums = by_video.agg(pl.col("total").sum())["total"].to_numpy()
     top1 = statistics.bootstrap(splits, name, least=-1)
-    return Difference("top-1", top1, statistics.sign_flip(sums["total"].to_numpy()), len(less))
+    return Difference("top-1", top1, statistics.sign_flip(sums), len(less))
 
 
 def pairs(row: Result, base: Result) -> pl.DataFrame | str:
@@ -203,10 +205,13 @@ def pairs(row: Result, base: Result) -> pl.DataFrame | str:
         return runs
     assert isinstance(row.accuracy, Accuracy) and isinstance(base.accuracy, Accuracy)
     splits, seeds = ({run[at] for run in runs} for at in (0, 1))
-    one, other = (found.right.filter(pl.col("split").is_in(splits)) for found in (row.accuracy, base.accuracy))
+    one, other = (
+        found.right if splits == set(of.splits) else found.right.filter(pl.col("split").is_in(splits))
+        for of, found in ((row, row.accuracy), (base, base.accuracy))
+    )
     if not one["video"].equals(other["video"]):
         return "base has other videos"
-    return one.select("split", "video", *(one[column] - other[column] for column in map(str, sorted(seeds))))
+    return pl.DataFrame([one["split"], one["video"], *(one[seed] - other[seed] for seed in map(str, sorted(seeds)))])
 
 
 def _less_precision(
