@@ -56,7 +56,7 @@ def make(folder: Path, micro_batch: int = 4) -> None:
     params["tables"] = {"ablation": {"title": "Shift", "base": "tsn", "rows": [ROW]}}
     _dump(folder / "params.yaml", params)
     (folder / ".dvc").mkdir()
-    (folder / ".dvc" / "config").write_text("[core]\n    no_scm = true\n")
+    (folder / ".dvc" / "config").write_text("[core]\n    no_scm = true\n    analytics = false\n")
 
 
 def set_workers(folder: Path, workers: int) -> None:
