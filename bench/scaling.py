@@ -223,7 +223,7 @@ def save(rows: list[dict[str, Any]], job: Job, machine: Machine, found: Costs) -
         f"{max(found.decode):.2f}), loading a clip {1000 * found.load:.1f} ms; {found.video_bytes / 1e6:.1f} MB a "
         f"video, {found.frame_bytes / 1000:.1f} kB a stored frame",
         f"- a task {1000 * found.task:.2f} ms of the driver, and {1e6 * found.ahead:.2f} us more for each handed out "
-        f"ahead; {1000 * found.start:.1f} ms until it begins",
+        f"ahead; {1000 * found.start:.1f} ms there and back",
         f"- a process {found.process:.1f} s to begin, Ray Train {found.trainer:.1f} s",
         f"- for each video {1e6 * found.finish:.0f} us to merge the index, {1e6 * found.open:.0f} us to read it, "
         f"{1e6 * found.list:.0f} us to list it for training",

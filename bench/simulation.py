@@ -25,7 +25,7 @@ LIMITS = (
     "slowest worker of a step",
     "driver's tasks",
     "start-up",
-    "driver's index",
+    "index of videos",
     "shared storage",
     "all-reduce",
 )
@@ -41,9 +41,9 @@ class Costs:
     evaluate: tuple[float, ...]  # and blocks of test videos, each by their mean
     task: float  # the driver's time for a task,
     ahead: float  # and as much more for each that is handed out ahead
-    start: float  # from a task handed out to its beginning
+    start: float  # of a task that does nothing, there and back: a worker waits so long for its next, at most
     process: float  # until a worker's process has begun and has imported what it needs
-    trainer: float  # until Ray Train's workers have begun, theirs left out
+    trainer: float  # until Ray Train's workers take their first step
     finish: float  # merging the index, for a video
     open: float  # reading the index, for a video
     list: float  # making the list of training clips, for a video
@@ -133,7 +133,7 @@ def trained(costs: Costs, job: Job, machine: Machine, workers: int, active: int)
     link = machine.inside if workers <= machine.node else machine.outside
     if machine.without != "all-reduce":
         step += 2 * (workers - 1) / workers * job.weights / link
-    begin = _start(costs.process + costs.trainer * (workers > 1), machine)
+    begin = _start(costs.trainer if workers > 1 else costs.process, machine)
     return begin + _index(costs.open + costs.list, job.train, machine) + job.epochs * steps * step
 
 
@@ -198,4 +198,4 @@ def _start(seconds: float, machine: Machine) -> float:
 
 def _index(seconds: float, videos: int, machine: Machine) -> float:
     """What one process does for every video, whatever the number of GPUs."""
-    return 0.0 if machine.without == "driver's index" else seconds * videos
+    return 0.0 if machine.without == "index of videos" else seconds * videos
