@@ -37,6 +37,8 @@ def arrive(into: str, commit: str, targets: Sequence[str], jobs: int, keep_going
     paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     os.environ["PYTHONPATH"] = os.pathsep.join(path for path in paths if path and Path(path).resolve() != source)
     folder = Path(into or submit.home())
+    if not folder.is_absolute():
+        raise UserError(f"--into is a folder that all nodes see, by its whole path, and not {into!r}")
     if not is_ours(folder):
         raise UserError(
             f"{folder} holds what no submission brought: commit what was changed there, if it is a clone, "
