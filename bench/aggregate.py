@@ -17,7 +17,7 @@ is said to be that; writing tables and drawing pictures, which the stage does be
 bootstrap is told apart: there ours draws the counts that matter instead of videos, which is a better method rather
 than a faster library.
 
-As said by default it takes 11 GB below TMPDIR and a quarter of an hour on two idle cores.
+By default its files take some 10 GB below TMPDIR.
 """
 
 import argparse
