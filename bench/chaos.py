@@ -1,6 +1,6 @@
 """What a run loses when something is killed, filled up or cut off at a random moment, and whether it ends the same.
 
-    python -m bench.chaos [--runs 60] [--minutes M] [--folder F]    # as root; goes on after results/chaos.csv
+    python -m bench.chaos [--runs 66] [--minutes M] [--folder F]    # as root; goes on after results/chaos.csv
 
 Three real Ray nodes (bench/nodes.py), a small project on a file system of its own (bench/victim.py). Each run takes
 away what one stage made, starts `dvc repro`, and disturbs it at a moment of that stage, both drawn from the run's
@@ -26,6 +26,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
 
 from bench import havoc, report, victim
 from bench.havoc import Bench, Run
@@ -48,7 +49,7 @@ SECONDS = 10.0  # that a stage is taken to last where it was not seen undisturbe
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--runs", type=int, default=60)
+    parser.add_argument("--runs", type=int, default=66)
     parser.add_argument("--minutes", type=float, default=600.0, help="begin no run after so many")
     parser.add_argument("--folder", type=Path, default=Path("/tmp/chaos"), help="of what it works on")
     given = parser.parse_args()
@@ -112,13 +113,10 @@ def read() -> list[Run]:
     path = report.RESULTS / "chaos.csv"
     if not path.exists():
         return []
-    kinds = {each.name: {"int": int, "float": float}.get(str(each.type), str) for each in fields(Run)}
-    kinds = {name: kind if isinstance(kind, type) else str for name, kind in kinds.items()}
+    kinds: dict[str, Any] = {each.name: each.type for each in fields(Run)}
     with path.open(newline="") as file:
-        return [
-            Run(**{name: kinds[name](value) for name, value in row.items() if name in kinds})
-            for row in csv.DictReader(file)
-        ]
+        lines = list(csv.DictReader(file))
+    return [Run(**{name: kind(line[name]) for name, kind in kinds.items()}) for line in lines]
 
 
 def save(done: Sequence[Run]) -> None:
