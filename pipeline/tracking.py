@@ -34,6 +34,7 @@ SETTINGS = {
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     TIMEOUT: "3",  # s; MLflow's own defaults are 120 s and 7 retries
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 PATIENCE = 60.0  # s for another process to set up a fresh store, the one thing here that takes seconds
 REST = 60.0  # s without another try after a failure
