@@ -21,12 +21,14 @@ JOB = Job(
 IDEAL = Machine(gpus=1, node=4, cores=1, storage=math.inf, inside=math.inf, outside=math.inf)
 
 
+@settings(deadline=None)
 @given(times)
 def test_one_worker_takes_the_sum_and_any_number_the_longest(costs: list[float]) -> None:
     assert drained(costs, 1) == pytest.approx(sum(costs))
     assert drained(costs, len(costs) + 1) == max(costs)
 
 
+@settings(deadline=None)
 @given(times, st.integers(1, 8))
 def test_a_list_of_tasks_ends_within_grahams_bounds(costs: list[float], workers: int) -> None:
     share, longest = sum(costs) / workers, max(costs)
@@ -45,7 +47,7 @@ def test_a_slow_driver_or_storage_sets_the_pace() -> None:
     assert drained([1.0] * 50, 1, driver=1.0, ahead=1) == 50 * 2.0  # nothing ahead: nothing hidden
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(times, st.integers(1, 8), st.floats(0, 2), st.floats(0, 2))
 def test_costs_of_ray_never_help(costs: list[float], workers: int, driver: float, start: float) -> None:
     assert drained(costs, workers, driver, start) >= drained(costs, workers) - 1e-9
