@@ -37,6 +37,7 @@ from typing import Any
 import numpy as np
 import pandas
 import polars as pl
+import pyarrow as pa
 import pyarrow.parquet
 from scipy.stats import binomtest
 
@@ -108,15 +109,11 @@ def invented(project: Path, count: int, videos: int, classes: int) -> Path:
         frame = tests.with_columns(pl.lit(value).alias(key) for key, value in made.items())
         frame = frame.with_columns(logits=pl.Series(logits, dtype=pl.List(pl.Float32)))
         frame = frame.select(pl.col(column).cast(dtype) for column, dtype in predictions.SCHEMA.items())
-        path = predicted(project, names[net])
-        path.parent.mkdir(parents=True)
-        table = frame.to_arrow(compat_level=pl.CompatLevel.oldest())
-        pyarrow.parquet.write_table(table.replace_schema_metadata(metadata), path, compression="zstd")
-        whole = path.read_bytes()
-        for name in names[net + NETS :: NETS]:
-            # The name is as long as the other, and stands in the file as it is: no need to pack 8 MB again.
-            predicted(project, name).parent.mkdir()
-            predicted(project, name).write_bytes(whole.replace(names[net].encode(), name.encode()))
+        table = frame.to_arrow(compat_level=pl.CompatLevel.oldest()).replace_schema_metadata(metadata)
+        for name in names[net::NETS]:
+            table = table.set_column(0, "experiment", pa.array([name] * videos))
+            predicted(project, name).parent.mkdir(parents=True)
+            pyarrow.parquet.write_table(table, predicted(project, name), compression="zstd", write_page_checksum=True)
     return project
 
 

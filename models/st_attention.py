@@ -121,8 +121,9 @@ class Aggregation(nn.Module):
 
     def published(self, attention: Tensor, x: Tensor) -> Tensor:
         """The same in the paper's order: the maps are convolved, then weighed."""
-        # A channel at a time: so no map has to be put in another order.
-        return self.eps(self._rows(attention.unsqueeze(1) @ self.value(x).flatten(3), x))
+        # A channel at a time; a copy, since tracers and the CPU differ on the order of memory of single frames.
+        values = self.value(x).flatten(3).clone(memory_format=torch.contiguous_format)  # (N, ins, T, P)
+        return self.eps(self._rows(attention.unsqueeze(1) @ values, x))
 
     def _rows(self, rows: Tensor, x: Tensor) -> Tensor:
         """A value(x), (N, ins, T, P) -> the same in x's shape, softmaxed once more if that is how it is read."""

@@ -101,7 +101,9 @@ def write_outside(
     """Predictions that no net made: of each (split, video, labels, its logits or None), one view, under seed 0."""
     rows = [(row, split, 0, video, 0, labels, logits) for split, video, labels, logits in scores]
     with writing(path) as temporary:
-        pl.DataFrame(rows, SCHEMA, orient="row").write_parquet(temporary, metadata={"classes": json.dumps(classes)})
+        table = pl.DataFrame(rows, SCHEMA, orient="row").to_arrow(compat_level=pl.CompatLevel.oldest())
+        table = table.replace_schema_metadata({"classes": json.dumps(classes)})
+        pyarrow.parquet.write_table(table, temporary, compression="zstd", write_page_checksum=True)
 
 
 def parts(splits: Path, number: int) -> dict[str, list[tuple[str, list[int]]]]:
@@ -173,7 +175,9 @@ def _plainly_whole(frame: pl.DataFrame, tests: pl.DataFrame, views: int | None, 
 def _parquet(path: Path) -> tuple[pl.DataFrame, Mapping[str, str]]:
     """The file's columns and its metadata."""
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:  # reads lists in two thirds of the time that polars takes
+        with pyarrow.parquet.ParquetFile(
+            path, page_checksum_verification=True
+        ) as file:  # reads lists in two thirds of the time that polars takes
             table = file.read(use_threads=False)
         table.validate(full=True)  # for text that is no UTF-8, which Arrow takes as it comes
         written = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}

@@ -139,7 +139,7 @@ def _same_bytes(where: str, table: pl.DataFrame) -> str | None:
     for first, second in itertools.combinations(("train", "val", "test"), 2):
         one, other = table.filter(part=first), table.filter(part=second)
         both = one.group_by("sha256").len().join(other.group_by("sha256").len(), on="sha256", suffix="_too")
-        pairs += (both["len"].cast(pl.Int64) * both["len_too"]).sum()
+        pairs += int((both["len"].cast(pl.Int64) * both["len_too"]).sum())
         if len(both) and not example:
             found = one.join(both, on="sha256", how="semi", maintain_order="left").row(0, named=True)
             too = other.filter(sha256=found["sha256"])["video"][0]

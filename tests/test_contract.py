@@ -261,13 +261,13 @@ def test_a_compiled_net_says_the_same(pair):
     check_evaluation(build(pair, 4), "aot_eager")
 
 
-# What a compiler sees of a step is the attention's and the layout's: no pair has code of its own.
+# Each attention on each layout: what is compiled of a step besides is the backbone's own, met in evaluation.
 @traced(GRADIENTS, COVER)
 def test_a_compiled_net_trains_alike(pair):
     check_training(build(pair, 4), "aot_eager")
 
 
-# Of torch's own compiler, whose C++ takes a minute a net, each attention once, and training where gradients are ours.
+# Torch's own compiler takes long over a net's C++: each attention once, and training where gradients are our own.
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("g++"), reason="no compiler")
 @pytest.mark.parametrize(

@@ -146,6 +146,30 @@ def test_other_protocol_other_classes_no_file_and_no_parquet_are_refused(tmp_pat
         predictions.read(path, "a", given, folder)
 
 
+def test_a_byte_that_is_another_never_makes_another_number(tmp_path: Path) -> None:
+    """Anywhere in the file: it is refused, or what it says is the same, or of a column that the next check misses."""
+    folder = invented.splits(tmp_path)
+    rng, path = np.random.default_rng(0), tmp_path / "p.parquet"
+    rows = [
+        (1, video, [label], rng.normal(size=6).tolist())
+        for video, (label,) in predictions.parts(folder, 1)["test"]
+    ]  # fmt: skip
+    predictions.write_outside(path, "a", rows, invented.CLASSES)
+    whole, (wanted, _) = path.read_bytes(), predictions._parquet(path)
+    refused = 0
+    for position in rng.integers(len(whole), size=400):
+        path.write_bytes(
+            whole[:position] + bytes([whole[position] ^ int(rng.integers(1, 256))]) + whole[position + 1 :]
+        )
+        try:
+            found, _ = predictions._parquet(path)
+        except UserError:
+            refused += 1
+        else:
+            assert found.equals(wanted) or found.columns != wanted.columns
+    assert refused > 100
+
+
 def test_a_video_with_two_labels_is_refused(tmp_path: Path) -> None:
     given, folder = invented.params(["a"]), invented.splits(tmp_path)
     path = invented.write(invented.predictions(given, "a", folder), tmp_path / "p.parquet", given, "a")

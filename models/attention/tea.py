@@ -69,11 +69,12 @@ class TimeConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.unflatten(0, (-1, self.frames))  # (N, T, C, H, W)
-        last, now, next_one = self.weight[..., None, None].unbind(2)  # each (C, 1, 1, 1)
-        out = x * now[:, 0]
-        out[:, 1:] += x[:, :-1] * last[:, 0]
-        out[:, :-1] += x[:, 1:] * next_one[:, 0]
-        return out.flatten(0, 1)
+        last, now, following = self.weight[:, 0, :, None, None].unbind(1)  # each (C, 1, 1)
+        # In this form: of others (additions to slices in place, products before the zeros) torch's own compiler makes
+        # wrong sums in MTA.
+        before = F.pad(x[:, :-1], (0, 0, 0, 0, 0, 0, 1, 0))
+        after = F.pad(x[:, 1:], (0, 0, 0, 0, 0, 0, 0, 1))
+        return (x * now + before * last + after * following).flatten(0, 1)
 
 
 class TimedConv2d(nn.Conv2d):
