@@ -11,9 +11,10 @@ little. A ratio is the median over turns, with the least and the most.
 - store: shards.decode_shard() with decode.flow, all of it: sha256, the container's check, the frames as JPEG, flow.
 - store, compensated: the same with flow that has no camera motion beside the other, which takes a second calc().
 
-Workers: the same shards as tasks for one process and for two, which have begun and take whole shards, as Ray's do; what
-Ray costs is bench/overhead.py's matter. By the clock two are twice as fast where both cores are free; frames a second
-of CPU time stay the same where workers do not hinder each other. The clips are bench/decoding.py's.
+Workers: the same videos for one process and for two, which have begun and take whole videos, as Ray's take shards; what
+Ray costs is bench/overhead.py's matter. By the clock two are twice as fast where both cores are free and are cores of
+their own; how far the machine's are is shown by the plain loop, one and two of it in the same way. The clips are
+bench/decoding.py's.
 """
 
 import argparse
@@ -24,6 +25,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from hashlib import sha256
 from multiprocessing import get_context
 from pathlib import Path
@@ -41,7 +43,7 @@ from pipeline.shards import Source, Task, decode_shard
 QUALITY, SIZE, SHORT_SIDE, BOUND = 95, "340x256", 256, 20.0
 FRAMES = {"dis": 30, "tvl1": 3}  # of a video
 VIDEOS = 2
-WORKERS = {1: "store, one worker", 2: "store, two workers"}
+WORKERS = {1: "one worker", 2: "two workers"}
 
 
 def main() -> None:
@@ -95,15 +97,20 @@ def workers(count: int) -> ProcessPoolExecutor:
 def shared(
     turn: int, name: str, paths: Sequence[Path], root: Path, pools: Mapping[str, ProcessPoolExecutor]
 ) -> list[dict[str, Any]]:
-    """A row for each pool of workers."""
+    """A row for each pool of workers, the plain loop's and the store's."""
     rows = []
-    for way, pool in pools.items():
-        shutil.rmtree(root / "out", ignore_errors=True)
-        (root / "out").mkdir()
-        work = tasks(name, paths, root / "out")
-        began = time.perf_counter()
-        spent = sum(pool.map(cpu_of, work))
-        rows.append(row(turn, name, way, spent, time.perf_counter() - began))
+    for way in ("OpenCV in a loop", "store"):
+        for count, pool in pools.items():
+            shutil.rmtree(root / "out", ignore_errors=True)
+            (root / "out").mkdir()
+            work: list[Callable[[], object]] = (
+                [partial(loop, name, [path], root / "out") for path in paths]
+                if way == "OpenCV in a loop"
+                else [partial(decode_shard, task) for task in tasks(name, paths, root / "out")]
+            )
+            began = time.perf_counter()
+            spent = sum(pool.map(cpu_of, work))
+            rows.append(row(turn, name, f"{way}, {count}", spent, time.perf_counter() - began))
     return rows
 
 
@@ -128,8 +135,8 @@ def loop(name: str, paths: Sequence[Path], out: Path) -> None:
             flow = algorithm.calc(before, gray, None)
             bits = np.rint((np.clip(flow, -BOUND, BOUND) + BOUND) * (255 / (2 * BOUND))).astype(np.uint8)
             for plane, axis in enumerate("xy"):
-                name = f"{path.stem}-{axis}-{number:05d}.jpg"
-                cv2.imwrite(str(out / name), bits[..., plane], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+                picture = str(out / f"{path.stem}-{axis}-{number:05d}.jpg")
+                cv2.imwrite(picture, bits[..., plane], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
             before, number = gray, number + 1
 
 
@@ -145,10 +152,11 @@ def tasks(name: str, paths: Sequence[Path], out: Path, compensated: bool = False
     return [Task(out, n, paths[n].parent, (source,), settings) for n, source in enumerate(sources)]
 
 
-def cpu_of(task: Task) -> float:
-    """CPU time of a shard's decoding, in s."""
+def cpu_of(work: Callable[[], object]) -> float:
+    """CPU time of the work, in s, on one OpenCV thread."""
+    cv2.setNumThreads(1)
     began = cpu_seconds()
-    decode_shard(task)
+    work()
     return cpu_seconds() - began
 
 
@@ -156,7 +164,8 @@ def lines(rows: list[dict[str, Any]]) -> list[list[str]]:
     """The table's lines: medians over turns; ways on one core beside the plain loop, two workers beside one."""
     lines = []
     for name, way in sorted(dict.fromkeys((one["flow"], one["way"]) for one in rows), key=lambda key: key[0]):
-        first = WORKERS[1] if way in WORKERS.values() else "OpenCV in a loop"
+        of, _, who = way.rpartition(", ")
+        first = f"{of}, {WORKERS[1]}" if who in WORKERS.values() else "OpenCV in a loop"
         own, base = ([one for one in rows if (one["flow"], one["way"]) == (name, of)] for of in (way, first))
         cells = [name, way]
         for key in ("cpu_frames_s", "clock_frames_s"):
