@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pyarrow.parquet
 
+from models.named import named as plugin
 from models.video import VideoNet, build
 from pipeline.errors import UserError
 from pipeline.params import named
@@ -110,17 +111,18 @@ def training_fingerprint(cell: Cell) -> str:
     experiment = {key: value for key, value in asdict(cell.experiment).items() if key not in others}
     settings = {"experiment": experiment, "recipe": asdict(cell.recipe), "cell": cell.name}
     labels = [cell.split_table, *([cell.split_table.with_name("mirrored.json")] if cell.recipe.augment.flip else [])]
-    return _digest(settings, [*labels, cell.frames / "index.arrow"])
+    return _digest(settings, [*labels, cell.frames / "index.arrow"], cell.experiment)
 
 
 def data_fingerprint(cell: Cell) -> str:
     """Of the frames and the split."""
-    return _digest({}, [cell.split_table, cell.frames / "index.arrow"], code=False)
+    return _digest({}, [cell.split_table, cell.frames / "index.arrow"])
 
 
 def evaluation_fingerprint(cell: Cell) -> str:
     """As training_fingerprint, for the predictions made from the trained weights."""
-    return _digest({"protocol": asdict(cell.protocol)}, [cell.weights, cell.split_table, cell.frames / "index.arrow"])
+    files = [cell.weights, cell.split_table, cell.frames / "index.arrow"]
+    return _digest({"protocol": asdict(cell.protocol)}, files, cell.experiment)
 
 
 def net(cell: Cell, weights: Path | None = None) -> VideoNet:
@@ -145,12 +147,15 @@ def net(cell: Cell, weights: Path | None = None) -> VideoNet:
         raise UserError(f"experiments.{cell.row}: {error}") from None
 
 
-def _digest(settings: dict, files: list[Path], code: bool = True) -> str:
+def _digest(settings: dict, files: list[Path], code: Experiment | None = None) -> str:
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for path in files:
         digest.update(hashlib.sha256(path.read_bytes()).digest())
-    # The package's own files among the loaded modules: a run must not go on under code it wasn't begun with.
-    for name, module in sorted(sys.modules.items()) if code else ():
-        if name.split(".")[0] == "models" and (file := getattr(module, "__file__", None)):
-            digest.update(Path(file).read_bytes())
+    if code:
+        # The package's own files among the loaded modules: a run must not go on under code it wasn't begun with. A process
+        # that has built no net yet has not loaded the row's.
+        plugin("backbone", code.backbone), plugin("attention", code.attention)
+        for name, module in sorted(sys.modules.items()):
+            if name.split(".")[0] == "models" and (file := getattr(module, "__file__", None)):
+                digest.update(Path(file).read_bytes())
     return digest.hexdigest()

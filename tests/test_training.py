@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import io
 import socket
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from pipeline import training
-from pipeline.cells import Cell, cells
+from pipeline.cells import Cell, cells, training_fingerprint
 from pipeline.errors import UserError
 from pipeline.optimizer import freeze, groups, kinds, learning_rate, train_mode
 from pipeline.params import parse
@@ -61,6 +62,17 @@ def params(attention: str = "action", **recipe: Any) -> Params:
 
 def cell(data: Path, attention: str = "action", **recipe: Any) -> Cell:
     return cells(params(attention, **recipe), "row", data)[0]
+
+
+def test_the_fingerprint_is_the_same_before_and_after_a_net_is_built(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that the second cell of a process is gone on from by a process of which it is the first."""
+    one = cell(data)
+    monkeypatch.delitem(sys.modules, "models.attention.action", raising=False)
+    before = training_fingerprint(one)
+    training.cells.net(one)
+    assert training_fingerprint(one) == before
 
 
 def run(one: Cell, state: dict[str, Any] | None = None) -> list[training.Epoch]:
