@@ -152,8 +152,8 @@ def _digest(settings: dict, files: list[Path], code: Experiment | None = None) -
     for path in files:
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     if code:
-        # The package's own files among the loaded modules: a run must not go on under code it wasn't begun with. A process
-        # that has built no net yet has not loaded the row's.
+        # The package's own files among the loaded modules, the row's with them, also where no net was built yet: a run
+        # must not go on under code it wasn't begun with.
         plugin("backbone", code.backbone), plugin("attention", code.attention)
         for name, module in sorted(sys.modules.items()):
             if name.split(".")[0] == "models" and (file := getattr(module, "__file__", None)):

@@ -28,9 +28,7 @@ def serve(port: int, host: str) -> None:
     if not told and uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
         raise UserError(f"there is no store {clean(uri)} yet; `actionbench repro` makes it")
     if uri.startswith(("postgresql:", "postgresql+psycopg:")) and not importlib.util.find_spec("psycopg"):
-        raise UserError(
-            f"{clean(uri)} needs psycopg; pip install -c constraints.txt 'actionbench[postgres]' brings it"
-        )
+        raise UserError(f"{clean(uri)} needs psycopg; pip install -c constraints.txt 'actionbench[postgres]' brings it")
     if not port_is_free(port):
         raise UserError(f"port {port} is in use; `actionbench mlflow --port {free_port()}` has a free one")
     print(f"MLflow on http://{host}:{port}, Ctrl-C ends it", file=sys.stderr, flush=True)
