@@ -70,14 +70,16 @@ def _unzip(archive: Path, folder: Path) -> None:
 
 
 def _untar(archive: Path, folder: Path) -> None:
-    def plain(member: tarfile.TarInfo, path: str) -> tarfile.TarInfo | None:
-        # Stricter than the filter "data": videos need no links, and Python 3.11's handling of them has had holes.
-        _check(archive, [(member.name, not (member.isfile() or member.isdir()))])
-        return tarfile.data_filter(member, path)
-
     with _decompressed(archive) as stream:
         with tarfile.open(fileobj=stream, mode="r|") as tar:
-            tar.extractall(folder, filter=plain)
+            # Not extractall(): videos need no links, owners or modes, and before Python 3.11.4 it can't leave them out.
+            for member in tar:
+                _check(archive, [(member.name, not (member.isfile() or member.isdir()))])
+                target = folder / member.name
+                (target if member.isdir() else target.parent).mkdir(parents=True, exist_ok=True)
+                if content := tar.extractfile(member):
+                    with content, target.open("wb") as file:
+                        shutil.copyfileobj(content, file)
         while stream.read(1 << 20):  # a tar's end comes before its compression's checksum, which only the end checks
             pass
 
