@@ -43,6 +43,8 @@ VARIANTS: list[Pair] = [
     ("resnet", "tam", {"kernel": 5, "alpha": 1}),
     ("res2net", "tea", {"parts": ["me"]}),
     ("res2net", "tea", {"parts": ["mta"]}),
+    ("resnet", "tdn", {"parts": ["short"], "share": 0.25}),
+    ("resnet", "tdn", {"parts": ["long"]}),
     ("resnet3d", "st_manet", {"parts": ["tda"], "readout": "res4"}),
     ("resnet3d", "st_manet", {"parts": ["mf"]}),
     ("resnet3d", "st_manet", {"parts": ["sda"], "scaled": False, "second_softmax": True}),
