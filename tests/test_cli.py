@@ -229,7 +229,7 @@ def test_damaged_params_and_a_wrong_folder(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert called(capsys, command) == (2, "", "error: params.yaml is not there; run from the project's root\n")
-    (tmp_path / "params.yaml").write_text("suite: [")
+    (tmp_path / "params.yaml").write_text("suite: quick: again\n")
     code, _, err = called(capsys, command)
     assert code == 2
     assert err.startswith("error: params.yaml is damaged at line 1")
