@@ -123,7 +123,7 @@ def test_its_convolution_over_time_is_one_and_starts_as_a_shift():
     )
 
 
-# Its authors print 198 G for ResNet-101 over 8 and over 16 frames together.
+# A listing of benchmarks, not the paper, has 198 G for ResNet-101 over 8 and over 16 frames together.
 def test_it_costs_what_is_printed():
     nets = {frames: made("resnet", "101", "tdn", frames, 174) for frames in (8, 16)}
     counted = {frames: costs.macs(net, (1, frames, 3, 224, 224)) / 1e9 for frames, net in nets.items()}
