@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1000)
     parser.add_argument("--videos", type=int, default=20_000)
     parser.add_argument("--classes", type=int, default=101)
-    parser.add_argument("--sample", type=int, default=8, help="rows that pandas does as well")
+    parser.add_argument("--sample", type=int, default=NETS - 1, help="rows pandas does as well, none like the base")
     parser.add_argument("--pandas", type=Path, help=argparse.SUPPRESS)  # the project of the sample, on one thread
     given = parser.parse_args()
     if given.pandas:
