@@ -64,9 +64,7 @@ def cell(data: Path, attention: str = "action", **recipe: Any) -> Cell:
     return cells(params(attention, **recipe), "row", data)[0]
 
 
-def test_the_fingerprint_is_the_same_before_and_after_a_net_is_built(
-    data: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_fingerprint_is_the_same_once_a_net_is_built(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """So that the second cell of a process is gone on from by a process of which it is the first."""
     one = cell(data)
     monkeypatch.delitem(sys.modules, "models.attention.action", raising=False)
