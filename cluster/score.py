@@ -28,7 +28,6 @@ def score(row: Sequence[Cell], cluster: Cluster) -> list[Path]:
 
 def blocks(row: Sequence[Cell], cluster: Cluster) -> list[tuple[Cell, str, list[tuple[str, list[int]]], Path, Cluster]]:
     """What block() takes, for all blocks of the cells' test videos."""
-    cells.net(row[0])  # so that the fingerprint has the code of its plug-ins
     return [
         (cell, mark, videos, cell.state(cluster) / f"block-{number:05d}.parquet", cluster)
         for cell in row
