@@ -25,6 +25,24 @@ class Block(nn.Module):
         self.relu: nn.Module = nn.ReLU(inplace=True)
 
 
+class BehindConv2d(nn.Conv2d):
+    """A 3x3 convolution of a block, its weight and the weight's name kept, behind modules of these names.
+
+    For an attention module that belongs between two convolutions: it is put in the convolution's place.
+    """
+
+    def __init__(self, conv: nn.Conv2d, **before: nn.Module) -> None:
+        super().__init__(conv.in_channels, conv.out_channels, 3, padding=1, bias=False, device="meta")
+        self.stride, self.weight, self.before = conv.stride, conv.weight, tuple(before)
+        for name, module in before.items():
+            self.add_module(name, module)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for name in self.before:
+            x = self.get_submodule(name)(x)
+        return super().forward(x)
+
+
 class Neck(nn.Module):
     """A module that works across stages: it sees each stage's maps, and says what the next stage gets instead."""
 

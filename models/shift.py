@@ -1,4 +1,4 @@
-"""The temporal shift of TSM, which other systems stand on too.
+"""The temporal shift of TSM, which other systems stand on too, some of them as a convolution that starts as it.
 
 Lin, Gan and Han, "TSM: Temporal Shift Module for Efficient Video Understanding" (ICCV 2019), sections 3.1 to 3.3 and
 equation 1's shift with zeros filled in; bi-directional, 1/8 of the channels each way, on the residual branch only
@@ -79,6 +79,44 @@ def _shifted_again(node: Any) -> Tensor:
     """What a Shift in autograd's graph gave."""
     with torch.no_grad():
         return Shift.apply(node.next_functions[0][0]._saved_result, node.frames, node.width, node.back)
+
+
+class TemporalShiftConv(nn.Module):
+    """Depthwise convolution over time, kernel 3, that starts as the shift: (N*T, C, H, W) -> the same shape.
+
+    Channels that no fold of C//fold holds start as they are; with fold None all do.
+    """
+
+    def __init__(self, channels: int, frames: int, fold: int | None = 8) -> None:
+        super().__init__()
+        self.frames = frames
+        width = channels // fold if fold else 0
+        weight = torch.zeros(channels, 1, 3)
+        weight[:width, 0, 2] = 1  # from the next frame
+        weight[width : 2 * width, 0, 0] = 1  # from the previous one
+        weight[2 * width :, 0, 1] = 1
+        self.weight = nn.Parameter(weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.compiler.is_compiling():
+            return self._summed(x)
+        # As a 2D convolution with kernel (3, 1) over (T, H*W), which costs a channels-last x no copy.
+        volume = x.unflatten(0, (-1, self.frames)).transpose(1, 2).flatten(3)  # (N, C, T, H*W)
+        shifted = F.conv2d(volume, self.weight.unsqueeze(3), padding=(1, 0), groups=x.shape[1])
+        return shifted.transpose(1, 2).reshape(x.shape)
+
+    def _summed(self, x: Tensor) -> Tensor:
+        """The same as a sum over three frames, which compilers fuse.
+
+        The convolution won't do there: in which memory order it gives maps of a single place may be one thing where it
+        is traced and another where it runs. Nor will other sums: of additions to slices in place, and of products
+        before the zeros, torch's own compiler makes wrong ones.
+        """
+        last, now, following = self.weight.unsqueeze(3).unbind(2)  # (C, 1, 1) each
+        frames = x.unflatten(0, (-1, self.frames))  # (N, T, C, H, W)
+        before = F.pad(frames[:, :-1], (0,) * 6 + (1, 0))
+        after = F.pad(frames[:, 1:], (0,) * 6 + (0, 1))
+        return (frames * now + before * last + after * following).flatten(0, 1)
 
 
 class TemporalMaxPool(Neck):

@@ -12,9 +12,8 @@ from models.attention.action import (
     ChannelExcitation,
     MotionExcitation,
     SpatioTemporalExcitation,
-    TemporalShiftConv,
 )
-from models.shift import TemporalShift
+from models.shift import TemporalShift, TemporalShiftConv
 
 C, R, H, W = 6, 2, 3, 4  # channels, squeezed channels, and places of one clip's maps
 

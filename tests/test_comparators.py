@@ -10,6 +10,7 @@ from models import costs, counting, video
 from models.attention import non_local, tam, tea
 from models.backbones import c3d, i3d, res2net, resnet, slowfast
 from models.contract import Neck
+from models.shift import TemporalShiftConv
 
 
 def made(backbone: str, variant: str, attention: str, frames: int, classes: int, **knobs: object) -> video.VideoNet:
@@ -381,7 +382,7 @@ def test_teas_temporal_aggregation():
     block = scrambled(net.layer4[1])
     x = torch.randn(6, 512, 2, 2, dtype=torch.double)
 
-    def timed(conv: tea.TimeConv, maps: torch.Tensor) -> torch.Tensor:
+    def timed(conv: TemporalShiftConv, maps: torch.Tensor) -> torch.Tensor:
         out = torch.zeros_like(maps)
         for row in range(6):
             for k in range(3):
@@ -403,8 +404,8 @@ def test_teas_temporal_aggregation():
 
 def test_teas_convolutions_over_time_start_as_identity_and_shift():
     x = torch.randn(8, 6, 2, 3)
-    assert torch.equal(tea.TimeConv(6, 4, shift=False)(x), x)
-    shifted = tea.TimeConv(6, 4, shift=True)(x).unflatten(0, (2, 4))
+    assert torch.equal(TemporalShiftConv(6, 4, fold=None)(x), x)
+    shifted = TemporalShiftConv(6, 4, fold=2)(x).unflatten(0, (2, 4))
     clips = x.unflatten(0, (2, 4))
     assert torch.equal(shifted[:, :-1, :3], clips[:, 1:, :3]) and not shifted[:, -1, :3].any()
     assert torch.equal(shifted[:, 1:, 3:], clips[:, :-1, 3:]) and not shifted[:, 0, 3:].any()

@@ -7,6 +7,7 @@ from torch import nn
 
 from models import costs, video
 from models.attention import tdn
+from models.shift import TemporalShiftConv
 
 
 # D: I(t-1) - I(t-2), ..., I(t+2) - I(t+1) of frames pooled by 2, where those before the first are the first, and so on
@@ -109,7 +110,7 @@ def test_long_terms_equations(frames, h, w):
 
 def test_its_convolution_over_time_is_one_and_starts_as_a_shift():
     torch.manual_seed(0)
-    module = tdn.TimeConv(16, 3)
+    module = TemporalShiftConv(16, 3)
     x = torch.randn(2, 3, 16, 2, 3)
     shifted = module(x.flatten(0, 1)).unflatten(0, (2, 3))
     assert torch.equal(shifted[:, :-1, :2], x[:, 1:, :2]) and not shifted[:, -1, :2].any()

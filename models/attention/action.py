@@ -24,41 +24,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.contract import Backbone, check_subset, frame_blocks
+from models.shift import TemporalShiftConv
 
 # Shapes: N clips, T frames, C channels, R = max(1, C // reduction), x (N*T, C, H, W).
-
-
-class TemporalShiftConv(nn.Module):
-    """Depthwise convolution over time, kernel 3, that starts as TSM's shift: (N*T, C, H, W) -> the same shape."""
-
-    def __init__(self, channels: int, frames: int, fold: int = 8) -> None:
-        super().__init__()
-        self.frames = frames
-        width = channels // fold
-        weight = torch.zeros(channels, 1, 3)
-        weight[:width, 0, 2] = 1  # from the next frame
-        weight[width : 2 * width, 0, 0] = 1  # from the previous one
-        weight[2 * width :, 0, 1] = 1
-        self.weight = nn.Parameter(weight)
-
-    def forward(self, x: Tensor) -> Tensor:
-        if torch.compiler.is_compiling():
-            return self._summed(x)
-        # As a 2D convolution with kernel (3, 1) over (T, H*W), which costs a channels-last x no copy.
-        volume = x.unflatten(0, (-1, self.frames)).transpose(1, 2).flatten(3)  # (N, C, T, H*W)
-        shifted = F.conv2d(volume, self.weight.unsqueeze(3), padding=(1, 0), groups=x.shape[1])
-        return shifted.transpose(1, 2).reshape(x.shape)
-
-    def _summed(self, x: Tensor) -> Tensor:
-        """The same as a sum over three frames, which compilers fuse.
-
-        The convolution won't do there: in which memory order it gives maps of a single place may be one thing where it
-        is traced and another where it runs.
-        """
-        before, now, after = self.weight.unsqueeze(3).unbind(2)  # (C, 1, 1) each
-        frames = x.unflatten(0, (-1, self.frames))  # (N, T, C, H, W)
-        padded = F.pad(frames, (0,) * 6 + (1, 1))
-        return (before * padded[:, :-2] + now * frames + after * padded[:, 2:]).flatten(0, 1)
 
 
 class SpatioTemporalExcitation(nn.Module):

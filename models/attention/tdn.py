@@ -36,7 +36,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.contract import Backbone, Neck, check_subset, frame_blocks
+from models.contract import Backbone, BehindConv2d, Neck, check_subset, frame_blocks
+from models.shift import TemporalShiftConv
 
 # Shapes: N clips, T frames, P planes of a frame, C channels, R = max(1, C // 16), x (N*T, C, H, W).
 
@@ -118,42 +119,6 @@ class LongTerm(nn.Module):
         return torch.sigmoid(self.expand_norm(self.expand((fine + coarse + motion) / 3))) - 0.5
 
 
-class TimeConv(nn.Module):
-    """Depthwise convolution over time that starts as TSM's shift: (N*T, C, H, W) -> the same shape."""
-
-    def __init__(self, channels: int, frames: int, fold: int = 8) -> None:
-        super().__init__()
-        self.frames = frames
-        width = channels // fold
-        weight = torch.zeros(channels, 1, 3)
-        weight[:width, 0, 2] = 1  # from the next frame
-        weight[width : 2 * width, 0, 0] = 1  # from the previous one
-        weight[2 * width :, 0, 1] = 1
-        self.weight = nn.Parameter(weight)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x.unflatten(0, (-1, self.frames))  # (N, T, C, H, W)
-        last, now, following = self.weight[:, 0, :, None, None].unbind(1)  # each (C, 1, 1)
-        # Zeros first, then products, and no addition to slices: other forms torch's own compiler may sum wrongly.
-        before = F.pad(x[:, :-1], (0, 0, 0, 0, 0, 0, 1, 0))
-        after = F.pad(x[:, 1:], (0, 0, 0, 0, 0, 0, 0, 1))
-        return (x * now + before * last + after * following).flatten(0, 1)
-
-
-class ExcitedConv2d(nn.Conv2d):
-    """A ResNet block's second convolution, its weights and their names kept, behind L-TDM and one over time."""
-
-    def __init__(self, conv: nn.Conv2d, frames: int) -> None:
-        super().__init__(conv.in_channels, conv.out_channels, 3, padding=1, bias=False, device="meta")
-        self.stride = conv.stride
-        self.weight = conv.weight
-        self.tdm = LongTerm(conv.in_channels, frames)
-        self.time = TimeConv(conv.in_channels, frames)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(self.time(self.tdm(x)))
-
-
 def attach(net: Backbone, frames: int, *, parts: Sequence[str] = PARTS, share: float = 0.5) -> Backbone:
     """S-TDM beside the stem and res2 of a ResNet, and L-TDM in the blocks of its other stages, or one of the two.
 
@@ -171,7 +136,10 @@ def attach(net: Backbone, frames: int, *, parts: Sequence[str] = PARTS, share: f
             if not isinstance(conv, nn.Conv2d):
                 raise ValueError("attention 'tdn' needs residual blocks with the layout of ResNet's: conv1, then conv2")
             if "long" in parts and stage != "res2":
-                block.conv2 = ExcitedConv2d(conv, frames)
+                channels = conv.in_channels
+                block.conv2 = BehindConv2d(
+                    conv, tdm=LongTerm(channels, frames), time=TemporalShiftConv(channels, frames)
+                )
     if "short" in parts:
         modules = [net.get_submodule(part) for part in net.parts["stem"]]
         (stem,) = (module for module in modules if isinstance(module, nn.Conv2d))

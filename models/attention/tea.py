@@ -12,7 +12,7 @@ Where the authors' code (github.com/Phoenix1327/tea-action-recognition) and the 
 - ME has a norm after the reduction and one after the expansion.
 - The last part, which has no 3x3 convolution, is convolved over time too.
 - Convolutions over time start as the identity, the last part's as a shift: one half of its channels from the next
-  frame, the other half from the previous one.
+  frame, the other half from the previous one; of an odd number the last stays.
 Written differently, to the same result: ME's two maps are averaged before they are subtracted.
 
 What tables call its ResNet-50 is Res2Net-50, as in the authors' code: backbone res2net.
@@ -24,7 +24,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.contract import Backbone, check_subset, frame_blocks
+from models.contract import Backbone, BehindConv2d, check_subset, frame_blocks
+from models.shift import TemporalShiftConv
 
 # Shapes: N clips, T frames, C channels, R = max(1, C // reduction), x (N*T, C, H, W).
 
@@ -53,43 +54,6 @@ class MotionExcitation(nn.Module):
         return x * (1 + mask)[..., None, None]
 
 
-class TimeConv(nn.Module):
-    """Depthwise convolution over time: (N*T, C, H, W) -> the same shape; starts as the identity, or as a shift."""
-
-    def __init__(self, channels: int, frames: int, shift: bool) -> None:
-        super().__init__()
-        self.frames = frames
-        weight = torch.zeros(channels, 1, 3)
-        if shift:
-            weight[: channels // 2, 0, 2] = 1  # from the next frame
-            weight[channels // 2 :, 0, 0] = 1  # from the previous one
-        else:
-            weight[:, 0, 1] = 1
-        self.weight = nn.Parameter(weight)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x.unflatten(0, (-1, self.frames))  # (N, T, C, H, W)
-        last, now, following = self.weight[:, 0, :, None, None].unbind(1)  # each (C, 1, 1)
-        # In this form: of others (additions to slices in place, products before the zeros) torch's own compiler makes
-        # wrong sums in MTA.
-        before = F.pad(x[:, :-1], (0, 0, 0, 0, 0, 0, 1, 0))
-        after = F.pad(x[:, 1:], (0, 0, 0, 0, 0, 0, 0, 1))
-        return (x * now + before * last + after * following).flatten(0, 1)
-
-
-class TimedConv2d(nn.Conv2d):
-    """A part's 3x3 convolution, its weights and their names kept, behind one over time."""
-
-    def __init__(self, conv: nn.Conv2d, frames: int) -> None:
-        super().__init__(conv.in_channels, conv.out_channels, 3, padding=1, bias=False, device="meta")
-        self.stride = conv.stride
-        self.weight = conv.weight
-        self.time = TimeConv(conv.in_channels, frames, shift=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(self.time(x))
-
-
 def attach(net: Backbone, frames: int, *, parts: Sequence[str] = PARTS, reduction: int = 16) -> Backbone:
     """ME and MTA, or one of them, in every block of a Res2Net.
 
@@ -107,6 +71,8 @@ def attach(net: Backbone, frames: int, *, parts: Sequence[str] = PARTS, reductio
             if "me" in parts:
                 block.inner = MotionExcitation(width * (len(convs) + 1), frames, reduction)
             if "mta" in parts:
-                block.convs = nn.ModuleList(TimedConv2d(conv, frames) for conv in convs)
-                block.rest = TimeConv(width, frames, shift=True)
+                block.convs = nn.ModuleList(
+                    BehindConv2d(conv, time=TemporalShiftConv(width, frames, fold=None)) for conv in convs
+                )
+                block.rest = TemporalShiftConv(width, frames, fold=2)
     return net

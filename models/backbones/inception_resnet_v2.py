@@ -55,7 +55,11 @@ class Unit(nn.Module):
         self.bn = (nn.BatchNorm2d if scaled else Unscaled)(outs, eps=0.001)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.bn(self.conv(x)), inplace=True)
+        return F.relu(self.bare(x), inplace=True)
+
+    def bare(self, x: Tensor) -> Tensor:
+        """The same without its ReLU."""
+        return self.bn(self.conv(x))
 
 
 class Branches(nn.Module):
@@ -71,7 +75,10 @@ class Branches(nn.Module):
 
 
 class Residual(Block):
-    """x + scale * conv2d(branches(x)), and a ReLU: (B, channels, H, W) -> the same shape."""
+    """x + scale * conv2d(branches(x)), and a ReLU: (B, channels, H, W) -> the same shape.
+
+    The branches' last ReLUs act on what is concatenated: for its gradient autograd keeps that, and no branch besides.
+    """
 
     def __init__(
         self, channels: int, mixed: int, scale: float, branches: Sequence[nn.Module], last: bool = False
@@ -85,7 +92,24 @@ class Residual(Block):
 
     def forward(self, x: Tensor) -> Tensor:
         inside = self.entry(x)
-        mixed = torch.cat([self.get_submodule(name)(inside) for name in self.names], 1)
+        mixed = F.relu(torch.cat([self._bare(name, inside) for name in self.names], 1), inplace=True)
+        return self._added(x, mixed)
+
+    def published(self, x: Tensor) -> Tensor:
+        """The same with a ReLU in every branch."""
+        inside = self.entry(x)
+        return self._added(x, torch.cat([self.get_submodule(name)(inside) for name in self.names], 1))
+
+    def _bare(self, name: str, x: Tensor) -> Tensor:
+        """What a branch gives before its last ReLU."""
+        branch = self.get_submodule(name)
+        *before, last = branch if isinstance(branch, nn.Sequential) else [branch]
+        for unit in before:
+            x = unit(x)
+        return last.bare(x)
+
+    def _added(self, x: Tensor, mixed: Tensor) -> Tensor:
+        """x and the branches' maps (B, mixed, H, W) -> the block's."""
         return self.after(self.relu(x + self.exit(self.scale * self.conv2d(mixed))))
 
 
