@@ -106,6 +106,7 @@ class Residual(Block):
         *before, last = branch if isinstance(branch, nn.Sequential) else [branch]
         for unit in before:
             x = unit(x)
+        assert isinstance(last, Unit)
         return last.bare(x)
 
     def _added(self, x: Tensor, mixed: Tensor) -> Tensor:
