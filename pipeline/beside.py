@@ -88,12 +88,13 @@ def _number(
             word, _, reason = accuracy.partition(": ")
             return cell(*(("failed", reason) if word == "failed" else ("not run", "ours has not run")))
     ours = _measured(of, row, results[0], results[-1], more)
-    if isinstance(ours, str):
-        return cell("failed", ours)
-    videos = 0 if isinstance(results[0].accuracy, str) else results[0].accuracy.videos
     both = zip(results, (under, theirs), strict=False)
-    if differs := [text for one, on in both for text in differences(paper, on, given, one.name)]:
-        return cell("protocol differs", "; ".join(dict.fromkeys(differs)), ours, videos)
+    differs = list(dict.fromkeys(text for one, on in both for text in differences(paper, on, given, one.name)))
+    if isinstance(ours, str):  # of so few classes as a tier may have, there may be no such number
+        return cell("protocol differs" if differs else "failed", "; ".join([ours, *differs]))
+    videos = 0 if isinstance(results[0].accuracy, str) else results[0].accuracy.videos
+    if differs:
+        return cell("protocol differs", "; ".join(differs), ours, videos)
     # An efficiency is no share: there is no margin within which it would be the same.
     margin = verdict.MARGIN if of.unit in SHARES else 0.0
     return cell(verdict.of_number(ours, float(printed or 0) / SHARES.get(of.unit, 1), margin), "", ours, videos)

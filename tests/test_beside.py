@@ -86,6 +86,21 @@ def test_a_cell_has_its_verdict_or_why_there_is_none(given: Params, made: dict[s
     assert line(numbers(paper(), "T1", given, late, {}), "ResNet-50").reason == "ours has not run"
 
 
+def test_a_number_that_so_few_classes_cannot_have_is_no_failure_of_a_tier(
+    given: Params, made: dict[str, Result]
+) -> None:
+    eam = paper()
+    columns = {name: replace(column, measure="top5") for name, column in eam.tables["T1"].columns.items()}
+    eam = replace(eam, tables={"T1": replace(eam.tables["T1"], columns=columns)})
+    found = made[NONE].accuracy
+    assert isinstance(found, Accuracy)
+    few = {**made, NONE: replace(made[NONE], accuracy=replace(found, top5=None))}
+    for tier, word in (("full", "failed"), ("mini", "protocol differs")):
+        cell = line(numbers(eam, "T1", replace(given, tier=replace(given.tier, name=tier)), few, {}), "ResNet-50")
+        assert cell.verdict == word and cell.ours is None and "five guesses" in cell.reason, tier
+        assert ("tier mini" in cell.reason) == (tier == "mini")
+
+
 def test_a_quoted_row_says_why_it_has_no_number(given: Params, made: dict[str, Result]) -> None:
     tbn = line(numbers(paper(), "T5", given, made, {}), "TBN", "hmdb51")
     assert (tbn.verdict, tbn.printed, tbn.system) == ("not run", "69.4", None)
@@ -229,7 +244,7 @@ def test_gains_efficiencies_and_classes_of_other_tables(given: Params, made: dic
     assert eta.ours.low == pytest.approx(more / (100 * less.less.high))
     worse = {name: replace(made[EAM if name.startswith("action") else NONE], name=name) for name in names}
     nothing = line(numbers(action, "F4", given, worse, costs), "ACTION-Net ResNet-50", "eta_ego")
-    assert nothing.verdict == "failed" and "nothing to divide by" in nothing.reason
+    assert nothing.ours is None and "nothing to divide by" in nothing.reason
 
     named = ("HammerThrow", "Archery", *invented.CLASSES[2:])
     for table, label, sign in (("T7", "HammerThrow", 1), ("T8", "Archery", -1)):
@@ -243,5 +258,6 @@ def test_gains_efficiencies_and_classes_of_other_tables(given: Params, made: dic
         at = named.index(label)
         assert cell.ours.value == pytest.approx(sign * 100 * (shares[0][at] - shares[1][at]))
         assert cell.ours.low < cell.ours.value < cell.ours.high
-    absent = numbers(istpa, "T7", given, {t7.ours: made[K5], t7.against: made[NONE]}, {})[0]
-    assert absent.verdict == "failed" and "no class HammerThrow" in absent.reason
+    others = {name: replace(made[NONE], name=name) for name in (t7.ours, t7.against)}
+    absent = numbers(istpa, "T7", given, others, {})[0]
+    assert absent.ours is None and "no class HammerThrow" in absent.reason
