@@ -57,15 +57,23 @@ def lists(dataset: Dataset, root: Path, videos: Path) -> Path:
     return root / Path(dataset.lists).expanduser() if dataset.lists else located(dataset, root, videos)
 
 
-def fetch(name: str, dataset: Dataset, root: Path, videos: Path, each: Each = in_turn) -> Path:
+def fetch(
+    name: str,
+    dataset: Dataset,
+    root: Path,
+    videos: Path,
+    each: Each = in_turn,
+    wanted: Collection[str] | None = None,
+) -> Path:
     """Sees to it that the videos are there, and gives their folder. A second call finds all done and does nothing.
 
     name: the data set's key in params.yaml. root: the project's root. videos: where to put what is not the user's own.
     each: calls its first argument for every one of its second, anywhere and in any order.
+    wanted: ids of the videos to make, where not all of a set that can be made in part.
     Raises UserError for a source that is absent, damaged or refused, saying where to put what.
     """
     if dataset.source == "generated":
-        _generate(name, dataset, videos, each)
+        _generate(name, dataset, videos, each, wanted)
         return videos
     source, _, sha256 = dataset.source.partition("#sha256=")
     local = root / Path(source).expanduser()
@@ -126,7 +134,7 @@ def read(path: Path) -> list[Entry]:
         raise UserError(f"{path} is damaged; the download stage writes it anew") from None
 
 
-def _generate(name: str, dataset: Dataset, videos: Path, each: Each) -> None:
+def _generate(name: str, dataset: Dataset, videos: Path, each: Each, wanted: Collection[str] | None) -> None:
     plugin = datasets.loaded(dataset.file)
     if not hasattr(plugin, "make"):
         raise UserError(
@@ -134,6 +142,8 @@ def _generate(name: str, dataset: Dataset, videos: Path, each: Each) -> None:
         )
     generated = cast(datasets.Generated, plugin)
     items = generated.plan(dataset.options)  # before anything is taken away: it refuses wrong options
+    if wanted is not None and hasattr(plugin, "only"):
+        items = plugin.only(items, wanted)
     code = hashlib.sha256(Path(str(generated.__file__)).read_bytes()).hexdigest()  # another drawing, other videos
     if _to_make(name, videos, made := {"options": dict(dataset.options), "code": code}):
         atomic.write(videos / MADE, json.dumps(made))

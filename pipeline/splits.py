@@ -67,6 +67,8 @@ def build(name: str, dataset: Dataset, entries: Sequence[Entry], lists: Path, su
             if not plugin.COUNTS:
                 raise UserError(same)
             notes.append(f"{same}; kept, for the split is the official one")
+        if not plugin.COUNTS:  # lists of the user's own
+            notes += _untaught(where, table, classes)
         tables[split] = table
     unlisted = there.join(pl.concat(tables.values()).select("video").unique(), on="video", how="anti")["video"]
     if len(unlisted):
@@ -128,6 +130,19 @@ def _absent(where: str, table: pl.DataFrame, gone: pl.DataFrame, layout: str) ->
         if len(absent):
             notes.append(f"{where}: {len(absent)} of {len(rows)} {part} videos are absent: {_some(absent)}")
     return notes
+
+
+def _untaught(where: str, table: pl.DataFrame, classes: Sequence[str]) -> list[str]:
+    """A sentence on classes that are tested but never trained on; a label that was mistyped looks like that."""
+    taught, tested = (
+        set(table.filter(pl.col("part") == part)["labels"].explode().drop_nulls()) for part in ("train", "test")
+    )
+    unknown = [classes[label] for label in sorted(tested - taught)]
+    return (
+        [f"{where}: {len(unknown)} of {len(classes)} classes have no training video: {_some(unknown)}"]
+        if unknown
+        else []
+    )
 
 
 def _same_bytes(where: str, table: pl.DataFrame) -> str | None:

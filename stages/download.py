@@ -19,13 +19,14 @@ def download(name: str) -> None:
             for _ in fan_out(make, [(item,) for item in items], f"draw {name}", given.cluster.max_failures):
                 pass
 
-    videos = DATA / "videos" / name
-    folder = sources.fetch(name, dataset, Path.cwd(), videos, each)
+    videos, subset, drawn = DATA / "videos" / name, given.tier.subset, dataset.source == "generated"
+    plugin, lists = datasets.loaded(dataset.file), sources.lists(dataset, Path.cwd(), videos)
     wanted = None
-    if given.tier.subset:
-        plugin, lists = datasets.loaded(dataset.file), sources.lists(dataset, Path.cwd(), videos)
-        whole = plugin.splits(plugin.videos(folder, dataset.options), lists, dataset.options)
-        wanted = tiers.videos(whole, given.tier.subset)
+    if subset and drawn:
+        wanted = tiers.videos(plugin.splits([], lists, dataset.options), subset)
+    folder = sources.fetch(name, dataset, Path.cwd(), videos, each, wanted)
+    if subset and not drawn:  # lists may come with the videos
+        wanted = tiers.videos(plugin.splits(plugin.videos(folder, dataset.options), lists, dataset.options), subset)
     entries = sources.manifest(name, dataset, folder, wanted)
     sources.write(DATA / "raw" / name / "manifest.csv", entries)
     print(f"{name}: {len(entries)} videos, {sum(entry.bytes for entry in entries) / 2**20:.0f} MiB")

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import simplejpeg
 
-from pipeline import sources, splits
+from pipeline import sources, splits, tiers
 from pipeline.datasets import cifar100
 from pipeline.decoding import decode, opened
 from pipeline.errors import UserError
-from pipeline.schema import Dataset, Decode
+from pipeline.schema import Dataset, Decode, Subset
 
 DECODE = Decode(short_side=32, quality=100, decoder="ffmpeg", videos_per_shard=64, max_failed=0.0)
 NAMES = [f"thing_{number}" for number in range(100)]
@@ -90,6 +90,25 @@ def test_what_is_there_is_not_made_again(tmp_path, binary):
     after = {path: path.stat().st_mtime_ns for path in root.rglob("*.avi")}
     assert len(before) == 5 and after.keys() == before.keys()
     assert [path.stem for path in before if after[path] != before[path]] == ["00001"]
+
+
+def test_a_tier_makes_the_images_that_it_takes_and_no_other(tmp_path, binary):
+    given, root = dataset(binary), tmp_path / "videos"
+    whole = cifar100.splits([], root, given.options)
+    wanted = tiers.videos(whole, Subset(classes=100, train=1, test=0))  # one of each class that training has
+    wanted -= {"train/00001"}
+    folder = sources.fetch("cifar100", given, tmp_path, root, wanted=wanted)
+    assert [entry.video for entry in sources.manifest("cifar100", given, folder, wanted)] == [
+        "train/00000",
+        "train/00002",
+    ]
+    assert sorted(path.stem for path in root.rglob("*.avi")) == ["00000", "00002"]
+    alone = (root / "train/00002.avi").read_bytes()
+    sources.fetch("cifar100", given, tmp_path, root)  # the rest, beside what is there
+    assert len(list(root.rglob("*.avi"))) == 5
+    (root / "train/00002.avi").unlink()
+    sources.fetch("cifar100", given, tmp_path, root)
+    assert (root / "train/00002.avi").read_bytes() == alone
 
 
 def test_files_that_are_wrong_are_refused(tmp_path, binary):

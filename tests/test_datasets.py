@@ -67,6 +67,47 @@ def test_jhmdb_names_a_line_it_can_not_read(tmp_path, line):
         jhmdb.splits([], lists, {})
 
 
+ANNOTATIONS = SHARED / "data/annotations"
+LISTS = {
+    "ucf101": "ucf101/t*list0?.txt",
+    "hmdb51": "hmdb51/testTrainMulti_7030_splits/*.txt",
+    "jhmdb": "jhmdb/splits/*.txt",
+    "egogesture": "egogesture/*_but_None.txt",
+    "jester": "jester/jester-v1-*.csv",
+}
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_an_official_list_that_an_editor_saved_says_the_same(name, tmp_path):
+    """A byte order mark, the line ends of Windows, blanks at the ends, empty lines, and no line end at the last."""
+    official = sorted(ANNOTATIONS.glob(LISTS[name]))
+    if not official:
+        pytest.skip(f"needs {ANNOTATIONS / LISTS[name]}")
+    for path in official:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        (tmp_path / path.name).write_bytes(("\ufeff" + " \r\n\r\n".join(lines)).encode())
+    plugin = datasets.loaded(name)
+    assert plugin.splits([], tmp_path, {}) == plugin.splits([], official[0].parent, {})
+
+
+@pytest.mark.parametrize("name", ["sthv2", "diving48"])
+def test_json_with_a_byte_order_mark(name, tmp_path):
+    plugin = datasets.loaded(name)
+    first = {"sthv2": "something-something-v2-labels.json", "diving48": "Diving48_V2_train.json"}[name]
+    (tmp_path / first).write_bytes("\ufeff{}".encode())
+    with pytest.raises(UserError, match=r"no list of clips|expected 174 classes"):  # read, and found wanting
+        plugin.splits([], tmp_path, {})
+
+
+@pytest.mark.parametrize("name", ["jhmdb", "hmdb51"])
+def test_tabs_part_file_and_number_too(name, tmp_path):
+    plugin = datasets.loaded(name)
+    for each in plugin.CLASSES:
+        for split in (1, 2, 3):
+            (tmp_path / f"{each}_test_split{split}.txt").write_text("a b.avi\t1\n")
+    assert plugin.splits([], tmp_path, {}).rows[1][0] == Row("brush_hair/a b", "train", (0,))
+
+
 def test_jhmdb_names_a_list_that_is_absent(tmp_path):
     (lists_of_jhmdb(tmp_path) / "sit_test_split3.txt").unlink()
     with pytest.raises(UserError, match=f"{tmp_path}/sit_test_split3.txt is absent. Expected: .*splits.zip"):
@@ -136,10 +177,15 @@ def test_lists_of_several_splits_with_classes_in_an_order_of_their_own(tmp_path)
     [
         ({"train.txt": "a/x.mp4"}, "test.txt is absent. Expected: <class>/<videos>"),
         ({"train.txt": "a/x.mp4\na/x", "test.txt": ""}, "train.txt, line 2: 'a/x' names no video"),
+        ({"train.txt": "a/x.mp4", "test.txt": "\n"}, "test.txt names no video"),
+        ({"train.txt": "a/x.mp4 -1", "test.txt": "a/y.mp4 0"}, "line 1: the label -1 is negative"),
         ({"train.txt": "x.mp4", "test.txt": ""}, "line 1: 'x.mp4' has neither a class folder nor a label"),
-        ({"train.txt": "a/x.mp4 clp", "test.txt": "", "classes.txt": "clap\nrun"}, "'clp' .*did you mean 'clap'"),
-        ({"train.txt": "a/x.mp4 2", "test.txt": "", "classes.txt": "clap\nrun"}, "'2' is not in classes.txt"),
-        ({"train.txt": "a/x.mp4", "test.txt": "", "classes.txt": "a\na"}, "a class stands there twice"),
+        (
+            {"train.txt": "a/x.mp4 clp", "test.txt": "a/y.mp4 run", "classes.txt": "clap\nrun"},
+            "'clp' .*did you mean 'clap'",
+        ),
+        ({"train.txt": "a/x.mp4 2", "test.txt": "a/y.mp4 1", "classes.txt": "clap\nrun"}, "'2' is not in classes.txt"),
+        ({"train.txt": "a/x.mp4", "test.txt": "a/y.mp4", "classes.txt": "a\na"}, "a class stands there twice"),
     ],
 )
 def test_wrong_lists_are_named(tmp_path, files, said):

@@ -104,6 +104,13 @@ def test_a_part_of_which_nothing_is_there_is_refused(built):
         built(ROWS, ENTRIES[:2])
 
 
+def test_a_class_that_no_training_video_has_is_told(built):
+    """So a mistyped label shows where no list of classes says what labels there are."""
+    rows = [ROWS[0], Row("b/1", "train", (0,)), *ROWS[2:]]
+    assert built(rows).notes == ("mine, split 1: 1 of 2 classes have no training video: b",)
+    assert built(rows, train=2, test=2).notes == ()  # official lists are as they are
+
+
 def test_videos_in_no_list_are_told(built):
     entries = [*ENTRIES, *(Entry(f"c/{n}", f"c/{n}.mp4", 1, f"c{n}") for n in range(5))]
     assert built(ROWS, entries).notes == ("mine: 5 of 9 videos are in no list: c/0, c/1, c/2 ...",)

@@ -19,6 +19,8 @@ A set that is drawn rather than downloaded also holds (see `Generated`)
   plan(options)       independent work items, picklable, each some seconds of work: a caller may run them anywhere.
   made(item, folder)  whether all of an item's videos are there.
   make(item, folder)  makes an item's videos; one that is there is complete, for each is renamed into place.
+  only(items, wanted) where a tier need not make all: items of the videos with these ids alone.
+Its splits() needs no videos.
 
 Ids are strings that stay the same wherever the videos lie: the path without suffix where a set has a folder a class.
 A multi-label set gives one row a video, with all of its labels.
@@ -165,6 +167,25 @@ def frames(folder: Path, first: int | None = None, last: int | None = None) -> l
         names = [(int(match[1]), entry.name) for entry in entries if (match := FRAME.fullmatch(entry.name))]
     begin, end = (0 if first is None else first), (math.inf if last is None else last)
     return [(number, folder / name) for number, name in sorted(names) if begin <= number <= end]
+
+
+def lines(name: str, path: Path, layout: str) -> list[tuple[str, str]]:
+    """(where it stands, text) of each line of a data set's list that isn't blank; the text without blanks around it.
+
+    Line ends of any system will do, and a byte order mark is passed over. UserError where it is absent or no text.
+    """
+    numbered = enumerate(text(name, path, layout).splitlines(), 1)
+    return [(f"{path}, line {number}", line.strip()) for number, line in numbered if line.strip()]
+
+
+def text(name: str, path: Path, layout: str) -> str:
+    """A data set's list, in UTF-8 with or without a byte order mark; UserError where it is absent or no such text."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise UserError(f"{name}: the list {path.resolve()} is absent. Expected: {layout}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{name}: the list {path.resolve()} is no text in UTF-8") from None
 
 
 def digest(files: Iterable[tuple[str, bytes]]) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.datasets import NoOptions, Options, Part, Row, Splits, Video, chosen, found
+from pipeline.datasets import NoOptions, Options, Part, Row, Splits, Video, chosen, found, lines
 from pipeline.errors import UserError
 
 LICENCE = "the makers' own terms: for non-commercial use only"
@@ -79,11 +79,11 @@ def actions(path: Path) -> Iterator[tuple[str, list[Action]]]:
     """(video, its actions) of each line of a list, in its order; UserError names a line it can't read."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            lines = csv.DictReader(file)
-            if lacking := [name for name in ("id", "actions") if name not in (lines.fieldnames or ())]:
+            rows = csv.DictReader(file)
+            if lacking := [name for name in ("id", "actions") if name not in (rows.fieldnames or ())]:
                 raise UserError(f"{path.resolve()}: no column {lacking[0]}; expected are id, actions and others")
-            for line in lines:
-                where, name = f"{path}, line {lines.line_num}", line["id"] or ""
+            for line in rows:
+                where, name = f"{path}, line {rows.line_num}", line["id"] or ""
                 if not NAME.fullmatch(name) or line["actions"] is None:
                     raise UserError(f"{where}: expected an id of five letters and digits, and actions, not {name!r}")
                 yield name, [_action(where, text) for text in line["actions"].split(";") if text]
@@ -103,13 +103,7 @@ def _action(where: str, text: str) -> Action:
 
 
 def _classes(path: Path) -> tuple[str, ...]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise UserError(f"charades: the list {path.resolve()} is absent. Expected: {LAYOUT}") from None
-    except UnicodeDecodeError:
-        raise UserError(f"charades: the list {path.resolve()} is no text") from None
-    pairs = [line.strip().partition(" ") for line in lines if line.strip()]
+    pairs = [line.partition(" ") for _, line in lines("charades", path, LAYOUT)]
     if [code for code, _, _ in pairs] != [f"c{number:03d}" for number in range(CLASSES_LISTED)]:
         raise UserError(f"{path.resolve()}: expected the classes c000 to c{CLASSES_LISTED - 1} in turn, a line each")
     return tuple(name for _, _, name in pairs)

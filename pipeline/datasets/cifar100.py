@@ -6,7 +6,7 @@ frames then keeps of them is JPEG, with colour at half the size. Labels are the 
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -48,11 +48,10 @@ class Options:
 
 
 class Item(NamedTuple):
-    """Images `start` to `stop` (excluded) of a file."""
+    """Some images of a file, by their numbers in it, ascending."""
 
     part: Part
-    start: int
-    stop: int
+    numbers: Sequence[int]
     file: Path
 
 
@@ -89,8 +88,17 @@ def plan(options: Given) -> list[Item]:
         if (size := file.stat().st_size) != count * RECORD:
             raise UserError(f"{file.resolve()} has {size} bytes; published are {count} images of {RECORD} bytes each")
         starts = range(0, count, IMAGES_PER_ITEM)
-        items += [Item(part, start, min(start + IMAGES_PER_ITEM, count), file) for start in starts]
+        items += [Item(part, range(start, min(start + IMAGES_PER_ITEM, count)), file) for start in starts]
     return items
+
+
+def only(items: Sequence[Item], wanted: Collection[str]) -> list[Item]:
+    """The wanted images of the items; an item that has none of them is left out."""
+    fewer = [
+        item._replace(numbers=[n for n, name in zip(item.numbers, _names(item), strict=True) if name in wanted])
+        for item in items
+    ]
+    return [item for item in fewer if item.numbers]
 
 
 def made(item: Item, folder: Path) -> bool:
@@ -130,10 +138,11 @@ def _binary(options: Given) -> Path:
 
 
 def _names(item: Item) -> list[str]:
-    return [f"{item.part}/{number:05d}" for number in range(item.start, item.stop)]
+    return [f"{item.part}/{number:05d}" for number in item.numbers]
 
 
 def _records(item: Item) -> NDArray[np.uint8]:
     """An item's images with their labels (images, RECORD)."""
-    count = (item.stop - item.start) * RECORD
-    return np.fromfile(item.file, np.uint8, count, offset=item.start * RECORD).reshape(-1, RECORD)
+    first, last = item.numbers[0], item.numbers[-1]
+    read = np.fromfile(item.file, np.uint8, (last + 1 - first) * RECORD, offset=first * RECORD).reshape(-1, RECORD)
+    return read[np.array(item.numbers) - first]

@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.datasets import NoOptions, Options, Part, Row, Splits, Video, chosen, found
+from pipeline.datasets import NoOptions, Options, Part, Row, Splits, Video, chosen, found, text
 from pipeline.errors import UserError
 
 LICENCE = "the makers state none; the clips are from YouTube"
@@ -60,10 +60,8 @@ def splits(videos: Sequence[Video], lists: Path, options: Options) -> Splits:
 
 def _rows(path: Path, part: Part) -> list[Row]:
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"diving48: the list {path.resolve()} is absent. Expected: {LAYOUT}") from None
-    except ValueError:  # no UTF-8, or no JSON
+        entries = json.loads(text("diving48", path, LAYOUT))
+    except json.JSONDecodeError:
         raise UserError(f"diving48: the list {path.resolve()} is no JSON") from None
     if not isinstance(entries, list):
         raise UserError(f"diving48: the list {path.resolve()} is no list of clips")

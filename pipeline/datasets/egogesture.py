@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.datasets import FRAME, NoOptions, Options, Part, Row, Splits, Video, chosen
+from pipeline.datasets import FRAME, NoOptions, Options, Part, Row, Splits, Video, chosen, lines
 from pipeline.errors import UserError
 
 LICENCE = "the makers' own agreement, for research only; to be signed before the download"
@@ -129,17 +129,9 @@ def splits(videos: Sequence[Video], lists: Path, options: Options) -> Splits:
 def _gestures(lists: Path, part: Part) -> list[Gesture]:
     own = lists / "annotation_EgoGesture"
     path = (own if own.is_dir() else lists) / f"{part}listall_but_None.txt"
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise UserError(f"egogesture: the list {path.resolve()} is absent. Expected: {LAYOUT}") from None
-    except UnicodeDecodeError:
-        raise UserError(f"egogesture: the list {path.resolve()} is no text") from None
     gestures = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        where, (video, *numbers) = f"{path}, line {number}", line.split()
+    for where, line in lines("egogesture", path, LAYOUT):
+        video, *numbers = line.split()
         read = [int(match[1]) for match in map(NUMBER.fullmatch, numbers) if match]
         if not VIDEO.fullmatch(video) or len(read) != len(numbers) or len(read) != 3 or not 1 <= read[1] <= read[2]:
             raise UserError(f"{where}: expected `<video> <class> <first frame> <last frame>`, not {line!r}")

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.datasets import SUFFIXES, NoOptions, Options, Part, Row, Splits, Video, chosen, found
+from pipeline.datasets import SUFFIXES, NoOptions, Options, Part, Row, Splits, Video, chosen, found, lines
 from pipeline.errors import UserError
 from pipeline.params import alternatives
 
@@ -32,17 +32,19 @@ def videos(folder: Path, options: Options) -> list[Video]:
 def splits(videos: Sequence[Video], lists: Path, options: Options) -> Splits:
     """The user's lists; UserError names a list that is absent, a line that names no video, a label that is no class."""
     chosen(NoOptions, options, "folder")
-    written = {split: _lines(place) for split, place in _places(lists).items()}
-    classes = _classes(lists, {label for lines in written.values() for *_, label in lines})
+    written = {split: _written(place) for split, place in _places(lists).items()}
+    classes = _classes(lists, {label for of_split in written.values() for *_, label in of_split})
     numbers = {name: number for number, name in enumerate(classes)}
     if (lists / "classes.txt").is_file():
         numbers = {str(number): number for number in range(len(classes))} | numbers
     rows: dict[int, list[Row]] = {}
-    for split, lines in written.items():
-        for where, *_, label in lines:
+    for split, of_split in written.items():
+        for where, *_, label in of_split:
+            if re.fullmatch(r"-\d+", label):
+                raise UserError(f"{where}: the label {label} is negative; labels that are numbers count from 0")
             if label not in numbers:
                 raise UserError(f"{where}: {label!r} is not in classes.txt; {alternatives(label, classes)}")
-        rows[split] = [Row(video, part, (numbers[label],)) for _, video, part, label in lines]
+        rows[split] = [Row(video, part, (numbers[label],)) for _, video, part, label in of_split]
     return Splits(classes, rows)
 
 
@@ -56,33 +58,25 @@ def _places(lists: Path) -> dict[int, Path]:
     return dict(sorted(places.items())) or {1: lists}
 
 
-def _lines(place: Path) -> list[tuple[str, str, Part, str]]:
+def _written(place: Path) -> list[tuple[str, str, Part, str]]:
     """(where it stands, video id, part, label) of each line of a split's lists."""
-    lines: list[tuple[str, str, Part, str]] = []
+    written: list[tuple[str, str, Part, str]] = []
     for part in PARTS:
         path = place / f"{part}.txt"
-        if not path.is_file():
-            if part == "val":
-                continue
-            raise UserError(f"the list {path.resolve()} is absent. Expected: {LAYOUT}")
-        try:
-            text = path.read_text(encoding="utf-8-sig")
-        except UnicodeDecodeError:
-            raise UserError(f"the list {path.resolve()} is no text in UTF-8") from None
-        for number, line in enumerate(text.splitlines(), 1):
-            if not line.strip():
-                continue
-            where = f"{path}, line {number}"
-            match = LINE.fullmatch(line.strip())
+        if part == "val" and not path.is_file():
+            continue
+        before = len(written)
+        for where, line in lines("folder", path, LAYOUT):
+            match = LINE.fullmatch(line)
             if not match:
-                raise UserError(
-                    f"{where}: {line.strip()!r} names no video file; known suffixes: {', '.join(sorted(SUFFIXES))}"
-                )
+                raise UserError(f"{where}: {line!r} names no video file; known suffixes: {', '.join(sorted(SUFFIXES))}")
             video = Path(match["path"]).with_suffix("").as_posix()
             if not match["label"] and "/" not in video:
-                raise UserError(f"{where}: {line.strip()!r} has neither a class folder nor a label")
-            lines.append((where, video, part, match["label"] or video.split("/")[0]))
-    return lines
+                raise UserError(f"{where}: {line!r} has neither a class folder nor a label")
+            written.append((where, video, part, match["label"] or video.split("/")[0]))
+        if len(written) == before:
+            raise UserError(f"the list {path.resolve()} names no video")
+    return written
 
 
 def _classes(lists: Path, seen: set[str]) -> tuple[str, ...]:

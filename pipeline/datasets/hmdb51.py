@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.datasets import NoOptions, Options, Part, Row, Splits, Video, chosen, found
+from pipeline.datasets import NoOptions, Options, Part, Row, Splits, Video, chosen, found, lines
 from pipeline.errors import UserError
 
 LICENCE = "CC BY 4.0; the clips are from films and YouTube"
@@ -54,22 +54,13 @@ def splits(videos: Sequence[Video], lists: Path, options: Options) -> Splits:
 
 def _rows(lists: Path, name: str, split: int) -> list[Row]:
     path = lists / f"{name}_test_split{split}.txt"
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise UserError(f"hmdb51: the list {path.resolve()} is absent. Expected: {LAYOUT}") from None
-    except UnicodeDecodeError:
-        raise UserError(f"hmdb51: the list {path.resolve()} is no text") from None
     rows = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        file, _, number_of_part = line.strip().rpartition(" ")
-        clip = file.strip().removesuffix(".avi")
-        if clip in ("", file.strip()) or number_of_part not in PARTS:
-            raise UserError(
-                f"{path}, line {number}: expected `<file>.avi` and 0 (not used), 1 (train) or 2 (test), not {line!r}"
-            )
+    for where, line in lines("hmdb51", path, LAYOUT):
+        *before, number_of_part = line.rsplit(maxsplit=1)
+        file = "".join(before)
+        clip = file.removesuffix(".avi")
+        if clip in ("", file) or number_of_part not in PARTS:
+            raise UserError(f"{where}: expected `<file>.avi` and 0 (not used), 1 (train) or 2 (test), not {line!r}")
         part = PARTS[number_of_part]
         if part:
             rows.append(Row(f"{name}/{clip}", part, (CLASSES.index(name),)))

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pipeline.datasets import FRAME, NoOptions, Options, Part, Row, Splits, Video, chosen
+from pipeline.datasets import FRAME, NoOptions, Options, Part, Row, Splits, Video, chosen, lines
 from pipeline.errors import UserError
 from pipeline.params import alternatives
 
@@ -74,7 +74,7 @@ def splits(videos: Sequence[Video], lists: Path, options: Options) -> Splits:
 
 
 def _rows(lists: Path, part: Part) -> Iterator[Row]:
-    for where, line in _lines(lists / f"jester-v1-{LISTS[part]}.csv"):
+    for where, line in lines("jester", lists / f"jester-v1-{LISTS[part]}.csv", LAYOUT):
         clip, _, name = line.partition(";")
         if not clip.isdecimal() or not name:
             raise UserError(f"{where}: expected `<number>;<class>`, not {line!r}")
@@ -86,19 +86,8 @@ def _rows(lists: Path, part: Part) -> Iterator[Row]:
 def _check_unlabelled(path: Path, rows: Sequence[Row]) -> None:
     if not path.is_file():
         return
-    clips = {line for _, line in _lines(path)}
+    clips = {line for _, line in lines("jester", path, LAYOUT)}
     if len(clips) != UNLABELLED:
         raise UserError(f"{path.resolve()} has {len(clips)} clips; published are {UNLABELLED}")
     if both := next((row for row in rows if row.video in clips), None):
         raise UserError(f"{path.resolve()}: clip {both.video} is in the {LISTS[both.part]} list too")
-
-
-def _lines(path: Path) -> Iterator[tuple[str, str]]:
-    """(where it stands, line) of each line that isn't empty."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise UserError(f"jester: the list {path.resolve()} is absent. Expected: {LAYOUT}") from None
-    except UnicodeDecodeError:
-        raise UserError(f"jester: the list {path.resolve()} is no text") from None
-    yield from ((f"{path}, line {number}", line.strip()) for number, line in enumerate(lines, 1) if line.strip())

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.datasets import NoOptions, Options, Part, Row, Splits, Video, chosen, found
+from pipeline.datasets import NoOptions, Options, Part, Row, Splits, Video, chosen, found, lines
 from pipeline.errors import UserError
 
 LICENCE = "the makers state none; HMDB51, where the clips come from, is CC BY 4.0"
@@ -41,18 +41,10 @@ def splits(videos: Sequence[Video], lists: Path, options: Options) -> Splits:
 
 def _rows(lists: Path, name: str, split: int) -> list[Row]:
     path = lists / f"{name}_test_split{split}.txt"
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise UserError(f"jhmdb: the list {path.resolve()} is absent. Expected: {LAYOUT}") from None
-    except UnicodeDecodeError:
-        raise UserError(f"jhmdb: the list {path.resolve()} is no text") from None
     rows = []
-    for number, line in enumerate(lines, 1):
-        file, _, part = line.strip().rpartition(" ")
-        if not file and not part:
-            continue
+    for where, line in lines("jhmdb", path, LAYOUT):
+        *file, part = line.rsplit(maxsplit=1)
         if not file or part not in PARTS:
-            raise UserError(f"{path}, line {number}: expected `<file> 1` (train) or `<file> 2` (test), not {line!r}")
-        rows.append(Row(f"{name}/{Path(file.strip()).stem}", PARTS[part], (CLASSES.index(name),)))
+            raise UserError(f"{where}: expected `<file> 1` (train) or `<file> 2` (test), not {line!r}")
+        rows.append(Row(f"{name}/{Path(file[0]).stem}", PARTS[part], (CLASSES.index(name),)))
     return rows

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pipeline.datasets import FRAME, NoOptions, Options, Part, Row, Splits, Video, chosen
+from pipeline.datasets import FRAME, NoOptions, Options, Part, Row, Splits, Video, chosen, lines
 from pipeline.errors import UserError
 
 LICENCE = "the makers' own terms, for research only; to be accepted before the download"
@@ -61,7 +61,7 @@ def splits(videos: Sequence[Video], lists: Path, options: Options) -> Splits:
     """The official lists; UserError names a list that is absent, a line it can't read, a class of another set."""
     chosen(NoOptions, options, "sthv1")
     labels = lists / "something-something-v1-labels.csv"
-    numbers = {name: number for number, (_, name) in enumerate(_lines(labels))}
+    numbers = {name: number for number, (_, name) in enumerate(lines("sthv1", labels, LAYOUT))}
     if len(numbers) != CLASSES_LISTED:
         raise UserError(f"{labels.resolve()} has {len(numbers)} classes; published are {CLASSES_LISTED}")
     rows = [row for part in LISTS for row in _rows(lists, part, numbers)]
@@ -70,7 +70,7 @@ def splits(videos: Sequence[Video], lists: Path, options: Options) -> Splits:
 
 
 def _rows(lists: Path, part: Part, numbers: dict[str, int]) -> Iterator[Row]:
-    for where, line in _lines(lists / f"something-something-v1-{LISTS[part]}.csv"):
+    for where, line in lines("sthv1", lists / f"something-something-v1-{LISTS[part]}.csv", LAYOUT):
         clip, _, name = line.partition(";")
         if not clip.isdecimal() or not name:
             raise UserError(f"{where}: expected `<number>;<class>`, not {line!r}")
@@ -82,19 +82,8 @@ def _rows(lists: Path, part: Part, numbers: dict[str, int]) -> Iterator[Row]:
 def _check_unlabelled(path: Path, rows: Sequence[Row]) -> None:
     if not path.is_file():
         return
-    clips = {line for _, line in _lines(path)}
+    clips = {line for _, line in lines("sthv1", path, LAYOUT)}
     if len(clips) != UNLABELLED:
         raise UserError(f"{path.resolve()} has {len(clips)} clips; published are {UNLABELLED}")
     if both := next((row for row in rows if row.video in clips), None):
         raise UserError(f"{path.resolve()}: clip {both.video} is in the {LISTS[both.part]} list too")
-
-
-def _lines(path: Path) -> Iterator[tuple[str, str]]:
-    """(where it stands, line) of each line that isn't empty."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise UserError(f"sthv1: the list {path.resolve()} is absent. Expected: {LAYOUT}") from None
-    except UnicodeDecodeError:
-        raise UserError(f"sthv1: the list {path.resolve()} is no text") from None
-    yield from ((f"{path}, line {number}", line.strip()) for number, line in enumerate(lines, 1) if line.strip())

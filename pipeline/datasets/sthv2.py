@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.datasets import NoOptions, Options, Part, Row, Splits, Video, chosen, found
+from pipeline.datasets import NoOptions, Options, Part, Row, Splits, Video, chosen, found, text
 from pipeline.errors import UserError
 
 LICENCE = "the makers' own terms, for research only; to be accepted before the download"
@@ -111,8 +111,6 @@ def _entries(path: Path) -> list[tuple[str, dict[str, Any]]]:
 
 def _read(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"sthv2: the list {path.resolve()} is absent. Expected: {LAYOUT}") from None
-    except ValueError:  # no UTF-8, or no JSON
+        return json.loads(text("sthv2", path, LAYOUT))
+    except json.JSONDecodeError:
         raise UserError(f"sthv2: the list {path.resolve()} is no JSON") from None

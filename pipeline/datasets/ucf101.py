@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.datasets import NoOptions, Options, Part, Row, Splits, Video, chosen, found
+from pipeline.datasets import NoOptions, Options, Part, Row, Splits, Video, chosen, found, lines
 from pipeline.errors import UserError
 from pipeline.params import alternatives
 
@@ -68,17 +68,9 @@ def splits(videos: Sequence[Video], lists: Path, options: Options) -> Splits:
 
 def _rows(lists: Path, part: Part, split: int) -> list[Row]:
     path = lists / f"{part}list{split:02d}.txt"
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise UserError(f"ucf101: the list {path.resolve()} is absent. Expected: {LAYOUT}") from None
-    except UnicodeDecodeError:
-        raise UserError(f"ucf101: the list {path.resolve()} is no text") from None
     rows = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        where, (file, *label) = f"{path}, line {number}", line.split()
+    for where, line in lines("ucf101", path, LAYOUT):
+        file, *label = line.split()
         name, _, clip = file.partition("/")
         if not clip.endswith(".avi") or "/" in clip or len(label) > 1:
             raise UserError(f"{where}: expected `<class>/<file>.avi`, in training lists with a label, not {line!r}")
