@@ -1,11 +1,13 @@
 """Data set files: what each promises, and how lists and folders are read."""
 
+import os
+import unicodedata
 from pathlib import Path
 
 import pytest
 
 from pipeline import datasets
-from pipeline.datasets import Row, Video, folder, jhmdb
+from pipeline.datasets import Row, Video, folder, jester, jhmdb, ucf101
 from pipeline.errors import UserError
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -142,7 +144,48 @@ def test_a_folder_of_videos_is_listed_whatever_it_is_called(tmp_path):
         Video("b/deep/1", "b/deep/1.avi"),
     ]
     touched(root, "b/2.avi")
-    with pytest.raises(UserError, match=r"b/2\.(MP4|avi) and b/2\.(avi|MP4) differ in suffix alone"):
+    with pytest.raises(UserError, match=r"b/2\.(MP4|avi) and b/2\.(avi|MP4) differ in suffix, or in .*; keep one"):
+        folder.videos(root, {})
+
+
+def test_accents_are_the_same_however_they_are_encoded(tmp_path):
+    composed, apart = (unicodedata.normalize(form, "été") for form in ("NFC", "NFD"))
+    root = touched(tmp_path, f"{apart}/1.mp4", f"{composed}/2.mp4")
+    there = folder.videos(root, {})
+    for text, other in ((composed, apart), (apart, composed)):
+        (root / "train.txt").write_text(f"{text}/1.mp4")
+        (root / "test.txt").write_text(f"{text}/2.mp4 {other}")
+        classes, rows = folder.splits([], root, {})
+        assert classes == (composed,) and [row.video for row in rows[1]] == [video.id for video in there]
+    assert all((root / video.path).is_file() for video in there)
+    touched(root, f"{composed}/1.mp4")
+    with pytest.raises(UserError, match="how accents are encoded"):
+        folder.videos(root, {})
+
+
+def test_a_set_that_lies_on_other_disks_is_found_through_links(tmp_path):
+    disk = touched(tmp_path / "disk", "UCF-101/Archery/v_Archery_g01_c01.avi", "clips/12/00001.jpg")
+    root = tmp_path / "data"
+    root.mkdir()
+    for name in ("UCF-101", "clips"):
+        (root / name).symlink_to(disk / name)
+    (disk / "UCF-101/Archery/back").symlink_to(disk / "UCF-101")  # would go round and round
+    (root / "gone").symlink_to(tmp_path / "unplugged")
+    assert [video.path for video in ucf101.videos(root, {})] == ["UCF-101/Archery/v_Archery_g01_c01.avi"]
+    assert [video.path for video in jester.videos(root, {})] == ["clips/12"]
+
+
+def test_a_folder_that_can_not_be_read_is_no_empty_one(tmp_path, monkeypatch):
+    root = touched(tmp_path, "a/1.mp4", "locked/2.mp4")
+    scandir = os.scandir
+
+    def refused(path):
+        if os.fspath(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied", os.fspath(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refused)  # nothing is locked to root
+    with pytest.raises(UserError, match="locked can't be read: Permission denied"):
         folder.videos(root, {})
 
 
@@ -159,6 +202,12 @@ def test_lists_of_ones_own(tmp_path):
             Row("run/gone", "test", (1,)),
         ]
     }
+
+
+def test_a_name_with_a_separator_of_unicode_stays_on_its_line(tmp_path):
+    (tmp_path / "train.txt").write_text("run/a\u2028b\x85.mp4\r\nrun/x.mp4", encoding="utf-8")
+    (tmp_path / "test.txt").write_text("run/y.mp4")
+    assert [row.video for row in folder.splits([], tmp_path, {}).rows[1]] == ["run/a\u2028b\x85", "run/x", "run/y"]
 
 
 def test_lists_of_several_splits_with_classes_in_an_order_of_their_own(tmp_path):

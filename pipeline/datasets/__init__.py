@@ -35,7 +35,8 @@ import math
 import os
 import pkgutil
 import re
-from collections.abc import Iterable, Mapping, Sequence
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar, cast
 
@@ -136,22 +137,39 @@ def chosen(kind: type[T], options: Options, where: str) -> T:
     raise UserError(f"{where}: option {key}: {first['msg']}, not {json.dumps(first.get('input'))[:60]}")
 
 
-def found(folder: Path) -> list[Video]:
-    """Every video file below a folder, sorted by id: its path without suffix. Hidden files and folders are passed over.
+def walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
+    """(path relative to `folder`, names of its files) of it and of each folder below that isn't hidden.
 
-    Raises UserError where two files differ in their suffix alone, for they would be one id.
+    Links are followed, for a set may lie on several disks, but for one to a folder that the link itself lies in.
+    Raises UserError where a folder can't be read: its videos would pass for absent ones.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise UserError(f"{error.filename} can't be read: {error.strerror}")
+
+    for place, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".") and not _leads_back(Path(place, name))]
+        yield Path(place).relative_to(folder), files
+
+
+def found(folder: Path) -> list[Video]:
+    """Every video file below a folder, sorted by id: its path without suffix, accents written as in lists (see text()).
+
+    Hidden files and folders are passed over. Raises UserError where two files would be one id.
     """
     videos: dict[str, str] = {}
-    for place, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+    for place, files in walk(folder):
         for name in files:
             suffix = Path(name).suffix
             if name.startswith(".") or suffix.lower() not in SUFFIXES:
                 continue
-            path = Path(place, name).relative_to(folder).as_posix()
-            video = path.removesuffix(suffix)
+            path = (place / name).as_posix()
+            video = unicodedata.normalize("NFC", path.removesuffix(suffix))
             if video in videos:
-                raise UserError(f"{folder}: {videos[video]} and {path} differ in suffix alone; keep one of them")
+                raise UserError(
+                    f"{folder}: {videos[video]} and {path} differ in suffix, or in how accents are encoded, alone; "
+                    "keep one of them"
+                )
             videos[video] = path
     return [Video(video, videos[video]) for video in sorted(videos)]
 
@@ -174,14 +192,17 @@ def lines(name: str, path: Path, layout: str) -> list[tuple[str, str]]:
 
     Line ends of any system will do, and a byte order mark is passed over. UserError where it is absent or no text.
     """
-    numbered = enumerate(text(name, path, layout).splitlines(), 1)
+    numbered = enumerate(text(name, path, layout).split("\n"), 1)  # splitlines() would also end them at U+2028 and such
     return [(f"{path}, line {number}", line.strip()) for number, line in numbered if line.strip()]
 
 
 def text(name: str, path: Path, layout: str) -> str:
-    """A data set's list, in UTF-8 with or without a byte order mark; UserError where it is absent or no such text."""
+    """A data set's list, in UTF-8 with or without a byte order mark; UserError where it is absent or no such text.
+
+    Accents come composed (NFC): a list that was typed has them so, names of files that were on a Mac often don't.
+    """
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return unicodedata.normalize("NFC", path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise UserError(f"{name}: the list {path.resolve()} is absent. Expected: {layout}") from None
     except UnicodeDecodeError:
@@ -194,3 +215,7 @@ def digest(files: Iterable[tuple[str, bytes]]) -> str:
     for name, content in files:
         listed.update(f"{hashlib.sha256(content).hexdigest()}  {name}\n".encode())
     return listed.hexdigest()
+
+
+def _leads_back(path: Path) -> bool:
+    return path.is_symlink() and path.parent.resolve().is_relative_to(path.resolve())

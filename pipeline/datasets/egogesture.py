@@ -9,13 +9,12 @@
 - No person of a part is in another one. Papers choose epochs on part "val", and report on "test".
 """
 
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.datasets import FRAME, NoOptions, Options, Part, Row, Splits, Video, chosen, lines
+from pipeline.datasets import FRAME, NoOptions, Options, Part, Row, Splits, Video, chosen, lines, walk
 from pipeline.errors import UserError
 
 LICENCE = "the makers' own agreement, for research only; to be signed before the download"
@@ -90,9 +89,7 @@ def videos(folder: Path, options: Options) -> list[Video]:
     chosen(NoOptions, options, "egogesture")
     paths: dict[str, str] = {}
     frames: dict[str, set[int]] = {}  # numbers that are there
-    for place, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        path = Path(place).relative_to(folder)
+    for path, files in walk(folder):
         video = "/".join(path.parts[-4:])
         if not VIDEO.fullmatch(video) or not (
             numbers := {int(match[1]) for match in map(FRAME.fullmatch, files) if match}

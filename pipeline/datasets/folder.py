@@ -83,7 +83,7 @@ def _classes(lists: Path, seen: set[str]) -> tuple[str, ...]:
     """The names of classes.txt; else those seen, in order, numbers by their value."""
     path = lists / "classes.txt"
     if path.is_file():
-        names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        names = [name for _, name in lines("folder", path, LAYOUT)]
         if len(set(names)) != len(names):
             raise UserError(f"{path}: a class stands there twice")
         return tuple(names)

@@ -5,11 +5,10 @@ labels, so its clips are no rows; where the list is there, its count is asserted
 others.
 """
 
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pipeline.datasets import FRAME, NoOptions, Options, Part, Row, Splits, Video, chosen, lines
+from pipeline.datasets import FRAME, NoOptions, Options, Part, Row, Splits, Video, chosen, lines, walk
 from pipeline.errors import UserError
 from pipeline.params import alternatives
 
@@ -54,9 +53,7 @@ def videos(folder: Path, options: Options) -> list[Video]:
     """The clips there, id the number that names the folder of frames; UserError where a clip is there twice."""
     chosen(NoOptions, options, "jester")
     paths: dict[str, str] = {}
-    for place, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        path = Path(place).relative_to(folder)
+    for path, files in walk(folder):
         if not path.name.isdecimal() or not any(map(FRAME.fullmatch, files)):
             continue
         first = paths.setdefault(path.name, path.as_posix())
