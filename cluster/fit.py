@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import secrets
 import shutil
 import time
@@ -24,6 +25,11 @@ from pipeline.errors import UserError
 from pipeline.schema import Cluster
 
 WATCH = 10.0  # seconds from one look at the running logs to the next
+# Of Ray Train; it passes them on to where they count.
+PATIENCE = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # its controller looks at the workers; every report() waits for that
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "15",  # a range counts on a lost node for so long, once or twice
+}
 
 
 def fit(cells: Sequence[Cell], weights: Path | None, cluster: Cluster, watch: Callable[[], None]) -> None:
@@ -36,7 +42,7 @@ def fit(cells: Sequence[Cell], weights: Path | None, cluster: Cluster, watch: Ca
     token = secrets.token_hex(8)
     for folder in folders:
         write(folder / "token", token)
-    if cluster.workers > 1:
+    if team(cells[0], cluster)[1] > 1:
         waiting = [
             _controller(cell, weights, cluster, folder, token) for cell, folder in zip(cells, folders, strict=True)
         ]
@@ -66,6 +72,12 @@ def fit(cells: Sequence[Cell], weights: Path | None, cluster: Cluster, watch: Ca
     watch()
 
 
+def team(cell: Cell, cluster: Cluster) -> tuple[int, int]:
+    """The fewest and the most workers of a training; a range ends at what a step's micro batches keep at work."""
+    fewest, most = cluster.team
+    return fewest, max(fewest, min(most, cell.recipe.batch // cell.recipe.micro_batch))
+
+
 def forget(row: str, cluster: Cluster) -> None:
     """Removes a row's training state; called once its outputs are safe."""
     shutil.rmtree(Path(cluster.storage) / row, ignore_errors=True)
@@ -74,7 +86,8 @@ def forget(row: str, cluster: Cluster) -> None:
 def train_cell(cell: Cell, weights: Path | None, cluster: Cluster, folder: Path, token: str) -> None:
     """Trains one cell in this process, which may be one of several ranks; rank 0 keeps state in `folder` each epoch.
 
-    The folder's state is gone on from when it was made under the same fingerprint, else begun anew.
+    The folder's state is gone on from when it was made under the same fingerprint, by however many ranks, else begun
+    anew.
     """
     if not (folder / "token").exists() or (folder / "token").read_text() != token:
         raise UserError(
@@ -86,20 +99,26 @@ def train_cell(cell: Cell, weights: Path | None, cluster: Cluster, folder: Path,
     if place.type == "cpu":
         torch.set_num_threads(cluster.cpus_per_worker)
     first = not distributed or torch.distributed.get_rank() == 0
-    mark = training_fingerprint(cell)
-    state, lines = _resume(folder, mark)
-    if first and state is None:
-        for leftover in ("log.jsonl", "weights.pt"):  # of another fingerprint
-            (folder / leftover).unlink(missing_ok=True)
-    own = secrets.token_hex(8)
+    mark, own = training_fingerprint(cell), secrets.token_hex(8)
+    found: list[Any] = [None, []]
     if first:
-        write(folder / "owner", own)
+        write(folder / "owner", own)  # before it looks what is there: an earlier start adds nothing from here on
+        found = list(_resume(folder, mark))
+        if found[0]:
+            _log(folder, found[1])  # who kept the state may have been killed before it came to the log
+        else:
+            for leftover in ("log.jsonl", "weights.pt"):  # of another fingerprint
+                (folder / leftover).unlink(missing_ok=True)
+    if distributed:
+        # What one rank has read is what all go on from: a shared file system may show another one the epoch before.
+        torch.distributed.broadcast_object_list(found, src=0, device=place)
+    state, lines = found
     for epoch in training.epochs(cell, weights, state, place, cluster.loader_workers):
         lines = [*lines, *epoch.lines]
         if first:
             _hold(folder, own)
             _save(folder / "state.pt", {"fingerprint": mark, "lines": json.dumps(lines), **epoch.state})
-            write(folder / "log.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+            _log(folder, lines)
         state = epoch.state
         if distributed:
             ray.train.report({"epoch": epoch.number, "loss": lines[-1]["loss"]})
@@ -129,6 +148,10 @@ def _resume(folder: Path, mark: str) -> tuple[dict[str, Any] | None, list[dict]]
     return state, json.loads(state["lines"])
 
 
+def _log(folder: Path, lines: Sequence[dict]) -> None:
+    write(folder / "log.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+
+
 def _save(path: Path, content: dict[str, Any]) -> None:
     # Through memory: torch.save to a path writes the file's name into the archive, and equal states would differ.
     buffer = io.BytesIO()
@@ -155,7 +178,10 @@ def _controller(cell: Cell, weights: Path | None, cluster: Cluster, folder: Path
 
 
 def train_distributed(cell: Cell, weights: Path | None, cluster: Cluster, folder: Path, token: str) -> None:
-    """As train_cell(), on cluster.workers data-parallel workers of Ray Train."""
+    """As train_cell(), on team() data-parallel workers of Ray Train, which restarts them where their number changes."""
+    for name, value in PATIENCE.items():
+        os.environ.setdefault(name, value)
+    fewest, most = team(cell, cluster)
     resources = {"CPU": float(cluster.cpus_per_worker)}
     if cluster.gpus_per_worker:
         resources["GPU"] = cluster.gpus_per_worker
@@ -165,7 +191,9 @@ def train_distributed(cell: Cell, weights: Path | None, cluster: Cluster, folder
         _loop,
         train_loop_config={"arguments": (cell, weights, cluster, folder, token)},
         scaling_config=ScalingConfig(
-            num_workers=cluster.workers, use_gpu=bool(cluster.gpus_per_worker), resources_per_worker=resources
+            num_workers=(fewest, most) if fewest < most else most,  # type: ignore[arg-type]  # its hint knows no range
+            use_gpu=bool(cluster.gpus_per_worker),
+            resources_per_worker=resources,
         ),
         torch_config=TorchConfig(backend="nccl" if cluster.gpus_per_worker else "gloo"),
         run_config=RunConfig(

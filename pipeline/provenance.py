@@ -101,8 +101,27 @@ def _experiment(given: Params, row: str, root: Path, stages: Mapping[str, Any]) 
         for split in experiment.splits
         for seed in experiment.seeds
     }
+    about["workers"] = {
+        f"split {split}, seed {seed}": workers(data / "logs" / row / f"split{split}-seed{seed}.jsonl")
+        for split in experiment.splits
+        for seed in experiment.seeds
+    }
     about["wrong"] = wrong(found)
     return about
+
+
+def workers(log: Path) -> str:
+    """How many trained a cell, by its log: "1", or, where that changed, "2 in epochs 1 to 3, 1 in epochs 4 to 8"."""
+    stretches: list[list[int]] = []  # workers, first and last epoch, from 0 on
+    for line in records.epochs(log):
+        if "world" not in line:  # of a run before logs said it
+            return "not told"
+        if not stretches or stretches[-1][0] != line["world"]:
+            stretches.append([line["world"], line["epoch"], line["epoch"]])
+        stretches[-1][2] = line["epoch"]
+    if len(stretches) == 1:
+        return str(stretches[0][0])
+    return ", ".join(f"{count} in epochs {first + 1} to {last + 1}" for count, first, last in stretches) or "not told"
 
 
 def _runs(given: Params, row: str, root: Path) -> dict[str, str]:

@@ -1,12 +1,21 @@
 """What params.yaml holds, as frozen dataclasses: data sets, recipes, protocols, rows, tables, machines."""
 
 from dataclasses import field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict
+from pydantic import BeforeValidator, ConfigDict
 from pydantic.dataclasses import dataclass
+from pydantic_core import PydanticCustomError
 
 STRICT = ConfigDict(extra="forbid", strict=True)
+
+
+def _team(value: object) -> object:
+    ends = list(value) if isinstance(value, list | tuple) else [value, value]
+    counts = [end for end in ends if isinstance(end, int) and not isinstance(end, bool)]
+    if not len(ends) == len(counts) == 2 or not 1 <= counts[0] <= counts[1]:
+        raise PydanticCustomError("team", "should be a number from 1 on or a range of two, such as [1, 4]")
+    return tuple(counts) if isinstance(value, list | tuple) else value
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -192,12 +201,18 @@ class Cluster:
     """Where it runs. Never a stage's params: changing it restales nothing."""
 
     address: str = "local"  # "local" starts Ray here; RAY_ADDRESS overrides
-    workers: int = 1  # data-parallel training workers of one (row, split, seed)
+    # Data-parallel training workers of one (row, split, seed); a range takes what there is, and follows it.
+    workers: Annotated[int | tuple[int, int], BeforeValidator(_team)] = 1
     cpus_per_worker: int = 1
     gpus_per_worker: float = 0.0
     loader_workers: int = 0  # processes that load clips, for each training worker
     max_failures: int = 3  # restarts of a training run or task whose process died
     storage: str = "data/work"  # training state that a crash must not lose; on a cluster a folder that all nodes see
+
+    @property
+    def team(self) -> tuple[int, int]:
+        """The fewest and the most training workers of one (row, split, seed)."""
+        return self.workers if isinstance(self.workers, tuple) else (self.workers, self.workers)
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -118,7 +118,7 @@ def epochs(
             meter.add(_step(run, epoch, step, meter), recipe.batch)
             if (step + 1) % window == 0 or step + 1 == steps:
                 lines.append({"kind": "steps", "epoch": epoch, "step": step + 1, **meter.window()})
-        lines.append({"kind": "epoch", "epoch": epoch, "lr": rate, **meter.total()})
+        lines.append({"kind": "epoch", "epoch": epoch, "lr": rate, "world": world, **meter.total()})
         yield Epoch(
             epoch,
             recipe.epochs,

@@ -156,7 +156,8 @@ def ray(cluster: Cluster) -> Check:
     cpus, gpus = has.get("CPU", 0), has.get("GPU", 0)
     where = f"starts in {time.perf_counter() - begin:.0f} s" if address == "local" else f"answers at {address}"
     found = f"{where}: {cpus:.0f} CPUs, {gpus:.0f} GPUs"
-    wanted = cluster.workers * cluster.cpus_per_worker, cluster.workers * cluster.gpus_per_worker
+    fewest = cluster.team[0]
+    wanted = fewest * cluster.cpus_per_worker, fewest * cluster.gpus_per_worker
     if wanted[0] > cpus or wanted[1] > gpus:
         mend = "lower cluster.workers, cpus_per_worker or gpus_per_worker, or add nodes"
         return Check("ray", "broken", f"{found}; one training needs {wanted[0]} CPUs and {wanted[1]:g} GPUs", mend)

@@ -132,10 +132,11 @@ def side_by_side(cluster: Cluster) -> int | None:
     """How many cells this machine trains at once; None where a cluster is named."""
     if os.environ.get("RAY_ADDRESS") or cluster.address != "local":
         return None
-    slots = len(os.sched_getaffinity(0)) // (cluster.workers * cluster.cpus_per_worker)
+    workers = cluster.team[1]  # of a range Ray gives the first cells as many as it can
+    slots = len(os.sched_getaffinity(0)) // (workers * cluster.cpus_per_worker)
     if cluster.gpus_per_worker:
         gpus = len(list(Path("/dev").glob("nvidia[0-9]*")))
-        slots = min(slots, int(gpus / (cluster.workers * cluster.gpus_per_worker)))
+        slots = min(slots, int(gpus / (workers * cluster.gpus_per_worker)))
     return max(1, slots)
 
 

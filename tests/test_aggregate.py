@@ -94,6 +94,7 @@ def test_explain_counts_the_videos_that_were_wrong(
     share = float(told["result"].split()[1]) / 100
     wrong = sum(int(one["wrong"].split()[0]) for one in told["wrong"])
     assert wrong > 0 and wrong / tested == pytest.approx(1 - share, abs=0.001)
+    assert set(told["workers"]) == set(told["each run"])
     assert explain(project, "all", "late-row", tmp_path, {})["result"] == "not run"
     with pytest.raises(UserError, match="no row 'rbg'; did you mean 'rgb'"):
         explain(project, "all", "rbg", tmp_path, {})

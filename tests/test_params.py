@@ -65,6 +65,13 @@ def test_every_suite_composes_and_parses(suite: str, tmp_path: Path) -> None:
         (("tables", "comparison", "rows"), ["tsx"], ["tables.comparison", "did you mean"]),
         (("datasets", "shapes", "decode", "decoder"), "cv2", ["shapes.decode.decoder", "'ffmpeg' or 'decord'"]),
         (("cluster", "worker"), 2, ["cluster.worker", "did you mean 'workers'"]),
+        (("cluster", "workers"), 0, ["cluster.workers", "from 1 on", "[1, 4], not 0"]),
+        (("cluster", "workers"), True, ["cluster.workers", "not true"]),
+        (("cluster", "workers"), "two", ["cluster.workers", 'not "two"']),
+        (("cluster", "workers"), [4, 1], ["cluster.workers", "not [4, 1]"]),
+        (("cluster", "workers"), [0, 2], ["cluster.workers", "not [0, 2]"]),
+        (("cluster", "workers"), [1, 2, 3], ["cluster.workers", "not [1, 2, 3]"]),
+        (("cluster", "workers"), [1, 2.0], ["cluster.workers", "not [1, 2.0]"]),
         (("recipe",), {}, ["'recipe'", "did you mean 'recipes'"]),
     ],
 )
@@ -81,6 +88,12 @@ def test_a_mistake_is_one_line_that_names_it(
     assert "\n" not in message
     for word in words:
         assert word in message
+
+
+@pytest.mark.parametrize(("written", "team"), [(3, (3, 3)), ([1, 4], (1, 4)), ([2, 2], (2, 2))])
+def test_workers_are_a_number_or_a_range(raw: dict[str, Any], written: Any, team: tuple[int, int]) -> None:
+    raw["cluster"]["workers"] = written
+    assert parse(raw).cluster.team == team
 
 
 def test_a_misspelt_key_is_said_to_be_that(raw: dict[str, Any]) -> None:

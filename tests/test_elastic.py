@@ -1,0 +1,182 @@
+"""A range of workers: a run follows what the cluster has, ends as with one worker, and its log says how many it had."""
+
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import ray.cluster_utils
+import ray.train
+import ray.train.torch
+import torch
+from test_training import cell
+
+from cluster.fit import fit, team, train_cell
+from cluster.session import session
+from pipeline import records, training
+from pipeline.atomic import write
+from pipeline.cells import Cell
+from pipeline.provenance import workers
+from pipeline.schema import Cluster
+
+ROOT = Path(__file__).parents[1]
+RECIPE: dict[str, Any] = {"epochs": 40, "lr": 0.002}  # long enough to be struck; tame, so that rounding stays small
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"), [(1, (1, 1)), (3, (3, 3)), ((1, 4), (1, 2)), ((2, 2), (2, 2)), ((3, 4), (3, 3))]
+)
+def test_a_range_ends_where_a_step_has_no_more_to_share(
+    data: Path, given: int | tuple[int, int], expected: tuple[int, int]
+) -> None:
+    """A step here is two micro batches; where even the fewest are more than that, training says so."""
+    assert team(cell(data), Cluster(workers=given)) == expected
+
+
+def rank(number: int, port: int, one: Cell, folders: list[Path], seen: Path) -> None:
+    """One of two ranks, as Ray Train would start them, but each with a folder of its own."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=number, world_size=2)
+    told: list[int] = []
+    ray.train.report = lambda metrics: told.append(metrics["epoch"])
+    ray.train.torch.get_device = lambda: torch.device("cpu")
+    train_cell(one, None, Cluster(workers=2), folders[number], "token")
+    seen.with_suffix(f".{number}").write_text(json.dumps(told))
+    torch.distributed.destroy_process_group()
+
+
+def test_all_ranks_go_on_from_the_epoch_that_the_first_one_reads(data: Path, tmp_path: Path) -> None:
+    """On a file system that shows the others an older state, or none: without it they would wait for each other."""
+    one = cell(data, epochs=4)
+    folders = [tmp_path / "first", tmp_path / "second"]
+    for folder in folders:
+        write(folder / "token", "token")
+    with pytest.raises(InterruptedError):
+        train_until(2, one, folders[0])
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    (folders[0] / "log.jsonl").unlink()  # killed after it had kept the state, and before it wrote the log
+    torch.multiprocessing.start_processes(rank, (port, one, folders, tmp_path / "seen"), nprocs=2, start_method="spawn")
+    assert [json.loads((tmp_path / f"seen.{number}").read_text()) for number in (0, 1)] == [[2, 3], [2, 3]]
+    assert [line["world"] for line in records.epochs(folders[0] / "log.jsonl")] == [1, 1, 2, 2]
+    assert [path.name for path in folders[1].iterdir()] == ["token"]
+
+
+def train_until(epochs: int, one: Cell, folder: Path) -> None:
+    """Trains alone and is interrupted as the next epoch begins."""
+    whole = training.epochs
+
+    def some(*arguments: Any) -> Iterator[training.Epoch]:
+        for epoch in whole(*arguments):
+            if epoch.number == epochs:
+                raise InterruptedError
+            yield epoch
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "epochs", some)
+        train_cell(one, None, Cluster(), folder, "token")
+
+
+def log_of(path: Path, worlds: list[int | None]) -> Path:
+    lines = [{"kind": "epoch", "epoch": n} | ({"world": world} if world else {}) for n, world in enumerate(worlds)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def test_the_history_is_told_in_words(tmp_path: Path) -> None:
+    assert workers(log_of(tmp_path / "a", [1, 1, 1])) == "1"
+    assert workers(log_of(tmp_path / "b", [2, 2, 1, 2])) == "2 in epochs 1 to 2, 1 in epochs 3 to 3, 2 in epochs 4 to 4"
+    assert workers(log_of(tmp_path / "c", [None, 1])) == "not told"
+    assert workers(tmp_path / "absent") == "not told"
+
+
+@dataclass
+class Pair:
+    """A cluster of two nodes with a CPU each."""
+
+    nodes: ray.cluster_utils.Cluster
+    second: Any
+
+    def lose_the_second(self) -> None:
+        self.nodes.remove_node(self.second)
+
+    def kill_a_worker(self) -> None:
+        """The last rank, as the list of processes has it."""
+        found = [
+            one for one in psutil.process_iter(["cmdline"]) if "RayTrainWorker" in " ".join(one.info["cmdline"] or "")
+        ]
+        own = {child.pid for child in psutil.Process().children(recursive=True)}
+        max((one for one in found if one.pid in own), key=lambda one: one.create_time()).kill()
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    before = dict(os.environ)
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "tests"), str(ROOT)])
+    os.environ["OMP_NUM_THREADS"] = "1"
+    nodes = ray.cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    try:
+        second = nodes.add_node(num_cpus=1)
+        with session(Cluster(address=nodes.address)):
+            yield Pair(nodes, second)
+    finally:
+        nodes.shutdown()
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def strike(log: Path, blow: Callable[[], None]) -> threading.Thread:
+    """Waits in a thread until some epochs are done, then strikes."""
+
+    def wait() -> None:
+        while len(list(records.epochs(log))) < 3:
+            time.sleep(0.05)
+        blow()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    return thread
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("blow", "after"), [("lose_the_second", 1), ("kill_a_worker", 2)])
+def test_a_range_goes_on_with_what_is_left(pair: Pair, data: Path, tmp_path: Path, blow: str, after: int) -> None:
+    one = cell(data, **RECIPE)
+    fit([one], None, Cluster(storage=str(tmp_path / "alone")), lambda: None)
+    losses, weights = curve(one), torch.load(one.weights, weights_only=True)
+    assert worlds(one) == [1] * 40
+    range_ = Cluster(workers=(1, 2), storage=str(tmp_path / "range"))
+    owner = one.state(range_) / "owner"
+    first: list[str] = []
+
+    def note_and_strike() -> None:
+        first.append(owner.read_text())
+        getattr(pair, blow)()
+
+    thread = strike(one.running_log(range_), note_and_strike)
+    fit([one], None, range_, lambda: None)
+    thread.join()
+    assert owner.read_text() != first[0]  # it was started again
+    history = worlds(one)
+    assert len(history) == 40 and history[:3] == [2, 2, 2] and history[-1] == after and {*history} == {2, after}
+    np.testing.assert_allclose(curve(one), losses, rtol=1e-3)
+    for name, value in torch.load(one.weights, weights_only=True).items():
+        torch.testing.assert_close(value, weights[name], rtol=1e-3, atol=1e-4, msg=name)
+
+
+def curve(one: Cell) -> list[float]:
+    lines = [json.loads(line) for line in one.log.read_text().splitlines()]
+    return [line["loss"] for line in lines if line["kind"] == "steps"]
+
+
+def worlds(one: Cell) -> list[int]:
+    return [line["world"] for line in records.epochs(one.log)]
