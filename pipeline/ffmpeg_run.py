@@ -42,7 +42,8 @@ class FFmpegRun:
             protocol_whitelist="file",
             format_whitelist=_FORMATS,
             **({"c:v": decoder} if decoder in ffmpeg_decoders() else {}),
-            **({"format": "mjpeg"} if path.suffix == ".mjpeg" else {}),  # else ffmpeg guesses that it is one picture
+            # Else ffmpeg guesses that it is one picture. An orientation that Exif gives is for photographs.
+            **({"format": "mjpeg", "noautorotate": None} if path.suffix == ".mjpeg" else {}),
         )
         reading, writing = os.pipe()
         times = _TIMES.format(flicks=_FLICKS, pipe=writing)

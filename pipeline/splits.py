@@ -51,8 +51,9 @@ def build(name: str, dataset: Dataset, entries: Sequence[Entry], lists: Path, su
     tables, notes, absent = {}, [], []
     for split, rows in whole.rows.items():
         where = f"{name}, split {split}"
-        table = pl.DataFrame(rows, schema=SCHEMA, orient="row")
+        # Before the table, whose 32 bits a mistyped label may not fit.
         _check_labels(where, rows, len(whole.classes), getattr(plugin, "MULTI_LABEL", False))
+        table = pl.DataFrame(rows, schema=SCHEMA, orient="row")
         _check_once(where, table)
         counts = dict(table.group_by("part").len().rows())
         published = plugin.COUNTS.get(split, {})

@@ -23,8 +23,9 @@ def decode(folder: Path, first: int | None, last: int | None, fps: float, ffmpeg
     Without a range, from the frame 1, or 0 where there is one, to the last one there. fps: as published, 0 where that
     is unknown; a frame's time is its place / fps, counted from the range's first. Frames whose short side is the
     store's keep their bytes, and hence their quality, where all are baseline JPEG; else ffmpeg scales them all as it
-    does videos', smaller ones too. Raises Damaged where a frame is missing, twice there, damaged or of another size
-    than the first, and OSError where one can't be read.
+    does videos', smaller ones too. An orientation in Exif is passed over either way, as by PIL, by which the papers'
+    code reads. Raises Damaged where a frame is missing, twice there, damaged or of another size than the first, and
+    OSError where one can't be read.
     """
     files = _whole(datasets.frames(folder, first, last), first, last)
     contents = [file.read_bytes() for file in files]

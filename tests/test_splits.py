@@ -70,7 +70,7 @@ def test_the_same_bytes_within_training_are_no_leak(built):
     assert built(ROWS, entries).notes == ()
 
 
-@pytest.mark.parametrize("labels", [(), (2,), (-1,), (0, 5)])
+@pytest.mark.parametrize("labels", [(), (2,), (-1,), (0, 5), (10**40,)])
 def test_a_label_that_is_no_class_is_refused(built, labels):
     with pytest.raises(UserError, match=r"a/9 has the labels .*; there are 2 classes"):
         built([*ROWS, Row("a/9", "test", labels)])

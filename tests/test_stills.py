@@ -86,6 +86,21 @@ def test_grey_frames_are_read_as_colour(tmp_path):
     assert simplejpeg.decode_jpeg(jpeg).shape == (48, 64, 3)
 
 
+@pytest.mark.parametrize("short_side", [48, 24])
+def test_an_orientation_in_exif_turns_neither_kept_nor_scaled_frames(tmp_path, short_side):
+    turned = bytes.fromhex("ffe1 0022 457869660000 4d4d002a00000008 0001 0112 0003 00000001 00060000 00000000")
+    path, settings = folder(tmp_path / "7"), replace(DECODE, short_side=short_side)
+    plain = decoded(path, settings)
+    for file in path.iterdir():
+        jpeg = file.read_bytes()
+        file.write_bytes(jpeg[:2] + turned + jpeg[2:])
+    assert cv2.imread(str(path / "00001.jpg")).shape == (64, 48, 3)  # who heeds it sees it upright
+    found = decoded(path, settings)
+    assert (found.width, found.height) == (plain.width, plain.height)
+    for one, other in zip(found.jpegs, plain.jpegs, strict=True):
+        np.testing.assert_array_equal(simplejpeg.decode_jpeg(one), simplejpeg.decode_jpeg(other))
+
+
 def cut(path: Path) -> None:
     (path / "00004.jpg").write_bytes((path / "00004.jpg").read_bytes()[:-200])
 
