@@ -110,7 +110,8 @@ def gather(row: list[Cell], paths: list[Path], target: Path) -> float:
     names = json.dumps(classes(row[0]), ensure_ascii=False)
     table = pyarrow.concat_tables([table.replace_schema_metadata(None) for table in tables])
     with writing(target) as temporary:
-        table = table.replace_schema_metadata({"protocol": signature, "classes": names})
+        about = {"protocol": signature, "classes": names, "rows": str(len(table))}
+        table = table.replace_schema_metadata(about)
         pyarrow.parquet.write_table(table, temporary, compression="zstd", write_page_checksum=True)
     seconds = sum(float(fact[b"seconds"]) for fact in facts)
     return sum(int(fact[b"views"]) for fact in facts) / seconds if seconds else 0.0

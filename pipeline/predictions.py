@@ -127,6 +127,9 @@ def _columns(path: Path, refuse: Callable[[str], NoReturn]) -> tuple[pl.DataFram
     for column, dtype in SCHEMA.items():
         if frame.schema.get(column) != dtype:
             refuse(f"column {column!r} must be {dtype}, not {frame.schema.get(column, 'missing')}")
+    # Not every protocol says how many views a video has: a copy may lack the last of one's clips.
+    if written.get("rows", str(len(frame))) != str(len(frame)):
+        refuse(f"it holds {len(frame)} rows of the {written['rows']} that were written")
     return frame, written
 
 

@@ -77,12 +77,12 @@ def predictions(
     return pl.concat(parts).select(pl.col(column).cast(dtype) for column, dtype in SCHEMA.items())
 
 
-def write(frame: pl.DataFrame, path: Path, given: Params, row: str) -> Path:
-    """The predictions as the evaluation writes them, with protocol and classes in the file's metadata."""
+def write(frame: pl.DataFrame, path: Path, given: Params, row: str, **facts: str) -> Path:
+    """The predictions as the evaluation writes them, with protocol, classes and `facts` in the file's metadata."""
     experiment = given.experiments[row]
     signature = protocol_signature(given.protocols[experiment.protocol], given.recipes[experiment.recipe])
     path.parent.mkdir(parents=True, exist_ok=True)
-    frame.write_parquet(path, metadata={"protocol": signature, "classes": json.dumps(CLASSES)})
+    frame.write_parquet(path, metadata={"protocol": signature, "classes": json.dumps(CLASSES), **facts})
     return path
 
 

@@ -156,6 +156,8 @@ def test_a_net_trains_on_flow_and_is_scored_on_it(data: Path, tmp_path: Path, in
     found = pyarrow.parquet.read_table(tmp_path / "block.parquet")
     assert len(found) == 4 * 6 and all(np.isfinite(logits).all() for logits in found["logits"].to_pylist())
     predict.gather([one], [tmp_path / "block.parquet"], tmp_path / "all.parquet")
+    gathered = pyarrow.parquet.read_table(tmp_path / "all.parquet")
+    assert gathered.schema.metadata[b"rows"] == str(len(gathered)).encode()
     told = pyarrow.parquet.read_schema(tmp_path / "all.parquet").metadata[b"protocol"].decode()
     assert told.endswith(", 2 flows" if input == "flow" else ", 2 warped flows")
 

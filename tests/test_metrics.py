@@ -92,6 +92,11 @@ def test_videos_of_different_length_have_their_own_number_of_windows(tmp_path: P
     holed = frame.filter((pl.col("video") != "test_1_007") | (pl.col("view") != 2))
     with pytest.raises(UserError, match="test_1_007"):
         predictions.read(invented.write(holed, tmp_path / "p", given, "a"), "a", given, folder)
+    cut = invented.write(short, tmp_path / "p", given, "a", rows=str(len(frame)))  # nothing else misses last windows
+    with pytest.raises(UserError, match=f"it holds {len(short)} rows of the {len(frame)} that were written"):
+        predictions.read(cut, "a", given, folder)
+    whole = invented.write(short, tmp_path / "p", given, "a", rows=str(len(short)))
+    assert len(predictions.read(whole, "a", given, folder).frame) == len(short)
 
 
 # Each damages a whole frame of 2 seeds x 60 videos x 3 views.
