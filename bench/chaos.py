@@ -29,7 +29,8 @@ from pathlib import Path
 from typing import Any
 
 from bench import havoc, report, victim
-from bench.havoc import Bench, Run
+from bench.ground import Bench
+from bench.havoc import Run
 
 STAGES = tuple(victim.MADE)
 ON_NODES = ("download", "decode", "train", "evaluate")
@@ -80,13 +81,13 @@ def planned(number: int) -> tuple[Run, random.Random]:
 
 def made(bench: Bench, number: int, done: Sequence[Run]) -> Run:
     run, rng = planned(number)
-    place = bench.kept / str(run.workers)
+    place = bench.undisturbed(run.workers)
     victim.put_back(place, bench.project, run.stage)
     if run.kind == "MLflow":
         bench.serve()
     alike = undisturbed(done, run)
-    on_nodes = run.kind in havoc.AT_WORK
-    usual = statistics.median(one.tasks_s if on_nodes else one.stage_s for one in alike) if alike else SECONDS
+    seen = "tasks_s" if run.kind in havoc.AT_WORK else "after_s" if run.kind in havoc.AFTER else "stage_s"
+    usual = statistics.median(getattr(one, seen) for one in alike) if alike else SECONDS
     wrong = []
     run.ended = code = havoc.repro(bench, run, rng, usual)
     wrong += havoc.left(bench, run)

@@ -56,6 +56,7 @@ class Nodes:
 
     def start(self) -> None:
         """The networks and every node; RuntimeError with the log's end where one does not come up."""
+        self.stop()  # what a killed one of the same name left
         self._networks()
         for number in range(len(self.cpus)):
             self.start_node(number)

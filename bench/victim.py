@@ -59,6 +59,13 @@ def make(folder: Path, micro_batch: int = 4) -> None:
     (folder / ".dvc" / "config").write_text("[core]\n    no_scm = true\n    analytics = false\n")
 
 
+def code(folder: Path) -> str:
+    """A mark of all that a project just made runs."""
+    files = [path for place in ("models", "pipeline", "cluster", "stages") for path in (folder / place).rglob("*.py")]
+    told = [f"{path.relative_to(folder)} {path.read_text()}" for path in (*files, folder / "dvc.yaml")]
+    return hashlib.sha256("".join(sorted(told)).encode()).hexdigest()[:12]
+
+
 def set_workers(folder: Path, workers: int) -> None:
     params = _yaml(folder / "params.yaml")
     params["cluster"]["workers"] = workers

@@ -18,6 +18,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from cluster.fanout import progress
+from cluster.gloo import Gloo
 from pipeline import training
 from pipeline.atomic import write
 from pipeline.cells import Cell, training_fingerprint
@@ -195,7 +196,7 @@ def train_distributed(cell: Cell, weights: Path | None, cluster: Cluster, folder
             use_gpu=bool(cluster.gpus_per_worker),
             resources_per_worker=resources,
         ),
-        torch_config=TorchConfig(backend="nccl" if cluster.gpus_per_worker else "gloo"),
+        torch_config=TorchConfig(backend="nccl") if cluster.gpus_per_worker else Gloo(),
         run_config=RunConfig(
             name=name,
             storage_path=str(folder / "ray"),

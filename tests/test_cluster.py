@@ -13,6 +13,7 @@ from test_training import cell
 
 from cluster.fanout import fan_out
 from cluster.fit import fit, train_cell
+from cluster.gloo import interface
 from cluster.score import score
 from cluster.session import session
 from pipeline.cells import Cell
@@ -88,6 +89,11 @@ def test_a_users_mistake_in_a_task_is_said_as_it_is(joined: None) -> None:
 
 def test_a_task_whose_process_dies_is_tried_again(joined: None, tmp_path: Path) -> None:
     assert list(fan_out(dies_once, [(tmp_path / "died",)], "dying", retries=1)) == [(0, "done")]
+
+
+def test_the_interface_of_an_address_is_found_by_it() -> None:
+    """That gloo then listens there is seen with four workers, in test_nodes.py."""
+    assert interface("127.0.0.1") in ("lo", "lo0") and interface("192.0.2.1") is None
 
 
 def losses(one: Cell) -> list[float]:

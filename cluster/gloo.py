@@ -1,0 +1,40 @@
+"""Where gloo listens when training workers on CPUs join: at the address by which Ray knows the node."""
+
+import os
+from typing import Any
+
+import psutil
+import ray
+from ray.train.torch import TorchConfig
+from ray.train.torch.config import _TorchBackend
+
+
+class Gloo(TorchConfig):
+    """Ray's own; alone, gloo listens where the host's name leads, often to the loopback (on Debian by /etc/hosts).
+
+    No other node gets there: joining would end in "Connection refused", or wait.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(backend="gloo")
+
+    @property
+    def backend_cls(self) -> type[_TorchBackend]:
+        return _Backend
+
+
+class _Backend(_TorchBackend):
+    def on_start(self, worker_group: Any, backend_config: Any) -> None:
+        worker_group.execute(_choose)
+        super().on_start(worker_group, backend_config)
+
+
+def _choose() -> None:
+    if name := interface(ray.util.get_node_ip_address()):
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
+
+
+def interface(address: str) -> str | None:
+    """The network interface of this machine that has an address; None where none has."""
+    found = (name for name, own in psutil.net_if_addrs().items() if any(one.address == address for one in own))
+    return next(found, None)
