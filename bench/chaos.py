@@ -76,7 +76,7 @@ def planned(number: int) -> tuple[Run, random.Random]:
         return Run(number, "nothing", ("train", *STAGES)[-number], 2 if number == 0 else 1), rng
     kind = list(KINDS)[(number - 1) % len(KINDS)]
     stage = rng.choice(KINDS[kind])
-    return Run(number, kind, stage, rng.choice((1, 2)) if stage == "train" else 1), rng
+    return Run(number, kind, stage, rng.choice((1, 1, 2)) if stage == "train" else 1), rng
 
 
 def made(bench: Bench, number: int, done: Sequence[Run]) -> Run:
