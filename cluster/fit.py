@@ -4,7 +4,6 @@ import io
 import json
 import os
 import secrets
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,11 +18,11 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from cluster.fanout import progress
 from cluster.gloo import Gloo
-from pipeline import training
-from pipeline.atomic import write
+from pipeline import copies, storage, training
 from pipeline.cells import Cell, training_fingerprint
 from pipeline.errors import UserError
 from pipeline.schema import Cluster
+from pipeline.storage import Place, write
 
 WATCH = 10.0  # seconds from one look at the running logs to the next
 # Of Ray Train; it passes them on to where they count.
@@ -43,6 +42,7 @@ def fit(cells: Sequence[Cell], weights: Path | None, cluster: Cluster, watch: Ca
     token = secrets.token_hex(8)
     for folder in folders:
         write(folder / "token", token)
+    cells = copies.sent(cells, cluster, [weights] if weights else [])
     if team(cells[0], cluster)[1] > 1:
         waiting = [
             _controller(cell, weights, cluster, folder, token) for cell, folder in zip(cells, folders, strict=True)
@@ -81,10 +81,10 @@ def team(cell: Cell, cluster: Cluster) -> tuple[int, int]:
 
 def forget(row: str, cluster: Cluster) -> None:
     """Removes a row's training state; called once its outputs are safe."""
-    shutil.rmtree(Path(cluster.storage) / row, ignore_errors=True)
+    storage.remove(storage.place(cluster.storage) / row)
 
 
-def train_cell(cell: Cell, weights: Path | None, cluster: Cluster, folder: Path, token: str) -> None:
+def train_cell(cell: Cell, weights: Path | None, cluster: Cluster, folder: Place, token: str) -> None:
     """Trains one cell in this process, which may be one of several ranks; rank 0 keeps state in `folder` each epoch.
 
     The folder's state is gone on from when it was made under the same fingerprint, by however many ranks, else begun
@@ -93,8 +93,9 @@ def train_cell(cell: Cell, weights: Path | None, cluster: Cluster, folder: Path,
     if not (folder / "token").exists() or (folder / "token").read_text() != token:
         raise UserError(
             f"a worker on {ray.util.get_node_ip_address()} does not see cluster.storage; "
-            "set it to a folder that all nodes share"
+            "set it to a folder that all nodes share, or to s3://bucket/name"
         )
+    cell, weights = copies.brought(cell, cluster, weights, "train")
     distributed = torch.distributed.is_initialized()
     place = ray.train.torch.get_device() if distributed else device(cluster)
     if place.type == "cpu":
@@ -129,7 +130,7 @@ def train_cell(cell: Cell, weights: Path | None, cluster: Cluster, folder: Path,
         _save(folder / "weights.pt", {name: value.cpu().contiguous() for name, value in state["model"].items()})
 
 
-def _hold(folder: Path, own: str) -> None:
+def _hold(folder: Place, own: str) -> None:
     """RuntimeError where another start of this training has taken over.
 
     Ray starts one for a node that it lost sight of. The first may still be at work there, and would put its shorter
@@ -139,28 +140,29 @@ def _hold(folder: Path, own: str) -> None:
         raise RuntimeError(f"another start of the training in {folder} has taken over")
 
 
-def _resume(folder: Path, mark: str) -> tuple[dict[str, Any] | None, list[dict]]:
+def _resume(folder: Place, mark: str) -> tuple[dict[str, Any] | None, list[dict]]:
     try:
-        state = torch.load(folder / "state.pt", weights_only=True, map_location="cpu")
+        content = (folder / "state.pt").read_bytes()
     except FileNotFoundError:
         return None, []
+    state = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
     if state["fingerprint"] != mark:
         return None, []
     return state, json.loads(state["lines"])
 
 
-def _log(folder: Path, lines: Sequence[dict]) -> None:
+def _log(folder: Place, lines: Sequence[dict]) -> None:
     write(folder / "log.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
 
 
-def _save(path: Path, content: dict[str, Any]) -> None:
+def _save(target: Place, content: dict[str, Any]) -> None:
     # Through memory: torch.save to a path writes the file's name into the archive, and equal states would differ.
     buffer = io.BytesIO()
     torch.save(content, buffer)
-    write(path, buffer.getvalue())
+    write(target, buffer.getvalue())
 
 
-def _epochs_done(folder: Path) -> int:
+def _epochs_done(folder: Place) -> int:
     try:
         return (folder / "log.jsonl").read_text().count('"kind": "epoch"')
     except FileNotFoundError:
@@ -172,13 +174,13 @@ def device(cluster: Cluster) -> torch.device:
     return torch.device("cuda", 0) if cluster.gpus_per_worker and torch.cuda.is_available() else torch.device("cpu")
 
 
-def _controller(cell: Cell, weights: Path | None, cluster: Cluster, folder: Path, token: str) -> Any:
+def _controller(cell: Cell, weights: Path | None, cluster: Cluster, folder: Place, token: str) -> Any:
     """A task that drives Ray Train for one cell; it holds no CPU of its own."""
     task = ray.remote(train_distributed).options(num_cpus=0, max_retries=cluster.max_failures)
     return task.remote(cell, weights, cluster, folder, token)
 
 
-def train_distributed(cell: Cell, weights: Path | None, cluster: Cluster, folder: Path, token: str) -> None:
+def train_distributed(cell: Cell, weights: Path | None, cluster: Cluster, folder: Place, token: str) -> None:
     """As train_cell(), on team() data-parallel workers of Ray Train, which restarts them where their number changes."""
     for name, value in PATIENCE.items():
         os.environ.setdefault(name, value)
@@ -199,11 +201,11 @@ def train_distributed(cell: Cell, weights: Path | None, cluster: Cluster, folder
         torch_config=TorchConfig(backend="nccl") if cluster.gpus_per_worker else Gloo(),
         run_config=RunConfig(
             name=name,
-            storage_path=str(folder / "ray"),
+            **storage.arrow(folder / "ray"),
             failure_config=FailureConfig(max_failures=cluster.max_failures),
         ),
     ).fit()
-    shutil.rmtree(folder / "ray", ignore_errors=True)
+    storage.remove(folder / "ray")
 
 
 def _loop(config: dict[str, Any]) -> None:

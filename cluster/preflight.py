@@ -12,9 +12,9 @@ from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 
-from pipeline.atomic import write
 from pipeline.errors import UserError
 from pipeline.schema import Cluster
+from pipeline.storage import STORE, Place, place, write
 
 PACKAGES = ("torch", "ray", "pyarrow")
 SOURCES = ("models", "pipeline", "cluster")  # what tasks run
@@ -23,20 +23,23 @@ ANSWER = 60.0  # seconds that a node has; a sound one takes one or two
 # What is to be done about a difference; of several, the first is told.
 MEND = {
     "folder": "start Ray there from the project's folder, which all nodes see under one path",
-    "storage": "set cluster.storage to a folder that all nodes share and may write",
-    "data": "put the project on a file system that all nodes share and may write",
+    "storage": "set cluster.storage to a folder that all nodes share and may write, or to s3://bucket/name",
+    "data": "put the project on a file system that all nodes share and may write; or, with cluster.storage in a store, "
+    "run this stage on one machine first, without RAY_ADDRESS",
     "sources": "bring that node's copy to the same commit, or remove what hides it on its PYTHONPATH",
     "python": "make that node's environment with the same Python",
     **{name: f"install that version there: pip install -c constraints.txt {name}" for name in PACKAGES},
 }
+UNTRIED = "untried"  # what a node's copy of the code or its packages could not look at: those differ then, too
 SHOWN = {"folder": "the folder it works in", "sources": "the project's code", "storage": "cluster.storage"}
 
 
 def facts(folders: Mapping[str, str], token: str) -> dict[str, str]:
     """What the process that runs this is, and what it sees of each folder: name -> path, where `token` lies.
 
-    A folder is "shared" where the token was read and an answer beside it written; else the reason stands there. Nodes
-    run this by value, with nothing of the project installed: so it stands on the standard library alone.
+    A folder, or place of a store, is "shared" where the token was read and an answer beside it written; else the reason
+    stands there. Nodes run this by value, with nothing of the project installed: so it stands on the standard library
+    alone, but for a store, which the node's own copy of the project opens.
     """
     found = {"python": platform.python_version(), "folder": os.getcwd()}  # noqa: PTH109
     for name in PACKAGES:
@@ -53,38 +56,52 @@ def facts(folders: Mapping[str, str], token: str) -> dict[str, str]:
                 digest.update(f"{package}/{path.relative_to(origin)}".encode() + b"\0" + path.read_bytes() + b"\0")
     found["sources"] = digest.hexdigest()[:12]
     for name, folder in folders.items():
-        path = Path(folder) / f".preflight-{token}"
         try:
-            same = path.read_text() == token
-            path.with_name(f"{path.name}-{os.urandom(4).hex()}").write_text(token)
-            found[name] = "shared" if same else "holds something else"
+            found[name] = _seen(folder, token)
         except OSError as error:
-            found[name] = f"{error.strerror or error}".lower()
+            found[name] = "no such file" if folder.startswith(STORE) else f"{error.strerror or error}".lower()
+        except Exception as error:  # a store's, of a class that this does not know; or the project's copy does not load
+            found[name] = str(error) if str(error).startswith(STORE) else UNTRIED
     return found
+
+
+def _seen(folder: str, token: str) -> str:
+    answer = f".preflight-{token}-{os.urandom(4).hex()}"
+    if folder.startswith(STORE):
+        from pipeline.storage import place
+
+        there: Place = place(folder)
+    else:
+        there = Path(folder)
+    same = (there / f".preflight-{token}").read_text() == token
+    (there / answer).write_bytes(token.encode())
+    return "shared" if same else "holds something else"
 
 
 def differences(here: Mapping[str, str], there: Mapping[str, str]) -> list[str]:
     """What a node has otherwise than this process, and what to do about it; first what is to be mended first."""
+    found = [name for name in MEND if name in here and here[name] != there.get(name)]
     return [
-        f"{SHOWN.get(name, name)} is {there.get(name)}, not {here[name]} as here; {mend}"
-        for name, mend in MEND.items()
-        if name in here and here[name] != there.get(name)
+        f"{there[name]}, in the environment of `ray start` there"  # a store says itself what to do
+        if there.get(name, "").startswith(STORE)
+        else f"{SHOWN.get(name, name)} is {there.get(name)}, not {here[name]} as here; {MEND[name]}"
+        for name in sorted(found, key=lambda name: there.get(name) == UNTRIED)
     ]
 
 
-def preflight(cluster: Cluster) -> int:
-    """Asks every living node of the joined cluster; their number.
+def preflight(cluster: Cluster, data: bool = False) -> int:
+    """Asks every living node of the joined cluster; their number. `data`: see session().
 
     Raises UserError, in one line, for a node that has another Python, project or package, that works in another folder,
     that doesn't see or may not write the storage or data/, or that doesn't answer.
     """
-    nodes, wrong = ask(cluster)
+    nodes, wrong = ask(cluster, data)
     if wrong:
         raise UserError(wrong[0] + (f" (and {len(wrong) - 1} more of {nodes} nodes)" if len(wrong) > 1 else ""))
     return nodes
 
 
-def ask(cluster: Cluster) -> tuple[int, list[str]]:
+def ask(cluster: Cluster, data: bool = False) -> tuple[int, list[str]]:
     """How many living nodes the joined cluster has, and a line for each with which something is wrong."""
     import ray
     from ray import cloudpickle
@@ -92,7 +109,10 @@ def ask(cluster: Cluster) -> tuple[int, list[str]]:
 
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
     wrong = []
-    with _tokens({"storage": cluster.storage, "data": DATA}) as (folders, token):
+    folders = {"storage": cluster.storage}
+    if data or isinstance(place(cluster.storage), Path):  # else tasks have their own copies of it
+        folders["data"] = DATA
+    with _token(folders) as token:
         here = facts(folders, token)
         task = ray.remote(facts)
         waiting = {
@@ -130,21 +150,21 @@ def wait_for(nodes: int, seconds: float) -> None:
 
 
 @contextmanager
-def _tokens(folders: Mapping[str, str]) -> Iterator[tuple[dict[str, str], str]]:
-    """A token's file in each folder while the block runs, and none of it afterwards."""
+def _token(folders: Mapping[str, str]) -> Iterator[str]:
+    """A token that lies in each folder while the block runs, and nothing of it afterwards."""
     token = secrets.token_hex(8)
     try:
         for name, folder in folders.items():
             try:
-                write(Path(folder) / f".preflight-{token}", token)
+                write(place(folder) / f".preflight-{token}", token)
             except OSError as error:
                 raise UserError(f"{folder} cannot be written ({error.strerror}); {MEND[name]}") from None
-        yield dict(folders), token
+        yield token
     finally:
         for folder in folders.values():
-            for path in Path(folder).glob(f".preflight-{token}*"):
-                with suppress(OSError):
-                    path.unlink()
+            with suppress(OSError, UserError):
+                for path in place(folder).glob(f".preflight-{token}*"):
+                    path.unlink(missing_ok=True)
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -23,9 +23,10 @@ MALLOC = {
 
 
 @contextmanager
-def session(cluster: Cluster) -> Iterator[None]:
+def session(cluster: Cluster, data: bool = False) -> Iterator[None]:
     """Connects to RAY_ADDRESS, else cluster.address; "local" starts Ray here and stops it at the end.
 
+    `data`: its tasks read and write data/ themselves; every node has to see it, even with cluster.storage in a store.
     Ray's ports are open on all of the machine's interfaces, but answer only who has its token (~/.ray/auth_token).
     Raises UserError where the named cluster doesn't answer, has another Python, Ray or token, or has a node that fails
     the preflight.
@@ -56,7 +57,7 @@ def session(cluster: Cluster) -> Iterator[None]:
         ) from None
     try:
         if not here and os.environ.get(OURS) != address:
-            preflight(cluster)
+            preflight(cluster, data)
         yield
     finally:
         ray.shutdown()

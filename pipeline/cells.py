@@ -13,6 +13,7 @@ from models.video import VideoNet, build
 from pipeline.errors import UserError
 from pipeline.params import named
 from pipeline.schema import Cluster, Experiment, Params, Protocol, Recipe
+from pipeline.storage import Place, place
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Cell:
     split: int
     seed: int
     data: Path
+    copy: str | None = None  # a list of files in the store, for nodes that don't see `data`; see pipeline/copies.py
 
     @property
     def name(self) -> str:
@@ -41,11 +43,11 @@ class Cell:
         """A JSON line an epoch and a window of steps, an output of the train stage."""
         return self.data / "logs" / self.row / f"{self.name}.jsonl"
 
-    def state(self, cluster: Cluster) -> Path:
+    def state(self, cluster: Cluster) -> Place:
         """The folder of its training state, which outlives a crash."""
-        return Path(cluster.storage).absolute() / self.row / self.name
+        return place(cluster.storage) / self.row / self.name
 
-    def running_log(self, cluster: Cluster) -> Path:
+    def running_log(self, cluster: Cluster) -> Place:
         """The log as it grows while the cell trains."""
         return self.state(cluster) / "log.jsonl"
 

@@ -5,6 +5,7 @@ Legend: V views, T frames, H, W pixels, K classes.
 
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +22,11 @@ from pipeline.cells import Cell, classes, part
 from pipeline.errors import UserError
 from pipeline.frames import FrameStore
 from pipeline.protocol import protocol_signature
+from pipeline.storage import Place, source, write
 from pipeline.training import autocast
 
 BLOCK = 64  # videos scored by one task; fixed, so that forward batches don't depend on how many tasks run at once
+THREADS = 8  # blocks read at once
 SCHEMA = pyarrow.schema(
     {
         "experiment": pyarrow.string(),
@@ -51,9 +54,13 @@ def blocks(cell: Cell) -> list[list[tuple[str, list[int]]]]:
     return [videos[begin : begin + BLOCK] for begin in range(0, len(videos), BLOCK)]
 
 
-def done(path: Path, mark: str) -> bool:
-    """Whether `path` holds predictions that were made under this evaluation_fingerprint()."""
-    return path.exists() and (pyarrow.parquet.read_schema(path).metadata or {}).get(b"fingerprint") == mark.encode()
+def done(place: Place, mark: str) -> bool:
+    """Whether `place` holds predictions that were made under this evaluation_fingerprint()."""
+    try:
+        with source(place) as file:
+            return (pyarrow.parquet.read_schema(file).metadata or {}).get(b"fingerprint") == mark.encode()
+    except FileNotFoundError:
+        return False
 
 
 class Scorer:
@@ -67,8 +74,8 @@ class Scorer:
         self.cell, self.mark, self.device = cell, mark, device
         self.store, self.net = FrameStore(cell.frames), load(cell, device)
 
-    def score(self, block: list[tuple[str, list[int]]], path: Path) -> None:
-        """Writes the predictions of a block of (video, labels) to `path`.
+    def score(self, block: list[tuple[str, list[int]]], target: Place) -> None:
+        """Writes the predictions of a block of (video, labels) to `target`.
 
         A row a (video, view), views in order; a video that could not be decoded has one row, its logits null. Views are
         forwarded in batches of protocol.batch, so the same checkpoint gives the same bits.
@@ -98,14 +105,16 @@ class Scorer:
             },
             schema=SCHEMA.with_metadata({"fingerprint": self.mark, "views": str(len(there)), "seconds": str(seconds)}),
         )
-        with writing(path) as temporary:
-            pyarrow.parquet.write_table(table, temporary)
+        made = pyarrow.BufferOutputStream()
+        pyarrow.parquet.write_table(table, made)
+        write(target, made.getvalue().to_pybytes())
 
 
-def gather(row: list[Cell], paths: list[Path], target: Path) -> float:
+def gather(row: list[Cell], places: list[Place], target: Path) -> float:
     """The blocks of a row's cells as one file, the interface to every table; views forwarded per second."""
     signature = protocol_signature(row[0].protocol, row[0].recipe)
-    tables = [pyarrow.parquet.read_table(path) for path in paths]
+    with ThreadPoolExecutor(THREADS) as pool:
+        tables = list(pool.map(_read, places))
     facts = [table.schema.metadata for table in tables]
     names = json.dumps(classes(row[0]), ensure_ascii=False)
     table = pyarrow.concat_tables([table.replace_schema_metadata(None) for table in tables])
@@ -115,6 +124,11 @@ def gather(row: list[Cell], paths: list[Path], target: Path) -> float:
         pyarrow.parquet.write_table(table, temporary, compression="zstd", write_page_checksum=True)
     seconds = sum(float(fact[b"seconds"]) for fact in facts)
     return sum(int(fact[b"views"]) for fact in facts) / seconds if seconds else 0.0
+
+
+def _read(place: Place) -> pyarrow.Table:
+    with source(place) as file:
+        return pyarrow.parquet.read_table(file)
 
 
 @torch.inference_mode()

@@ -19,7 +19,7 @@ def decode(name: str) -> None:
     listed = sources.read(DATA / "raw" / name / "manifest.csv")
     wanted = [shards.Source(e.video, e.path, e.sha256, e.first, e.last, e.fps) for e in listed]
     tasks = shards.plan(folder, videos, wanted, dataset.decode)
-    with session(given.cluster):
+    with session(given.cluster, data=True):
         work = fan_out(
             shards.decode_shard, [(task,) for task in tasks], f"decode {name}, shards", given.cluster.max_failures
         )

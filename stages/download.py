@@ -15,7 +15,7 @@ def download(name: str) -> None:
     dataset = chosen(given, name)
 
     def each(make: Callable[[Any], None], items: Sequence[Any]) -> None:
-        with session(given.cluster):
+        with session(given.cluster, data=True):
             for _ in fan_out(make, [(item,) for item in items], f"draw {name}", given.cluster.max_failures):
                 pass
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.schema import Cluster, Params, planes
+from pipeline.storage import Place, place
 from stages.plan import Step, key, noun
 
 if TYPE_CHECKING:
@@ -161,8 +162,8 @@ def manifest_bytes(path: Path) -> int:
 
 def kept(step: Step, cluster: Cluster) -> int:
     """Epochs that an earlier training left; the next one goes on from those made under its own settings."""
-    places = [Path(cluster.storage) / key(step.stage) / cell for cell in step.cells]
-    return sum(len(_epochs(place / "log.jsonl")) for place in places) if noun(step.stage) == "train" else 0
+    folders = [place(cluster.storage) / key(step.stage) / cell for cell in step.cells]
+    return sum(len(_epochs(folder / "log.jsonl")) for folder in folders) if noun(step.stage) == "train" else 0
 
 
 def built(net: Net, classes: int) -> "VideoNet":
@@ -213,7 +214,7 @@ def _nearest(row: str, wanted: Net, speeds: Iterable[Speed]) -> Speed | None:
     return min(speeds, key=distance, default=None)
 
 
-def _epochs(path: Path) -> list[dict[str, Any]]:
+def _epochs(path: Place) -> list[dict[str, Any]]:
     try:
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     except (OSError, ValueError):

@@ -11,6 +11,7 @@ from cluster.fanout import fan_out
 from cluster.session import session
 from pipeline import encoding, params, predictions
 from pipeline.errors import UserError
+from pipeline.storage import place
 from pipeline.trajectories import SIZES
 from stages import DATA, run
 
@@ -19,13 +20,15 @@ def trajectories(name: str) -> None:
     given = params.load()
     if name not in given.trajectories:
         raise UserError(f"no trajectories {name!r} in params.yaml; {params.alternatives(name, given.trajectories)}")
-    settings, storage = given.trajectories[name], Path(given.cluster.storage).absolute() / name
+    settings, above = given.trajectories[name], place(given.cluster.storage)
+    # Its tasks leave files for each other, beside data/, which they read: nothing of theirs goes into a store.
+    storage = (above if isinstance(above, Path) else (DATA / "work").absolute()) / name
     splits = DATA / "splits" / settings.dataset
     classes, parts = predictions.class_names(splits), {at: predictions.parts(splits, at) for at in settings.splits}
     work = encoding.work(settings, (DATA / "frames" / settings.dataset).absolute(), splits, storage)
     train = {at: frozenset(video for video, _ in own.get("train", [])) for at, own in parts.items()}
     shards = range(work.shards)
-    with session(given.cluster):
+    with session(given.cluster, data=True):
         each = partial(_each, retries=given.cluster.max_failures)
         begun = time.monotonic()
         each(encoding.describe, [(work, at) for at in shards], f"trajectories of {settings.dataset}, shards")
