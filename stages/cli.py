@@ -73,10 +73,12 @@ def plan(json_: Json = False) -> None:
     known = [time.value for step, time, _ in guesses if time.value is not None and step.state != "restored"]
     print()
     if known:
-        print(f"Estimated: {duration(sum(known))} of work for {len(known)} of {len(found)} stages", end="")
+        print(f"Estimated: {estimate.work(sum(known), cluster)} for {len(known)} of {len(found)} stages", end="")
         print(f"; {slots} cells at a time here, so about {duration(sum(known) / slots)}" if slots else "")
     else:
         print("No time can be estimated: " + "; ".join(sorted({time.source for _, time, _ in guesses})))
+    if left := [size.value for _, _, size in guesses if size.value is not None]:
+        print(f"They leave {amount(sum(left))}, as far as that is known ({len(left)} of {len(found)} stages).")
     if any(step.state == "may run" for step in found):
         print("?: skipped if what runs before it makes the same bytes again")
     print("What DVC has run before on the same inputs comes from its cache at once.")

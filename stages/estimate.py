@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.schema import Cluster, Params, planes
 from pipeline.storage import Place, place
 from stages.plan import Step, key, noun
+from stages.terminal import duration
 
 if TYPE_CHECKING:
     from models.video import VideoNet
@@ -79,6 +80,13 @@ def seconds(step: Step, params: Params, data: Path, speeds: Mapping[str, Speed])
     if rate.value is None:
         return rate
     return Estimate(clips / rate.value * (1 if training else FORWARD), rate.source)
+
+
+def work(seconds: float, cluster: Cluster) -> str:
+    """Seconds of cells one after the other, in words, and in hours of the devices that they hold."""
+    kind, each = ("GPU", cluster.gpus_per_worker) if cluster.gpus_per_worker else ("CPU", cluster.cpus_per_worker)
+    hours = seconds / 3600 * cluster.team[1] * each
+    return f"{duration(seconds)} of work ({hours:.2g} {kind}-hours)"
 
 
 def size(step: Step, data: Path) -> Estimate:

@@ -20,6 +20,7 @@ from ruamel.yaml import YAML, YAMLError
 from pipeline import params
 from stages import plan
 from stages.plan import key, noun
+from stages.watch import Stream, Watch
 
 GRACE = 10.0  # seconds that an interrupted stage has to end by itself
 # Kills its group once its standard input ends: when this process closes it, or is gone.
@@ -51,21 +52,25 @@ def repro(targets: Sequence[str], jobs: int, keep_going: bool) -> int:
     mend()
     stages = plan.dependencies(given)
     wanted = plan.needed(targets, stages)
-    stale = [step.stage for step in plan.current(given) if not targets or step.stage in wanted]
-    if not stale:
+    steps = [step for step in plan.current(given) if not targets or step.stage in wanted]
+    if not steps:
         print("everything is up to date", flush=True)
         return 0
+    stale, watch = [step.stage for step in steps], Watch(given, steps, jobs)
+    print(watch.foreword(), flush=True)
     # Ray's own handler of SIGTERM is set as it starts; ours comes after.
     with shared(given.cluster) as joined, interrupted_by_signals():
-        crew = Crew(joined)
+        crew = Crew(joined, watch)
         options = ["--keep-going"] if keep_going else []
         try:
-            if jobs == 1:
-                crew.dvc("repro", *options, *(stale if targets else []))
-            else:
-                _side_by_side(crew, stale, jobs, options)
+            with watch.shown():
+                if jobs == 1:
+                    crew.dvc("repro", *options, *(stale if targets else []))
+                else:
+                    _side_by_side(crew, stale, jobs, options)
         finally:
             crew.stop()
+            print(watch.summary(), flush=True)
     return 0 if not crew.codes else 2 if crew.codes == {2} else 1
 
 
@@ -101,7 +106,8 @@ def mend() -> None:
 class Crew:
     """DVC processes and their stages, all in one process group, which ends with this process, however that ends."""
 
-    def __init__(self, variables: Mapping[str, str]) -> None:
+    def __init__(self, variables: Mapping[str, str], watch: Watch) -> None:
+        self.watch = watch
         # `python` in dvc.yaml is the one that runs this.
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
         self.variables = {
@@ -139,8 +145,9 @@ class Crew:
             self.running.add(process)
         assert process.stdout and process.stderr
         codes: set[int] = set()
+        stream = Stream()
         pumps = [
-            threading.Thread(target=self._pass_on, args=(source, sink, label, bar, codes), daemon=True)
+            threading.Thread(target=self._pass_on, args=(source, sink, label, bar, codes, stream), daemon=True)
             for source, sink in ((process.stdout, sys.stdout.buffer), (process.stderr, sys.stderr.buffer))
         ]
         for pump in pumps:
@@ -148,6 +155,7 @@ class Crew:
         for pump in pumps:
             pump.join()
         failed = process.wait() != 0
+        self.watch.ended(stream, failed)
         self.running.discard(process)
         if failed:
             self.codes |= codes or {1}
@@ -167,11 +175,15 @@ class Crew:
                     time.sleep(0.05)
         self.watcher.communicate()
 
-    def _pass_on(self, source: BinaryIO, sink: BinaryIO, label: str, bar: bool, codes: set[int]) -> None:
+    def _pass_on(
+        self, source: BinaryIO, sink: BinaryIO, label: str, bar: bool, codes: set[int], stream: Stream
+    ) -> None:
         """Copies whole lines, and a progress bar's unfinished ones as they come; keeps exit codes that DVC reports."""
         rest = b""
         while chunk := os.read(source.fileno(), 65536):
             *lines, rest = (rest + chunk).split(b"\n")
+            for line in lines:
+                self.watch.saw(stream, line, sink is sys.stderr.buffer)
             shown = [line + b"\n" for line in lines if self._worth(line, codes)]
             if bar and (b"\r" in rest or b"\x1b" in rest):
                 shown, rest = [*shown, rest], b""
@@ -187,8 +199,7 @@ class Crew:
 
     def _write(self, sink: BinaryIO, lines: list[bytes], label: str) -> None:
         with self.lock:
-            sink.write(b"".join((f"{label} | ".encode() if label else b"") + line for line in lines))
-            sink.flush()
+            self.watch.write(sink, b"".join((f"{label} | ".encode() if label else b"") + line for line in lines))
 
 
 @contextmanager
