@@ -73,7 +73,9 @@ def plan(json_: Json = False) -> None:
     known = [time.value for step, time, _ in guesses if time.value is not None and step.state != "restored"]
     print()
     if known:
-        print(f"Estimated: {estimate.work(sum(known), cluster)} for {len(known)} of {len(found)} stages", end="")
+        print(
+            f"Estimated: {estimate.work(sum(known), cluster, speeds)} for {len(known)} of {len(found)} stages", end=""
+        )
         print(f"; {slots} cells at a time here, so about {duration(sum(known) / slots)}" if slots else "")
     else:
         print("No time can be estimated: " + "; ".join(sorted({time.source for _, time, _ in guesses})))

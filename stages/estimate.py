@@ -49,6 +49,7 @@ class Speed:
     row: str
     net: Net
     clips_per_second: float
+    workers: int = 1  # that reached it together
 
 
 def seconds(step: Step, params: Params, data: Path, speeds: Mapping[str, Speed]) -> Estimate:
@@ -82,10 +83,10 @@ def seconds(step: Step, params: Params, data: Path, speeds: Mapping[str, Speed])
     return Estimate(clips / rate.value * (1 if training else FORWARD), rate.source)
 
 
-def work(seconds: float, cluster: Cluster) -> str:
-    """Seconds of cells one after the other, in words, and in hours of the devices that they hold."""
+def work(seconds: float, cluster: Cluster, speeds: Mapping[str, Speed]) -> str:
+    """Seconds of cells one after the other, in words, and in hours of the devices that they hold at those speeds."""
     kind, each = ("GPU", cluster.gpus_per_worker) if cluster.gpus_per_worker else ("CPU", cluster.cpus_per_worker)
-    hours = seconds / 3600 * cluster.team[1] * each
+    hours = seconds / 3600 * statistics.median(speed.workers for speed in speeds.values()) * each
     return f"{duration(seconds)} of work ({hours:.2g} {kind}-hours)"
 
 
@@ -117,9 +118,11 @@ def measured(data: Path, locked: Mapping[str, Any]) -> dict[str, Speed]:
         prefix = f"experiments.{folder.name}."
         experiment = {name.removeprefix(prefix): value for name, value in ran.items() if name.startswith(prefix)}
         recipe = next((value for name, value in ran.items() if name.startswith("recipes.")), None)
-        rates = [line["clips_per_second"] for path in sorted(folder.glob("*.jsonl")) for line in _epochs(path)]
-        if rates and recipe and experiment:
-            found[folder.name] = Speed(folder.name, net(experiment, recipe), statistics.median(rates))
+        lines = [line for path in sorted(folder.glob("*.jsonl")) for line in _epochs(path)]
+        if lines and recipe and experiment:
+            rate = statistics.median(line["clips_per_second"] for line in lines)
+            workers = statistics.median_low([line.get("world", 1) for line in lines])
+            found[folder.name] = Speed(folder.name, net(experiment, recipe), rate, workers)
     return found
 
 

@@ -70,7 +70,8 @@ def repro(targets: Sequence[str], jobs: int, keep_going: bool) -> int:
                     _side_by_side(crew, stale, jobs, options)
         finally:
             crew.stop()
-            print(watch.summary(), flush=True)
+            with suppress(OSError):  # the terminal may be gone
+                print(watch.summary(), flush=True)
     return 0 if not crew.codes else 2 if crew.codes == {2} else 1
 
 

@@ -15,7 +15,7 @@ from pipeline.schema import Params
 from pipeline.storage import place
 from stages import DATA, estimate
 from stages.plan import Step, key, locked, noun
-from stages.terminal import duration
+from stages.terminal import amount, duration
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,7 +25,7 @@ EVERY = 30.0  # seconds from one line to the next in a log
 State = Literal["waiting", "running", "done", "cached", "unchanged", "failed"]
 DOING = {"train": "training", "evaluate": "evaluating", "trajectories": "describing"}
 RUNS = re.compile(rb"Running stage '(.+)':")
-FAILS = re.compile(rb"(?:ERROR|WARNING): .*exited with ")
+FAILS = re.compile(rb"(?:ERROR|WARNING): .*failed to run: (.+), exited with ")
 SKIPS = re.compile(rb"Stage '(.+)' (?:(didn't change)|is cached)")
 
 
@@ -35,6 +35,8 @@ class Stream:
 
     stage: str = ""  # that it is at
     error: str = ""  # the last line of its standard error
+    commands: dict[bytes, str] = field(default_factory=dict)  # of its stages: what DVC says failed
+    failed: bool = False  # it has said so of one
 
 
 @dataclass
@@ -54,7 +56,7 @@ class Watch:
         self.start = time.monotonic()
         self.states |= {step.stage: "waiting" for step in self.steps}
         self.lock = threading.RLock()
-        speeds = estimate.measured(DATA, locked())
+        self.speeds = speeds = estimate.measured(DATA, locked())
         self.guesses = {
             step.stage: 0.0 if step.state == "restored" else estimate.seconds(step, self.given, DATA, speeds).value
             for step in self.steps
@@ -69,7 +71,12 @@ class Watch:
         if cached:
             parts.append(f"{cached} from DVC's cache")
         if known:
-            parts.append(f"about {estimate.work(sum(known), self.given.cluster)} for {len(known)} of them")
+            work = estimate.work(sum(known), self.given.cluster, self.speeds)
+            parts.append(f"about {work} for {len(known)} of them")
+        else:
+            parts.append("how long is not known before a row has trained")
+        sizes = [size for step in self.steps if (size := estimate.size(step, DATA).value)]
+        parts += [f"{amount(sum(sizes))} or more to keep"] * bool(sizes)
         return "; ".join([*parts, "`actionbench plan` says why"])
 
     def saw(self, stream: Stream, line: bytes, error: bool) -> None:
@@ -77,25 +84,33 @@ class Watch:
         with self.lock:
             if found := RUNS.match(line):
                 self.ended(stream, failed=False)
-                stream.stage, stream.error = found[1].decode(), ""
+                stream.stage = found[1].decode()
                 self.states[stream.stage], self.begun[stream.stage] = "running", time.monotonic()
+            elif line.startswith(b"> ") and stream.stage:
+                stream.commands.setdefault(line[2:].strip(), stream.stage)
+            elif found := FAILS.match(line):
+                # Standard output may be ahead of this, and at the next stage.
+                self._over(stream, stream.commands.get(found[1], stream.stage), failed=True)
+                stream.failed = True
             elif found := SKIPS.match(line):
                 stage = found[1].decode()
                 if stage in self.states:  # else it was up to date before
                     self.states[stage] = "unchanged" if found[2] else "cached"
-            elif FAILS.match(line):
-                self.ended(stream, failed=True)
             elif error and line.strip() and not line.startswith((b"ERROR: ", b"WARNING: ")):
                 stream.error = line.decode(errors="replace").strip()
 
     def ended(self, stream: Stream, failed: bool) -> None:
-        """The stage that a process was at is over."""
+        """The stage that a process was at is over; `failed`: so did the process, by this stage or an earlier one."""
         with self.lock:
-            if stream.stage:
-                self.states[stream.stage] = "failed" if failed else "done"
-                self.took[stream.stage] = time.monotonic() - self.begun[stream.stage]
-                if failed:
-                    self.errors[stream.stage] = stream.error or "it said nothing"
+            self._over(stream, stream.stage, failed and not stream.failed)
+
+    def _over(self, stream: Stream, stage: str, failed: bool) -> None:
+        if stage and self.states.get(stage) != "failed":
+            self.states[stage] = "failed" if failed else "done"
+            self.took[stage] = time.monotonic() - self.begun[stage]
+            if failed:
+                self.errors[stage], stream.error = stream.error or "it said nothing", ""
+        if stage == stream.stage:
             stream.stage = ""
 
     def table(self) -> "Table":
@@ -103,24 +118,25 @@ class Watch:
         from rich.table import Table
 
         table = Table("row", "state", "epochs", "clips/s", "left", box=None, pad_edge=False)
-        for row in self._rows():
-            done, of, rate = self._epochs(row)
-            left = self._left(row)
-            at = self._state(row)
-            numbers = (f"{done} of {of}", f"{rate:.1f}" if rate else "") if at == "training" else ("", "")
-            table.add_row(row, at, *numbers, duration(left) if left else "")
-        table.caption = self.line()
+        with self.lock:
+            for row in self._rows():
+                at, (done, of, rate) = self._state(row), self._epochs(row)
+                left = self._left(row, done, of)
+                numbers = (f"{done} of {of}", f"{rate:.1f}" if rate else "") if of else ("", "")
+                table.add_row(row, at, *numbers, duration(left) if left else "")
+            table.caption = self.line()
         return table
 
     def line(self) -> str:
         """All rows in one line."""
-        rows = self._rows()
-        counts = Counter(self._state(row) for row in rows)
-        left = [self._left(row) for row in rows]
+        with self.lock:
+            rows = self._rows()
+            counts = Counter(self._state(row) for row in rows)
+            at = {row: self._epochs(row) for row in rows}
+            left = [self._left(row, done, of) for row, (done, of, _) in at.items()]
         parts = [f"{counts.pop('done', 0)} of {len(rows)} rows done"]
         parts += [f"{count} {state}" for state, count in sorted(counts.items())]
-        rates = {row: self._epochs(row)[2] for row in rows if self._state(row) == "training"}
-        parts += [f"{row} at {rate:.1f} clips/s" for row, rate in rates.items() if rate]
+        parts += [f"{row} at {rate:.1f} clips/s" for row, (_, _, rate) in at.items() if rate]
         if known := sum(one for one in left if one):
             unknown = sum(one is None for one in left)
             parts.append(f"about {duration(known / self.jobs)} left" + (f" and {unknown} rows" if unknown else ""))
@@ -134,6 +150,8 @@ class Watch:
             parts += [f"{counts[state]} {words}"] * bool(counts[state])
         if open_ := counts["waiting"] + counts["running"]:
             parts.append(f"{open_} are still to be done")
+        if self.states.get("aggregate") == "done":
+            parts.append(f"tables in reports/tables/{self.given.suite}")
         failed = [
             f"failed: {stage} after {duration(self.took[stage])}: {error}" for stage, error in self.errors.items()
         ]
@@ -191,8 +209,8 @@ class Watch:
         return running[0] if running else "waiting" if "waiting" in own.values() else "done"
 
     def _epochs(self, row: str) -> tuple[int, int, float]:
-        """Epochs done and to be done, of all cells of a row, and the clips per second that its last ones took."""
-        if row not in self.given.experiments:
+        """Of a row in training: epochs done and to be done, of all cells, and the clips a second of its last ones."""
+        if self.states.get(f"train@{row}") != "running":
             return 0, 0, 0.0
         experiment = self.given.experiments[row]
         names = [f"split{split}-seed{seed}" for split in experiment.splits for seed in experiment.seeds]
@@ -201,14 +219,13 @@ class Watch:
         last = [log[-1]["clips_per_second"] for log in logs if log]
         return sum(map(len, logs)), self.given.recipes[experiment.recipe].epochs * len(names), sum(last)
 
-    def _left(self, row: str) -> float | None:
-        """Seconds of work; None where nothing tells."""
+    def _left(self, row: str, done: int, of: int) -> float | None:
+        """Seconds of work, of its training's epochs so many done; None where nothing tells."""
         total = 0.0
         for stage, state in self._own(row).items():
             if state not in ("waiting", "running"):
                 continue
-            done, of, _ = self._epochs(row) if noun(stage) == "train" and state == "running" else (0, 0, 0.0)
-            if done:
+            if noun(stage) == "train" and done:
                 total += (time.monotonic() - self.begun[stage]) * (of - done) / done
             elif (guess := self.guesses.get(stage)) is not None:
                 total += guess

@@ -46,21 +46,24 @@ def shown(watch: Watch) -> str:
 def test_states_follow_what_dvc_prints(given: Params) -> None:
     watch, one, two = watched(given, "train@tsm"), Stream(), Stream()
     assert watch.foreword() == (
-        "6 stages to bring up to date, of 2 rows; 1 from DVC's cache; `actionbench plan` says why"
+        "6 stages to bring up to date, of 2 rows; 1 from DVC's cache; how long is not known before a row has trained; "
+        "`actionbench plan` says why"
     )
     says(watch, one, "Stage 'download@shapes' didn't change, skipping", "Stage 'splits@shapes' didn't change, skipping")
     says(watch, one, "Running stage 'train@tsn':", "> python -m stages.train tsn")
     says(watch, two, "Stage 'train@tsm' is cached - skipping run, checking out outputs")
     says(watch, two, "Running stage 'evaluate@tsm':")
+    assert {watch._state(row) for row in watch._rows()} == {"training", "evaluating"}
     assert watch.line().startswith("0 of 2 rows done, 1 evaluating, 1 training")
     watch.ended(two, failed=False)
     says(watch, one, "Traceback (most recent call last):", "ValueError: no such frame", "", error=True)
+    says(watch, one, "Running stage 'aggregate':", "> python -m stages.aggregate")  # as with --keep-going, and ahead
     says(watch, one, "WARNING: failed to run: python -m stages.train tsn, exited with 1", error=True)
-    says(watch, one, "Running stage 'aggregate':")  # as with --keep-going
-    watch.ended(one, failed=False)
+    watch.ended(one, failed=True)
     assert watch.line() == "1 of 2 rows done, 1 failed"
     first, last = watch.summary().splitlines()
     assert first.startswith("2 stages ran in 0 s, 1 came from DVC's cache, 1 did not change, 1 are still to be done")
+    assert first.endswith("tables in reports/tables/quick")
     assert last == "failed: train@tsn after 0 s: ValueError: no such frame"
 
 
@@ -85,14 +88,15 @@ def test_epochs_speed_and_time_left_are_the_running_logs(given: Params, monkeypa
     told = shown(watch)
     assert f"4 of {of}" in told and "42.0" in told
     left = 100 * (of - 4) / 4
-    assert watch._left("tsn") == pytest.approx(left, rel=0.01) and watch._left("tsm") is None
+    assert watch._left("tsn", 4, of) == pytest.approx(left, rel=0.01) and watch._left("tsm", 0, 0) is None
     assert "left and 1 rows" in watch.line() and "tsn at 42.0 clips/s" in watch.line()
 
 
 def test_work_is_counted_in_hours_of_what_it_holds(given: Params) -> None:
-    assert estimate.work(7200, given.cluster) == "2.0 h of work (2 CPU-hours)"
-    cluster = replace(given.cluster, workers=(1, 4), gpus_per_worker=0.5)
-    assert estimate.work(7200, cluster) == "2.0 h of work (4 GPU-hours)"
+    net = estimate.Net("resnet", "tiny", "none", "{}", 8, 64, "auto", 3)
+    one, four = ({"tsn": estimate.Speed("tsn", net, 40.0, workers)} for workers in (1, 4))
+    assert estimate.work(7200, given.cluster, one) == "2.0 h of work (2 CPU-hours)"
+    assert estimate.work(7200, replace(given.cluster, gpus_per_worker=0.5), four) == "2.0 h of work (4 GPU-hours)"
 
 
 def test_on_a_terminal_the_rows_stand_below_what_is_printed(given: Params, monkeypatch: pytest.MonkeyPatch) -> None:
