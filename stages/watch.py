@@ -73,7 +73,7 @@ class Watch:
         if known:
             work = estimate.work(sum(known), self.given.cluster, self.speeds)
             parts.append(f"about {work} for {len(known)} of them")
-        else:
+        elif not self.speeds:
             parts.append("how long is not known before a row has trained")
         sizes = [size for step in self.steps if (size := estimate.size(step, DATA).value)]
         parts += [f"{amount(sum(sizes))} or more to keep"] * bool(sizes)
