@@ -23,10 +23,10 @@ from cluster.preflight import ask, wait_for
 from pipeline.errors import UserError
 from pipeline.schema import Cluster
 
-def all_of(given):
+def all_of(given, data):
     wait_for(int(sys.argv[1]), 120)
     begin = time.monotonic()
-    nodes, wrong = ask(given)
+    nodes, wrong = ask(given, data)
     print(nodes, time.monotonic() - begin, *sorted(wrong), sep="\\n")
 
 cluster.session.preflight = all_of
@@ -127,7 +127,7 @@ def address() -> str:
     return ray.util.get_node_ip_address()
 
 
-def ask(folder: Path, variables: dict[str, str], count: int, storage: Path) -> list[str]:
+def ask(folder: Path, variables: dict[str, str], count: int, storage: Path | str) -> list[str]:
     """What a driver in `folder` is told: how many nodes, the seconds it took, a line for each wrong node."""
     command = [sys.executable, "-c", ASK, str(count), str(storage)]
     done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True)
