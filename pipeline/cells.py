@@ -2,12 +2,12 @@
 
 import hashlib
 import json
-import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pyarrow.parquet
 
+import models
 from models.named import named as plugin
 from models.video import VideoNet, build
 from pipeline.errors import UserError
@@ -154,10 +154,9 @@ def _digest(settings: dict, files: list[Path], code: Experiment | None = None) -
     for path in files:
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     if code:
-        # The package's own files among the loaded modules, the row's with them, also where no net was built yet: a run
-        # must not go on under code it wasn't begun with.
-        plugin("backbone", code.backbone), plugin("attention", code.attention)
-        for name, module in sorted(sys.modules.items()):
-            if name.split(".")[0] == "models" and (file := getattr(module, "__file__", None)):
-                digest.update(Path(file).read_bytes())
+        # By name, not by what this process has loaded: another row's plug-ins may be there too. Plug-ins know no others.
+        own = [plugin("backbone", code.backbone), plugin("attention", code.attention)]
+        package = Path(models.__file__).parent
+        for path in [*sorted(package.glob("*.py")), *(Path(str(module.__file__)) for module in own)]:
+            digest.update(path.read_bytes())
     return digest.hexdigest()

@@ -71,7 +71,7 @@ def given(squares: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Par
         (tmp_path / "data" / part).symlink_to(squares / part)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(params, "load", lambda: made)
-    monkeypatch.setattr(stage, "session", lambda cluster: contextlib.nullcontext())
+    monkeypatch.setattr(stage, "session", lambda cluster, data: contextlib.nullcontext())
     monkeypatch.setattr(stage, "fan_out", lambda do, items, what, retries: ((n, do(*i)) for n, i in enumerate(items)))
     return made
 

@@ -25,7 +25,7 @@ def staged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Non
     """Runs the three stages, with tasks here in turn, in a folder of its own; fields of `decode` may be given."""
     monkeypatch.chdir(tmp_path)
     for stage in (download, decode):
-        monkeypatch.setattr(stage, "session", lambda cluster: nullcontext())
+        monkeypatch.setattr(stage, "session", lambda cluster, data: nullcontext())
         monkeypatch.setattr(
             stage, "fan_out", lambda work, items, *_: ((n, work(*item)) for n, item in enumerate(items))
         )

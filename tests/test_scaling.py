@@ -93,6 +93,7 @@ def test_a_process_reads_a_cell_once_for_all_of_its_blocks(monkeypatch: pytest.M
 
     class Scorer:
         def __init__(self, cell: object, mark: str, device: object) -> None:
+            self.store = None
             made.append(mark)
 
         def score(self, block: list, path: Path) -> None:
@@ -100,7 +101,7 @@ def test_a_process_reads_a_cell_once_for_all_of_its_blocks(monkeypatch: pytest.M
 
     class Cell:
         def __init__(self, name: str) -> None:
-            self.weights = Path(name)
+            self.weights, self.copy = Path(name), None
 
     monkeypatch.setattr(score.predict, "Scorer", Scorer)
     monkeypatch.setattr(score, "_scorers", {})
