@@ -154,7 +154,7 @@ def _digest(settings: dict, files: list[Path], code: Experiment | None = None) -
     for path in files:
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     if code:
-        # By name, not by what this process has loaded: another row's plug-ins may be there too. Plug-ins know no others.
+        # By name, not by what this process has loaded: another row's plug-ins may be there too, and know no others.
         own = [plugin("backbone", code.backbone), plugin("attention", code.attention)]
         package = Path(models.__file__).parent
         for path in [*sorted(package.glob("*.py")), *(Path(str(module.__file__)) for module in own)]:
