@@ -1,6 +1,6 @@
 """What a run loses when something is killed, filled up or cut off at a random moment, and whether it ends the same.
 
-    python -m bench.chaos [--runs 66] [--minutes M] [--folder F]    # as root; goes on after results/chaos.csv
+    python -m bench.chaos [--runs 66] [--kinds K ...] [--minutes M] [--folder F]    # as root; goes on after its CSV
 
 Three real Ray nodes (bench/nodes.py), a small project on a file system of its own (bench/victim.py). Each run takes
 away what one stage made, starts `dvc repro`, and disturbs it at a moment of that stage, both drawn from the run's
@@ -51,6 +51,7 @@ SECONDS = 10.0  # that a stage is taken to last where it was not seen undisturbe
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=66)
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="which of them are made now")
     parser.add_argument("--minutes", type=float, default=600.0, help="begin no run after so many")
     parser.add_argument("--folder", type=Path, default=Path("/tmp/chaos"), help="of what it works on")
     given = parser.parse_args()
@@ -61,7 +62,8 @@ def main() -> None:
     try:
         bench.open()
         for number in range(-len(STAGES), given.runs + 1):  # those up to 0 are undisturbed
-            if time.monotonic() < end and number not in {run.run for run in done}:
+            wanted = planned(number)[0].kind in (*given.kinds, "nothing")
+            if wanted and time.monotonic() < end and number not in {run.run for run in done}:
                 done.append(made(bench, number, done))
                 save(done)
                 print(*asdict(done[-1]).values(), sep=" | ", flush=True)

@@ -9,8 +9,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline import records
 from pipeline.schema import Cluster, Params, planes
-from pipeline.storage import Place, place
+from pipeline.storage import place
 from stages.plan import Step, key, noun
 from stages.terminal import duration
 
@@ -118,7 +119,7 @@ def measured(data: Path, locked: Mapping[str, Any]) -> dict[str, Speed]:
         prefix = f"experiments.{folder.name}."
         experiment = {name.removeprefix(prefix): value for name, value in ran.items() if name.startswith(prefix)}
         recipe = next((value for name, value in ran.items() if name.startswith("recipes.")), None)
-        lines = [line for path in sorted(folder.glob("*.jsonl")) for line in _epochs(path)]
+        lines = [line for path in sorted(folder.glob("*.jsonl")) for line in records.epochs(path)]
         if lines and recipe and experiment:
             rate = statistics.median(line["clips_per_second"] for line in lines)
             workers = statistics.median_low([line.get("world", 1) for line in lines])
@@ -173,8 +174,8 @@ def manifest_bytes(path: Path) -> int:
 
 def kept(step: Step, cluster: Cluster) -> int:
     """Epochs that an earlier training left; the next one goes on from those made under its own settings."""
-    folders = [place(cluster.storage) / key(step.stage) / cell for cell in step.cells]
-    return sum(len(_epochs(folder / "log.jsonl")) for folder in folders) if noun(step.stage) == "train" else 0
+    folders = [place(cluster.storage) / key(step.stage) / cell for cell in step.cells if noun(step.stage) == "train"]
+    return sum(1 for folder in folders for _ in records.epochs(folder / "log.jsonl"))
 
 
 def built(net: Net, classes: int) -> "VideoNet":
@@ -223,11 +224,3 @@ def _nearest(row: str, wanted: Net, speeds: Iterable[Speed]) -> Speed | None:
         return speed.row != row, speed.net.backbone != wanted.backbone, speed.net.variant != wanted.variant
 
     return min(speeds, key=distance, default=None)
-
-
-def _epochs(path: Place) -> list[dict[str, Any]]:
-    try:
-        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, ValueError):
-        return []
-    return [line for line in lines if line.get("kind") == "epoch"]

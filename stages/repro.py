@@ -20,7 +20,7 @@ from ruamel.yaml import YAML, YAMLError
 from pipeline import params
 from stages import plan
 from stages.plan import key, noun
-from stages.watch import Stream, Watch
+from stages.watch import FAILS, Stream, Watch
 
 GRACE = 10.0  # seconds that an interrupted stage has to end by itself
 # Kills its group once its standard input ends: when this process closes it, or is gone.
@@ -37,7 +37,6 @@ CHATTER = re.compile(
     rb"\s*$|To track the changes|\s*git add |To enable auto staging|\s*dvc config core\.autostage|Use `dvc push`"
     rb"|(Updating|Generating) lock file|Data and pipelines are up to date|WARNING: .* in RWLock-file .* had been killed"
 )
-FAILED = re.compile(rb"(?:ERROR|WARNING): .*exited with (-?\d+)")
 
 
 def repro(targets: Sequence[str], jobs: int, keep_going: bool) -> int:
@@ -145,10 +144,9 @@ class Crew:
             )
             self.running.add(process)
         assert process.stdout and process.stderr
-        codes: set[int] = set()
         stream = Stream()
         pumps = [
-            threading.Thread(target=self._pass_on, args=(source, sink, label, bar, codes, stream), daemon=True)
+            threading.Thread(target=self._pass_on, args=(source, sink, label, bar, stream), daemon=True)
             for source, sink in ((process.stdout, sys.stdout.buffer), (process.stderr, sys.stderr.buffer))
         ]
         for pump in pumps:
@@ -159,7 +157,7 @@ class Crew:
         self.watch.ended(stream, failed)
         self.running.discard(process)
         if failed:
-            self.codes |= codes or {1}
+            self.codes |= stream.codes or {1}
         return not failed
 
     def stop(self) -> None:
@@ -176,27 +174,25 @@ class Crew:
                     time.sleep(0.05)
         self.watcher.communicate()
 
-    def _pass_on(
-        self, source: BinaryIO, sink: BinaryIO, label: str, bar: bool, codes: set[int], stream: Stream
-    ) -> None:
-        """Copies whole lines, and a progress bar's unfinished ones as they come; keeps exit codes that DVC reports."""
-        rest = b""
+    def _pass_on(self, source: BinaryIO, sink: BinaryIO, label: str, bar: bool, stream: Stream) -> None:
+        """Copies whole lines, and a progress bar's unfinished ones as they come."""
+        rest, error = b"", sink is sys.stderr.buffer
         while chunk := os.read(source.fileno(), 65536):
             *lines, rest = (rest + chunk).split(b"\n")
             for line in lines:
-                self.watch.saw(stream, line, sink is sys.stderr.buffer)
-            shown = [line + b"\n" for line in lines if self._worth(line, codes)]
+                self.watch.saw(stream, line, error)
+            shown = [line + b"\n" for line in lines if self._worth(line)]
             if bar and (b"\r" in rest or b"\x1b" in rest):
                 shown, rest = [*shown, rest], b""
             self._write(sink, shown, label)
-        if rest and self._worth(rest, codes):
+        self.watch.saw(stream, rest, error)
+        if rest and self._worth(rest):
             self._write(sink, [rest + b"\n"], label)
 
-    def _worth(self, line: bytes, codes: set[int]) -> bool:
-        if found := FAILED.match(line):
-            codes.add(int(found[1]))
+    def _worth(self, line: bytes) -> bool:
+        found = FAILS.match(line)
         # A stage says in one line what the user did wrong; DVC's own line would bury it.
-        return not self.stopping and not CHATTER.match(line) and not (found and found[1] == b"2")
+        return not self.stopping and not CHATTER.match(line) and not (found and found[2] == b"2")
 
     def _write(self, sink: BinaryIO, lines: list[bytes], label: str) -> None:
         with self.lock:

@@ -25,7 +25,7 @@ EVERY = 30.0  # seconds from one line to the next in a log
 State = Literal["waiting", "running", "done", "cached", "unchanged", "failed"]
 DOING = {"train": "training", "evaluate": "evaluating", "trajectories": "describing"}
 RUNS = re.compile(rb"Running stage '(.+)':")
-FAILS = re.compile(rb"(?:ERROR|WARNING): .*failed to run: (.+), exited with ")
+FAILS = re.compile(rb"(?:ERROR|WARNING): .*failed to run: (.+), exited with (-?\d+)")
 SKIPS = re.compile(rb"Stage '(.+)' (?:(didn't change)|is cached)")
 
 
@@ -36,7 +36,7 @@ class Stream:
     stage: str = ""  # that it is at
     error: str = ""  # the last line of its standard error
     commands: dict[bytes, str] = field(default_factory=dict)  # of its stages: what DVC says failed
-    failed: bool = False  # it has said so of one
+    codes: set[int] = field(default_factory=set)  # what those that failed exited with
 
 
 @dataclass
@@ -91,7 +91,7 @@ class Watch:
             elif found := FAILS.match(line):
                 # Standard output may be ahead of this, and at the next stage.
                 self._over(stream, stream.commands.get(found[1], stream.stage), failed=True)
-                stream.failed = True
+                stream.codes.add(int(found[2]))
             elif found := SKIPS.match(line):
                 stage = found[1].decode()
                 if stage in self.states:  # else it was up to date before
@@ -102,7 +102,7 @@ class Watch:
     def ended(self, stream: Stream, failed: bool) -> None:
         """The stage that a process was at is over; `failed`: so did the process, by this stage or an earlier one."""
         with self.lock:
-            self._over(stream, stream.stage, failed and not stream.failed)
+            self._over(stream, stream.stage, failed and not stream.codes)
 
     def _over(self, stream: Stream, stage: str, failed: bool) -> None:
         if stage and self.states.get(stage) != "failed":

@@ -138,7 +138,10 @@ def strike(log: Path, blow: Callable[[], None]) -> threading.Thread:
     """Waits in a thread until some epochs are done, then strikes."""
 
     def wait() -> None:
+        end = time.monotonic() + 300
         while len(list(records.epochs(log))) < 3:
+            if time.monotonic() > end:
+                return  # the training has failed, and says why
             time.sleep(0.05)
         blow()
 
