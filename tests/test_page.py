@@ -116,6 +116,7 @@ def test_in_a_browser(reports: Path, tmp_path: Path, scheme: str) -> None:
         column = Tables(path.read_text(encoding="utf-8")).keys["tables/quick/ablation.csv"].index("top1")
         values = f"all => all.map(row => Number(row.children[{column}].dataset.value))"
         table.locator("thead button").nth(column).click()
+        table.locator("thead th[aria-sort=ascending]").wait_for()
         ordered = table.locator("tbody tr").evaluate_all(values)
         assert ordered == sorted(ordered) and len(ordered) > 1
         table.locator("tbody button").first.click()
