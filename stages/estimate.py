@@ -4,6 +4,7 @@ import json
 import os
 import statistics
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -175,7 +176,9 @@ def manifest_bytes(path: Path) -> int:
 def kept(step: Step, cluster: Cluster) -> int:
     """Epochs that an earlier training left; the next one goes on from those made under its own settings."""
     folders = [place(cluster.storage) / key(step.stage) / cell for cell in step.cells if noun(step.stage) == "train"]
-    return sum(1 for folder in folders for _ in records.epochs(folder / "log.jsonl"))
+    with suppress(OSError):  # a store that can't be reached
+        return sum(1 for folder in folders for _ in records.epochs(folder / "log.jsonl"))
+    return 0
 
 
 def built(net: Net, classes: int) -> "VideoNet":
