@@ -21,8 +21,8 @@ $(BIN)/.ready: pyproject.toml constraints.txt
 repro: env   ## dvc repro of the suite in params.yaml, then its tables
 	actionbench repro
 
-test: env    ## the tests but the long ones
-	pytest
+test: env    ## the tests but the long ones, two files at a time
+	pytest -n 2 --dist loadfile
 
 test-all: env ## all tests
 	pytest -m 'slow or not slow'

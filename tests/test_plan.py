@@ -6,6 +6,7 @@ import sys
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pyarrow
 import pyarrow.parquet
@@ -126,7 +127,8 @@ def splits(data: Path, dataset: str, train: int, test: int) -> None:
 
 
 def log(path: Path, *rates: float) -> None:
-    lines = [{"kind": "steps", "clips_per_second": 1}, *({"kind": "epoch", "clips_per_second": rate} for rate in rates)]
+    lines: list[dict[str, Any]] = [{"kind": "steps", "epoch": 0, "clips_per_second": 1}]
+    lines += [{"kind": "epoch", "epoch": epoch, "clips_per_second": rate} for epoch, rate in enumerate(rates)]
     path.parent.mkdir(parents=True)
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
@@ -177,6 +179,14 @@ def test_kept_epochs_are_told_apart_from_time(given: Params, tmp_path: Path) -> 
     step = Step("train@a", "runs", (), ("split1-seed0", "split1-seed1"))
     assert estimate.kept(step, cluster) == 3
     assert estimate.kept(replace(step, stage="evaluate@a"), cluster) == 0
+
+
+def test_a_store_out_of_reach_keeps_nothing(given: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(_: object) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(estimate.records, "epochs", away)
+    assert estimate.kept(Step("train@a", "runs", (), ("split1-seed0",)), given.cluster) == 0
 
 
 def test_unknown_time_says_why(given: Params, tmp_path: Path) -> None:

@@ -251,6 +251,7 @@ def test_a_folder_of_others_a_wrong_token_and_no_server_are_one_line(
 @pytest.mark.parametrize(
     ("address", "said"),
     [(f"http://127.0.0.1:{free_port()}", "no Ray cluster takes jobs at"), ("", "no cluster is named to submit to")],
+    ids=["nobody listens", "none named"],
 )
 def test_no_server_is_one_line(clone: Path, address: str, said: str) -> None:
     variables = {name: text for name, text in os.environ.items() if not name.startswith("RAY_")}
