@@ -23,6 +23,7 @@ import signal
 import statistics
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -31,7 +32,9 @@ from typing import Any
 from bench import havoc, report, victim
 from bench.ground import Bench
 from bench.havoc import Run
+from pipeline import records
 
+ROOT = Path(__file__).parents[1]
 STAGES = tuple(victim.MADE)
 ON_NODES = ("download", "decode", "train", "evaluate")
 KINDS = {
@@ -83,6 +86,7 @@ def planned(number: int) -> tuple[Run, random.Random]:
 
 def made(bench: Bench, number: int, done: Sequence[Run]) -> Run:
     run, rng = planned(number)
+    run.commit = records.commit(ROOT)[:7]
     place = bench.undisturbed(run.workers)
     victim.put_back(place, bench.project, run.stage)
     if run.kind == "MLflow":
@@ -145,7 +149,8 @@ def save(done: Sequence[Run]) -> None:
     text = (
         f"{len(struck)} disturbed runs, {sum(not row['faults'] for row in struck)} good; of {missed} more the "
         f"stage was over before its moment came. {' '.join(bad)} MLflow lacked epochs at the end of {len(behind)} runs "
-        f"({sum(row['kind'] == 'MLflow' for row in behind)} of them with its server killed)."
+        f"({sum(row['kind'] == 'MLflow' for row in behind)} of them with its server killed). Runs on commit "
+        f"{', '.join(f'{name}: {n}' for name, n in Counter(row['commit'] for row in struck).items())}."
     )
     head = [
         "struck",

@@ -40,6 +40,7 @@ class Run:
     after_s: float = 0.0  # and from the stage's first sign to the driver's end
     epochs_behind: int = 0  # that MLflow lacks
     faults: str = ""
+    commit: str = ""  # whose code it disturbed
 
 
 def stage_of(bench: Bench, run: Run) -> list[psutil.Process]:
