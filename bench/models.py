@@ -5,15 +5,17 @@
 Clips have the papers' sizes. The straightforward version is what a paper's reader would write first: eager, float32,
 contiguous memory, every module's published order of operations, nothing in place, TSM's shift as slices into zeros,
 ACTION's by a convolution over time in an order made for it, its paths x + x*mask one by one, and 3D convolutions where
-the papers have them. Both have the same weights, and must give the same logits. Ours is what `train` and `evaluate`
-run: the nets of models/, channels-last. "bf16" is ours under autocast; on a GPU it is compiled by torch.compile too.
-On a CPU `train` refuses it to nets with kernels over time (EAM, TPN, MAAGN, ST-MANet), whose gradients come out wrong.
+the papers have them. Both have the same weights, and must give the same logits in double precision. Ours is what
+`train` and `evaluate` run: the nets of models/, channels-last. "bf16" is ours under autocast; on a GPU it is compiled
+by torch.compile too. On a CPU `train` refuses it to nets with kernels over time (EAM, TPN, MAAGN, ST-MANet), whose
+gradients come out wrong.
 
 The versions of a net take turns in one process, each pass twice, of which the second counts; a ratio is the median over
-turns of a turn's ratio. Clips are noise and wait in memory. A training step is forward, loss, backward and SGD. On a
-CPU all use all cores and give freed memory back to nobody (cluster/session.py's MALLOC). Memory is the most that one
-training step takes, in a process of its own: on a CPU what it holds in RAM beyond what it did before it built the net,
-which differs from run to run, so it is the median of some, beside the least and the most.
+turns of a turn's ratio. Clips are noise and wait in memory, on a GPU SCALE times as many. A training step is forward,
+loss, backward and SGD. On a CPU all use all cores and give freed memory back to nobody (cluster/session.py's MALLOC).
+On a GPU all nets are compiled side by side, and then timed alone. Memory is the most that one training step takes: on
+a GPU what its allocator says; on a CPU, in a process of its own, what that holds in RAM beyond what it did before it
+built the net, which differs from run to run, so it is the median of some, beside the least and the most.
 
 "Convolutions" is their share of our training step, as torch's profiler has it; "limit" is how much faster than the
 straightforward version ours would be if all but its convolutions took no time. "Roofline" is the least time that a pass
@@ -25,12 +27,14 @@ training step is three passes.
 import argparse
 import contextlib
 import json
+import multiprocessing
 import os
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
 import torch
@@ -71,7 +75,8 @@ NETS = {
 CUDA = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if CUDA else "cpu")
 BAR = 1.3  # what ours is to be faster by
-RUNS = 3  # processes that a version's memory is measured in
+RUNS = 3  # processes that a version's memory is measured in on a CPU
+SCALE = 4 if CUDA else 1
 PASSES = ("forward", "training")
 VERSIONS = ("straightforward", "ours", "bf16", *(("bf16, compiled",) if CUDA else ()))
 
@@ -87,16 +92,19 @@ def main() -> None:
         return
     rows: list[dict[str, Any]] = []
     lines = []
-    for name in given.nets or NETS:
-        own, share = race(name, given.turns)
+    names, failed = given.nets or list(NETS), []
+    for name, found in zip(names, races(names, given.turns), strict=True):
+        if isinstance(found, str):
+            failed.append(f"{name}: {found}")
+            continue
+        own, share, held = found
         net = NETS[name]
-        work = layers(built(net), (net.clips, net.frames, 3, net.size, net.size))
-        held = {version: [apart(name, version) for _ in range(RUNS)] for version in VERSIONS}
+        work = layers(built(net), (net.clips * SCALE, net.frames, 3, net.size, net.size))
         rows += [{**row, "training_bytes": statistics.median(held[row["version"]])} for row in own]
         lines += [line(name, passed, own, held, share, work) for passed in PASSES]
     where = torch.cuda.get_device_name() if CUDA else f"{torch.get_num_threads()} CPU threads"
     sizes = "; ".join(
-        f"{name} {net.backbone} {net.variant}, {net.clips} x {net.frames}x{net.size}x{net.size}"
+        f"{name} {net.backbone} {net.variant}, {net.clips * SCALE} x {net.frames}x{net.size}x{net.size}"
         for name, net in NETS.items()
     )
     text = f"{where}, torch {torch.__version__}, {given.turns} turns. Clips: {sizes}."
@@ -106,7 +114,11 @@ def main() -> None:
     head += [f"{version} is faster by" for version in VERSIONS[2:]]
     head += ["memory, straightforward", *(f"memory, {version}" for version in VERSIONS[1:])]
     head += ["convolutions", "limit", *(f"roofline, {version}" for version in VERSIONS)]
-    save("models", "The nets' speed, beside a straightforward version", text, head, lines, rows)
+    save(
+        "models-gpu" if CUDA else "models", "The nets' speed, beside a straightforward version", text, head, lines, rows
+    )
+    if failed:
+        raise SystemExit("\n".join(failed))
 
 
 def line(
@@ -143,11 +155,72 @@ def mebibytes(runs: list[int]) -> str:
     return f"{median:.0f} MiB ({low:.0f} to {high:.0f})"
 
 
-def race(name: str, turns: int) -> tuple[list[dict[str, Any]], float]:
-    """Every turn's ms of each version and pass of a net, and the convolutions' share of our training step."""
-    actors = {version: passes(NETS[name], version) for version in VERSIONS}
-    agree(name, actors)
-    rows: list[dict[str, Any]] = []
+Found = tuple[list[dict[str, Any]], float, dict[str, list[int]]]
+
+
+def races(names: Sequence[str], turns: int) -> Iterator[Found | str]:
+    """Of each net every turn's ms, the convolutions' share of our step and VERSIONS' bytes; or what went wrong.
+
+    Each in a process of its own, which waits once all is compiled until it is its turn to be timed.
+    """
+    spawn = multiprocessing.get_context("spawn")
+
+    def start(name: str) -> Connection:
+        mine, its = spawn.Pipe()
+        spawn.Process(target=race, args=(name, turns, its), daemon=True).start()
+        its.close()
+        return mine
+
+    def answer(of: Connection) -> Any:
+        try:
+            return of.recv()
+        except EOFError:
+            return "its process died"
+
+    started = [start(name) for name in names] if CUDA else [None] * len(names)
+    ready = [answer(each) if each else "" for each in started]
+    for name, process, said in zip(names, started, ready, strict=True):
+        process = process or start(name)
+        said = said or answer(process)
+        if said != READY:
+            yield said
+            continue
+        process.send(READY)
+        found = answer(process)
+        if not CUDA and not isinstance(found, str):
+            found = (*found[:2], {version: [apart(name, version) for _ in range(RUNS)] for version in VERSIONS})
+        yield found
+
+
+READY = "ready"
+
+
+def race(name: str, turns: int, parent: Connection) -> None:
+    """Sends READY when all of a net's versions are warm, waits for an answer, sends what races() yields."""
+    try:
+        agree(name)
+        actors, held = {}, {}
+        for version in VERSIONS:
+            if CUDA:
+                torch.cuda.reset_peak_memory_stats()
+            before = torch.cuda.memory_allocated() if CUDA else 0
+            actors[version] = passes(NETS[name], version)
+            for _ in range(2):  # the second with the optimizer's state
+                actors[version]["training"]()
+            held[version] = [torch.cuda.max_memory_allocated() - before if CUDA else 0]
+            actors[version]["forward"]()
+            if CUDA:
+                torch.cuda.empty_cache()  # others are at work too
+        parent.send(READY)
+        parent.recv()
+        rows = timings(name, actors, turns)
+        parent.send((rows, convolutions(actors["ours"]["training"]), held))
+    except Exception as error:
+        parent.send(f"{type(error).__name__}: {error}")
+
+
+def timings(name: str, actors: dict[str, dict[str, Callable[[], Any]]], turns: int) -> list[dict[str, Any]]:
+    rows = []
     for turn in range(turns):
         for passed in PASSES:
             for version, actor in actors.items():
@@ -157,28 +230,29 @@ def race(name: str, turns: int) -> tuple[list[dict[str, Any]], float]:
                 used = time.process_time() - used
                 cells = {"net": name, "version": version, "pass": passed, "turn": turn}
                 rows.append({**cells, "ms": round(1000 * seconds, 2), "cpu_ms": round(1000 * used, 2)})
-    return rows, convolutions(actors["ours"]["training"])
+    return rows
 
 
-def agree(name: str, actors: dict[str, dict[str, Callable[[], Any]]]) -> None:
-    """Warms up, and stops where the versions in float32 do not give the same logits."""
-    logits = {version: actor["forward"]().float() for version, actor in actors.items()}
-    for actor in actors.values():
-        actor["training"]()
-    off = (logits["ours"] - logits["straightforward"]).abs().max() / logits["straightforward"].abs().max()
-    if not off < (1e-2 if CUDA else 1e-3):
-        raise SystemExit(f"{name}: logits of the two versions are {off:.1e} apart")
+def agree(name: str) -> None:
+    """Stops where the versions do not give the same logits."""
+    # In double precision: deep nets make of single precision's roundings what may look like another net.
+    ours, other = (
+        passes(NETS[name]._replace(clips=1), version, torch.double)["forward"]() for version in VERSIONS[1::-1]
+    )
+    if not (off := (ours - other).abs().max() / other.abs().max()) < 1e-8:
+        raise ValueError(f"logits of the two versions are {off:.1e} apart")
 
 
 def built(net: Net) -> video.VideoNet:
     return video.build(net.backbone, net.variant, net.attention, net.frames, net.classes, knobs=net.knobs)
 
 
-def passes(net: Net, version: str) -> dict[str, Callable[[], Any]]:
+def passes(net: Net, version: str, dtype: torch.dtype = torch.float) -> dict[str, Callable[[], Any]]:
     """PASSES -> what does one of a version; the forward pass, in evaluation, gives the logits."""
     torch.manual_seed(0)
-    made = built(net)
-    clips = torch.randn(net.clips, net.frames, net.size, net.size, 3, device=DEVICE).permute(0, 1, 4, 2, 3)
+    made = built(net).to(dtype)
+    n = net.clips * SCALE
+    clips = torch.randn(n, net.frames, net.size, net.size, 3, device=DEVICE, dtype=dtype).permute(0, 1, 4, 2, 3)
     if plain := version == "straightforward":
         straighten(made)
         clips = clips.contiguous()
@@ -189,7 +263,7 @@ def passes(net: Net, version: str) -> dict[str, Callable[[], Any]]:
         channels_last(made.to(DEVICE))
     run: Callable[[Tensor], Tensor] = torch.compile(made) if "compiled" in version else made
     sgd = torch.optim.SGD(made.parameters(), lr=1e-4, momentum=0.9)
-    labels = torch.arange(net.clips, device=DEVICE)
+    labels = torch.arange(n, device=DEVICE)
 
     def criterion(logits: Tensor) -> Tensor:
         return F.cross_entropy(logits.float(), labels)
@@ -217,22 +291,24 @@ def passes(net: Net, version: str) -> dict[str, Callable[[], Any]]:
 
 def convolutions(step: Callable[[], Any]) -> float:
     """The share of a step that convolutions take, as torch's profiler has it."""
-    kind = torch.profiler.ProfilerActivity.CUDA if CUDA else torch.profiler.ProfilerActivity.CPU
-    with torch.profiler.profile(activities={torch.profiler.ProfilerActivity.CPU, kind}) as seen:
+    activity = torch.profiler.ProfilerActivity
+    with torch.profiler.profile(activities={activity.CPU, activity.CUDA} if CUDA else {activity.CPU}) as seen:
         step()
     spent = {
-        event.key: event.self_device_time_total if CUDA else event.self_cpu_time_total for event in seen.key_averages()
+        event.key: event.self_device_time_total if CUDA else event.self_cpu_time_total
+        for event in seen.key_averages()
+        if event.device_type == torch.autograd.DeviceType.CPU  # calls; a GPU's kernels, which they began, are in them
     }
     return sum(time for key, time in spent.items() if "conv" in key) / sum(spent.values())
 
 
 def memory(net: Net, version: str) -> int:
-    """Bytes that a training step takes at most, the net and its clips included."""
-    before = torch.cuda.memory_allocated() if CUDA else resident()
+    """Bytes of RAM that a training step takes at most, the net and its clips included."""
+    before = resident()
     step = passes(net, version)["training"]
     for _ in range(2):  # the second with the optimizer's state
         step()
-    return (torch.cuda.max_memory_allocated() if CUDA else resident("VmHWM")) - before
+    return resident("VmHWM") - before
 
 
 def apart(name: str, version: str) -> int:

@@ -25,7 +25,7 @@ def save(
     parts = [
         f"# {title}",
         "",
-        f"{said}How: the docstring of `bench/{name}.py`; all turns: `{name}.csv`.",
+        f"{said}How: the docstring of `bench/{name.partition('-')[0]}.py`; all turns: `{name}.csv`.",
         "",
         *table,
         "",
