@@ -6,14 +6,14 @@ Clips have the papers' sizes. The straightforward version is what a paper's read
 contiguous memory, every module's published order of operations, nothing in place, TSM's shift as slices into zeros,
 ACTION's by a convolution over time in an order made for it, its paths x + x*mask one by one, and 3D convolutions where
 the papers have them. Both have the same weights, and must give the same logits in double precision. Ours is what
-`train` and `evaluate` run: the nets of models/, channels-last. "bf16" is ours under autocast; on a GPU it is compiled
-by torch.compile too. On a CPU `train` refuses it to nets with kernels over time (EAM, TPN, MAAGN, ST-MANet), whose
+`train` and `evaluate` run: the nets of models/, channels-last. "bf16" is ours under autocast, with --compiled by
+torch.compile too. On a CPU `train` refuses it to nets with kernels over time (EAM, TPN, MAAGN, ST-MANet), whose
 gradients come out wrong.
 
 The versions of a net take turns in one process, each pass twice, of which the second counts; a ratio is the median over
 turns of a turn's ratio. Clips are noise and wait in memory, on a GPU SCALE times as many. A training step is forward,
 loss, backward and SGD. On a CPU all use all cores and give freed memory back to nobody (cluster/session.py's MALLOC).
-On a GPU all nets are compiled side by side, and then timed alone. Memory is the most that one training step takes: on
+What is to be compiled is so side by side, and then timed alone. Memory is the most that one training step takes: on
 a GPU what its allocator says; on a CPU, in a process of its own, what that holds in RAM beyond what it did before it
 built the net, which differs from run to run, so it is the median of some, beside the least and the most.
 
@@ -27,6 +27,7 @@ training step is three passes.
 import argparse
 import contextlib
 import json
+import math
 import multiprocessing
 import os
 import statistics
@@ -77,14 +78,18 @@ DEVICE = torch.device("cuda" if CUDA else "cpu")
 BAR = 1.3  # what ours is to be faster by
 RUNS = 3  # processes that a version's memory is measured in on a CPU
 SCALE = 4 if CUDA else 1
+WARMING = 900.0  # s that a GPU's nets have to be compiled in
 PASSES = ("forward", "training")
-VERSIONS = ("straightforward", "ours", "bf16", *(("bf16, compiled",) if CUDA else ()))
+VERSIONS = ("straightforward", "ours", "bf16")
+COMPILED = "bf16, compiled"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("nets", nargs="*", choices=[[], *NETS], default=[])
     parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--compiled", action="store_true", help="bf16 by torch.compile too: minutes for each net")
+    parser.add_argument("--warming", type=float, default=WARMING, help="s that all may take to compile")
     parser.add_argument("--memory", metavar="VERSION", help="only print the bytes that a training step of it takes")
     given = parser.parse_args()
     if given.memory:
@@ -93,7 +98,8 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     lines = []
     names, failed = given.nets or list(NETS), []
-    for name, found in zip(names, races(names, given.turns), strict=True):
+    versions = (*VERSIONS, COMPILED) if given.compiled else VERSIONS
+    for name, found in zip(names, races(names, versions, given.turns, given.warming), strict=True):
         if isinstance(found, str):
             failed.append(f"{name}: {found}")
             continue
@@ -107,13 +113,16 @@ def main() -> None:
         f"{name} {net.backbone} {net.variant}, {net.clips * SCALE} x {net.frames}x{net.size}x{net.size}"
         for name, net in NETS.items()
     )
+    if not rows:
+        raise SystemExit("\n".join(failed))
     text = f"{where}, torch {torch.__version__}, {given.turns} turns. Clips: {sizes}."
+    text += "".join(f" Not measured: {each}." for each in failed)
     if slow := [f"{cells[0]}'s {cells[1]}" for cells in lines if float(cells[4].partition("x")[0]) < BAR]:
         text += f" Less than {BAR}x: {', '.join(slow)}; how much of ours is torch's convolutions, the table says."
     head = ["net", "pass", "straightforward, ms", "ours, ms", "ours is faster by (least to most of the turns)"]
-    head += [f"{version} is faster by" for version in VERSIONS[2:]]
-    head += ["memory, straightforward", *(f"memory, {version}" for version in VERSIONS[1:])]
-    head += ["convolutions", "limit", *(f"roofline, {version}" for version in VERSIONS)]
+    head += [f"{version} is faster by" for version in versions[2:]]
+    head += [f"memory, {version}" for version in versions]
+    head += ["convolutions", "limit", *(f"roofline, {version}" for version in versions)]
     save(
         "models-gpu" if CUDA else "models", "The nets' speed, beside a straightforward version", text, head, lines, rows
     )
@@ -125,27 +134,22 @@ def line(
     name: str, passed: str, own: list[dict], held: dict[str, list[int]], share: float, work: list[tuple[int, int]]
 ) -> list[str]:
     """A line of the table."""
-    ms = {
-        version: [row["ms"] for row in own if (row["version"], row["pass"]) == (version, passed)]
-        for version in VERSIONS
-    }
+    ms = {version: [row["ms"] for row in own if (row["version"], row["pass"]) == (version, passed)] for version in held}
     middle = {version: statistics.median(values) for version, values in ms.items()}
-    faster = {
-        version: [base / one for base, one in zip(ms[VERSIONS[0]], ms[version], strict=True)] for version in VERSIONS
-    }
+    faster = {version: [base / one for base, one in zip(ms[VERSIONS[0]], ms[version], strict=True)] for version in held}
     low, median, high = min(faster["ours"]), statistics.median(faster["ours"]), max(faster["ours"])
     training = passed == "training"
-    ideal = {version: least(work, passed, version, DEVICE) for version in VERSIONS}
+    ideal = {version: least(work, passed, version, DEVICE) for version in held}
     return [
         name,
         passed,
-        *(f"{middle[version]:.0f}" for version in VERSIONS[:2]),
+        *(f"{middle[version]:.4g}" for version in VERSIONS[:2]),
         f"{median:.2f}x ({low:.2f} to {high:.2f})",
-        *(f"{statistics.median(faster[version]):.2f}x" for version in VERSIONS[2:]),
-        *(mebibytes(held[version]) if training else "" for version in VERSIONS),
+        *(f"{statistics.median(faster[version]):.2f}x" for version in list(held)[2:]),
+        *(mebibytes(held[version]) if training else "" for version in held),
         f"{100 * share:.0f} %" if training else "",
         f"{middle[VERSIONS[0]] / middle['ours'] / share:.2f}x" if training else "",
-        *(f"{100 * ideal[version] / middle[version]:.0f} %" for version in VERSIONS),
+        *(f"{100 * ideal[version] / middle[version]:.0f} %" for version in held),
     ]
 
 
@@ -158,49 +162,55 @@ def mebibytes(runs: list[int]) -> str:
 Found = tuple[list[dict[str, Any]], float, dict[str, list[int]]]
 
 
-def races(names: Sequence[str], turns: int) -> Iterator[Found | str]:
-    """Of each net every turn's ms, the convolutions' share of our step and VERSIONS' bytes; or what went wrong.
+def races(names: Sequence[str], versions: Sequence[str], turns: int, warming: float) -> Iterator[Found | str]:
+    """Of each net every turn's ms, the convolutions' share of our step and versions' bytes; or what went wrong.
 
-    Each in a process of its own, which waits once all is compiled until it is its turn to be timed.
+    Each in a process of its own. Where it is to be compiled all begin at once, and wait then to be timed alone.
     """
-    spawn = multiprocessing.get_context("spawn")
+    together = [Runner(name, versions, turns) for name in names] if COMPILED in versions else []
+    end = time.monotonic() + warming
+    waited = [runner.answer(max(0.0, end - time.monotonic())) for runner in together]
+    for runner, said in zip(together, waited, strict=True):
+        if said != READY:
+            runner.process.kill()
+    for number, name in enumerate(names):
+        runner = together[number] if together else Runner(name, versions, turns)
+        said = waited[number] if together else runner.answer()
+        if said == READY:
+            runner.pipe.send(READY)
+            said = runner.answer()
+            runner.process.join()
+        if not CUDA and not isinstance(said, str):
+            said = (*said[:2], {version: [apart(name, version) for _ in range(RUNS)] for version in versions})
+        yield said
 
-    def start(name: str) -> Connection:
-        mine, its = spawn.Pipe()
-        spawn.Process(target=race, args=(name, turns, its), daemon=True).start()
+
+class Runner:
+    """The process that race() is in."""
+
+    def __init__(self, name: str, versions: Sequence[str], turns: int) -> None:
+        spawn = multiprocessing.get_context("spawn")
+        self.pipe, its = spawn.Pipe()
+        self.process = spawn.Process(target=race, args=(name, versions, turns, its), daemon=True)
+        self.process.start()
         its.close()
-        return mine
 
-    def answer(of: Connection) -> Any:
+    def answer(self, seconds: float | None = None) -> Any:
         try:
-            return of.recv()
+            return self.pipe.recv() if self.pipe.poll(seconds) else "not compiled in time"
         except EOFError:
             return "its process died"
-
-    started = [start(name) for name in names] if CUDA else [None] * len(names)
-    ready = [answer(each) if each else "" for each in started]
-    for name, process, said in zip(names, started, ready, strict=True):
-        process = process or start(name)
-        said = said or answer(process)
-        if said != READY:
-            yield said
-            continue
-        process.send(READY)
-        found = answer(process)
-        if not CUDA and not isinstance(found, str):
-            found = (*found[:2], {version: [apart(name, version) for _ in range(RUNS)] for version in VERSIONS})
-        yield found
 
 
 READY = "ready"
 
 
-def race(name: str, turns: int, parent: Connection) -> None:
-    """Sends READY when all of a net's versions are warm, waits for an answer, sends what races() yields."""
+def race(name: str, versions: Sequence[str], turns: int, parent: Connection) -> None:
+    """Sends READY when all versions of a net are warm, waits for an answer, sends what races() yields."""
     try:
         agree(name)
         actors, held = {}, {}
-        for version in VERSIONS:
+        for version in versions:
             if CUDA:
                 torch.cuda.reset_peak_memory_stats()
             before = torch.cuda.memory_allocated() if CUDA else 0
@@ -261,7 +271,7 @@ def passes(net: Net, version: str, dtype: torch.dtype = torch.float) -> dict[str
         made.to(DEVICE)
     else:
         channels_last(made.to(DEVICE))
-    run: Callable[[Tensor], Tensor] = torch.compile(made) if "compiled" in version else made
+    run: Callable[[Tensor], Tensor] = torch.compile(made, dynamic=False) if "compiled" in version else made
     sgd = torch.optim.SGD(made.parameters(), lr=1e-4, momentum=0.9)
     labels = torch.arange(n, device=DEVICE)
 
@@ -299,7 +309,7 @@ def convolutions(step: Callable[[], Any]) -> float:
         for event in seen.key_averages()
         if event.device_type == torch.autograd.DeviceType.CPU  # calls; a GPU's kernels, which they began, are in them
     }
-    return sum(time for key, time in spent.items() if "conv" in key) / sum(spent.values())
+    return sum(time for key, time in spent.items() if "conv" in key) / (sum(spent.values()) or math.nan)
 
 
 def memory(net: Net, version: str) -> int:

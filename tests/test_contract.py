@@ -35,7 +35,7 @@ def least(pair: pairs.Pair) -> int:
 
 
 def cross_entropy(logits: Tensor) -> Tensor:
-    return F.cross_entropy(logits, torch.arange(len(logits)) % logits.shape[1])
+    return F.cross_entropy(logits, torch.arange(len(logits), device=logits.device) % logits.shape[1])
 
 
 def loss_of(net: nn.Module, whole: video.VideoNet, batch: Tensor) -> Tensor:
