@@ -11,8 +11,9 @@ from rich.console import Console
 
 from pipeline import params
 from pipeline.schema import Params
-from stages import estimate
+from stages import estimate, plan
 from stages.plan import Step
+from stages.repro import Crew
 from stages.watch import Stream, Watch
 
 ROOT = Path(__file__).parents[1]
@@ -110,3 +111,15 @@ def test_on_a_terminal_the_rows_stand_below_what_is_printed(given: Params, monke
     told = screen.buffer.getvalue().decode()  # type: ignore[attr-defined]
     assert "tsn | a line" in told and "0 of 2 rows done" in told
     assert told.index("tsn | a line") < told.rindex("0 of 2 rows done")
+
+
+def test_dvcs_last_line_counts_without_its_end(given: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = "ERROR: failed to reproduce 'train@tsn': failed to run: python -m stages.train tsn, exited with 2"
+    script = f"import sys; sys.stderr.write({said!r}); sys.exit(1)"
+    monkeypatch.setattr(plan, "dvc_command", lambda *_: [sys.executable, "-c", script])
+    crew = Crew({}, watched(given))
+    try:
+        assert not crew.dvc("repro")
+    finally:
+        crew.stop()
+    assert crew.codes == {2}
