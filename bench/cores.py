@@ -4,8 +4,7 @@
 
 The work is what stages 2 and 5 fan out: shards of one video each (340x256, H.264, 10 s), and blocks of two videos for
 TSM on ResNet-50 (8x224x224, one view). Ray has one CPU or two and goes through cluster/fanout.py; the control is the
-same functions in one process or two that take the next item when they are free. One worker, and what it starts, is held
-on one core: an ffmpeg of several threads beside its reader would keep more at work. Workers have begun, imported and
+same functions in one process or two that take the next item when they are free. Workers have begun, imported and
 loaded their net before the clock starts. All four take turns. Efficiency is the time of one worker by twice that of
 two. How much the control loses is the machine's: its two cores may share a processor, its caches or its memory.
 
@@ -133,7 +132,6 @@ def items(stage: str, root: Path, out: Path) -> tuple[Callable[..., Any], list[t
 
 def timed(stage: str, way: str, count: int, root: Path) -> list[dict[str, Any]]:
     """A row for the whole, by the clock, and one for each item, by CPU time."""
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:count])  # what this process starts inherits it
     with tempfile.TemporaryDirectory(dir=root) as out, on_ray(count) if way == "Ray" else in_processes(count) as run:
         function, work = items(stage, root, Path(out))
         run(warm, [(function, *work[n]) for n in range(count)])

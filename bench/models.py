@@ -13,9 +13,9 @@ gradients come out wrong.
 The versions of a net take turns in one process, each pass twice, of which the second counts; a ratio is the median over
 turns of a turn's ratio. Clips are noise and wait in memory, on a GPU SCALE times as many. A training step is forward,
 loss, backward and SGD. On a CPU all use all cores and give freed memory back to nobody (cluster/session.py's MALLOC).
-What is to be compiled is so side by side, and then timed alone. Memory is the most that one training step takes: on
-a GPU what its allocator says; on a CPU, in a process of its own, what that holds in RAM beyond what it did before it
-built the net, which differs from run to run, so it is the median of some, beside the least and the most.
+Memory is the most that one training step takes: on a GPU what its allocator says; on a CPU, in a process of its own,
+what that holds in RAM beyond what it did before it built the net, which differs from run to run, so it is the median of
+some, beside the least and the most.
 
 "Convolutions" is their share of our training step, as torch's profiler has it; "limit" is how much faster than the
 straightforward version ours would be if all but its convolutions took no time. "Roofline" is the least time that a pass
@@ -28,14 +28,12 @@ import argparse
 import contextlib
 import json
 import math
-import multiprocessing
 import os
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from multiprocessing.connection import Connection
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -78,7 +76,6 @@ DEVICE = torch.device("cuda" if CUDA else "cpu")
 BAR = 1.3  # what ours is to be faster by
 RUNS = 3  # processes that a version's memory is measured in on a CPU
 SCALE = 4 if CUDA else 1
-WARMING = 900.0  # s that a GPU's nets have to be compiled in
 PASSES = ("forward", "training")
 VERSIONS = ("straightforward", "ours", "bf16")
 COMPILED = "bf16, compiled"
@@ -89,7 +86,6 @@ def main() -> None:
     parser.add_argument("nets", nargs="*", choices=[[], *NETS], default=[])
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--compiled", action="store_true", help="bf16 by torch.compile too: minutes for each net")
-    parser.add_argument("--warming", type=float, default=WARMING, help="s that all may take to compile")
     parser.add_argument("--memory", metavar="VERSION", help="only print the bytes that a training step of it takes")
     given = parser.parse_args()
     if given.memory:
@@ -97,13 +93,14 @@ def main() -> None:
         return
     rows: list[dict[str, Any]] = []
     lines = []
-    names, failed = given.nets or list(NETS), []
+    failed = []
     versions = (*VERSIONS, COMPILED) if given.compiled else VERSIONS
-    for name, found in zip(names, races(names, versions, given.turns, given.warming), strict=True):
-        if isinstance(found, str):
-            failed.append(f"{name}: {found}")
+    for name in given.nets or NETS:
+        try:
+            own, share, held = race(name, versions, given.turns)
+        except Exception as error:  # of a compiler, say; the other nets' times are not to be lost
+            failed.append(f"{name}: {type(error).__name__}: {str(error).partition(chr(10))[0]}")
             continue
-        own, share, held = found
         net = NETS[name]
         work = layers(built(net), (net.clips * SCALE, net.frames, 3, net.size, net.size))
         rows += [{**row, "training_bytes": statistics.median(held[row["version"]])} for row in own]
@@ -159,74 +156,23 @@ def mebibytes(runs: list[int]) -> str:
     return f"{median:.0f} MiB ({low:.0f} to {high:.0f})"
 
 
-Found = tuple[list[dict[str, Any]], float, dict[str, list[int]]]
-
-
-def races(names: Sequence[str], versions: Sequence[str], turns: int, warming: float) -> Iterator[Found | str]:
-    """Of each net every turn's ms, the convolutions' share of our step and versions' bytes; or what went wrong.
-
-    Each in a process of its own. Where it is to be compiled all begin at once, and wait then to be timed alone.
-    """
-    together = [Runner(name, versions, turns) for name in names] if COMPILED in versions else []
-    end = time.monotonic() + warming
-    waited = [runner.answer(max(0.0, end - time.monotonic())) for runner in together]
-    for runner, said in zip(together, waited, strict=True):
-        if said != READY:
-            runner.process.kill()
-    for number, name in enumerate(names):
-        runner = together[number] if together else Runner(name, versions, turns)
-        said = waited[number] if together else runner.answer()
-        if said == READY:
-            runner.pipe.send(READY)
-            said = runner.answer()
-            runner.process.join()
-        if not CUDA and not isinstance(said, str):
-            said = (*said[:2], {version: [apart(name, version) for _ in range(RUNS)] for version in versions})
-        yield said
-
-
-class Runner:
-    """The process that race() is in."""
-
-    def __init__(self, name: str, versions: Sequence[str], turns: int) -> None:
-        spawn = multiprocessing.get_context("spawn")
-        self.pipe, its = spawn.Pipe()
-        self.process = spawn.Process(target=race, args=(name, versions, turns, its), daemon=True)
-        self.process.start()
-        its.close()
-
-    def answer(self, seconds: float | None = None) -> Any:
-        try:
-            return self.pipe.recv() if self.pipe.poll(seconds) else "not compiled in time"
-        except EOFError:
-            return "its process died"
-
-
-READY = "ready"
-
-
-def race(name: str, versions: Sequence[str], turns: int, parent: Connection) -> None:
-    """Sends READY when all versions of a net are warm, waits for an answer, sends what races() yields."""
-    try:
-        agree(name)
-        actors, held = {}, {}
-        for version in versions:
-            if CUDA:
-                torch.cuda.reset_peak_memory_stats()
-            before = torch.cuda.memory_allocated() if CUDA else 0
-            actors[version] = passes(NETS[name], version)
-            for _ in range(2):  # the second with the optimizer's state
-                actors[version]["training"]()
-            held[version] = [torch.cuda.max_memory_allocated() - before if CUDA else 0]
-            actors[version]["forward"]()
-            if CUDA:
-                torch.cuda.empty_cache()  # others are at work too
-        parent.send(READY)
-        parent.recv()
-        rows = timings(name, actors, turns)
-        parent.send((rows, convolutions(actors["ours"]["training"]), held))
-    except Exception as error:
-        parent.send(f"{type(error).__name__}: {error}")
+def race(name: str, versions: Sequence[str], turns: int) -> tuple[list[dict[str, Any]], float, dict[str, list[int]]]:
+    """Every turn's ms of a net's versions and passes, the convolutions' share of our step, and the versions' bytes."""
+    agree(name)
+    actors, held = {}, {}
+    for version in versions:
+        before = torch.cuda.memory_allocated() if CUDA else 0
+        if CUDA:
+            torch.cuda.reset_peak_memory_stats()
+        actors[version] = passes(NETS[name], version)
+        for _ in range(2):  # the second with the optimizer's state
+            actors[version]["training"]()
+        if CUDA:
+            held[version] = [torch.cuda.max_memory_allocated() - before]
+        actors[version]["forward"]()
+    rows = timings(name, actors, turns)
+    share = convolutions(actors["ours"]["training"])
+    return rows, share, held or {version: [apart(name, version) for _ in range(RUNS)] for version in versions}
 
 
 def timings(name: str, actors: dict[str, dict[str, Callable[[], Any]]], turns: int) -> list[dict[str, Any]]:

@@ -21,7 +21,6 @@ from cluster.fit import fit
 from cluster.score import score
 from cluster.session import session
 from pipeline import training
-from pipeline.cells import Cell
 from pipeline.clips import mixup, normalise
 from pipeline.predict import Scorer, blocks
 from pipeline.schema import Cluster
@@ -77,7 +76,7 @@ def test_bf16_is_near_fp32(pair: pairs.Pair) -> None:
         exact = net(clips(2, 4).to(GPU))
         with torch.autocast("cuda", torch.bfloat16):
             rounded = net(clips(2, 4).to(GPU)).float()
-    assert (rounded - exact).abs().max() < 0.2 * exact.abs().max()  # an H100: 0.14 of ST-MANet on SlowOnly, else < 0.1
+    assert (rounded - exact).abs().max() < 0.1 * exact.abs().max()
 
 
 @pytest.mark.parametrize("one", COMPILED, ids=pairs.name)
@@ -110,18 +109,10 @@ def test_a_batch_is_normalised_and_mixed_as_on_the_cpu(channels: str) -> None:
         torch.testing.assert_close(one.cpu(), other, rtol=1e-6, atol=1e-6)
 
 
-def there(one: Cell, state: dict | None = None, loaders: int = 0) -> list[training.Epoch]:
-    """run(), on the GPU."""
-    return [
-        dataclasses.replace(epoch, state=copy.deepcopy(epoch.state))
-        for epoch in training.epochs(one, None, state, GPU, loaders)
-    ]
-
-
 @pytest.mark.parametrize("attention", ["action", "eam", "tsm"])
 def test_training_is_the_cpus(data: Path, attention: str) -> None:
     one = cell(data, attention, precision="fp32", dropout=0.0, augment={"crop": "random", "mixup": 0.2}, clip_grad=5.0)
-    np.testing.assert_allclose(losses(there(one)), losses(run(one)), rtol=1e-3)
+    np.testing.assert_allclose(losses(run(one, device=GPU)), losses(run(one)), rtol=1e-3)
 
 
 def test_training_in_bf16_is_near(data: Path) -> None:
@@ -129,25 +120,25 @@ def test_training_in_bf16_is_near(data: Path) -> None:
     assert one.recipe.precision == "auto"
     with training.autocast(one.recipe, GPU):
         assert torch.is_autocast_enabled("cuda") == torch.cuda.is_bf16_supported()
-    np.testing.assert_allclose(losses(there(one)), losses(run(one)), rtol=0.05)
+    np.testing.assert_allclose(losses(run(one, device=GPU)), losses(run(one)), rtol=0.05)
 
 
 def test_a_kept_state_is_gone_on_from_on_a_gpu_and_on_a_cpu(data: Path) -> None:
     one = cell(data, precision="fp32", dropout=0.0)
-    whole = there(one)
+    whole = run(one, device=GPU)
     buffer = io.BytesIO()
     torch.save(whole[0].state, buffer)
-    for how in (there, run):
+    for device in (GPU, torch.device("cpu")):
         buffer.seek(0)
         state = torch.load(buffer, weights_only=True, map_location="cpu")
-        rest = how(one, state)
+        rest = run(one, state, device)
         assert [epoch.number for epoch in rest] == [1]
         np.testing.assert_allclose(losses(rest), losses(whole[1:]), rtol=1e-3)
 
 
 def test_loader_processes_change_nothing(data: Path) -> None:
     one = cell(data, precision="fp32", dropout=0.0)
-    np.testing.assert_allclose(losses(there(one, loaders=2)), losses(there(one)), rtol=1e-4)
+    np.testing.assert_allclose(losses(run(one, device=GPU, loaders=2)), losses(run(one, device=GPU)), rtol=1e-4)
 
 
 def test_rays_tasks_train_and_score_two_cells_on_one_gpu(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

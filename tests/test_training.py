@@ -73,11 +73,14 @@ def test_the_fingerprint_is_the_same_once_a_net_is_built(data: Path, monkeypatch
     assert training_fingerprint(one) == before
 
 
-def run(one: Cell, state: dict[str, Any] | None = None) -> list[training.Epoch]:
+def run(
+    one: Cell, state: dict[str, Any] | None = None, device: torch.device = CPU, loaders: int = 0
+) -> list[training.Epoch]:
     """All epochs; states copied, for a generator's next epoch writes into the tensors of the last one."""
     torch.set_num_threads(1)
     return [
-        dataclasses.replace(epoch, state=copy.deepcopy(epoch.state)) for epoch in training.epochs(one, None, state, CPU)
+        dataclasses.replace(epoch, state=copy.deepcopy(epoch.state))
+        for epoch in training.epochs(one, None, state, device, loaders)
     ]
 
 
