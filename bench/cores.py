@@ -5,8 +5,10 @@
 The work is what stages 2 and 5 fan out: shards of one video each (340x256, H.264, 10 s), and blocks of two videos for
 TSM on ResNet-50 (8x224x224, one view). Ray has one CPU or two and goes through cluster/fanout.py; the control is the
 same functions in one process or two that take the next item when they are free. Workers have begun, imported and
-loaded their net before the clock starts. All four take turns. Efficiency is the time of one worker by twice that of
-two. How much the control loses is the machine's: its two cores may share a processor, its caches or its memory.
+loaded their net before the clock starts. All four take turns. A run with one worker is held on one core, with its
+ffmpeg, its driver and Ray's own processes, for a worker and its ffmpeg alone would run on two. Efficiency is the time
+of one worker by twice that of two. How much the control loses is the machine's: its two cores may share a processor,
+its caches or its memory.
 
 What Ray's tasks cost, on a Ray of one CPU:
 
@@ -132,6 +134,7 @@ def items(stage: str, root: Path, out: Path) -> tuple[Callable[..., Any], list[t
 
 def timed(stage: str, way: str, count: int, root: Path) -> list[dict[str, Any]]:
     """A row for the whole, by the clock, and one for each item, by CPU time."""
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:count])  # which children inherit
     with tempfile.TemporaryDirectory(dir=root) as out, on_ray(count) if way == "Ray" else in_processes(count) as run:
         function, work = items(stage, root, Path(out))
         run(warm, [(function, *work[n]) for n in range(count)])
