@@ -20,6 +20,7 @@ from pipeline.params import load
 
 ROOT = Path(__file__).parents[1]
 PAIRS = pairs.pairs()
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 LEAST_FRAMES = {"maagn": 2}  # its SDM halves the clip; with axis C it doesn't
 
 
@@ -132,18 +133,21 @@ def test_a_net_takes_another_t_or_says_that_it_can_not(pair):
     assert torch.equal(net(clips(2, 3)), made(clips(2, 3)))
 
 
-def test_bf16_is_near_fp32(pair):
-    net = build(pair, 4)
-    with torch.autocast("cpu", torch.bfloat16):
-        loss_of(net, net, clips(3, 4)).backward()
+@pytest.mark.parametrize("device", DEVICES)
+def test_bf16_is_near_fp32(pair, device):
+    net = build(pair, 4).to(device)
+    with torch.autocast(device, torch.bfloat16):
+        loss_of(net, net, clips(3, 4).to(device)).backward()
     # bf16 gradients of kernels over time are not to be had on a CPU: pipeline/training.py refuses them.
-    if not any(isinstance(m, nn.Conv3d) and m.in_channels > 1 and m.kernel_size[0] > 1 for m in net.modules()):
+    over_time = any(isinstance(m, nn.Conv3d) and m.in_channels > 1 and m.kernel_size[0] > 1 for m in net.modules())
+    if device == "cuda" or not over_time:
         assert all(value.grad is None or value.grad.isfinite().all() for value in net.parameters())
     net.eval()
+    batch = clips(2, 4).to(device)
     with torch.no_grad():
-        exact = net(clips(2, 4))
-        with torch.autocast("cpu", torch.bfloat16):
-            rounded = net(clips(2, 4)).float()
+        exact = net(batch)
+        with torch.autocast(device, torch.bfloat16):
+            rounded = net(batch).float()
     assert (rounded - exact).abs().max() < 0.1 * exact.abs().max()
 
 
