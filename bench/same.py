@@ -1,0 +1,103 @@
+"""Copies of this project that ran one suite, each in another place: are their results the same, to the byte or nearly?
+
+    python -m bench.same "three nodes=../three=../one" ["three nodes=../two=../one" ...]    # name=copy=held against
+
+The copies are made and run by hand, `actionbench repro` in each, on several nodes by bench/nodes.py; on one machine,
+for another kind of CPU rounds otherwise.
+
+- workers: how many train a run in the copy; what it is held against has one. Micro batch: clips of a forward pass, of
+  which a worker takes one or more.
+- same bytes: files that have the very same, of all that follow from the inputs alone: frames, splits, weights,
+  predictions, and the CSVs of the suite's tables and rows. Then of the CSVs.
+- loss: how far a row's mean loss of its first and of its last epoch is from the other's, at most, in percent.
+- top-1: how far a row's is, at most, in points.
+- verdicts: how many rows of tables have the same.
+"""
+
+import argparse
+import csv
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from bench import report
+from bench.victim import EQUAL
+from pipeline.params import load
+
+ROWS = "reports/tables/{}/comparison.csv"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("pairs", nargs="+", metavar="NAME=COPY=OTHER")
+    rows, lines = [], []
+    for pair in parser.parse_args().pairs:
+        name, *folders = pair.split("=")
+        copy, other = map(Path, folders)
+        params = load(copy / "params.yaml")
+        found, expected = marks(copy), marks(other)
+        own: list[dict[str, Any]] = [
+            {"copy": name, "workers": params.cluster.workers, "file": path, "other": before, "this": now}
+            for path in sorted(expected.keys() | found.keys())
+            for before, now in [(expected.get(path), found.get(path))]
+        ]
+        rows += own
+        sizes = {params.recipes[row.recipe].micro_batch for row in params.experiments.values()}
+        lines.append([
+            name, str(params.cluster.workers), "/".join(map(str, sorted(sizes))), *shares(own), *nearly(other, copy)
+        ])  # fmt: skip
+    text = f"Suite {params.suite}, {len(params.experiments)} rows."
+    head = ["copy", "workers", "micro batch", "same bytes", "CSVs with the same bytes"]
+    head += ["loss, first epoch", "loss, last epoch", "top-1", "verdicts"]
+    report.save("same", "The same results elsewhere", text, head, lines, rows)
+
+
+def marks(folder: Path) -> dict[str, str]:
+    """Path -> SHA-256's beginning, of all that follows from the inputs alone."""
+    params = load(folder / "params.yaml")
+    places = [*EQUAL, f"reports/tables/{params.suite}", *(f"reports/plots/{row}" for row in params.experiments)]
+    files = (path for place in places for path in sorted((folder / place).rglob("*")) if path.is_file())
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+        for path in files
+        if path.is_relative_to(folder / "data") or path.suffix == ".csv"
+    }
+
+
+def shares(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """How many files have the same bytes: of all, and of the CSVs."""
+    for some in (rows, [row for row in rows if row["file"].endswith(".csv") and row["file"].startswith("reports/")]):
+        yield f"{sum(row['this'] == row['other'] for row in some)} of {len(some)}"
+
+
+def nearly(one: Path, other: Path) -> Iterator[str]:
+    """Losses, top-1 and verdicts of one copy beside another's."""
+    params = load(one / "params.yaml")
+    for epoch in (0, -1):
+        curves = [f"reports/plots/{row}/curve.csv" for row in params.experiments]
+        pairs = [
+            (float(read(one / curve)[epoch]["loss"]), float(read(other / curve)[epoch]["loss"])) for curve in curves
+        ]
+        yield f"{max(100 * abs(b - a) / a for a, b in pairs):.4g} %"
+    tables = [read(folder / ROWS.format(params.suite)) for folder in (one, other)]
+    tops = [{row["row"]: float(row["top1"]) for row in table} for table in tables]
+    yield f"{max(abs(tops[0][row] - tops[1][row]) for row in params.experiments):.2f}"
+    told = [list(verdicts(folder / f"reports/tables/{params.suite}")) for folder in (one, other)]
+    equal = sum(a == b for a, b in zip(*told, strict=True))
+    yield f"{equal} of {len(told[0])}"
+
+
+def verdicts(folder: Path) -> Iterator[tuple[str, str, str]]:
+    """Table, row and verdict of each row that has one."""
+    for path in sorted(folder.glob("*.csv")):
+        yield from ((path.stem, row["row"], row["verdict"]) for row in read(path) if row.get("verdict"))
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+if __name__ == "__main__":
+    main()
