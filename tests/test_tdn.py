@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from test_comparators import made, normed, scrambled, sigmoid
+from test_comparators import made
+from test_comparators_equations import normed, scrambled, sigmoid
 from torch import nn
 
 from models import costs, video

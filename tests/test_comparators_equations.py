@@ -1,0 +1,262 @@
+"""The equations of Non-local, TAM, TEA and Res2Net, one number at a time."""
+
+import math
+
+import pytest
+import torch
+from test_comparators import made
+from torch import nn
+
+from models import costs
+from models.attention import non_local, tam, tea
+from models.backbones import res2net
+from models.shift import TemporalShiftConv
+
+
+def scrambled(module: nn.Module) -> nn.Module:
+    """The module in double precision, for evaluation, with nothing at its initial value."""
+    module = module.double().eval()
+    for name, value in module.state_dict().items():
+        if value.is_floating_point():
+            value.copy_(torch.rand_like(value) + 0.5 if "running_var" in name else torch.randn_like(value) / 2)
+    return module
+
+
+def normed(norm: nn.Module, x: float, channel: int) -> float:
+    """What a batch norm makes of one value in evaluation."""
+    scale = norm.weight[channel] / math.sqrt(norm.running_var[channel] + norm.eps)
+    return ((x - norm.running_mean[channel]) * scale + norm.bias[channel]).item()
+
+
+def sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-x))
+
+
+# y_i = 1/C(x) sum_j f(x_i, x_j) g(x_j) (equation 1), z_i = W_z y_i + x_i (equation 6), f by equations 2 to 5
+@pytest.mark.parametrize("folded", [False, True])
+@pytest.mark.parametrize("mode", non_local.MODES)
+def test_non_locals_equations(mode, folded):
+    torch.manual_seed(0)
+    n, c, t, h, w = 2, 4, 2, 1, 2
+    block = scrambled(non_local.NonLocal(c, t, mode, subsample=False))
+    x = torch.randn(n, c, t, h, w, dtype=torch.double)
+    with torch.no_grad():
+        z = block(x.transpose(1, 2).flatten(0, 1) if folded else x)
+    z = z.unflatten(0, (n, t)).transpose(1, 2) if folded else z
+    block.requires_grad_(False)
+    embed = {name: (conv.weight.flatten(1), conv.bias) for name, conv in block.embed.items()}
+
+    def embedded(name: str, point: torch.Tensor) -> torch.Tensor:
+        matrix, bias = embed[name]
+        return torch.stack([row @ point for row in matrix]) + bias
+
+    for clip in range(n):
+        points = [x[clip, :, i, j, k] for i in range(t) for j in range(h) for k in range(w)]
+        outs = [z[clip, :, i, j, k] for i in range(t) for j in range(h) for k in range(w)]
+        for xi, zi in zip(points, outs, strict=True):
+            f = []
+            for xj in points:
+                if mode == "gaussian":
+                    f.append(math.exp(xi @ xj))
+                elif mode == "embedded_gaussian":
+                    f.append(math.exp(embedded("theta", xi) @ embedded("phi", xj)))
+                elif mode == "dot_product":
+                    f.append((embedded("theta", xi) @ embedded("phi", xj)).item())
+                else:
+                    both = torch.cat((embedded("theta", xi), embedded("phi", xj)))
+                    f.append(max(0.0, (torch.cat([block.weigh[k].weight[0] for k in ("theta", "phi")]) @ both).item()))
+            total = sum(f) if "gaussian" in mode else len(points)
+            y = sum((value * embedded("g", xj) for value, xj in zip(f, points, strict=True)), torch.zeros(2).double())
+            for channel in range(c):
+                expected = normed(block.norm, (block.out.weight[channel].flatten() @ y / total).item(), channel)
+                assert zi[channel].item() == pytest.approx(expected + xi[channel].item(), abs=1e-9)
+
+
+def test_a_fresh_non_local_block_changes_nothing():
+    x = torch.randn(2, 6, 3, 5, 4)
+    assert torch.equal(non_local.NonLocal(6)(x), x)
+
+
+def test_non_local_pools_what_it_gathers_from():
+    block = non_local.NonLocal(6)
+    assert block.likeness(torch.randn(2, 6, 3, 5, 4)).shape == (2, 3 * 5 * 4, 3 * 3 * 2)
+
+
+@pytest.mark.parametrize(
+    "backbone,variant,blocks,places",
+    [
+        ("resnet", "50", 5, {"layer2": [1, 3], "layer3": [1, 3, 5]}),
+        ("i3d", "50", 5, {"layer2": [1, 3], "layer3": [1, 3, 5]}),
+        ("resnet", "101", 5, {"layer2": [1, 3], "layer3": [6, 14, 22]}),
+        ("resnet", "18", 5, {"layer2": [0, 1], "layer3": [0, 1]}),
+        ("resnet", "50", 1, {"layer3": [4]}),
+        ("resnet", "50", 10, {"layer2": [0, 1, 2, 3], "layer3": [0, 1, 2, 3, 4, 5]}),
+    ],
+)
+def test_non_local_blocks_stand_where_the_paper_has_them(backbone, variant, blocks, places):
+    net = made(backbone, variant, "non_local", 8, 5, blocks=blocks).backbone
+    found = [name for name, block in net.blocks() if isinstance(block.after, non_local.NonLocal)]
+    assert found == [f"{layer}.{at}" for layer, which in places.items() for at in which]
+
+
+@pytest.mark.parametrize(
+    "attention,knobs,message",
+    [
+        ("non_local", {"mode": "cosine"}, "cosine.*embedded_gaussian"),
+        ("non_local", {"blocks": 4}, "blocks is 4"),
+        ("tam", {"kernel": 2}, "kernel is 2"),
+        ("tam", {"beta": 0}, "beta 0"),
+    ],
+)
+def test_knobs_that_make_no_sense_are_said(attention, knobs, message):
+    with pytest.raises(ValueError, match=message):
+        made("resnet", "18", attention, 4, 5, **knobs)
+
+
+# V = sigmoid(Conv1d(ReLU(Conv1d(averages)))), Theta = softmax(W2 ReLU(W1 averages)), Y = Theta convolved with V*X;
+# norms as the authors' code has them
+@pytest.mark.parametrize("frames,kernel", [(4, 3), (3, 5), (1, 3)])
+def test_tams_equations(frames, kernel):
+    torch.manual_seed(0)
+    n, c, h, w = 2, 4, 2, 3
+    module = scrambled(tam.TemporalAdaptive(c, frames, kernel))
+    x = torch.randn(n * frames, c, h, w, dtype=torch.double)
+    with torch.no_grad():
+        out = module(x)
+    first, norm, _, second, _ = module.kernel
+    squeeze, local_norm, _, expand, _ = module.importance
+    half = kernel // 2
+    for clip in range(n):
+        mean = [[x[clip * frames + t, ch].mean().item() for t in range(frames)] for ch in range(c)]
+        hidden = []
+        for t in range(frames):
+            total = sum(
+                squeeze.weight[0, ch, k].item() * mean[ch][t + k - half]
+                for ch in range(c)
+                for k in range(kernel)
+                if 0 <= t + k - half < frames
+            )
+            hidden.append(max(0.0, normed(local_norm, total, 0)))
+        for ch in range(c):
+            wide = []
+            for row in range(2 * frames):
+                total = sum(first.weight[row, t].item() * mean[ch][t] for t in range(frames))
+                wide.append(max(0.0, normed(norm, total, row)))
+            scores = [sum(second.weight[k, row].item() * wide[row] for row in range(2 * frames)) for k in range(kernel)]
+            theta = [math.exp(score) / sum(map(math.exp, scores)) for score in scores]
+            weight = [sigmoid(expand.weight[ch, 0, 0].item() * hidden[t]) for t in range(frames)]
+            for t in range(frames):
+                expected = torch.zeros(h, w, dtype=torch.double)
+                for k in range(kernel):
+                    if 0 <= t + k - half < frames:
+                        at = t + k - half
+                        expected += theta[k] * weight[at] * x[clip * frames + at, ch]
+                torch.testing.assert_close(out[clip * frames + t, ch], expected)
+
+
+def test_tam_keeps_the_names_of_the_weights_it_stands_before():
+    plain, net = made("resnet", "50", "none", 8, 5), made("resnet", "50", "tam", 8, 5)
+    brought = net.state_dict().keys() - plain.state_dict().keys()
+    assert plain.state_dict().keys() < net.state_dict().keys()
+    assert all(".conv2.tam." in name for name in brought)
+    with pytest.raises(ValueError, match="T = 8, not 16"):
+        net.retime(16)
+
+
+# Its authors print 25.70 M parameters and 4.2 G at 224x224 for res2net50_26w_4s; 4.3 G are counted here.
+def test_res2net_is_its_authors():
+    net = made("res2net", "50", "none", 1, 1000)
+    assert f"{costs.parameters(net) / 1e6:.2f}" == "25.70"
+    assert f"{costs.macs(net, (1, 1, 3, 224, 224)) / 1e9:.1f}" == "4.3"
+    names = net.backbone.state_dict().keys()
+    assert {"layer1.0.convs.2.weight", "layer3.5.bns.0.bias", "layer1.0.downsample.1.bias", "bn1.weight"} <= names
+
+
+# y_i = conv_i(x_i + y_(i-1)), and the last part as it is; in the first block of a stage without y_(i-1)
+@pytest.mark.parametrize("first", [False, True])
+def test_res2nets_parts(first):
+    torch.manual_seed(0)
+    block = scrambled(res2net.Bottle2neck(32, 8, 1, first, res2net.Member((1, 1, 1, 1), share=16)))
+    x = torch.randn(2, 32, 4, 5, dtype=torch.double)
+    with torch.no_grad():
+        inner = torch.relu(block.bn1(block.conv1(x)))
+        made_before, outs = torch.zeros(2, 2, 4, 5), []
+        for at in range(3):
+            seen = inner[:, 2 * at : 2 * at + 2] + (0 if first else made_before)
+            made_before = torch.relu(block.bns[at](block.convs[at](seen)))
+            outs.append(made_before)
+        last = inner[:, 6:]
+        outs.append(nn.functional.avg_pool2d(last, 3, 1, 1) if first else last)
+        shortcut = block.downsample(x) if first else x
+        expected = torch.relu(block.bn3(block.conv3(torch.cat(outs, 1))) + shortcut)
+        torch.testing.assert_close(block(x), expected)
+
+
+# M(t) = conv(X(t+1)) - X(t) of the reduced features, zero for the last frame; its average, expanded, is x's mask
+def test_teas_motion_excitation():
+    torch.manual_seed(0)
+    n, frames, c, h, w = 2, 3, 4, 2, 3
+    module = scrambled(tea.MotionExcitation(c, frames, 2))
+    x = torch.randn(n * frames, c, h, w, dtype=torch.double)
+    with torch.no_grad():
+        out = module(x)
+    squeeze = module.squeeze.weight[..., 0, 0]
+    for clip in range(n):
+        reduced = torch.empty(frames, 2, h, w, dtype=torch.double)
+        for t, r, i, j in ((t, r, i, j) for t in range(frames) for r in range(2) for i in range(h) for j in range(w)):
+            total = sum(squeeze[r, ch].item() * x[clip * frames + t, ch, i, j].item() for ch in range(c))
+            reduced[t, r, i, j] = normed(module.squeeze_norm, total, r)
+        for t in range(frames):
+            motion = [0.0, 0.0]
+            for r in range(2) if t + 1 < frames else ():
+                for i, j in ((i, j) for i in range(h) for j in range(w)):
+                    next_one = sum(
+                        module.conv.weight[r, 0, k + 1, m + 1].item() * reduced[t + 1, r, i + k, j + m].item()
+                        for k in (-1, 0, 1)
+                        for m in (-1, 0, 1)
+                        if 0 <= i + k < h and 0 <= j + m < w
+                    )
+                    motion[r] += (next_one - reduced[t, r, i, j].item()) / (h * w)
+            for ch in range(c):
+                wide = sum(module.expand.weight[ch, r].item() * motion[r] for r in range(2))
+                mask = sigmoid(normed(module.expand_norm, wide, ch)) - 0.5
+                torch.testing.assert_close(out[clip * frames + t, ch], x[clip * frames + t, ch] * (1 + mask))
+
+
+# y_1 = conv(time(x_1)), y_i = conv(time(x_i + y_(i-1))), y_4 = time(x_4), each time() its own weights of three frames
+def test_teas_temporal_aggregation():
+    torch.manual_seed(0)
+    net = res2net.build("tiny")
+    plain = net.state_dict().keys()
+    tea.attach(net, 3, parts=["mta"])
+    assert plain < net.state_dict().keys()
+    block = scrambled(net.layer4[1])
+    x = torch.randn(6, 512, 2, 2, dtype=torch.double)
+
+    def timed(conv: TemporalShiftConv, maps: torch.Tensor) -> torch.Tensor:
+        out = torch.zeros_like(maps)
+        for row in range(6):
+            for k in range(3):
+                if 0 <= row % 3 + k - 1 < 3:
+                    out[row] += conv.weight[:, 0, k, None, None] * maps[row + k - 1]
+        return out
+
+    with torch.no_grad():
+        inner = torch.relu(block.bn1(block.conv1(x)))
+        parts, outs = inner.chunk(4, 1), []
+        for at in range(3):
+            seen = timed(block.convs[at].time, parts[at] + (outs[-1] if outs else 0))
+            spatial = nn.functional.conv2d(seen, block.convs[at].weight, padding=1)
+            outs.append(torch.relu(block.bns[at](spatial)))
+        outs.append(timed(block.rest, parts[3]))
+        expected = torch.relu(block.bn3(block.conv3(torch.cat(outs, 1))) + x)
+        torch.testing.assert_close(block(x), expected)
+
+
+def test_teas_convolutions_over_time_start_as_identity_and_shift():
+    x = torch.randn(8, 6, 2, 3)
+    assert torch.equal(TemporalShiftConv(6, 4, fold=None)(x), x)
+    shifted = TemporalShiftConv(6, 4, fold=2)(x).unflatten(0, (2, 4))
+    clips = x.unflatten(0, (2, 4))
+    assert torch.equal(shifted[:, :-1, :3], clips[:, 1:, :3]) and not shifted[:, -1, :3].any()
+    assert torch.equal(shifted[:, 1:, 3:], clips[:, :-1, 3:]) and not shifted[:, 0, 3:].any()
