@@ -25,8 +25,6 @@ from bench import report
 from bench.victim import EQUAL
 from pipeline.params import load
 
-ROWS = "reports/tables/{}/comparison.csv"
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -80,18 +78,16 @@ def nearly(one: Path, other: Path) -> Iterator[str]:
             (float(read(one / curve)[epoch]["loss"]), float(read(other / curve)[epoch]["loss"])) for curve in curves
         ]
         yield f"{max(100 * abs(b - a) / a for a, b in pairs):.4g} %"
-    tables = [read(folder / ROWS.format(params.suite)) for folder in (one, other)]
-    tops = [{row["row"]: float(row["top1"]) for row in table} for table in tables]
-    yield f"{max(abs(tops[0][row] - tops[1][row]) for row in params.experiments):.2f}"
-    told = [list(verdicts(folder / f"reports/tables/{params.suite}")) for folder in (one, other)]
-    equal = sum(a == b for a, b in zip(*told, strict=True))
-    yield f"{equal} of {len(told[0])}"
+    ones, others = (dict(told(folder / f"reports/tables/{params.suite}")) for folder in (one, other))
+    yield f"{max(abs(float(row['top1']) - float(others[place]['top1'])) for place, row in ones.items()):.2f}"
+    judged = [place for place, row in ones.items() if row.get("verdict")]
+    yield f"{sum(ones[place]['verdict'] == others[place]['verdict'] for place in judged)} of {len(judged)}"
 
 
-def verdicts(folder: Path) -> Iterator[tuple[str, str, str]]:
-    """Table, row and verdict of each row that has one."""
+def told(folder: Path) -> Iterator[tuple[tuple[str, str], dict[str, str]]]:
+    """(table, row) -> its cells, where it has a top-1."""
     for path in sorted(folder.glob("*.csv")):
-        yield from ((path.stem, row["row"], row["verdict"]) for row in read(path) if row.get("verdict"))
+        yield from (((path.stem, row["row"]), row) for row in read(path) if row.get("top1"))
 
 
 def read(path: Path) -> list[dict[str, str]]:
