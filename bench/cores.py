@@ -51,7 +51,7 @@ from pipeline.params import load
 from pipeline.schema import Cluster, Decode
 
 ROOT = Path(__file__).parents[1]
-VIDEOS, SECONDS, SIZE, NAME = 48, 10, "340x256", "videos"
+VIDEOS, SECONDS, SIZE, NAME = 96, 10, "340x256", "videos"
 DECODE = Decode(short_side=256, quality=90, decoder="ffmpeg", videos_per_shard=1, max_failed=0.0)
 AHEAD = (4, 64, 1024)  # tasks handed out ahead
 TASKS = 2048
