@@ -41,12 +41,11 @@ def main() -> None:
             for before, now in [(expected.get(path), found.get(path))]
         ]
         rows += own
-        sizes = {params.recipes[row.recipe].micro_batch for row in params.experiments.values()}
-        lines.append([
-            name, str(params.cluster.workers), "/".join(map(str, sorted(sizes))), *shares(own), *nearly(other, copy)
-        ])  # fmt: skip
-    text = f"Suite {params.suite}, {len(params.experiments)} rows."
-    head = ["copy", "workers", "micro batch", "same bytes", "CSVs with the same bytes"]
+        sizes = sorted({params.recipes[row.recipe].micro_batch for row in params.experiments.values()})
+        told = (len(params.experiments), params.cluster.workers, "/".join(map(str, sizes)))
+        lines.append([name, *map(str, told), *shares(own), *nearly(other, copy)])
+    text = f"Suite {params.suite}."
+    head = ["copy", "rows", "workers", "micro batch", "same bytes", "CSVs with the same bytes"]
     head += ["loss, first epoch", "loss, last epoch", "top-1", "verdicts"]
     report.save("same", "The same results elsewhere", text, head, lines, rows)
 
@@ -78,13 +77,13 @@ def nearly(one: Path, other: Path) -> Iterator[str]:
             (float(read(one / curve)[epoch]["loss"]), float(read(other / curve)[epoch]["loss"])) for curve in curves
         ]
         yield f"{max(100 * abs(b - a) / a for a, b in pairs):.4g} %"
-    ones, others = (dict(told(folder / f"reports/tables/{params.suite}")) for folder in (one, other))
+    ones, others = (dict(judged(folder / f"reports/tables/{params.suite}")) for folder in (one, other))
     yield f"{max(abs(float(row['top1']) - float(others[place]['top1'])) for place, row in ones.items()):.2f}"
-    judged = [place for place, row in ones.items() if row.get("verdict")]
-    yield f"{sum(ones[place]['verdict'] == others[place]['verdict'] for place in judged)} of {len(judged)}"
+    with_verdict = [place for place, row in ones.items() if row.get("verdict")]
+    yield f"{sum(ones[place]['verdict'] == others[place]['verdict'] for place in with_verdict)} of {len(with_verdict)}"
 
 
-def told(folder: Path) -> Iterator[tuple[tuple[str, str], dict[str, str]]]:
+def judged(folder: Path) -> Iterator[tuple[tuple[str, str], dict[str, str]]]:
     """(table, row) -> its cells, where it has a top-1."""
     for path in sorted(folder.glob("*.csv")):
         yield from (((path.stem, row["row"]), row) for row in read(path) if row.get("top1"))
