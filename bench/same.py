@@ -16,13 +16,11 @@ for another kind of CPU rounds otherwise.
 
 import argparse
 import csv
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bench import report
-from bench.victim import EQUAL
+from bench import report, victim
 from pipeline.params import load
 
 
@@ -51,15 +49,11 @@ def main() -> None:
 
 
 def marks(folder: Path) -> dict[str, str]:
-    """Path -> SHA-256's beginning, of all that follows from the inputs alone."""
+    """Path -> SHA-256's beginning, of all that follows from the inputs alone; of reports/, what the suite made."""
     params = load(folder / "params.yaml")
-    places = [*EQUAL, f"reports/tables/{params.suite}", *(f"reports/plots/{row}" for row in params.experiments)]
-    files = (path for place in places for path in sorted((folder / place).rglob("*")) if path.is_file())
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-        for path in files
-        if path.is_relative_to(folder / "data") or path.suffix == ".csv"
-    }
+    made = ("data", f"reports/tables/{params.suite}", *(f"reports/plots/{row}" for row in params.experiments))
+    found = sorted(victim.results(folder).items())
+    return {path: mark[:16] for path, mark in found if any(Path(path).is_relative_to(place) for place in made)}
 
 
 def shares(rows: list[dict[str, Any]]) -> Iterator[str]:

@@ -66,7 +66,7 @@ def test_several_labels_or_none_need_sigmoid(data: Path, labels: list[int]) -> N
 def test_several_labels_or_none_are_learned_under_sigmoid(data: Path) -> None:
     relabelled(data, [[0, 1], [], [2, 0]])
     own = losses(run(cell(data, loss="sigmoid", epochs=40, augment={"crop": "center"}, dropout=0.0)))
-    # Six seeds on three kinds of CPU ended at 0.1 to 0.5 of where they began; the shares of classes alone give 0.9.
+    # Six seeds, by three sets of CPU instructions, ended at 0.1 to 0.5 of their first loss; shares of classes give 0.9.
     assert np.mean(own[-12:]) < 0.7 * np.mean(own[:6])
 
 

@@ -1,6 +1,5 @@
 """Three real Ray nodes, each in a network of its own, give what one gives: to the byte, or nearly with more workers."""
 
-import csv
 import os
 import shutil
 import subprocess
@@ -11,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench import victim
+from bench import same, victim
 from bench.nodes import BIN, Nodes
 
 
@@ -29,9 +28,8 @@ def nodes(tmp_path: Path) -> Iterator[Nodes]:
         made.stop()
 
 
-def column(folder: Path, name: str, key: str) -> list[str]:
-    with (folder / name).open(newline="") as file:
-        return [row[key] for row in csv.DictReader(file)]
+def column(path: Path, key: str) -> list[str]:
+    return [row[key] for row in same.read(path)]
 
 
 @pytest.mark.slow
@@ -51,7 +49,7 @@ def test_three_nodes_give_what_one_gives(nodes: Nodes, tmp_path: Path) -> None:
         victim.set_workers(nodes.project, workers)
         subprocess.run(repro, cwd=nodes.project, env=joined, check=True)
         curve = f"reports/plots/{victim.ROW}/curve.csv"
-        losses, others = (np.array(column(folder, curve, "loss"), float) for folder in (one, nodes.project))
+        losses, others = (np.array(column(folder / curve, "loss"), float) for folder in (one, nodes.project))
         np.testing.assert_allclose(others, losses, rtol=1e-3)
         tables = f"reports/tables/{victim.SUITE}/ablation.csv"
-        assert column(nodes.project, tables, "verdict") == column(one, tables, "verdict")
+        assert column(nodes.project / tables, "verdict") == column(one / tables, "verdict")
