@@ -1,6 +1,7 @@
 """What several test files start from."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -41,3 +42,18 @@ def data(tmp_path: Path) -> Path:
     (splits / "classes.json").write_text('["a", "b", "c"]')
     (splits / "mirrored.json").write_text("[0, 1, 2]")
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Makes a video of a kind, once."""
+    from encoded import KINDS, make
+
+    folder = tmp_path_factory.mktemp("videos")
+
+    def made(kind: str) -> Path:
+        name, size, seconds, options, *_ = KINDS[kind]
+        path = folder / name
+        return path if path.exists() else make(path, size, seconds, options)
+
+    return made

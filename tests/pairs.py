@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from ruamel.yaml import YAML
 from torch import Tensor, nn
 
@@ -119,3 +120,12 @@ def build(pair: Pair, frames: int, seed: int = 0) -> video.VideoNet:
 def clips(n: int, t: int, h: int = 32, w: int = 32, seed: int = 1) -> Tensor:
     """Standard normal clips in a loader's memory order, (N, T, H, W, C) seen as (N, T, C, H, W)."""
     return torch.randn(n, t, h, w, 3, generator=torch.Generator().manual_seed(seed)).permute(0, 1, 4, 2, 3)
+
+
+def cross_entropy(logits: Tensor) -> Tensor:
+    return F.cross_entropy(logits, torch.arange(len(logits), device=logits.device) % logits.shape[1])
+
+
+def loss_of(net: nn.Module, whole: video.VideoNet, batch: Tensor) -> Tensor:
+    """The training's loss: of what `net` says, and what the modules of the `whole` net add to it."""
+    return cross_entropy(net(batch)) + whole.penalty(cross_entropy)

@@ -1,24 +1,15 @@
 """What every attention on every backbone that takes it must keep to."""
 
 import copy
-import io
-import shutil
-from collections.abc import Iterable, Iterator
-from functools import cache
-from pathlib import Path
 
 import pairs
 import pytest
 import torch
-import torch.nn.functional as F
-from pairs import build, clips, smallest
+from pairs import build, clips, cross_entropy, loss_of, smallest
 from torch import Tensor, nn
 
 from models import video
-from models.named import named
-from pipeline.params import load
 
-ROOT = Path(__file__).parents[1]
 PAIRS = pairs.pairs()
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 LEAST_FRAMES = {"maagn": 2}  # its SDM halves the clip; with axis C it doesn't
@@ -33,15 +24,6 @@ def least(pair: pairs.Pair) -> int:
     """The fewest frames that a net of this pair is for."""
     halved = pair[2].get("axis", "T") == "T" and pair[2].get("arrangement") != "mtam"
     return LEAST_FRAMES.get(pair[1], 1) if halved else 1
-
-
-def cross_entropy(logits: Tensor) -> Tensor:
-    return F.cross_entropy(logits, torch.arange(len(logits), device=logits.device) % logits.shape[1])
-
-
-def loss_of(net: nn.Module, whole: video.VideoNet, batch: Tensor) -> Tensor:
-    """The training's loss: of what `net` says, and what the modules of the `whole` net add to it."""
-    return cross_entropy(net(batch)) + whole.penalty(cross_entropy)
 
 
 @pytest.mark.parametrize("t,h,w", [(4, 32, 32), (1, 32, 32), (2, 33, 40), (3, 45, 37)])
@@ -176,138 +158,3 @@ def test_what_was_published_is_what_runs(pair):
         net(clips(2, 4).double())
     assert set(published) == set(checked)
     assert net in checked
-
-
-@cache
-def layout(backbone: str) -> str:
-    with torch.device("meta"):
-        return named("backbone", backbone).build(smallest(backbone)).layout
-
-
-def fits(pair: pairs.Pair) -> bool:
-    try:
-        with torch.device("meta"):
-            return bool(video.build(pair[0], smallest(pair[0]), pair[1], 4, classes=5, knobs=pair[2]))
-    except ValueError:
-        return False
-
-
-def cover() -> Iterator[pairs.Pair]:
-    """Each attention on the first backbone of each layout that takes it, ResNets first, and each backbone without."""
-    seen = set()
-    for pair in sorted(PAIRS, key=lambda pair: (not pair[0].startswith("resnet"), pair[0])):
-        kind = (layout(pair[0]), pair[1], pair[0] if pair[1] == "none" else "")
-        if kind not in seen and fits(pair):
-            seen.add(kind)
-            yield pair
-
-
-COVER = list(cover())
-FIRST = list({pair[1]: pair for pair in reversed(COVER)}.values())  # each attention once
-
-
-GRADIENTS = [pair for pair in FIRST if pair[1] in ("st_manet", "tsm", "tpn")]  # with a backward pass of our own
-
-
-def traced(quick: Iterable[pairs.Pair], every: Iterable[pairs.Pair] = PAIRS) -> pytest.MarkDecorator:
-    """All pairs, or `every` one given; those that are not `quick` marked slow."""
-    return pytest.mark.parametrize(
-        "pair",
-        [pytest.param(pair, id=pairs.name(pair), marks=() if pair in quick else pytest.mark.slow) for pair in every],
-    )
-
-
-def close(ours: Tensor, wanted: Tensor) -> None:
-    torch.testing.assert_close(ours, wanted, rtol=1e-3, atol=1e-4 * float(wanted.abs().max()))
-
-
-@traced(COVER)
-def test_an_exported_net_says_the_same(pair):
-    net = build(pair, 4).eval()
-    batch = clips(2, 4)
-    with torch.no_grad():
-        exported = torch.export.export(net, (batch,))
-        file = io.BytesIO()
-        torch.export.save(exported, file)
-        file.seek(0)
-        close(torch.export.load(file).module()(batch), net(batch))
-
-
-def compiled(net: nn.Module, backend: str) -> nn.Module:
-    """The net as one graph; torch's own compiler makes one C++ file of it, not one a kernel, which takes far longer."""
-    torch._dynamo.reset()
-    options = {"cpp_wrapper": True} if backend == "inductor" else None
-    return torch.compile(net, fullgraph=True, backend=backend, options=options)
-
-
-def check_evaluation(net: video.VideoNet, backend: str) -> None:
-    net.eval()
-    with torch.no_grad():
-        close(compiled(net, backend)(clips(2, 4)), net(clips(2, 4)))
-
-
-def check_training(net: video.VideoNet, backend: str) -> None:
-    """A training step's loss, penalties and all, and its gradients."""
-    net.train()
-    found = []
-    for form in (compiled(net, backend), net):
-        net.zero_grad()
-        loss = loss_of(form, net, clips(2, 4))
-        loss.backward()
-        found.append([loss.detach(), *(value.grad for value in net.parameters() if value.grad is not None)])
-    largest = max(float(value.abs().max()) for value in found[1])
-    for ours, wanted in zip(*found, strict=True):
-        torch.testing.assert_close(ours, wanted, rtol=1e-2, atol=1e-3 * largest)
-
-
-@traced(FIRST)
-def test_a_compiled_net_says_the_same(pair):
-    check_evaluation(build(pair, 4), "aot_eager")
-
-
-# Each attention on each layout: what is compiled of a step besides is the backbone's own, met in evaluation.
-@traced(GRADIENTS, COVER)
-def test_a_compiled_net_trains_alike(pair):
-    check_training(build(pair, 4), "aot_eager")
-
-
-# Torch's own compiler takes long over a net's C++: each attention once, and training where gradients are our own.
-@pytest.mark.slow
-@pytest.mark.skipif(not shutil.which("g++"), reason="no compiler")
-@pytest.mark.parametrize(
-    "pair,check",
-    [
-        pytest.param(pair, check, id=f"{pairs.name(pair)}-{check.__name__}")
-        for check, those in ((check_evaluation, FIRST), (check_training, GRADIENTS))
-        for pair in those
-    ],
-)
-def test_torchs_own_compiler_makes_the_same_of_it(pair, check):
-    check(build(pair, 4), "inductor")
-
-
-@pytest.mark.parametrize("suite", [path.stem for path in pairs.SUITES if path.stem != "all"])  # the papers' rows
-def test_every_row_of_a_suite_builds(suite, tmp_path):
-    """In its own size, on the meta device: no memory, no arithmetic."""
-    from dvc.utils.hydra import compose_and_dump
-
-    path = tmp_path / "params.yaml"
-    compose_and_dump(str(path), str(ROOT / "conf"), None, "config", str(tmp_path), [f"suite={suite}"])
-    params = load(path)
-    built = set()
-    for name, row in params.experiments.items():
-        recipe, protocol = params.recipes[row.recipe], params.protocols[row.protocol]
-        shape = recipe.frames, recipe.planes, recipe.size
-        key = (row.backbone, row.variant, row.attention, repr(row.knobs), *shape, protocol.frames)
-        if key in built:
-            continue
-        built.add(key)
-        with torch.device("meta"):
-            named = row.backbone, row.variant, row.attention
-            net = video.build(*named, recipe.frames, 5, knobs=row.knobs, planes=recipe.planes).eval()
-            sizes = [(recipe.frames, recipe.size)]
-            if protocol.frames:
-                sizes.append((protocol.frames, protocol.size))
-            for frames, size in sizes:
-                net.retime(frames)
-                assert net(torch.empty(1, frames, recipe.planes, size, size)).shape == (1, 5), name

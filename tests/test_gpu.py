@@ -12,8 +12,7 @@ import pyarrow.compute
 import pyarrow.parquet
 import pytest
 import torch
-from pairs import build, clips
-from test_contract import loss_of
+from pairs import build, clips, loss_of
 from test_measure import quick
 from test_training import cell, losses, run, same
 

@@ -4,6 +4,7 @@ from functools import cache
 from pathlib import Path
 
 import mini_sets
+import pairs
 import pytest
 import torch
 from ruamel.yaml import YAML
@@ -99,21 +100,26 @@ def test_rows_train_and_test_alike(suite: str) -> None:
         assert recipe.size <= protocol.size, name
 
 
-@pytest.mark.parametrize("suite", PAPERS)
-def test_every_small_row_takes_its_clips(suite: str) -> None:
-    params, built = composed(suite, "mini"), set()
+ROWS = [*((path.stem, "full") for path in pairs.SUITES if path.stem != "all"), *((suite, "mini") for suite in PAPERS)]
+
+
+@pytest.mark.parametrize(("suite", "tier"), ROWS)
+def test_every_row_of_a_suite_builds_and_takes_its_clips(suite: str, tier: str) -> None:
+    """In its own size, on the meta device: no memory, no arithmetic."""
+    params, built = composed(suite, tier), set()
     for name, row in params.experiments.items():
         recipe, protocol = params.recipes[row.recipe], params.protocols[row.protocol]
-        key = (row.backbone, row.attention, repr(row.knobs), recipe.frames, recipe.planes, protocol.frames)
+        sizes = {(recipe.frames, recipe.size), (protocol.frames or recipe.frames, protocol.size)}
+        key = (row.backbone, row.variant, row.attention, repr(row.knobs), recipe.planes, *sorted(sizes))
         if key in built:
             continue
         built.add(key)
         with torch.device("meta"):
             named = row.backbone, row.variant, row.attention
             net = video.build(*named, recipe.frames, 5, knobs=row.knobs, planes=recipe.planes).eval()
-            for frames in {recipe.frames, protocol.frames or recipe.frames}:
+            for frames, size in sizes:
                 net.retime(frames)
-                assert net(torch.empty(1, frames, recipe.planes, 64, 64)).shape == (1, 5), name
+                assert net(torch.empty(1, frames, recipe.planes, size, size)).shape == (1, 5), name
 
 
 @pytest.mark.slow
