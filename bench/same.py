@@ -73,7 +73,7 @@ def nearly(one: Path, other: Path) -> Iterator[str]:
         yield f"{max(100 * abs(b - a) / a for a, b in pairs):.4g} %"
     ones, others = (dict(judged(folder / f"reports/tables/{params.suite}")) for folder in (one, other))
     yield f"{max(abs(float(row['top1']) - float(others[place]['top1'])) for place, row in ones.items()):.2f}"
-    with_verdict = [place for place, row in ones.items() if row.get("verdict")]
+    with_verdict = [place for place, row in ones.items() if row.get("verdict", "base") != "base"]
     yield f"{sum(ones[place]['verdict'] == others[place]['verdict'] for place in with_verdict)} of {len(with_verdict)}"
 
 
