@@ -10,7 +10,7 @@ each, with gloo; all take turns. Ray itself runs already, as it does when stage 
   differs.
 - torchrun, plain: the shortest DDP loop that does the same: DistributedDataParallel, SGD, clipped gradients.
 
-A step's time is the mean over the epochs after the first, as each loop's own clock has it; a ratio is of the same turn.
+A step's time is that of the median epoch after the first, as each loop's own clock has it; a ratio is of the same turn.
 Between epochs stands what else an epoch takes: keeping the state, Ray Train's report. Start-up is from the call to the
 first step; the end from the last epoch to the return. The losses of all steps' windows are compared in every turn.
 """

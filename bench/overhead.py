@@ -4,7 +4,8 @@
 
 All do the same steps on the same clips, one worker and one thread, in turns. "Plain" is the shortest loop a user would
 write: the same loader, normalising, forward, backward and SGD step, nothing counted or logged. A step's time is the
-mean over the epochs after the first; a ratio is the median over turns. Start-up, all that isn't an epoch, stands apart.
+median of the epochs' after the first, which no burst of other work moves; a ratio is the median over turns. Start-up,
+all that isn't an epoch, stands apart.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import ray
@@ -125,17 +127,17 @@ def plain(cell: Cell, place: Path) -> float:
     pixels = torch.empty(recipe.micro_batch, recipe.frames, recipe.size, recipe.size, 3)
     share = recipe.batch // recipe.micro_batch
     net.train()
-    began = 0.0
+    began = [time.perf_counter()]
     for step in range(STEPS * recipe.epochs):
-        if step == STEPS:
-            began = time.perf_counter()
         optimizer.zero_grad(set_to_none=True)
         for _ in range(share):
             batch, labels = next(loader)
             x = clips.normalise(batch, net.mean, net.std, net.channels, pixels)
             (torch.nn.functional.cross_entropy(net(x), labels) / share).backward()
         optimizer.step()
-    return (time.perf_counter() - began) / (STEPS * (recipe.epochs - 1))
+        if (step + 1) % STEPS == 0:
+            began.append(time.perf_counter())
+    return steady([{"kind": "epoch", "seconds": end - begin} for begin, end in pairwise(began)])
 
 
 def alone(cell: Cell, place: Path) -> float:
@@ -164,9 +166,9 @@ def logged(place: Path) -> float:
 
 
 def steady(lines: list[dict]) -> float:
-    """Seconds a step, over the epochs after the first."""
-    epochs = [line["seconds"] for line in lines if line["kind"] == "epoch"][1:]
-    return sum(epochs) / len(epochs) / STEPS
+    """Seconds a step in the median epoch after the first."""
+    epochs = [line["seconds"] for line in lines if line["kind"] == "epoch"]
+    return statistics.median(epochs[1:]) / STEPS
 
 
 if __name__ == "__main__":
