@@ -12,7 +12,8 @@ nothing half-written beside it, MLflow holds no number and no run twice, and no 
 stage on; what the operator took is not in it.
 
 - training worker, task: SIGKILL to a Ray worker at work.  - stage: to the stage's process.  - MLflow: to its server.
-- driver: to dvc or actionbench.  - node: to every process of a node.  - network: a node's link is down from then on.
+- driver: to dvc or actionbench.  - node: to every process of a node; a new one comes when the run is over, or after two
+minutes.  - network: a node's link is down from then on.
 - disk: the project's file system is filled up.
 """
 

@@ -20,6 +20,7 @@ SERVICES = (
     *("dashboard/agent.py", "runtime_env/agent/main.py"),  # the agents, as long as they start
 )
 PATIENCE, GRACE = 900.0, 60.0  # s: for a `dvc repro` to end; for processes to be gone after it
+REPLACED = 120.0  # s without a lost node, after which a run that still goes on, or waits for it, has a new one
 
 
 @dataclass
@@ -123,6 +124,14 @@ def mend(bench: Bench, run: Run) -> None:
         bench.serve()
 
 
+def replace(bench: Bench, run: Run, driver: subprocess.Popen[bytes]) -> None:
+    """A cluster's launcher, or an operator: a training of as many workers as the cluster had room for waits for it."""
+    try:
+        driver.wait(REPLACED)
+    except subprocess.TimeoutExpired:
+        mend(bench, run)
+
+
 def left(bench: Bench, run: Run) -> Iterator[str]:
     """Processes of a run that has ended, once they had time to go."""
     end = time.monotonic() + GRACE
@@ -147,6 +156,8 @@ def repro(bench: Bench, run: Run, rng: random.Random | None = None, usual: float
     elif rng:
         disturb(bench, run, rng, driver, usual)
     try:
+        if run.kind == "node" and run.hit and not run.repairs:
+            replace(bench, run, driver)
         code = driver.wait(PATIENCE)
     except subprocess.TimeoutExpired:
         code = 124
