@@ -4,7 +4,8 @@ Legend: N clips of a micro batch, T frames, H, W pixels, K classes.
 
 A step's clips are `recipe.batch`, cut into micro batches of `recipe.micro_batch`. Gradients are means over the step,
 and every micro batch is normalised by its own statistics, so the result depends on how many workers share a step's
-micro batches only through the order of float additions. Workers are found through torch.distributed.
+micro batches only through the order of float additions. On CPUs that is always the same one (reduction.py), and the
+result has the same bits; on GPUs the exchange is DDP's, which is faster. Workers are found through torch.distributed.
 """
 
 import contextlib
@@ -22,7 +23,7 @@ from torch.utils.data import DataLoader
 
 from models.orders import channels_last
 from models.video import VideoNet
-from pipeline import cells, clips
+from pipeline import cells, clips, reduction
 from pipeline.cells import Cell, part
 from pipeline.errors import UserError
 from pipeline.frames import FrameStore
@@ -84,10 +85,11 @@ def epochs(
         optimizer.load_state_dict(state["optimizer"])
         begin = int(state["epoch"]) + 1
     parallel: nn.Module = net
-    if world > 1:
-        parallel = DistributedDataParallel(
-            net, device_ids=[device] if device.type == "cuda" else None, forward_sync_buffers=False
-        )
+    if world > 1 and in_order(device):
+        reduction.share_first(net.state_dict().values())
+    elif world > 1:
+        devices = [device] if device.type == "cuda" else None
+        parallel = DistributedDataParallel(net, device_ids=devices, forward_sync_buffers=False)
 
     own = [
         [(epoch, index) for index in micro]
@@ -104,7 +106,7 @@ def epochs(
         persistent_workers=loaders > 0,
     )
     pixels = torch.empty(recipe.micro_batch, recipe.frames, recipe.size, recipe.size, recipe.planes, device=device)
-    run = _Run(cell, net, parallel, optimizer, iter(loader), device, pixels, range(share)[rank::world], share, world)
+    run = _Run(cell, net, parallel, optimizer, iter(loader), device, pixels, share, rank, world)
     steps = len(items) // recipe.batch
     window = max(1, steps // WINDOWS)
     for epoch in range(begin, recipe.epochs):
@@ -138,60 +140,83 @@ class _Run:
     loader: Iterator[tuple[Tensor, Tensor]]  # this worker's micro batches, all epochs one after another
     device: torch.device
     pixels: Tensor  # (N, T, H, W, C) float: the memory of every micro batch in turn, free again after its backward pass
-    micros: range  # which of a step's micro batches are this worker's
-    share: int  # micro batches of a step
+    share: int  # micro batches of a step; those from `rank` on in steps of `world` are this worker's
+    rank: int
     world: int
 
 
 def _step(run: _Run, epoch: int, step: int, meter: Meter) -> Tensor:
     """One optimizer step over this worker's micro batches; the mean loss of the whole step's, over all workers."""
-    recipe, net = run.cell.recipe, run.net
+    net, recipe, ordered = run.net, run.cell.recipe, run.world > 1 and in_order(run.device)
     # Running means and variances, and the count of batches.
     statistics = [b for name, b in net.named_buffers() if "running_" in name or "num_batches_tracked" in name]
     before = [buffer.clone() for buffer in statistics]
     summed = [torch.zeros_like(buffer) for buffer in statistics]
     losses = torch.zeros((), device=run.device)
+    total: Tensor | None = None
     run.optimizer.zero_grad(set_to_none=True)
-    for micro in run.micros:
-        with meter.waiting():
-            batch, labels = next(run.loader)
-        # (N, T, H, W, C) uint8 -> (N, T, C, H, W) float
-        x = clips.normalise(batch.to(run.device, non_blocking=True), net.mean, net.std, net.channels, run.pixels)
-        # (N,) classes, or (N, K) of 0 and 1 for sigmoid; mixing makes it (N, K) shares
-        target = labels.to(run.device, non_blocking=True)
-        # Dropout and mixing draw from the micro batch's place in the run, whichever worker does it.
-        seed = clips.seed_of(run.cell.seed, epoch, step, micro)
-        torch.manual_seed(seed)
-        if recipe.augment.mixup:
-            x, target = clips.mixup(x, target, net.head.out_features, recipe.augment.mixup, seed)
-        if statistics:  # VGG has none
-            torch._foreach_copy_(statistics, before)
-        hold = run.world > 1 and micro != run.micros[-1]  # DDP exchanges gradients once a step
-        with run.parallel.no_sync() if hold else contextlib.nullcontext():  # type: ignore[operator]
-            with autocast(recipe, run.device):
-                logits = run.parallel(x)  # (N, K)
-
-            def criterion(scores: Tensor, target: Tensor = target) -> Tensor:
-                return loss_of(recipe, scores.float(), target)
-
-            loss = criterion(logits) + net.penalty(criterion)
-            # DDP divides by the number of workers; a step's gradient is the mean over its micro batches.
-            (loss * (run.world / run.share)).backward()
-        losses += loss.detach()
-        if statistics:
-            torch._foreach_add_(summed, statistics)
-    if run.world > 1:
-        flat = torch.cat([losses.reshape(1), *(total.flatten() for total in summed)])
+    for first in range(0, run.share, run.world):
+        micro = first + run.rank
+        if mine := micro < run.share:
+            if statistics:  # VGG has none
+                torch._foreach_copy_(statistics, before)
+            if ordered:
+                run.optimizer.zero_grad(set_to_none=True)
+            loss = _micro(run, epoch, step, micro, meter)
+        if ordered:
+            grads = [value.grad for value in net.parameters() if value.grad is not None]
+            total = reduction.add_in_order(total, [loss, *statistics, *grads], min(run.world, run.share - first))
+        elif mine:
+            losses += loss
+            if statistics:
+                torch._foreach_add_(summed, statistics)
+    if total is not None:
+        reduction.put(total, [losses, *summed, *grads])
+    elif run.world > 1:
+        flat = torch.cat([losses.reshape(1), *(part.flatten() for part in summed)])
         dist.all_reduce(flat)
-        losses, *rest = flat.split([1, *(total.numel() for total in summed)])
-        summed = [part.reshape(total.shape) for part, total in zip(rest, summed, strict=True)]
+        reduction.put(flat, [losses, *summed])
     # The step's update of the running statistics is the mean of its micro batches' updates.
     if statistics:
         torch._foreach_copy_(statistics, torch._foreach_div(summed, run.share))
     if recipe.clip_grad is not None:
         nn.utils.clip_grad_norm_(net.parameters(), recipe.clip_grad)
     run.optimizer.step()
-    return losses.reshape(()) / run.share
+    return losses / run.share
+
+
+def _micro(run: _Run, epoch: int, step: int, micro: int, meter: Meter) -> Tensor:
+    """A micro batch's loss; its gradients are added to those that are there."""
+    recipe, net = run.cell.recipe, run.net
+    with meter.waiting():
+        batch, labels = next(run.loader)
+    # (N, T, H, W, C) uint8 -> (N, T, C, H, W) float
+    x = clips.normalise(batch.to(run.device, non_blocking=True), net.mean, net.std, net.channels, run.pixels)
+    # (N,) classes, or (N, K) of 0 and 1 for sigmoid; mixing makes it (N, K) shares
+    target = labels.to(run.device, non_blocking=True)
+    # Dropout and mixing draw from the micro batch's place in the run, whichever worker does it.
+    seed = clips.seed_of(run.cell.seed, epoch, step, micro)
+    torch.manual_seed(seed)
+    if recipe.augment.mixup:
+        x, target = clips.mixup(x, target, net.head.out_features, recipe.augment.mixup, seed)
+
+    def criterion(scores: Tensor) -> Tensor:
+        return loss_of(recipe, scores.float(), target)
+
+    exchanging = run.parallel is not net
+    hold = exchanging and micro + run.world < run.share  # DDP exchanges gradients once a step
+    with run.parallel.no_sync() if hold else contextlib.nullcontext():  # type: ignore[operator]
+        with autocast(recipe, run.device):
+            logits = run.parallel(x)  # (N, K)
+        loss = criterion(logits) + net.penalty(criterion)
+        # A step's gradient is the mean over its micro batches; DDP divides by the number of workers.
+        (loss * ((run.world if exchanging else 1) / run.share)).backward()
+    return loss.detach()
+
+
+def in_order(device: torch.device) -> bool:
+    """Whether workers on such devices add their gradients in one order, and not as DDP does."""
+    return device.type == "cpu"
 
 
 def loss_of(recipe: Recipe, scores: Tensor, target: Tensor) -> Tensor:

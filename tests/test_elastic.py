@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
 import pytest
 import ray.cluster_utils
@@ -28,7 +27,7 @@ from pipeline.provenance import workers
 from pipeline.schema import Cluster
 
 ROOT = Path(__file__).parents[1]
-RECIPE: dict[str, Any] = {"epochs": 40, "lr": 0.002}  # long enough to be struck; tame, so that rounding stays small
+RECIPE: dict[str, Any] = {"epochs": 40}  # long enough to be struck
 
 
 @pytest.mark.parametrize(
@@ -151,29 +150,32 @@ def strike(log: Path, blow: Callable[[], None]) -> threading.Thread:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("blow", "after"), [("lose_the_second", 1), ("kill_a_worker", 2)])
-def test_a_range_goes_on_with_what_is_left(pair: Pair, data: Path, tmp_path: Path, blow: str, after: int) -> None:
+@pytest.mark.parametrize(
+    ("workers", "blow", "after"),
+    [((1, 2), "lose_the_second", 1), ((1, 2), "kill_a_worker", 2)],
+)
+def test_a_range_goes_on_with_what_is_left(
+    pair: Pair, data: Path, tmp_path: Path, workers: int | tuple[int, int], blow: str, after: int
+) -> None:
     one = cell(data, **RECIPE)
     fit([one], None, Cluster(storage=str(tmp_path / "alone")), lambda: None)
-    losses, weights = curve(one), torch.load(one.weights, weights_only=True)
+    losses, weights = curve(one), one.weights.read_bytes()
     assert worlds(one) == [1] * 40
-    range_ = Cluster(workers=(1, 2), storage=str(tmp_path / "range"))
-    owner = one.state(range_) / "owner"
+    cluster = Cluster(workers=workers, storage=str(tmp_path / "struck"))
+    owner = one.state(cluster) / "owner"
     first: list[str] = []
 
     def note_and_strike() -> None:
         first.append(owner.read_text())
         getattr(pair, blow)()
 
-    thread = strike(one.running_log(range_), note_and_strike)
-    fit([one], None, range_, lambda: None)
+    thread = strike(one.running_log(cluster), note_and_strike)
+    fit([one], None, cluster, lambda: None)
     thread.join()
     assert owner.read_text() != first[0]  # it was started again
     history = worlds(one)
     assert len(history) == 40 and history[:3] == [2, 2, 2] and history[-1] == after and {*history} == {2, after}
-    np.testing.assert_allclose(curve(one), losses, rtol=1e-3)
-    for name, value in torch.load(one.weights, weights_only=True).items():
-        torch.testing.assert_close(value, weights[name], rtol=1e-3, atol=1e-4, msg=name)
+    assert curve(one) == losses and one.weights.read_bytes() == weights
 
 
 def curve(one: Cell) -> list[float]:
