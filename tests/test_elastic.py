@@ -2,11 +2,12 @@
 
 import json
 import os
+import signal
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -104,9 +105,19 @@ class Pair:
 
     nodes: ray.cluster_utils.Cluster
     second: Any
+    over: threading.Event = field(default_factory=threading.Event)
 
     def lose_the_second(self) -> None:
         self.nodes.remove_node(self.second)
+
+    def replace_the_second(self) -> None:
+        """When Ray Train has waited in vain for it, and begun to wait once more."""
+        self.lose_the_second()
+        time.sleep(20)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(signal, "signal", lambda *_: None)  # which a thread may not call
+            self.nodes.add_node(num_cpus=1)
+        self.over.wait()  # a node ends with the thread that started it
 
     def kill_a_worker(self) -> None:
         """The last rank, as the list of processes has it."""
@@ -152,11 +163,12 @@ def strike(log: Path, blow: Callable[[], None]) -> threading.Thread:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("workers", "blow", "after"),
-    [((1, 2), "lose_the_second", 1), ((1, 2), "kill_a_worker", 2)],
+    [((1, 2), "lose_the_second", 1), ((1, 2), "kill_a_worker", 2), (2, "replace_the_second", 2)],
 )
-def test_a_range_goes_on_with_what_is_left(
+def test_a_training_goes_on_to_the_same_end(
     pair: Pair, data: Path, tmp_path: Path, workers: int | tuple[int, int], blow: str, after: int
 ) -> None:
+    """A range with what is left; a number with as many again, once there is room."""
     one = cell(data, **RECIPE)
     fit([one], None, Cluster(storage=str(tmp_path / "alone")), lambda: None)
     losses, weights = curve(one), one.weights.read_bytes()
@@ -171,6 +183,7 @@ def test_a_range_goes_on_with_what_is_left(
 
     thread = strike(one.running_log(cluster), note_and_strike)
     fit([one], None, cluster, lambda: None)
+    pair.over.set()
     thread.join()
     assert owner.read_text() != first[0]  # it was started again
     history = worlds(one)
