@@ -1,4 +1,4 @@
-"""A range of workers: a run follows what the cluster has, ends as with one worker, and its log says how many it had."""
+"""Workers that come and go: a run follows what the cluster has, ends as with one, and its log says how many it had."""
 
 import json
 import os

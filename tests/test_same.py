@@ -1,5 +1,6 @@
 """Copies that ran elsewhere: what differs in one of them is found and measured."""
 
+import csv
 import shutil
 import sys
 from pathlib import Path
@@ -24,8 +25,10 @@ def rewritten(path: Path, change: dict[str, str], line: int) -> None:
     """One cell of each named column in a line of a CSV is another."""
     rows = same.read(path)
     rows[line].update(change)
-    text = [",".join(rows[0]), *(",".join(f'"{value}"' for value in row.values()) for row in rows)]
-    path.write_text("\n".join(text) + "\n")
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -42,6 +45,7 @@ def test_what_differs_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert (name, first, last, top1) == ("there", "0 %", "0 %", "0.00")
     assert files.split(" of ")[0] == files.split(" of ")[1] and tables.split(" of ")[0] == tables.split(" of ")[1]
     count, verdict_count = int(tables.split()[0]), int(verdicts.split()[0])
+    assert count > 2 and verdict_count > 1
     curve = there / "reports" / "plots" / "tsn" / "curve.csv"
     loss = float(same.read(curve)[-1]["loss"])
     rewritten(curve, {"loss": str(1.02 * loss)}, -1)

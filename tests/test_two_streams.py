@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
+from pairs import cross_entropy, smallest
 from torch import Tensor, nn
 
 from models import costs, video
-from models.named import named
 
 BACKBONES = ("resnet", "res2net", "vgg", "bn_inception", "inception_resnet_v2", "mobilenet_v2")
 PLANES = 3 + 2 * 2
@@ -22,9 +21,8 @@ def build(
 ) -> video.VideoNet:
     """A tiny net with norms and a head that are far from their initial values."""
     torch.manual_seed(seed)
-    variants = named("backbone", backbone).VARIANTS
     net = video.build(
-        *(backbone, "tiny" if "tiny" in variants else variants[0], "istpa", frames),
+        *(backbone, smallest(backbone), "istpa", frames),
         classes=5,
         knobs={"positions": 2, "streams": streams} | knobs,
         weights=weights,
@@ -44,10 +42,6 @@ def build(
 def clips(n: int = 2, t: int = 3, h: int = 64, w: int = 64, seed: int = 1) -> Tensor:
     """Standard normal clips in a loader's memory order."""
     return torch.randn(n, t, h, w, PLANES, generator=torch.Generator().manual_seed(seed)).permute(0, 1, 4, 2, 3)
-
-
-def cross_entropy(logits: Tensor) -> Tensor:
-    return F.cross_entropy(logits, torch.arange(len(logits)) % logits.shape[1])
 
 
 CASES = [
@@ -127,13 +121,8 @@ def test_exported_and_counted(case):
         wanted = net(batch)
         torch.testing.assert_close(exported(batch), wanted, rtol=1e-3, atol=1e-4 * float(wanted.abs().max()))
         torch.testing.assert_close(net.published(batch), wanted, rtol=1e-4, atol=1e-4)
-    plain = video.build(backbone, net_variant(backbone), "none", 3, classes=5)
+    plain = video.build(backbone, smallest(backbone), "none", 3, classes=5)
     assert costs.macs(net, (1, 3, PLANES, 64, 64)) > 1.5 * costs.macs(plain, (1, 3, 3, 64, 64))
-
-
-def net_variant(backbone: str) -> str:
-    variants = named("backbone", backbone).VARIANTS
-    return "tiny" if "tiny" in variants else variants[0]
 
 
 def test_penalties_are_asked_for_once():

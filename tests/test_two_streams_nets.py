@@ -5,7 +5,8 @@ import math
 
 import pytest
 import torch
-from test_two_streams import PLANES, build, clips, net_variant
+from pairs import smallest
+from test_two_streams import PLANES, build, clips
 from torch import Tensor, nn
 
 from models import explanations, video
@@ -106,7 +107,7 @@ def test_motion_reinforcement_gates_rgb_at_each_stage_that_the_layer_reads():
 @pytest.mark.parametrize("streams", ["attention", "reinforced"])
 def test_both_nets_start_from_the_weights(backbone, streams, tmp_path):
     torch.manual_seed(0)
-    plain = video.build(backbone, net_variant(backbone), "none", 3, classes=9)
+    plain = video.build(backbone, smallest(backbone), "none", 3, classes=9)
     torch.save(plain.state_dict(), tmp_path / "plain.pt")
     net = build(backbone, streams, weights=tmp_path / "plain.pt")
     state, loaded = plain.backbone.state_dict(), net.backbone.state_dict()
