@@ -4,6 +4,7 @@ import io
 import json
 import os
 import secrets
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -56,7 +57,7 @@ def fit(cells: Sequence[Cell], weights: Path | None, cluster: Cluster, watch: Ca
         ]
     total = sum(cell.recipe.epochs for cell in cells)
     with progress(f"train {cells[0].row}, epochs", total) as advance:
-        shown, watched = 0, time.monotonic()
+        shown, watched, said = 0, time.monotonic(), ""
         while waiting:
             ready, waiting = ray.wait(waiting, timeout=2.0)
             done = sum(_epochs_done(folder) for folder in folders)
@@ -65,6 +66,9 @@ def fit(cells: Sequence[Cell], weights: Path | None, cluster: Cluster, watch: Ca
             if time.monotonic() - watched > WATCH:
                 watch()
                 watched = time.monotonic()
+                if (lacking := lack(cells[0], cluster)) and lacking != said:
+                    print(f"train {cells[0].row} waits for nodes: {lacking}", file=sys.stderr, flush=True)
+                said = lacking
             for reference in ready:
                 _result(reference)
     for cell, folder in zip(cells, folders, strict=True):
@@ -77,6 +81,18 @@ def team(cell: Cell, cluster: Cluster) -> tuple[int, int]:
     """The fewest and the most workers of a training; a range ends at what a step's micro batches keep at work."""
     fewest, most = cluster.team
     return fewest, max(fewest, min(most, cell.recipe.batch // cell.recipe.micro_batch))
+
+
+def lack(cell: Cell, cluster: Cluster) -> str:
+    """What the whole cluster, as it is now, has too little of for one such training; empty where it has room."""
+    workers, there = team(cell, cluster)[0], ray.cluster_resources()
+    wanted = {"CPU": workers * cluster.cpus_per_worker, "GPU": workers * cluster.gpus_per_worker}
+    return "; ".join(
+        f"its {workers} {'workers take' if workers > 1 else 'worker takes'} {amount:g} {kind}, "
+        f"the cluster has {there.get(kind, 0):g}"
+        for kind, amount in wanted.items()
+        if amount > there.get(kind, 0)
+    )
 
 
 def forget(row: str, cluster: Cluster) -> None:

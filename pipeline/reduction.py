@@ -1,12 +1,51 @@
-"""Sums over what data-parallel workers computed, added in one order: the same bits from any number of workers."""
+"""Sums over a step's micro batches, which data-parallel workers share; in one order, the same bits from any number.
 
-from collections.abc import Iterable, Sequence
+`losses` does the forward and backward pass of one of this worker's micro batches after the other and gives its loss;
+`statistics` are the net's running means and variances, as the last pass left them.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 CHUNK = 2**22  # numbers that are exchanged at a time, of each worker
+
+
+def summed(losses: Iterator[Tensor], statistics: Sequence[Tensor], world: int) -> list[Tensor]:
+    """[loss, *statistics], summed over a step's micro batches and over `world` workers by one all-reduce."""
+    sums: list[Tensor] = []
+    for loss in losses:
+        if sums:
+            torch._foreach_add_(sums, [loss, *statistics])
+        else:
+            sums = [part.clone() for part in (loss, *statistics)]
+    if world > 1:
+        flat = torch.cat([part.flatten() for part in sums])
+        dist.all_reduce(flat)
+        put(flat, sums)
+    return sums
+
+
+def summed_in_order(
+    net: nn.Module, losses: Iterator[Tensor], statistics: Sequence[Tensor], rank: int, world: int, share: int
+) -> list[Tensor]:
+    """As summed(), and the gradients of `net` with them, added in the order of a step's `share` micro batches.
+
+    Those from `rank` on in steps of `world` are this worker's; it has one at least.
+    """
+    total: Tensor | None = None
+    for first in range(0, share, world):
+        if first + rank < share:
+            net.zero_grad(set_to_none=True)
+            loss = next(losses)
+        grads = [value.grad for value in net.parameters() if value.grad is not None]
+        total = add_in_order(total, [loss, *statistics, *grads], min(world, share - first))
+    assert total is not None
+    sums = [torch.empty_like(part) for part in (loss, *statistics)]
+    put(total, [*sums, *grads])
+    return sums
 
 
 def add_in_order(total: Tensor | None, own: Sequence[Tensor], ranks: int) -> Tensor:

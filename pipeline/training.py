@@ -5,7 +5,7 @@ Legend: N clips of a micro batch, T frames, H, W pixels, K classes.
 A step's clips are `recipe.batch`, cut into micro batches of `recipe.micro_batch`. Gradients are means over the step,
 and every micro batch is normalised by its own statistics, so the result depends on how many workers share a step's
 micro batches only through the order of float additions. On CPUs that is always the same one (reduction.py), and the
-result has the same bits; on GPUs the exchange is DDP's, which is faster. Workers are found through torch.distributed.
+result has the same bits; on GPUs the exchange is DDP's. Workers are found through torch.distributed.
 """
 
 import contextlib
@@ -85,7 +85,8 @@ def epochs(
         optimizer.load_state_dict(state["optimizer"])
         begin = int(state["epoch"]) + 1
     parallel: nn.Module = net
-    if world > 1 and in_order(device):
+    ordered = world > 1 and in_order(device)
+    if ordered:
         reduction.share_first(net.state_dict().values())
     elif world > 1:
         devices = [device] if device.type == "cuda" else None
@@ -106,7 +107,7 @@ def epochs(
         persistent_workers=loaders > 0,
     )
     pixels = torch.empty(recipe.micro_batch, recipe.frames, recipe.size, recipe.size, recipe.planes, device=device)
-    run = _Run(cell, net, parallel, optimizer, iter(loader), device, pixels, share, rank, world)
+    run = _Run(cell, net, parallel, ordered, optimizer, iter(loader), device, pixels, share, rank, world)
     steps = len(items) // recipe.batch
     window = max(1, steps // WINDOWS)
     for epoch in range(begin, recipe.epochs):
@@ -136,6 +137,7 @@ class _Run:
     cell: Cell
     net: VideoNet
     parallel: nn.Module  # net, or DDP round it
+    ordered: bool  # several workers, and what their micro batches give is added in one order
     optimizer: torch.optim.Optimizer
     loader: Iterator[tuple[Tensor, Tensor]]  # this worker's micro batches, all epochs one after another
     device: torch.device
@@ -147,42 +149,30 @@ class _Run:
 
 def _step(run: _Run, epoch: int, step: int, meter: Meter) -> Tensor:
     """One optimizer step over this worker's micro batches; the mean loss of the whole step's, over all workers."""
-    net, recipe, ordered = run.net, run.cell.recipe, run.world > 1 and in_order(run.device)
-    # Running means and variances, and the count of batches.
-    statistics = [b for name, b in net.named_buffers() if "running_" in name or "num_batches_tracked" in name]
-    before = [buffer.clone() for buffer in statistics]
-    summed = [torch.zeros_like(buffer) for buffer in statistics]
-    losses = torch.zeros((), device=run.device)
-    total: Tensor | None = None
+    # Running means and variances, and the count of batches; VGG has none.
+    statistics = [b for name, b in run.net.named_buffers() if "running_" in name or "num_batches_tracked" in name]
     run.optimizer.zero_grad(set_to_none=True)
-    for first in range(0, run.share, run.world):
-        micro = first + run.rank
-        if mine := micro < run.share:
-            if statistics:  # VGG has none
-                torch._foreach_copy_(statistics, before)
-            if ordered:
-                run.optimizer.zero_grad(set_to_none=True)
-            loss = _micro(run, epoch, step, micro, meter)
-        if ordered:
-            grads = [value.grad for value in net.parameters() if value.grad is not None]
-            total = reduction.add_in_order(total, [loss, *statistics, *grads], min(run.world, run.share - first))
-        elif mine:
-            losses += loss
-            if statistics:
-                torch._foreach_add_(summed, statistics)
-    if total is not None:
-        reduction.put(total, [losses, *summed, *grads])
-    elif run.world > 1:
-        flat = torch.cat([losses.reshape(1), *(part.flatten() for part in summed)])
-        dist.all_reduce(flat)
-        reduction.put(flat, [losses, *summed])
+    losses = _micros(run, epoch, step, meter, statistics)
+    if run.ordered:
+        loss, *summed = reduction.summed_in_order(run.net, losses, statistics, run.rank, run.world, run.share)
+    else:
+        loss, *summed = reduction.summed(losses, statistics, run.world)  # of gradients DDP takes care
     # The step's update of the running statistics is the mean of its micro batches' updates.
     if statistics:
         torch._foreach_copy_(statistics, torch._foreach_div(summed, run.share))
-    if recipe.clip_grad is not None:
-        nn.utils.clip_grad_norm_(net.parameters(), recipe.clip_grad)
+    if run.cell.recipe.clip_grad is not None:
+        nn.utils.clip_grad_norm_(run.net.parameters(), run.cell.recipe.clip_grad)
     run.optimizer.step()
-    return losses / run.share
+    return loss / run.share
+
+
+def _micros(run: _Run, epoch: int, step: int, meter: Meter, statistics: list[Tensor]) -> Iterator[Tensor]:
+    """The losses of this worker's micro batches; each of them finds the statistics as they were before the step."""
+    before = [buffer.clone() for buffer in statistics]
+    for micro in range(run.rank, run.share, run.world):
+        if statistics:
+            torch._foreach_copy_(statistics, before)
+        yield _micro(run, epoch, step, micro, meter)
 
 
 def _micro(run: _Run, epoch: int, step: int, micro: int, meter: Meter) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from test_training import cell
 
 from cluster.fanout import fan_out
-from cluster.fit import fit, train_cell
+from cluster.fit import fit, lack, train_cell
 from cluster.gloo import interface
 from cluster.score import score
 from cluster.session import session
@@ -149,6 +149,19 @@ def test_state_of_other_settings_is_not_gone_on_from(joined: None, data: Path, t
 def test_a_mistake_found_by_a_worker_is_one_line(joined: None, data: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="fewer than one batch"):
         fit([cell(data, batch=64)], None, Cluster(storage=str(tmp_path)), lambda: None)
+
+
+def test_what_the_cluster_lacks_is_named(joined: None, data: Path) -> None:
+    """By the fewest workers of a range: more come when there is room."""
+    import ray
+
+    there = ray.cluster_resources()
+    assert lack(cell(data), Cluster(workers=(1, 4096))) == ""
+    said = lack(cell(data), Cluster(workers=2, cpus_per_worker=4096, gpus_per_worker=512))
+    assert said == (
+        f"its 2 workers take 8192 CPU, the cluster has {there['CPU']:g}; "
+        f"its 2 workers take 1024 GPU, the cluster has {there.get('GPU', 0):g}"
+    )
 
 
 def test_storage_that_a_worker_does_not_see_is_said(joined: None, data: Path, tmp_path: Path) -> None:

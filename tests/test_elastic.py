@@ -166,9 +166,15 @@ def strike(log: Path, blow: Callable[[], None]) -> threading.Thread:
     [((1, 2), "lose_the_second", 1), ((1, 2), "kill_a_worker", 2), (2, "replace_the_second", 2)],
 )
 def test_a_training_goes_on_to_the_same_end(
-    pair: Pair, data: Path, tmp_path: Path, workers: int | tuple[int, int], blow: str, after: int
+    pair: Pair,
+    data: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    workers: int | tuple[int, int],
+    blow: str,
+    after: int,
 ) -> None:
-    """A range with what is left; a number with as many again, once there is room."""
+    """A range with what is left; a number with as many again, once there is room, and what it waits for is said."""
     one = cell(data, **RECIPE)
     fit([one], None, Cluster(storage=str(tmp_path / "alone")), lambda: None)
     losses, weights = curve(one), one.weights.read_bytes()
@@ -189,6 +195,8 @@ def test_a_training_goes_on_to_the_same_end(
     history = worlds(one)
     assert len(history) == 40 and history[:3] == [2, 2, 2] and history[-1] == after and {*history} == {2, after}
     assert curve(one) == losses and one.weights.read_bytes() == weights
+    waited = "train row waits for nodes: its 2 workers take 2 CPU, the cluster has 1" in capfd.readouterr().err
+    assert waited == (blow == "replace_the_second")
 
 
 def curve(one: Cell) -> list[float]:
