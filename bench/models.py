@@ -25,7 +25,6 @@ training step is three passes.
 """
 
 import argparse
-import contextlib
 import json
 import math
 import os
@@ -34,51 +33,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
+from bench.nets import COMPILED, CUDA, DEVICE, NETS, PASSES, SCALE, VERSIONS, Net, agree, built, passes
 from bench.report import save
 from bench.roofline import layers, least
-from bench.straightforward import NothingInPlace, straighten
 from cluster.session import MALLOC
-from models import video
-from models.orders import channels_last
 from stages.trial import resident, timed
 
-
-class Net(NamedTuple):
-    """A paper's net: how it is built, and the clips it sees."""
-
-    backbone: str
-    variant: str
-    attention: str
-    clips: int
-    frames: int
-    size: int
-    classes: int
-    knobs: dict[str, Any] = {}  # noqa: RUF012
-
-
-NETS = {
-    "TSM": Net("resnet", "50", "tsm", 2, 8, 224, 174),
-    "ACTION-Net": Net("resnet", "50", "action", 2, 8, 224, 174),
-    "EAM": Net("resnet3d", "50", "eam", 4, 16, 112, 51),
-    "TPN": Net("resnet", "50", "tpn", 1, 8, 224, 174),
-    "MAAGN": Net("resnet", "50", "maagn", 1, 8, 224, 174),
-    "ISTPA": Net("inception_resnet_v2", "slim", "istpa", 1, 3, 299, 101, {"positions": 8}),
-    "ST-MANet": Net("resnet3d", "50", "st_manet", 1, 32, 112, 101),
-}
-CUDA = torch.cuda.is_available()
-DEVICE = torch.device("cuda" if CUDA else "cpu")
 BAR = 1.3  # what ours is to be faster by
 RUNS = 3  # processes that a version's memory is measured in on a CPU
-SCALE = 4 if CUDA else 1
-PASSES = ("forward", "training")
-VERSIONS = ("straightforward", "ours", "bf16")
-COMPILED = "bf16, compiled"
 
 
 def main() -> None:
@@ -92,27 +58,36 @@ def main() -> None:
         print(json.dumps(memory(NETS[given.nets[0]], given.memory)))
         return
     rows: list[dict[str, Any]] = []
-    lines = []
-    failed = []
+    lines: list[list[str]] = []
+    failed: list[str] = []
     versions = (*VERSIONS, COMPILED) if given.compiled else VERSIONS
     for name in given.nets or NETS:
         try:
             own, share, held = race(name, versions, given.turns)
-        except Exception as error:  # of a compiler, say; the other nets' times are not to be lost
-            failed.append(f"{name}: {type(error).__name__}: {str(error).partition(chr(10))[0]}")
+        except Exception as error:  # the other nets' times are not to be lost
+            failed.append(f"{name}: {reason(error)}")
             continue
+        failed += [f"{name}, {version}: {why}" for version, why in held.items() if isinstance(why, str)]
         net = NETS[name]
         work = layers(built(net), (net.clips * SCALE, net.frames, 3, net.size, net.size))
         rows += [{**row, "training_bytes": statistics.median(held[row["version"]])} for row in own]
         lines += [line(name, passed, own, held, share, work) for passed in PASSES]
+        tell(given.turns, versions, lines, rows, failed)  # after each, so that what ends the run takes none away
+    if failed:
+        raise SystemExit("\n".join(failed))
+
+
+def tell(
+    turns: int, versions: Sequence[str], lines: list[list[str]], rows: list[dict[str, Any]], failed: list[str]
+) -> None:
+    """Writes the table of the nets measured so far."""
     where = torch.cuda.get_device_name() if CUDA else f"{torch.get_num_threads()} CPU threads"
     sizes = "; ".join(
         f"{name} {net.backbone} {net.variant}, {net.clips * SCALE} x {net.frames}x{net.size}x{net.size}"
         for name, net in NETS.items()
+        if any(cells[0] == name for cells in lines)
     )
-    if not rows:
-        raise SystemExit("\n".join(failed))
-    text = f"{where}, torch {torch.__version__}, {given.turns} turns. Clips: {sizes}."
+    text = f"{where}, torch {torch.__version__}, {turns} turns. Clips: {sizes}."
     text += "".join(f" Not measured: {each}." for each in failed)
     if slow := [f"{cells[0]}'s {cells[1]}" for cells in lines if float(cells[4].partition("x")[0]) < BAR]:
         text += f" Less than {BAR}x: {', '.join(slow)}; how much of ours is torch's convolutions, the table says."
@@ -123,31 +98,35 @@ def main() -> None:
     save(
         "models-gpu" if CUDA else "models", "The nets' speed, beside a straightforward version", text, head, lines, rows
     )
-    if failed:
-        raise SystemExit("\n".join(failed))
 
 
 def line(
-    name: str, passed: str, own: list[dict], held: dict[str, list[int]], share: float, work: list[tuple[int, int]]
+    name: str, passed: str, own: list[dict], held: dict[str, Any], share: float, work: list[tuple[int, int]]
 ) -> list[str]:
-    """A line of the table."""
+    """A line of the table; empty cells where a version could not be measured."""
     ms = {version: [row["ms"] for row in own if (row["version"], row["pass"]) == (version, passed)] for version in held}
-    middle = {version: statistics.median(values) for version, values in ms.items()}
-    faster = {version: [base / one for base, one in zip(ms[VERSIONS[0]], ms[version], strict=True)] for version in held}
+    middle = {version: statistics.median(values) for version, values in ms.items() if values}
+    faster = {
+        version: [base / one for base, one in zip(ms[VERSIONS[0]], ms[version], strict=True)] for version in middle
+    }
     low, median, high = min(faster["ours"]), statistics.median(faster["ours"]), max(faster["ours"])
     training = passed == "training"
-    ideal = {version: least(work, passed, version, DEVICE) for version in held}
+    ideal = {version: least(work, passed, version, DEVICE) for version in middle}
     return [
         name,
         passed,
         *(f"{middle[version]:.4g}" for version in VERSIONS[:2]),
         f"{median:.2f}x ({low:.2f} to {high:.2f})",
-        *(f"{statistics.median(faster[version]):.2f}x" for version in list(held)[2:]),
-        *(mebibytes(held[version]) if training else "" for version in held),
+        *(f"{statistics.median(faster[version]):.2f}x" if version in faster else "" for version in list(held)[2:]),
+        *(mebibytes(held[version]) if training and version in middle else "" for version in held),
         f"{100 * share:.0f} %" if training else "",
         f"{middle[VERSIONS[0]] / middle['ours'] / share:.2f}x" if training else "",
-        *(f"{100 * ideal[version] / middle[version]:.0f} %" for version in held),
+        *(f"{100 * ideal[version] / middle[version]:.0f} %" if version in middle else "" for version in held),
     ]
+
+
+def reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
 
 
 def mebibytes(runs: list[int]) -> str:
@@ -156,23 +135,34 @@ def mebibytes(runs: list[int]) -> str:
     return f"{median:.0f} MiB ({low:.0f} to {high:.0f})"
 
 
-def race(name: str, versions: Sequence[str], turns: int) -> tuple[list[dict[str, Any]], float, dict[str, list[int]]]:
-    """Every turn's ms of a net's versions and passes, the convolutions' share of our step, and the versions' bytes."""
+def race(name: str, versions: Sequence[str], turns: int) -> tuple[list[dict[str, Any]], float, dict[str, Any]]:
+    """Every turn's ms of a net's versions and passes, the convolutions' share of our step, and the versions' bytes.
+
+    Of a version that could not be compiled, the reason in place of the bytes.
+    """
     agree(name)
-    actors, held = {}, {}
+    actors: dict[str, dict[str, Callable[[], Any]]] = {}
+    held: dict[str, Any] = {}
     for version in versions:
         before = torch.cuda.memory_allocated() if CUDA else 0
         if CUDA:
             torch.cuda.reset_peak_memory_stats()
-        actors[version] = passes(NETS[name], version)
-        for _ in range(2):  # the second with the optimizer's state
-            actors[version]["training"]()
-        if CUDA:
-            held[version] = [torch.cuda.max_memory_allocated() - before]
-        actors[version]["forward"]()
+        try:
+            actors[version] = passes(NETS[name], version)
+            for _ in range(2):  # the second with the optimizer's state
+                actors[version]["training"]()
+            held[version] = [torch.cuda.max_memory_allocated() - before] if CUDA else []
+            actors[version]["forward"]()
+        except Exception as error:
+            if version != COMPILED:
+                raise
+            actors.pop(version, None)
+            held[version] = reason(error)
     rows = timings(name, actors, turns)
     share = convolutions(actors["ours"]["training"])
-    return rows, share, held or {version: [apart(name, version) for _ in range(RUNS)] for version in versions}
+    if not CUDA:
+        held.update({version: [apart(name, version) for _ in range(RUNS)] for version in actors})
+    return rows, share, held
 
 
 def timings(name: str, actors: dict[str, dict[str, Callable[[], Any]]], turns: int) -> list[dict[str, Any]]:
@@ -187,62 +177,6 @@ def timings(name: str, actors: dict[str, dict[str, Callable[[], Any]]], turns: i
                 cells = {"net": name, "version": version, "pass": passed, "turn": turn}
                 rows.append({**cells, "ms": round(1000 * seconds, 2), "cpu_ms": round(1000 * used, 2)})
     return rows
-
-
-def agree(name: str) -> None:
-    """Stops where the versions do not give the same logits."""
-    # In double precision: deep nets make of single precision's roundings what may look like another net.
-    ours, other = (
-        passes(NETS[name]._replace(clips=1), version, torch.double)["forward"]() for version in VERSIONS[1::-1]
-    )
-    if not (off := (ours - other).abs().max() / other.abs().max()) < 1e-8:
-        raise ValueError(f"logits of the two versions are {off:.1e} apart")
-
-
-def built(net: Net) -> video.VideoNet:
-    return video.build(net.backbone, net.variant, net.attention, net.frames, net.classes, knobs=net.knobs)
-
-
-def passes(net: Net, version: str, dtype: torch.dtype = torch.float) -> dict[str, Callable[[], Any]]:
-    """PASSES -> what does one of a version; the forward pass, in evaluation, gives the logits."""
-    torch.manual_seed(0)
-    made = built(net).to(dtype)
-    n = net.clips * SCALE
-    clips = torch.randn(n, net.frames, net.size, net.size, 3, device=DEVICE, dtype=dtype).permute(0, 1, 4, 2, 3)
-    if plain := version == "straightforward":
-        straighten(made)
-        clips = clips.contiguous()
-        if made.backbone.layout == "volume":
-            clips = clips.transpose(1, 2).contiguous().transpose(1, 2)
-        made.to(DEVICE)
-    else:
-        channels_last(made.to(DEVICE))
-    run: Callable[[Tensor], Tensor] = torch.compile(made, dynamic=False) if "compiled" in version else made
-    sgd = torch.optim.SGD(made.parameters(), lr=1e-4, momentum=0.9)
-    labels = torch.arange(n, device=DEVICE)
-
-    def criterion(logits: Tensor) -> Tensor:
-        return F.cross_entropy(logits.float(), labels)
-
-    def how() -> contextlib.AbstractContextManager:
-        if plain:
-            return NothingInPlace()
-        return torch.autocast(DEVICE.type, torch.bfloat16) if "bf16" in version else contextlib.nullcontext()
-
-    def forward() -> Tensor:
-        made.eval()
-        with torch.no_grad(), how():
-            return run(clips)
-
-    def training() -> None:
-        made.train()
-        sgd.zero_grad(set_to_none=True)
-        with how():
-            logits = run(clips)
-        (criterion(logits) + made.penalty(criterion)).backward()
-        sgd.step()
-
-    return {"forward": forward, "training": training}
 
 
 def convolutions(step: Callable[[], Any]) -> float:
