@@ -6,40 +6,19 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from lists import ANNOTATIONS, dataset, official, through
 from packed import zipped
 
-from pipeline import sources, splits
+from pipeline import sources
 from pipeline.datasets import Row, charades, egogesture
 from pipeline.errors import UserError
-from pipeline.schema import Dataset, Decode
 
-ANNOTATIONS = Path(__file__).parents[2] / "shared/data/annotations"
-DECODE = Decode(short_side=240, quality=90, decoder="ffmpeg", videos_per_shard=64, max_failed=0.05)
 COLUMNS = ("id", "subject", "scene", "quality", "script", "actions", "length")
 GESTURES = {
     "train": "Subject03/Scene1/Color/rgb1 7 2 4\nSubject03/Scene1/Color/rgb1 83 6.0 9.0\n",
     "val": "Subject01/Scene2/Color/rgb2 1 1 3\n",
     "test": "Subject02/Scene6/Color/rgb9 2 5 8\n",
 }
-
-
-def official(path: str) -> Path:
-    if not (ANNOTATIONS / path).exists():
-        pytest.skip(
-            f"no official list {ANNOTATIONS / path}, so what it holds can't be checked against the code's counts"
-        )
-    return ANNOTATIONS / path
-
-
-def dataset(name: str, source: Path, lists: Path | None = None) -> Dataset:
-    return Dataset(file=name, source=str(source), lists=str(lists) if lists else None, options={}, decode=DECODE)
-
-
-def through(name: str, given: Dataset, root: Path) -> splits.Tables:
-    """Stages 1 and 3."""
-    folder = sources.fetch(name, given, root, root / "videos" / name)
-    entries = sources.manifest(name, given, folder)
-    return splits.build(name, given, entries, sources.lists(given, root, root / "videos" / name))
 
 
 def gestures(**texts: str) -> dict[str, bytes]:

@@ -7,35 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lists import ANNOTATIONS, dataset, official, through
 from packed import tarred
 
 from pipeline import sources, splits
 from pipeline.datasets import Row, Video, diving48, kinetics400
 from pipeline.errors import UserError
-from pipeline.schema import Dataset, Decode
 
-ANNOTATIONS = Path(__file__).parents[2] / "shared/data/annotations"
 KINETICS, DIVING = ANNOTATIONS / "kinetics400", ANNOTATIONS / "diving48"
-DECODE = Decode(short_side=256, quality=90, decoder="ffmpeg", videos_per_shard=64, max_failed=0.05)
 TRAIN = [("air drumming", "---QUuC4vJs", 84, 94), ("passing American football (in game)", "a_cdefghijk", 0, 10)]
 VAL = [("air drumming", "0wR5jVB-WPk", 417, 427), ("passing American football (in game)", "b-cdefghijk", 1200, 1210)]
-
-
-def needed(path: Path) -> Path:
-    if not path.exists():
-        pytest.skip(f"needs {path}")
-    return path
-
-
-def dataset(name: str, source: Path, lists: Path | None = None) -> Dataset:
-    return Dataset(file=name, source=str(source), lists=str(lists) if lists else None, options={}, decode=DECODE)
-
-
-def through(name: str, given: Dataset, root: Path) -> splits.Tables:
-    """Stages 1 and 3."""
-    folder = sources.fetch(name, given, root, root / "videos" / name)
-    entries = sources.manifest(name, given, folder)
-    return splits.build(name, given, entries, sources.lists(given, root, root / "videos" / name))
 
 
 def touched(root: Path, *paths: str) -> Path:
@@ -66,7 +47,7 @@ def lists_of_diving48(root: Path, **entries: Any) -> Path:
 
 def test_kinetics400_official_validation_list_beside_the_train_rows_there_are(tmp_path):
     """The train list here is another source's, and lacks a tenth: it shows the classes, and that it is refused."""
-    validation = needed(KINETICS / "kinetics-400_val.csv")
+    validation = official("kinetics400/kinetics-400_val.csv")
     pieces = sorted(KINETICS.glob("guillem96_train_*.csv"))
     whole = [piece.read_text(encoding="utf-8").partition("\n") for piece in pieces]
     (tmp_path / "train.csv").write_text("\n".join([whole[0][0], *(rows.strip("\n") for *_, rows in whole)]) + "\n")
@@ -198,7 +179,7 @@ def test_kinetics400_a_training_clip_in_the_test_list_is_refused(tmp_path, monke
 
 
 def test_diving48_classes_are_the_official_ones():
-    assert list(diving48.CLASSES) == needed(DIVING / "mmaction2_label_map.txt").read_text().split()
+    assert list(diving48.CLASSES) == official("diving48/mmaction2_label_map.txt").read_text().split()
     assert len(set(diving48.CLASSES)) == 48
 
 

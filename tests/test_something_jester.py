@@ -7,39 +7,18 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from lists import dataset, official, through
 from packed import zipped
 
-from pipeline import sources, splits
+from pipeline import sources
 from pipeline.datasets import Row, Video, jester, sthv1, sthv2
 from pipeline.errors import UserError
-from pipeline.schema import Dataset, Decode
 
-ANNOTATIONS = Path(__file__).parents[2] / "shared/data/annotations"
-DECODE = Decode(short_side=100, quality=90, decoder="ffmpeg", videos_per_shard=64, max_failed=0.05)
 # 174 classes as the labels' list has them, but that most have no meaning here.
 NAMES = [f"Doing something {number}" for number in range(168)] + [name for pair in sthv1.MIRRORED for name in pair]
 PREFIX = {"sthv1": "something-something-v1", "jester": "jester-v1"}
 LABELS = {"sthv1": NAMES, "jester": list(jester.CLASSES)}
 FRAMES: list[tuple[str, ModuleType]] = [("sthv1", sthv1), ("jester", jester)]  # sets that come as folders of frames
-
-
-def official(path: str) -> Path:
-    if not (ANNOTATIONS / path).is_file():
-        pytest.skip(
-            f"no official list {ANNOTATIONS / path}, so what it holds can't be checked against the code's counts"
-        )
-    return ANNOTATIONS / path
-
-
-def dataset(name: str, source: Path, lists: Path | None = None) -> Dataset:
-    return Dataset(file=name, source=str(source), lists=str(lists) if lists else None, options={}, decode=DECODE)
-
-
-def through(name: str, given: Dataset, root: Path) -> splits.Tables:
-    """Stages 1 and 3."""
-    folder = sources.fetch(name, given, root, root / "videos" / name)
-    entries = sources.manifest(name, given, folder)
-    return splits.build(name, given, entries, sources.lists(given, root, root / "videos" / name))
 
 
 def csvs(root: Path, name: str, **texts: str) -> Path:

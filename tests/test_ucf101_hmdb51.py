@@ -5,33 +5,11 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from lists import dataset, official, through
 from packed import zipped
 
-from pipeline import sources, splits
 from pipeline.datasets import Row, hmdb51, ucf101
 from pipeline.errors import UserError
-from pipeline.schema import Dataset, Decode
-
-ANNOTATIONS = Path(__file__).parents[2] / "shared/data/annotations"
-DECODE = Decode(short_side=240, quality=90, decoder="ffmpeg", videos_per_shard=64, max_failed=0.05)
-PLACES = {"ucf101": ANNOTATIONS / "ucf101", "hmdb51": ANNOTATIONS / "hmdb51/testTrainMulti_7030_splits"}
-
-
-def official(name: str) -> Path:
-    if not PLACES[name].is_dir():
-        pytest.skip(f"no official lists in {PLACES[name]}, so their counts can't be checked")
-    return PLACES[name]
-
-
-def dataset(name: str, source: Path, lists: Path | None = None) -> Dataset:
-    return Dataset(file=name, source=str(source), lists=str(lists) if lists else None, options={}, decode=DECODE)
-
-
-def through(name: str, given: Dataset, root: Path) -> splits.Tables:
-    """Stages 1 and 3."""
-    folder = sources.fetch(name, given, root, root / "videos" / name)
-    entries = sources.manifest(name, given, folder)
-    return splits.build(name, given, entries, sources.lists(given, root, root / "videos" / name))
 
 
 def lists_of_ucf101(root: Path, **lines: str) -> Path:
@@ -69,7 +47,7 @@ def test_ucf101_lists_are_as_published():
 
 
 def test_hmdb51_lists_are_as_published():
-    classes, rows = hmdb51.splits([], official("hmdb51"), {})
+    classes, rows = hmdb51.splits([], official("hmdb51/testTrainMulti_7030_splits"), {})
     assert classes == tuple(sorted(classes)) and len(classes) == 51
     for split in (1, 2, 3):
         for label in range(51):
@@ -90,7 +68,7 @@ def test_ucf101_stand_in_as_it_is_distributed(tmp_path):
 
 
 def test_hmdb51_stand_in_is_archives_in_an_archive(tmp_path):
-    lists = official("hmdb51")
+    lists = official("hmdb51/testTrainMulti_7030_splits")
     inner, there, used = {}, set(), set()
     for name in hmdb51.CLASSES:
         lines = [(lists / f"{name}_test_split{split}.txt").read_text().splitlines() for split in (1, 2, 3)]
