@@ -1,7 +1,9 @@
 """What several test files start from."""
 
+import os
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +14,10 @@ import simplejpeg
 import torch
 
 from pipeline.frames import INDEX, SHARDS, write_shard, write_table
+from pipeline.storage import Remote, place, remove
 
-sys.path.insert(0, str(Path(__file__).parent))  # tests share what they invent: invented.py
+TESTS = Path(__file__).parent
+sys.path.insert(0, str(TESTS))  # tests share what they invent: invented.py
 torch.set_num_threads(1)  # the machine's cores are shared; one thread is also what a training task has
 
 
@@ -57,3 +61,62 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         return path if path.exists() else make(path, size, seconds, options)
 
     return made
+
+
+@pytest.fixture(scope="session")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten videos of 5 to 14 frames in two classes, two of them damaged."""
+    from pipeline.executable import ffmpeg_exe
+
+    root = tmp_path_factory.mktemp("videos")
+    for n in range(8):
+        path = root / ("run", "sit")[n % 2] / f"{n}.mp4"
+        path.parent.mkdir(exist_ok=True)
+        source = f"testsrc2=size={48 + 2 * n}x40:rate=10:duration={(5 + n) / 10}"
+        subprocess.run([ffmpeg_exe()[0], "-v", "error", "-f", "lavfi", "-i", source, str(path)], check=True)
+    (root / "run" / "cut.mp4").write_bytes((root / "run" / "0.mp4").read_bytes()[:-50])
+    (root / "sit" / "text.mp4").write_text("no video")
+    return root
+
+
+@pytest.fixture(scope="session")
+def decoded_store(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A frame store of them."""
+    from stores import decoded
+
+    folder = tmp_path_factory.mktemp("store")
+    decoded(folder, videos)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server with an empty bucket "there"; the environment names it, keys, and a folder for this node's copies."""
+    import boto3
+    from bucket import SECRET
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    url = "http://{}:{}".format(*server.get_host_and_port())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", url)
+        patch.setenv("AWS_ACCESS_KEY_ID", "somebody")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        patch.setenv("ACTIONBENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS), str(TESTS.parent)]))
+        boto3.client("s3").create_bucket(Bucket="there")
+        yield url
+    server.stop()
+
+
+@pytest.fixture
+def store(endpoint: str) -> Remote:
+    """The place of S3, with nothing in it."""
+    from bucket import S3
+
+    found = place(S3.storage)
+    assert isinstance(found, Remote)
+    remove(found)
+    return found

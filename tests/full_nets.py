@@ -82,7 +82,7 @@ def plain(name: str, firsts: dict[str, str]) -> str:
 
 def translated(name: str) -> str:
     """Our name by the authors', as plain() has it."""
-    from test_tpn import NAMES  # which imports test_golden, which imports this
+    from test_tpn_neck import NAMES  # which imports test_golden, which imports this
 
     name = name.removeprefix("backbone.")
     if name.startswith("neck."):

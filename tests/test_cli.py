@@ -14,72 +14,12 @@ from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
+from toy import DVC, STEP, TABLE
 
 from stages import cli
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
-TABLE = """\
-# Systems
-
-| row | data set | top-1 %           | protocol |
-| --- | -------- | ----------------- | -------- |
-| a   | shapes   | 37.8 [35.8, 39.8] | 1 clip   |
-| b   | shapes   | 79.0 [77.0, 81.0] | 1 clip   |
-
-What the columns say.
-"""
-DVC = """\
-stages:
-  download:
-    foreach: ${datasets}
-    do:
-      cmd: python step.py download ${key} data/raw/${key}
-      outs: ["data/raw/${key}"]
-  decode:
-    foreach: ${datasets}
-    do:
-      cmd: python step.py decode ${key} data/frames/${key}
-      deps: ["data/raw/${key}"]
-      outs: ["data/frames/${key}"]
-  splits:
-    foreach: ${datasets}
-    do:
-      cmd: python step.py splits ${key} data/splits/${key}
-      deps: ["data/raw/${key}"]
-      outs: ["data/splits/${key}"]
-  train:
-    foreach: ${experiments}
-    do:
-      cmd: python step.py train ${key} data/runs/${key}
-      deps: ["data/frames/${item.dataset}", "data/splits/${item.dataset}"]
-      outs: ["data/runs/${key}"]
-  evaluate:
-    foreach: ${experiments}
-    do:
-      cmd: python step.py evaluate ${key} data/predictions/${key}
-      deps: ["data/runs/${key}"]
-      outs: ["data/predictions/${key}"]
-  aggregate:
-    cmd: python step.py aggregate all reports/tables/quick/comparison.md
-    deps: [data/predictions]
-    outs: [reports/tables/quick: {cache: false}]
-"""
-STEP = """\
-import os, pathlib, sys, time
-noun, key, place = sys.argv[1:]
-if noun == "train":
-    pathlib.Path(f"pid-{key}").write_text(str(os.getpid()))
-    while len(list(pathlib.Path().glob("pid-*"))) < int(os.environ.get("TOGETHER", 0)):
-        time.sleep(0.05)
-name, _, code = os.environ.get("FAIL", "").partition(":")
-if name == f"{noun}@{key}":
-    sys.exit(print("error: this row can't be trained", file=sys.stderr) or int(code))
-path = pathlib.Path(place)
-path.parent.mkdir(parents=True, exist_ok=True)
-path.write_text(pathlib.Path("table.md").read_text() if noun == "aggregate" else noun + key)
-"""
-
 JOIN = """\
 import os, ray
 ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=False)

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,54 +15,18 @@ import pytest
 import ray
 import requests
 import test_preflight
-from moto.server import ThreadedMotoServer
+from bucket import S3, SECRET, names, one_line
 from test_training import cell
 
 from cluster.fit import fit, forget, train_cell
 from cluster.preflight import ask, differences, facts
-from cluster.score import block, blocks, score
+from cluster.score import score
 from cluster.session import session
-from pipeline import copies, predict, storage, training
-from pipeline.errors import UserError
+from pipeline import predict, storage, training
 from pipeline.schema import Cluster
 from pipeline.storage import Remote, place, remove
 
 TESTS = Path(__file__).parent
-SECRET = "not-to-be-seen-in-any-file"
-S3 = Cluster(storage="s3://there/work")
-
-
-@pytest.fixture(scope="module")
-def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A server with an empty bucket "there"; the environment names it, keys, and a folder for this node's copies."""
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    url = "http://{}:{}".format(*server.get_host_and_port())
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", url)
-        patch.setenv("AWS_ACCESS_KEY_ID", "somebody")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        patch.setenv("ACTIONBENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS), str(TESTS.parent)]))
-        boto3.client("s3").create_bucket(Bucket="there")
-        yield url
-    server.stop()
-
-
-@pytest.fixture
-def store(endpoint: str) -> Remote:
-    """The place of S3, with nothing in it."""
-    found = place(S3.storage)
-    assert isinstance(found, Remote)
-    remove(found)
-    return found
-
-
-def names() -> set[str]:
-    """Of the bucket's objects, but for the empty ones that stand for folders."""
-    listed = boto3.client("s3").list_objects_v2(Bucket="there").get("Contents", [])
-    return {one["Key"] for one in listed if not one["Key"].endswith("/")}
 
 
 def test_it_is_used_as_a_path_is(store: Remote) -> None:
@@ -105,28 +69,10 @@ def test_a_folder_and_a_store_give_the_same_bytes(store: Remote, data: Path, tmp
     assert not [name for name in names() if SECRET in name]
 
 
-def test_a_node_without_the_data_trains_and_scores(store: Remote, data: Path, tmp_path: Path) -> None:
-    one = cell(data, epochs=1)
-    folder = one.state(S3)
-    (folder / "token").write_bytes(b"token")
-    here = copies.sent([one], S3)[0]
-    shutil.move(data / "frames", tmp_path / "away")
-    train_cell(here, None, S3, folder, "token")
-    shutil.move(tmp_path / "away", data / "frames")
-    one.weights.parent.mkdir(parents=True)
-    one.weights.write_bytes((folder / "weights.pt").read_bytes())
-    todo = blocks(copies.sent([one], S3, [one.weights]), S3)
-    for name in ("frames", "splits", "runs"):
-        shutil.move(data / name, tmp_path / f"{name} away")
-    for item in todo:
-        block(*item)
-        assert predict.done(item[3], item[1]) and not predict.done(item[3], "of another checkpoint")
-
-
 TRAIN = """
 from pathlib import Path
 from cluster.fit import train_cell
-from test_storage import S3
+from bucket import S3
 from test_training import cell
 one = cell(Path({data!r}), epochs={epochs})
 train_cell(one, None, S3, one.state(S3), "token")
@@ -179,14 +125,6 @@ def strict(endpoint: str) -> Iterator[None]:
     requests.post(f"{endpoint}/moto-api/reset-auth", data="inf")
 
 
-def one_line(work: Callable[[], object]) -> str:
-    with pytest.raises(UserError) as raised:
-        work()
-    said = str(raised.value)
-    assert "\n" not in said and SECRET not in said
-    return said
-
-
 def test_what_goes_wrong_is_one_line(store: Remote, data: Path, gone: str, monkeypatch: pytest.MonkeyPatch) -> None:
     absent = Cluster(storage="s3://absent/work")
     said = one_line(lambda: fit([cell(data)], None, absent, lambda: None))
@@ -227,44 +165,6 @@ def test_the_preflight_tells_a_node_that_sees_another_store(
     monkeypatch.setitem(sys.modules, "pipeline.storage", None)
     there = {**facts(folders, "t"), "sources": "other"}
     assert [line.partition(" is ")[0] for line in differences(here, there)] == ["the project's code", "cluster.storage"]
-
-
-def test_a_file_is_sent_once_and_a_changed_one_again(store: Remote, tmp_path: Path) -> None:
-    file = tmp_path / "a"
-    file.write_bytes(b"one")
-    (tmp_path / "empty").write_bytes(b"")
-    files = {"x/a": file, "x/b": file, "x/empty": tmp_path / "empty"}
-    copies.publish(store, files, "first")
-    sent = names()
-    assert len(sent) == 3
-    copies.publish(store, files, "first")
-    assert names() == sent
-    file.write_bytes(b"two")
-    copies.publish(store, files, "second")
-    assert len(names()) == 5
-    for key, content in (("first", b"one"), ("second", b"two")):
-        copy = copies.opened(store, key)
-        copy.fetch(lambda name: True)
-        assert [(copy.folder / name).read_bytes() for name in files] == [content, content, b""]
-
-
-def test_damage_is_found_and_mended(store: Remote, tmp_path: Path) -> None:
-    file = tmp_path / "a"
-    file.write_bytes(os.urandom(100))
-    copies.publish(store, {"a": file}, "key")
-    copy = copies.opened(store, "key")
-    (origin,) = (store / ".data" / "objects").glob("*")
-    origin.write_bytes(bytes(100))
-    assert one_line(lambda: copy.fetch(lambda name: True)).startswith(f"{origin} is damaged; remove it")
-    assert not (copy.folder / "a").exists()
-    origin.unlink()
-    assert "is gone" in one_line(lambda: copy.fetch(lambda name: True))
-    copies.publish(store, {"a": file}, "key")
-    copy.fetch(lambda name: True)
-    assert (copy.folder / "a").read_bytes() == file.read_bytes()
-    (copy.folder / "a").write_bytes(b"changed by somebody")  # through the link: a node's own copy
-    copy.fetch(lambda name: True)
-    assert (copy.folder / "a").read_bytes() == file.read_bytes()
 
 
 @pytest.mark.slow

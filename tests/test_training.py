@@ -1,9 +1,8 @@
-"""Training: any number of workers, any restart, the same run; recipes do what they say."""
+"""Training: any restart, the same run; recipes do what they say."""
 
 import copy
 import dataclasses
 import io
-import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,6 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from pipeline import training
 from pipeline.cells import Cell, cells, training_fingerprint
@@ -124,48 +121,6 @@ def test_loader_processes_change_nothing(data: Path) -> None:
     one = run(cell(data))
     two = list(training.epochs(cell(data), None, None, CPU, loaders=2))
     assert losses(one) == losses(two)
-
-
-def _worker(rank: int, world: int, port: int, one: Cell, ordered: bool, path: Path) -> None:
-    torch.set_num_threads(1)
-    training.in_order = lambda device: ordered
-    training.reduction.CHUNK = 1000
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
-    epochs = list(training.epochs(one, None, None, CPU))
-    if rank == 0:
-        torch.save({"losses": losses(epochs), "model": epochs[-1].state["model"]}, path)
-    dist.destroy_process_group()
-
-
-def together(one: Cell, world: int, ordered: bool, path: Path) -> dict[str, Any]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    mp.start_processes(_worker, (world, port, one, ordered, path), nprocs=world, start_method="spawn")
-    return torch.load(path, weights_only=True)
-
-
-@pytest.mark.parametrize("world", [2, 3, 4])
-def test_the_number_of_workers_changes_no_bit(data: Path, tmp_path: Path, world: int) -> None:
-    """A step has four micro batches: of three workers, two have nothing to do in the second round."""
-    one = cell(data, batch=8, micro_batch=2, augment={"crop": "random", "mixup": 0.2}, clip_grad=5.0)
-    alone, found = run(one), together(one, world, True, tmp_path / "out.pt")
-    assert found["losses"] == losses(alone)
-    same(alone[-1].state["model"], found["model"])
-
-
-def test_ddp_makes_nearly_the_same_of_it(data: Path, tmp_path: Path) -> None:
-    """As GPUs exchange gradients; three micro batches, of which the second of two workers has one."""
-    one = cell(data, batch=6, micro_batch=2, augment={"crop": "random", "mixup": 0.2}, clip_grad=5.0)
-    alone, found = run(one), together(one, 2, False, tmp_path / "out.pt")
-    np.testing.assert_allclose(found["losses"], losses(alone), rtol=1e-4)
-    same(alone[-1].state["model"], found["model"], rtol=1e-3, atol=1e-4)
-
-
-def test_more_workers_than_micro_batches_is_said(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "_place", lambda: (0, 3))
-    with pytest.raises(UserError, match="at most 2 workers"):
-        next(training.epochs(cell(data), None, None, CPU))
 
 
 def test_a_global_batch_is_its_micro_batches_mean(data: Path) -> None:

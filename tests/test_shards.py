@@ -1,0 +1,134 @@
+"""Decoding into shards: what is done is not done again, and kills, damage and other settings leave no wrong one."""
+
+import multiprocessing
+import os
+import pickle
+import random
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from stores import BAD, SETTINGS, content, sources
+
+from pipeline import shards
+from pipeline.errors import UserError
+from pipeline.frames import FrameStore
+from pipeline.schema import Decode
+from pipeline.shards import Source, Task, decode_shard, finish, plan
+
+
+def test_a_finished_shard_is_not_decoded_again(videos: Path, tmp_path: Path) -> None:
+    first = plan(tmp_path, videos, sources(videos), SETTINGS)
+    reports = [decode_shard(task) for task in first]
+    assert [(report.videos, report.failed) for report in reports] == [(4, 0), (3, 1), (1, 1)]
+    before = content(tmp_path)
+    shutil.move(videos / "run", tmp_path / "away")  # there is nothing left to decode from
+    try:
+        again = [decode_shard(task) for task in first]
+    finally:
+        shutil.move(tmp_path / "away", videos / "run")
+    assert content(tmp_path) == before
+    assert all(report.seconds == 0 for report in again)
+    assert [(r.videos, r.failed, r.frames, r.bytes) for r in again] == [
+        (r.videos, r.failed, r.frames, r.bytes) for r in reports
+    ]
+
+
+def test_other_settings_other_videos_and_damage_are_decoded_again(videos: Path, tmp_path: Path) -> None:
+    task = plan(tmp_path, videos, sources(videos), SETTINGS)[0]
+    decode_shard(task)
+    good = content(tmp_path)
+    changes = [
+        Task(tmp_path, 0, videos, task.sources, Decode(24, 90, "ffmpeg", 4, 0.5)),
+        Task(tmp_path, 0, videos, task.sources, Decode(32, 50, "ffmpeg", 4, 0.5)),
+        Task(tmp_path, 0, videos, task.sources[:2], SETTINGS),
+    ]
+    for change in changes:
+        assert decode_shard(change).seconds > 0
+        assert decode_shard(task).seconds > 0
+        assert content(tmp_path) == good
+    # What does not change a frame does not decode it again.
+    assert decode_shard(Task(tmp_path, 0, videos, task.sources, Decode(32, 90, "ffmpeg", 99, 0.9))).seconds == 0
+    for name in good:
+        for damage in (b"", good[name][: len(good[name]) // 2]):
+            (tmp_path / name).write_bytes(damage)
+            assert decode_shard(task).seconds > 0
+            assert content(tmp_path) == good
+        (tmp_path / name).unlink()
+        assert decode_shard(task).seconds > 0
+        assert content(tmp_path) == good
+
+
+def test_a_shard_whose_report_is_of_other_settings_is_not_believed(videos: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path.with_name(f"{tmp_path.name}-other")
+    task = plan(tmp_path, videos, sources(videos), SETTINGS)[0]
+    decode_shard(task)
+    good = content(tmp_path)
+    other = Task(elsewhere, 0, videos, task.sources, Decode(24, 90, "ffmpeg", 4, 0.5))
+    decode_shard(other)
+    shutil.copy(other.path, task.path)
+    assert decode_shard(task).seconds > 0
+    assert content(tmp_path) == good
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_kill_at_any_moment_is_harmless(seed: int, videos: Path, decoded_store: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    tasks = plan(store, videos, sources(videos), SETTINGS)
+    rng = random.Random(seed)
+    for _ in range(6):
+        child = multiprocessing.get_context("fork").Process(target=_decode_all, args=(tasks,))
+        child.start()
+        time.sleep(rng.uniform(0, 0.25))
+        os.kill(child.pid or 0, signal.SIGKILL)
+        child.join()
+    _decode_all(tasks)
+    assert content(store) == content(decoded_store)
+
+
+def _decode_all(tasks: list[Task]) -> None:
+    for task in tasks:
+        decode_shard(task)
+    finish(tasks[0].folder, tasks)
+
+
+def test_finish_waits_for_every_shard_and_sweeps_what_belongs_to_none(
+    videos: Path, decoded_store: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(decoded_store, tmp_path / "store")
+    tasks = plan(tmp_path / "store", videos, sources(videos), SETTINGS)
+    for name in ("shard-00003.arrow", "shard-00003.index.arrow", ".shard-00001.arrow.x1y2", ".index.arrow.x1y2"):
+        (tmp_path / "store" / name).write_bytes(b"left over")
+    finish(tmp_path / "store", tasks)
+    assert content(tmp_path / "store") == content(decoded_store)
+    tasks[1].report_path.unlink()
+    with pytest.raises(UserError, match=r"shard 1 .* has not been decoded"):
+        finish(tmp_path / "store", tasks)
+
+
+def test_a_shard_of_failures_alone_and_no_videos_at_all(videos: Path, tmp_path: Path) -> None:
+    bad = [source for source in sources(videos) if source.video in BAD]
+    tasks = plan(tmp_path, videos, bad, SETTINGS)
+    assert decode_shard(tasks[0]).failed == 2
+    finish(tmp_path, tasks)
+    assert FrameStore(tmp_path).videos == {}
+    finish(tmp_path, [])
+    assert FrameStore(tmp_path).videos == {} and {path.name for path in tmp_path.iterdir()} == {
+        "index.arrow",
+        "failed.csv",
+    }
+
+
+@pytest.mark.parametrize("settings", [(0, 90, 4), (32, 0, 4), (32, 101, 4), (32, 90, 0)])
+def test_settings_that_make_no_sense_are_said_before_anything_starts(settings: tuple[int, int, int]) -> None:
+    short_side, quality, per_shard = settings
+    with pytest.raises(UserError, match="quality is 1 to 100"):
+        plan(Path("a"), Path("b"), [], Decode(short_side, quality, "ffmpeg", per_shard, 0.0))
+
+
+def test_shards_may_travel_to_another_process() -> None:
+    task = Task(Path("a"), 0, Path("b"), (Source("v", "v.mp4", "ff"),), SETTINGS)
+    assert pickle.loads(pickle.dumps(task)) == task  # noqa: S301 (what was just pickled here)
+    assert shards.Task(Path("c"), 0, Path("d"), task.sources, SETTINGS).fingerprint == task.fingerprint
