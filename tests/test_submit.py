@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 from ruamel.yaml import YAML
-from test_cli import DVC, STEP, TABLE
+from toy import DVC, STEP, TABLE
 
 from pipeline.errors import UserError
 from stages import arrival
