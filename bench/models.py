@@ -63,16 +63,17 @@ def main() -> None:
     versions = (*VERSIONS, COMPILED) if given.compiled else VERSIONS
     for name in given.nets or NETS:
         try:
-            own, share, held = race(name, versions, given.turns)
+            own, share, held, uncompiled = race(name, versions, given.turns)
         except Exception as error:  # the other nets' times are not to be lost
             failed.append(f"{name}: {reason(error)}")
-            continue
-        failed += [f"{name}, {version}: {why}" for version, why in held.items() if isinstance(why, str)]
-        net = NETS[name]
-        work = layers(built(net), (net.clips * SCALE, net.frames, 3, net.size, net.size))
-        rows += [{**row, "training_bytes": statistics.median(held[row["version"]])} for row in own]
-        lines += [line(name, passed, own, held, share, work) for passed in PASSES]
-        tell(given.turns, versions, lines, rows, failed)  # after each, so that what ends the run takes none away
+        else:
+            failed += [f"{name}, {COMPILED}: {uncompiled}"] if uncompiled else []
+            net = NETS[name]
+            work = layers(built(net), (net.clips * SCALE, net.frames, 3, net.size, net.size))
+            rows += [{**row, "training_bytes": statistics.median(held[row["version"]])} for row in own]
+            lines += [line(name, passed, versions, own, held, share, work) for passed in PASSES]
+        if rows:
+            tell(given.turns, versions, lines, rows, failed)  # after each, so that what ends the run takes none away
     if failed:
         raise SystemExit("\n".join(failed))
 
@@ -101,27 +102,31 @@ def tell(
 
 
 def line(
-    name: str, passed: str, own: list[dict], held: dict[str, Any], share: float, work: list[tuple[int, int]]
+    name: str,
+    passed: str,
+    versions: Sequence[str],
+    own: list[dict],
+    held: dict[str, list[int]],
+    share: float,
+    work: list[tuple[int, int]],
 ) -> list[str]:
-    """A line of the table; empty cells where a version could not be measured."""
+    """A line of the table; empty cells for a version that `held` lacks."""
     ms = {version: [row["ms"] for row in own if (row["version"], row["pass"]) == (version, passed)] for version in held}
-    middle = {version: statistics.median(values) for version, values in ms.items() if values}
-    faster = {
-        version: [base / one for base, one in zip(ms[VERSIONS[0]], ms[version], strict=True)] for version in middle
-    }
+    middle = {version: statistics.median(values) for version, values in ms.items()}
+    faster = {version: [base / one for base, one in zip(ms[VERSIONS[0]], ms[version], strict=True)] for version in held}
     low, median, high = min(faster["ours"]), statistics.median(faster["ours"]), max(faster["ours"])
     training = passed == "training"
-    ideal = {version: least(work, passed, version, DEVICE) for version in middle}
+    ideal = {version: least(work, passed, version, DEVICE) for version in held}
     return [
         name,
         passed,
         *(f"{middle[version]:.4g}" for version in VERSIONS[:2]),
         f"{median:.2f}x ({low:.2f} to {high:.2f})",
-        *(f"{statistics.median(faster[version]):.2f}x" if version in faster else "" for version in list(held)[2:]),
-        *(mebibytes(held[version]) if training and version in middle else "" for version in held),
+        *(f"{statistics.median(faster[version]):.2f}x" if version in held else "" for version in versions[2:]),
+        *(mebibytes(held[version]) if training and version in held else "" for version in versions),
         f"{100 * share:.0f} %" if training else "",
         f"{middle[VERSIONS[0]] / middle['ours'] / share:.2f}x" if training else "",
-        *(f"{100 * ideal[version] / middle[version]:.0f} %" if version in middle else "" for version in held),
+        *(f"{100 * ideal[version] / middle[version]:.0f} %" if version in held else "" for version in versions),
     ]
 
 
@@ -135,34 +140,38 @@ def mebibytes(runs: list[int]) -> str:
     return f"{median:.0f} MiB ({low:.0f} to {high:.0f})"
 
 
-def race(name: str, versions: Sequence[str], turns: int) -> tuple[list[dict[str, Any]], float, dict[str, Any]]:
+def race(
+    name: str, versions: Sequence[str], turns: int
+) -> tuple[list[dict[str, Any]], float, dict[str, list[int]], str]:
     """Every turn's ms of a net's versions and passes, the convolutions' share of our step, and the versions' bytes.
 
-    Of a version that could not be compiled, the reason in place of the bytes.
+    Last, why the compiled version is not among them; empty where it is, or wasn't asked for.
     """
     agree(name)
     actors: dict[str, dict[str, Callable[[], Any]]] = {}
-    held: dict[str, Any] = {}
+    held: dict[str, list[int]] = {}
+    uncompiled = ""
     for version in versions:
         before = torch.cuda.memory_allocated() if CUDA else 0
         if CUDA:
             torch.cuda.reset_peak_memory_stats()
         try:
-            actors[version] = passes(NETS[name], version)
+            actor = passes(NETS[name], version)
             for _ in range(2):  # the second with the optimizer's state
-                actors[version]["training"]()
-            held[version] = [torch.cuda.max_memory_allocated() - before] if CUDA else []
-            actors[version]["forward"]()
+                actor["training"]()
+            peak = torch.cuda.max_memory_allocated() - before if CUDA else 0
+            actor["forward"]()
         except Exception as error:
             if version != COMPILED:
                 raise
-            actors.pop(version, None)
-            held[version] = reason(error)
+            uncompiled = reason(error)
+        else:
+            actors[version], held[version] = actor, [peak]
     rows = timings(name, actors, turns)
     share = convolutions(actors["ours"]["training"])
     if not CUDA:
-        held.update({version: [apart(name, version) for _ in range(RUNS)] for version in actors})
-    return rows, share, held
+        held = {version: [apart(name, version) for _ in range(RUNS)] for version in actors}
+    return rows, share, held, uncompiled
 
 
 def timings(name: str, actors: dict[str, dict[str, Callable[[], Any]]], turns: int) -> list[dict[str, Any]]:

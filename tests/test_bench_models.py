@@ -12,7 +12,7 @@ from bench import models, nets, report
 def test_a_net_that_fails_takes_no_other_with_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     tiny = models.Net("resnet", "tiny", "tsm", 2, 4, 64, 3)
     unfit = tiny._replace(attention="st_manet")  # which needs a 3D backbone
-    chosen = {"TSM": tiny, "unfit": unfit, "EAM": tiny._replace(backbone="resnet3d", attention="eam")}
+    chosen = {"TSM": tiny, "EAM": tiny._replace(backbone="resnet3d", attention="eam"), "unfit": unfit}
     monkeypatch.setattr(report, "RESULTS", tmp_path)
     monkeypatch.setattr("sys.argv", ["models", "--turns", "2", "--compiled"])
     for module in (models, nets):
@@ -30,7 +30,8 @@ def test_a_net_that_fails_takes_no_other_with_it(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(SystemExit, match=r"^TSM, bf16, compiled: RuntimeError: no compiler\nunfit: ValueError: "):
         models.main()
     text = (tmp_path / "models.md").read_text()
-    assert "Not measured: TSM, bf16, compiled: RuntimeError: no compiler." in text and "unfit resnet" not in text
+    assert "Not measured: TSM, bf16, compiled: RuntimeError: no compiler." in text
+    assert "Not measured: unfit: ValueError: " in text and "unfit resnet" not in text
     table = [line.split(" | ") for line in text.splitlines() if line.startswith("| ")]
     assert len({len(line) for line in table}) == 1
     at = table[0].index("bf16, compiled is faster by")
