@@ -41,7 +41,7 @@ class Cell:
     @property
     def log(self) -> Path:
         """A JSON line an epoch and a window of steps, an output of the train stage."""
-        return self.data / "logs" / self.row / f"{self.name}.jsonl"
+        return self.data / "runs" / self.row / f"{self.name}.jsonl"
 
     def state(self, cluster: Cluster) -> Place:
         """The folder of its training state, which outlives a crash."""

@@ -33,7 +33,7 @@ class System:
     splits: tuple[int, ...]
     seeds: tuple[int, ...]
     several: bool  # whether videos have several labels: then mAP is measured, else top-1
-    costs: Mapping[str, float]  # parameters, macs (of one view), clips_per_second; what is absent stays blank
+    costs: Mapping[str, float]  # parameters, macs (of one view); what is absent stays blank
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def read(params: Params, name: str, data: Path) -> Row:
             found = predictions.read(path, name, params, data / "splits" / experiment.dataset)
         except UserError as error:
             found = f"failed: {error}"
-    costs = data / "costs" / f"{name}.json"
+    costs = path.with_name("costs.json")
     recipe = params.recipes[experiment.recipe]
     return Row(
         name,

@@ -26,7 +26,7 @@ def train(row: str) -> None:
     )
     settings = {"row": asdict(one.experiment), "recipe": asdict(one.recipe)}
     record = records.record(given.suite, row, settings, tags)
-    logs = {cell.name: cell.running_log(given.cluster) for cell in todo}
+    logs = {cell.name: (cell.running_log(given.cluster),) for cell in todo}
     with session(given.cluster):
         fit(
             todo,
@@ -34,7 +34,7 @@ def train(row: str) -> None:
             given.cluster,
             watch=lambda: tracking.mirror(Path.cwd(), record, logs),
         )
-    records.save(record, one.log.parent)
+    records.save(record, DATA / "tracking" / row)
 
 
 if __name__ == "__main__":
