@@ -6,17 +6,18 @@ from types import MappingProxyType
 
 import numpy as np
 
+from pipeline import measures
 from pipeline.atomic import write
 from pipeline.logs import epochs
 from pipeline.measures import Accuracy, Precision
-from pipeline.results import Result, by_class, common, confused
+from pipeline.results import Result, Row, by_class, common, confused
 from pipeline.tables import BLANK, Cell, csv_text, markdown
 
 NOT_DECODED = "(not decoded)"
 
 
 def summary(row: Result) -> dict[str, float]:
-    """The row's accuracies, in %, and counts, for its metrics file and for tracking; empty where there are none."""
+    """The row's accuracies, in %, and counts, for its metrics file; empty where there are none."""
     if isinstance(row.accuracy, str):
         return {}
     found = row.accuracy
@@ -30,8 +31,20 @@ def summary(row: Result) -> dict[str, float]:
         shares |= {"wap": found.wap.value}
     else:
         shares |= {"top5": found.top5.value if found.top5 else None, "mean_class": found.mean_class}
-    percents = {name: round(100 * share, 4) for name, share in shares.items() if share is not None}
-    return {**percents, "n": found.videos, "decoded": found.decoded}
+    return {**_percents(shares), "n": found.videos, "decoded": found.decoded}
+
+
+def points(row: Row) -> dict[str, float]:
+    """The row's numbers as summary() has them, without the intervals, which take seconds."""
+    if isinstance(row.predictions, str):
+        return {}
+    numbers = measures.points(row.predictions)
+    counts = {name: number for name, number in numbers.items() if name in ("n", "decoded")}
+    return {**_percents({name: share for name, share in numbers.items() if name not in counts}), **counts}
+
+
+def _percents(shares: Mapping[str, float | None]) -> dict[str, float]:
+    return {name: round(100 * share, 4) for name, share in shares.items() if share is not None}
 
 
 def save_classes(path: Path, rows: Iterable[Result]) -> None:

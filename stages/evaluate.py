@@ -6,7 +6,7 @@ from pathlib import Path
 from cluster.fit import forget
 from cluster.score import score
 from cluster.session import session
-from pipeline import cells, logs, params, predict, records, results, tracking
+from pipeline import cells, exports, logs, params, predict, records, results, tracking
 from pipeline.atomic import write
 from pipeline.digest import files
 from pipeline.schema import Params
@@ -32,9 +32,9 @@ def mirror(given: Params, row: str) -> None:
     """Sends the row's test numbers to MLflow, and keeps them for a store that doesn't answer now."""
     found, folder = results.read(given, row, DATA), DATA / "tracking" / row
     runs = {f"split{split}-seed{seed}": (split, seed) for split in found.splits for seed in found.seeds}
-    by_run = {name: results.points(results.only(found, *run)) for name, run in runs.items()}
+    by_run = {name: exports.points(results.only(found, *run)) for name, run in runs.items()}
     record = records.load(folder) or records.record(given.suite, row, {}, {})
-    numbers = records.Numbers(record.training, by_run, results.points(found))
+    numbers = records.Numbers(record.training, by_run, exports.points(found))
     records.save(numbers, folder)
     tracking.finish(Path.cwd(), record, logs.places(DATA, row), numbers)
 
