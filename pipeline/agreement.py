@@ -47,7 +47,7 @@ def compare(reports: Path, suite: str) -> Agreement:
         raise UserError(f"no results of suite {suite!r} here yet; `actionbench repro` makes them")
     before, now = (_metrics(folder) for folder in (base / "metrics", own.metrics))
     old, new = (dict(_verdicts(folder)) for folder in (base / "tables", own.tables))
-    verdicts = [Verdict(*key[:2], old.get(key, ""), new.get(key, "")) for key in dict.fromkeys((*old, *new))]
+    verdicts = [Verdict(key[0], key[1], old.get(key, ""), new.get(key, "")) for key in dict.fromkeys((*old, *new))]
     path = base / "provenance.json"
     was: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     here = reference.provenance() if was else {}

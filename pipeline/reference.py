@@ -1,7 +1,6 @@
 """Reference results: the maintainers' predictions in git, and all that is recomputed from them without training."""
 
 import json
-import os
 import platform
 import shutil
 from collections.abc import Iterable
@@ -55,7 +54,9 @@ def save(project: Path) -> Path:
         made = Path(temporary) / given.suite
         for row in (*given.experiments, *given.trajectories):
             _copy_row(data, row, made)
-        for name in {row.dataset for row in (*given.experiments.values(), *given.trajectories.values())}:
+        for name in {row.dataset for row in given.experiments.values()} | {
+            row.dataset for row in given.trajectories.values()
+        }:
             _copy(data / "splits" / name, ("classes.json", "split-*.parquet"), made / "splits" / name)
         _save_params(given, project, made, target.relative_to(project))
         write(made / "provenance.json", json.dumps(provenance(), indent=2) + "\n")
@@ -168,7 +169,7 @@ def _save_params(given: Params, project: Path, made: Path, target: Path) -> None
     del raw["cluster"]
     for dataset in raw["datasets"].values():
         for key in ("source", "lists"):
-            if dataset[key] and os.path.isabs(dataset[key]):
+            if dataset[key] and Path(dataset[key]).is_absolute():
                 dataset[key] = Path(dataset[key]).name
     for fusion in raw["fusions"].values():
         weights = {}

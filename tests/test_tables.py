@@ -1,7 +1,6 @@
 """Tables print every number with its n and its interval, every row has its line, and the bytes are always the same."""
 
 import csv
-import json
 import re
 from dataclasses import replace
 from pathlib import Path
