@@ -119,10 +119,10 @@ def project(tmp_path: Path) -> Path:
         ),
         "pipeline/data/__init__.py": "def load(): pass\n",
         "pipeline/late/__init__.py": "LATE = True\n",
-        "pipeline/late/lazily.py": "",
-        "pipeline/shown.py": "",
+        "pipeline/late/lazily.py": "HERE = True\n",
+        "pipeline/shown.py": "HERE = True\n",
         "pipeline/otherwise.py": "import pipeline.leaf\n",
-        "pipeline/leaf.py": "",
+        "pipeline/leaf.py": "HERE = True\n",
     }
     for name, text in sources.items():
         path = tmp_path / name
