@@ -33,7 +33,8 @@ def folder(reports: Path, suite: str) -> Path:
 
 def suites(reports: Path) -> list[str]:
     """Suites that have reference results."""
-    return sorted(path.parent.name for path in (reports / "reference").glob("*/tables"))
+    parts = ("tables", "params.yaml")
+    return sorted({path.parent.name for part in parts for path in (reports / "reference").glob(f"*/{part}")})
 
 
 def has_predictions(reports: Path, suite: str) -> bool:
@@ -76,8 +77,8 @@ def recompute(reports: Path, suite: str) -> list[str]:
     Raises:
         UserError: The suite has no reference predictions.
     """
-    target = folder(reports, suite) if suite in suites(reports) else reports / "reference" / suite
-    if not (target / "params.yaml").is_file():
+    target = folder(reports, suite)
+    if not has_predictions(reports, suite):
         raise UserError(f"{target} holds no predictions to recompute its tables from")
     before = _contents(target)
     with TemporaryDirectory(dir=target) as temporary:
@@ -181,7 +182,7 @@ def _save_params(given: Params, project: Path, made: Path, target: Path) -> None
             weights[(target / inner).as_posix()] = weight
         fusion["outside"] = weights
     with writing(made / "params.yaml") as temporary:
-        YAML(typ="safe").dump(raw, temporary)
+        YAML().dump(raw, temporary)  # keeps the order of rows, which is that of tables
 
 
 def _contents(target: Path) -> dict[str, bytes]:
