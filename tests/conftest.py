@@ -120,3 +120,17 @@ def store(endpoint: str) -> Remote:
     assert isinstance(found, Remote)
     remove(found)
     return found
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """End with a line that says how many tests want real data that isn't given."""
+    skipped = [
+        report
+        for report in terminalreporter.stats.get("skipped", [])
+        if "ACTIONBENCH_TEST_DATA" in str(report.longrepr)
+    ]
+    if skipped:
+        files = sorted({report.nodeid.partition("::")[0] for report in skipped})
+        terminalreporter.write_line(
+            f"{len(skipped)} tests were skipped for want of ACTIONBENCH_TEST_DATA: {', '.join(files)}"
+        )
