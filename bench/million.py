@@ -38,7 +38,7 @@ import torch
 
 from bench import report
 from cluster import score
-from pipeline import cells, clips, frames, shards, sources, splits
+from pipeline import cells, clips, frames, rows, shards, sources, splits
 from pipeline.params import load
 from pipeline.schema import Cluster, Dataset, Decode
 from stages.trial import resident
@@ -119,7 +119,7 @@ def cell(root: Path) -> cells.Cell:
     """Of row tsn of suite quick, on the invented set."""
     params = load(ROOT / "params.yaml")
     row = replace(params.experiments["tsn"], dataset=NAME, splits=(1,), seeds=(0,))
-    return cells.cells(replace(params, experiments={"tsn": row}), "tsn", root)[0]
+    return rows.cells(replace(params, experiments={"tsn": row}), "tsn", root)[0]
 
 
 def make_splits(root: Path) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 
 import polars as pl
 
-from pipeline import metrics, records, results, tracking
-from pipeline.cells import Cell, data_fingerprint
+from pipeline import keys, metrics, records, results, tracking
+from pipeline.cells import Cell
 from pipeline.errors import UserError, alternatives
 from pipeline.measures import Accuracy, Precision
 from pipeline.published import PAPERS, load
@@ -101,7 +101,7 @@ def _experiment(given: Params, row: str, root: Path, stages: Mapping[str, Any]) 
         for seed in experiment.seeds
     }
     about["workers"] = {
-        f"split {split}, seed {seed}": workers(data / "logs" / row / f"split{split}-seed{seed}.jsonl")
+        f"split {split}, seed {seed}": workers(data / "tracking" / row / f"split{split}-seed{seed}.timings.jsonl")
         for split in experiment.splits
         for seed in experiment.seeds
     }
@@ -177,5 +177,5 @@ def _data(given: Params, row: str, data: Path) -> dict[str, str]:
         recipe, protocol = given.recipes[experiment.recipe], given.protocols[experiment.protocol]
         cell = Cell(row, experiment, recipe, protocol, split, experiment.seeds[0], data)
         if cell.split_table.exists() and (cell.frames / "index.arrow").exists():
-            found[f"split {split}"] = data_fingerprint(cell)
+            found[f"split {split}"] = keys.data(cell)
     return found

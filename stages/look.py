@@ -17,7 +17,7 @@ import torch
 
 from models import explanations
 from models.video import VideoNet
-from pipeline import cells, clips, frames, params, pictures, predict, views
+from pipeline import cells, clips, frames, params, pictures, predict, rows, views
 from pipeline.cells import Cell
 from pipeline.decoding import Damaged, decode, opened
 from pipeline.errors import UserError
@@ -52,7 +52,7 @@ def look(
     Raises UserError for what isn't there: the row, its weights, the video, or an explanation that its net can't give.
     """
     given = params.load()
-    cell = _cell(cells.cells(given, row, DATA.absolute()), split, seed)
+    cell = _cell(rows.cells(given, row, DATA.absolute()), split, seed)
     kind = f"{show}-{stage}" if stage else show
     path = path or DATA / "looks" / f"{row}-{cell.name}-{video.strip('/').replace('/', '-')}-{kind}.png"
     if path.suffix != ".png":
@@ -113,17 +113,17 @@ def _trained(cell: Cell) -> VideoNet:
 def _clip(cell: Cell, video: str, settings: Decode) -> Clip:
     """Of a video of the row's data set, by its name, or else of a file."""
     table = pyarrow.parquet.read_table(cell.split_table, columns=["video", "part", "labels"])
-    rows = {row["video"]: row for row in table.to_pylist()}
-    if video in rows:
+    listed = {row["video"]: row for row in table.to_pylist()}
+    if video in listed:
         store = FrameStore(cell.frames)
-        return Clip(*_middle(cell, store, video), rows[video]["part"], rows[video]["labels"])
+        return Clip(*_middle(cell, store, video), listed[video]["part"], listed[video]["labels"])
     if Path(video).is_file():
         with tempfile.TemporaryDirectory() as folder:
             return Clip(*_middle(cell, _store(Path(video), settings, Path(folder)), video), "", ())
-    near = get_close_matches(video, rows, n=3) or list(rows)[:3]
+    near = get_close_matches(video, listed, n=3) or list(listed)[:3]
     raise UserError(
         f"no video {video!r} in split {cell.split} of {cell.experiment.dataset}, and no such file; "
-        f"of the {len(rows)} there: {', '.join(near)}"
+        f"of the {len(listed)} there: {', '.join(near)}"
     )
 
 

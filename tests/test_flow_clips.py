@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 from test_training import RECIPE, params, run
 
 from models import video
-from pipeline import cells, clips, predict
+from pipeline import cells, clips, keys, predict, rows
 from pipeline.augment import Box
 from pipeline.cells import Cell
 from pipeline.errors import UserError
 from pipeline.frames import INDEX, SHARDS, FrameStore, write_shard, write_table
 from pipeline.params import parse
-from pipeline.views import View
+from pipeline.clips import View
 
 COUNT, WIDTH, HEIGHT = 7, 40, 36
 WHOLE = Box(2, 2, 32, 32)
@@ -141,7 +141,7 @@ def raw(flow: dict[str, Any] | None, **recipe: Any) -> dict[str, Any]:
 
 
 def cell(data: Path, **recipe: Any) -> Cell:
-    return cells.cells(parse(raw(FLOW, **recipe)), "row", data)[0]
+    return rows.cells(parse(raw(FLOW, **recipe)), "row", data)[0]
 
 
 @pytest.mark.parametrize("input", ["flow", "warped"])
@@ -151,11 +151,10 @@ def test_a_net_trains_on_flow_and_is_scored_on_it(data: Path, tmp_path: Path, in
     assert next(value for value in state.values() if value.ndim == 4).shape[1] == 4
     one.weights.parent.mkdir(parents=True, exist_ok=True)
     torch.save(state, one.weights)
-    scorer = predict.Scorer(one, "mark", torch.device("cpu"))
-    scorer.score(predict.blocks(one)[0], tmp_path / "block.parquet")
-    found = pyarrow.parquet.read_table(tmp_path / "block.parquet")
+    block = predict.Scorer(one, torch.device("cpu")).score(predict.blocks(one)[0])
+    found = pyarrow.parquet.read_table(pa.BufferReader(block))
     assert len(found) == 4 * 6 and all(np.isfinite(logits).all() for logits in found["logits"].to_pylist())
-    predict.gather([one], [tmp_path / "block.parquet"], tmp_path / "all.parquet")
+    predict.gather([one], [block], tmp_path / "all.parquet")
     gathered = pyarrow.parquet.read_table(tmp_path / "all.parquet")
     assert gathered.schema.metadata[b"rows"] == str(len(gathered)).encode()
     told = pyarrow.parquet.read_schema(tmp_path / "all.parquet").metadata[b"protocol"].decode()
@@ -212,5 +211,5 @@ def test_a_store_that_was_decoded_without_flow_is_said(data: Path, tmp_path: Pat
 def test_rows_of_other_flow_are_other_runs(data: Path) -> None:
     recipe = cell(data, input="flow")
     others = [cell(data), cell(data, input="warped"), replace(recipe, recipe=replace(recipe.recipe, stack=3))]
-    prints = {cells.training_fingerprint(one) for one in (recipe, *others)}
+    prints = {keys.training(one, None) for one in (recipe, *others)}
     assert len(prints) == 4
