@@ -178,7 +178,7 @@ def train_cell(training: Training) -> None:
             "set it to a folder that all nodes share, or to s3://bucket/name"
         )
     cell, weights = copies.brought(training.cell, cluster, training.weights, "train")
-    keys.check(keys.training(cell, sha256(weights) if weights else None), training.key, "train")
+    state.check(keys.training(cell, sha256(weights) if weights else None), training.key, "train")
     distributed = torch.distributed.is_initialized()
     place = ray.train.torch.get_device() if distributed else device(cluster)
     if place.type == "cpu":

@@ -71,7 +71,7 @@ def block(cell: Cell, key: str, videos: Videos, target: Place, cluster: Cluster)
     if place not in _scorers:
         _scorers.clear()  # before the next is loaded: a GPU need not hold both
         brought = copies.brought(cell, cluster)[0]
-        keys.check(keys.evaluation(brought), key, "evaluate")
+        state.check(keys.evaluation(brought), key, "evaluate")
         _scorers[place] = predict.Scorer(brought, device(cluster))
     scorer = _scorers[place]
     copies.bring_frames(cell, cluster, scorer.store, [name for name, _ in videos])

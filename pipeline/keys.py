@@ -9,7 +9,6 @@ from pipeline.cells import Cell
 from pipeline.digest import code
 from pipeline.digest.files import sha256
 from pipeline.digest.key import key
-from pipeline.errors import UserError
 from pipeline.schema import Cluster, Trajectories
 from pipeline.storage import Place, place
 
@@ -51,18 +50,6 @@ def trajectories(settings: Trajectories, frames: Path, splits: Path) -> str:
 def state(cell: Cell, cluster: Cluster, made_under: str) -> Place:
     """Return the folder of a cell's state under a key: whose key differs, never meets it."""
     return place(cluster.storage) / cell.row / f"{cell.name}-{made_under[:16]}"
-
-
-def check(actual: str, expected: str, stage: str) -> None:
-    """Refuse work whose key a worker finds to be another.
-
-    Raises:
-        UserError: The keys differ.
-    """
-    if actual != expected:
-        raise UserError(
-            f"code or inputs of stage {stage} are not those that it began with; once nothing changes them, run it again"
-        )
 
 
 def _plugins(cell: Cell) -> list[str]:

@@ -3,6 +3,7 @@
 import hashlib
 import sys
 
+from pipeline.errors import UserError
 from pipeline.storage import Place, write
 
 MAGIC = b"actionbench state 1"
@@ -29,6 +30,18 @@ def get(place: Place, key: str) -> bytes | None:
         print(f"{place} is damaged and counts as absent", file=sys.stderr, flush=True)
         return None
     return content if made_under == key else None
+
+
+def check(actual: str, expected: str, stage: str) -> None:
+    """Refuse work whose key a worker finds to be another.
+
+    Raises:
+        UserError: The keys differ.
+    """
+    if actual != expected:
+        raise UserError(
+            f"code or inputs of stage {stage} are not those that it began with; once nothing changes them, run it again"
+        )
 
 
 def _seal(content: bytes, key: str) -> bytes:

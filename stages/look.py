@@ -1,7 +1,6 @@
 """What a trained net made of one video, as a picture: where it looked, or when."""
 
 import errno
-import json
 import pickle
 import tempfile
 from collections.abc import Sequence
@@ -17,11 +16,13 @@ import torch
 
 from models import explanations
 from models.video import VideoNet
-from pipeline import cells, clips, frames, params, pictures, predict, rows, views
+from pipeline import cells, clips, packing, params, pictures, predict, rows, views
 from pipeline.cells import Cell
 from pipeline.decoding import Damaged, decode, opened
+from pipeline.digest.files import sha256
 from pipeline.errors import UserError
 from pipeline.frames import FrameStore
+from pipeline.layout import shard_path
 from pipeline.pictures import Bars
 from pipeline.schema import Decode
 from stages import DATA
@@ -136,9 +137,9 @@ def _store(path: Path, settings: Decode, folder: Path) -> FrameStore:
         raise UserError(f"{path} can't be decoded: {damage}") from None
     facts = {name: value for name, value in vars(video).items() if name != "jpegs"}
     row = facts | {"video": str(path), "shard": 0, "batch": 0, "frames": len(video.jpegs)}
-    frames.write_shard(frames.shard_path(folder, 0), [{"jpeg": video.jpegs}], video.sha256)
-    schema = frames.INDEX.with_metadata({frames.SHARDS: json.dumps([video.sha256])})
-    frames.write_table(folder / "index.arrow", pa.Table.from_pylist([row], schema))
+    shard = shard_path(folder, 0)
+    packing.write_shard(shard, [{"jpeg": video.jpegs}])
+    packing.write_index(folder, pa.Table.from_pylist([row], packing.INDEX), [sha256(shard)])
     return FrameStore(folder)
 
 

@@ -21,7 +21,9 @@ from pipeline import cells, clips, keys, predict, rows
 from pipeline.augment import Box
 from pipeline.cells import Cell
 from pipeline.errors import UserError
-from pipeline.frames import INDEX, SHARDS, FrameStore, write_shard, write_table
+from pipeline.digest.files import sha256
+from pipeline.frames import FrameStore
+from pipeline.packing import INDEX, write_index, write_shard
 from pipeline.params import parse
 from pipeline.clips import View
 
@@ -56,11 +58,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder, splits = root / "frames" / "tiny", root / "splits" / "tiny"
     folder.mkdir(parents=True)
     splits.mkdir(parents=True)
-    write_shard(folder / "shard-00000.arrow", map(frames, range(16)), "mark", ("jpeg", *PLANES))
+    write_shard(folder / "shard-00000.arrow", map(frames, range(16)), ("jpeg", *PLANES))
     facts = {"shard": 0, "width": WIDTH, "height": HEIGHT, "fps": 12.0, "frames": COUNT, "timestamps": [0.0] * COUNT}
     facts |= {"sha256": "", "decoder": "", "decoder_version": ""}
     rows = [{"video": name, "batch": n, **facts} for n, name in enumerate(names)]
-    write_table(folder / "index.arrow", pa.Table.from_pylist(rows, INDEX.with_metadata({SHARDS: '["mark"]'})))
+    write_index(folder, pa.Table.from_pylist(rows, INDEX), [sha256(folder / "shard-00000.arrow")])
     labels = pa.array([[n % 3] for n in range(16)], pa.list_(pa.int32()))
     table = pa.table({"video": names, "part": ["train"] * 12 + ["test"] * 4, "labels": labels})
     pyarrow.parquet.write_table(table, splits / "split-1.parquet")
@@ -199,11 +201,11 @@ def test_flow_that_is_not_there_is_said_at_once(flow: Any, recipe: dict[str, Any
 
 
 def test_a_store_that_was_decoded_without_flow_is_said(data: Path, tmp_path: Path) -> None:
-    write_shard(tmp_path / "shard-00000.arrow", [frames(0)], "mark")
+    write_shard(tmp_path / "shard-00000.arrow", [frames(0)])
     index = FrameStore(data / "frames" / "tiny")
     row = {**index.entry("video-00")._asdict(), "video": "video-00", "timestamps": [], "sha256": "", "decoder": ""}
-    table = pa.Table.from_pylist([{**row, "decoder_version": ""}], INDEX.with_metadata({SHARDS: '["mark"]'}))
-    write_table(tmp_path / "index.arrow", table)
+    table = pa.Table.from_pylist([{**row, "decoder_version": ""}], INDEX)
+    write_index(tmp_path, table, [sha256(tmp_path / "shard-00000.arrow")])
     with pytest.raises(UserError, match="holds no 'x', only jpeg"):
         load(FrameStore(tmp_path), (0,), "flow", 2)
 
