@@ -8,8 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.errors import UserError
-from pipeline.params import alternatives
+from pipeline.errors import UserError, alternatives
 from pipeline.schema import Augment
 
 SHARE = 7 / 8  # of the short side: the 224 of 256 pixels that TSN, TSM and their followers crop

@@ -9,8 +9,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from pipeline.errors import UserError
-from pipeline.params import alternatives
+from pipeline.errors import UserError, alternatives
 
 WORKSPACE = "workspace"  # the files as they are now
 METRICS = "reports/metrics/"

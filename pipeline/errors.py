@@ -1,4 +1,7 @@
-"""The one exception for what a user can mend."""
+"""The exception for what a user can mend, and the words for a name that is not known."""
+
+import difflib
+from collections.abc import Iterable
 
 
 class UserError(Exception):
@@ -6,3 +9,11 @@ class UserError(Exception):
 
     The stages and the command line print it without a traceback and leave with exit code 2.
     """
+
+
+def alternatives(name: str, known: Iterable[object]) -> str:
+    """Return the tail of an error message: the nearest known name, then all of them."""
+    names = sorted(map(str, known))
+    near = difflib.get_close_matches(name, names, n=1)
+    guess = f"did you mean {near[0]!r}? " if near else ""
+    return f"{guess}known: {', '.join(names) or 'none'}"

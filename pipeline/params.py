@@ -1,6 +1,5 @@
 """Reading params.yaml; an unknown, missing or mistyped key is an error that names its neighbours."""
 
-import difflib
 import json
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 from ruamel.yaml import YAML, YAMLError
 
 from models.named import known
-from pipeline.errors import UserError
+from pipeline.errors import UserError, alternatives
 from pipeline.schema import (
     Augment,
     Cluster,
@@ -100,14 +99,6 @@ def named(params: Params, row: str) -> Experiment:
     """The experiment of a row; UserError names the rows there are."""
     _known("experiment", row, params.experiments)
     return params.experiments[row]
-
-
-def alternatives(name: str, known_names: Any) -> str:
-    """The tail of an error message: the nearest known name, then all of them."""
-    names = sorted(map(str, known_names))
-    near = difflib.get_close_matches(name, names, n=1)
-    guess = f"did you mean {near[0]!r}? " if near else ""
-    return f"{guess}known: {', '.join(names) or 'none'}"
 
 
 def _known(where: str, name: str, names: Any) -> None:

@@ -11,8 +11,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 from ruamel.yaml import YAML, YAMLError
 
-from pipeline.errors import UserError
-from pipeline.params import alternatives
+from pipeline.errors import UserError, alternatives
 
 STRICT = ConfigDict(extra="forbid", strict=True)
 Kind = TypeVar("Kind")

@@ -10,9 +10,8 @@ import polars as pl
 
 from pipeline import metrics, records, results, tracking
 from pipeline.cells import Cell, data_fingerprint
-from pipeline.errors import UserError
+from pipeline.errors import UserError, alternatives
 from pipeline.measures import Accuracy, Precision
-from pipeline.params import alternatives
 from pipeline.published import PAPERS, load
 from pipeline.results import Row
 from pipeline.schema import Params

@@ -11,8 +11,7 @@ from typing import Literal
 
 from pydantic.dataclasses import dataclass
 
-from pipeline.errors import UserError
-from pipeline.params import alternatives
+from pipeline.errors import UserError, alternatives
 from pipeline.printed import STRICT, parsed
 
 PAPERS = ("maagn", "istpa", "eam", "action_net", "st_manet")

@@ -18,8 +18,7 @@ from hashlib import blake2b
 
 import numpy as np
 
-from pipeline.errors import UserError
-from pipeline.params import alternatives
+from pipeline.errors import UserError, alternatives
 
 RATES = (1, 2, 4)  # of multirate
 Indices = tuple[int, ...]

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 
 from pipeline import sampling
 from pipeline.augment import Box, centred, side
-from pipeline.errors import UserError
+from pipeline.errors import UserError, alternatives
 from pipeline.frames import Entry
-from pipeline.params import alternatives
 from pipeline.schema import Protocol
 
 Crops = list[tuple[Box, bool]]

@@ -8,10 +8,12 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pipeline.errors import UserError
-from pipeline.params import alternatives
-from pipeline.schema import Dataset, Params
+from pipeline.errors import UserError, alternatives
+
+if TYPE_CHECKING:
+    from pipeline.schema import Dataset, Params
 
 DATA = Path("data")
 
@@ -32,7 +34,7 @@ def run(stage: Callable[..., None]) -> None:
         )
 
 
-def chosen(params: Params, name: str) -> Dataset:
+def chosen(params: "Params", name: str) -> "Dataset":
     """The data set of a name; UserError names those there are."""
     if name not in params.datasets:
         raise UserError(f"no data set {name!r} in params.yaml; {alternatives(name, params.datasets)}")

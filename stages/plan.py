@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline.errors import UserError
-from pipeline.params import alternatives
+from pipeline.errors import UserError, alternatives
 from pipeline.schema import Params
 
 Status = Mapping[str, list[Any]]  # what `dvc status --json` prints

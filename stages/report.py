@@ -5,8 +5,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import UserError
-from pipeline.params import alternatives
+from pipeline.errors import UserError, alternatives
 from stages.terminal import screen
 
 if TYPE_CHECKING:

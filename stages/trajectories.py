@@ -10,7 +10,7 @@ from typing import Any
 from cluster.fanout import fan_out
 from cluster.session import session
 from pipeline import encoding, params, predictions
-from pipeline.errors import UserError
+from pipeline.errors import UserError, alternatives
 from pipeline.storage import place
 from pipeline.trajectories import SIZES
 from stages import DATA, run
@@ -19,7 +19,7 @@ from stages import DATA, run
 def trajectories(name: str) -> None:
     given = params.load()
     if name not in given.trajectories:
-        raise UserError(f"no trajectories {name!r} in params.yaml; {params.alternatives(name, given.trajectories)}")
+        raise UserError(f"no trajectories {name!r} in params.yaml; {alternatives(name, given.trajectories)}")
     settings, above = given.trajectories[name], place(given.cluster.storage)
     # Its tasks leave files for each other, beside data/, which they read: nothing of theirs goes into a store.
     storage = (above if isinstance(above, Path) else (DATA / "work").absolute()) / name

@@ -43,8 +43,7 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeVar, cast
 from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from pipeline.errors import UserError
-from pipeline.params import alternatives
+from pipeline.errors import UserError, alternatives
 from pipeline.schema import STRICT
 
 # Of files that are taken for videos.

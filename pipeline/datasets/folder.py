@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.datasets import SUFFIXES, NoOptions, Options, Part, Row, Splits, Video, chosen, found, lines
-from pipeline.errors import UserError
-from pipeline.params import alternatives
+from pipeline.errors import UserError, alternatives
 
 LICENCE = "the user's"
 CITATION = ""

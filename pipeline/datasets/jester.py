@@ -9,8 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pipeline.datasets import FRAME, NoOptions, Options, Part, Row, Splits, Video, chosen, lines, walk
-from pipeline.errors import UserError
-from pipeline.params import alternatives
+from pipeline.errors import UserError, alternatives
 
 LICENCE = "the makers' own terms, for research only; to be accepted before the download"
 CITATION = (

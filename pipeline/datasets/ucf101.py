@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.datasets import NoOptions, Options, Part, Row, Splits, Video, chosen, found, lines
-from pipeline.errors import UserError
-from pipeline.params import alternatives
+from pipeline.errors import UserError, alternatives
 
 LICENCE = "the makers state none; the clips are from YouTube"
 CITATION = (

@@ -1,0 +1,85 @@
+"""The project's modules that a module may run: its static import closure."""
+
+import ast
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from pipeline.digest import syntax
+
+ROOT = Path(__file__).parents[2]
+PROJECT = ("models", "pipeline", "cluster", "stages")
+
+
+@dataclass(frozen=True)
+class Module:
+    """A module as its source says."""
+
+    name: str  # models.attention.tsm
+    path: str  # models/attention/tsm.py, from the project's root
+    meaning: str  # syntax.digest()
+    imports: frozenset[str]  # dotted names, of the project's modules and of packages
+
+
+def closure(roots: Iterable[str], left_out: Collection[str] = (), project: Path = ROOT) -> dict[str, Module]:
+    """Return the modules that importing `roots` may run, by name, in alphabetical order.
+
+    Imports inside functions count, those under TYPE_CHECKING don't. A package's __init__.py counts where it holds code.
+    `left_out` names modules, or packages with all below them, that are neither included nor followed.
+
+    Raises:
+        ValueError: A root has no source file.
+    """
+    modules: dict[str, Module] = {}
+    queue = list(roots)
+    for root in queue:
+        if _file(root, project) is None:
+            raise ValueError(f"no module {root!r} in {project}")
+    while queue:
+        name = queue.pop()
+        path = _file(name, project)
+        if name in modules or path is None or is_below(name, left_out):
+            continue
+        modules[name] = module = _read(name, path.relative_to(project).as_posix(), path.read_text(encoding="utf-8"))
+        queue += [imported for imported in module.imports if imported.partition(".")[0] in PROJECT]
+    return {name: modules[name] for name in sorted(modules) if _holds_code(project / modules[name].path)}
+
+
+def is_below(name: str, packages: Iterable[str]) -> bool:
+    """Tell whether a dotted name is one of `packages` or lies in one of them."""
+    return any(name == package or name.startswith(f"{package}.") for package in packages)
+
+
+def _file(name: str, project: Path) -> Path | None:
+    place = project.joinpath(*name.split("."))
+    return next((path for path in (place.with_suffix(".py"), place / "__init__.py") if path.is_file()), None)
+
+
+def _holds_code(path: Path) -> bool:
+    return path.name != "__init__.py" or bool(path.read_text(encoding="utf-8").strip())
+
+
+@cache
+def _read(name: str, path: str, source: str) -> Module:
+    package = name if path.endswith("/__init__.py") else name.rpartition(".")[0]
+    parents = name.split(".")
+    above = {".".join(parents[:end]) for end in range(1, len(parents))}  # importing a module runs its packages first
+    return Module(name, path, syntax.digest(source), frozenset({*_imports(ast.parse(source), package), *above}))
+
+
+def _imports(node: ast.AST, package: str) -> Iterator[str]:
+    if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
+        for statement in node.orelse:
+            yield from _imports(statement, package)
+        return
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        levels = package.split(".")
+        start = ".".join(levels[: len(levels) - node.level + 1]) if node.level else ""
+        module = ".".join(part for part in (start, node.module or "") if part)
+        yield module
+        yield from (f"{module}.{alias.name}" for alias in node.names)  # a module of that name, where there is one
+    for child in ast.iter_child_nodes(node):
+        yield from _imports(child, package)

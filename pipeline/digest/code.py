@@ -1,0 +1,116 @@
+"""The code that a stage's result, or a plug-in's part in it, follows from, as a digest.
+
+A digest covers the static import closure of numeric roots, each module reduced to its meaning (syntax.py), and the
+pinned versions of the numeric packages that the closure imports. LEFT_OUT and OTHER_PACKAGES list what it doesn't
+cover and why that can't change a result; cluster/ and stages/ are above every root, so that no closure reaches them.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from pipeline.digest.closure import ROOT, Module, closure
+
+# stage -> the modules that compute its result
+ROOTS = {
+    "download": ("pipeline.sources", "pipeline.tiers"),
+    "decode": ("pipeline.shards",),
+    "splits": ("pipeline.splits",),
+    "train": ("pipeline.training",),
+    "evaluate": ("pipeline.predict",),
+    "trajectories": ("pipeline.encoding",),
+    "aggregate": ("pipeline.results", "pipeline.tables"),
+}
+PLUGINS = {"attention": "models.attention", "backbone": "models.backbones", "dataset": "pipeline.datasets"}
+
+# module or package -> why it can't change a result
+LEFT_OUT = {
+    "pipeline.atomic": "writes the bytes it is given",
+    "pipeline.digest": "names results and checks their bytes",
+    "pipeline.downloads": "fetches files whose sha256 is given",
+    "pipeline.errors": "the class of messages to the user",
+    "pipeline.meter": "measures time",
+    "pipeline.records": "what MLflow shows of a run",
+    "pipeline.state": "keeps work in progress, bound to its key and its sha256",
+    "pipeline.storage": "moves the bytes it is given",
+    "pipeline.tracking": "mirrors runs into MLflow",
+}
+# package, as imported -> the distributions whose versions can change a number
+NUMERIC = {
+    "cv2": ("opencv-contrib-python-headless",),
+    "decord": ("decord",),
+    "ffmpeg": ("ffmpeg-python",),
+    "imageio_ffmpeg": ("imageio-ffmpeg",),
+    "jinja2": ("Jinja2",),
+    "matplotlib": ("matplotlib",),
+    "numpy": ("numpy",),
+    "polars": ("polars",),
+    "pyarrow": ("pyarrow",),
+    "scipy": ("scipy",),
+    "simplejpeg": ("simplejpeg",),
+    "sklearn": ("scikit-learn",),
+    "torch": ("torch",),
+}
+# other packages that closures import -> why their version can't change a result
+OTHER_PACKAGES = {
+    "filelock": "keeps processes apart",
+    "mlflow": "shows runs",
+    "pooch": "fetches files whose sha256 is given",
+    "pydantic": "checks settings",
+    "pydantic_core": "checks settings",
+    "requests": "fetches files whose sha256 is given",
+    "rich": "shows progress",
+    "ruamel": "reads YAML",
+}
+
+
+def stage(name: str) -> str:
+    """Return the digest of the code that a stage's outs follow from, its plug-ins excepted, as 64 hex digits."""
+    return hashlib.sha256(_listing(ROOTS[name]).encode()).hexdigest()
+
+
+def plugin(kind: str, name: str) -> str:
+    """Return the digest of a plug-in's code; `kind` is "attention", "backbone" or "dataset"."""
+    return hashlib.sha256(_listing([f"{PLUGINS[kind]}.{name}"]).encode()).hexdigest()
+
+
+def files(project: Path = ROOT) -> dict[str, str]:
+    """Return what stage `code` writes: path below reports/code/ -> text, a line for each module and pin."""
+    texts = {f"stages/{name}": _listing(roots, project) for name, roots in ROOTS.items()}
+    for package in PLUGINS.values():
+        folder = project.joinpath(*package.split("."))
+        for path in sorted(folder.glob("*.py")):
+            if path.stem != "__init__":
+                texts[f"{folder.name}/{path.stem}"] = _listing([f"{package}.{path.stem}"], project)
+    return texts
+
+
+def modules(roots: Iterable[str], project: Path = ROOT) -> dict[str, Module]:
+    """Return the modules that a digest of `roots` covers, by name."""
+    return closure(roots, LEFT_OUT, project)
+
+
+def packages(covered: Iterable[Module]) -> set[str]:
+    """Return the packages that modules import from outside of the project and of Python, as imported."""
+    import sys
+
+    inside = {*sys.stdlib_module_names, "models", "pipeline"}
+    return {name.partition(".")[0] for module in covered for name in module.imports} - inside
+
+
+def _listing(roots: Iterable[str], project: Path = ROOT) -> str:
+    covered = modules(roots, project)
+    used = packages(covered.values())
+    pins = _pins((project / "constraints.txt").read_text(encoding="utf-8"))
+    names = sorted(distribution for package in used & NUMERIC.keys() for distribution in NUMERIC[package])
+    lines = [f"{module.meaning[:32]}  {module.path}" for module in covered.values()]
+    return "\n".join([*lines, *(f"{name}=={pins[_plain(name)]}" for name in names)]) + "\n"
+
+
+def _pins(text: str) -> dict[str, str]:
+    return {_plain(name): version for name, version in re.findall(r"^([\w.-]+)==(\S+)", text, re.MULTILINE)}
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()

@@ -1,0 +1,59 @@
+"""Files bound to their bytes: SHA256SUMS beside them, in the format of `sha256sum`."""
+
+import hashlib
+from pathlib import Path
+
+from pipeline import atomic
+from pipeline.errors import UserError
+
+SUMS = "SHA256SUMS"
+
+
+def sha256(path: Path) -> str:
+    """Return the sha256 of a file, as hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_sums(folder: Path) -> None:
+    """Write folder/SHA256SUMS: a line for every file below the folder but itself."""
+    paths = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    lines = [f"{sha256(folder / path)}  {path}\n" for path in paths if path != SUMS]
+    atomic.write(folder / SUMS, "".join(lines))
+
+
+def sums(folder: Path) -> dict[str, str]:
+    """Return path -> sha256 as folder/SHA256SUMS lists them.
+
+    Raises:
+        UserError: The list is absent or damaged.
+    """
+    try:
+        lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
+        return {path: digest for digest, path in (line.split("  ", 1) for line in lines)}
+    except FileNotFoundError:
+        raise UserError(f"{folder / SUMS} is missing; {_remedy(folder)}") from None
+    except (ValueError, OSError):
+        raise UserError(f"{folder / SUMS} is damaged; {_remedy(folder)}") from None
+
+
+def verify(path: Path) -> str:
+    """Return a file's sha256, which is the one that SHA256SUMS in its folder lists.
+
+    Raises:
+        UserError: The file or the list is absent, or its bytes are others.
+    """
+    expected = sums(path.parent).get(path.name)
+    if expected is None:
+        raise UserError(f"{path.parent / SUMS} does not list {path.name}; {_remedy(path.parent)}")
+    try:
+        actual = sha256(path)
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; {_remedy(path.parent)}") from None
+    if actual != expected:
+        raise UserError(f"{path} is damaged: its sha256 is not the one in {SUMS}; {_remedy(path.parent)}")
+    return actual
+
+
+def _remedy(folder: Path) -> str:
+    return f"remove {folder} and run `actionbench repro`, or make it again with `dvc repro -f`"

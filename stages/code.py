@@ -1,0 +1,24 @@
+"""Stage `code`: digests of the code that each stage and plug-in follows from, into reports/code/."""
+
+from pathlib import Path
+
+from pipeline.atomic import write
+from pipeline.digest import code
+from stages import run
+
+FOLDER = Path("reports/code")
+
+
+def write_digests() -> None:
+    """Write a file for each stage and plug-in, and remove those of plug-ins that are gone."""
+    texts = {FOLDER / path: text for path, text in code.files().items()}
+    for path, text in texts.items():
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            write(path, text)
+    for path in sorted(FOLDER.rglob("*")):
+        if path.is_file() and path not in texts:
+            path.unlink()
+
+
+if __name__ == "__main__":
+    run(write_digests)
