@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import sources, splits
+from pipeline import places, sources, splits
 from pipeline.schema import Dataset, Decode
 
 ANNOTATIONS = Path(__file__).parents[2] / "shared/data/annotations"
@@ -28,4 +28,4 @@ def through(name: str, given: Dataset, root: Path) -> splits.Tables:
     """Stages 1 and 3."""
     folder = sources.fetch(name, given, root, root / "videos" / name)
     entries = sources.manifest(name, given, folder)
-    return splits.build(name, given, entries, sources.lists(given, root, root / "videos" / name))
+    return splits.build(name, given, entries, places.lists(given, root, root / "videos" / name))
