@@ -10,6 +10,7 @@ from pipeline.digest import syntax
 
 ROOT = Path(__file__).parents[2]
 PROJECT = ("models", "pipeline", "cluster", "stages")
+EMPTY = syntax.digest("")
 
 
 @dataclass(frozen=True)
@@ -22,28 +23,36 @@ class Module:
     imports: frozenset[str]  # dotted names, of the project's modules and of packages
 
 
-def closure(roots: Iterable[str], left_out: Collection[str] = (), project: Path = ROOT) -> dict[str, Module]:
+def closure(
+    roots: Iterable[str],
+    left_out: Collection[str] = (),
+    project: Path = ROOT,
+    modules: dict[str, Module | None] | None = None,
+) -> dict[str, Module]:
     """Return the modules that importing `roots` may run, by name, in alphabetical order.
 
-    Imports inside functions count, those under TYPE_CHECKING don't. A package's __init__.py counts where it holds code.
-    `left_out` names modules, or packages with all below them, that are neither included nor followed.
+    Imports inside functions count, those under TYPE_CHECKING don't. A module that holds no code, as most packages'
+    __init__.py, is not listed.
+
+    `left_out` names modules, or packages with all below them, that are neither included nor followed. `modules` keeps
+    what was read, for further closures of the same sources.
 
     Raises:
         ValueError: A root has no source file.
     """
-    modules: dict[str, Module] = {}
+    modules = {} if modules is None else modules
+    covered: dict[str, Module] = {}
     queue = list(roots)
     for root in queue:
-        if _file(root, project) is None:
+        if _module(root, project, modules) is None:
             raise ValueError(f"no module {root!r} in {project}")
     while queue:
         name = queue.pop()
-        path = _file(name, project)
-        if name in modules or path is None or is_below(name, left_out):
+        if name in covered or is_below(name, left_out) or (module := _module(name, project, modules)) is None:
             continue
-        modules[name] = module = _read(name, path.relative_to(project).as_posix(), path.read_text(encoding="utf-8"))
+        covered[name] = module
         queue += [imported for imported in module.imports if imported.partition(".")[0] in PROJECT]
-    return {name: modules[name] for name in sorted(modules) if _holds_code(project / modules[name].path)}
+    return {name: covered[name] for name in sorted(covered) if covered[name].meaning != EMPTY}
 
 
 def is_below(name: str, packages: Iterable[str]) -> bool:
@@ -51,13 +60,13 @@ def is_below(name: str, packages: Iterable[str]) -> bool:
     return any(name == package or name.startswith(f"{package}.") for package in packages)
 
 
-def _file(name: str, project: Path) -> Path | None:
-    place = project.joinpath(*name.split("."))
-    return next((path for path in (place.with_suffix(".py"), place / "__init__.py") if path.is_file()), None)
-
-
-def _holds_code(path: Path) -> bool:
-    return path.name != "__init__.py" or bool(path.read_text(encoding="utf-8").strip())
+def _module(name: str, project: Path, modules: dict[str, Module | None]) -> Module | None:
+    if name not in modules:
+        place = project.joinpath(*name.split("."))
+        path = next((path for path in (place.with_suffix(".py"), place / "__init__.py") if path.is_file()), None)
+        text = path.read_text(encoding="utf-8") if path else ""
+        modules[name] = _read(name, path.relative_to(project).as_posix(), text) if path else None
+    return modules[name]
 
 
 @cache

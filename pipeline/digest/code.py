@@ -77,12 +77,13 @@ def plugin(kind: str, name: str) -> str:
 
 def files(project: Path = ROOT) -> dict[str, str]:
     """Return what stage `code` writes: path below reports/code/ -> text, a line for each module and pin."""
-    texts = {f"stages/{name}": _listing(roots, project) for name, roots in ROOTS.items()}
+    read: dict[str, Module | None] = {}
+    texts = {f"stages/{name}": _listing(roots, project, read) for name, roots in ROOTS.items()}
     for package in PLUGINS.values():
         folder = project.joinpath(*package.split("."))
         for path in sorted(folder.glob("*.py")):
             if path.stem != "__init__":
-                texts[f"{folder.name}/{path.stem}"] = _listing([f"{package}.{path.stem}"], project)
+                texts[f"{folder.name}/{path.stem}"] = _listing([f"{package}.{path.stem}"], project, read)
     return texts
 
 
@@ -99,8 +100,8 @@ def packages(covered: Iterable[Module]) -> set[str]:
     return {name.partition(".")[0] for module in covered for name in module.imports} - inside
 
 
-def _listing(roots: Iterable[str], project: Path = ROOT) -> str:
-    covered = modules(roots, project)
+def _listing(roots: Iterable[str], project: Path = ROOT, read: dict[str, Module | None] | None = None) -> str:
+    covered = closure(roots, LEFT_OUT, project, read)
     used = packages(covered.values())
     pins = _pins((project / "constraints.txt").read_text(encoding="utf-8"))
     names = sorted(distribution for package in used & NUMERIC.keys() for distribution in NUMERIC[package])
