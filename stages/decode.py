@@ -4,7 +4,7 @@ from pathlib import Path
 
 from cluster.fanout import fan_out
 from cluster.session import session
-from pipeline import params, shards, sources
+from pipeline import params, places, shards, sources
 from pipeline.errors import UserError
 from stages import DATA, chosen, run
 
@@ -13,7 +13,7 @@ def decode(name: str) -> None:
     given = params.load()
     dataset = chosen(given, name)
     folder = (DATA / "frames" / name).absolute()
-    videos = sources.located(dataset, Path.cwd(), DATA / "videos" / name).absolute()
+    videos = places.located(dataset, Path.cwd(), DATA / "videos" / name).absolute()
     if not videos.is_dir():
         raise UserError(f"{name}: {videos} is gone; `dvc repro -f download@{name}` brings the videos back")
     listed = sources.read(DATA / "raw" / name / "manifest.csv")
