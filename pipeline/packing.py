@@ -29,7 +29,9 @@ INDEX = pa.schema(
 )
 
 
-def write_shard(path: Path, videos: Iterable[Mapping[str, Sequence[bytes]]], columns: Sequence[str] = ("jpeg",)) -> None:
+def write_shard(
+    path: Path, videos: Iterable[Mapping[str, Sequence[bytes]]], columns: Sequence[str] = ("jpeg",)
+) -> None:
     """One record batch a video, which has all `columns`, each written as it comes: memory holds one video. Atomic."""
     schema = pa.schema([pa.field(name, pa.large_binary(), nullable=False) for name in columns])
     with writing(path) as temporary, pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:

@@ -13,8 +13,8 @@ import simplejpeg
 from test_trajectories import moving
 
 from pipeline import encoding, fisher, params, predictions, results, trajectories
-from pipeline.errors import UserError
 from pipeline.digest.files import sha256
+from pipeline.errors import UserError
 from pipeline.packing import INDEX, write_index, write_shard
 from pipeline.params import parse
 from pipeline.schema import Params, Trajectories
