@@ -1,6 +1,6 @@
 # make repro: environment, then every table from videos up.  make test: environment, then the tests.
 .DEFAULT_GOAL := help
-.PHONY: help env repro test test-all lint mlflow bench clean-env
+.PHONY: help env repro test test-all lint same mlflow bench clean-env
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -29,6 +29,9 @@ test-all: env ## all tests
 
 lint: env    ## ruff, mypy, import contracts
 	ruff check . && ruff format --check . && mypy && lint-imports
+
+same: env    ## the bytes that the code makes, beside those of BASE (a commit; HEAD by default)
+	actionbench same $(or $(BASE),HEAD)
 
 mlflow: env  ## the MLflow UI on loopback
 	actionbench mlflow

@@ -1,7 +1,9 @@
 """The command line. Each command imports what it needs, so that help comes at once."""
 
+import json
 import sys
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -160,6 +162,28 @@ def doctor(
     if json_:
         show_json([asdict(check) for check in found])
     if any(check.state == "broken" for check in found):
+        raise typer.Exit(1)
+
+
+@app.command()
+def same(
+    base: Annotated[str, typer.Argument(help="The commit to compare with.")] = "HEAD",
+    write: Annotated[Path | None, typer.Option(help="Only write this tree's sample, as JSON.", hidden=True)] = None,
+) -> None:
+    """Check that the code here makes the same bytes as a commit's; exit code 1 where it doesn't."""
+    import tempfile
+
+    from stages import same
+
+    if write:
+        with tempfile.TemporaryDirectory() as folder:
+            write.write_text(json.dumps(same.sample(Path(folder))), encoding="utf-8")
+        return
+    names, compared = same.differences(base)
+    for name in names:
+        print(f"differs: {name}")
+    print(f"{compared - len(names)} of {compared} are the same bytes as at {base}")
+    if names:
         raise typer.Exit(1)
 
 
