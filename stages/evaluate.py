@@ -8,6 +8,7 @@ from cluster.score import score
 from cluster.session import session
 from pipeline import downloads, exports, params, predict, records, results, rows, tracking
 from pipeline.atomic import write
+from pipeline.digest.files import write_sums
 from stages import DATA, run
 
 REPORTS = Path("reports")
@@ -16,10 +17,12 @@ REPORTS = Path("reports")
 def evaluate(row: str) -> None:
     given = params.load()
     todo = rows.cells(given, row, DATA.absolute())
+    rows.verify(todo)
     with session(given.cluster):
         speed = predict.gather(todo, score(todo, given.cluster), DATA / "predictions" / row / "predictions.parquet")
     costs = {**predict.costs(todo[0]), "clips_per_second": round(speed, 1)}
     write(DATA / "costs" / f"{row}.json", json.dumps(costs, indent=2) + "\n")
+    write_sums(DATA / "predictions" / row)
     found = results.read(given, row, DATA)
     result = results.measure(found)
     write(REPORTS / "metrics" / f"{row}.json", json.dumps(exports.summary(result), indent=2) + "\n")

@@ -39,7 +39,7 @@ def passes(row: Row, device: "torch.device") -> dict[str, Callable[[], Any]]:
     import torch.nn.functional as F
 
     from models import orders, video
-    from pipeline import numerics, optimizer, training
+    from pipeline import numerics, optimizer
 
     given, recipe = row.experiment, row.recipe
     net = video.build(

@@ -126,7 +126,9 @@ def test_one_and_two_workers_give_one_curve_and_the_same_evaluation(joined: None
 def _logits(blocks: list[bytes]) -> list[list[float] | None]:
     import pyarrow.parquet
 
-    return [row for block in blocks for row in pyarrow.parquet.read_table(pyarrow.BufferReader(block))["logits"].to_pylist()]
+    return [
+        row for block in blocks for row in pyarrow.parquet.read_table(pyarrow.BufferReader(block))["logits"].to_pylist()
+    ]
 
 
 def test_finished_training_is_taken_up_without_training(joined: None, data: Path, tmp_path: Path) -> None:

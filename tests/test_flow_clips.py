@@ -20,12 +20,12 @@ from models import video
 from pipeline import cells, clips, keys, predict, rows
 from pipeline.augment import Box
 from pipeline.cells import Cell
-from pipeline.errors import UserError
+from pipeline.clips import View
 from pipeline.digest.files import sha256
+from pipeline.errors import UserError
 from pipeline.frames import FrameStore
 from pipeline.packing import INDEX, write_index, write_shard
 from pipeline.params import parse
-from pipeline.clips import View
 
 COUNT, WIDTH, HEIGHT = 7, 40, 36
 WHOLE = Box(2, 2, 32, 32)

@@ -19,7 +19,7 @@ from test_training import cell, losses, run, same
 from cluster.fit import fit
 from cluster.score import score
 from cluster.session import session
-from pipeline import numerics, training
+from pipeline import numerics
 from pipeline.clips import mixup, normalise
 from pipeline.predict import Scorer, blocks
 from pipeline.schema import Cluster
