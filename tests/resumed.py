@@ -3,6 +3,7 @@
 It prints what was computed, not continued, as JSON; "stop" ends it in the middle. Run from the copy's root.
 """
 
+import contextlib
 import json
 import sys
 from collections.abc import Callable
@@ -144,8 +145,6 @@ if __name__ == "__main__":
     place = Path(sys.argv[2])
     place.mkdir(exist_ok=True)
     outs: list[Path] = []
-    try:
+    with contextlib.suppress(Stopped):
         outs = globals()[sys.argv[1]](place, len(sys.argv) > 3)
-    except Stopped:
-        pass
     print(json.dumps(computed))
