@@ -147,17 +147,10 @@ def lack(cell: Cell, cluster: Cluster) -> str:
 
 
 def forget(cells: Sequence[Cell], weights: str | None, cluster: Cluster) -> None:
-    """Remove a row's state, once its outputs are safe: all of it in the project's folder, elsewhere that of its keys.
-
-    Others who use the storage may have a row of the same name. `weights` is the sha256 of what training began with.
-    """
-    above = storage.place(cluster.storage)
-    if isinstance(above, Path) and above.is_relative_to(Path.cwd()):
-        storage.remove(above / cells[0].row)
-        return
-    for cell in cells:
-        for key in (keys.training(cell, weights), keys.evaluation(cell)):
-            storage.remove(keys.state(cell, cluster, key))
+    """Remove a row's state, once its outputs are safe; `weights` is the sha256 of what training began with."""
+    made_under = [(cell, key) for cell in cells for key in (keys.training(cell, weights), keys.evaluation(cell))]
+    folders = [keys.state(cell, cluster, key) for cell, key in made_under]
+    state.clear(storage.place(cluster.storage), cells[0].row, folders)
 
 
 def running_log(cell: Cell, weights: str | None, cluster: Cluster) -> Place:
@@ -181,8 +174,7 @@ def train_cell(training: Training) -> None:
     state.check(keys.training(cell, sha256(weights) if weights else None), training.key, "train")
     distributed = torch.distributed.is_initialized()
     place = ray.train.torch.get_device() if distributed else device(cluster)
-    if place.type == "cpu":
-        torch.set_num_threads(cluster.cpus_per_worker)
+    torch.set_num_threads(cell.recipe.threads)
     first = not distributed or torch.distributed.get_rank() == 0
     resumed: list[Any] = [_resume(training) if first else None]
     if distributed:

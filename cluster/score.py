@@ -66,7 +66,7 @@ def blocks(row: Sequence[Cell], cluster: Cluster) -> list[Block]:
 
 def block(cell: Cell, key: str, videos: Videos, target: Place, cluster: Cluster) -> None:
     """Keep the predictions of a block, by the net that this process has of the cell already, or loads now."""
-    torch.set_num_threads(cluster.cpus_per_worker)
+    torch.set_num_threads(cell.recipe.threads)
     place = f"{cell.weights} {key}"
     if place not in _scorers:
         _scorers.clear()  # before the next is loaded: a GPU need not hold both

@@ -22,6 +22,7 @@ from filelock import FileLock
 from pipeline.atomic import writing
 from pipeline.cells import Cell, part
 from pipeline.digest.checked import cache, remember
+from pipeline.digest.files import SUMS
 from pipeline.errors import UserError
 from pipeline.frames import FrameStore
 from pipeline.layout import shard_path
@@ -102,7 +103,13 @@ def sent(row: Sequence[Cell], cluster: Cluster, others: Iterable[Path] = ()) -> 
     store, one = place(cluster.storage), row[0]
     if isinstance(store, Path):
         return list(row)
-    files = [one.frames / "index.arrow", one.frames / "failed.csv", *one.split_table.parent.iterdir(), *others]
+    files = [
+        one.frames / "index.arrow",
+        one.frames / "failed.csv",
+        one.frames / SUMS,
+        *one.split_table.parent.iterdir(),
+        *others,
+    ]
     named = {_name(one, path): path for path in sorted(files) if path.is_file()}
     marks = [(name, hashlib.sha256(path.read_bytes()).hexdigest()) for name, path in named.items()]
     key = hashlib.sha256(json.dumps(marks).encode()).hexdigest()  # shards follow from the index

@@ -16,6 +16,7 @@ import pyarrow as pa
 import simplejpeg
 
 from pipeline.digest.checked import holds
+from pipeline.digest.files import SUMS, sums
 from pipeline.errors import UserError
 from pipeline.layout import SHARDS, open_arrow, read_table, shard_path
 
@@ -44,10 +45,12 @@ class FrameStore:
     def __init__(self, folder: Path) -> None:
         """UserError where `folder` holds no finished store."""
         self.folder = folder
-        try:
-            table = read_table(folder / "index.arrow")
-        except (OSError, pa.ArrowInvalid):
-            raise UserError(f"{folder} holds no frames: the decode stage has not finished there") from None
+        index = folder / "index.arrow"
+        if not index.exists() or not (folder / SUMS).exists():
+            raise UserError(f"{folder} holds no frames: the decode stage has not finished there")
+        if not holds(index, sums(folder).get(index.name, "")):
+            raise UserError(f"{index} does not have the sha256 that {SUMS} lists; {self._remedy}")
+        table = read_table(index)
         columns = [table[name].to_pylist() for name in Entry._fields]
         self.videos = dict(zip(table["video"].to_pylist(), map(Entry._make, zip(*columns, strict=True)), strict=True))
         self._rows = dict(zip(self.videos, range(len(self.videos)), strict=True))
@@ -100,14 +103,17 @@ class FrameStore:
             if len(self._open) >= _OPEN_SHARDS:
                 del self._open[next(iter(self._open))]  # views handed out keep their map alive
             path = shard_path(self.folder, shard)
-            remedy = f"`dvc repro -f decode@{self.folder.name}` makes it again"
             try:
                 if not holds(path, self._sums[shard]):
-                    raise UserError(f"{path} does not have the sha256 that index.arrow lists; {remedy}")
+                    raise UserError(f"{path} does not have the sha256 that index.arrow lists; {self._remedy}")
                 self._open[shard] = open_arrow(path)
             except (OSError, pa.ArrowInvalid):
-                raise UserError(f"{path} is missing or damaged; {remedy}") from None
+                raise UserError(f"{path} is missing or damaged; {self._remedy}") from None
         return self._open[shard]
+
+    @property
+    def _remedy(self) -> str:
+        return f"`dvc repro -f decode@{self.folder.name}` makes it again"
 
     def _why_absent(self, video: str) -> str:
         failed = self.folder / "failed.csv"

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from pipeline.atomic import writing
-from pipeline.layout import SHARDS
+from pipeline.atomic import write, writing
+from pipeline.digest.files import SUMS, sha256
+from pipeline.layout import SHARDS, shard_path
 
 INDEX = pa.schema(
     [
@@ -41,8 +42,15 @@ def write_shard(
 
 
 def write_index(folder: Path, table: pa.Table, shards: Sequence[str]) -> None:
-    """Write folder/index.arrow over decoded videos, with the sha256 of each shard: it covers their bytes. Atomic."""
-    write_table(folder / "index.arrow", table.replace_schema_metadata({SHARDS: json.dumps(list(shards))}))
+    """Write folder/index.arrow over decoded videos, with the sha256 of each shard: it covers their bytes.
+
+    Then SHA256SUMS covers the index, the shards and failed.csv.
+    """
+    index, failed = folder / "index.arrow", folder / "failed.csv"
+    write_table(index, table.replace_schema_metadata({SHARDS: json.dumps(list(shards))}))
+    listed = {path.name: sha256(path) for path in (failed, index) if path.exists()}
+    listed |= {shard_path(folder, shard).name: digest for shard, digest in enumerate(shards)}
+    write(folder / SUMS, "".join(f"{digest}  {name}\n" for name, digest in listed.items()))
 
 
 def write_table(path: Path, table: pa.Table) -> None:

@@ -1,8 +1,10 @@
 """The cells of a row, as params name them."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from pipeline.cells import Cell
+from pipeline.digest import files
 from pipeline.errors import UserError
 from pipeline.params import named
 from pipeline.schema import Params
@@ -29,3 +31,13 @@ def cells(params: Params, row: str, data: Path) -> list[Cell]:
                 f"splits there: {', '.join(name.removeprefix('split-') for name in known) or 'none'}"
             )
     return listed
+
+
+def verify(cells: Iterable[Cell]) -> None:
+    """Check the split tables that cells read against the sums that stage splits left.
+
+    Raises:
+        UserError: One is damaged.
+    """
+    for path in {path for cell in cells for path in (cell.split_table, cell.class_list, cell.mirror_list)}:
+        files.verify(path)

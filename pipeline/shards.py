@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ import simplejpeg
 from pipeline import flow, state
 from pipeline.atomic import writing
 from pipeline.decoding import Damaged, decode, opened
-from pipeline.digest import checked, code
+from pipeline.digest import checked
 from pipeline.digest.key import key
 from pipeline.errors import UserError
 from pipeline.layout import shard_path
@@ -108,7 +107,7 @@ def plan(
         flow.check(decode.flow, decode.short_side)
     size = decode.videos_per_shard
     groups = [tuple(sources[begin : begin + size]) for begin in range(0, len(sources), size)]
-    digest, reports = code.stage("decode"), reports or folder.with_name(f".{folder.name}-reports")
+    digest, reports = state.running("decode"), reports or folder.with_name(f".{folder.name}-reports")
     return [Task(folder, shard, root, group, decode, reports, digest) for shard, group in enumerate(groups)]
 
 
@@ -117,7 +116,7 @@ def decode_shard(task: Task) -> ShardReport:
 
     A video that cannot be decoded is a row with its reason. The report is written last.
     """
-    state.check(_code(), task.code, "decode")
+    state.check(state.running("decode"), task.code, "decode")
     task.folder.mkdir(parents=True, exist_ok=True)
     with opened(task.decode) as decoder:
         found = _read_report(task)
@@ -171,12 +170,12 @@ def finish(folder: Path, tasks: Sequence[Task]) -> list[ShardReport]:
     bare = [table.replace_schema_metadata(None) for table in tables]
     rows = pa.concat_tables(bare) if bare else REPORT.empty_table()
     decoded = rows.filter(rows["reason"].is_null()).select(INDEX.names)
-    write_index(folder, decoded, [table.schema.metadata[SHA256].decode() for table in tables])
     failed = rows.filter(rows["reason"].is_valid()).select(["video", "path", "reason"]).sort_by("video")
     with writing(folder / "failed.csv") as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, failed.column_names, lineterminator="\n")
         writer.writeheader()
         writer.writerows(failed.to_pylist())
+    write_index(folder, decoded, [table.schema.metadata[SHA256].decode() for table in tables])
     wanted = {path for task in tasks for path in (task.path, task.report)}
     kept = [task.reports for task in tasks[:1]]
     leftover = [*folder.glob("shard-*.arrow"), *folder.glob(".*.arrow.*"), *folder.glob(".failed.csv.*")]
@@ -198,12 +197,6 @@ def _read_report(task: Task) -> pa.Table | None:
         return None
     print(f"{task.path} is damaged and counts as absent", file=sys.stderr, flush=True)
     return None
-
-
-@cache
-def _code() -> str:
-    """The digest of what this process decodes with."""
-    return code.stage("decode")
 
 
 def _summary(task: Task, table: pa.Table, seconds: float) -> ShardReport:

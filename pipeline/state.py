@@ -2,9 +2,13 @@
 
 import hashlib
 import sys
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
 
+from pipeline.digest import code
 from pipeline.errors import UserError
-from pipeline.storage import Place, write
+from pipeline.storage import Place, remove, write
 
 MAGIC = b"actionbench state 1"
 
@@ -30,6 +34,23 @@ def get(place: Place, key: str) -> bytes | None:
         print(f"{place} is damaged and counts as absent", file=sys.stderr, flush=True)
         return None
     return content if made_under == key else None
+
+
+def clear(storage: Place, row: str, folders: Iterable[Place]) -> None:
+    """Remove a row's state, once its outputs are safe: all of it in the project's folder, elsewhere these folders.
+
+    Others who use the storage may have a row of the same name.
+    """
+    if isinstance(storage, Path) and storage.is_relative_to(Path.cwd()):
+        folders = [storage / row]
+    for folder in folders:
+        remove(folder)
+
+
+@cache
+def running(stage: str) -> str:
+    """Return the digest of a stage's code as this process runs it: an edit since then doesn't count."""
+    return code.stage(stage)
 
 
 def check(actual: str, expected: str, stage: str) -> None:

@@ -8,7 +8,7 @@ from cluster.score import score
 from cluster.session import session
 from pipeline import downloads, exports, logs, params, predict, records, results, rows, tracking
 from pipeline.atomic import write
-from pipeline.digest import files
+from pipeline.digest.files import write_sums
 from pipeline.schema import Params
 from stages import DATA, run
 
@@ -16,11 +16,12 @@ from stages import DATA, run
 def evaluate(row: str) -> None:
     given = params.load()
     todo = rows.cells(given, row, DATA.absolute())
+    rows.verify(todo)
     folder = DATA / "predictions" / row
     with session(given.cluster):
         speed = predict.gather(todo, score(todo, given.cluster), folder / "predictions.parquet")
     write(folder / "costs.json", json.dumps(predict.costs(todo[0]), indent=2) + "\n")
-    files.write_sums(folder)
+    write_sums(folder)
     speeds = {"clips_per_second": round(speed, 1)}
     write(DATA / "tracking" / row / "speeds.json", json.dumps(speeds, indent=2) + "\n")
     mirror(given, row)

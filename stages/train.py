@@ -14,6 +14,7 @@ from stages import DATA, run
 def train(row: str) -> None:
     given = params.load()
     todo = rows.cells(given, row, DATA.absolute())
+    rows.verify(todo)
     one = todo[0]
     weights = downloads.weights(one.experiment.weights, DATA / "weights") if one.experiment.weights else None
     checksum = sha256(weights) if weights else None

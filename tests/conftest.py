@@ -14,7 +14,7 @@ import pytest
 import simplejpeg
 import torch
 
-from pipeline.digest.files import sha256
+from pipeline.digest.files import sha256, write_sums
 from pipeline.packing import INDEX, write_index, write_shard
 from pipeline.storage import Remote, place, remove
 
@@ -49,6 +49,7 @@ def data(tmp_path: Path) -> Path:
     pyarrow.parquet.write_table(pa.table({"video": names, "part": parts, "labels": labels}), splits / "split-1.parquet")
     (splits / "classes.json").write_text('["a", "b", "c"]')
     (splits / "mirrored.json").write_text("[0, 1, 2]")
+    write_sums(splits)
     return tmp_path
 
 

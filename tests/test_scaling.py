@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -101,7 +102,7 @@ def test_a_process_reads_a_cell_once_for_all_of_its_blocks(monkeypatch: pytest.M
 
     class Cell:
         def __init__(self, name: str) -> None:
-            self.weights, self.copy = Path(name), None
+            self.weights, self.copy, self.recipe = Path(name), None, SimpleNamespace(threads=1)
 
     monkeypatch.setattr(score.predict, "Scorer", Scorer)
     monkeypatch.setattr(score, "_scorers", {})

@@ -4,6 +4,7 @@ import hashlib
 from pathlib import Path
 
 import pytest
+from flips import flip
 from packed import tree, zipped
 from served import serving
 
@@ -45,10 +46,10 @@ def test_videos_come_from_a_url(tmp_path, monkeypatch):
 def test_videos_come_from_an_archive_and_follow_it(tmp_path):
     zipped(tmp_path / "v.zip", {"clap/1.mp4": b"1"})
     folder = sources.fetch("mine", dataset("v.zip"), tmp_path, tmp_path / "videos")
-    assert [path for path in tree(folder) if path != sources.MADE] == ["clap/1.mp4"]
+    assert [path for path in tree(folder) if path not in (sources.MADE, "SHA256SUMS")] == ["clap/1.mp4"]
     zipped(tmp_path / "v.zip", {"run/23.mp4": b"2"})
     sources.fetch("mine", dataset("v.zip"), tmp_path, tmp_path / "videos")
-    assert [path for path in tree(folder) if path != sources.MADE] == ["run/23.mp4"]
+    assert [path for path in tree(folder) if path not in (sources.MADE, "SHA256SUMS")] == ["run/23.mp4"]
     with pytest.raises(UserError, match=r"v\.zip does not have the sha256"):
         sources.fetch("mine", dataset(f"v.zip#sha256={'0' * 64}"), tmp_path, tmp_path / "other")
 
@@ -103,6 +104,26 @@ def test_generated_videos_are_made_once_and_anew_for_other_options(tmp_path):
     assert [entry.video for entry in first] == [entry.video for entry in last]
     assert not {entry.sha256 for entry in first} & {entry.sha256 for entry in last}
     assert not (folder / "stray.mp4").exists()
+
+
+def test_a_flipped_byte_in_a_drawn_video_is_found_and_the_video_drawn_again(tmp_path, capsys):
+    source = dataset("generated", file="shapes", **SHAPES)
+    folder = sources.fetch("s", source, tmp_path, tmp_path / "videos/s")
+    first = sources.manifest("s", source, folder)
+    flip(folder / "left/000000.mp4")
+    sources.fetch("s", source, tmp_path, folder)
+    assert sources.manifest("s", source, folder) == first
+    assert "left/000000.mp4 is damaged; it is drawn again" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("harm", [flip, Path.unlink])
+def test_an_unpacked_archive_that_lost_a_file_is_unpacked_again(tmp_path, harm, capsys):
+    zipped(tmp_path / "v.zip", {"clap/1.mp4": b"1", "run/2.mp4": b"22"})
+    folder = sources.fetch("mine", dataset("v.zip"), tmp_path, tmp_path / "videos")
+    first = tree(folder)
+    harm(folder / "run/2.mp4")
+    sources.fetch("mine", dataset("v.zip"), tmp_path, folder)
+    assert tree(folder) == first and "run/2.mp4 is damaged or gone" in capsys.readouterr().err
 
 
 def test_what_the_user_put_there_is_not_taken_away(tmp_path):
