@@ -8,8 +8,8 @@ from typing import Any
 
 import polars as pl
 
-from pipeline import logs, metrics, records, results, tracking
-from pipeline.cells import Cell, data_fingerprint
+from pipeline import keys, logs, metrics, records, results, tracking
+from pipeline.cells import Cell
 from pipeline.errors import UserError, alternatives
 from pipeline.measures import Accuracy, Precision
 from pipeline.published import PAPERS, load
@@ -178,5 +178,5 @@ def _data(given: Params, row: str, data: Path) -> dict[str, str]:
         recipe, protocol = given.recipes[experiment.recipe], given.protocols[experiment.protocol]
         cell = Cell(row, experiment, recipe, protocol, split, experiment.seeds[0], data)
         if cell.split_table.exists() and (cell.frames / "index.arrow").exists():
-            found[f"split {split}"] = data_fingerprint(cell)
+            found[f"split {split}"] = keys.data(cell)
     return found

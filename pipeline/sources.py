@@ -19,6 +19,7 @@ from rich.progress import track
 from pipeline import archives, atomic, datasets
 from pipeline.downloads import download, shown
 from pipeline.errors import UserError
+from pipeline.places import located, remote
 from pipeline.schema import Dataset
 
 MADE = ".made.json"  # in a folder of videos that was made here: from what. Without it, a folder is the user's
@@ -43,20 +44,6 @@ def in_turn(make: Callable[[Any], None], items: Sequence[Any]) -> None:
         make(item)
 
 
-def located(dataset: Dataset, root: Path, videos: Path) -> Path:
-    """Where the data set's videos lie once fetched: the user's own folder where `source` is one, else `videos`.
-
-    `root` is what a relative source starts from.
-    """
-    folder = root / Path(dataset.source).expanduser()
-    return folder if dataset.source != "generated" and not _remote(dataset.source) and folder.is_dir() else videos
-
-
-def lists(dataset: Dataset, root: Path, videos: Path) -> Path:
-    """Where the data set's lists lie: in `lists`, else with the videos."""
-    return root / Path(dataset.lists).expanduser() if dataset.lists else located(dataset, root, videos)
-
-
 def fetch(
     name: str,
     dataset: Dataset,
@@ -77,7 +64,7 @@ def fetch(
         return videos
     source, _, sha256 = dataset.source.partition("#sha256=")
     local = root / Path(source).expanduser()
-    if _remote(source):
+    if remote(source):
         _fetch_url(name, source, sha256.lower(), videos)
     elif local.is_file():
         _fetch_archive(name, local, sha256.lower(), videos)
@@ -230,10 +217,6 @@ def _entry(folder: Path, fps: float, video: datasets.Video) -> Entry:
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _remote(source: str) -> bool:
-    return "://" in source
 
 
 def _bar(items: Any, what: str, total: int | None = None) -> Any:

@@ -6,7 +6,7 @@ from pathlib import Path
 from cluster.fit import forget
 from cluster.score import score
 from cluster.session import session
-from pipeline import cells, exports, logs, params, predict, records, results, tracking
+from pipeline import downloads, exports, logs, params, predict, records, results, rows, tracking
 from pipeline.atomic import write
 from pipeline.digest import files
 from pipeline.schema import Params
@@ -15,17 +15,17 @@ from stages import DATA, run
 
 def evaluate(row: str) -> None:
     given = params.load()
-    todo = cells.cells(given, row, DATA.absolute())
+    todo = rows.cells(given, row, DATA.absolute())
     folder = DATA / "predictions" / row
     with session(given.cluster):
-        blocks = score(todo, given.cluster)
-        speed = predict.gather(todo, blocks, folder / "predictions.parquet")
+        speed = predict.gather(todo, score(todo, given.cluster), folder / "predictions.parquet")
     write(folder / "costs.json", json.dumps(predict.costs(todo[0]), indent=2) + "\n")
     files.write_sums(folder)
     speeds = {"clips_per_second": round(speed, 1)}
     write(DATA / "tracking" / row / "speeds.json", json.dumps(speeds, indent=2) + "\n")
     mirror(given, row)
-    forget(row, given.cluster)
+    weights = todo[0].experiment.weights
+    forget(todo, downloads.checksum(weights) if weights else None, given.cluster)
 
 
 def mirror(given: Params, row: str) -> None:

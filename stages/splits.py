@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from pipeline import params, sources, splits
+from pipeline import params, places, sources, splits
 from stages import DATA, chosen, run
 
 
@@ -11,7 +11,7 @@ def make_splits(name: str) -> None:
     given = params.load()
     dataset = chosen(given, name)
     entries = sources.read(DATA / "raw" / name / "manifest.csv")
-    lists = sources.lists(dataset, Path.cwd(), DATA / "videos" / name)
+    lists = places.lists(dataset, Path.cwd(), DATA / "videos" / name)
     built = splits.build(name, dataset, entries, lists, given.tier.subset)
     splits.write(built, DATA / "splits" / name)
     for note in built.notes:

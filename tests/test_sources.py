@@ -7,7 +7,7 @@ import pytest
 from packed import tree, zipped
 from served import serving
 
-from pipeline import sources
+from pipeline import places, sources
 from pipeline.errors import UserError
 from pipeline.schema import Dataset, Decode
 
@@ -36,7 +36,7 @@ def test_videos_come_from_a_url(tmp_path, monkeypatch):
         source = dataset(f"{server.url}#sha256={sha256(content)}")
         for _ in range(2):
             folder = sources.fetch("mine", source, tmp_path, tmp_path / "videos/mine")
-            assert folder == tmp_path / "videos/mine" == sources.located(source, tmp_path, folder)
+            assert folder == tmp_path / "videos/mine" == places.located(source, tmp_path, folder)
             assert [entry.video for entry in sources.manifest("mine", source, folder)] == ["clap/1", "run/2"]
         assert len(server.asked) == 1
     assert [path.name for path in (tmp_path / "videos").iterdir()] == ["mine"]
@@ -65,8 +65,8 @@ def test_a_folder_of_the_users_is_used_in_place(tmp_path):
     (tmp_path / "own/clap/1.mp4").write_bytes(b"1")
     source = dataset("own")
     assert sources.fetch("mine", source, tmp_path, tmp_path / "videos") == tmp_path / "own"
-    assert sources.located(source, tmp_path, tmp_path / "videos") == tmp_path / "own"
-    assert sources.lists(source, tmp_path, tmp_path / "videos") == tmp_path / "own"
+    assert places.located(source, tmp_path, tmp_path / "videos") == tmp_path / "own"
+    assert places.lists(source, tmp_path, tmp_path / "videos") == tmp_path / "own"
     assert sources.manifest("mine", source, tmp_path / "own") == [
         sources.Entry("clap/1", "clap/1.mp4", 1, sha256(b"1"))
     ]
