@@ -122,7 +122,7 @@ def _tables(root: Path, suite: str, folder: Path) -> Iterator[Table]:
 
 
 def _table(root: Path, suite: str, path: Path) -> Iterator[Table]:
-    """The table of a CSV that has rows, and a Markdown file with title and notes; `root` is the page's folder."""
+    """The table of a CSV, if it has rows and a Markdown file, which holds title and notes; `root` is the page's."""
     markdown = path.with_suffix(".md")
     if not (path.is_file() and markdown.is_file()):
         return

@@ -49,7 +49,7 @@ def _printed(given: Params, name: str, row: str, root: Path, stages: Mapping[str
         raise UserError(f"table {name} has no row {row!r}; {alternatives(row, labels)}")
     path = root / "reports" / "tables" / given.suite / f"{name}.csv"
     if not path.exists():
-        raise UserError(f"{path} is not there yet; `dvc repro -s code aggregate` writes it, whatever has run")
+        raise UserError(f"{path} is not there yet; `actionbench tables` writes it, whatever has run")
     with path.open(newline="", encoding="utf-8") as file:
         cells = [cell for cell in csv.DictReader(file) if cell["row"] == row]
     about: dict[str, Any] = {"table": f"{given.suite}/{name}: {tables[name].caption}", "row": row}
@@ -83,7 +83,7 @@ def _experiment(given: Params, row: str, root: Path, stages: Mapping[str, Any]) 
         "experiment": asdict(experiment),
         "recipe": asdict(given.recipes[experiment.recipe]),
         "predictions": str(data / "predictions" / row / "predictions.parquet"),
-        "remake": [f"dvc repro -f -s code inputs train@{row} evaluate@{row} aggregate"],
+        "remake": [f"dvc repro -f -s train@{row} evaluate@{row}", "actionbench repro"],
         "MLflow": _runs(given, row, root),
     }
     about["made by"] = {
