@@ -117,8 +117,7 @@ def measured(data: Path, locked: Mapping[str, Any]) -> dict[str, Speed]:
     found = {}
     for folder in sorted((data / "logs").glob("*")):
         ran = settings(locked.get(f"train@{folder.name}", {}))
-        prefix = f"experiments.{folder.name}."
-        experiment = {name.removeprefix(prefix): value for name, value in ran.items() if name.startswith(prefix)}
+        experiment = ran.get(f"experiments.{folder.name}")
         recipe = next((value for name, value in ran.items() if name.startswith("recipes.")), None)
         lines = [line for path in sorted(folder.glob("*.jsonl")) for line in records.epochs(path)]
         if lines and recipe and experiment:

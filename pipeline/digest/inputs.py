@@ -22,6 +22,7 @@ from pipeline.schema import Dataset, Params
 Facts = dict[str, Any] | None  # None: the files are gone
 # The params that tables follow from.
 TABLES = ("suite", "tables", "experiments", "fusions", "trajectories", "protocols", "recipes", "tier")
+ROW = ("backbone", "variant", "attention", "knobs", "splits", "seeds")  # of an experiment, what trains and evaluates it
 ABSENT = {"absent": True}
 UNREADABLE = {"unreadable": True}  # the stage that reads it says why
 
@@ -87,6 +88,9 @@ def settings(params: Params, root: Path) -> dict[str, dict[str, Any]]:
         parts[f"rows/{name}.json"] = {"experiments": name, "recipes": row.recipe, "protocols": row.protocol}
     parts |= {f"trajectories/{name}.json": {"trajectories": name} for name in params.trajectories}
     files = {path: {kind: {name: raw[kind][name]} for kind, name in part.items()} for path, part in parts.items()}
+    for name in params.experiments:  # the recipe and the protocol stand beside it, weights count by content
+        row = files[f"rows/{name}.json"]["experiments"][name]
+        files[f"rows/{name}.json"]["experiments"] = {name: {field: row[field] for field in ROW}}
     for name in params.datasets:
         files[f"datasets/{name}.json"]["tier"] = {"subset": (raw.get("tier") or {}).get("subset")}
     return {**files, "suite.json": {name: raw.get(name) or {} for name in TABLES}}
