@@ -21,8 +21,10 @@ from filelock import FileLock
 
 from pipeline.atomic import writing
 from pipeline.cells import Cell, part
+from pipeline.digest.checked import cache, remember
 from pipeline.errors import UserError
-from pipeline.frames import FrameStore, shard_path
+from pipeline.frames import FrameStore
+from pipeline.layout import shard_path
 from pipeline.schema import Cluster
 from pipeline.storage import Remote, place
 
@@ -30,12 +32,6 @@ THREADS = 8  # files on their way at once
 CHUNK = 8 << 20  # bytes
 CHECKED = 0  # ns: the time of change of a file whose sha256 was found right; whoever changes it moves that
 Facts = tuple[str, int]  # sha256, bytes
-
-
-def cache() -> Path:
-    """A node's folder of copies, of its user alone: ACTIONBENCH_CACHE, else below ~/.cache. It may be removed."""
-    above = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Path(os.environ.get("ACTIONBENCH_CACHE") or above / "actionbench").absolute()
 
 
 def publish(store: Remote, files: Mapping[str, Path], key: str) -> None:
@@ -203,6 +199,7 @@ def save(store: Remote, sha256: str, target: Path) -> None:
             if digest.hexdigest() != sha256:
                 raise UserError(f"{origin} is damaged; remove it, and the next run puts it there anew")
             os.utime(file.fileno(), ns=(CHECKED, CHECKED))
+        remember(target, sha256)
     except FileNotFoundError:
         raise UserError(f"{origin} is gone; the next run puts it there anew") from None
     except OSError as error:

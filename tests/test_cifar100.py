@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 import simplejpeg
+from real_data import TEST_DATA
 
 from pipeline import places, sources, splits, tiers
 from pipeline.datasets import cifar100
@@ -49,7 +50,7 @@ def test_published_counts():
 
 
 def test_the_makers_files_are_as_published():
-    binary = Path(__file__).parents[2] / "shared/data/cifar-100-binary"
+    binary = TEST_DATA / "data/cifar-100-binary"
     if not binary.is_dir():
         pytest.skip(f"no {binary}, so its 50,000 and 10,000 labels can't be counted")
     classes, rows = cifar100.splits([], binary, {"binary": str(binary)})

@@ -13,8 +13,9 @@ import simplejpeg
 from test_trajectories import moving
 
 from pipeline import encoding, fisher, params, predictions, results, trajectories
+from pipeline.digest.files import sha256
 from pipeline.errors import UserError
-from pipeline.frames import INDEX, SHARDS, write_shard, write_table
+from pipeline.packing import INDEX, write_index, write_shard
 from pipeline.params import parse
 from pipeline.schema import Params, Trajectories
 from stages import trajectories as stage
@@ -35,11 +36,11 @@ def squares(tmp_path_factory: pytest.TempPathFactory) -> Path:
         noisy = [(picture + draws.normal(0, 2, shape)).clip(0, 255).astype(np.uint8) for picture in pictures]
         videos.append({"jpeg": [simplejpeg.encode_jpeg(np.dstack([picture] * 3), 95) for picture in noisy]})
     frames.mkdir(parents=True)
-    write_shard(frames / "shard-00000.arrow", videos, "mark")
+    write_shard(frames / "shard-00000.arrow", videos)
     facts = {"shard": 0, "width": 160, "height": 120, "fps": 12.0, "frames": 18, "timestamps": [0.0] * 18}
     facts |= {"sha256": "", "decoder": "", "decoder_version": ""}
     rows = [{"video": name, "batch": at, **facts} for at, name in enumerate(names[:-1])]
-    write_table(frames / "index.arrow", pa.Table.from_pylist(rows, INDEX.with_metadata({SHARDS: '["mark"]'})))
+    write_index(frames, pa.Table.from_pylist(rows, INDEX), [sha256(frames / "shard-00000.arrow")])
     splits.mkdir(parents=True)
     labels = pa.array([[n % 2] for n in range(16)], pa.list_(pa.int32()))
     table = pa.table({"video": names, "part": ["train"] * 10 + ["test"] * 6, "labels": labels})

@@ -9,7 +9,7 @@ README = (ROOT / "README.md").read_text()
 
 def test_its_table_is_the_committed_one() -> None:
     table = [line for line in README.splitlines() if line.startswith("| tsn ") or line.startswith("| action ")]
-    made = (ROOT / "reports/tables/quick/ablation.md").read_text().splitlines()
+    made = (ROOT / "reports/reference/quick/tables/ablation.md").read_text().splitlines()
     assert table and set(table) <= set(made)
 
 
