@@ -35,10 +35,10 @@ def plan(json_: Json = False) -> None:
     """What would run, why, how long it would take and how many bytes it would leave."""
     from pipeline import params
     from stages import estimate
-    from stages.plan import current, locked
+    from stages.plan import current, locked, project
 
     given = params.load()
-    found = current(given)
+    found = current(given, project())
     speeds = estimate.measured(DATA, locked()) if found else {}
     guesses = [(step, estimate.seconds(step, given, DATA, speeds), estimate.size(step, DATA)) for step in found]
     cluster = given.cluster

@@ -22,6 +22,7 @@ from pipeline.schema import Dataset, Params
 Facts = dict[str, Any] | None  # None: the files are gone
 # The params that tables follow from.
 TABLES = ("suite", "tables", "experiments", "fusions", "trajectories", "protocols", "recipes", "tier")
+ROW = ("backbone", "variant", "attention", "knobs", "splits", "seeds")  # of an experiment, what trains and evaluates it
 ABSENT = {"absent": True}
 UNREADABLE = {"unreadable": True}  # the stage that reads it says why
 
@@ -76,17 +77,28 @@ def write(params: Params, root: Path, data: Path) -> None:
             path.unlink()
 
 
-def taken(params: Params, root: Path, data: Path, memo: Memo) -> dict[str, dict[str, Any]]:
-    """Return path below data/inputs -> the params that a stage reads, and what counts of the files that they name.
+def settings(params: Params, root: Path) -> dict[str, dict[str, Any]]:
+    """Return path below data/inputs -> the params that a stage reads, as params.yaml has them.
 
     A small file for each row and data set: DVC walks all of a file for every param that a stage depends on.
     """
     raw = YAML(typ="safe").load((root / "params.yaml").read_text(encoding="utf-8"))
+    parts = {f"datasets/{name}.json": {"datasets": name} for name in params.datasets}
+    for name, row in params.experiments.items():
+        parts[f"rows/{name}.json"] = {"experiments": name, "recipes": row.recipe, "protocols": row.protocol}
+    parts |= {f"trajectories/{name}.json": {"trajectories": name} for name in params.trajectories}
+    files = {path: {kind: {name: raw[kind][name]} for kind, name in part.items()} for path, part in parts.items()}
+    for name in params.experiments:  # the recipe and the protocol stand beside it, weights count by content
+        row = files[f"rows/{name}.json"]["experiments"][name]
+        files[f"rows/{name}.json"]["experiments"] = {name: {field: row[field] for field in ROW}}
+    for name in params.datasets:
+        files[f"datasets/{name}.json"]["tier"] = {"subset": (raw.get("tier") or {}).get("subset")}
+    return {**files, "suite.json": {name: raw.get(name) or {} for name in TABLES}}
 
-    def part(**names: str) -> dict[str, Any]:
-        return {kind: {name: raw[kind][name]} for kind, name in names.items()}
 
-    inputs = {}
+def taken(params: Params, root: Path, data: Path, memo: Memo) -> dict[str, dict[str, Any]]:
+    """Return settings() with what counts of the files that they name."""
+    taken = settings(params, root)
     for name, dataset in params.datasets.items():
         path = f"datasets/{name}.json"
         source = _source(dataset, root, memo)
@@ -94,22 +106,15 @@ def taken(params: Params, root: Path, data: Path, memo: Memo) -> dict[str, dict[
         if source is not None and lists is not None and params.tier.subset:  # the lists choose the videos
             source = source | lists
         last = _last(data / "inputs" / path)
-        files = {
-            "videos": last.get("videos", ABSENT) if source is None else source,
-            "lists": last.get("lists", ABSENT) if lists is None else lists,
-        }
-        inputs[path] = {**part(datasets=name), "tier": {"subset": (raw.get("tier") or {}).get("subset")}, **files}
+        taken[path]["videos"] = last.get("videos", ABSENT) if source is None else source
+        taken[path]["lists"] = last.get("lists", ABSENT) if lists is None else lists
     for name, row in params.experiments.items():
-        settings = part(experiments=name, recipes=row.recipe, protocols=row.protocol)
-        inputs[f"rows/{name}.json"] = {**settings, "weights": weights(row.weights, root, memo)}
-    for name in params.trajectories:
-        inputs[f"trajectories/{name}.json"] = part(trajectories=name)
-    outside = {
+        taken[f"rows/{name}.json"]["weights"] = weights(row.weights, root, memo)
+    taken["suite.json"]["outside"] = {
         name: [[weight, memo.sha256(root / path)] for path, weight in fusion.outside.items()]
         for name, fusion in params.fusions.items()
     }
-    inputs["suite.json"] = {**{name: raw.get(name) or {} for name in TABLES}, "outside": outside}
-    return inputs
+    return taken
 
 
 def weights(source: str | None, root: Path, memo: Memo) -> str | None:
