@@ -252,8 +252,6 @@ def _entry(folder: Path, fps: float, video: datasets.Video) -> Entry:
     return Entry(video.id, video.path, size, digest, video.first, video.last, fps)
 
 
-
-
 def _bar(items: Any, what: str, total: int | None = None) -> Any:
     """The same items, with a bar where someone watches."""
     console = Console(stderr=True)

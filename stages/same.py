@@ -1,4 +1,4 @@
-"""`actionbench same`: does the code here make the same bytes as a commit's? So a refactoring proves that it changes none.
+"""Compare the bytes that the code makes with those of a commit: the proof that a refactoring changes no number.
 
 A sample of what the rows of params.yaml compute: drawn videos, decoded frames, optical flow, splits, two training steps
 of each row, its predictions of a few videos, dense trajectories. Each tree computes the sample by its own code, in a
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 STEPS = 2
 TEST = 16  # videos
 FLOW: dict[str, Any] = {"algorithm": "dis", "compensated": True}
-TRAJECTORIES: dict[str, Any] = {"splits": (1,), "flow": "dis", "scales": 2, "gaussians": 4, "samples": 2000}
+FRAMES = 16  # of the video whose trajectories are taken
 
 
 def differences(base: str) -> tuple[list[str], int]:
@@ -79,10 +79,10 @@ def _small(given: "Params", name: str) -> "Dataset":
 
 def _data(name: str, dataset: "Dataset", folder: Path) -> dict[str, str]:
     import numpy as np
+    import simplejpeg
 
-    from pipeline import encoding, shards, sources, splits
+    from pipeline import fisher, shards, sources, splits, trajectories
     from pipeline.frames import FrameStore
-    from pipeline.schema import Trajectories
 
     videos = sources.fetch(name, dataset, Path.cwd(), folder / "videos" / name)
     entries = sources.manifest(name, dataset, videos)
@@ -100,11 +100,11 @@ def _data(name: str, dataset: "Dataset", folder: Path) -> dict[str, str]:
     tables = splits.build(name, dataset, entries, videos, None)
     splits.write(tables, folder / "splits" / name)
     digests |= {f"split {number}": _digest([repr(table.rows()).encode()]) for number, table in tables.tables.items()}
-    settings = Trajectories(**{**TRAJECTORIES, "dataset": name})
-    work = encoding.work(settings, frames, folder / "splits" / name, state)
-    encoding.describe(work, 0)
-    with np.load(work.described(0)) as described:
-        digests["trajectories"] = _digest(described[name].tobytes() for name in sorted(described))
+    video = next(iter(store.videos))
+    grays = [simplejpeg.decode_jpeg(jpeg, "GRAY")[..., 0] for jpeg in store.jpegs(video, range(FRAMES))]
+    descriptors = trajectories.describe(grays, "dis", scales=2).astype(np.float32)
+    book = fisher.learn(descriptors, 4, 0)
+    digests["trajectories"] = _digest([descriptors.tobytes(), fisher.vector(descriptors, book).tobytes()])
     return digests
 
 
