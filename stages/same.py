@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 STEPS = 2
 TEST = 16  # videos
 FLOW: dict[str, Any] = {"algorithm": "dis", "compensated": True}
-FRAMES = 16  # of the video whose trajectories are taken
+DESCRIBED = 12  # videos whose trajectories are taken
 
 
 def differences(base: str) -> tuple[list[str], int]:
@@ -100,9 +100,12 @@ def _data(name: str, dataset: "Dataset", folder: Path) -> dict[str, str]:
     tables = splits.build(name, dataset, entries, videos, None)
     splits.write(tables, folder / "splits" / name)
     digests |= {f"split {number}": _digest([repr(table.rows()).encode()]) for number, table in tables.tables.items()}
-    video = next(iter(store.videos))
-    grays = [simplejpeg.decode_jpeg(jpeg, "GRAY")[..., 0] for jpeg in store.jpegs(video, range(FRAMES))]
-    descriptors = trajectories.describe(grays, "dis", scales=2).astype(np.float32)
+    described = []
+    for video in list(store.videos)[:DESCRIBED]:
+        jpegs = store.jpegs(video, range(store.videos[video].frames))
+        grays = [simplejpeg.decode_jpeg(jpeg, "GRAY")[..., 0] for jpeg in jpegs]
+        described.append(trajectories.describe(grays, "dis", 4))
+    descriptors = np.concatenate(described).astype(np.float32)
     book = fisher.learn(descriptors, 4, 0)
     digests["trajectories"] = _digest([descriptors.tobytes(), fisher.vector(descriptors, book).tobytes()])
     return digests
