@@ -74,7 +74,8 @@ def fit(cells: Sequence[Cell], weights: Path | None, cluster: Cluster, watch: Ca
             break
         if attempt:
             names = ", ".join(training.cell.name for training in todo)
-            print(f"train {cells[0].row}: no whole weights of {names} in {cluster.storage}; training goes on there")
+            told = f"train {cells[0].row}: no whole weights of {names} in {cluster.storage}; training them again"
+            print(told, file=sys.stderr, flush=True)
         write(token, token.name)
         try:
             sent = copies.sent([training.cell for training in todo], cluster, [weights] if weights else [])

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 LEFT = {"decode": "frames", "train": "runs", "evaluate": "predictions", "trajectories": "scores.json"}
 # stage -> a file that it computes with, and an edit of it that changes its result
 EDITS = {
-    "decode": ("pipeline/packing.py", '("jpeg",)) -> None:', '("jpeg",)) -> None:\n    videos = list(videos)[::-1]'),
+    "decode": ("pipeline/packing.py", "for video in videos:", "for video in list(videos)[::-1]:"),
     "train": ("pipeline/optimizer.py", "recipe.lr * recipe.factor", "2 * recipe.lr * recipe.factor"),
     "evaluate": ("pipeline/predict.py", "net(x).float()", "(2 * net(x)).float()"),
     "trajectories": (

@@ -117,6 +117,7 @@ def test_a_shard_of_failures_alone_and_no_videos_at_all(videos: Path, tmp_path: 
     assert FrameStore(tmp_path).videos == {}
     finish(tmp_path, [])
     assert FrameStore(tmp_path).videos == {} and {path.name for path in tmp_path.iterdir()} == {
+        "SHA256SUMS",
         "index.arrow",
         "failed.csv",
     }
