@@ -39,9 +39,9 @@ def workspace(suite: str | None) -> None:
 
 def save() -> None:
     """Make the results here the reference results of their suite; UserError where some of them are stale."""
-    from stages.plan import current
+    from stages.plan import current, project
 
-    if stale := [step.stage for step in current(params.load())]:
+    if stale := [step.stage for step in current(params.load(), project())]:
         raise UserError(f"{stale[0]} is stale; `actionbench repro` first, so that the digests are those of the results")
     print(f"reference results in {references.save(Path())}")
 

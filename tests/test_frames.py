@@ -121,7 +121,7 @@ def test_an_index_does_not_vouch_for_newer_shards(videos: Path, decoded_store: P
     shutil.copytree(decoded_store, store)
     decode_shard(plan(store, videos, sources(videos), Decode(24, 90, "ffmpeg", 4, 0.5))[0])
     reader = FrameStore(store)
-    with pytest.raises(UserError, match="does not have the sha256 that index.arrow lists"):
+    with pytest.raises(UserError, match=r"does not have the sha256 that index\.arrow lists"):
         reader.jpegs("run/0", [0])
     (store / "shard-00001.arrow").write_bytes(b"")
     with pytest.raises(UserError, match="missing or damaged"):
