@@ -134,9 +134,7 @@ def project() -> Project:
     try:
         with Repo(_wait_for_lock=True) as repo:
             graph = repo.index.graph
-            ends = [
-                stage for stage in graph if not graph.in_degree(stage)
-            ]  # from these on, a row's stages stay together
+            ends = [stage for stage in graph if not graph.in_degree(stage)]  # from here a row stays together
             reached = dict.fromkeys(stage for end in ends for stage in dfs_postorder_nodes(graph, end))
             ordered = [stage for stage in reached if stage.addressing not in FIRST]
             stages = {
