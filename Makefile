@@ -1,6 +1,6 @@
 # make repro: environment, then every table from videos up.  make test: environment, then the tests.
 .DEFAULT_GOAL := help
-.PHONY: help env repro test test-all test-registry lint docs mlflow bench clean-env
+.PHONY: help env repro test test-all test-registry lint docs same mlflow bench clean-env
 
 PYTHON ?= python3
 EXTRAS ?= test
@@ -43,6 +43,9 @@ lint: $(BIN)/.ready-lint ## ruff, mypy, import contracts, and the documentation
 
 docs: $(BIN)/.ready-docs ## the documentation on loopback, rebuilt as it is edited
 	mkdocs serve
+
+same: env    ## the bytes that the code makes, compared with those of BASE (a commit; HEAD by default)
+	actionbench same $(or $(BASE),HEAD)
 
 mlflow: env  ## the MLflow UI on loopback
 	actionbench mlflow

@@ -46,7 +46,7 @@ from bench import report
 from bench.decoding import cpu_seconds, made
 from cluster import fanout, score
 from cluster.session import MALLOC
-from pipeline import cells, predict, shards
+from pipeline import cells, predict, rows, shards
 from pipeline.params import load
 from pipeline.schema import Cluster, Decode
 
@@ -121,7 +121,7 @@ def cell(root: Path) -> cells.Cell:
     params = load(ROOT / "params.yaml")
     row = replace(params.experiments["tsm"], dataset=NAME, variant="50", splits=(1,), seeds=(0,))
     protocol = replace(params.protocols["center"], size=224, batch=2)
-    return replace(cells.cells(replace(params, experiments={"tsm": row}), "tsm", root)[0], protocol=protocol)
+    return replace(rows.cells(replace(params, experiments={"tsm": row}), "tsm", root)[0], protocol=protocol)
 
 
 def items(stage: str, root: Path, out: Path) -> tuple[Callable[..., Any], list[tuple]]:

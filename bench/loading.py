@@ -38,8 +38,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from pipeline import atomic, clips, executable, frames, shards
 from pipeline.augment import Box
+from pipeline.clips import View
 from pipeline.schema import Augment, Decode, Recipe
-from pipeline.views import View
 
 RESULTS = Path(__file__).parent / "results"
 VIDEOS, LENGTH, WIDTH, HEIGHT = 16, 240, 340, 256  # 8 s at 30 frames a second

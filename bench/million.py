@@ -38,7 +38,8 @@ import torch
 
 from bench import report
 from cluster import score
-from pipeline import cells, clips, frames, shards, sources, splits
+from pipeline import cells, clips, frames, packing, rows, shards, sources, splits, state
+from pipeline.digest import checked
 from pipeline.params import load
 from pipeline.schema import Cluster, Dataset, Decode
 from stages.trial import resident
@@ -95,7 +96,7 @@ def reported(task: shards.Task, failed: Collection[str]) -> None:
     """A shard and its report, as decoding would leave them, but for what the frames show."""
     there = [source.video not in failed for source in task.sources]
     decoded = sum(there)
-    frames.write_shard(task.path, ({"jpeg": [b"jpeg"] * STORED} for _ in range(decoded)), task.fingerprint)
+    packing.write_shard(task.path, ({"jpeg": [b"jpeg"] * STORED} for _ in range(decoded)))
     ends = pa.array(np.append(0, np.cumsum(there)) * FRAMES, pa.int32())
     times = pa.ListArray.from_arrays(ends, pa.array(np.tile(np.arange(FRAMES) / 30, decoded)))
     facts = {"shard": task.shard, "width": 340, "height": 256, "fps": 30.0, "frames": FRAMES}
@@ -104,10 +105,10 @@ def reported(task: shards.Task, failed: Collection[str]) -> None:
     columns |= {"video": [source.video for source in task.sources], "path": [source.path for source in task.sources]}
     columns["reason"] = [None if known else "invented without" for known in there]
     columns["batch"] = [n if known else None for n, known in zip(np.cumsum(there) - 1, there, strict=True)]
-    told = {frames.FINGERPRINT: task.fingerprint, shards.DECODER_VERSION: "0", shards.FRAME_BYTES: "0"}
+    told = {shards.SHA256: checked.sha256(task.path), shards.DECODER_VERSION: "0", shards.FRAME_BYTES: "0"}
     schema = shards.REPORT.with_metadata(told)
     arrays = [times if field.name == "timestamps" else pa.array(columns[field.name], field.type) for field in schema]
-    frames.write_table(task.report_path, pa.Table.from_arrays(arrays, schema=schema))
+    state.put(task.report, packing.packed(pa.Table.from_arrays(arrays, schema=schema)), task.key)
 
 
 def planned(root: Path) -> list[shards.Task]:
@@ -119,7 +120,7 @@ def cell(root: Path) -> cells.Cell:
     """Of row tsn of suite quick, on the invented set."""
     params = load(ROOT / "params.yaml")
     row = replace(params.experiments["tsn"], dataset=NAME, splits=(1,), seeds=(0,))
-    return cells.cells(replace(params, experiments={"tsn": row}), "tsn", root)[0]
+    return rows.cells(replace(params, experiments={"tsn": row}), "tsn", root)[0]
 
 
 def make_splits(root: Path) -> None:

@@ -1,13 +1,15 @@
-"""How long `dvc repro` takes to find that there is nothing to do, at 10 and 200 rows.
+"""The cost of `dvc repro` that finds nothing to do, at 14 and 200 rows.
 
-    python -m bench.noop
+    python -m bench.noop [--rows 14 200] [--turns 5]
 
-The project's own dvc.yaml, with stand-ins for what its stages do; each count in a folder of its own.
+The project's dvc.yaml with its stages `code` and `inputs`, and stand-ins for the others; each count in a folder of its
+own. CPU time is that of DVC and of the stages it starts.
 """
 
 import argparse
 import json
 import os
+import resource
 import shutil
 import statistics
 import subprocess
@@ -32,45 +34,43 @@ for out in map(Path, sys.argv[1:]):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=int, nargs="+", default=[10, 200])
+    parser.add_argument("--rows", type=int, nargs="+", default=[14, 200])
     parser.add_argument("--turns", type=int, default=5)
-    given = parser.parse_args()
-    rows = []
-    for count in given.rows:
+    args = parser.parse_args()
+    turns, lines = [], []
+    for count in args.rows:
         with tempfile.TemporaryDirectory() as place:
             folder = prepare(Path(place), count)
             print(f"{count} rows: the first run", flush=True)
             first_run(folder, count)
-            for turn in range(given.turns):
-                began = time.perf_counter()
+            size = (folder / "dvc.lock").stat().st_size
+            for turn in range(args.turns):
+                start, before = time.perf_counter(), cpu()
                 dvc(folder, "repro", "-q")
-                rows.append({"rows": count, "turn": turn, "seconds": round(time.perf_counter() - began, 2)})
-    lines = [
-        [str(count), f"{statistics.median(own):.1f}", f"{min(own):.1f} to {max(own):.1f}"]
-        for count in given.rows
-        if (own := [row["seconds"] for row in rows if row["rows"] == count])
-    ]
-    save("noop", "`dvc repro` with nothing to do", "", ["rows", "median s", "least to most"], lines, rows)
+                seconds = {"seconds": round(time.perf_counter() - start, 2), "cpu": round(cpu() - before, 2)}
+                turns.append({"rows": count, "turn": turn, **seconds, "dvc.lock": size})
+        times = {kind: [turn[kind] for turn in turns if turn["rows"] == count] for kind in ("cpu", "seconds")}
+        texts = [f"{statistics.median(of):.1f} ({min(of):.1f} to {max(of):.1f})" for of in times.values()]
+        lines.append([str(count), *texts, f"{size / 1000:.0f}"])
+    save("noop", "`dvc repro` with nothing to do", "", ["rows", "CPU s", "s", "dvc.lock, kB"], lines, turns)
 
 
 def prepare(folder: Path, count: int) -> Path:
-    """The project with `count` rows, its stages replaced by writing their outputs."""
-    for package in ("models", "pipeline", "cluster", "stages"):
-        shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / ".dvcignore", folder)
+    """Return the project with `count` rows, whose stages but `code` and `inputs` only write their outs."""
+    for path in ("models", "pipeline", "cluster", "stages", "reports/papers", "reports/templates"):
+        shutil.copytree(ROOT / path, folder / path, ignore=shutil.ignore_patterns("__pycache__"))
+    for path in (".dvcignore", "constraints.txt", "reports/parity.csv"):
+        shutil.copy(ROOT / path, folder / path)
     yaml = YAML(typ="safe")
     params = yaml.load((ROOT / "params.yaml").read_text())
     row = params["experiments"]["tsm"]
-    params["experiments"] = {name(n): row for n in range(count)}
+    params["experiments"] = {name(n): json.loads(json.dumps(row)) for n in range(count)}  # written out, as suites are
     params["tables"] = {}
     stages = yaml.load((ROOT / "dvc.yaml").read_text())
     for stage in stages["stages"].values():
         body = stage.get("do", stage)
-        outs = [*body["outs"], *body.get("metrics", []), *body.get("plots", [])]
-        paths = [out if isinstance(out, str) else next(iter(out)) for out in outs]
-        body["cmd"] = "python stand_in.py " + " ".join(
-            path if "." in Path(path).name else f"{path}/x" for path in paths
-        )
+        body["cmd"] = f"python stand_in.py {' '.join(_files(body))}"
+    yaml.default_flow_style = False
     for path, content in (("params.yaml", params), ("dvc.yaml", stages)):
         with (folder / path).open("w") as file:
             yaml.dump(content, file)
@@ -80,7 +80,7 @@ def prepare(folder: Path, count: int) -> Path:
 
 
 def first_run(folder: Path, count: int) -> None:
-    """All rows as a run leaves them: DVC runs the first, the others are its copies, for 200 would take half an hour."""
+    """Leave all rows as a run does: DVC runs the first, the others are copied, as 200 would take half an hour."""
     dvc(folder, "repro", "-q", f"evaluate@{name(0)}")
     yaml = YAML(typ="safe")
     lock = yaml.load((folder / "dvc.lock").read_text())
@@ -88,12 +88,12 @@ def first_run(folder: Path, count: int) -> None:
         for stage in ("train", "evaluate"):
             entry = json.dumps(lock["stages"][f"{stage}@{name(0)}"])
             lock["stages"][f"{stage}@{name(n)}"] = json.loads(entry.replace(name(0), name(n)))
+    yaml.default_flow_style = False  # as DVC writes it
     with (folder / "dvc.lock").open("w") as file:
         yaml.dump(lock, file)
-    for path in [*(folder / "data").glob(f"*/{name(0)}*"), *(folder / "reports").glob(f"*/{name(0)}*")]:
+    for path in [*(folder / "data/runs").iterdir(), *(folder / "data/predictions").iterdir()]:
         for n in range(1, count):
-            copy = shutil.copytree if path.is_dir() else shutil.copy
-            copy(path, path.with_name(path.name.replace(name(0), name(n))))
+            shutil.copytree(path, path.with_name(name(n)))
     dvc(folder, "repro", "-q")
 
 
@@ -101,11 +101,25 @@ def name(row: int) -> str:
     return f"row-{row:03d}"
 
 
+def cpu() -> float:
+    """CPU seconds of all processes that have ended below this one."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def dvc(folder: Path, *arguments: str) -> None:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    subprocess.run(
-        [Path(sys.executable).parent / "dvc", *arguments], cwd=folder, check=True, env={**os.environ, "PATH": path}
-    )
+    command = [Path(sys.executable).parent / "dvc", *arguments]
+    variables = {**os.environ, "PATH": path, "DVC_NO_ANALYTICS": "1"}
+    variables.pop("PYTHONDONTWRITEBYTECODE", None)  # else DVC is compiled again in each process
+    subprocess.run(command, cwd=folder, check=True, env=variables)
+
+
+def _files(stage: dict) -> list[str]:
+    """A file for each of a stage's outs, inside of it where it is a folder."""
+    outs = [*stage.get("outs", []), *stage.get("metrics", []), *stage.get("plots", [])]
+    paths = [out if isinstance(out, str) else next(iter(out)) for out in outs]
+    return [path if "." in Path(path).name else f"{path}/x" for path in paths]
 
 
 if __name__ == "__main__":

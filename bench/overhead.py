@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader
 from bench.report import save
 from cluster import fit
 from cluster.session import MALLOC, session
-from pipeline import cells, clips, shards, sources, splits, training
+from pipeline import cells, clips, rows, shards, sources, splits, training
 from pipeline.cells import Cell
 from pipeline.frames import FrameStore
 from pipeline.params import load
@@ -104,7 +104,7 @@ def prepare(root: Path, epochs: int) -> Cell:
 
 def cell(root: Path, epochs: int) -> Cell:
     """Of row tsm, on what prepare() made."""
-    one = cells.cells(load(ROOT / "params.yaml"), "tsm", root)[0]
+    one = rows.cells(load(ROOT / "params.yaml"), "tsm", root)[0]
     return replace(one, recipe=replace(one.recipe, epochs=epochs, steps=()))
 
 

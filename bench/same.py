@@ -51,7 +51,7 @@ def main() -> None:
 def marks(folder: Path) -> dict[str, str]:
     """Path -> SHA-256's beginning, of all that follows from the inputs alone; of reports/, what the suite made."""
     params = load(folder / "params.yaml")
-    made = ("data", f"reports/tables/{params.suite}", *(f"reports/plots/{row}" for row in params.experiments))
+    made = ("data", *(f"reports/{name}/{params.suite}" for name in ("tables", "metrics", "plots")))
     found = sorted(victim.results(folder).items())
     return {path: mark[:16] for path, mark in found if any(Path(path).is_relative_to(place) for place in made)}
 
@@ -66,7 +66,7 @@ def nearly(one: Path, other: Path) -> Iterator[str]:
     """Losses, top-1 and verdicts of one copy beside another's."""
     params = load(one / "params.yaml")
     for epoch in (0, -1):
-        curves = [f"reports/plots/{row}/curve.csv" for row in params.experiments]
+        curves = [f"reports/plots/{params.suite}/curves/{row}.csv" for row in params.experiments]
         pairs = [
             (float(read(one / curve)[epoch]["loss"]), float(read(other / curve)[epoch]["loss"])) for curve in curves
         ]

@@ -27,26 +27,23 @@ MADE = {
     "download": ("data/raw", "data/videos"),
     "decode": ("data/frames",),
     "splits": ("data/splits",),
-    "train": (f"data/runs/{ROW}", f"data/logs/{ROW}", f"data/work/{ROW}"),
-    "evaluate": (
-        f"data/predictions/{ROW}",
-        f"data/costs/{ROW}.json",
-        f"data/work/{ROW}",
-        f"reports/metrics/{ROW}.json",
-        f"reports/plots/{ROW}",
+    "train": (f"data/runs/{ROW}", f"data/tracking/{ROW}", f"data/work/{ROW}"),
+    "evaluate": (f"data/predictions/{ROW}", f"data/work/{ROW}"),
+    "aggregate": (
+        *(f"reports/{name}/{SUITE}" for name in ("tables", "figures", "metrics", "plots")),
+        "reports/index.html",
     ),
-    "aggregate": (f"reports/tables/{SUITE}", f"reports/figures/{SUITE}"),
 }
-# Where equal inputs give equal bytes; logs and costs hold times.
+# Equal inputs give equal bytes here; data/tracking holds times.
 EQUAL = ("data/raw", "data/frames", "data/splits", "data/runs", "data/predictions")
-OUTS = (*EQUAL, "data/logs", "data/costs", "reports")
+OUTS = (*EQUAL, "data/tracking", "reports")
 
 
 def make(folder: Path, micro_batch: int = 4) -> None:
     """Code and settings, with DVC set up, and nothing run yet."""
     for name in ("models", "pipeline", "cluster", "stages", "reports/papers", "reports/templates"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("dvc.yaml", ".dvcignore", "reports/parity.csv"):
+    for name in ("dvc.yaml", ".dvcignore", "constraints.txt", "reports/parity.csv", "reports/parity.md"):
         shutil.copy(ROOT / name, folder / name)
     params = _yaml(ROOT / "params.yaml")
     params["datasets"]["shapes"]["options"].update(train=64, test=16, splits=1)
@@ -112,7 +109,7 @@ def put_back(place: Path, folder: Path, stage: str) -> None:
 def results(folder: Path) -> dict[str, str]:
     """sha256 of every file that follows from the inputs alone."""
     found = [path for name in EQUAL for path in (folder / name).rglob("*") if path.is_file()]
-    found += (folder / "reports").rglob("*.csv")
+    found += [path for path in (folder / "reports").rglob("*.csv") if path.stem != "speed"]
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in found}
 
 
@@ -158,10 +155,14 @@ def _read(folder: Path) -> None:
         pyarrow.parquet.read_table(path)
     for path in data.glob("runs/*/*.pt"):
         torch.load(path, weights_only=True)
-    for path in data.glob("logs/*/*.jsonl"):
+    for path in data.glob("runs/*/*.jsonl"):
         kinds: list[Any] = [json.loads(line)["kind"] for line in path.read_text().splitlines()]
         assert kinds.count("epoch") == EPOCHS, f"{path.name} has {kinds.count('epoch')} epochs"
-    for path in [*data.glob("costs/*.json"), *(folder / "reports").rglob("*.json")]:
+    for path in [
+        *data.glob("predictions/*/*.json"),
+        *data.glob("tracking/*/*.json"),
+        *(folder / "reports").rglob("*.json"),
+    ]:
         json.loads(path.read_text())
 
 

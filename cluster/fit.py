@@ -1,4 +1,4 @@
-"""Training the cells of a row side by side: as Ray tasks with one worker each, through Ray Train with several."""
+"""Train the cells of a row in parallel: Ray tasks for one worker each, Ray Train for several."""
 
 import io
 import json
@@ -7,6 +7,7 @@ import secrets
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,16 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from cluster.fanout import progress
 from cluster.gloo import Gloo
-from pipeline import copies, storage, training
-from pipeline.cells import Cell, training_fingerprint
+from pipeline import copies, keys, state, storage
+from pipeline import training as loop
+from pipeline.cells import Cell
+from pipeline.digest.files import sha256, write_sums
 from pipeline.errors import UserError
 from pipeline.schema import Cluster
 from pipeline.storage import Place, write
 
+TRIES = 3  # of a training whose result is damaged or gone when it is collected
+STATE, WEIGHTS, LOG = "state.pt", "weights.pt", "log.jsonl"
 WATCH = 10.0  # seconds from one look at the running logs to the next
 # Of Ray Train; it passes them on to where they count.
 PATIENCE = {
@@ -33,48 +38,95 @@ PATIENCE = {
 }
 
 
-def fit(cells: Sequence[Cell], weights: Path | None, cluster: Cluster, watch: Callable[[], None]) -> None:
-    """Trains every cell and writes its weights and log; what an earlier, killed call did is not done again.
+@dataclass(frozen=True)
+class Training:
+    """What the process that trains a cell is given."""
 
-    `watch` is called now and then while training goes on. Raises UserError for a user's mistake found by a worker and
-    where a worker doesn't see the storage.
+    cell: Cell
+    weights: Path | None  # that initialise the backbone
+    cluster: Cluster
+    folder: Place  # of its state, which outlives a crash
+    key: str  # of the training (pipeline/keys.py)
+    token: Place  # a file that tells whether this process sees the storage
+
+
+def fit(cells: Sequence[Cell], weights: Path | None, cluster: Cluster, watch: Callable[[], None]) -> None:
+    """Train every cell and write its weights and curve; what an earlier, killed call did is not done again.
+
+    Results are collected by their key and checksum. One that is missing or damaged then is trained again from the
+    state that is left.
+
+    Args:
+        cells: Of one row.
+        weights: Initialise the backbones.
+        cluster: Where to train.
+        watch: Called now and then while training goes on.
+
+    Raises:
+        UserError: A worker hit a user's mistake or doesn't see the storage, or the storage keeps no results.
     """
-    folders = [cell.state(cluster) for cell in cells]
-    token = secrets.token_hex(8)
-    for folder in folders:
-        write(folder / "token", token)
-    cells = copies.sent(cells, cluster, [weights] if weights else [])
-    if team(cells[0], cluster)[1] > 1:
-        waiting = [
-            _controller(cell, weights, cluster, folder, token) for cell, folder in zip(cells, folders, strict=True)
-        ]
+    token = storage.place(cluster.storage) / ".tokens" / secrets.token_hex(8)
+    checksum = sha256(weights) if weights else None
+    keyed = [(cell, keys.training(cell, checksum)) for cell in cells]
+    todo = [Training(cell, weights, cluster, keys.state(cell, cluster, key), key, token) for cell, key in keyed]
+    for attempt in range(TRIES):
+        if not (todo := [training for training in todo if not _collect(training)]):
+            break
+        if attempt:
+            names = ", ".join(training.cell.name for training in todo)
+            told = f"train {cells[0].row}: no whole weights of {names} in {cluster.storage}; training them again"
+            print(told, file=sys.stderr, flush=True)
+        write(token, token.name)
+        try:
+            sent = copies.sent([training.cell for training in todo], cluster, [weights] if weights else [])
+            _train([replace(training, cell=cell) for training, cell in zip(todo, sent, strict=True)], watch)
+        finally:
+            token.unlink(missing_ok=True)
+    if todo := [training for training in todo if not _collect(training)]:
+        raise UserError(f"{todo[0].folder} does not keep what training writes there; look at the disk or the store")
+    write_sums(cells[0].weights.parent)
+    watch()
+
+
+def _train(todo: Sequence[Training], watch: Callable[[], None]) -> None:
+    first, cluster = todo[0].cell, todo[0].cluster
+    if team(first, cluster)[1] > 1:
+        waiting = [_controller(training) for training in todo]
     else:
         task = ray.remote(train_cell).options(
             num_cpus=cluster.cpus_per_worker, num_gpus=cluster.gpus_per_worker, max_retries=cluster.max_failures
         )
-        waiting = [
-            task.remote(cell, weights, cluster, folder, token) for cell, folder in zip(cells, folders, strict=True)
-        ]
-    total = sum(cell.recipe.epochs for cell in cells)
-    with progress(f"train {cells[0].row}, epochs", total) as advance:
+        waiting = [task.remote(training) for training in todo]
+    total = sum(training.cell.recipe.epochs for training in todo)
+    with progress(f"train {first.row}, epochs", total) as advance:
         shown, watched, said = 0, time.monotonic(), ""
         while waiting:
             ready, waiting = ray.wait(waiting, timeout=2.0)
-            done = sum(_epochs_done(folder) for folder in folders)
+            done = sum(_epochs_done(training.folder) for training in todo)
             advance(done - shown)
             shown = done
             if time.monotonic() - watched > WATCH:
                 watch()
                 watched = time.monotonic()
-                if (lacking := lack(cells[0], cluster)) and lacking != said:
-                    print(f"train {cells[0].row} waits for nodes: {lacking}", file=sys.stderr, flush=True)
+                if (lacking := lack(first, cluster)) and lacking != said:
+                    print(f"train {first.row} waits for nodes: {lacking}", file=sys.stderr, flush=True)
                 said = lacking
             for reference in ready:
                 _result(reference)
-    for cell, folder in zip(cells, folders, strict=True):
-        write(cell.weights, (folder / "weights.pt").read_bytes())
-        write(cell.log, (folder / "log.jsonl").read_bytes())
-    watch()
+
+
+def _collect(training: Training) -> bool:
+    """Write a finished training's files to data/; False where the storage has no whole result of its key."""
+    content = state.get(training.folder / WEIGHTS, training.key)
+    if content is None:
+        return False
+    head, _, weights = content.partition(b"\n")
+    lines, timings = json.loads(head)
+    cell = training.cell
+    write(cell.curve, _jsonl(lines))
+    write(cell.timings, _jsonl(timings))
+    write(cell.weights, weights)
+    return True
 
 
 def team(cell: Cell, cluster: Cluster) -> tuple[int, int]:
@@ -95,92 +147,89 @@ def lack(cell: Cell, cluster: Cluster) -> str:
     )
 
 
-def forget(row: str, cluster: Cluster) -> None:
-    """Removes a row's training state; called once its outputs are safe."""
-    storage.remove(storage.place(cluster.storage) / row)
+def forget(cells: Sequence[Cell], weights: str | None, cluster: Cluster) -> None:
+    """Remove a row's state, once its outputs are safe; `weights` is the sha256 of what training began with."""
+    made_under = [(cell, key) for cell in cells for key in (keys.training(cell, weights), keys.evaluation(cell))]
+    folders = [keys.state(cell, cluster, key) for cell, key in made_under]
+    state.clear(storage.place(cluster.storage), cells[0].row, folders)
 
 
-def train_cell(cell: Cell, weights: Path | None, cluster: Cluster, folder: Place, token: str) -> None:
-    """Trains one cell in this process, which may be one of several ranks; rank 0 keeps state in `folder` each epoch.
+def running_log(cell: Cell, weights: str | None, cluster: Cluster) -> Place:
+    """Return the file that shows a cell's curve and timings while it trains; nothing is collected from it."""
+    return keys.state(cell, cluster, keys.training(cell, weights)) / LOG
 
-    The folder's state is gone on from when it was made under the same fingerprint, by however many ranks, else begun
-    anew.
+
+def train_cell(training: Training) -> None:
+    """Train one cell in this process, which may be one of several ranks; rank 0 keeps state each epoch.
+
+    Training resumes if there is state of the same key, with any number of ranks; otherwise it starts over. Whatever
+    is written follows from the key: several processes that train the same cell at once do each other no harm.
     """
-    if not (folder / "token").exists() or (folder / "token").read_text() != token:
+    cluster, folder, token = training.cluster, training.folder, training.token
+    if not token.exists() or token.read_text() != token.name:
         raise UserError(
             f"a worker on {ray.util.get_node_ip_address()} does not see cluster.storage; "
             "set it to a folder that all nodes share, or to s3://bucket/name"
         )
-    cell, weights = copies.brought(cell, cluster, weights, "train")
+    cell, weights = copies.brought(training.cell, cluster, training.weights, "train")
+    state.check(keys.training(cell, sha256(weights) if weights else None), training.key, "train")
     distributed = torch.distributed.is_initialized()
     place = ray.train.torch.get_device() if distributed else device(cluster)
-    if place.type == "cpu":
-        torch.set_num_threads(cluster.cpus_per_worker)
+    torch.set_num_threads(cell.recipe.threads)
     first = not distributed or torch.distributed.get_rank() == 0
-    mark, own = training_fingerprint(cell), secrets.token_hex(8)
-    found: list[Any] = [None, []]
-    if first:
-        write(folder / "owner", own)  # before it looks what is there: an earlier start adds nothing from here on
-        found = list(_resume(folder, mark))
-        if found[0]:
-            _log(folder, found[1])  # who kept the state may have been killed before it came to the log
-        else:
-            for leftover in ("log.jsonl", "weights.pt"):  # of another fingerprint
-                (folder / leftover).unlink(missing_ok=True)
+    resumed: list[Any] = [_resume(training) if first else None]
     if distributed:
         # What one rank has read is what all go on from: a shared file system may show another one the epoch before.
-        torch.distributed.broadcast_object_list(found, src=0, device=place)
-    state, lines = found
-    for epoch in training.epochs(cell, weights, state, place, cluster.loader_workers):
-        lines = [*lines, *epoch.lines]
+        torch.distributed.broadcast_object_list(resumed, src=0, device=place)
+    kept, lines, timings = resumed[0] or (None, [], [])
+    if first and lines:  # who kept the state may have been killed before it came to the log
+        _show(folder, lines, timings)
+    for epoch in loop.epochs(cell, weights, kept, place, cluster.loader_workers):
+        lines, timings = [*lines, *epoch.lines], [*timings, *epoch.timings]
+        kept = epoch.state
         if first:
-            _hold(folder, own)
-            _save(folder / "state.pt", {"fingerprint": mark, "lines": json.dumps(lines), **epoch.state})
-            _log(folder, lines)
-        state = epoch.state
+            _keep(training, kept, lines, timings)
+            _show(folder, lines, timings)
         if distributed:
             ray.train.report({"epoch": epoch.number, "loss": lines[-1]["loss"]})
-    if first and state:
-        _hold(folder, own)
+    if first and kept:
         # Contiguous copies: the bytes then don't depend on the memory order that training used.
-        _save(folder / "weights.pt", {name: value.cpu().contiguous() for name, value in state["model"].items()})
+        weights_only = _saved({name: value.cpu().contiguous() for name, value in kept["model"].items()})
+        state.put(folder / WEIGHTS, json.dumps([lines, timings]).encode() + b"\n" + weights_only, training.key)
 
 
-def _hold(folder: Place, own: str) -> None:
-    """RuntimeError where another start of this training has taken over.
-
-    Ray starts one for a node that it lost sight of. The first may still be at work there, and would put its shorter
-    log over the other's.
-    """
-    if (folder / "owner").read_text() != own:
-        raise RuntimeError(f"another start of the training in {folder} has taken over")
+def _keep(training: Training, kept: dict[str, Any], lines: list[dict], timings: list[dict]) -> None:
+    content = _saved({"lines": json.dumps([lines, timings]), **kept})
+    state.put(training.folder / STATE, content, training.key)
 
 
-def _resume(folder: Place, mark: str) -> tuple[dict[str, Any] | None, list[dict]]:
-    try:
-        content = (folder / "state.pt").read_bytes()
-    except FileNotFoundError:
-        return None, []
-    state = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
-    if state["fingerprint"] != mark:
-        return None, []
-    return state, json.loads(state["lines"])
+def _resume(training: Training) -> tuple[dict[str, Any], list[dict], list[dict]] | None:
+    """Return the state of the last epoch, the curve's lines and their timings; None where there is none."""
+    content = state.get(training.folder / STATE, training.key)
+    if content is None:
+        return None
+    kept = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
+    return kept, *json.loads(kept.pop("lines"))
 
 
-def _log(folder: Place, lines: Sequence[dict]) -> None:
-    write(folder / "log.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+def _show(folder: Place, lines: Sequence[dict], timings: Sequence[dict]) -> None:
+    write(folder / LOG, _jsonl([{**timing, **line} for line, timing in zip(lines, timings, strict=True)]))
 
 
-def _save(target: Place, content: dict[str, Any]) -> None:
+def _jsonl(lines: Sequence[dict]) -> str:
+    return "".join(json.dumps(line) + "\n" for line in lines)
+
+
+def _saved(content: dict[str, Any]) -> bytes:
     # Through memory: torch.save to a path writes the file's name into the archive, and equal states would differ.
     buffer = io.BytesIO()
     torch.save(content, buffer)
-    write(target, buffer.getvalue())
+    return buffer.getvalue()
 
 
 def _epochs_done(folder: Place) -> int:
     try:
-        return (folder / "log.jsonl").read_text().count('"kind": "epoch"')
+        return (folder / LOG).read_text().count('"kind": "epoch"')
     except FileNotFoundError:
         return 0
 
@@ -190,42 +239,45 @@ def device(cluster: Cluster) -> torch.device:
     return torch.device("cuda", 0) if cluster.gpus_per_worker and torch.cuda.is_available() else torch.device("cpu")
 
 
-def _controller(cell: Cell, weights: Path | None, cluster: Cluster, folder: Place, token: str) -> Any:
+def _controller(training: Training) -> Any:
     """A task that drives Ray Train for one cell; it holds no CPU of its own."""
-    task = ray.remote(train_distributed).options(num_cpus=0, max_retries=cluster.max_failures)
-    return task.remote(cell, weights, cluster, folder, token)
+    task = ray.remote(train_distributed).options(num_cpus=0, max_retries=training.cluster.max_failures)
+    return task.remote(training)
 
 
-def train_distributed(cell: Cell, weights: Path | None, cluster: Cluster, folder: Place, token: str) -> None:
+def train_distributed(training: Training) -> None:
     """As train_cell(), on team() data-parallel workers of Ray Train, which restarts them where their number changes."""
     for name, value in PATIENCE.items():
         os.environ.setdefault(name, value)
+    cell, cluster = training.cell, training.cluster
     fewest, most = team(cell, cluster)
     resources = {"CPU": float(cluster.cpus_per_worker)}
     if cluster.gpus_per_worker:
         resources["GPU"] = cluster.gpus_per_worker
-    # A name of its own for every start: the state to go on from is ours, in `folder`.
-    name = f"{cell.row}-{cell.name}-{time.time_ns()}"
-    TorchTrainer(
-        _loop,
-        train_loop_config={"arguments": (cell, weights, cluster, folder, token)},
-        scaling_config=ScalingConfig(
-            num_workers=(fewest, most) if fewest < most else most,  # type: ignore[arg-type]  # its hint knows no range
-            use_gpu=bool(cluster.gpus_per_worker),
-            resources_per_worker=resources,
-        ),
-        torch_config=TorchConfig(backend="nccl") if cluster.gpus_per_worker else Gloo(),
-        run_config=RunConfig(
-            name=name,
-            **storage.arrow(folder / "ray"),
-            failure_config=FailureConfig(max_failures=cluster.max_failures),
-        ),
-    ).fit()
-    storage.remove(folder / "ray")
+    # Ray's files of one start, apart from the state: that is ours, and others may use or remove it at any time.
+    above, name = storage.place(cluster.storage) / ".ray", f"{cell.row}-{cell.name}-{secrets.token_hex(8)}"
+    try:
+        TorchTrainer(
+            _loop,
+            train_loop_config={"training": training},
+            scaling_config=ScalingConfig(
+                num_workers=(fewest, most) if fewest < most else most,  # type: ignore[arg-type]  # it knows no range
+                use_gpu=bool(cluster.gpus_per_worker),
+                resources_per_worker=resources,
+            ),
+            torch_config=TorchConfig(backend="nccl") if cluster.gpus_per_worker else Gloo(),
+            run_config=RunConfig(
+                name=name,
+                **storage.arrow(above),
+                failure_config=FailureConfig(max_failures=cluster.max_failures),
+            ),
+        ).fit()
+    finally:
+        storage.remove(above / name)
 
 
 def _loop(config: dict[str, Any]) -> None:
-    train_cell(*config["arguments"])
+    train_cell(config["training"])
 
 
 def _result(reference: Any) -> None:

@@ -1,5 +1,6 @@
-"""Scoring the test videos of a row's cells, block by block, on Ray."""
+"""Score the test videos of a row's cells, block by block, on Ray."""
 
+import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -7,47 +8,76 @@ import torch
 
 from cluster.fanout import fan_out
 from cluster.fit import device
-from pipeline import cells, copies, predict
+from pipeline import copies, keys, predict, state
 from pipeline.cells import Cell
+from pipeline.digest.files import verify
+from pipeline.errors import UserError
 from pipeline.schema import Cluster
 from pipeline.storage import Place
+
+TRIES = 3  # of a block that is damaged or gone when it is collected
+THREADS = 8  # blocks read at once
+Videos = list[tuple[str, list[int]]]  # name, labels
+Block = tuple[Cell, str, Videos, Place, Cluster]  # what block() takes
 
 _scorers: dict[str, predict.Scorer] = {}  # this process's last one, for the blocks of that cell that follow
 
 
-def score(row: Sequence[Cell], cluster: Cluster) -> list[Place]:
-    """Files of predictions, one a block; blocks that an earlier, killed call made are not made again."""
+def score(row: Sequence[Cell], cluster: Cluster) -> list[bytes]:
+    """Return the predictions of a row's cells, a Parquet file for each block.
+
+    Blocks that an earlier, killed call made are not made again. Every block is collected by its key and checksum.
+
+    Raises:
+        UserError: Weights aren't the bytes that training left, or the storage keeps no results.
+    """
+    for cell in row:
+        verify(cell.weights)
     items = blocks(copies.sent(row, cluster, [cell.weights for cell in row]), cluster)
-    with ThreadPoolExecutor(predict.THREADS) as pool:
-        done = list(pool.map(lambda item: predict.done(item[3], item[1]), items))
-    missing = [item for item, there in zip(items, done, strict=True) if not there]
+    contents: list[bytes | None] = [None] * len(items)
     what = f"evaluate {row[0].row}, blocks"
-    for _ in fan_out(
-        block, missing, what, cluster.max_failures, cpus=cluster.cpus_per_worker, gpus=cluster.gpus_per_worker
-    ):
-        pass
-    return [item[3] for item in items]
+    for attempt in range(TRIES + 1):
+        missing = [at for at, content in enumerate(contents) if content is None]
+        with ThreadPoolExecutor(THREADS) as pool:
+            for at, content in zip(missing, pool.map(_collect, [items[at] for at in missing]), strict=True):
+                contents[at] = content
+        if not (todo := [item for item, content in zip(items, contents, strict=True) if content is None]):
+            break
+        if attempt == TRIES:
+            raise UserError(f"{todo[0][3]} does not keep what evaluation writes there; look at the disk or the store")
+        if attempt:
+            print(f"{what}: {len(todo)} damaged or gone, scoring them again", file=sys.stderr, flush=True)
+        for _ in fan_out(
+            block, todo, what, cluster.max_failures, cpus=cluster.cpus_per_worker, gpus=cluster.gpus_per_worker
+        ):
+            pass
+    return [content for content in contents if content is not None]
 
 
-def blocks(
-    row: Sequence[Cell], cluster: Cluster
-) -> list[tuple[Cell, str, list[tuple[str, list[int]]], Place, Cluster]]:
-    """What block() takes, for all blocks of the cells' test videos."""
+def blocks(row: Sequence[Cell], cluster: Cluster) -> list[Block]:
+    """Return what block() takes, for all blocks of the cells' test videos."""
     return [
-        (cell, mark, videos, cell.state(cluster) / f"block-{number:05d}.parquet", cluster)
+        (cell, key, videos, keys.state(cell, cluster, key) / f"block-{number:05d}.parquet", cluster)
         for cell in row
-        for mark in [cells.evaluation_fingerprint(cell)]
+        for key in [keys.evaluation(cell)]
         for number, videos in enumerate(predict.blocks(cell))
     ]
 
 
-def block(cell: Cell, mark: str, videos: list[tuple[str, list[int]]], target: Place, cluster: Cluster) -> None:
-    """The predictions of a block, by the net that this process has of the cell already, or loads now."""
-    torch.set_num_threads(cluster.cpus_per_worker)
-    key = f"{cell.weights} {mark}"
-    if key not in _scorers:
+def block(cell: Cell, key: str, videos: Videos, target: Place, cluster: Cluster) -> None:
+    """Keep the predictions of a block, by the net that this process has of the cell already, or loads now."""
+    torch.set_num_threads(cell.recipe.threads)
+    place = f"{cell.weights} {key}"
+    if place not in _scorers:
         _scorers.clear()  # before the next is loaded: a GPU need not hold both
-        _scorers[key] = predict.Scorer(copies.brought(cell, cluster)[0], mark, device(cluster))
-    scorer = _scorers[key]
+        brought = copies.brought(cell, cluster)[0]
+        state.check(keys.evaluation(brought), key, "evaluate")
+        _scorers[place] = predict.Scorer(brought, device(cluster))
+    scorer = _scorers[place]
     copies.bring_frames(cell, cluster, scorer.store, [name for name, _ in videos])
-    scorer.score(videos, target)
+    state.put(target, scorer.score(videos), key)
+
+
+def _collect(item: Block) -> bytes | None:
+    _, key, _, place, _ = item
+    return state.get(place, key)

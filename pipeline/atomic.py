@@ -1,15 +1,18 @@
-"""Writing a file so that nobody ever reads half of it."""
+"""Atomic writes: a file is there whole, also after a crash, or not at all."""
 
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`; renamed over it when the block ends well, removed when it doesn't."""
+    """Give a temporary path in `path`'s folder; it is renamed to `path` if the block succeeds, else removed.
+
+    The file is synced before it is renamed, and its folder after: a crash never leaves a name without its bytes.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(handle)
@@ -17,12 +20,23 @@ def writing(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.chmod(0o644)
+        _sync(temporary)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+    with suppress(OSError):  # some network file systems sync no folder
+        _sync(path.parent)
 
 
 def write(path: Path, content: bytes | str) -> None:
-    """Bytes, or text as UTF-8, into `path` as one step."""
+    """Write bytes, or text as UTF-8, to `path` in one step."""
     with writing(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

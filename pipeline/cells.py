@@ -1,19 +1,14 @@
-"""A cell: one training run of a row, for one split and one seed, and the files it reads."""
+"""A cell: one training run of a row, for one split and one seed, and the files it reads and leaves."""
 
-import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow.parquet
 
-import models
-from models.named import named as plugin
 from models.video import VideoNet, build
 from pipeline.errors import UserError
-from pipeline.params import named
-from pipeline.schema import Cluster, Experiment, Params, Protocol, Recipe
-from pipeline.storage import Place, place
+from pipeline.schema import Experiment, Protocol, Recipe
 
 
 @dataclass(frozen=True)
@@ -39,17 +34,14 @@ class Cell:
         return self.data / "runs" / self.row / f"{self.name}.pt"
 
     @property
-    def log(self) -> Path:
-        """A JSON line an epoch and a window of steps, an output of the train stage."""
-        return self.data / "logs" / self.row / f"{self.name}.jsonl"
+    def curve(self) -> Path:
+        """A JSON line for each window of steps and each epoch, an output of the train stage."""
+        return self.data / "runs" / self.row / f"{self.name}.jsonl"
 
-    def state(self, cluster: Cluster) -> Place:
-        """The folder of its training state, which outlives a crash."""
-        return place(cluster.storage) / self.row / self.name
-
-    def running_log(self, cluster: Cluster) -> Place:
-        """The log as it grows while the cell trains."""
-        return self.state(cluster) / "log.jsonl"
+    @property
+    def timings(self) -> Path:
+        """The curve's lines with what differs from run to run: seconds, clips/s, workers, memory. Not an output."""
+        return self.data / "tracking" / self.row / f"{self.name}.timings.jsonl"
 
     @property
     def frames(self) -> Path:
@@ -64,28 +56,13 @@ class Cell:
     def split_table(self) -> Path:
         return self.data / "splits" / self.experiment.dataset / f"split-{self.split}.parquet"
 
+    @property
+    def class_list(self) -> Path:
+        return self.split_table.with_name("classes.json")
 
-def cells(params: Params, row: str, data: Path) -> list[Cell]:
-    """All cells of a row, splits before seeds.
-
-    Raises UserError for an unknown row and for a split that the data set hasn't.
-    """
-    experiment = named(params, row)
-    made = [
-        Cell(
-            row, experiment, params.recipes[experiment.recipe], params.protocols[experiment.protocol], split, seed, data
-        )
-        for split in experiment.splits
-        for seed in experiment.seeds
-    ]
-    for cell in made:
-        if not cell.split_table.exists():
-            there = sorted(path.stem for path in cell.split_table.parent.glob("split-*.parquet"))
-            raise UserError(
-                f"experiments.{row}: {experiment.dataset} has no split {cell.split}; "
-                f"splits there: {', '.join(name.removeprefix('split-') for name in there) or 'none'}"
-            )
-    return made
+    @property
+    def mirror_list(self) -> Path:
+        return self.split_table.with_name("mirrored.json")
 
 
 def part(cell: Cell, name: str) -> list[tuple[str, list[int]]]:
@@ -96,35 +73,12 @@ def part(cell: Cell, name: str) -> list[tuple[str, list[int]]]:
 
 def classes(cell: Cell) -> list[str]:
     """Class names in the data set's official order; a label is an index into them."""
-    return json.loads((cell.split_table.parent / "classes.json").read_text(encoding="utf-8"))
+    return json.loads(cell.class_list.read_text(encoding="utf-8"))
 
 
 def mirrored(cell: Cell) -> list[int]:
     """For each class that of its mirror image, -1 where there is none."""
-    return json.loads((cell.split_table.parent / "mirrored.json").read_text(encoding="utf-8"))
-
-
-def training_fingerprint(cell: Cell) -> str:
-    """Changes when anything changes that the trained weights depend on: settings, data, or loaded code.
-
-    Training state is resumed only under the fingerprint it was made with.
-    """
-    others = ("protocol", "splits", "seeds")  # of the row, but not of how this cell trains
-    experiment = {key: value for key, value in asdict(cell.experiment).items() if key not in others}
-    settings = {"experiment": experiment, "recipe": asdict(cell.recipe), "cell": cell.name}
-    labels = [cell.split_table, *([cell.split_table.with_name("mirrored.json")] if cell.recipe.augment.flip else [])]
-    return _digest(settings, [*labels, cell.frames / "index.arrow"], cell.experiment)
-
-
-def data_fingerprint(cell: Cell) -> str:
-    """Of the frames and the split."""
-    return _digest({}, [cell.split_table, cell.frames / "index.arrow"])
-
-
-def evaluation_fingerprint(cell: Cell) -> str:
-    """As training_fingerprint, for the predictions made from the trained weights."""
-    files = [cell.weights, cell.split_table, cell.frames / "index.arrow"]
-    return _digest({"protocol": asdict(cell.protocol)}, files, cell.experiment)
+    return json.loads(cell.mirror_list.read_text(encoding="utf-8"))
 
 
 def net(cell: Cell, weights: Path | None = None) -> VideoNet:
@@ -147,16 +101,3 @@ def net(cell: Cell, weights: Path | None = None) -> VideoNet:
         )
     except ValueError as error:
         raise UserError(f"experiments.{cell.row}: {error}") from None
-
-
-def _digest(settings: dict, files: list[Path], code: Experiment | None = None) -> str:
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    for path in files:
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
-    if code:
-        # By name, not by what this process has loaded: another row's plug-ins may be there too, and know no others.
-        own = [plugin("backbone", code.backbone), plugin("attention", code.attention)]
-        package = Path(models.__file__).parent
-        for path in [*sorted(package.glob("*.py")), *(Path(str(module.__file__)) for module in own)]:
-            digest.update(path.read_bytes())
-    return digest.hexdigest()

@@ -3,7 +3,7 @@
 import json
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 from pipeline.errors import UserError, alternatives
 
 WORKSPACE = "workspace"  # the files as they are now
-METRICS = "reports/metrics/"
+METRICS, CODE = "reports/metrics/", "reports/code/"
 LEGIBLE = 60  # characters of a param's value that are still shown
 
 
@@ -22,6 +22,7 @@ class Side:
 
     metrics: Mapping[str, Mapping[str, float]]  # row -> its metrics, in percent
     stages: Mapping[str, Mapping[str, Any]]  # dvc.lock's
+    code: Mapping[str, str] = field(default_factory=dict)  # path below reports/code/ -> a line for each module
 
 
 @dataclass(frozen=True)
@@ -41,15 +42,19 @@ def moves(first: Side, second: Side) -> list[Move]:
     found = []
     for row in dict.fromkeys((*second.metrics, *first.metrics)):
         before, after = first.metrics.get(row, {}), second.metrics.get(row, {})
-        causes = tuple(changes(row, first.stages, second.stages))
+        causes = tuple(changes(row, first, second))
         for metric in (name for name in dict.fromkeys((*after, *before)) if f"{name}_low" in {**before, **after}):
             beyond = _outside(before.get(metric), after, metric) or _outside(after.get(metric), before, metric)
             found.append(Move(row, metric, before.get(metric), after.get(metric), beyond, causes))
     return found
 
 
-def changes(row: str, first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
-    """What differs between two dvc.locks among all that the row's numbers follow from: params, seeds, data, code."""
+def changes(row: str, one: Side, other: Side) -> list[str]:
+    """What differs between two sides among all that the row's numbers follow from: params, seeds, data, code.
+
+    Empty where neither side has a dvc.lock.
+    """
+    first, second = one.stages, other.stages
     params: list[str] = []
     data: set[str] = set()
     code: set[str] = set()
@@ -73,30 +78,74 @@ def changes(row: str, first: Mapping[str, Any], second: Mapping[str, Any]) -> li
         hashes = [{dep["path"]: dep.get("md5") for dep in side.get("deps", [])} for side in (old, new)]
         for path in hashes[0].keys() | hashes[1].keys():
             if hashes[0].get(path) != hashes[1].get(path):
-                (code if path.endswith(".py") else data).add(path)
+                (code if path.startswith(CODE) else data).add(path)
     # What a row's own stages leave follows from the rest, so it is no cause.
-    outside = sorted(path for path in data if not path.startswith(("data/runs/", "data/logs/")))
-    listed = [f"data {path}" for path in outside] + [f"code {path}" for path in sorted(code)]
+    listed = [f"data {path}" for path in sorted(data) if not path.startswith("data/runs/")]
+    listed += [_code(path.removeprefix(CODE), one.code, other.code) for path in sorted(code)]
     return list(dict.fromkeys(params)) + listed
 
 
-def read(revision: str, root: Path) -> Side:
+def _code(path: str, first: Mapping[str, str], second: Mapping[str, str]) -> str:
+    """A changed digest file in words, with the modules and pins behind it where both sides have the file."""
+    kind, _, name = path.partition("/")
+    lines = set(first.get(path, "").splitlines()) ^ set(second.get(path, "").splitlines())
+    modules = sorted({line.split()[-1] for line in lines}) if path in first and path in second else []
+    return f"code of {kind.removesuffix('s')} {name}" + (f": {', '.join(modules)}" if modules else "")
+
+
+def read(revision: str, root: Path, cache: Path | None = None) -> Side:
     """A side by the name of a git revision, of a DVC experiment, or "workspace"; `root` is the project's folder.
 
-    Raises UserError for a name that is none of these.
+    Metrics are those of the suite in the side's dvc.lock; a revision's come from DVC's cache.
+
+    Raises:
+        UserError: The name is none of these, or the cache lacks the revision's metrics.
     """
     if revision == WORKSPACE:
-        paths = sorted((root / METRICS).glob("*.json"))
-        texts = {path.stem: path.read_text(encoding="utf-8") for path in paths}
-        lock = (root / "dvc.lock").read_text(encoding="utf-8") if (root / "dvc.lock").exists() else ""
+        stages = _stages((root / "dvc.lock").read_text(encoding="utf-8") if (root / "dvc.lock").exists() else "")
+        folder = _metrics(stages).get("path", METRICS)
+        texts = {path.stem: path.read_text(encoding="utf-8") for path in sorted((root / folder).glob("*.json"))}
+        code = {
+            path.relative_to(root / CODE).as_posix(): path.read_text(encoding="utf-8")
+            for path in (root / CODE).rglob("*")
+            if path.is_file()
+        }
     else:
         commit = _commit(revision, root)
-        names = _git(root, "ls-tree", "--name-only", commit, METRICS).splitlines()
-        texts = {Path(name).stem: _git(root, "show", f"{commit}:{name}") for name in names}
-        tracked = _git(root, "ls-tree", "--name-only", commit, "dvc.lock").strip()
-        lock = _git(root, "show", f"{commit}:dvc.lock") if tracked else ""
-    stages = (YAML(typ="safe").load(lock) or {}).get("stages", {}) if lock else {}
-    return Side({row: json.loads(text) for row, text in texts.items()}, stages)
+        tracked = _git(root, "ls-tree", "-r", "--name-only", commit, "dvc.lock", CODE).splitlines()
+        stages = _stages(_git(root, "show", f"{commit}:dvc.lock") if "dvc.lock" in tracked else "")
+        texts = _cached(revision, _metrics(stages), cache or root / ".dvc" / "cache")
+        code = {
+            name.removeprefix(CODE): _git(root, "show", f"{commit}:{name}") for name in tracked if name.startswith(CODE)
+        }
+    return Side({row: json.loads(text) for row, text in texts.items()}, stages, code)
+
+
+def _stages(lock: str) -> dict[str, Any]:
+    return (YAML(typ="safe").load(lock) or {}).get("stages", {}) if lock else {}
+
+
+def _metrics(stages: Mapping[str, Any]) -> dict[str, str]:
+    """What dvc.lock says of the suite's folder of metrics; empty where it was not made."""
+    outs = stages.get("aggregate", {}).get("outs", [])
+    return next((out for out in outs if out["path"].startswith(METRICS)), {})
+
+
+def _cached(revision: str, out: Mapping[str, str], cache: Path) -> dict[str, str]:
+    """Name without suffix -> text, of a folder's files in DVC's cache."""
+    if not out:
+        return {}
+
+    def read(md5: str) -> str:
+        return (cache / "files" / "md5" / md5[:2] / md5[2:]).read_text(encoding="utf-8")
+
+    try:
+        return {Path(entry["relpath"]).stem: read(entry["md5"]) for entry in json.loads(read(out["md5"]))}
+    except FileNotFoundError:
+        raise UserError(
+            f"DVC's cache has no {out['path']} of {revision} (`dvc fetch` gets it from a remote, if there is one); "
+            f"for the maintainers' results: `actionbench diff reference`"
+        ) from None
 
 
 def _commit(revision: str, root: Path) -> str:

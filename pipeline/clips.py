@@ -5,6 +5,7 @@ Legend: N clips, T frames, H, W pixels, C channels (3 of RGB, 2 for each flow of
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -18,10 +19,18 @@ from pipeline.augment import Box
 from pipeline.errors import UserError
 from pipeline.frames import FrameStore
 from pipeline.schema import Recipe
-from pipeline.views import View
 
 # recipe.input -> columns of the frame store, see pipeline/flow.py.
 INPUTS = {"rgb": ("jpeg",), "flow": ("x", "y"), "warped": ("warped_x", "warped_y"), "rgb+flow": ("jpeg", "x", "y")}
+
+
+@dataclass(frozen=True)
+class View:
+    """One clip and crop of a video."""
+
+    indices: sampling.Indices
+    box: Box
+    flip: bool
 
 
 def rng(seed: int, epoch: int, video: str, view: int) -> np.random.Generator:

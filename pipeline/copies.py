@@ -21,8 +21,11 @@ from filelock import FileLock
 
 from pipeline.atomic import writing
 from pipeline.cells import Cell, part
+from pipeline.digest.checked import cache, remember
+from pipeline.digest.files import SUMS
 from pipeline.errors import UserError
-from pipeline.frames import FrameStore, shard_path
+from pipeline.frames import FrameStore
+from pipeline.layout import shard_path
 from pipeline.schema import Cluster
 from pipeline.storage import Remote, place
 
@@ -30,12 +33,6 @@ THREADS = 8  # files on their way at once
 CHUNK = 8 << 20  # bytes
 CHECKED = 0  # ns: the time of change of a file whose sha256 was found right; whoever changes it moves that
 Facts = tuple[str, int]  # sha256, bytes
-
-
-def cache() -> Path:
-    """A node's folder of copies, of its user alone: ACTIONBENCH_CACHE, else below ~/.cache. It may be removed."""
-    above = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Path(os.environ.get("ACTIONBENCH_CACHE") or above / "actionbench").absolute()
 
 
 def publish(store: Remote, files: Mapping[str, Path], key: str) -> None:
@@ -106,7 +103,13 @@ def sent(row: Sequence[Cell], cluster: Cluster, others: Iterable[Path] = ()) -> 
     store, one = place(cluster.storage), row[0]
     if isinstance(store, Path):
         return list(row)
-    files = [one.frames / "index.arrow", one.frames / "failed.csv", *one.split_table.parent.iterdir(), *others]
+    files = [
+        one.frames / "index.arrow",
+        one.frames / "failed.csv",
+        one.frames / SUMS,
+        *one.split_table.parent.iterdir(),
+        *others,
+    ]
     named = {_name(one, path): path for path in sorted(files) if path.is_file()}
     marks = [(name, hashlib.sha256(path.read_bytes()).hexdigest()) for name, path in named.items()]
     key = hashlib.sha256(json.dumps(marks).encode()).hexdigest()  # shards follow from the index
@@ -203,6 +206,7 @@ def save(store: Remote, sha256: str, target: Path) -> None:
             if digest.hexdigest() != sha256:
                 raise UserError(f"{origin} is damaged; remove it, and the next run puts it there anew")
             os.utime(file.fileno(), ns=(CHECKED, CHECKED))
+        remember(target, sha256)
     except FileNotFoundError:
         raise UserError(f"{origin} is gone; the next run puts it there anew") from None
     except OSError as error:

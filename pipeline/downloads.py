@@ -13,6 +13,7 @@ import requests
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
+from pipeline.digest import files
 from pipeline.errors import UserError
 
 ATTEMPTS = 5  # in a row that bring no byte
@@ -121,3 +122,10 @@ def weights(source: str, folder: Path) -> Path:
     if not re.fullmatch("[0-9a-f]{64}", sha256):
         raise UserError(f"weights {shown(url)} need their checksum: <URL>#sha256=<64 hex digits>")
     return download(url, sha256, folder / f"{sha256[:16]}-{Path(urlsplit(url).path).name}")
+
+
+def checksum(source: str) -> str | None:
+    """Return the sha256 of a file of weights(), without fetching it; None for a path where nothing lies."""
+    if "://" in source:
+        return source.partition("#sha256=")[2] or None
+    return files.sha256(Path(source)) if Path(source).is_file() else None

@@ -1,13 +1,12 @@
 """Improved dense trajectories of a data set, by shards: files of descriptors, codebooks and Fisher vectors, scores.
 
-Wang and Schmid (ICCV 2013), sections 2.2 and 2.3. Every file is a task's, written whole or not at all and not made
-again; the folder they lie in is named by all that they depend on. Descriptors are kept in 16 bits: they are shares.
+Wang and Schmid (ICCV 2013), sections 2.2 and 2.3. Every file is a task's, sealed under the work's key and not made
+again; the folder they lie in is named by that key. Descriptors are kept in 16 bits: they are shares.
 
 Legend: N videos.
 """
 
-import hashlib
-import json
+import io
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -16,8 +15,7 @@ from pathlib import Path
 import numpy as np
 import simplejpeg
 
-from pipeline import camera, fisher, sampling, trajectories
-from pipeline.atomic import writing
+from pipeline import fisher, sampling, state, trajectories
 from pipeline.errors import UserError
 from pipeline.frames import FrameStore
 from pipeline.schema import Trajectories
@@ -33,6 +31,8 @@ class Work:
     frames: Path
     folder: Path
     videos: tuple[str, ...]
+    key: str
+    code: str  # digest of what computes it
 
     @property
     def shards(self) -> int:
@@ -48,33 +48,30 @@ class Work:
         return self.folder / f"split{split}-{kind}.npz"
 
     def vectors(self, split: int, number: int) -> Path:
-        return self.folder / f"split{split}-{number:05d}.npy"
+        return self.folder / f"split{split}-{number:05d}.npz"
 
 
-def work(settings: Trajectories, frames: Path, splits: Path, storage: Path) -> Work:
-    """A row's work, in a folder of `storage` whose name changes with settings, frames, splits (a folder) and code."""
-    digest = hashlib.sha256(json.dumps(asdict(settings), sort_keys=True).encode())
-    code = [Path(str(module.__file__)) for module in (camera, fisher, trajectories)]
-    for path in (frames / "index.arrow", *sorted(splits.glob("split-*.parquet")), *code):
-        digest.update(path.read_bytes())
-    return Work(settings, frames, storage / digest.hexdigest()[:16], tuple(FrameStore(frames).videos))
+def work(settings: Trajectories, frames: Path, storage: Path, key: str) -> Work:
+    """Return a row's work; its files lie in a folder of `storage` that is named by their key."""
+    return Work(
+        settings, frames, storage / key[:16], tuple(FrameStore(frames).videos), key, state.running("trajectories")
+    )
 
 
 def describe(work: Work, number: int) -> None:
     """The descriptors of a shard's videos, unless they are there."""
-    if work.described(number).exists():
+    if _done(work, work.described(number)):
         return
-    store, found = FrameStore(work.frames), {}
+    store, descriptors = FrameStore(work.frames), {}
     for at, video in enumerate(work.shard(number)):
         jpegs = store.jpegs(video, range(store.videos[video].frames))
         try:
             frames = [simplejpeg.decode_jpeg(jpeg, "GRAY")[..., 0] for jpeg in jpegs]
         except ValueError as error:
             raise UserError(f"{video}: a frame of the store is damaged ({error}); decode it again") from None
-        described = trajectories.describe(frames, work.settings.flow, work.settings.scales)
-        found[str(at)] = described.astype(np.float16)
-    with writing(work.described(number)) as temporary, temporary.open("wb") as file:
-        np.savez(file, **found)  # type: ignore[arg-type]  # its stub takes `found` for allow_pickle
+        found = trajectories.describe(frames, work.settings.flow, work.settings.scales)
+        descriptors[str(at)] = found.astype(np.float16)
+    _put(work, work.described(number), descriptors)
 
 
 def learn(work: Work, split: int, kind: str, train: frozenset[str]) -> None:
@@ -83,7 +80,7 @@ def learn(work: Work, split: int, kind: str, train: frozenset[str]) -> None:
     Videos give alike many, as far as they have them.
     """
     path, settings = work.codebook(split, kind), work.settings
-    if path.exists():
+    if _done(work, path):
         return
     each, sample = math.ceil(settings.samples / max(1, len(train))), []
     for number in range(work.shards):
@@ -94,26 +91,21 @@ def learn(work: Work, split: int, kind: str, train: frozenset[str]) -> None:
     if not sample:
         raise UserError(f"split {split} has no training video that could be decoded")
     book = fisher.learn(np.concatenate(sample), settings.gaussians, settings.seed)
-    with writing(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, **asdict(book))
+    _put(work, path, asdict(book))
 
 
 def encode(work: Work, split: int, number: int) -> None:
     """The Fisher vectors (N, numbers) float32 of a shard's videos under a split's codebooks, unless they are there."""
-    if work.vectors(split, number).exists():
+    if _done(work, work.vectors(split, number)):
         return
-    books = {}
-    for kind in trajectories.SIZES:
-        with np.load(work.codebook(split, kind)) as arrays:
-            books[kind] = fisher.Codebook(**arrays)
+    books = {kind: fisher.Codebook(**_needed(work, work.codebook(split, kind))) for kind in trajectories.SIZES}
     vectors = [
         np.concatenate(
             [fisher.vector(described[:, _columns(kind)].astype(np.float32), book) for kind, book in books.items()]
         )
         for _, described in _read(work, number)
     ]
-    with writing(work.vectors(split, number)) as temporary, temporary.open("wb") as file:
-        np.save(file, np.stack(vectors))
+    _put(work, work.vectors(split, number), {"vectors": np.stack(vectors)})
 
 
 def scores(
@@ -129,7 +121,7 @@ def scores(
     as logits makes them comparable by a softmax, whose order of classes is theirs.
     """
     place = {video: at for at, video in enumerate(work.videos)}
-    vectors = np.concatenate([np.load(work.vectors(split, number)) for number in range(work.shards)])
+    vectors = np.concatenate([_needed(work, work.vectors(split, number))["vectors"] for number in range(work.shards)])
     known = [(place[video], labels) for video, labels in train if video in place]
     there = [place[video] for video, _ in test if video in place]
     found = fisher.margins(
@@ -141,8 +133,32 @@ def scores(
 
 def _read(work: Work, number: int) -> list[tuple[str, np.ndarray]]:
     """(video, its descriptors (P, 426)) of a shard."""
-    with np.load(work.described(number)) as arrays:
-        return [(video, arrays[str(at)]) for at, video in enumerate(work.shard(number))]
+    arrays = _needed(work, work.described(number))
+    return [(video, arrays[str(at)]) for at, video in enumerate(work.shard(number))]
+
+
+def _done(work: Work, path: Path) -> bool:
+    state.check(state.running("trajectories"), work.code, "trajectories")
+    return _get(work, path) is not None
+
+
+def _put(work: Work, path: Path, arrays: dict[str, np.ndarray]) -> None:
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]  # its stub takes `arrays` for allow_pickle
+    state.put(path, buffer.getvalue(), work.key)
+
+
+def _get(work: Work, path: Path) -> dict[str, np.ndarray] | None:
+    if (content := state.get(path, work.key)) is None:
+        return None
+    with np.load(io.BytesIO(content)) as arrays:
+        return dict(arrays)
+
+
+def _needed(work: Work, path: Path) -> dict[str, np.ndarray]:
+    if (arrays := _get(work, path)) is None:
+        raise UserError(f"{path} is gone or damaged; run the stage again, and it is made again")
+    return arrays
 
 
 def _columns(kind: str) -> slice:

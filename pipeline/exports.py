@@ -1,22 +1,23 @@
 """What a suite leaves beside its tables: classes, confusions, measured speed, and a row's metrics file."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
 
+from pipeline import measures
 from pipeline.atomic import write
+from pipeline.logs import epochs
 from pipeline.measures import Accuracy, Precision
-from pipeline.results import Result, by_class, common, confused
+from pipeline.results import Result, Row, by_class, common, confused
 from pipeline.tables import BLANK, Cell, csv_text, markdown
 
 NOT_DECODED = "(not decoded)"
 
 
 def summary(row: Result) -> dict[str, float]:
-    """The row's accuracies, in %, and counts, for its metrics file and for tracking; empty where there are none."""
+    """The row's accuracies, in %, and counts, for its metrics file; empty where there are none."""
     if isinstance(row.accuracy, str):
         return {}
     found = row.accuracy
@@ -30,8 +31,20 @@ def summary(row: Result) -> dict[str, float]:
         shares |= {"wap": found.wap.value}
     else:
         shares |= {"top5": found.top5.value if found.top5 else None, "mean_class": found.mean_class}
-    percents = {name: round(100 * share, 4) for name, share in shares.items() if share is not None}
-    return {**percents, "n": found.videos, "decoded": found.decoded}
+    return {**_percents(shares), "n": found.videos, "decoded": found.decoded}
+
+
+def points(row: Row) -> dict[str, float]:
+    """The row's numbers as summary() has them, without the intervals, which take seconds."""
+    if isinstance(row.predictions, str):
+        return {}
+    numbers = measures.points(row.predictions)
+    counts = {name: number for name, number in numbers.items() if name in ("n", "decoded")}
+    return {**_percents({name: share for name, share in numbers.items() if name not in counts}), **counts}
+
+
+def _percents(shares: Mapping[str, float | None]) -> dict[str, float]:
+    return {name: round(100 * share, 4) for name, share in shares.items() if share is not None}
 
 
 def save_classes(path: Path, rows: Iterable[Result]) -> None:
@@ -83,14 +96,13 @@ def save_confusion_change(path: Path, row: Result, base: Result, runs: Sequence[
 
 def save_curve(path: Path, logs: Sequence[Path]) -> None:
     """A CSV line an epoch: the learning rate, and the loss as the mean over a row's runs."""
-    epochs: dict[int, list[dict[str, float]]] = {}
+    by_epoch: dict[int, list[dict[str, float]]] = {}
     for log in logs:
-        for line in map(json.loads, log.read_text(encoding="utf-8").splitlines()):
-            if line["kind"] == "epoch":
-                epochs.setdefault(line["epoch"], []).append(line)
+        for line in epochs(log):
+            by_epoch.setdefault(line["epoch"], []).append(line)
     lines = [
         [str(epoch), f"{sum(run['loss'] for run in runs) / len(runs):.6f}", f"{runs[0]['lr']:.6g}"]
-        for epoch, runs in sorted(epochs.items())
+        for epoch, runs in sorted(by_epoch.items())
     ]
     write(path, csv_text(["epoch", "loss", "lr"], lines))
 
@@ -106,12 +118,11 @@ def save_confusion(path: Path, row: Result) -> None:
     write(path, csv_text(["actual", "predicted"], lines))
 
 
-def save_speed(folder: Path, rows: Iterable[Result], printed: Mapping[str, str] = MappingProxyType({})) -> None:
-    """speed.md and speed.json: the measured throughput of the rows that have one, and what papers print of it.
+def save_speed(folder: Path, found: Mapping[str, float], printed: Mapping[str, str] = MappingProxyType({})) -> None:
+    """speed.md and speed.csv: the measured throughput of the rows that have one, and what papers print of it.
 
     Apart from the tables, because it is never twice the same, while the tables' bytes follow from the predictions.
     """
-    found = {row.name: row.costs["clips_per_second"] for row in rows if "clips_per_second" in row.costs}
     lines = [[Cell("row", name, {}), Cell("clips/s", f"{speed:.1f}", {})] for name, speed in found.items()]
     told = "Clips a second through the trained network where it was evaluated; varies from run to run."
     if beside := printed.keys() & found.keys():
@@ -119,4 +130,5 @@ def save_speed(folder: Path, rows: Iterable[Result], printed: Mapping[str, str] 
         told += f" Printed speeds ({len(beside)}) are of other machines and work: compare rows, not columns."
     table = f"{markdown(lines)}\n{told}" if lines else "No row has been timed."
     write(folder / "speed.md", f"# Measured speed\n\n{table}\n")
-    write(folder / "speed.json", json.dumps(found, indent=2) + "\n")
+    values = [[row, f"{speed:.1f}", printed.get(row, "")] for row, speed in found.items()]
+    write(folder / "speed.csv", csv_text(["row", "clips_per_second", "printed"], values))

@@ -1,6 +1,5 @@
 """Results as SVG pictures: learning curves, accuracies with intervals, confusion matrices; same input, same bytes."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import cycle
@@ -16,6 +15,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from pipeline import matrices, statistics
 from pipeline.atomic import writing
+from pipeline.logs import epochs
 from pipeline.measures import Accuracy
 from pipeline.results import Result, confused
 
@@ -40,7 +40,8 @@ def learning_curves(runs: Mapping[str, Sequence[Path]], path: Path) -> None:
     A strong line is a row's mean over its runs, light ones are the runs; seven rows share a panel. Logs that are
     not there are left out, and rows that have none.
     """
-    logs = {row: [log for log in map(_epochs, paths) if log] for row, paths in runs.items()}
+    curves = {row: [epochs(path) for path in paths] for row, paths in runs.items()}
+    logs = {row: [{line["epoch"]: line for line in lines} for lines in own if lines] for row, own in curves.items()}
     rows = [row for row in logs if logs[row]]
     panels = [rows[begin : begin + len(COLOURS)] for begin in range(0, len(rows), len(COLOURS))] or [[]]
     with drawing(path, 9.0, 3.0 * len(panels)) as figure:
@@ -137,14 +138,6 @@ def _forest(axes: Axes, dataset: str, heading: str, rows: Sequence[Result]) -> N
     axes.set_xlabel(f"{heading} %, 95 % interval")
     axes.grid(axis="x", color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
-
-
-def _epochs(log: Path) -> dict[int, dict[str, float]]:
-    """A run's epochs in order, from its log; lines of another kind are passed over."""
-    if not log.exists():
-        return {}
-    lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-    return {line["epoch"]: line for line in lines if line.get("kind", "epoch") == "epoch"}
 
 
 @contextmanager

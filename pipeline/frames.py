@@ -1,4 +1,4 @@
-"""The frame store: Arrow IPC shards of JPEG frames, one record batch a video, and one index over them.
+"""Read the frame store: Arrow IPC shards of JPEG frames, one record batch a video, and one index over them.
 
 A shard has a column "jpeg", and where the data set has flow a column of grayscale JPEGs for each of its planes.
 
@@ -7,7 +7,7 @@ No polars here and no Arrow threads: what reads frames is forked by data loaders
 
 import csv
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,31 +15,12 @@ import numpy as np
 import pyarrow as pa
 import simplejpeg
 
-from pipeline.atomic import writing
+from pipeline.digest.checked import holds
+from pipeline.digest.files import SUMS, sums
 from pipeline.errors import UserError
+from pipeline.layout import SHARDS, open_arrow, read_table, shard_path
 
-INDEX = pa.schema(
-    [
-        ("video", pa.string()),
-        ("shard", pa.int32()),
-        ("batch", pa.int32()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("fps", pa.float64()),
-        ("frames", pa.int32()),
-        ("timestamps", pa.list_(pa.float64())),  # s
-        ("sha256", pa.string()),
-        ("decoder", pa.string()),
-        ("decoder_version", pa.string()),
-    ]
-)
-FINGERPRINT, SHARDS = b"fingerprint", b"shards"  # in the schemas' metadata
 _OPEN_SHARDS = 256  # memory maps held at a time, each of which holds a file descriptor
-_OPTIONS = pa.ipc.IpcReadOptions(use_threads=False)
-
-
-def shard_path(folder: Path, shard: int) -> Path:
-    return folder / f"shard-{shard:05d}.arrow"
 
 
 class Entry(NamedTuple):
@@ -53,51 +34,28 @@ class Entry(NamedTuple):
     frames: int
 
 
-def write_shard(
-    path: Path, videos: Iterable[Mapping[str, Sequence[bytes]]], fingerprint: str, columns: Sequence[str] = ("jpeg",)
-) -> None:
-    """One record batch a video, which has all `columns`, each written as it comes: memory holds one video. Atomic."""
-    fields = [pa.field(name, pa.large_binary(), nullable=False) for name in columns]
-    schema = pa.schema(fields, {FINGERPRINT: fingerprint})
-    with writing(path) as temporary, pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-        for video in videos:
-            arrays = [pa.array(video[name], pa.large_binary()) for name in columns]
-            writer.write_batch(pa.record_batch(arrays, schema=schema))
-
-
-def write_table(path: Path, table: pa.Table) -> None:
-    """A small table as one Arrow IPC file. Atomic."""
-    schema = table.schema
-    with writing(path) as temporary, pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-        writer.write_table(table.combine_chunks())
-
-
-def open_arrow(path: Path) -> pa.ipc.RecordBatchFileReader:
-    """A memory-mapped Arrow IPC file. OSError where it is not there, pa.ArrowInvalid where it is not whole."""
-    return pa.ipc.open_file(pa.memory_map(str(path)), options=_OPTIONS)
-
-
-def read_table(path: Path) -> pa.Table:
-    return open_arrow(path).read_all()
-
-
 class FrameStore:
-    """Reads a folder of shards. Shards are mapped when first used; a pickled store opens itself anew where it lands."""
+    """A folder of shards, each checked against the index and mapped when first used.
+
+    A pickled store opens its files where it lands.
+    """
 
     videos: dict[str, Entry]
 
     def __init__(self, folder: Path) -> None:
         """UserError where `folder` holds no finished store."""
         self.folder = folder
-        try:
-            table = read_table(folder / "index.arrow")
-        except (OSError, pa.ArrowInvalid):
-            raise UserError(f"{folder} holds no frames: the decode stage has not finished there") from None
+        index = folder / "index.arrow"
+        if not index.exists() or not (folder / SUMS).exists():
+            raise UserError(f"{folder} holds no frames: the decode stage has not finished there")
+        if not holds(index, sums(folder).get(index.name, "")):
+            raise UserError(f"{index} does not have the sha256 that {SUMS} lists; {self._remedy}")
+        table = read_table(index)
         columns = [table[name].to_pylist() for name in Entry._fields]
         self.videos = dict(zip(table["video"].to_pylist(), map(Entry._make, zip(*columns, strict=True)), strict=True))
         self._rows = dict(zip(self.videos, range(len(self.videos)), strict=True))
         self._table = table
-        self._fingerprints = json.loads(table.schema.metadata[SHARDS])
+        self._sums = json.loads(table.schema.metadata[SHARDS])
         self._open: dict[int, pa.ipc.RecordBatchFileReader] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -146,13 +104,16 @@ class FrameStore:
                 del self._open[next(iter(self._open))]  # views handed out keep their map alive
             path = shard_path(self.folder, shard)
             try:
-                reader = open_arrow(path)
+                if not holds(path, self._sums[shard]):
+                    raise UserError(f"{path} does not have the sha256 that index.arrow lists; {self._remedy}")
+                self._open[shard] = open_arrow(path)
             except (OSError, pa.ArrowInvalid):
-                raise UserError(f"{path} is missing or damaged; run the decode stage again") from None
-            if reader.schema.metadata[FINGERPRINT].decode() != self._fingerprints[shard]:
-                raise UserError(f"{path} is newer than the index beside it; let the decode stage finish")
-            self._open[shard] = reader
+                raise UserError(f"{path} is missing or damaged; {self._remedy}") from None
         return self._open[shard]
+
+    @property
+    def _remedy(self) -> str:
+        return f"`dvc repro -f decode@{self.folder.name}` makes it again"
 
     def _why_absent(self, video: str) -> str:
         failed = self.folder / "failed.csv"

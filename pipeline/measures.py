@@ -94,20 +94,9 @@ def of_accuracy(name: str, found: Predictions) -> Accuracy:
 
 def of_precision(name: str, found: Predictions) -> Precision | str:
     """Of videos of any number of labels; or why there is none."""
-    tests, scores = metrics.scores(found)
-    rankings, classes, decoded = {}, len(found.classes), 0
-    for (split,), part in tests.with_row_index("at").group_by("split", maintain_order=True):
-        seeds = part["seed"].n_unique()
-        own = scores[part["at"].to_numpy()].reshape(seeds, -1, classes)  # S,M,K
-        first = part.head(own.shape[1])
-        wanted = np.zeros(own.shape[1:], bool)  # M,K
-        listed = first["labels"].list.len().to_numpy()
-        wanted[np.repeat(np.arange(len(wanted)), listed), first["labels"].explode().drop_nulls().to_numpy()] = True
-        decoded += int((~np.isnan(own).any(axis=(0, 2)) & (listed > 0)).sum())
-        try:
-            rankings[int(split)] = precision.ranking(first["video"].to_list(), wanted, own)
-        except ValueError as error:
-            return f"failed: {error}"
+    if isinstance(ranked := _ranked(found), str):
+        return ranked
+    rankings, decoded = ranked
     ranks = list(rankings.values())
     values, drawn = precision.values(ranks), precision.bootstrap([ranks], name)[:, 0]
     runs = [
@@ -125,6 +114,44 @@ def of_precision(name: str, found: Predictions) -> Precision | str:
         positives,
         rankings,
     )
+
+
+def points(found: Predictions) -> dict[str, float]:
+    """The numbers of predictions without their intervals, by name: shares, then counts; empty where there are none."""
+    if found.several:
+        if isinstance(ranked := _ranked(found), str):
+            return {}
+        values = precision.values(list(ranked[0].values()))
+        with_label = sum(len(ranking.videos) for ranking in ranked[0].values())
+        shares = {"map": float(values[..., MAP].mean()), "wap": float(values[..., WAP].mean())}
+        return {**shares, "n": with_label, "decoded": ranked[1]}
+    outcomes, classes = metrics.outcomes(found), len(found.classes)
+    shares = {"top1": metrics.accuracy(outcomes)}
+    if classes > metrics.BEST:
+        shares["top5"] = metrics.accuracy(outcomes, "top5")
+    shares["mean_class"] = metrics.mean_class_accuracy(metrics.confusion(outcomes, classes))
+    videos = outcomes.group_by("split", "video").agg(pl.col("predicted").is_not_null().all())
+    return {**shares, "n": len(videos), "decoded": int(videos["predicted"].sum())}
+
+
+def _ranked(found: Predictions) -> tuple[dict[int, Ranking], int] | str:
+    """The ranking of each split, and how many videos with a label were decoded; or why there is none."""
+    tests, scores = metrics.scores(found)
+    rankings: dict[int, Ranking] = {}
+    classes, decoded = len(found.classes), 0
+    for (split,), part in tests.with_row_index("at").group_by("split", maintain_order=True):
+        seeds = part["seed"].n_unique()
+        own = scores[part["at"].to_numpy()].reshape(seeds, -1, classes)  # S,M,K
+        first = part.head(own.shape[1])
+        wanted = np.zeros(own.shape[1:], bool)  # M,K
+        listed = first["labels"].list.len().to_numpy()
+        wanted[np.repeat(np.arange(len(wanted)), listed), first["labels"].explode().drop_nulls().to_numpy()] = True
+        decoded += int((~np.isnan(own).any(axis=(0, 2)) & (listed > 0)).sum())
+        try:
+            rankings[int(split)] = precision.ranking(first["video"].to_list(), wanted, own)
+        except ValueError as error:
+            return f"failed: {error}"
+    return rankings, decoded
 
 
 def _by_seed(part: pl.DataFrame, holds: pl.Series) -> np.ndarray:

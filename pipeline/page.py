@@ -1,8 +1,9 @@
-"""reports/index.html: all tables and their verdicts on one page that needs no server, from the files beside it."""
+"""All tables of one suite or of several, with their verdicts, on one page that needs no server."""
 
 import base64
 import csv
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,15 @@ MARKS = {  # a sign for each verdict, so that none is told by its colour alone
     "failed": "✕",
     "base": "·",
 }
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Files of a suite that the page is built from."""
+
+    tables: Path
+    figures: Path
+    predictions: str  # the folder that a reader looks for predictions in; empty where they are not kept
 
 
 @dataclass(frozen=True)
@@ -67,29 +77,32 @@ class Picture:
     source: str
 
 
-def build(reports: Path) -> Path:
-    """Writes reports/index.html from the CSVs, Markdown and pictures below `reports`; the same files, the same bytes.
+def build(target: Path, suites: Mapping[str, Suite], reports: Path) -> Path:
+    """Writes the page `target` from the suites' CSVs, Markdown and pictures; the same files, the same bytes.
 
-    Raises UserError for a table whose lines have not all its columns.
+    `reports` holds templates/ and the table of costs, parity.csv. Raises UserError for a table whose lines lack
+    columns.
     """
     environment = Environment(
         loader=FileSystemLoader(reports / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    tables = list(_tables(reports))
+    tables = [table for suite, files in suites.items() for table in _tables(target.parent, suite, files.tables)]
+    tables += _table(target.parent, "parity", reports / "parity.csv")
     verdicts = sorted({row["verdict"] for table in tables for row in table.rows if row.get("verdict")})
     sets = sorted({name for table in tables for row in table.rows if (name := dataset(row))})
     data = json.dumps({table.id: table.rows for table in tables}, ensure_ascii=False)
     page = environment.get_template("index.html").render(
         suites={suite: [table for table in tables if table.suite == suite] for suite in _suites(tables)},
-        pictures={suite: list(_pictures(reports, suite)) for suite in _suites(tables)},
+        pictures={suite: list(_pictures(files.figures, suite)) for suite, files in suites.items()} | {"parity": []},
+        predictions={suite: files.predictions for suite, files in suites.items()},
         verdicts=verdicts,
         datasets=sets,
         dataset=dataset,
         # Inside of <script>, "<" could end it.
         data=data.replace("<", "\\u003c"),
     )
-    write(reports / "index.html", page)
-    return reports / "index.html"
+    write(target, page)
+    return target
 
 
 def dataset(row: Mapping[str, str]) -> str:
@@ -101,27 +114,32 @@ def _suites(tables: Sequence[Table]) -> list[str]:
     return list(dict.fromkeys(table.suite for table in tables))
 
 
-def _tables(reports: Path) -> Iterator[Table]:
-    """Tables with a Markdown file beside their CSV, for that holds title and notes."""
-    for path in [*sorted(reports.glob("tables/*/*.csv")), reports / "parity.csv"]:
-        markdown = path.with_suffix(".md")
-        if not (path.is_file() and markdown.is_file()):
-            continue
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = tuple(csv.DictReader(file))
-        if not rows:
-            continue
-        if any(None in row or None in row.values() for row in rows):
-            raise UserError(f"{path} is damaged: a line has not as many fields as the first; aggregate again")
-        title, notes = _words(markdown.read_text(encoding="utf-8"))
-        suite = path.parent.name if path.parent != reports else "parity"
-        shown = [key for key in rows[0] if _shows(key, rows)]
-        same = [key for key in shown if key in SHARED and len(rows) > 1 and len({row[key] for row in rows}) == 1]
-        keys = tuple(key for key in shown if key not in same)
-        shared = tuple((key, _number(rows[0][key])) for key in same)
-        cells = tuple(tuple(_cell(key, row, rows) for key in keys) for row in rows)
-        name = path.relative_to(reports).as_posix()
-        yield Table(name.removesuffix(".csv").replace("/", "-"), suite, title, name, keys, shared, cells, rows, notes)
+def _tables(root: Path, suite: str, folder: Path) -> Iterator[Table]:
+    """A suite's tables but that of speeds, whose numbers no other run repeats."""
+    for path in sorted(folder.glob("*.csv")):
+        if path.stem != "speed":
+            yield from _table(root, suite, path)
+
+
+def _table(root: Path, suite: str, path: Path) -> Iterator[Table]:
+    """The table of a CSV, if it has rows and a Markdown file, which holds title and notes; `root` is the page's."""
+    markdown = path.with_suffix(".md")
+    if not (path.is_file() and markdown.is_file()):
+        return
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = tuple(csv.DictReader(file))
+    if not rows:
+        return
+    if any(None in row or None in row.values() for row in rows):
+        raise UserError(f"{path} is damaged: a line has fewer or more fields than the first; aggregate again")
+    title, notes = _words(markdown.read_text(encoding="utf-8"))
+    shown = [key for key in rows[0] if _shows(key, rows)]
+    same = [key for key in shown if key in SHARED and len(rows) > 1 and len({row[key] for row in rows}) == 1]
+    keys = tuple(key for key in shown if key not in same)
+    shared = tuple((key, _number(rows[0][key])) for key in same)
+    cells = tuple(tuple(_cell(key, row, rows) for key in keys) for row in rows)
+    place = Path(os.path.relpath(path, root)).as_posix()
+    yield Table(f"{suite}-{path.stem}", suite, title, place, keys, shared, cells, rows, notes)
 
 
 def _shows(key: str, rows: Sequence[Mapping[str, str]]) -> bool:
@@ -166,8 +184,8 @@ def _words(markdown: str) -> tuple[str, tuple[str, ...]]:
     return title, tuple(block for block in blocks if not block.startswith(("#", "|")))
 
 
-def _pictures(reports: Path, suite: str) -> Iterator[Picture]:
-    for path in sorted((reports / "figures" / suite).glob("*.svg")):
+def _pictures(folder: Path, suite: str) -> Iterator[Picture]:
+    for path in sorted(folder.glob("*.svg")):
         if not path.stem.startswith("confusion"):  # one a row: they would fill the page
             source = base64.b64encode(path.read_bytes()).decode()
             yield Picture(f"{suite}: {path.stem.replace('-', ' ')}", f"data:image/svg+xml;base64,{source}")

@@ -86,6 +86,8 @@ def parse(raw: dict[str, Any], name: str = "params") -> Params:
         if not settings.splits or min(settings.scales, settings.gaussians, settings.samples) < 1:
             raise UserError(f"{name}: trajectories.{row}: it needs a split, a scale, a Gaussian and a sample at least")
     for key, recipe in params.recipes.items():
+        if recipe.threads < 1:
+            raise UserError(f"{name}: recipes.{key}.threads is {recipe.threads}; it must be at least 1")
         if recipe.stack < 1:
             raise UserError(f"{name}: recipes.{key}.stack is {recipe.stack}; it needs one flow at least")
         if recipe.micro_batch < 1 or recipe.batch % recipe.micro_batch:

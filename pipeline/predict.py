@@ -5,7 +5,7 @@ Legend: V views, T frames, H, W pixels, K classes.
 
 import json
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,12 +21,10 @@ from pipeline.atomic import writing
 from pipeline.cells import Cell, classes, part
 from pipeline.errors import UserError
 from pipeline.frames import FrameStore
+from pipeline.numerics import autocast
 from pipeline.protocol import protocol_signature
-from pipeline.storage import Place, source, write
-from pipeline.training import autocast
 
 BLOCK = 64  # videos scored by one task; fixed, so that forward batches don't depend on how many tasks run at once
-THREADS = 8  # blocks read at once
 SCHEMA = pyarrow.schema(
     {
         "experiment": pyarrow.string(),
@@ -54,34 +52,25 @@ def blocks(cell: Cell) -> list[list[tuple[str, list[int]]]]:
     return [videos[begin : begin + BLOCK] for begin in range(0, len(videos), BLOCK)]
 
 
-def done(place: Place, mark: str) -> bool:
-    """Whether `place` holds predictions that were made under this evaluation_fingerprint()."""
-    try:
-        with source(place) as file:
-            return (pyarrow.parquet.read_schema(file).metadata or {}).get(b"fingerprint") == mark.encode()
-    except FileNotFoundError:
-        return False
-
-
 class Scorer:
     """A cell's trained net and its frames: a process reads them once, however many blocks it scores.
 
-    Both take longer the larger the data set is, as does `mark`, its evaluation_fingerprint(). Read again for every
-    block, evaluation would take the square of the number of videos.
+    Both take longer the larger the data set is. Read again for every block, evaluation would take the square of the
+    number of videos.
     """
 
-    def __init__(self, cell: Cell, mark: str, device: torch.device) -> None:
-        self.cell, self.mark, self.device = cell, mark, device
+    def __init__(self, cell: Cell, device: torch.device) -> None:
+        self.cell, self.device = cell, device
         self.store, self.net = FrameStore(cell.frames), load(cell, device)
 
-    def score(self, block: list[tuple[str, list[int]]], target: Place) -> None:
-        """Writes the predictions of a block of (video, labels) to `target`.
+    def score(self, block: list[tuple[str, list[int]]]) -> bytes:
+        """Return the predictions of a block of (video, labels), as a Parquet file.
 
         A row a (video, view), views in order; a video that could not be decoded has one row, its logits null. Views are
         forwarded in batches of protocol.batch, so the same checkpoint gives the same bits.
         """
         cell, store = self.cell, self.store
-        rows: list[tuple[str, list[int], int, views.View | None]] = []  # video, labels, number of the view, view
+        rows: list[tuple[str, list[int], int, clips.View | None]] = []  # video, labels, number of the view, view
         for name, labels in block:
             if name in store.videos:
                 rows += [
@@ -103,18 +92,17 @@ class Scorer:
                 "labels": [labels for _, labels, _, _ in rows],
                 "logits": [next(scores) if view else None for _, _, _, view in rows],
             },
-            schema=SCHEMA.with_metadata({"fingerprint": self.mark, "views": str(len(there)), "seconds": str(seconds)}),
+            schema=SCHEMA.with_metadata({"views": str(len(there)), "seconds": str(seconds)}),
         )
         made = pyarrow.BufferOutputStream()
         pyarrow.parquet.write_table(table, made)
-        write(target, made.getvalue().to_pybytes())
+        return made.getvalue().to_pybytes()
 
 
-def gather(row: list[Cell], places: list[Place], target: Path) -> float:
-    """The blocks of a row's cells as one file, the interface to every table; views forwarded per second."""
+def gather(row: Sequence[Cell], blocks: Iterable[bytes], target: Path) -> float:
+    """Write the blocks of a row's cells as one file, the interface to every table; return views forwarded a second."""
     signature = protocol_signature(row[0].protocol, row[0].recipe)
-    with ThreadPoolExecutor(THREADS) as pool:
-        tables = list(pool.map(_read, places))
+    tables = [pyarrow.parquet.read_table(pyarrow.BufferReader(block)) for block in blocks]
     facts = [table.schema.metadata for table in tables]
     names = json.dumps(classes(row[0]), ensure_ascii=False)
     table = pyarrow.concat_tables([table.replace_schema_metadata(None) for table in tables])
@@ -126,14 +114,9 @@ def gather(row: list[Cell], places: list[Place], target: Path) -> float:
     return sum(int(fact[b"views"]) for fact in facts) / seconds if seconds else 0.0
 
 
-def _read(place: Place) -> pyarrow.Table:
-    with source(place) as file:
-        return pyarrow.parquet.read_table(file)
-
-
 @torch.inference_mode()
 def _forward(
-    net: VideoNet, cell: Cell, store: FrameStore, wanted: list[tuple[str, views.View]], device: torch.device
+    net: VideoNet, cell: Cell, store: FrameStore, wanted: list[tuple[str, clips.View]], device: torch.device
 ) -> tuple[np.ndarray, float]:
     """Logits (V, K) float32 of the views in order, and the seconds their forward passes took."""
     torch.backends.cudnn.deterministic = True

@@ -1,15 +1,15 @@
 """Where a row's number comes from: protocol, settings, runs, data, code, the videos it got wrong, how to remake it."""
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from pipeline import metrics, records, results, tracking
-from pipeline.cells import Cell, data_fingerprint
+from pipeline import keys, logs, metrics, records, results, tracking
+from pipeline.cells import Cell
 from pipeline.errors import UserError, alternatives
 from pipeline.measures import Accuracy, Precision
 from pipeline.published import PAPERS, load
@@ -49,7 +49,7 @@ def _printed(given: Params, name: str, row: str, root: Path, stages: Mapping[str
         raise UserError(f"table {name} has no row {row!r}; {alternatives(row, labels)}")
     path = root / "reports" / "tables" / given.suite / f"{name}.csv"
     if not path.exists():
-        raise UserError(f"{path} is not there yet; `dvc repro -s aggregate` writes it, whatever has run")
+        raise UserError(f"{path} is not there yet; `actionbench tables` writes it, whatever has run")
     with path.open(newline="", encoding="utf-8") as file:
         cells = [cell for cell in csv.DictReader(file) if cell["row"] == row]
     about: dict[str, Any] = {"table": f"{given.suite}/{name}: {tables[name].caption}", "row": row}
@@ -83,7 +83,7 @@ def _experiment(given: Params, row: str, root: Path, stages: Mapping[str, Any]) 
         "experiment": asdict(experiment),
         "recipe": asdict(given.recipes[experiment.recipe]),
         "predictions": str(data / "predictions" / row / "predictions.parquet"),
-        "remake": [f"dvc repro -f train@{row}", f"dvc repro evaluate@{row} aggregate"],
+        "remake": [f"dvc repro -f -s train@{row} evaluate@{row}", "actionbench repro"],
         "MLflow": _runs(given, row, root),
     }
     about["made by"] = {
@@ -100,8 +100,9 @@ def _experiment(given: Params, row: str, root: Path, stages: Mapping[str, Any]) 
         for split in experiment.splits
         for seed in experiment.seeds
     }
+    runs = logs.places(data, row)
     about["workers"] = {
-        f"split {split}, seed {seed}": workers(data / "logs" / row / f"split{split}-seed{seed}.jsonl")
+        f"split {split}, seed {seed}": workers(runs.get(f"split{split}-seed{seed}", ()))
         for split in experiment.splits
         for seed in experiment.seeds
     }
@@ -109,23 +110,23 @@ def _experiment(given: Params, row: str, root: Path, stages: Mapping[str, Any]) 
     return about
 
 
-def workers(log: Path) -> str:
-    """How many trained a cell, by its log: "1", or, where that changed, "2 in epochs 1 to 3, 1 in epochs 4 to 8"."""
+def workers(files: Sequence[Path]) -> str:
+    """How many trained a run, by the files of its log: "1", or "2 in epochs 1 to 3, 1 in epochs 4 to 8"."""
     stretches: list[list[int]] = []  # workers, first and last epoch, from 0 on
-    for line in records.epochs(log):
-        if "world" not in line:  # of a run before logs said it
-            return "not told"
+    for line in logs.epochs(*files):
+        if "world" not in line:  # its timings are elsewhere
+            return "unknown"
         if not stretches or stretches[-1][0] != line["world"]:
             stretches.append([line["world"], line["epoch"], line["epoch"]])
         stretches[-1][2] = line["epoch"]
     if len(stretches) == 1:
         return str(stretches[0][0])
-    return ", ".join(f"{count} in epochs {first + 1} to {last + 1}" for count, first, last in stretches) or "not told"
+    return ", ".join(f"{count} in epochs {first + 1} to {last + 1}" for count, first, last in stretches) or "unknown"
 
 
 def _runs(given: Params, row: str, root: Path) -> dict[str, str]:
     """The filter that finds the row's runs in any store, and the ids that this project's store has for them."""
-    made = records.numbers(root / "data" / "predictions" / row)
+    made = records.numbers(root / "data" / "tracking" / row)
     return {
         "filter": tracking.asked(given.suite, row),
         **tracking.ids(root, given.suite, row, made.training if made else None),
@@ -177,5 +178,5 @@ def _data(given: Params, row: str, data: Path) -> dict[str, str]:
         recipe, protocol = given.recipes[experiment.recipe], given.protocols[experiment.protocol]
         cell = Cell(row, experiment, recipe, protocol, split, experiment.seeds[0], data)
         if cell.split_table.exists() and (cell.frames / "index.arrow").exists():
-            found[f"split {split}"] = data_fingerprint(cell)
+            found[f"split {split}"] = keys.data(cell)
     return found

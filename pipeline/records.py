@@ -1,4 +1,4 @@
-"""What a row's runs say of themselves: settings and tags beside the logs, numbers beside predictions, no secrets."""
+"""A row's record in data/tracking/<row>/: settings, tags and test numbers of its runs, without secrets."""
 
 import hashlib
 import json
@@ -7,13 +7,11 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from pipeline.atomic import write
 from pipeline.errors import UserError
-
-if TYPE_CHECKING:
-    from pipeline.storage import Place
+from pipeline.logs import epochs as epochs
 
 T = TypeVar("T")
 RUN, NUMBERS = "run.json", "numbers.json"
@@ -85,32 +83,19 @@ def commit(folder: Path) -> str:
 
 
 def save(found: Record | Numbers, folder: Path) -> None:
-    """A record into a row's folder of logs, numbers into that of its predictions."""
+    """Writes a record or numbers into a row's folder of data/tracking."""
     name = RUN if isinstance(found, Record) else NUMBERS
     write(folder / name, json.dumps(asdict(found), indent=2, sort_keys=True) + "\n")
 
 
-def load(logs: Path) -> Record | None:
-    """From a row's folder of logs; None where there is none, UserError for a damaged one."""
-    return _read(logs / RUN, Record)
+def load(folder: Path) -> Record | None:
+    """The record of a row's folder of data/tracking; None where there is none, UserError for a damaged one."""
+    return _read(folder / RUN, Record)
 
 
-def numbers(predictions: Path) -> Numbers | None:
-    """From a row's folder of predictions; None where there are none, UserError for damaged ones."""
-    return _read(predictions / NUMBERS, Numbers)
-
-
-def epochs(path: "Place") -> Iterator[dict[str, Any]]:
-    """The epochs in a cell's log, in order, each once; a line that is only half written is left for later."""
-    last = -1
-    for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        try:
-            line = json.loads(text)
-        except ValueError:
-            continue
-        if isinstance(line, dict) and line.get("kind", "epoch") == "epoch" and line.get("epoch", -1) > last:
-            last = line["epoch"]
-            yield line
+def numbers(folder: Path) -> Numbers | None:
+    """The numbers of a row's folder of data/tracking; None where there are none, UserError for damaged ones."""
+    return _read(folder / NUMBERS, Numbers)
 
 
 def clean(text: str) -> str:

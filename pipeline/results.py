@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 
 from pipeline import measures, precision, predictions, statistics
+from pipeline.digest import files
 from pipeline.errors import UserError
 from pipeline.measures import Accuracy, Precision
 from pipeline.params import named
@@ -33,7 +34,7 @@ class System:
     splits: tuple[int, ...]
     seeds: tuple[int, ...]
     several: bool  # whether videos have several labels: then mAP is measured, else top-1
-    costs: Mapping[str, float]  # parameters, macs (of one view), clips_per_second; what is absent stays blank
+    costs: Mapping[str, float]  # parameters, macs (of one view); what is absent stays blank
 
 
 @dataclass(frozen=True)
@@ -75,13 +76,17 @@ def read(params: Params, name: str, data: Path) -> Row:
     experiment = named(params, name)
     protocol = params.protocols[experiment.protocol]
     path = data / "predictions" / name / "predictions.parquet"
+    costs, counted = path.with_name("costs.json"), dict[str, float]()
     found: Predictions | str = "not run"
     if path.exists():
         try:
+            if costs.exists():
+                files.verify(costs)
+                counted = json.loads(costs.read_text(encoding="utf-8"))
+            files.verify(path)
             found = predictions.read(path, name, params, data / "splits" / experiment.dataset)
         except UserError as error:
             found = f"failed: {error}"
-    costs = data / "costs" / f"{name}.json"
     recipe = params.recipes[experiment.recipe]
     return Row(
         name,
@@ -93,7 +98,7 @@ def read(params: Params, name: str, data: Path) -> Row:
         experiment.splits,
         experiment.seeds,
         protocol.average == "sigmoid",
-        json.loads(costs.read_text(encoding="utf-8")) if costs.exists() else {},
+        counted,
         found,
     )
 
@@ -109,6 +114,7 @@ def _trajectories(params: Params, name: str, data: Path) -> Row:
         try:
             tests = [predictions.parts(splits, split).get("test", []) for split in settings.splits]
             several = any(len(labels) != 1 for test in tests for _, labels in test)
+            files.verify(path)
             found = predictions.read_outside(path, splits, settings.splits, (0,), several)
         except UserError as error:
             found = f"failed: {error}"

@@ -105,6 +105,7 @@ class Recipe:
     clip_grad: float | None = None  # largest norm of the gradient
     label_smoothing: float = 0.0
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 on a GPU that has it, else fp32
+    threads: int = 1  # CPU threads of a process that trains or scores; another number rounds sums otherwise
 
     @property
     def planes(self) -> int:
@@ -198,12 +199,12 @@ class Table:
 
 @dataclass(frozen=True, config=STRICT)
 class Cluster:
-    """Where it runs. Never a stage's params: changing it restales nothing."""
+    """Where it runs. Never a stage's params: no field changes a byte (tests/test_resources.py says why not)."""
 
     address: str = "local"  # "local" starts Ray here; RAY_ADDRESS overrides
     # Data-parallel training workers of one (row, split, seed); a range takes what there is, and follows it.
     workers: Annotated[int | tuple[int, int], BeforeValidator(_team)] = 1
-    cpus_per_worker: int = 1
+    cpus_per_worker: int = 1  # reserved; how many threads compute is the recipe's
     gpus_per_worker: float = 0.0
     loader_workers: int = 0  # processes that load clips, for each training worker
     max_failures: int = 3  # restarts of a training run or task whose process died

@@ -1,9 +1,12 @@
-"""Decode a data set shard by shard, resumably: a shard is one task, and what a kill leaves is never taken for whole."""
+"""Decode a data set shard by shard: a shard is one task, done once under its key.
+
+A finished shard has a sealed report, apart from the frame store, with its sha256: what a kill leaves, or damage, is
+never taken for whole. The frame store itself follows from the frames alone.
+"""
 
 import csv
-import hashlib
 import itertools
-import json
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -14,16 +17,19 @@ import cv2
 import pyarrow as pa
 import simplejpeg
 
-from pipeline import flow
+from pipeline import flow, state
 from pipeline.atomic import writing
 from pipeline.decoding import Damaged, decode, opened
+from pipeline.digest import checked
+from pipeline.digest.key import key
 from pipeline.errors import UserError
-from pipeline.frames import FINGERPRINT, INDEX, SHARDS, open_arrow, read_table, shard_path, write_shard, write_table
+from pipeline.layout import shard_path
+from pipeline.packing import INDEX, packed, write_index, write_shard
 from pipeline.schema import Decode
 
-# What a shard leaves beside itself: an index row for each of its videos, decoded or failed.
+# A shard's report: an index row for each of its videos, decoded or failed.
 REPORT = INDEX.append(pa.field("path", pa.string())).append(pa.field("reason", pa.string()))
-DECODER_VERSION, FRAME_BYTES = b"decoder_version", b"bytes"
+SHA256, DECODER_VERSION, FRAME_BYTES = b"sha256", b"decoder_version", b"bytes"  # in its metadata
 
 
 @dataclass(frozen=True)
@@ -53,24 +59,26 @@ class Task:
     root: Path  # folder of the videos
     sources: tuple[Source, ...]
     decode: Decode
+    reports: Path  # folder of the reports
+    code: str  # digest of what decodes
 
     @property
     def path(self) -> Path:
         return shard_path(self.folder, self.shard)
 
     @property
-    def report_path(self) -> Path:
-        return self.path.with_suffix(".index.arrow")
+    def report(self) -> Path:
+        return self.reports / f"{self.path.stem}-{self.key[:16]}"
 
     @property
-    def fingerprint(self) -> str:
-        """Of all that a shard's content follows from, but for the decoder's version."""
+    def key(self) -> str:
+        """Of all that a shard's content follows from, but for the decoder's version, which its node knows."""
+        settings = asdict(self.decode)
+        for name in ("videos_per_shard", "max_failed"):  # the first is seen in the sources
+            del settings[name]
+        versions = {"simplejpeg": simplejpeg.__version__, "OpenCV": cv2.__version__}
         videos = [source.facts for source in self.sources]
-        settings = (self.decode.short_side, self.decode.quality, self.decode.decoder, simplejpeg.__version_info__)
-        own: list[Any] = [videos, settings]
-        if self.decode.flow is not None:
-            own.append([asdict(self.decode.flow), cv2.__version__])
-        return hashlib.sha256(json.dumps(own).encode()).hexdigest()
+        return key([self.code], {"decode": settings, "versions": versions, "videos": videos}, {})
 
 
 @dataclass(frozen=True)
@@ -85,10 +93,13 @@ class ShardReport:
     seconds: float  # 0.0 where the shard was there already
 
 
-def plan(folder: Path, root: Path, sources: Sequence[Source], decode: Decode) -> list[Task]:
+def plan(
+    folder: Path, root: Path, sources: Sequence[Source], decode: Decode, reports: Path | None = None
+) -> list[Task]:
     """The shards of a data set, `decode.videos_per_shard` videos each, in the manifest's order.
 
-    Raises UserError for settings that make no sense.
+    `reports` is where finished shards are noted, by default a folder in that of `folder`. Raises UserError for settings
+    that make no sense.
     """
     if decode.short_side < 1 or decode.videos_per_shard < 1 or not 1 <= decode.quality <= 100:
         raise UserError("decode: short_side and videos_per_shard are at least 1, quality is 1 to 100")
@@ -96,22 +107,23 @@ def plan(folder: Path, root: Path, sources: Sequence[Source], decode: Decode) ->
         flow.check(decode.flow, decode.short_side)
     size = decode.videos_per_shard
     groups = [tuple(sources[begin : begin + size]) for begin in range(0, len(sources), size)]
-    return [Task(folder, shard, root, group, decode) for shard, group in enumerate(groups)]
+    digest, reports = state.running("decode"), reports or folder.with_name(f".{folder.name}-reports")
+    return [Task(folder, shard, root, group, decode, reports, digest) for shard, group in enumerate(groups)]
 
 
 def decode_shard(task: Task) -> ShardReport:
-    """Decode a shard's videos into its file; returns at once where that has been done.
+    """Decode a shard's videos into its file; returns at once if that has been done under its key.
 
-    A video that cannot be decoded is a row with its reason. The report is written last, and an old one removed first:
-    a shard without its own report was not finished.
+    A video that cannot be decoded is a row with its reason. The report is written last.
     """
+    state.check(state.running("decode"), task.code, "decode")
     task.folder.mkdir(parents=True, exist_ok=True)
     with opened(task.decode) as decoder:
         found = _read_report(task)
         if found is not None and found.schema.metadata[DECODER_VERSION].decode() == decoder.version:
             return _summary(task, found, 0.0)
         began = time.perf_counter()
-        for leftover in (task.report_path, *task.folder.glob(f".{task.path.stem}.*")):
+        for leftover in task.folder.glob(f".{task.path.stem}.*"):
             leftover.unlink(missing_ok=True)
         rows: list[dict[str, Any]] = []
         size = 0
@@ -137,10 +149,10 @@ def decode_shard(task: Task) -> ShardReport:
                 size += sum(len(jpeg) for jpegs in columns.values() for jpeg in jpegs)
                 yield columns
 
-        write_shard(task.path, videos(), task.fingerprint, ("jpeg", *flow.columns(task.decode.flow)))
-        metadata = {FINGERPRINT: task.fingerprint, DECODER_VERSION: decoder.version, FRAME_BYTES: str(size)}
+        write_shard(task.path, videos(), ("jpeg", *flow.columns(task.decode.flow)))
+        metadata = {SHA256: checked.sha256(task.path), DECODER_VERSION: decoder.version, FRAME_BYTES: str(size)}
         table = pa.Table.from_pylist(rows, schema=REPORT.with_metadata(metadata))
-        write_table(task.report_path, table)
+        state.put(task.report, packed(table), task.key)
         return _summary(task, table, time.perf_counter() - began)
 
 
@@ -158,30 +170,33 @@ def finish(folder: Path, tasks: Sequence[Task]) -> list[ShardReport]:
     bare = [table.replace_schema_metadata(None) for table in tables]
     rows = pa.concat_tables(bare) if bare else REPORT.empty_table()
     decoded = rows.filter(rows["reason"].is_null()).select(INDEX.names)
-    fingerprints = json.dumps([task.fingerprint for task in tasks])
-    write_table(folder / "index.arrow", decoded.replace_schema_metadata({SHARDS: fingerprints}))
     failed = rows.filter(rows["reason"].is_valid()).select(["video", "path", "reason"]).sort_by("video")
     with writing(folder / "failed.csv") as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, failed.column_names, lineterminator="\n")
         writer.writeheader()
         writer.writerows(failed.to_pylist())
-    wanted = {path for task in tasks for path in (task.path, task.report_path)}
-    for path in (*folder.glob("shard-*.arrow"), *folder.glob(".*.arrow.*"), *folder.glob(".failed.csv.*")):
+    write_index(folder, decoded, [table.schema.metadata[SHA256].decode() for table in tables])
+    wanted = {path for task in tasks for path in (task.path, task.report)}
+    kept = [task.reports for task in tasks[:1]]
+    leftover = [*folder.glob("shard-*.arrow"), *folder.glob(".*.arrow.*"), *folder.glob(".failed.csv.*")]
+    for path in (*leftover, *(path for reports in kept for path in reports.iterdir())):
         if path not in wanted:
             path.unlink(missing_ok=True)
     return [_summary(task, table, 0.0) for task, table in zip(tasks, tables, strict=True)]
 
 
 def _read_report(task: Task) -> pa.Table | None:
-    """The report of a shard that was finished with this very task; None where it was not."""
-    try:
-        table = read_table(task.report_path)
-        shard = open_arrow(task.path)
-    except (OSError, pa.ArrowInvalid):
+    """Return the report of a shard that was finished under this key and is whole; None where it isn't."""
+    if (content := state.get(task.report, task.key)) is None:
         return None
-    prints = {(schema.metadata or {}).get(FINGERPRINT) for schema in (table.schema, shard.schema)}
-    whole = shard.num_record_batches == table.num_rows - table["reason"].is_valid().to_numpy().sum()
-    return table if prints == {task.fingerprint.encode()} and whole else None
+    table = pa.ipc.open_file(pa.BufferReader(content)).read_all()
+    try:
+        if checked.holds(task.path, table.schema.metadata[SHA256].decode()):
+            return table
+    except FileNotFoundError:
+        return None
+    print(f"{task.path} is damaged and counts as absent", file=sys.stderr, flush=True)
+    return None
 
 
 def _summary(task: Task, table: pa.Table, seconds: float) -> ShardReport:

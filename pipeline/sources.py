@@ -2,11 +2,11 @@
 
 import csv
 import functools
-import hashlib
 import io
 import json
 import re
 import shutil
+import sys
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,8 +17,13 @@ from rich.console import Console
 from rich.progress import track
 
 from pipeline import archives, atomic, datasets
+from pipeline.digest import code
+from pipeline.digest.files import SUMS, sums, write_sums
+from pipeline.digest.files import sha256 as digest_of
+from pipeline.digest.key import key
 from pipeline.downloads import download, shown
 from pipeline.errors import UserError
+from pipeline.places import located, remote
 from pipeline.schema import Dataset
 
 MADE = ".made.json"  # in a folder of videos that was made here: from what. Without it, a folder is the user's
@@ -43,20 +48,6 @@ def in_turn(make: Callable[[Any], None], items: Sequence[Any]) -> None:
         make(item)
 
 
-def located(dataset: Dataset, root: Path, videos: Path) -> Path:
-    """Where the data set's videos lie once fetched: the user's own folder where `source` is one, else `videos`.
-
-    `root` is what a relative source starts from.
-    """
-    folder = root / Path(dataset.source).expanduser()
-    return folder if dataset.source != "generated" and not _remote(dataset.source) and folder.is_dir() else videos
-
-
-def lists(dataset: Dataset, root: Path, videos: Path) -> Path:
-    """Where the data set's lists lie: in `lists`, else with the videos."""
-    return root / Path(dataset.lists).expanduser() if dataset.lists else located(dataset, root, videos)
-
-
 def fetch(
     name: str,
     dataset: Dataset,
@@ -77,7 +68,7 @@ def fetch(
         return videos
     source, _, sha256 = dataset.source.partition("#sha256=")
     local = root / Path(source).expanduser()
-    if _remote(source):
+    if remote(source):
         _fetch_url(name, source, sha256.lower(), videos)
     elif local.is_file():
         _fetch_archive(name, local, sha256.lower(), videos)
@@ -144,11 +135,17 @@ def _generate(name: str, dataset: Dataset, videos: Path, each: Each, wanted: Col
     items = generated.plan(dataset.options)  # before anything is taken away: it refuses wrong options
     if wanted is not None and hasattr(plugin, "only"):
         items = plugin.only(items, wanted)
-    code = hashlib.sha256(Path(str(generated.__file__)).read_bytes()).hexdigest()  # another drawing, other videos
-    if _to_make(name, videos, made := {"options": dict(dataset.options), "code": code}):
-        atomic.write(videos / MADE, json.dumps(made))
+    made_under = key([code.plugin("dataset", dataset.file)], {"options": dataset.options}, {})
+    if _to_make(name, videos, made_under):
+        atomic.write(videos / MADE, _made(made_under))
+    for path in _lost(videos):
+        if path.exists():
+            print(f"{path} is damaged; it is drawn again", file=sys.stderr, flush=True)
+            path.unlink()
     if missing := [item for item in items if not generated.made(item, videos)]:
         each(functools.partial(generated.make, folder=videos.absolute()), missing)
+    if missing or not (videos / SUMS).exists():
+        write_sums(videos)
 
 
 def _fetch_url(name: str, url: str, sha256: str, videos: Path) -> None:
@@ -159,52 +156,80 @@ def _fetch_url(name: str, url: str, sha256: str, videos: Path) -> None:
         raise UserError(
             f"datasets.{name}.source: {shown(url)} is no archive of a known kind ({', '.join(archives.KNOWN)})"
         )
-    if _to_make(name, videos, made := {"sha256": sha256}):
+    if _to_make(name, videos, made_under := key(_unpacking(), {}, {"archive": sha256}), whole=True):
         archive = download(url, sha256, videos.with_name(f".{videos.name}.download") / file)
-        _unpack(archive, videos, made)
+        _unpack(archive, videos, made_under)
         shutil.rmtree(archive.parent)
 
 
 def _fetch_archive(name: str, archive: Path, sha256: str, videos: Path) -> None:
     facts = archive.stat()
-    made = {"archive": str(archive), "bytes": facts.st_size, "changed": facts.st_mtime_ns, "sha256": sha256}
-    if _to_make(name, videos, made):
-        if sha256 and _digest(archive) != sha256:
+    listing = {"bytes": facts.st_size, "changed": facts.st_mtime_ns}  # of a large file, for its bytes
+    made_under = key(_unpacking(), listing, {"archive": sha256})
+    if _to_make(name, videos, made_under, whole=True):
+        if sha256 and digest_of(archive) != sha256:
             raise UserError(f"{name}: {archive.resolve()} does not have the sha256 {sha256}")
-        _unpack(archive, videos, made)
+        _unpack(archive, videos, made_under)
 
 
-def _unpack(archive: Path, videos: Path, made: dict[str, Any]) -> None:
+def _unpack(archive: Path, videos: Path, made_under: str) -> None:
     partial = videos.with_name(f".{videos.name}.unpacking")
     shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
     try:
         archives.unpack(archive, partial)
-        atomic.write(partial / MADE, json.dumps(made))
+        atomic.write(partial / MADE, _made(made_under))
+        write_sums(partial)
         partial.rename(videos)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _to_make(name: str, videos: Path, made: dict[str, Any]) -> bool:
-    """Whether the videos are still to be made from that. Takes away what was made here from something else."""
+def _to_make(name: str, videos: Path, made_under: str, whole: bool = False) -> bool:
+    """Tell whether the videos are still to be made under that key. Take away what was made here under another.
+
+    `whole`: also where a file is damaged or gone, for they can be made together alone.
+    """
     if not videos.exists():
         return True
     if not any(videos.iterdir()):
         videos.rmdir()
         return True
     try:
-        if (videos / MADE).read_text(encoding="utf-8") == json.dumps(made):
-            return False
+        same = (videos / MADE).read_text(encoding="utf-8") == _made(made_under)
     except FileNotFoundError:
         raise UserError(
             f"{name}: {videos.resolve()} holds files that were not put there by this project; move them away, "
             f"or give that folder as datasets.{name}.source"
         ) from None
+    if same and not (whole and (lost := _lost(videos))):
+        return False
+    if same:
+        print(f"{lost[0]} is damaged or gone; {videos} is made again", file=sys.stderr, flush=True)
     old = videos.with_name(f".{videos.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     videos.rename(old)  # at once: a removal that is killed half-way leaves no folder that looks complete
     shutil.rmtree(old)
     return True
+
+
+def _made(made_under: str) -> str:
+    return json.dumps({"key": made_under})
+
+
+def _unpacking() -> list[str]:
+    """The code that unpacks, by itself: an edit elsewhere is no reason to fetch a data set again."""
+    return [module.meaning for module in code.modules(["pipeline.archives"]).values()]
+
+
+def _lost(videos: Path) -> list[Path]:
+    """Return the files that are gone or have other bytes than were noted when they were made."""
+    noted = {videos / path: sha256 for path, sha256 in sums(videos).items()} if (videos / SUMS).exists() else {}
+
+    def same(path: Path) -> bool:
+        return path.is_file() and digest_of(path) == noted[path]
+
+    with ThreadPoolExecutor() as pool:
+        return [path for path, whole in zip(noted, pool.map(same, noted), strict=True) if not whole]
 
 
 def _read(line: dict[str, str]) -> Entry:
@@ -221,19 +246,10 @@ def _entry(folder: Path, fps: float, video: datasets.Video) -> Entry:
             size = sum(file.stat().st_size for file in files)
             digest = datasets.digest((file.name, file.read_bytes()) for file in files)
         else:
-            fps, size, digest = 0.0, path.stat().st_size, _digest(path)
+            fps, size, digest = 0.0, path.stat().st_size, digest_of(path)
     except OSError as error:
         raise UserError(f"{path} can't be read: {error.strerror}") from None
     return Entry(video.id, video.path, size, digest, video.first, video.last, fps)
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _remote(source: str) -> bool:
-    return "://" in source
 
 
 def _bar(items: Any, what: str, total: int | None = None) -> Any:

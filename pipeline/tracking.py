@@ -9,7 +9,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,13 +17,16 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from pipeline.errors import UserError
-from pipeline.records import Numbers, Record, clean, epochs
+from pipeline.logs import epochs
+from pipeline.records import Numbers, Record, clean
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
     from pipeline.storage import Place
+
+    Logs = Mapping[str, Sequence[Place]]  # run -> the files of its log
 
 EXPERIMENT = "actionbench"
 NAME, TRAINING = "actionbench.name", "actionbench.training"  # tags by which a run is found again
@@ -45,24 +48,24 @@ log = logging.getLogger(__name__)
 _resting: dict[str, float] = {}  # store -> when it may be tried again, time.monotonic()
 
 
-def mirror(root: Path, record: Record, logs: "Mapping[str, Place]") -> None:
-    """Brings a row's runs up to the last epoch in its cells' logs; to be called again and again while they grow.
+def mirror(root: Path, record: Record, logs: "Logs") -> None:
+    """Brings a row's runs up to the last epoch in their logs; to be called again and again while they grow.
 
-    `root` is the folder of the default store (mlflow.db, mlartifacts/); MLFLOW_TRACKING_URI overrides it. `logs`: the
-    JSON lines of each cell by its name; one that isn't there yet is passed over. The record's settings and tags are
-    shown with the row and its cells; another training is other runs.
+    `root` is the folder of the default store (mlflow.db, mlartifacts/); MLFLOW_TRACKING_URI overrides it. `logs`: each
+    run's files of JSON lines by its name, as logs.places() has them; one that isn't there yet is passed over. The
+    record's settings and tags are shown with the row and its runs; another training is other runs.
 
     Never raises, and takes seconds at most; what could not be sent is by a later call, or by sync().
     """
     _try(root, lambda runs: runs.bring(record, logs, None))
 
 
-def finish(root: Path, record: Record, logs: "Mapping[str, Place]", numbers: Numbers) -> None:
+def finish(root: Path, record: Record, logs: "Logs", numbers: Numbers) -> None:
     """As mirror(), then adds the evaluation's numbers, as test/<name>, and closes the runs."""
     _try(root, lambda runs: runs.bring(record, logs, numbers), rested=True)  # once a row: always worth a try
 
 
-def sync(root: Path, record: Record, logs: "Mapping[str, Place]", numbers: Numbers | None) -> int:
+def sync(root: Path, record: Record, logs: "Logs", numbers: Numbers | None) -> int:
     """As mirror() and, where there are numbers, finish(), but UserError where the store does not take them.
 
     How many epochs and evaluations the store did not have yet.
@@ -114,12 +117,12 @@ class _Runs:
     def __init__(self, client: "MlflowClient", experiment: str) -> None:
         self.client, self.experiment = client, experiment
 
-    def bring(self, record: Record, logs: "Mapping[str, Place]", numbers: Numbers | None) -> int:
+    def bring(self, record: Record, logs: "Logs", numbers: Numbers | None) -> int:
         """Whatever of a row the store lacks; how many epochs and evaluations that was."""
         parent, sent, cells = self.row(record), 0, {}
         known = self.below(parent)
         for cell in sorted({*logs, *(numbers.cells if numbers else ())}):
-            lines = list(epochs(logs[cell])) if cell in logs else []
+            lines = epochs(*logs.get(cell, ()))
             if not lines and not (numbers and cell in numbers.cells):
                 continue
             run = cells[cell] = self.whole(known.get(cell) or self.create(cell, parent), record)

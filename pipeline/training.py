@@ -28,19 +28,23 @@ from pipeline.cells import Cell, part
 from pipeline.errors import UserError
 from pipeline.frames import FrameStore
 from pipeline.meter import Meter
+from pipeline.numerics import autocast
 from pipeline.optimizer import freeze, groups, learning_rate, train_mode
 from pipeline.schema import Recipe
 
-WINDOWS = 10  # log lines an epoch, each the mean over its steps
+Line = dict[str, float | int | str]
+
+WINDOWS = 10  # lines of the curve an epoch, each the mean over its steps
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """One epoch done: its log lines, and all that is needed to go on from here."""
+    """A finished epoch: its lines for the curve, their timings, and all that resuming after it needs."""
 
     number: int
     of: int
-    lines: list[dict[str, float | int | str]]
+    lines: list[Line]  # functions of the cell: kind, epoch, step, loss, lr
+    timings: list[Line]  # one for each of `lines`: kind, epoch, step, and what differs from run to run
     state: dict[str, Any]  # model and optimizer state dicts, epoch; loads with weights_only=True
 
 
@@ -116,16 +120,24 @@ def epochs(
         for group in optimizer.param_groups:
             group["lr"] = rate * group["multiplier"]
         meter = Meter(device)
-        lines: list[dict[str, float | int | str]] = []
+        lines, timings = list[Line](), list[Line]()
+        losses, fresh = list[float](), list[Tensor]()
         for step in range(steps):
-            meter.add(_step(run, epoch, step, meter), recipe.batch)
+            fresh.append(_step(run, epoch, step, meter))
+            meter.add(recipe.batch)
             if (step + 1) % window == 0 or step + 1 == steps:
-                lines.append({"kind": "steps", "epoch": epoch, "step": step + 1, **meter.window()})
-        lines.append({"kind": "epoch", "epoch": epoch, "lr": rate, "world": world, **meter.total()})
+                means = torch.stack(fresh).tolist()  # the one place that waits for the device
+                place: Line = {"kind": "steps", "epoch": epoch, "step": step + 1}
+                lines.append({**place, "loss": sum(means) / len(means)})
+                timings.append({**place, **meter.window()})
+                losses, fresh = [*losses, *means], []
+        lines.append({"kind": "epoch", "epoch": epoch, "lr": rate, "loss": sum(losses) / len(losses)})
+        timings.append({"kind": "epoch", "epoch": epoch, "world": world, **meter.total()})
         yield Epoch(
             epoch,
             recipe.epochs,
             lines,
+            timings,
             {"model": net.state_dict(), "optimizer": optimizer.state_dict(), "epoch": epoch},
         )
 
@@ -221,13 +233,6 @@ def loss_of(recipe: Recipe, scores: Tensor, target: Tensor) -> Tensor:
     if recipe.loss == "softmax":
         return F.cross_entropy(scores, target, label_smoothing=smoothing)
     return F.binary_cross_entropy_with_logits(scores, target * (1 - smoothing) + smoothing / 2)
-
-
-def autocast(recipe: Recipe, device: torch.device) -> contextlib.AbstractContextManager:
-    """The recipe's precision on this device; "auto" is bf16 on a GPU that has it, else fp32."""
-    able = device.type == "cuda" and torch.cuda.is_bf16_supported()
-    bf16 = recipe.precision == "bf16" or (recipe.precision == "auto" and able)
-    return torch.autocast(device.type, torch.bfloat16) if bf16 else contextlib.nullcontext()
 
 
 def _place() -> tuple[int, int]:

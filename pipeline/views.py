@@ -1,24 +1,15 @@
 """Test protocols as data: the clips x crops views of a video."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from pipeline import sampling
 from pipeline.augment import Box, centred, side
+from pipeline.clips import View
 from pipeline.errors import UserError, alternatives
 from pipeline.frames import Entry
 from pipeline.schema import Protocol
 
 Crops = list[tuple[Box, bool]]
-
-
-@dataclass(frozen=True)
-class View:
-    """One clip and crop of a video."""
-
-    indices: sampling.Indices
-    box: Box
-    flip: bool
 
 
 def views(protocol: Protocol, video: str, stored: Entry, frames: int) -> list[View]:

@@ -23,6 +23,10 @@ def run(stage: Callable[..., None]) -> None:
     if "DVC_STAGE" in os.environ:
         threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     try:
+        if "DVC_STAGE" in os.environ and "stages/dvc.yaml:" not in os.environ["DVC_STAGE"]:
+            from stages import fresh
+
+            fresh.check()
         stage(*sys.argv[1:])
     except UserError as error:
         _leave(str(error))

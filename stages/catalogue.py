@@ -146,13 +146,13 @@ def _unused(file: str) -> Data:
 
 def _state(name: str, setting: Dataset, plugin: "Plugin", data: Path) -> tuple[str, str]:
     """Data.state and Data.todo before the download stage; UserError where videos lie otherwise than expected."""
-    from pipeline import sources
+    from pipeline import places
 
     if setting.source == "generated":
         return _drawable(setting, plugin)
     if "://" in setting.source:
         return f"not downloaded yet, from {setting.source.partition('#')[0]}", ""
-    folder = sources.located(setting, Path(), data / "videos" / name)
+    folder = places.located(setting, Path(), data / "videos" / name)
     listed = _listed_officially(plugin.COUNTS)
     if folder.is_dir():
         count = len(plugin.videos(folder, setting.options))

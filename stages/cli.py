@@ -1,7 +1,9 @@
 """The command line. Each command imports what it needs, so that help comes at once."""
 
+import json
 import sys
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,7 +11,7 @@ from typer.exceptions import TyperException
 
 from pipeline.errors import UserError
 from stages import DATA, run
-from stages.showing import Json, datasets, diff, explain, look, models, report
+from stages.showing import Json, datasets, diff, explain, look, models, report, tables
 from stages.terminal import amount, brief, duration, screen, show_json, show_table
 
 app = typer.Typer(
@@ -19,7 +21,7 @@ app = typer.Typer(
 )
 tracking = typer.Typer(invoke_without_command=True)
 app.add_typer(tracking, name="mlflow")
-for command in (report, look, models, datasets, diff, explain):
+for command in (report, tables, look, models, datasets, diff, explain):
     app.command()(command)
 
 
@@ -33,10 +35,10 @@ def plan(json_: Json = False) -> None:
     """What would run, why, how long it would take and how many bytes it would leave."""
     from pipeline import params
     from stages import estimate
-    from stages.plan import current, locked
+    from stages.plan import current, locked, project
 
     given = params.load()
-    found = current(given)
+    found = current(given, project())
     speeds = estimate.measured(DATA, locked()) if found else {}
     guesses = [(step, estimate.seconds(step, given, DATA, speeds), estimate.size(step, DATA)) for step in found]
     cluster = given.cluster
@@ -160,6 +162,28 @@ def doctor(
     if json_:
         show_json([asdict(check) for check in found])
     if any(check.state == "broken" for check in found):
+        raise typer.Exit(1)
+
+
+@app.command()
+def same(
+    base: Annotated[str, typer.Argument(help="The commit to compare with.")] = "HEAD",
+    write: Annotated[Path | None, typer.Option(help="Only write this tree's sample, as JSON.", hidden=True)] = None,
+) -> None:
+    """Check that the code here makes the same bytes as a commit's; exit code 1 where it doesn't."""
+    import tempfile
+
+    from stages import same
+
+    if write:
+        with tempfile.TemporaryDirectory() as folder:
+            write.write_text(json.dumps(same.sample(Path(folder))), encoding="utf-8")
+        return
+    names, compared = same.differences(base)
+    for name in names:
+        print(f"differs: {name}")
+    print(f"{compared - len(names)} of {compared} are the same bytes as at {base}")
+    if names:
         raise typer.Exit(1)
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from cluster.fanout import fan_out
 from cluster.session import session
-from pipeline import params, shards, sources
+from pipeline import params, places, shards, sources
 from pipeline.errors import UserError
 from stages import DATA, chosen, run
 
@@ -13,20 +13,21 @@ def decode(name: str) -> None:
     given = params.load()
     dataset = chosen(given, name)
     folder = (DATA / "frames" / name).absolute()
-    videos = sources.located(dataset, Path.cwd(), DATA / "videos" / name).absolute()
+    videos = places.located(dataset, Path.cwd(), DATA / "videos" / name).absolute()
     if not videos.is_dir():
         raise UserError(f"{name}: {videos} is gone; `dvc repro -f download@{name}` brings the videos back")
     listed = sources.read(DATA / "raw" / name / "manifest.csv")
     wanted = [shards.Source(e.video, e.path, e.sha256, e.first, e.last, e.fps) for e in listed]
-    tasks = shards.plan(folder, videos, wanted, dataset.decode)
+    reports = (DATA / "work" / ".decode" / name).absolute()
+    tasks = shards.plan(folder, videos, wanted, dataset.decode, reports)
     with session(given.cluster, data=True):
         work = fan_out(
             shards.decode_shard, [(task,) for task in tasks], f"decode {name}, shards", given.cluster.max_failures
         )
         seconds = sum(report.seconds for _, report in work)
-    reports = shards.finish(folder, tasks)
-    decoded, failed = sum(report.videos for report in reports), sum(report.failed for report in reports)
-    frames, size = sum(report.frames for report in reports), sum(report.bytes for report in reports)
+    done = shards.finish(folder, tasks)
+    decoded, failed = sum(report.videos for report in done), sum(report.failed for report in done)
+    frames, size = sum(report.frames for report in done), sum(report.bytes for report in done)
     speed = f", {frames / seconds:.0f} frames/s a core" if seconds else ", all there already"
     print(f"{name}: {decoded} of {decoded + failed} videos, {frames} frames, {size / 2**20:.0f} MiB{speed}")
     if failed:

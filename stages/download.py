@@ -6,7 +6,7 @@ from typing import Any
 
 from cluster.fanout import fan_out
 from cluster.session import session
-from pipeline import datasets, params, sources, tiers
+from pipeline import datasets, params, places, sources, tiers
 from stages import DATA, chosen, run
 
 
@@ -20,7 +20,7 @@ def download(name: str) -> None:
                 pass
 
     videos, subset, drawn = DATA / "videos" / name, given.tier.subset, dataset.source == "generated"
-    plugin, lists = datasets.loaded(dataset.file), sources.lists(dataset, Path.cwd(), videos)
+    plugin, lists = datasets.loaded(dataset.file), places.lists(dataset, Path.cwd(), videos)
     wanted = None
     if subset and drawn:
         wanted = tiers.videos(plugin.splits([], lists, dataset.options), subset)

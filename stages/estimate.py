@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline import records
 from pipeline.schema import Cluster, Params, planes
 from pipeline.storage import place
-from stages.plan import Step, key, noun
+from stages.plan import Step, key, noun, settings
 from stages.terminal import duration
 
 if TYPE_CHECKING:
@@ -116,9 +116,8 @@ def measured(data: Path, locked: Mapping[str, Any]) -> dict[str, Speed]:
     """Row -> its training speed, of rows that have a log; `locked`: dvc.lock's stages, the settings they ran under."""
     found = {}
     for folder in sorted((data / "logs").glob("*")):
-        ran = locked.get(f"train@{folder.name}", {}).get("params", {}).get("params.yaml", {})
-        prefix = f"experiments.{folder.name}."
-        experiment = {name.removeprefix(prefix): value for name, value in ran.items() if name.startswith(prefix)}
+        ran = settings(locked.get(f"train@{folder.name}", {}))
+        experiment = ran.get(f"experiments.{folder.name}")
         recipe = next((value for name, value in ran.items() if name.startswith("recipes.")), None)
         lines = [line for path in sorted(folder.glob("*.jsonl")) for line in records.epochs(path)]
         if lines and recipe and experiment:

@@ -1,7 +1,6 @@
 """What a trained net made of one video, as a picture: where it looked, or when."""
 
 import errno
-import json
 import pickle
 import tempfile
 from collections.abc import Sequence
@@ -17,11 +16,13 @@ import torch
 
 from models import explanations
 from models.video import VideoNet
-from pipeline import cells, clips, frames, params, pictures, predict, views
+from pipeline import cells, clips, packing, params, pictures, predict, rows, views
 from pipeline.cells import Cell
 from pipeline.decoding import Damaged, decode, opened
+from pipeline.digest.files import sha256
 from pipeline.errors import UserError
 from pipeline.frames import FrameStore
+from pipeline.layout import shard_path
 from pipeline.pictures import Bars
 from pipeline.schema import Decode
 from stages import DATA
@@ -52,7 +53,7 @@ def look(
     Raises UserError for what isn't there: the row, its weights, the video, or an explanation that its net can't give.
     """
     given = params.load()
-    cell = _cell(cells.cells(given, row, DATA.absolute()), split, seed)
+    cell = _cell(rows.cells(given, row, DATA.absolute()), split, seed)
     kind = f"{show}-{stage}" if stage else show
     path = path or DATA / "looks" / f"{row}-{cell.name}-{video.strip('/').replace('/', '-')}-{kind}.png"
     if path.suffix != ".png":
@@ -113,17 +114,17 @@ def _trained(cell: Cell) -> VideoNet:
 def _clip(cell: Cell, video: str, settings: Decode) -> Clip:
     """Of a video of the row's data set, by its name, or else of a file."""
     table = pyarrow.parquet.read_table(cell.split_table, columns=["video", "part", "labels"])
-    rows = {row["video"]: row for row in table.to_pylist()}
-    if video in rows:
+    listed = {row["video"]: row for row in table.to_pylist()}
+    if video in listed:
         store = FrameStore(cell.frames)
-        return Clip(*_middle(cell, store, video), rows[video]["part"], rows[video]["labels"])
+        return Clip(*_middle(cell, store, video), listed[video]["part"], listed[video]["labels"])
     if Path(video).is_file():
         with tempfile.TemporaryDirectory() as folder:
             return Clip(*_middle(cell, _store(Path(video), settings, Path(folder)), video), "", ())
-    near = get_close_matches(video, rows, n=3) or list(rows)[:3]
+    near = get_close_matches(video, listed, n=3) or list(listed)[:3]
     raise UserError(
         f"no video {video!r} in split {cell.split} of {cell.experiment.dataset}, and no such file; "
-        f"of the {len(rows)} there: {', '.join(near)}"
+        f"of the {len(listed)} there: {', '.join(near)}"
     )
 
 
@@ -136,9 +137,9 @@ def _store(path: Path, settings: Decode, folder: Path) -> FrameStore:
         raise UserError(f"{path} can't be decoded: {damage}") from None
     facts = {name: value for name, value in vars(video).items() if name != "jpegs"}
     row = facts | {"video": str(path), "shard": 0, "batch": 0, "frames": len(video.jpegs)}
-    frames.write_shard(frames.shard_path(folder, 0), [{"jpeg": video.jpegs}], video.sha256)
-    schema = frames.INDEX.with_metadata({frames.SHARDS: json.dumps([video.sha256])})
-    frames.write_table(folder / "index.arrow", pa.Table.from_pylist([row], schema))
+    shard = shard_path(folder, 0)
+    packing.write_shard(shard, [{"jpeg": video.jpegs}])
+    packing.write_index(folder, pa.Table.from_pylist([row], packing.INDEX), [sha256(shard)])
     return FrameStore(folder)
 
 

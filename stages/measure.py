@@ -150,7 +150,7 @@ def _memory_on_cpu(row: Row) -> tuple[int, int]:
 def _bf16(recipe: Recipe, device: "torch.device") -> bool:
     import torch
 
-    from pipeline.training import autocast
+    from pipeline.numerics import autocast
 
     with autocast(recipe, device):
         return torch.is_autocast_enabled(device.type)

@@ -2,31 +2,31 @@
 
 from pathlib import Path
 
-from pipeline import records, tracking
+from pipeline import logs, records, tracking
 from pipeline.errors import UserError
 from stages import DATA
 
 
 def sync() -> None:
-    """Brings every row in data/logs up to date in the store, and prints what that was.
+    """Brings every row in data/tracking up to date in the store, and prints what that was.
 
-    Doing it again, or after it was killed midway, logs nothing twice. UserError where there are no logs, or the store
-    doesn't take them.
+    Doing it again, or after it was killed midway, logs nothing twice. UserError where there are no records, or the
+    store doesn't take them.
     """
-    folders = sorted(path for path in (DATA / "logs").glob("*") if path.is_dir())
+    folders = sorted(path for path in (DATA / "tracking").glob("*") if path.is_dir())
     if not folders:
-        raise UserError("there are no logs in data/logs yet; `actionbench repro` makes them")
+        raise UserError("there are no runs in data/tracking yet; `actionbench repro` makes them")
     rows = cells = sent = 0
     for folder in folders:
         record = records.load(folder)
         if record is None:
-            print(f"{folder} has no {records.RUN}, which a training leaves now; `dvc repro -f train@{folder.name}`")
+            print(f"{folder} has no {records.RUN}, which training leaves; `dvc repro -f -s train@{folder.name}`")
             continue
-        numbers = records.numbers(DATA / "predictions" / folder.name)
+        numbers = records.numbers(folder)
         if numbers and numbers.training != record.training:
             numbers = None  # of an earlier training
-        logs = {path.stem: path for path in folder.glob("*.jsonl")}
-        sent += tracking.sync(Path.cwd(), record, logs, numbers)
-        rows, cells = rows + 1, cells + len(logs)
+        runs = logs.places(DATA, folder.name)
+        sent += tracking.sync(Path.cwd(), record, runs, numbers)
+        rows, cells = rows + 1, cells + len(runs)
     place = records.clean(tracking.store(Path.cwd()))
     print(f"{rows} rows with {cells} runs, of which {place} lacked {sent} epochs and evaluations")

@@ -1,5 +1,6 @@
-"""What `dvc repro` would run, and why: DVC's own status, carried downstream along the six stages."""
+"""What `dvc repro` would run, and why: DVC's own status, carried downstream along DVC's own graph."""
 
+import hashlib
 import json
 import os
 import re
@@ -16,6 +17,13 @@ from pipeline.schema import Params
 Status = Mapping[str, list[Any]]  # what `dvc status --json` prints
 State = Literal["runs", "may run", "restored"]
 NEVER = ("never run",)
+FIRST = ("stages/dvc.yaml:code", "stages/dvc.yaml:inputs")
+CODE = "reports/code/"
+# Folder of reports/code -> the kind of plug-in.
+KINDS = {"attention": "attention", "backbones": "backbone", "datasets": "data set"}
+# Params of data/inputs that are digests of files.
+FILES = {"videos": "videos", "lists": "lists", "weights": "file of weights", "outside": "scores from outside"}
+SHOWN = 3  # modules that a reason names
 LEGIBLE = 60  # characters of a param's old and new value that are still shown
 
 
@@ -33,22 +41,13 @@ class Step:
     cells: tuple[str, ...]  # of a row: "split1-seed0", ...; else empty
 
 
-def dependencies(params: Params) -> dict[str, tuple[str, ...]]:
-    """Stage -> the stages it directly depends on, in an order in which they can run; as dvc.yaml says."""
-    stages: dict[str, tuple[str, ...]] = {}
-    for dataset in params.datasets:
-        stages[f"download@{dataset}"] = ()
-        stages[f"decode@{dataset}"] = (f"download@{dataset}",)
-        stages[f"splits@{dataset}"] = (f"download@{dataset}",)
-    for row, experiment in params.experiments.items():
-        data = (f"decode@{experiment.dataset}", f"splits@{experiment.dataset}")
-        stages[f"train@{row}"] = data
-        stages[f"evaluate@{row}"] = (*data, f"train@{row}")
-    for row, settings in params.trajectories.items():
-        stages[f"trajectories@{row}"] = (f"decode@{settings.dataset}", f"splits@{settings.dataset}")
-    read = ("splits", "train", "evaluate", "trajectories")
-    stages["aggregate"] = tuple(stage for stage in stages if noun(stage) in read)
-    return stages
+@dataclass(frozen=True)
+class Project:
+    """A project as DVC sees it, without the stages that come first."""
+
+    stages: Mapping[str, tuple[str, ...]]  # stage -> those it directly depends on, in an order in which they can run
+    status: Status
+    first: bool = False  # dvc.lock is behind on `code` and `inputs`
 
 
 def noun(stage: str) -> str:
@@ -75,57 +74,76 @@ def needed(targets: Iterable[str], stages: Mapping[str, tuple[str, ...]]) -> lis
     return [stage for stage in stages if stage in found]
 
 
-def steps(
-    params: Params, status: Status, lock: Mapping[str, Any], values: Mapping[str, Any], cached: Collection[str] = ()
-) -> list[Step]:
+def steps(params: Params, project: Project, lock: Mapping[str, Any], cached: Collection[str] = ()) -> list[Step]:
     """The stages that aren't up to date, in an order in which they can run.
 
-    `lock` is dvc.lock's stages, `values` params.yaml as it is now, `cached` the stages that DVC would restore.
+    `lock` is dvc.lock's stages, `cached` the stages that DVC would restore.
     """
-    stages, stale, found = dependencies(params), set(), []
-    for stage in [*stages, *(other for other in status if other not in stages)]:
-        makers = [maker for maker in stages.get(stage, ()) if maker in stale]
-        direct = reasons(status.get(stage, []), lock.get(stage), values, makers_run=bool(makers))
+    stale, listed = set(), []
+    for stage, before in project.stages.items():
+        makers = [maker for maker in before if maker in stale]
+        entries = project.status.get(stage, [])
+        direct = reasons(entries, lock.get(stage), makers_run=bool(makers))
         if not direct and not makers:
             continue
         stale.add(stage)
         # DVC's word on its cache holds for changed outputs alone: without a run, it looks up a stage's old inputs.
-        restored = stage in cached and _outputs_alone(status.get(stage, []))
+        restored = stage in cached and _outputs_alone(entries)
         state: State = "may run" if not direct else "restored" if restored else "runs"
-        because = () if direct == NEVER else _because(makers, stages)
-        found.append(Step(stage, state, (*direct, *because), _cells(params, stage)))
-    return found
+        because = () if direct == NEVER else _because(makers, project.stages)
+        listed.append(Step(stage, state, (*direct, *because), _cells(params, stage)))
+    return listed
 
 
-def reasons(
-    entries: list[Any], locked: Mapping[str, Any] | None, values: Mapping[str, Any], makers_run: bool = False
-) -> tuple[str, ...]:
+def reasons(entries: list[Any], locked: Mapping[str, Any] | None, makers_run: bool = False) -> tuple[str, ...]:
     """Why a stage runs, from its entries in DVC's status; with `makers_run`, what other stages make is no reason."""
     if not entries:
         return ()
     if locked is None:
         return NEVER
-    said: list[str] = []
+    texts: list[str] = []
     for entry in entries:
         if isinstance(entry, str):
-            said.append(entry)
+            texts.append(entry)
             continue
         for path, change in entry.get("changed deps", {}).items():
             if isinstance(change, dict):
-                old = locked.get("params", {}).get(path, {})
-                said += [f"changed param {leaf}" for name in change for leaf in _leaves(name, old, values)]
+                old, now = locked.get("params", {}).get(path, {}), _yaml(Path(path))
+                texts += [text for name in change for text in _changed(name, old, now)]
+            elif path.startswith(CODE):
+                texts.append(_code(path, locked))
             elif not (makers_run and path.startswith("data/")):
-                said.append(f"{'missing' if change == 'deleted' else 'changed'} dep {path}")
+                texts.append(f"{'missing' if change == 'deleted' else 'changed'} dep {path}")
         words = {"deleted": "missing", "not in cache": "uncached"}
-        said += [
+        texts += [
             f"{words.get(change, 'changed')} output {path}" for path, change in entry.get("changed outs", {}).items()
         ]
-    return tuple(said)
+    return tuple(texts)
 
 
-def status() -> Status:
-    """DVC's status of the project in the current folder."""
-    return json.loads(dvc("status", "--json"))
+def project() -> Project:
+    """DVC's graph and status of the project in the current folder, after code and inputs are taken anew."""
+    from dvc.exceptions import DvcException
+    from dvc.lock import LockError
+    from dvc.repo import Repo
+    from networkx import dfs_postorder_nodes
+
+    from stages import fresh
+
+    fresh.refresh()
+    try:
+        with Repo(_wait_for_lock=True) as repo:
+            graph = repo.index.graph
+            ordered = [stage for stage in dfs_postorder_nodes(graph) if stage.addressing not in FIRST]
+            stages = {
+                stage.addressing: tuple(before.addressing for before in ordered if graph.has_edge(stage, before))
+                for stage in ordered
+            }
+            status = repo.status()
+    except (DvcException, LockError) as error:
+        raise UserError(f"dvc status: {' '.join(str(error).split())}") from None
+    first = any(entry != "always changed" for stage in FIRST for entry in status.get(stage, []))
+    return Project(stages, {stage: entries for stage, entries in status.items() if stage in stages}, first)
 
 
 def restorable() -> set[str]:
@@ -138,11 +156,15 @@ def locked() -> dict[str, Any]:
     return _yaml(Path("dvc.lock")).get("stages") or {}
 
 
-def current(params: Params) -> list[Step]:
-    """steps() of the project in the current folder."""
-    now = status()
-    cached = restorable() if any(map(_outputs_alone, now.values())) else set()
-    return steps(params, now, locked(), _yaml(Path("params.yaml")), cached)
+def current(params: Params, project: Project) -> list[Step]:
+    """steps() with what dvc.lock and DVC's cache in the current folder hold."""
+    cached = restorable() if any(map(_outputs_alone, project.status.values())) else set()
+    return steps(params, project, locked(), cached)
+
+
+def settings(locked: Mapping[str, Any]) -> dict[str, Any]:
+    """The params of a stage's entry in dvc.lock, by name."""
+    return {name: value for file in locked.get("params", {}).values() for name, value in file.items()}
 
 
 def dvc_command(*arguments: str) -> list[str]:
@@ -195,12 +217,32 @@ def _cells(params: Params, stage: str) -> tuple[str, ...]:
     return tuple(f"split{split}-seed{seed}" for split in experiment.splits for seed in experiment.seeds)
 
 
-def _leaves(name: str, old: Mapping[str, Any], values: Mapping[str, Any]) -> list[str]:
-    """The params below `name` that differ, as "recipes.quick.lr (0.1, was 0.2)"; the name alone if it is a new one."""
+def _changed(name: str, old: Mapping[str, Any], values: Mapping[str, Any]) -> list[str]:
+    """The params below `name` that differ, as "changed param recipes.quick.lr (0.1, was 0.2)", or the files."""
+    if name in FILES:
+        return [f"changed {FILES[name]}"]
     now: Any = values
     for part in name.split("."):
         now = now.get(part) if isinstance(now, Mapping) else None
-    return _differing(name, old[name], now) if name in old else [name]
+    return [f"changed param {leaf}" for leaf in (_differing(name, old[name], now) if name in old else [name])]
+
+
+def _code(path: str, locked: Mapping[str, Any]) -> str:
+    """The stage or plug-in whose code changed, with its modules where git's HEAD has the file that dvc.lock names."""
+    folder, _, name = path.removeprefix(CODE).partition("/")
+    what = f"changed code of {name if folder == 'stages' else f'{KINDS[folder]} {name}'}"
+    md5 = next((dep.get("md5") for dep in locked.get("deps", []) if dep["path"] == path), None)
+    head = subprocess.run(["git", "show", f"HEAD:./{path}"], capture_output=True)
+    if (
+        head.returncode
+        or hashlib.md5(head.stdout, usedforsecurity=False).hexdigest() != md5
+        or not Path(path).is_file()
+    ):
+        return what
+    lines = set(head.stdout.decode().splitlines()) ^ set(Path(path).read_text(encoding="utf-8").splitlines())
+    # A line is a digest and a module's path, or a package's pin.
+    names = sorted({line.split()[-1].partition("==")[0] for line in lines})
+    return f"{what} ({', '.join(names[:SHOWN])}{' ...' if len(names) > SHOWN else ''})"
 
 
 def _differing(name: str, old: Any, now: Any) -> list[str]:

@@ -49,9 +49,11 @@ def repro(targets: Sequence[str], jobs: int, keep_going: bool) -> int:
 
     given = params.load()
     mend()
-    stages = plan.dependencies(given)
-    wanted = plan.needed(targets, stages)
-    steps = [step for step in plan.current(given) if not targets or step.stage in wanted]
+    project = plan.project()
+    wanted = plan.needed(targets, project.stages)
+    steps = [step for step in plan.current(given, project) if step.stage in wanted]
+    if project.first:  # what runs with --single-item, and dvc.lock, follow from it
+        plan.dvc("repro", "--quiet", *plan.FIRST)
     if not steps:
         print("everything is up to date", flush=True)
         return 0

@@ -122,15 +122,23 @@ def datasets(json_: Json = False) -> None:
 
 
 def diff(
-    first: Annotated[str, typer.Argument(help="A git revision, a DVC experiment, or workspace.")],
+    first: Annotated[
+        str, typer.Argument(help="A git revision, a DVC experiment, workspace, or reference: the maintainers' results.")
+    ],
     second: Annotated[str, typer.Argument(help="The same; the files as they are now by default.")] = "workspace",
     everything: Annotated[bool, typer.Option("--all", help="Also cells that stayed within their interval.")] = False,
     json_: Json = False,
 ) -> None:
     """Which cells moved beyond their interval, and the param, data, code or seed change behind each."""
-    from pipeline.changes import moves, read
+    from pipeline.changes import WORKSPACE, moves, read
+    from stages.plan import dvc
 
-    found = moves(read(first, Path()), read(second, Path()))
+    if first == "reference" and second == WORKSPACE:
+        _diff_reference(json_)
+        return
+    revisions = {first, second} - {WORKSPACE}
+    cache = Path(dvc("cache", "dir").strip()) if revisions else None
+    found = moves(read(first, Path(), cache), read(second, Path(), cache))
     shown = [move for move in found if everything or move.beyond]
     if json_:
         show_json({"cells": len(found), "moved": [asdict(move) for move in shown]})
@@ -141,6 +149,38 @@ def diff(
         print(f"\n{move.row}, {move.metric}: {' -> '.join(values)}{'' if move.beyond else ' (within)'}")
         for cause in move.causes or ("nothing that dvc.lock records differs",):
             print(f"  {cause}")
+
+
+def _diff_reference(json_: bool) -> None:
+    """Compare this workspace's results with the reference results of its suite."""
+    from pipeline import agreement, params
+
+    found = agreement.compare(Path("reports"), params.load().suite)
+    if json_:
+        show_json(asdict(found))
+        return
+    for line in agreement.words(found):
+        print(line)
+
+
+def tables(
+    suite: Annotated[
+        str | None, typer.Argument(help="A suite; all with --reference, else that of params.yaml.")
+    ] = None,
+    reference: Annotated[bool, typer.Option("--reference", help="Those of reports/reference, from git.")] = False,
+    save: Annotated[
+        bool, typer.Option("--save", help="Maintainers: make this workspace's results its suite's reference results.")
+    ] = False,
+) -> None:
+    """Recompute tables, figures and the page from predictions alone: no data, no training."""
+    from stages import recompute
+
+    if save:
+        recompute.save()
+    elif reference:
+        recompute.reference(suite)
+    else:
+        recompute.workspace(suite)
 
 
 def explain(

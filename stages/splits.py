@@ -3,7 +3,8 @@
 import sys
 from pathlib import Path
 
-from pipeline import params, sources, splits
+from pipeline import params, places, sources, splits
+from pipeline.digest.files import write_sums
 from stages import DATA, chosen, run
 
 
@@ -11,9 +12,10 @@ def make_splits(name: str) -> None:
     given = params.load()
     dataset = chosen(given, name)
     entries = sources.read(DATA / "raw" / name / "manifest.csv")
-    lists = sources.lists(dataset, Path.cwd(), DATA / "videos" / name)
+    lists = places.lists(dataset, Path.cwd(), DATA / "videos" / name)
     built = splits.build(name, dataset, entries, lists, given.tier.subset)
     splits.write(built, DATA / "splits" / name)
+    write_sums(DATA / "splits" / name)
     for note in built.notes:
         print(f"note: {note}", file=sys.stderr)
     for split, table in built.tables.items():

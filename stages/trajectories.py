@@ -1,6 +1,5 @@
 """Beside stages 4 and 5, for one row: improved dense trajectories, learned and scored, in the form of predictions."""
 
-import shutil
 import time
 from collections.abc import Callable
 from functools import partial
@@ -9,7 +8,8 @@ from typing import Any
 
 from cluster.fanout import fan_out
 from cluster.session import session
-from pipeline import encoding, params, predictions
+from pipeline import encoding, keys, params, predictions, state
+from pipeline.digest.files import verify, write_sums
 from pipeline.errors import UserError, alternatives
 from pipeline.storage import place
 from pipeline.trajectories import SIZES
@@ -22,10 +22,13 @@ def trajectories(name: str) -> None:
         raise UserError(f"no trajectories {name!r} in params.yaml; {alternatives(name, given.trajectories)}")
     settings, above = given.trajectories[name], place(given.cluster.storage)
     # Its tasks leave files for each other, beside data/, which they read: nothing of theirs goes into a store.
-    storage = (above if isinstance(above, Path) else (DATA / "work").absolute()) / name
+    storage = above if isinstance(above, Path) else (DATA / "work").absolute()
     splits = DATA / "splits" / settings.dataset
+    for path in (splits / "classes.json", *(splits / f"split-{at}.parquet" for at in settings.splits)):
+        verify(path)
     classes, parts = predictions.class_names(splits), {at: predictions.parts(splits, at) for at in settings.splits}
-    work = encoding.work(settings, (DATA / "frames" / settings.dataset).absolute(), splits, storage)
+    frames = (DATA / "frames" / settings.dataset).absolute()
+    work = encoding.work(settings, frames, storage / name, keys.trajectories(settings, frames, splits))
     train = {at: frozenset(video for video, _ in own.get("train", [])) for at, own in parts.items()}
     shards = range(work.shards)
     with session(given.cluster, data=True):
@@ -40,10 +43,12 @@ def trajectories(name: str) -> None:
         test = own.get("test", [])
         scores = encoding.scores(work, at, own.get("train", []), test, len(classes))
         rows += [(at, video, labels, values) for (video, labels), values in zip(test, scores, strict=True)]
-    predictions.write_outside(DATA / "predictions" / name / "predictions.parquet", name, rows, classes)
+    folder = DATA / "predictions" / name
+    predictions.write_outside(folder / "predictions.parquet", name, rows, classes)
+    write_sums(folder)
     right = sum(1 for *_, labels, values in rows if values and values.index(max(values)) in labels)
     print(f"{name}: {right} of {len(rows)} test videos right; {seconds:.2f} s a video for trajectories, on all cores")
-    shutil.rmtree(storage, ignore_errors=True)
+    state.clear(storage, name, [work.folder])
 
 
 def _each(function: Callable[..., Any], items: list[tuple], what: str, retries: int) -> None:

@@ -39,7 +39,7 @@ def passes(row: Row, device: "torch.device") -> dict[str, Callable[[], Any]]:
     import torch.nn.functional as F
 
     from models import orders, video
-    from pipeline import optimizer, training
+    from pipeline import numerics, optimizer
 
     given, recipe = row.experiment, row.recipe
     net = video.build(
@@ -65,14 +65,14 @@ def passes(row: Row, device: "torch.device") -> dict[str, Callable[[], Any]]:
     def forward(name: str) -> None:
         net.eval()
         net.retime(row.clips(name)[1])
-        with torch.inference_mode(), training.autocast(recipe, device):
+        with torch.inference_mode(), numerics.autocast(recipe, device):
             net(batches[name])
 
     def step() -> None:
         optimizer.train_mode(net, recipe)
         net.retime(recipe.frames)
         sgd.zero_grad(set_to_none=True)
-        with training.autocast(recipe, device):
+        with numerics.autocast(recipe, device):
             logits = net(batches["training"])
         (criterion(logits) + net.penalty(criterion)).backward()
         sgd.step()

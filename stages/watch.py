@@ -14,7 +14,7 @@ from pipeline import records
 from pipeline.schema import Params
 from pipeline.storage import place
 from stages import DATA, estimate
-from stages.plan import Step, key, locked, noun
+from stages.plan import FIRST, Step, key, locked, noun
 from stages.terminal import amount, duration
 
 if TYPE_CHECKING:
@@ -105,7 +105,9 @@ class Watch:
             self._over(stream, stream.stage, failed and not stream.codes)
 
     def _over(self, stream: Stream, stage: str, failed: bool) -> None:
-        if stage and self.states.get(stage) != "failed":
+        if stage in FIRST and not failed:  # runs each time, and is no work
+            self.states.pop(stage, None)
+        elif stage and self.states.get(stage) != "failed":
             self.states[stage] = "failed" if failed else "done"
             self.took[stage] = time.monotonic() - self.begun[stage]
             if failed:

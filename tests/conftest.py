@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,10 +14,13 @@ import pytest
 import simplejpeg
 import torch
 
-from pipeline.frames import INDEX, SHARDS, write_shard, write_table
+from pipeline.digest.files import sha256, write_sums
+from pipeline.packing import INDEX, write_index, write_shard
 from pipeline.storage import Remote, place, remove
 
 TESTS = Path(__file__).parent
+CACHE = tempfile.TemporaryDirectory(prefix="actionbench-tests-")  # of files known to be whole; goes with the process
+os.environ["ACTIONBENCH_CACHE"] = CACHE.name
 sys.path.insert(0, str(TESTS))  # tests share what they invent: invented.py
 torch.set_num_threads(1)  # the machine's cores are shared; one thread is also what a training task has
 
@@ -29,7 +33,7 @@ def data(tmp_path: Path) -> Path:
     frames = tmp_path / "frames" / "tiny"
     frames.mkdir(parents=True)
     jpegs = [[simplejpeg.encode_jpeg(draws.integers(0, 255, (36, 40, 3), np.uint8)) for _ in range(6)] for _ in names]
-    write_shard(frames / "shard-00000.arrow", [{"jpeg": video} for video in jpegs[:-1]], "mark")
+    write_shard(frames / "shard-00000.arrow", [{"jpeg": video} for video in jpegs[:-1]])
     rows = [
         {
             **{"video": name, "shard": 0, "batch": batch, "width": 40, "height": 36, "fps": 12.0, "frames": 6},
@@ -37,7 +41,7 @@ def data(tmp_path: Path) -> Path:
         }
         for batch, name in enumerate(names[:-1])
     ]
-    write_table(frames / "index.arrow", pa.Table.from_pylist(rows, INDEX.with_metadata({SHARDS: '["mark"]'})))
+    write_index(frames, pa.Table.from_pylist(rows, INDEX), [sha256(frames / "shard-00000.arrow")])
     splits = tmp_path / "splits" / "tiny"
     splits.mkdir(parents=True)
     labels = pa.array([[n % 3] for n in range(17)], pa.list_(pa.int32()))
@@ -45,6 +49,7 @@ def data(tmp_path: Path) -> Path:
     pyarrow.parquet.write_table(pa.table({"video": names, "part": parts, "labels": labels}), splits / "split-1.parquet")
     (splits / "classes.json").write_text('["a", "b", "c"]')
     (splits / "mirrored.json").write_text("[0, 1, 2]")
+    write_sums(splits)
     return tmp_path
 
 
@@ -120,3 +125,17 @@ def store(endpoint: str) -> Remote:
     assert isinstance(found, Remote)
     remove(found)
     return found
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """End with a line that says how many tests want real data that isn't given."""
+    skipped = [
+        report
+        for report in terminalreporter.stats.get("skipped", [])
+        if "ACTIONBENCH_TEST_DATA" in str(report.longrepr)
+    ]
+    if skipped:
+        files = sorted({report.nodeid.partition("::")[0] for report in skipped})
+        terminalreporter.write_line(
+            f"{len(skipped)} tests were skipped for want of ACTIONBENCH_TEST_DATA: {', '.join(files)}"
+        )

@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 
 from pipeline import results
+from pipeline.digest import files
 from pipeline.params import parse
 from pipeline.predictions import SCHEMA, Predictions, read
 from pipeline.protocol import protocol_signature
@@ -83,6 +84,7 @@ def write(frame: pl.DataFrame, path: Path, given: Params, row: str, **facts: str
     signature = protocol_signature(given.protocols[experiment.protocol], given.recipes[experiment.recipe])
     path.parent.mkdir(parents=True, exist_ok=True)
     frame.write_parquet(path, metadata={"protocol": signature, "classes": json.dumps(CLASSES), **facts})
+    files.write_sums(path.parent)
     return path
 
 

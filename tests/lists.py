@@ -3,11 +3,12 @@
 from pathlib import Path
 
 import pytest
+from real_data import TEST_DATA
 
-from pipeline import sources, splits
+from pipeline import places, sources, splits
 from pipeline.schema import Dataset, Decode
 
-ANNOTATIONS = Path(__file__).parents[2] / "shared/data/annotations"
+ANNOTATIONS = TEST_DATA / "data/annotations"
 DECODE = Decode(short_side=240, quality=90, decoder="ffmpeg", videos_per_shard=64, max_failed=0.05)
 
 
@@ -28,4 +29,4 @@ def through(name: str, given: Dataset, root: Path) -> splits.Tables:
     """Stages 1 and 3."""
     folder = sources.fetch(name, given, root, root / "videos" / name)
     entries = sources.manifest(name, given, folder)
-    return splits.build(name, given, entries, sources.lists(given, root, root / "videos" / name))
+    return splits.build(name, given, entries, places.lists(given, root, root / "videos" / name))

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+from real_data import TEST_DATA
 from ruamel.yaml import YAML
 from stand_ins import json, lines, stills, video
 
@@ -19,7 +20,7 @@ from pipeline.datasets import Splits, charades, cifar100, diving48, egogesture, 
 from pipeline.schema import Subset
 
 ROOT = Path(__file__).parents[1]
-LISTS = ROOT.parent / "shared" / "data" / "annotations"
+LISTS = TEST_DATA / "data" / "annotations"
 DRAWN = shapes.Options(train=8, test=8, frames=(24, 40))
 TINTS = np.array([[1, 0.5, 0.5], [0.5, 1, 0.5], [0.5, 0.5, 1], [1, 1, 0.5], [0.5, 1, 1]], np.float32)
 

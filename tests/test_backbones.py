@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from real_data import TEST_DATA
 from torch import Tensor, nn
 
 from models import costs, video
@@ -14,7 +15,7 @@ from models.attention.action import Action
 from models.backbones import bn_inception, inception_resnet_v2, mobilenet_v2, vgg
 from models.named import named
 
-SHARED = Path(__file__).parents[2] / "shared"
+SHARED = TEST_DATA
 BN_INCEPTION = SHARED / "golden" / "full_bninception_83cls.npz"
 MOBILENET = SHARED / "data" / "weights" / "mobilenet_v2-imagenet-features.pth"
 

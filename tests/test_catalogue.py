@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from stand_ins import STAND_INS, written
 
-from pipeline import datasets, params, sources, splits
+from pipeline import datasets, params, places, sources, splits
 from pipeline.schema import Dataset, Decode, Params
 from stages import catalogue
 
@@ -77,7 +77,7 @@ def test_after_the_stages(given, tmp_path, monkeypatch, name, state, found):
     entries = sources.manifest(name, dataset, folder)
     sources.write(DATA / "raw" / name / "manifest.csv", entries)
     assert told(given)[name].state == state  # against the published counts, before there are lists
-    built = splits.build(name, dataset, entries, sources.lists(dataset, Path(), DATA / "videos" / name))
+    built = splits.build(name, dataset, entries, places.lists(dataset, Path(), DATA / "videos" / name))
     splits.write(built, DATA / "splits" / name)
     data = told(given)[name]
     assert (data.state, data.found, data.classes) == (state, found, made.classes)

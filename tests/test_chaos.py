@@ -15,10 +15,11 @@ import psutil
 import pytest
 from ruamel.yaml import YAML
 from test_training import cell
+from trainings import trained, training
 
 from cluster.fit import train_cell
-from pipeline import training
-from pipeline.schema import Cluster
+from pipeline import records
+from pipeline import training as loop
 from stages.repro import mend
 
 ROOT = Path(__file__).parents[1]
@@ -150,20 +151,28 @@ def test_half_of_dvcs_own_notes_is_taken_away(tmp_path: Path, monkeypatch: pytes
         assert path.read_text() == text
 
 
-def test_a_start_that_was_given_up_writes_no_more(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "token").write_text("token")
-    epochs = training.epochs
+def test_two_starts_of_one_training_do_each_other_no_harm(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Ray starts it again on another node while the first, lost from sight, is still at work."""
+    one = cell(data, epochs=3)
+    alone, shared = training(one, tmp_path / "alone"), training(one, tmp_path / "shared")
+    train_cell(alone)
+    epochs = loop.epochs
 
-    def overtaken(*given: Any) -> Iterator[Any]:
-        for number, epoch in enumerate(epochs(*given)):
-            if number == 1:  # as Ray starts it again on another node
-                (tmp_path / "owner").write_text("the other")
-            yield epoch
+    def overtaken(*arguments: Any) -> Iterator[Any]:
+        for number, epoch in enumerate(epochs(*arguments)):
+            if number == 1:
+                with monkeypatch.context() as patch:
+                    patch.setattr(loop, "epochs", epochs)
+                    train_cell(shared)
+            yield epoch  # older than the state that the other has left by now
 
-    monkeypatch.setattr(training, "epochs", overtaken)
-    with pytest.raises(RuntimeError, match="taken over"):
-        train_cell(cell(data, epochs=3), None, Cluster(), tmp_path, "token")
-    assert (tmp_path / "log.jsonl").read_text().count('"kind": "epoch"') == 1 and not (tmp_path / "weights.pt").exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "epochs", overtaken)
+        train_cell(shared)
+    assert trained(shared) == trained(alone)
+    assert [line["epoch"] for line in records.epochs(shared.folder / "log.jsonl")] == [0, 1, 2]
 
 
 TRAIN = """
@@ -171,16 +180,14 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 from cluster.fit import train_cell
-from pipeline.schema import Cluster
 from test_training import cell
-train_cell(cell(Path({data!r}), epochs=4), None, Cluster(), Path({folder!r}), "token")
+from trainings import training
+train_cell(training(cell(Path({data!r}), epochs=4), Path({folder!r})))
 """
 
 
 def test_a_killed_training_goes_on_after_its_last_epoch(data: Path, tmp_path: Path) -> None:
     def start(folder: Path) -> subprocess.Popen:
-        folder.mkdir(exist_ok=True)
-        (folder / "token").write_text("token")
         code = TRAIN.format(tests=str(Path(__file__).parent), data=str(data), folder=str(folder))
         return subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
 
@@ -200,5 +207,5 @@ def test_a_killed_training_goes_on_after_its_last_epoch(data: Path, tmp_path: Pa
     state = (tmp_path / "killed" / "state.pt").stat().st_mtime_ns
     assert start(tmp_path / "killed").wait() == 0
     assert 1 <= done < 4 and (tmp_path / "killed" / "state.pt").stat().st_mtime_ns > state
-    whole, again = ((tmp_path / name / "weights.pt").read_bytes() for name in ("whole", "killed"))
+    whole, again = (trained(training(cell(data, epochs=4), tmp_path / name)) for name in ("whole", "killed"))
     assert whole == again

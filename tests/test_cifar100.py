@@ -7,8 +7,9 @@ import cv2
 import numpy as np
 import pytest
 import simplejpeg
+from real_data import TEST_DATA
 
-from pipeline import sources, splits, tiers
+from pipeline import places, sources, splits, tiers
 from pipeline.datasets import cifar100
 from pipeline.decoding import decode, opened
 from pipeline.errors import UserError
@@ -49,7 +50,7 @@ def test_published_counts():
 
 
 def test_the_makers_files_are_as_published():
-    binary = Path(__file__).parents[2] / "shared/data/cifar-100-binary"
+    binary = TEST_DATA / "data/cifar-100-binary"
     if not binary.is_dir():
         pytest.skip(f"no {binary}, so its 50,000 and 10,000 labels can't be counted")
     classes, rows = cifar100.splits([], binary, {"binary": str(binary)})
@@ -62,7 +63,7 @@ def test_images_become_videos_and_splits(tmp_path, binary):
     given, root = dataset(binary), tmp_path / "videos"
     folder = sources.fetch("cifar100", given, tmp_path, root)
     entries = sources.manifest("cifar100", given, folder)
-    built = splits.build("cifar100", given, entries, sources.lists(given, tmp_path, root))
+    built = splits.build("cifar100", given, entries, places.lists(given, tmp_path, root))
     assert built.tables[1].rows() == [
         ("train/00000", "train", [19]),
         ("train/00001", "train", [0]),

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from test_training import cell
+from trainings import folder, training
 
 from cluster.fanout import fan_out
 from cluster.fit import fit, lack, train_cell
@@ -97,7 +98,7 @@ def test_the_interface_of_an_address_is_found_by_it() -> None:
 
 
 def losses(one: Cell) -> list[float]:
-    lines = [json.loads(line) for line in one.log.read_text().splitlines()]
+    lines = [json.loads(line) for line in one.curve.read_text().splitlines()]
     return [line["loss"] for line in lines if line["kind"] == "steps"]
 
 
@@ -117,21 +118,23 @@ def test_one_and_two_workers_give_one_curve_and_the_same_evaluation(joined: None
     scored = [
         score([one], replace(cluster, storage=str(tmp_path / name))) for name, cluster in (("a", alone), ("b", two))
     ]
-    assert [path.read_bytes()[:4] for path in scored[0]] == [b"PAR1"]
-    first_rows, second_rows = (_logits(paths) for paths in scored)
+    assert [block[:4] for block in scored[0]] == [b"PAR1"]
+    first_rows, second_rows = (_logits(blocks) for blocks in scored)
     assert first_rows == second_rows and any(first_rows)
 
 
-def _logits(paths: list[Path]) -> list[list[float] | None]:
+def _logits(blocks: list[bytes]) -> list[list[float] | None]:
     import pyarrow.parquet
 
-    return [row for path in paths for row in pyarrow.parquet.read_table(path)["logits"].to_pylist()]
+    return [
+        row for block in blocks for row in pyarrow.parquet.read_table(pyarrow.BufferReader(block))["logits"].to_pylist()
+    ]
 
 
 def test_finished_training_is_taken_up_without_training(joined: None, data: Path, tmp_path: Path) -> None:
     one, cluster = cell(data, epochs=1), Cluster(storage=str(tmp_path))
     fit([one], None, cluster, lambda: None)
-    state = one.state(cluster) / "state.pt"
+    state = folder(one, cluster) / "state.pt"
     before = state.stat().st_mtime_ns
     one.weights.unlink()  # as DVC does before a stage runs again
     fit([one], None, cluster, lambda: None)
@@ -143,7 +146,7 @@ def test_state_of_other_settings_is_not_gone_on_from(joined: None, data: Path, t
     fit([cell(data, epochs=1)], None, cluster, lambda: None)
     other = cell(data, epochs=2, lr=0.01)
     fit([other], None, cluster, lambda: None)
-    assert {json.loads(line)["epoch"] for line in other.log.read_text().splitlines()} == {0, 1}
+    assert {json.loads(line)["epoch"] for line in other.curve.read_text().splitlines()} == {0, 1}
 
 
 def test_a_mistake_found_by_a_worker_is_one_line(joined: None, data: Path, tmp_path: Path) -> None:
@@ -166,4 +169,4 @@ def test_what_the_cluster_lacks_is_named(joined: None, data: Path) -> None:
 
 def test_storage_that_a_worker_does_not_see_is_said(joined: None, data: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"does not see cluster\.storage"):
-        train_cell(cell(data), None, Cluster(), tmp_path / "elsewhere", "token")
+        train_cell(replace(training(cell(data), tmp_path), token=tmp_path / "elsewhere"))

@@ -2,33 +2,34 @@
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from bucket import S3, names, one_line
 from test_training import cell
+from trainings import folder, trained, training
 
 from cluster.fit import train_cell
 from cluster.score import block, blocks
-from pipeline import copies, predict
+from pipeline import copies, state
+from pipeline.atomic import write
 from pipeline.storage import Remote
 
 
 def test_a_node_without_the_data_trains_and_scores(store: Remote, data: Path, tmp_path: Path) -> None:
     one = cell(data, epochs=1)
-    folder = one.state(S3)
-    (folder / "token").write_bytes(b"token")
+    there = training(one, folder(one, S3), S3)
     here = copies.sent([one], S3)[0]
     shutil.move(data / "frames", tmp_path / "away")
-    train_cell(here, None, S3, folder, "token")
+    train_cell(replace(there, cell=here))
     shutil.move(tmp_path / "away", data / "frames")
-    one.weights.parent.mkdir(parents=True)
-    one.weights.write_bytes((folder / "weights.pt").read_bytes())
+    write(one.weights, trained(there))
     todo = blocks(copies.sent([one], S3, [one.weights]), S3)
     for name in ("frames", "splits", "runs"):
         shutil.move(data / name, tmp_path / f"{name} away")
     for item in todo:
         block(*item)
-        assert predict.done(item[3], item[1]) and not predict.done(item[3], "of another checkpoint")
+        assert state.get(item[3], item[1]) and not state.get(item[3], "of another checkpoint")
 
 
 def test_a_file_is_sent_once_and_a_changed_one_again(store: Remote, tmp_path: Path) -> None:

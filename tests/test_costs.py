@@ -2,16 +2,16 @@
 
 import json
 import re
-from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 import torch
+from real_data import TEST_DATA
 from torch import nn
 
 from models import costs, counting, video
 
-COUNTS = Path(__file__).parents[2] / "shared" / "golden" / "parity_counts.json"
+COUNTS = TEST_DATA / "golden" / "parity_counts.json"
 FILES = {"BNInception": ("bn_inception", "cadene"), "MobileNetV2": ("mobilenet_v2", "1.0")}
 FILES |= {"VGG-16": ("vgg", "16"), "Inception-ResNet-V2": ("inception_resnet_v2", "cadene")}
 

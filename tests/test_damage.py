@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from encoded import H264, VP9, XVID, make, settings
+from real_data import TEST_DATA
 
 from pipeline import containers, ffmpeg_run
 from pipeline.containers import Damaged
@@ -16,7 +17,7 @@ from pipeline.decoding import decode, opened
 from pipeline.executable import ffmpeg_exe
 from pipeline.ffmpeg_run import complaint
 
-JHMDB = Path(__file__).parents[2] / "shared" / "data" / "jhmdb"
+JHMDB = TEST_DATA / "data" / "jhmdb"
 
 
 @pytest.mark.parametrize(

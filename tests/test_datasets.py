@@ -5,12 +5,13 @@ import unicodedata
 from pathlib import Path
 
 import pytest
+from real_data import TEST_DATA
 
 from pipeline import datasets
 from pipeline.datasets import Row, Video, folder, jester, jhmdb, ucf101
 from pipeline.errors import UserError
 
-SHARED = Path(__file__).parents[2] / "shared"
+SHARED = TEST_DATA
 
 
 def touched(root: Path, *paths: str) -> Path:
@@ -126,7 +127,7 @@ def test_jhmdb_ids_are_the_same_with_the_top_folder_of_the_archive(tmp_path):
     assert all((packed / video.path).is_file() for video in jhmdb.videos(packed, {}))
 
 
-@pytest.mark.skipif(not (SHARED / "data/jhmdb").is_dir(), reason="needs ../shared/data/jhmdb")
+@pytest.mark.skipif(not (SHARED / "data/jhmdb").is_dir(), reason="needs ACTIONBENCH_TEST_DATA/data/jhmdb")
 def test_jhmdb_whole():
     videos = jhmdb.videos(SHARED / "data/jhmdb", {})
     _, rows = jhmdb.splits(videos, SHARED / "data/annotations/jhmdb/splits", {})

@@ -12,16 +12,19 @@ import numpy as np
 import pytest
 import simplejpeg
 from encoded import H264, KINDS, XVID, make, settings
+from real_data import TEST_DATA
 
 from pipeline import decoders
 from pipeline.containers import Damaged
 from pipeline.decoding import check_against_ffmpeg, decode, opened
 from pipeline.executable import ffmpeg_exe
 
-SHARED = Path(__file__).parents[2] / "shared"
+SHARED = TEST_DATA
 CLIPS, JHMDB = SHARED / "data" / "clips", SHARED / "data" / "jhmdb"
-needs_clips = pytest.mark.skipif(not CLIPS.is_dir(), reason="the real clips of ../shared/data/clips are not here")
-needs_jhmdb = pytest.mark.skipif(not JHMDB.is_dir(), reason="J-HMDB, ../shared/data/jhmdb, is not here")
+needs_clips = pytest.mark.skipif(
+    not CLIPS.is_dir(), reason="the real clips of ACTIONBENCH_TEST_DATA/data/clips are not here"
+)
+needs_jhmdb = pytest.mark.skipif(not JHMDB.is_dir(), reason="J-HMDB, ACTIONBENCH_TEST_DATA/data/jhmdb, is not here")
 
 
 @pytest.mark.parametrize("kind", KINDS)

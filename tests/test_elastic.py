@@ -18,11 +18,13 @@ import ray.train
 import ray.train.torch
 import torch
 from test_training import cell
+from trainings import folder as folder_of
+from trainings import training
 
 from cluster.fit import fit, team, train_cell
 from cluster.session import session
-from pipeline import records, training
-from pipeline.atomic import write
+from pipeline import records
+from pipeline import training as loop
 from pipeline.cells import Cell
 from pipeline.provenance import workers
 from pipeline.schema import Cluster
@@ -48,7 +50,7 @@ def rank(number: int, port: int, one: Cell, folders: list[Path], seen: Path) -> 
     told: list[int] = []
     ray.train.report = lambda metrics: told.append(metrics["epoch"])
     ray.train.torch.get_device = lambda: torch.device("cpu")
-    train_cell(one, None, Cluster(workers=2), folders[number], "token")
+    train_cell(training(one, folders[number], Cluster(workers=2)))
     seen.with_suffix(f".{number}").write_text(json.dumps(told))
     torch.distributed.destroy_process_group()
 
@@ -57,8 +59,6 @@ def test_all_ranks_go_on_from_the_epoch_that_the_first_one_reads(data: Path, tmp
     """On a file system that shows the others an older state, or none: without it they would wait for each other."""
     one = cell(data, epochs=4)
     folders = [tmp_path / "first", tmp_path / "second"]
-    for folder in folders:
-        write(folder / "token", "token")
     with pytest.raises(InterruptedError):
         train_until(2, one, folders[0])
     with socket.socket() as free:
@@ -73,17 +73,17 @@ def test_all_ranks_go_on_from_the_epoch_that_the_first_one_reads(data: Path, tmp
 
 def train_until(epochs: int, one: Cell, folder: Path) -> None:
     """Trains alone and is interrupted as the next epoch begins."""
-    whole = training.epochs
+    whole = loop.epochs
 
-    def some(*arguments: Any) -> Iterator[training.Epoch]:
+    def some(*arguments: Any) -> Iterator[loop.Epoch]:
         for epoch in whole(*arguments):
             if epoch.number == epochs:
                 raise InterruptedError
             yield epoch
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "epochs", some)
-        train_cell(one, None, Cluster(), folder, "token")
+        patch.setattr(loop, "epochs", some)
+        train_cell(training(one, folder))
 
 
 def log_of(path: Path, worlds: list[int | None]) -> Path:
@@ -180,18 +180,12 @@ def test_a_training_goes_on_to_the_same_end(
     losses, weights = curve(one), one.weights.read_bytes()
     assert worlds(one) == [1] * 40
     cluster = Cluster(workers=workers, storage=str(tmp_path / "struck"))
-    owner = one.state(cluster) / "owner"
-    first: list[str] = []
-
-    def note_and_strike() -> None:
-        first.append(owner.read_text())
-        getattr(pair, blow)()
-
-    thread = strike(one.running_log(cluster), note_and_strike)
+    log = folder_of(one, cluster) / "log.jsonl"
+    assert isinstance(log, Path)
+    thread = strike(log, getattr(pair, blow))
     fit([one], None, cluster, lambda: None)
     pair.over.set()
     thread.join()
-    assert owner.read_text() != first[0]  # it was started again
     history = worlds(one)
     assert len(history) == 40 and history[:3] == [2, 2, 2] and history[-1] == after and {*history} == {2, after}
     assert curve(one) == losses and one.weights.read_bytes() == weights
@@ -200,9 +194,9 @@ def test_a_training_goes_on_to_the_same_end(
 
 
 def curve(one: Cell) -> list[float]:
-    lines = [json.loads(line) for line in one.log.read_text().splitlines()]
+    lines = [json.loads(line) for line in one.curve.read_text().splitlines()]
     return [line["loss"] for line in lines if line["kind"] == "steps"]
 
 
 def worlds(one: Cell) -> list[int]:
-    return [line["world"] for line in records.epochs(one.log)]
+    return [line["world"] for line in records.epochs(one.timings)]

@@ -16,7 +16,8 @@ from pipeline import camera, flow
 from pipeline.containers import Damaged
 from pipeline.errors import UserError
 from pipeline.executable import ffmpeg_exe
-from pipeline.frames import FrameStore, open_arrow
+from pipeline.frames import FrameStore
+from pipeline.layout import open_arrow
 from pipeline.schema import Decode, Flow
 from pipeline.shards import Source, Task, decode_shard, finish, plan
 
@@ -190,8 +191,8 @@ def test_a_store_without_flow_is_as_it_was(tmp_path: Path, videos: tuple[Path, l
     with pytest.raises(UserError, match="holds no 'x', only jpeg; run the decode stage again"):
         plain.jpegs("five", [0], "x")
     others = [DIS, BOTH, replace(DIS, bound=15.0), replace(DIS, algorithm="tvl1")]
-    prints = {replace(task, decode=replace(PLAIN, flow=other)).fingerprint for other in others}
-    assert len(prints) == 4 and task.fingerprint not in prints
+    prints = {replace(task, decode=replace(PLAIN, flow=other)).key for other in others}
+    assert len(prints) == 4 and task.key not in prints
 
 
 def test_another_flow_is_decoded_anew_and_the_same_is_not(tmp_path: Path, videos: tuple[Path, list[Source]]) -> None:

@@ -17,13 +17,15 @@ from hypothesis import strategies as st
 from test_training import RECIPE, params, run
 
 from models import video
-from pipeline import cells, clips, predict
+from pipeline import cells, clips, keys, predict, rows
 from pipeline.augment import Box
 from pipeline.cells import Cell
+from pipeline.clips import View
+from pipeline.digest.files import sha256
 from pipeline.errors import UserError
-from pipeline.frames import INDEX, SHARDS, FrameStore, write_shard, write_table
+from pipeline.frames import FrameStore
+from pipeline.packing import INDEX, write_index, write_shard
 from pipeline.params import parse
-from pipeline.views import View
 
 COUNT, WIDTH, HEIGHT = 7, 40, 36
 WHOLE = Box(2, 2, 32, 32)
@@ -56,11 +58,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder, splits = root / "frames" / "tiny", root / "splits" / "tiny"
     folder.mkdir(parents=True)
     splits.mkdir(parents=True)
-    write_shard(folder / "shard-00000.arrow", map(frames, range(16)), "mark", ("jpeg", *PLANES))
+    write_shard(folder / "shard-00000.arrow", map(frames, range(16)), ("jpeg", *PLANES))
     facts = {"shard": 0, "width": WIDTH, "height": HEIGHT, "fps": 12.0, "frames": COUNT, "timestamps": [0.0] * COUNT}
     facts |= {"sha256": "", "decoder": "", "decoder_version": ""}
     rows = [{"video": name, "batch": n, **facts} for n, name in enumerate(names)]
-    write_table(folder / "index.arrow", pa.Table.from_pylist(rows, INDEX.with_metadata({SHARDS: '["mark"]'})))
+    write_index(folder, pa.Table.from_pylist(rows, INDEX), [sha256(folder / "shard-00000.arrow")])
     labels = pa.array([[n % 3] for n in range(16)], pa.list_(pa.int32()))
     table = pa.table({"video": names, "part": ["train"] * 12 + ["test"] * 4, "labels": labels})
     pyarrow.parquet.write_table(table, splits / "split-1.parquet")
@@ -141,7 +143,7 @@ def raw(flow: dict[str, Any] | None, **recipe: Any) -> dict[str, Any]:
 
 
 def cell(data: Path, **recipe: Any) -> Cell:
-    return cells.cells(parse(raw(FLOW, **recipe)), "row", data)[0]
+    return rows.cells(parse(raw(FLOW, **recipe)), "row", data)[0]
 
 
 @pytest.mark.parametrize("input", ["flow", "warped"])
@@ -151,11 +153,10 @@ def test_a_net_trains_on_flow_and_is_scored_on_it(data: Path, tmp_path: Path, in
     assert next(value for value in state.values() if value.ndim == 4).shape[1] == 4
     one.weights.parent.mkdir(parents=True, exist_ok=True)
     torch.save(state, one.weights)
-    scorer = predict.Scorer(one, "mark", torch.device("cpu"))
-    scorer.score(predict.blocks(one)[0], tmp_path / "block.parquet")
-    found = pyarrow.parquet.read_table(tmp_path / "block.parquet")
+    block = predict.Scorer(one, torch.device("cpu")).score(predict.blocks(one)[0])
+    found = pyarrow.parquet.read_table(pa.BufferReader(block))
     assert len(found) == 4 * 6 and all(np.isfinite(logits).all() for logits in found["logits"].to_pylist())
-    predict.gather([one], [tmp_path / "block.parquet"], tmp_path / "all.parquet")
+    predict.gather([one], [block], tmp_path / "all.parquet")
     gathered = pyarrow.parquet.read_table(tmp_path / "all.parquet")
     assert gathered.schema.metadata[b"rows"] == str(len(gathered)).encode()
     told = pyarrow.parquet.read_schema(tmp_path / "all.parquet").metadata[b"protocol"].decode()
@@ -200,11 +201,11 @@ def test_flow_that_is_not_there_is_said_at_once(flow: Any, recipe: dict[str, Any
 
 
 def test_a_store_that_was_decoded_without_flow_is_said(data: Path, tmp_path: Path) -> None:
-    write_shard(tmp_path / "shard-00000.arrow", [frames(0)], "mark")
+    write_shard(tmp_path / "shard-00000.arrow", [frames(0)])
     index = FrameStore(data / "frames" / "tiny")
     row = {**index.entry("video-00")._asdict(), "video": "video-00", "timestamps": [], "sha256": "", "decoder": ""}
-    table = pa.Table.from_pylist([{**row, "decoder_version": ""}], INDEX.with_metadata({SHARDS: '["mark"]'}))
-    write_table(tmp_path / "index.arrow", table)
+    table = pa.Table.from_pylist([{**row, "decoder_version": ""}], INDEX)
+    write_index(tmp_path, table, [sha256(tmp_path / "shard-00000.arrow")])
     with pytest.raises(UserError, match="holds no 'x', only jpeg"):
         load(FrameStore(tmp_path), (0,), "flow", 2)
 
@@ -212,5 +213,5 @@ def test_a_store_that_was_decoded_without_flow_is_said(data: Path, tmp_path: Pat
 def test_rows_of_other_flow_are_other_runs(data: Path) -> None:
     recipe = cell(data, input="flow")
     others = [cell(data), cell(data, input="warped"), replace(recipe, recipe=replace(recipe.recipe, stack=3))]
-    prints = {cells.training_fingerprint(one) for one in (recipe, *others)}
+    prints = {keys.training(one, None) for one in (recipe, *others)}
     assert len(prints) == 4

@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 
 from pipeline import fusion, metrics, results, tables
+from pipeline.digest import files
 from pipeline.errors import UserError
 from pipeline.params import parse
 from pipeline.predictions import SCHEMA, Predictions
@@ -26,9 +27,9 @@ def project(folder: Path, rights: tuple[float, ...] = (0.6, 0.6), views: int = 1
     for seed, (row, right) in enumerate(zip(ROWS, rights, strict=True)):
         frame = invented.predictions(given, row, splits, right, views, seed)
         invented.write(frame, folder / "predictions" / row / "predictions.parquet", given, row)
-        costs = folder / "costs" / f"{row}.json"
-        costs.parent.mkdir(exist_ok=True)
-        costs.write_text(json.dumps({"parameters": 100 + seed, "macs": 7, "clips_per_second": 3.0}))
+        costs = folder / "predictions" / row / "costs.json"
+        costs.write_text(json.dumps({"parameters": 100 + seed, "macs": 7}))
+        files.write_sums(costs.parent)
     return replace(given, fusions={"both": Fusion(ROWS, {outside: 0.5} if outside else {})})
 
 

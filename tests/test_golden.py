@@ -2,12 +2,12 @@
 
 import json
 import re
-from pathlib import Path
 
 import full_nets
 import numpy as np
 import pytest
 import torch
+from real_data import TEST_DATA
 from torch import Tensor, nn
 
 from models.attention.action import Action
@@ -17,7 +17,7 @@ from models.attention.eca import EfficientChannelAttention
 from models.attention.se import SqueezeExcitation
 from models.shift import TemporalMaxPool, TemporalShift
 
-GOLDEN = Path(__file__).parents[2] / "shared" / "golden"
+GOLDEN = TEST_DATA / "golden"
 
 # prefix of our names -> prefix of the authors'
 ACTION_NAMES = {

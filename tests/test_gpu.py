@@ -19,7 +19,7 @@ from test_training import cell, losses, run, same
 from cluster.fit import fit
 from cluster.score import score
 from cluster.session import session
-from pipeline import training
+from pipeline import numerics
 from pipeline.clips import mixup, normalise
 from pipeline.predict import Scorer, blocks
 from pipeline.schema import Cluster
@@ -99,7 +99,7 @@ def test_training_is_the_cpus(data: Path, attention: str) -> None:
 def test_training_in_bf16_is_near(data: Path) -> None:
     one = cell(data, dropout=0.0, epochs=1)  # from there on these few noisy clips make another net of any rounding
     assert one.recipe.precision == "auto"
-    with training.autocast(one.recipe, GPU):
+    with numerics.autocast(one.recipe, GPU):
         assert torch.is_autocast_enabled("cuda") == torch.cuda.is_bf16_supported()
     np.testing.assert_allclose(losses(run(one, device=GPU)), losses(run(one)), rtol=0.05)
 
@@ -129,15 +129,15 @@ def test_rays_tasks_train_and_score_two_cells_on_one_gpu(data: Path, monkeypatch
     cluster = Cluster(gpus_per_worker=0.5, storage=str(data / "work"))
     with session(cluster):
         fit(both, None, cluster, lambda: None)
-        files = score(both, cluster)
+        scored = score(both, cluster)
     trained = torch.load(one.weights, weights_only=True)
     assert {value.device.type for value in trained.values()} == {"cpu"}
     same(run(one)[-1].state["model"], trained, rtol=1e-2, atol=2e-3)
-    found = pyarrow.concat_tables([pyarrow.parquet.read_table(str(file)) for file in files])
+    found = pyarrow.concat_tables([pyarrow.parquet.read_table(pyarrow.BufferReader(block)) for block in scored])
     assert found["seed"].unique().to_pylist() == [3, 4]
-    Scorer(one, "here", torch.device("cpu")).score(blocks(one)[0], data / "here.parquet")
+    here = Scorer(one, torch.device("cpu")).score(blocks(one)[0])
     own = found.filter(pyarrow.compute.equal(found["seed"], 3)).to_pylist()
-    wanted = pyarrow.parquet.read_table(data / "here.parquet").to_pylist()
+    wanted = pyarrow.parquet.read_table(pyarrow.BufferReader(here)).to_pylist()
     assert [(row["video"], row["view"]) for row in own] == [(row["video"], row["view"]) for row in wanted]
     for told, known in zip(own, wanted, strict=True):
         assert (told["logits"] is None) == (known["logits"] is None)

@@ -2,17 +2,17 @@
 
 import functools
 import itertools
-from pathlib import Path
 
 import pytest
 import torch
+from real_data import TEST_DATA
 from ruamel.yaml import YAML
 from test_istpa import run
 from torch import nn
 
 from models import video
 
-SHARED = Path(__file__).parents[2] / "shared"
+SHARED = TEST_DATA
 
 
 def parameters(net: nn.Module) -> int:

@@ -14,8 +14,9 @@ import pytest
 import torch
 
 from pipeline import params, pictures
-from pipeline.cells import cells, net
+from pipeline.cells import net
 from pipeline.executable import ffmpeg_exe
+from pipeline.rows import cells
 from stages import cli
 
 HEAD = pictures.LABELS + 2 * pictures.LINE  # inches above the strip

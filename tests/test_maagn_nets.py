@@ -1,11 +1,11 @@
 """MAAGN in its nets: its ablations against the paper's rows, what starts shut, and its limits."""
 
 import itertools
-from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from real_data import TEST_DATA
 from ruamel.yaml import YAML
 from test_maagn import modules, tiny
 from torch import nn
@@ -14,7 +14,7 @@ from models import costs, video
 from models.attention import maagn
 from models.attention.maagn import Agm, Maagn, Mtam, Sdm
 
-ROWS = Path(__file__).parents[2] / "shared" / "published" / "maagn.yaml"
+ROWS = TEST_DATA / "published" / "maagn.yaml"
 
 
 @pytest.mark.parametrize("axis", maagn.AXES)

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import clips, datasets, splits
-from pipeline.cells import Cell, mirrored, training_fingerprint
+from pipeline import clips, datasets, keys, splits
+from pipeline.cells import Cell, mirrored
 from pipeline.frames import FrameStore
 from pipeline.schema import Augment, Experiment, Protocol, Recipe
 
@@ -102,7 +102,7 @@ def test_other_mirror_images_are_other_training_where_clips_are_mirrored(data):
     def marks() -> list[str]:
         recipes = [RECIPE, replace(RECIPE, augment=Augment(crop="center"))]
         made = [Cell("row", experiment, recipe, protocol, 1, 0, data) for recipe in recipes]
-        return [training_fingerprint(cell) for cell in made]
+        return [keys.training(cell, None) for cell in made]
 
     flipped, plain = marks()
     path: Path = data / "splits" / "tiny" / "mirrored.json"

@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from real_data import TEST_DATA
 from ruamel.yaml import YAML
 
 from pipeline.errors import UserError
@@ -16,7 +17,7 @@ from pipeline.printed import Extra, Figure, Line, Net, Printed, as_printed, load
 from stages import cli, parity
 
 ROOT = Path(__file__).parents[1]
-PUBLISHED = ROOT.parent / "shared" / "published"
+PUBLISHED = TEST_DATA / "published"
 # paper, table -> the published columns that are parameters or FLOPs, and how many figures they hold
 WHERE = {
     ("action_net", "T3"): (("flops", "params"), 12),

@@ -1,5 +1,6 @@
 """What would run and why: DVC's status carried downstream, and estimates that say where they come from."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -15,11 +16,36 @@ import pytest
 from pipeline import params
 from pipeline.errors import UserError
 from pipeline.schema import Params
-from stages import estimate, plan
+from stages import estimate, fresh, plan
 from stages.plan import Step
 
 ROOT = Path(__file__).parents[1]
-LOCK = {"train@a": {"params": {"params.yaml": {"recipes.quick": {"lr": 0.1, "augment": {"crop": "random"}}}}}}
+FILE = "data/inputs/rows/a.json"
+LOCK = {"train@a": {"params": {FILE: {"recipes.quick": {"lr": 0.1, "augment": {"crop": "random"}}, "weights": "00"}}}}
+STAGES: dict[str, tuple[str, ...]] = {
+    "download@one": (),
+    "decode@one": ("download@one",),
+    "splits@one": ("download@one",),
+    "train@a": ("decode@one", "splits@one"),
+    "evaluate@a": ("decode@one", "splits@one", "train@a"),
+    "train@b": ("decode@one", "splits@one"),
+    "evaluate@b": ("decode@one", "splits@one", "train@b"),
+    "download@two": (),
+    "decode@two": ("download@two",),
+    "splits@two": ("download@two",),
+    "train@c": ("decode@two", "splits@two"),
+    "evaluate@c": ("decode@two", "splits@two", "train@c"),
+    "aggregate": (
+        "splits@one",
+        "train@a",
+        "evaluate@a",
+        "train@b",
+        "evaluate@b",
+        "splits@two",
+        "train@c",
+        "evaluate@c",
+    ),
+}
 
 
 @pytest.fixture(scope="module")
@@ -32,27 +58,40 @@ def given() -> Params:
     return replace(whole, datasets={"one": dataset, "two": dataset}, experiments=rows, tables={})
 
 
+@pytest.fixture(autouse=True)
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder whose row a has other settings than LOCK."""
+    now = {"recipes": {"quick": {"lr": 0.2, "augment": {"crop": "corner"}}}, "weights": "01"}
+    (tmp_path / FILE).parent.mkdir(parents=True)
+    (tmp_path / FILE).write_text(json.dumps(now))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
 def steps(given: Params, status: plan.Status, cached: tuple[str, ...] = ()) -> dict[str, Step]:
-    lock = {stage: {"params": {}} for stage in plan.dependencies(given)} | LOCK
-    values = {"recipes": {"quick": {"lr": 0.2, "augment": {"crop": "corner"}}}}
-    return {step.stage: step for step in plan.steps(given, status, lock, values, cached)}
+    lock = {stage: {"params": {}} for stage in STAGES} | LOCK
+    return {step.stage: step for step in plan.steps(given, plan.Project(STAGES, status), lock, cached)}
 
 
-@pytest.mark.parametrize("trajectories", ["{}", "{idt: {dataset: shapes, splits: [1]}}"])
-def test_the_graph_is_dvcs(trajectories: str, tmp_path: Path) -> None:
-    """dependencies() says what dvc.yaml says, for the committed suite, and with a row without a net."""
-    committed = (ROOT / "params.yaml").read_text()
-    assert "\ntrajectories: {}\n" in committed
-    written = committed.replace("\ntrajectories: {}\n", f"\ntrajectories: {trajectories}\n")
-    (tmp_path / "params.yaml").write_text(written)
-    (tmp_path / "dvc.yaml").write_text((ROOT / "dvc.yaml").read_text())
-    dvc = partial(subprocess.run, cwd=tmp_path, capture_output=True, text=True, check=True)
-    program = str(Path(sys.executable).with_name("dvc"))
-    dvc([program, "init", "--no-scm", "-q"])
-    text = dvc([program, "dag", "--dot"]).stdout
-    edges = {tuple(line.rstrip(";").replace('"', "").split(" -> ")) for line in text.splitlines() if "->" in line}
-    stages = plan.dependencies(params.load(tmp_path / "params.yaml"))
-    assert {(maker, stage) for stage, makers in stages.items() for maker in makers} == edges
+def test_the_graph_is_dvcs(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real dvc.yaml, with a row without a net; makers come before what they make."""
+    text = (
+        (ROOT / "params.yaml").read_text().replace("\ntrajectories: {}\n", "\ntrajectories: {idt: {dataset: shapes}}\n")
+    )
+    (workspace / "params.yaml").write_text(text)
+    (workspace / "stages").mkdir()
+    for name in ("dvc.yaml", "stages/dvc.yaml"):
+        (workspace / name).write_text((ROOT / name).read_text())
+    subprocess.run([Path(sys.executable).with_name("dvc"), "init", "--no-scm", "-q"], cwd=workspace, check=True)
+    monkeypatch.setattr(fresh, "refresh", lambda: None)
+    project = plan.project()
+    assert project.first
+    assert project.stages["evaluate@tsn"] == ("decode@shapes", "splits@shapes", "train@tsn")
+    assert project.stages["trajectories@idt"] == ("decode@shapes", "splits@shapes")
+    assert {"splits@shapes", "train@tsm", "evaluate@tsm", "trajectories@idt"} <= set(project.stages["aggregate"])
+    order = list(project.stages)
+    assert all(order.index(maker) < order.index(stage) for stage, makers in project.stages.items() for maker in makers)
+    assert not set(plan.FIRST) & {*order, *project.status}
 
 
 def test_nothing_changed_is_no_step(given: Params) -> None:
@@ -60,9 +99,9 @@ def test_nothing_changed_is_no_step(given: Params) -> None:
 
 
 def test_a_changed_file_runs_its_rows_and_what_follows(given: Params) -> None:
-    found = steps(given, {"train@b": [{"changed deps": {"models/attention/tsm.py": "modified"}}]})
+    found = steps(given, {"train@b": [{"changed deps": {"reports/code/attention/tsm": "modified"}}]})
     assert list(found) == ["train@b", "evaluate@b", "aggregate"]
-    assert found["train@b"].reasons == ("changed dep models/attention/tsm.py",)
+    assert found["train@b"].reasons == ("changed code of attention tsm",)
     assert found["train@b"].state == "runs"
     assert found["train@b"].cells == ("split1-seed0", "split1-seed1")
     assert found["evaluate@b"].reasons == ("because train@b runs",)
@@ -72,7 +111,7 @@ def test_a_changed_file_runs_its_rows_and_what_follows(given: Params) -> None:
 
 
 def test_a_data_set_runs_its_own_rows_only(given: Params) -> None:
-    found = steps(given, {"decode@two": [{"changed deps": {"params.yaml": {"datasets.two.decode": "modified"}}}]})
+    found = steps(given, {"decode@two": [{"changed deps": {FILE: {"datasets.two.decode": "modified"}}}]})
     assert list(found) == ["decode@two", "train@c", "evaluate@c", "aggregate"]
     assert found["decode@two"].reasons == ("changed param datasets.two.decode",)
 
@@ -80,22 +119,22 @@ def test_a_data_set_runs_its_own_rows_only(given: Params) -> None:
 def test_a_missing_upstream_output_is_told_once(given: Params) -> None:
     status = {
         "decode@two": [{"changed outs": {"data/frames/two": "deleted"}}],
-        "train@c": [{"changed deps": {"data/frames/two": "deleted", "models/video.py": "modified"}}],
+        "train@c": [{"changed deps": {"data/frames/two": "deleted", "reports/code/stages/train": "modified"}}],
     }
     found = steps(given, status, cached=("decode@two",))
     assert found["decode@two"].reasons == ("missing output data/frames/two",)
     assert found["decode@two"].state == "restored"
-    assert found["train@c"].reasons == ("changed dep models/video.py", "because decode@two runs")
+    assert found["train@c"].reasons == ("changed code of train", "because decode@two runs")
 
 
 def test_changed_inputs_are_never_called_restored(given: Params) -> None:
     """`dvc repro --dry` looks a changed stage up by its old inputs, and says that it is cached."""
-    status = {"train@a": [{"changed deps": {"params.yaml": {"recipes.quick": "modified"}}}]}
+    status = {"train@a": [{"changed deps": {FILE: {"recipes.quick": "modified"}}}]}
     assert steps(given, status, cached=("train@a",))["train@a"].state == "runs"
 
 
 def test_a_param_is_named_with_both_values(given: Params) -> None:
-    status = {"train@a": [{"changed deps": {"params.yaml": {"recipes.quick": "modified"}}}, "changed command"]}
+    status = {"train@a": [{"changed deps": {FILE: {"recipes.quick": "modified"}}}, "changed command"]}
     assert steps(given, status)["train@a"].reasons == (
         'changed param recipes.quick.augment.crop ("corner", was "random")',
         "changed param recipes.quick.lr (0.2, was 0.1)",
@@ -103,15 +142,38 @@ def test_a_param_is_named_with_both_values(given: Params) -> None:
     )
 
 
+def test_a_file_that_params_name_is_named(given: Params) -> None:
+    status = {"train@a": [{"changed deps": {FILE: {"weights": "modified"}}}]}
+    assert steps(given, status)["train@a"].reasons == ("changed file of weights",)
+
+
+def test_changed_modules_are_named_where_git_has_the_old_digests(given: Params, workspace: Path) -> None:
+    path = workspace / "reports/code/stages/train"
+    path.parent.mkdir(parents=True)
+    path.write_text("00  pipeline/loop.py\n01  pipeline/optimizer.py\ntorch==2.9.0\n")
+    git = partial(subprocess.run, cwd=workspace, check=True, capture_output=True)
+    git(["git", "init", "-q"])
+    git(["git", "add", "reports"])
+    git(["git", "-c", "user.name=a", "-c", "user.email=a@b.c", "commit", "-qm", "digests"])
+    md5 = hashlib.md5(path.read_bytes()).hexdigest()
+    path.write_text("00  pipeline/loop.py\n02  pipeline/optimizer.py\ntorch==2.10.0\n")
+    name = path.relative_to(workspace).as_posix()
+    entries = [{"changed deps": {name: "modified"}}]
+    assert plan.reasons(entries, {"deps": [{"path": name, "md5": md5}]}) == (
+        "changed code of train (pipeline/optimizer.py, torch)",
+    )
+    assert plan.reasons(entries, {"deps": [{"path": name, "md5": "another"}]}) == ("changed code of train",)
+
+
 def test_never_run_says_only_that(given: Params) -> None:
-    status = {stage: [{"changed outs": {"x": "deleted"}}] for stage in plan.dependencies(given)}
-    found = plan.steps(given, status, lock={}, values={})
-    assert [step.stage for step in found] == list(plan.dependencies(given))
+    status = {stage: [{"changed outs": {"x": "deleted"}}] for stage in STAGES}
+    found = plan.steps(given, plan.Project(STAGES, status), lock={})
+    assert [step.stage for step in found] == list(STAGES)
     assert {step.reasons for step in found} == {("never run",)}
 
 
 def test_targets(given: Params) -> None:
-    stages = plan.dependencies(given)
+    stages = STAGES
     assert plan.needed([], stages) == list(stages)
     assert plan.needed(["c"], stages) == ["download@two", "decode@two", "splits@two", "train@c", "evaluate@c"]
     assert plan.needed(["splits"], stages) == ["download@one", "splits@one", "download@two", "splits@two"]
@@ -136,9 +198,9 @@ def log(path: Path, *rates: float) -> None:
 def ran(given: Params, row: str, **recipe: int) -> dict:
     """dvc.lock's entry of a trained row."""
     experiment = asdict(given.experiments[row])
-    names = {f"experiments.{row}.{name}": experiment[name] for name in ("backbone", "variant", "attention", "knobs")}
     settings = {**asdict(given.recipes[experiment["recipe"]]), **recipe}
-    return {f"train@{row}": {"params": {"params.yaml": {**names, f"recipes.{experiment['recipe']}": settings}}}}
+    params = {f"experiments.{row}": experiment, f"recipes.{experiment['recipe']}": settings}
+    return {f"train@{row}": {"params": {f"data/inputs/rows/{row}.json": params}}}
 
 
 def test_time_from_the_rows_own_log(given: Params, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 from dvc.utils.hydra import compose_and_dump
+from real_data import TEST_DATA
 
 from pipeline import params, printed, published
 from pipeline.conditions import differences
@@ -17,7 +18,7 @@ from pipeline.schema import Params
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "reports" / "papers"
-PUBLISHED = ROOT.parent / "shared" / "published"
+PUBLISHED = TEST_DATA / "published"
 
 
 @cache
@@ -36,7 +37,7 @@ def figures(name: str) -> dict[tuple[str, str, str], str]:
 def transcribed(name: str) -> dict[str, Any]:
     """The transcription of a paper's tables, every value as text, to its last zero."""
     if not (PUBLISHED / f"{name}.yaml").exists():
-        pytest.skip(f"no {PUBLISHED}: the transcriptions lie beside the clone")
+        pytest.skip(f"no {PUBLISHED}: the transcriptions of the papers")
     tables = yaml.load((PUBLISHED / f"{name}.yaml").read_text(), yaml.BaseLoader)["tables"]
     return {table["table"]: table for table in tables}
 

@@ -16,8 +16,8 @@ def copied(folder: Path) -> Path:
     """What the suite of params.yaml made, as committed."""
     folder.mkdir()
     shutil.copy(ROOT / "params.yaml", folder)
-    for name in ("tables/quick", "plots"):
-        shutil.copytree(ROOT / "reports" / name, folder / "reports" / name)
+    for name in ("tables", "metrics", "plots"):
+        shutil.copytree(ROOT / "reports" / "reference" / "quick" / name, folder / "reports" / name / "quick")
     return folder
 
 
@@ -46,7 +46,7 @@ def test_what_differs_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert files.split(" of ")[0] == files.split(" of ")[1] and tables.split(" of ")[0] == tables.split(" of ")[1]
     count, verdict_count = int(tables.split()[0]), int(verdicts.split()[0])
     assert count > 2 and verdict_count > 1
-    curve = there / "reports" / "plots" / "tsn" / "curve.csv"
+    curve = there / "reports" / "plots" / "quick" / "curves" / "tsn.csv"
     loss = float(same.read(curve)[-1]["loss"])
     rewritten(curve, {"loss": str(1.02 * loss)}, -1)
     table = there / "reports" / "tables" / "quick" / "ablation.csv"

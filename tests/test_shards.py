@@ -7,12 +7,12 @@ import random
 import shutil
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from stores import BAD, SETTINGS, content, sources
+from stores import BAD, SETTINGS, content, decoded, sources
 
-from pipeline import shards
 from pipeline.errors import UserError
 from pipeline.frames import FrameStore
 from pipeline.schema import Decode
@@ -41,22 +41,24 @@ def test_other_settings_other_videos_and_damage_are_decoded_again(videos: Path, 
     decode_shard(task)
     good = content(tmp_path)
     changes = [
-        Task(tmp_path, 0, videos, task.sources, Decode(24, 90, "ffmpeg", 4, 0.5)),
-        Task(tmp_path, 0, videos, task.sources, Decode(32, 50, "ffmpeg", 4, 0.5)),
-        Task(tmp_path, 0, videos, task.sources[:2], SETTINGS),
+        replace(task, decode=Decode(24, 90, "ffmpeg", 4, 0.5)),
+        replace(task, decode=Decode(32, 50, "ffmpeg", 4, 0.5)),
+        replace(task, sources=task.sources[:2]),
     ]
     for change in changes:
         assert decode_shard(change).seconds > 0
         assert decode_shard(task).seconds > 0
         assert content(tmp_path) == good
     # What does not change a frame does not decode it again.
-    assert decode_shard(Task(tmp_path, 0, videos, task.sources, Decode(32, 90, "ffmpeg", 99, 0.9))).seconds == 0
-    for name in good:
-        for damage in (b"", good[name][: len(good[name]) // 2]):
-            (tmp_path / name).write_bytes(damage)
+    assert decode_shard(replace(task, decode=Decode(32, 90, "ffmpeg", 99, 0.9))).seconds == 0
+    for path in (task.path, task.report):
+        whole = path.read_bytes()
+        flipped = whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:]
+        for damage in (b"", whole[: len(whole) // 2], flipped):
+            path.write_bytes(damage)
             assert decode_shard(task).seconds > 0
             assert content(tmp_path) == good
-        (tmp_path / name).unlink()
+        path.unlink()
         assert decode_shard(task).seconds > 0
         assert content(tmp_path) == good
 
@@ -66,7 +68,7 @@ def test_a_shard_whose_report_is_of_other_settings_is_not_believed(videos: Path,
     task = plan(tmp_path, videos, sources(videos), SETTINGS)[0]
     decode_shard(task)
     good = content(tmp_path)
-    other = Task(elsewhere, 0, videos, task.sources, Decode(24, 90, "ffmpeg", 4, 0.5))
+    other = replace(task, folder=elsewhere, decode=Decode(24, 90, "ffmpeg", 4, 0.5))
     decode_shard(other)
     shutil.copy(other.path, task.path)
     assert decode_shard(task).seconds > 0
@@ -97,13 +99,12 @@ def _decode_all(tasks: list[Task]) -> None:
 def test_finish_waits_for_every_shard_and_sweeps_what_belongs_to_none(
     videos: Path, decoded_store: Path, tmp_path: Path
 ) -> None:
-    shutil.copytree(decoded_store, tmp_path / "store")
-    tasks = plan(tmp_path / "store", videos, sources(videos), SETTINGS)
+    tasks = decoded(tmp_path / "store", videos)
     for name in ("shard-00003.arrow", "shard-00003.index.arrow", ".shard-00001.arrow.x1y2", ".index.arrow.x1y2"):
         (tmp_path / "store" / name).write_bytes(b"left over")
     finish(tmp_path / "store", tasks)
     assert content(tmp_path / "store") == content(decoded_store)
-    tasks[1].report_path.unlink()
+    tasks[1].report.unlink()
     with pytest.raises(UserError, match=r"shard 1 .* has not been decoded"):
         finish(tmp_path / "store", tasks)
 
@@ -116,6 +117,7 @@ def test_a_shard_of_failures_alone_and_no_videos_at_all(videos: Path, tmp_path: 
     assert FrameStore(tmp_path).videos == {}
     finish(tmp_path, [])
     assert FrameStore(tmp_path).videos == {} and {path.name for path in tmp_path.iterdir()} == {
+        "SHA256SUMS",
         "index.arrow",
         "failed.csv",
     }
@@ -129,6 +131,6 @@ def test_settings_that_make_no_sense_are_said_before_anything_starts(settings: t
 
 
 def test_shards_may_travel_to_another_process() -> None:
-    task = Task(Path("a"), 0, Path("b"), (Source("v", "v.mp4", "ff"),), SETTINGS)
+    task = Task(Path("a"), 0, Path("b"), (Source("v", "v.mp4", "ff"),), SETTINGS, Path("r"), "code")
     assert pickle.loads(pickle.dumps(task)) == task  # noqa: S301 (what was just pickled here)
-    assert shards.Task(Path("c"), 0, Path("d"), task.sources, SETTINGS).fingerprint == task.fingerprint
+    assert replace(task, folder=Path("c"), root=Path("d"), reports=Path("s")).key == task.key

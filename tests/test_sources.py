@@ -4,10 +4,11 @@ import hashlib
 from pathlib import Path
 
 import pytest
+from flips import flip
 from packed import tree, zipped
 from served import serving
 
-from pipeline import sources
+from pipeline import places, sources
 from pipeline.errors import UserError
 from pipeline.schema import Dataset, Decode
 
@@ -36,7 +37,7 @@ def test_videos_come_from_a_url(tmp_path, monkeypatch):
         source = dataset(f"{server.url}#sha256={sha256(content)}")
         for _ in range(2):
             folder = sources.fetch("mine", source, tmp_path, tmp_path / "videos/mine")
-            assert folder == tmp_path / "videos/mine" == sources.located(source, tmp_path, folder)
+            assert folder == tmp_path / "videos/mine" == places.located(source, tmp_path, folder)
             assert [entry.video for entry in sources.manifest("mine", source, folder)] == ["clap/1", "run/2"]
         assert len(server.asked) == 1
     assert [path.name for path in (tmp_path / "videos").iterdir()] == ["mine"]
@@ -45,10 +46,10 @@ def test_videos_come_from_a_url(tmp_path, monkeypatch):
 def test_videos_come_from_an_archive_and_follow_it(tmp_path):
     zipped(tmp_path / "v.zip", {"clap/1.mp4": b"1"})
     folder = sources.fetch("mine", dataset("v.zip"), tmp_path, tmp_path / "videos")
-    assert [path for path in tree(folder) if path != sources.MADE] == ["clap/1.mp4"]
+    assert [path for path in tree(folder) if path not in (sources.MADE, "SHA256SUMS")] == ["clap/1.mp4"]
     zipped(tmp_path / "v.zip", {"run/23.mp4": b"2"})
     sources.fetch("mine", dataset("v.zip"), tmp_path, tmp_path / "videos")
-    assert [path for path in tree(folder) if path != sources.MADE] == ["run/23.mp4"]
+    assert [path for path in tree(folder) if path not in (sources.MADE, "SHA256SUMS")] == ["run/23.mp4"]
     with pytest.raises(UserError, match=r"v\.zip does not have the sha256"):
         sources.fetch("mine", dataset(f"v.zip#sha256={'0' * 64}"), tmp_path, tmp_path / "other")
 
@@ -65,8 +66,8 @@ def test_a_folder_of_the_users_is_used_in_place(tmp_path):
     (tmp_path / "own/clap/1.mp4").write_bytes(b"1")
     source = dataset("own")
     assert sources.fetch("mine", source, tmp_path, tmp_path / "videos") == tmp_path / "own"
-    assert sources.located(source, tmp_path, tmp_path / "videos") == tmp_path / "own"
-    assert sources.lists(source, tmp_path, tmp_path / "videos") == tmp_path / "own"
+    assert places.located(source, tmp_path, tmp_path / "videos") == tmp_path / "own"
+    assert places.lists(source, tmp_path, tmp_path / "videos") == tmp_path / "own"
     assert sources.manifest("mine", source, tmp_path / "own") == [
         sources.Entry("clap/1", "clap/1.mp4", 1, sha256(b"1"))
     ]
@@ -103,6 +104,26 @@ def test_generated_videos_are_made_once_and_anew_for_other_options(tmp_path):
     assert [entry.video for entry in first] == [entry.video for entry in last]
     assert not {entry.sha256 for entry in first} & {entry.sha256 for entry in last}
     assert not (folder / "stray.mp4").exists()
+
+
+def test_a_flipped_byte_in_a_drawn_video_is_found_and_the_video_drawn_again(tmp_path, capsys):
+    source = dataset("generated", file="shapes", **SHAPES)
+    folder = sources.fetch("s", source, tmp_path, tmp_path / "videos/s")
+    first = sources.manifest("s", source, folder)
+    flip(folder / "left/000000.mp4")
+    sources.fetch("s", source, tmp_path, folder)
+    assert sources.manifest("s", source, folder) == first
+    assert "left/000000.mp4 is damaged; it is drawn again" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("harm", [flip, Path.unlink])
+def test_an_unpacked_archive_that_lost_a_file_is_unpacked_again(tmp_path, harm, capsys):
+    zipped(tmp_path / "v.zip", {"clap/1.mp4": b"1", "run/2.mp4": b"22"})
+    folder = sources.fetch("mine", dataset("v.zip"), tmp_path, tmp_path / "videos")
+    first = tree(folder)
+    harm(folder / "run/2.mp4")
+    sources.fetch("mine", dataset("v.zip"), tmp_path, folder)
+    assert tree(folder) == first and "run/2.mp4 is damaged or gone" in capsys.readouterr().err
 
 
 def test_what_the_user_put_there_is_not_taken_away(tmp_path):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from real_data import TEST_DATA
 
 from pipeline import sources, splits
 from pipeline.datasets import Row, Splits, folder
@@ -13,7 +14,7 @@ from pipeline.errors import UserError
 from pipeline.schema import Dataset, Decode
 from pipeline.sources import Entry
 
-SHARED = Path(__file__).parents[2] / "shared"
+SHARED = TEST_DATA
 DECODE = Decode(short_side=64, quality=90, decoder="ffmpeg", videos_per_shard=8, max_failed=0.1)
 MINE = Dataset(file="folder", source="unused", lists=None, options={}, decode=DECODE)
 ROWS = [Row("a/1", "train", (0,)), Row("b/1", "train", (1,)), Row("a/2", "test", (0,)), Row("b/2", "test", (1,))]
@@ -116,7 +117,7 @@ def test_videos_in_no_list_are_told(built):
     assert built(ROWS, entries).notes == ("mine: 5 of 9 videos are in no list: c/0, c/1, c/2 ...",)
 
 
-@pytest.mark.skipif(not (SHARED / "data/jhmdb").is_dir(), reason="needs ../shared/data/jhmdb")
+@pytest.mark.skipif(not (SHARED / "data/jhmdb").is_dir(), reason="needs ACTIONBENCH_TEST_DATA/data/jhmdb")
 def test_jhmdb_as_published():
     lists = SHARED / "data/annotations/jhmdb/splits"
     dataset = Dataset(file="jhmdb", source=str(SHARED / "data/jhmdb"), lists=str(lists), options={}, decode=DECODE)

@@ -1,10 +1,10 @@
 """ST-MANet in its nets: what goes from stage to stage, its penalties, its paper's rows, and what they cost."""
 
 from functools import cache
-from pathlib import Path
 
 import pytest
 import torch
+from real_data import TEST_DATA
 from ruamel.yaml import YAML
 from torch import Tensor, nn
 
@@ -12,7 +12,7 @@ from models import costs, video
 from models.attention.st_manet import PARTS
 from models.st_attention import Gram, likeness
 
-SHARED = Path(__file__).parents[2] / "shared"
+SHARED = TEST_DATA
 CLIP = (1, 32, 3, 112, 112)  # the paper's, (N, T, C, H, W)
 COMBINATIONS = (["tda"], ["sda"], ["tda", "sda"], ["mf"], ["tda", "sda", "mf"])  # of table 4
 

@@ -71,10 +71,10 @@ def test_a_disk_that_really_is_full(tmp_path: Path) -> None:
         pytest.skip("this system allows no mount")
     code = (
         "import sys; from pathlib import Path; from dataclasses import replace; import stages\n"
-        "from pipeline import frames\n"
+        "from pipeline import packing\n"
         "def fill():\n"
         "    videos = ({'jpeg': [bytes(10**5)] * 9} for _ in range(9))\n"
-        "    frames.write_shard(Path(sys.argv[-1]) / 'shard-00000.arrow', videos, '')\n"
+        "    packing.write_shard(Path(sys.argv[-1]) / 'shard-00000.arrow', videos)\n"
         "stages.run(lambda *_: fill())\n"
     )
     try:

@@ -1,145 +1,223 @@
-"""A change restales the rows it touches and no others: the real dvc.yaml, with stand-ins for what its stages do."""
+"""An edit makes exactly the stages stale that follow from it, by DVC's own status: the real graph, code and inputs."""
 
-import json
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import graph
 import pytest
-from ruamel.yaml import YAML
+from graph import ROOT, load, restored, save, stale
 
-ROOT = Path(__file__).parents[1]
-STAND_IN = """
-import sys
-from pathlib import Path
-stage, key = (sys.argv[1:] + [""])[:2]
-outs = {
-    "download": [f"data/raw/{key}/manifest.csv"],
-    "decode": [f"data/frames/{key}/index"],
-    "splits": [f"data/splits/{key}/split"],
-    "train": [f"data/runs/{key}/weights", f"data/logs/{key}/log"],
-    "evaluate": [f"data/predictions/{key}/table", f"data/costs/{key}.json", f"reports/metrics/{key}.json",
-                 f"reports/plots/{key}/curve.csv", f"reports/plots/{key}/confusion.csv"],
-    "aggregate": ["reports/tables/quick/table", "reports/figures/quick/figure"],
-}
-for out in map(Path, outs[stage]):
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text("{}" if out.suffix == ".json" else f"{stage} {key}")
-"""
-
-
-def dvc(folder: Path, *arguments: str) -> str:
-    command = [Path(sys.executable).parent / "dvc", *arguments]
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+ROWS = ("tsn", "tsm", "action", "tpn")
+MINE = {"train@mine", "evaluate@mine"}
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The project as it is after a whole `dvc repro` of suite quick."""
+    """Some rows of suite quick, a row on a folder of videos with a file of weights, and a fusion with other scores."""
     folder = tmp_path_factory.mktemp("project")
-    for name in ("models", "pipeline", "cluster", "stages", "reports/papers", "reports/templates"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("params.yaml", ".dvcignore", "reports/parity.csv"):
-        shutil.copy(ROOT / name, folder / name)
-    stages = (ROOT / "dvc.yaml").read_text()
-    (folder / "dvc.yaml").write_text(stages.replace("python -m stages.", "python stand_in.py "))
-    (folder / "stand_in.py").write_text(STAND_IN)
-    dvc(folder, "init", "--no-scm", "-q")
-    dvc(folder, "repro", "-q")
-    return folder
+    settings = load(ROOT)
+    rows = {name: settings["experiments"][name] for name in ROWS}
+    rows["mine"] = {**rows["tsn"], "dataset": "own", "weights": "weights/x.pt"}
+    own = {**settings["datasets"]["shapes"], "file": "folder", "source": "own", "options": {}}
+    settings["datasets"]["own"] = own
+    fusions = {"both": {"rows": {"tsn": 1.0}, "outside": {"scores.parquet": 0.5}}}
+    settings |= {"experiments": rows, "tables": {}, "fusions": fusions}
+    for name in ("a/1.mp4", "a/2.mp4", "b/3.mp4"):
+        (folder / "own" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "own" / name).write_text(name)
+    (folder / "own" / "train.txt").write_text("a/1.mp4\nb/3.mp4\n")
+    (folder / "own" / "test.txt").write_text("a/2.mp4\n")
+    (folder / "weights").mkdir()
+    (folder / "weights" / "x.pt").write_text("weights")
+    (folder / "scores.parquet").write_text("scores")
+    return graph.build(folder, settings)
 
 
-def stale(folder: Path) -> set[str]:
-    return set(json.loads(dvc(folder, "status", "--json")))
+def changed(project: Path, change: Callable[[dict[str, Any]], object]) -> set[str]:
+    """Return the stages that a change of params.yaml makes stale; the file is put back."""
+    with restored(project / "params.yaml"):
+        settings = load(project)
+        change(settings)
+        save(project, settings)
+        return set(stale(project))
 
 
-def rows(project: Path, having: Callable[[dict], bool]) -> set[str]:
-    return {name for name, row in parameters(project)["experiments"].items() if having(row)}
-
-
-def parameters(project: Path) -> dict:
-    return YAML(typ="safe").load((project / "params.yaml").read_text())
-
-
-def changed(project: Path, change: Callable[[dict], None]) -> set[str]:
-    """What a change of params.yaml restales; the file is put back."""
-    path = project / "params.yaml"
-    before, params = path.read_text(), parameters(project)
-    change(params)
-    with path.open("w") as file:
-        YAML(typ="safe").dump(params, file)
-    try:
-        return stale(project)
-    finally:
-        path.write_text(before)
-
-
-def edited(project: Path, name: str) -> set[str]:
-    """What an edit of a file restales; the file is put back."""
+def edited(project: Path, name: str, old: str = "", new: str = "edited = 1") -> set[str]:
+    """Return the stages that an edit of a file makes stale; without `old` the text is added at its end."""
     path = project / name
-    before = path.read_text() if path.exists() else None
-    path.write_text((before or "") + "\n# edited\n")
-    try:
-        return stale(project)
-    finally:
-        path.unlink() if before is None else path.write_text(before)
+    with restored(path):
+        text = path.read_text() if path.exists() else ""
+        assert old in text
+        path.write_text(text.replace(old, new, 1) if old else f"{text}\n{new}\n")
+        return set(stale(project))
+
+
+def both(*rows: str) -> set[str]:
+    return {f"{stage}@{row}" for stage in ("train", "evaluate") for row in rows}
 
 
 def test_nothing_is_stale_after_a_run(project: Path) -> None:
-    assert stale(project) == set()
+    assert stale(project) == {}
+    assert "didn't change" in graph.dvc(project, "repro")
+    assert stale(project) == {}
 
 
-def test_a_learning_rate_restales_its_recipes_rows(project: Path) -> None:
-    found = changed(project, lambda params: params["recipes"]["quick"].update(lr=0.123))
-    assert found == {f"train@{row}" for row in rows(project, lambda row: row["recipe"] == "quick")} | {"aggregate"}
+def test_a_learning_rate_is_named_and_concerns_the_rows_of_its_recipe(project: Path) -> None:
+    with restored(project / "params.yaml"):
+        settings = load(project)
+        settings["recipes"]["quick"]["lr"] = 0.123
+        save(project, settings)
+        status = stale(project)
+    assert set(status) == both(*ROWS, "mine") | {"aggregate"}
+    assert status["train@tsm"] == [{"changed deps": {"data/inputs/rows/tsm.json": {"recipes.quick": "modified"}}}]
 
 
-def test_another_recipe_restales_nothing_but_the_tables(project: Path) -> None:
-    found = changed(project, lambda params: params["recipes"].update(other=params["recipes"]["quick"]))
-    assert found <= {"aggregate"}
+def test_another_recipe_concerns_the_tables_alone(project: Path) -> None:
+    assert changed(project, lambda raw: raw["recipes"].update(other=raw["recipes"]["quick"])) == {"aggregate"}
 
 
-def test_editing_an_attention_restales_its_rows(project: Path) -> None:
-    wanted = rows(project, lambda row: row["attention"] == "action")
-    assert wanted and wanted != set(parameters(project)["experiments"])
-    found = edited(project, "models/attention/action.py")
-    assert found == {f"{stage}@{row}" for stage in ("train", "evaluate") for row in wanted}
+def test_a_rows_settings_concern_it_alone(project: Path) -> None:
+    assert changed(project, lambda raw: raw["experiments"]["tsm"].update(seeds=[0, 1, 2])) == both("tsm") | {
+        "aggregate"
+    }
 
 
-def test_a_new_attention_restales_nothing(project: Path) -> None:
-    assert edited(project, "models/attention/brand_new.py") == set()
+def test_a_protocol_concerns_evaluations(project: Path) -> None:
+    stages = changed(project, lambda raw: raw["protocols"]["center"].update(clips=3))
+    assert stages == {f"evaluate@{row}" for row in (*ROWS, "mine")} | {"aggregate"}
 
 
-def test_the_cluster_restales_nothing(project: Path) -> None:
-    def change(params: dict) -> None:
-        params["cluster"].update(workers=2, address="auto", max_failures=9, storage="elsewhere")
-
-    assert changed(project, change) == set()
+def test_how_videos_are_decoded_concerns_the_decoding(project: Path) -> None:
+    assert changed(project, lambda raw: raw["datasets"]["shapes"]["decode"].update(quality=80)) == {"decode@shapes"}
 
 
-def test_a_rows_own_settings_restale_it_alone(project: Path) -> None:
-    def more_seeds(params: dict) -> None:
-        params["experiments"]["tsm"]["seeds"] = [0, 1, 2]
-
-    assert changed(project, more_seeds) == {"train@tsm", "aggregate"}
+def test_the_cluster_concerns_nothing(project: Path) -> None:
+    settings = {"workers": 2, "address": "auto", "max_failures": 9, "storage": "elsewhere"}
+    assert changed(project, lambda raw: raw["cluster"].update(settings)) == set()
 
 
-def test_a_protocol_restales_evaluations_alone(project: Path) -> None:
-    found = changed(project, lambda params: params["protocols"]["center"].update(clips=3))
-    assert found == {f"evaluate@{row}" for row in parameters(project)["experiments"]} | {"aggregate"}
+@pytest.mark.parametrize(
+    "name, text",
+    [
+        ("models/attention/tsm.py", "# a comment"),
+        ("pipeline/training.py", '"""A text that stands alone."""'),
+        ("pipeline/tracking.py", "edited = 1"),
+        ("cluster/fit.py", "edited = 1"),
+        ("stages/train.py", "edited = 1"),
+        ("models/attention/brand_new.py", "edited = 1"),
+    ],
+)
+def test_an_edit_that_changes_no_result_concerns_nothing(project: Path, name: str, text: str) -> None:
+    assert edited(project, name, new=text) == set()
+    (project / "reports/code/attention/brand_new").unlink(missing_ok=True)
 
 
-def test_how_videos_are_decoded_restales_the_decoding(project: Path) -> None:
-    found = changed(project, lambda params: params["datasets"]["shapes"]["decode"].update(quality=80))
-    assert found == {"decode@shapes"}
+def test_a_plug_in_concerns_its_rows(project: Path) -> None:
+    assert edited(project, "models/attention/action.py") == both("action")
+    assert edited(project, "models/tpn.py") == both("tpn")
+    assert edited(project, "pipeline/datasets/folder.py") == {"download@own", "splits@own"}
 
 
-def test_tables_and_pictures_need_no_training(project: Path) -> None:
-    assert edited(project, "pipeline/figures.py") == {"aggregate"}
-    assert not {stage for stage in edited(project, "pipeline/tables.py") if stage.startswith("train")}
+def test_training_code_concerns_what_trains(project: Path) -> None:
+    stages = edited(project, "pipeline/optimizer.py")
+    assert {f"train@{row}" for row in (*ROWS, "mine")} <= stages
+    assert not {stage for stage in stages if stage.startswith(("download", "decode", "splits"))}
+
+
+def test_a_figure_concerns_the_tables(project: Path) -> None:
+    assert edited(project, "pipeline/tables.py") <= {"aggregate", *both(*ROWS, "mine")}
+
+
+def test_a_pin_concerns_who_imports_the_package(project: Path) -> None:
+    pin = next(line for line in (project / "constraints.txt").read_text().splitlines() if line.startswith("torch=="))
+    stages = edited(project, "constraints.txt", pin, "torch==0.0.1")
+    assert both(*ROWS, "mine") <= stages and "download@own" not in stages
+    pin = next(line for line in (project / "constraints.txt").read_text().splitlines() if line.startswith("pytest=="))
+    assert edited(project, "constraints.txt", pin, "pytest==0.0.1") == set()
+
+
+def test_a_video_moved_to_another_list_concerns_the_splits(project: Path) -> None:
+    train, test = project / "own/train.txt", project / "own/test.txt"
+    with restored(train, test):
+        train.write_text("b/3.mp4\n")
+        test.write_text("a/2.mp4\na/1.mp4\n")
+        assert stale(project) == {
+            "splits@own": [{"changed deps": {"data/inputs/datasets/own.json": {"lists": "modified"}}}]
+        }
+    assert stale(project) == {}
+
+
+def test_a_new_list_concerns_the_splits(project: Path) -> None:
+    with restored(project / "own/val.txt"):
+        (project / "own/val.txt").write_text("a/1.mp4\n")
+        assert set(stale(project)) == {"splits@own"}
+
+
+@pytest.mark.parametrize("change", ["added", "removed", "longer", "newer"])
+def test_a_video_concerns_the_download(project: Path, change: str) -> None:
+    path = project / "own/a" / ("4.mp4" if change == "added" else "1.mp4")
+    with restored(path):
+        if change == "removed":
+            path.unlink()
+        elif change == "newer":
+            os.utime(path)
+        else:
+            path.write_text("a new video")
+        assert set(stale(project)) == {"download@own"}
+    assert stale(project) == {}
+
+
+def test_other_files_beside_the_videos_concern_nothing(project: Path) -> None:
+    with restored(project / "own/README.txt"):
+        (project / "own/README.txt").write_text("mine")
+        assert stale(project) == {}
+
+
+def test_a_moved_folder_runs_what_is_cheap(project: Path) -> None:
+    """The listing and the lists are the same, so that the outs of the download are, and nothing follows."""
+    with restored(project / "params.yaml"):
+        (project / "own").rename(project / "moved")
+        settings = load(project)
+        settings["datasets"]["own"]["source"] = "moved"
+        save(project, settings)
+        try:
+            assert set(stale(project)) == {"download@own"}
+        finally:
+            (project / "moved").rename(project / "own")
+    assert stale(project) == {}
+
+
+def test_results_outlive_their_sources(project: Path) -> None:
+    for name in ("own", "weights"):
+        (project / name).rename(project / f"{name}-away")
+    try:
+        assert stale(project) == {}
+    finally:
+        for name in ("own", "weights"):
+            (project / f"{name}-away").rename(project / name)
+
+
+def test_other_weights_concern_the_rows_that_load_them(project: Path) -> None:
+    path = project / "weights/x.pt"
+    with restored(path):
+        path.write_text("WEIGHTS")
+        assert stale(project) == {
+            "train@mine": [{"changed deps": {"data/inputs/rows/mine.json": {"weights": "modified"}}}]
+        }
+    assert stale(project) == {}
+
+
+def test_the_same_weights_at_another_path_concern_the_tables_alone(project: Path) -> None:
+    shutil.copy(project / "weights/x.pt", project / "weights/y.pt")
+    assert changed(project, lambda raw: raw["experiments"]["mine"].update(weights="weights/y.pt")) == {"aggregate"}
+    stages = changed(project, lambda raw: raw["experiments"]["mine"].update(weights="weights/absent.pt"))
+    assert stages == {"train@mine", "aggregate"}
+
+
+def test_other_scores_from_outside_concern_the_tables(project: Path) -> None:
+    with restored(project / "scores.parquet"):
+        (project / "scores.parquet").write_text("SCORES")
+        assert stale(project) == {"aggregate": [{"changed deps": {"data/inputs/suite.json": {"outside": "modified"}}}]}

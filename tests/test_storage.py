@@ -15,8 +15,10 @@ import pytest
 import ray
 import requests
 import test_preflight
+import trainings
 from bucket import S3, SECRET, names, one_line
 from test_training import cell
+from trainings import folder, trained
 
 from cluster.fit import fit, forget, train_cell
 from cluster.preflight import ask, differences, facts
@@ -57,9 +59,9 @@ def test_a_folder_and_a_store_give_the_same_bytes(store: Remote, data: Path, tmp
             target = tmp_path / "predictions.parquet"
             predict.gather([one], score([one], cluster), target)
             found.append((one.weights.read_bytes(), target.read_bytes()))
-            one.weights.unlink()
-        assert {f"work/row/split1-seed3/{name}" for name in ("state.pt", "log.jsonl", "block-00000.parquet")} <= names()
-        forget("row", S3)
+        kept = folder(one, S3).path.removeprefix("there/")
+        assert {f"{kept}/{name}" for name in ("state.pt", "weights.pt", "log.jsonl")} <= names()
+        forget([one], None, S3)
         assert all(name.startswith("work/.data/") for name in names())
         assert ask(S3) == (1, []) and not any("preflight" in name for name in names())
         logs = Path(ray._private.worker._global_node.get_session_dir_path())
@@ -74,8 +76,9 @@ from pathlib import Path
 from cluster.fit import train_cell
 from bucket import S3
 from test_training import cell
+from trainings import folder, training
 one = cell(Path({data!r}), epochs={epochs})
-train_cell(one, None, S3, one.state(S3), "token")
+train_cell(training(one, folder(one, S3), S3))
 """
 
 
@@ -83,17 +86,16 @@ def test_a_killed_training_goes_on_from_the_store(
     store: Remote, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = cell(data, epochs=12)
-    folder = one.state(S3)
-    (folder / "token").write_bytes(b"token")
+    kept_in = folder(one, S3)
     command = [sys.executable, "-c", TRAIN.format(data=str(data), epochs=12)]
     killed = subprocess.Popen(command, cwd=TESTS.parent)
-    while not (folder / "log.jsonl").exists():
+    while not (kept_in / "log.jsonl").exists():
         assert killed.poll() is None
         time.sleep(0.01)
     killed.kill()
     assert killed.wait() == -signal.SIGKILL
-    kept = (folder / "log.jsonl").read_text().count('"kind": "epoch"')
-    assert 1 <= kept < 12 and not (folder / "weights.pt").exists()
+    kept = (kept_in / "log.jsonl").read_text().count('"kind": "epoch"')
+    assert 1 <= kept < 12 and not (kept_in / "weights.pt").exists()
     epochs, done = training.epochs, []
 
     def counted(*given: Any) -> Iterator[training.Epoch]:
@@ -102,12 +104,12 @@ def test_a_killed_training_goes_on_from_the_store(
             yield epoch
 
     monkeypatch.setattr(training, "epochs", counted)
-    train_cell(one, None, S3, folder, "token")
+    ours = trainings.training(one, kept_in, S3)
+    train_cell(ours)
     assert len(done) <= 12 - kept  # the state may be an epoch ahead of the log
-    (tmp_path / "whole").mkdir()
-    (tmp_path / "whole" / "token").write_text("token")
-    train_cell(one, None, Cluster(), tmp_path / "whole", "token")
-    assert (folder / "weights.pt").read_bytes() == (tmp_path / "whole" / "weights.pt").read_bytes()
+    whole = trainings.training(one, tmp_path / "whole")
+    train_cell(whole)
+    assert trained(ours) == trained(whole)
 
 
 @pytest.fixture
@@ -128,7 +130,7 @@ def strict(endpoint: str) -> Iterator[None]:
 def test_what_goes_wrong_is_one_line(store: Remote, data: Path, gone: str, monkeypatch: pytest.MonkeyPatch) -> None:
     absent = Cluster(storage="s3://absent/work")
     said = one_line(lambda: fit([cell(data)], None, absent, lambda: None))
-    assert said.startswith("s3://absent/work/row/") and "there is no bucket 'absent'; create it" in said
+    assert said.startswith("s3://absent/work/") and "there is no bucket 'absent'; create it" in said
     assert "no bucket 'absent'" in one_line(lambda: ask(absent))
     monkeypatch.setenv("AWS_ENDPOINT_URL", gone)
     for work in (lambda: (store / "a").write_bytes(b""), (store / "a").read_bytes, (store / "a").exists, store.sizes):
@@ -175,11 +177,12 @@ def test_two_workers_go_on_from_the_store_too(store: Remote, data: Path, tmp_pat
             fit([one], None, Cluster(workers=2, storage=kept), lambda: None)
             found.append(one.weights.read_bytes())
             one.weights.unlink()
-        state = boto3.client("s3").head_object(Bucket="there", Key="work/row/split1-seed3/state.pt")["LastModified"]
+        key = f"{folder(one, S3).path}/state.pt".removeprefix("there/")
+        state = boto3.client("s3").head_object(Bucket="there", Key=key)["LastModified"]
         fit([one], None, Cluster(workers=2, storage=S3.storage), lambda: None)
-        again = boto3.client("s3").head_object(Bucket="there", Key="work/row/split1-seed3/state.pt")["LastModified"]
+        again = boto3.client("s3").head_object(Bucket="there", Key=key)["LastModified"]
     assert found[0] == found[1] == one.weights.read_bytes() and state == again
-    assert not [name for name in names() if name.startswith("work/row/split1-seed3/ray/")]
+    assert not [name for name in names() if name.startswith("work/.ray/")]
 
 
 @pytest.mark.slow

@@ -123,7 +123,7 @@ def test_every_row_of_a_suite_builds_and_takes_its_clips(suite: str, tier: str) 
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not mini_sets.LISTS.is_dir(), reason="no official lists beside the checkout")
+@pytest.mark.skipif(not mini_sets.LISTS.is_dir(), reason=f"no {mini_sets.LISTS}")
 @pytest.mark.parametrize("name", [name for name in mini_sets.SETS if name != "cifar100"])
 def test_a_drawn_set_is_the_subset_of_its_lists(name: str, tmp_path: Path) -> None:
     """The lists have the official counts, and each video that the tier takes is there, and no other."""

@@ -43,10 +43,15 @@ def written(path: Path, epochs: int, tail: str = "") -> Path:
     return path
 
 
+def files(logs: Mapping[str, Path]) -> dict[str, tuple[Path]]:
+    """Each run's log as the only file of it."""
+    return {name: (log,) for name, log in logs.items()}
+
+
 def mirror(
     root: Path, suite: str, cells: Mapping[str, Path], params: Mapping[str, Any] = PARAMS, tags: Any = TAGS
 ) -> None:
-    tracking.mirror(root, records.record(suite, "tsn", params, tags), cells)
+    tracking.mirror(root, records.record(suite, "tsn", params, tags), files(cells))
 
 
 def rows(root: Path, query: str, *values: str) -> list[tuple]:
@@ -111,7 +116,7 @@ def test_a_restart_goes_on_where_the_store_is_and_a_half_written_line_waits(root
     half = '{"kind": "epoch", "epoch": 3, "lo'
     code = "import sys, json; from pathlib import Path; from pipeline import records, tracking\n"
     code += "a = json.loads(sys.argv[1]); record = records.record('restart', 'tsn', a[2], a[3])\n"
-    code += "tracking.mirror(Path(a[0]), record, {'split1-seed0': Path(a[1])})"
+    code += "tracking.mirror(Path(a[0]), record, {'split1-seed0': (Path(a[1]),)})"
     written(log, 3, half)
     given = json.dumps([str(root), str(log), PARAMS, TAGS])
     subprocess.run([sys.executable, "-c", code, given], check=True, cwd=Path(__file__).parents[1])
@@ -135,14 +140,14 @@ def test_finish_adds_the_evaluation_to_the_same_runs_once_and_closes_them(root: 
     record = records.record("finish", "tsn", PARAMS, TAGS)
     numbers = Numbers(record.training, {"split1-seed0": {"top1": 71.5}}, {"top1": 71.5, "n": 400})
     for _ in range(2):
-        tracking.finish(root, record, cells, numbers)
+        tracking.finish(root, record, files(cells), numbers)
     row = one(run_ids(root, "tsn", one(run_ids(root, "finish"))))
     cell = one(run_ids(root, "split1-seed0", row))
     assert history(root, cell, "test/top1") == [(0, 71.5)] and history(root, row, "test/n") == [(0, 400.0)]
     assert rows(root, "select distinct status from runs where run_uuid in (?, ?)", cell, row) == [("FINISHED",)]
     # Under another protocol: what is shown is the later number, though it is the lower one.
     for _ in range(2):
-        tracking.finish(root, record, cells, Numbers(record.training, {}, {"top1": 60.0}))
+        tracking.finish(root, record, files(cells), Numbers(record.training, {}, {"top1": 60.0}))
     assert sorted(history(root, row, "test/top1")) == [(0, 60.0), (0, 71.5)]
     assert rows(root, "select value from latest_metrics where run_uuid = ? and key = 'test/top1'", row) == [(60.0,)]
 
@@ -150,7 +155,7 @@ def test_finish_adds_the_evaluation_to_the_same_runs_once_and_closes_them(root: 
 def test_an_evaluation_brings_what_the_training_could_not(root: Path, tmp_path: Path) -> None:
     cells = {"split1-seed0": written(tmp_path / "log.jsonl", 2)}
     record = records.record("cached", "tsn", PARAMS, TAGS)
-    tracking.finish(root, record, cells, Numbers(record.training, {"split1-seed0": {"top1": 1.0}}))
+    tracking.finish(root, record, files(cells), Numbers(record.training, {"split1-seed0": {"top1": 1.0}}))
     row = one(run_ids(root, "tsn", one(run_ids(root, "cached"))))
     cell = one(run_ids(root, "split1-seed0", row))
     assert len(history(root, cell, "loss")) == 2 and history(root, cell, "test/top1") == [(0, 1.0)]
@@ -209,7 +214,7 @@ def test_an_outage_is_one_warning_and_a_short_wait(
             for _ in range(3):
                 mirror(tmp_path / "root", "s", cells)
             record = records.record("s", "tsn", PARAMS, TAGS)
-            tracking.finish(tmp_path / "root", record, cells, Numbers(record.training, {}, {"top1": 1.0}))
+            tracking.finish(tmp_path / "root", record, files(cells), Numbers(record.training, {}, {"top1": 1.0}))
         # With MLflow's own timeouts and retries this would be more than a quarter of an hour.
         assert time.monotonic() - begun < 60
     assert len([record for record in caplog.records if record.name == "pipeline.tracking"]) == 1
@@ -225,7 +230,7 @@ def test_a_broken_store_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFi
 def test_four_processes_at_once_on_a_fresh_store(tmp_path: Path) -> None:
     log = written(tmp_path / "log.jsonl", 3)
     code = "import sys; from pathlib import Path; from pipeline import records, tracking; a = sys.argv\n"
-    code += "tracking.mirror(Path(a[1]), records.record('suite', a[3], {}, {}), {'split1-seed0': Path(a[2])})"
+    code += "tracking.mirror(Path(a[1]), records.record('suite', a[3], {}, {}), {'split1-seed0': (Path(a[2]),)})"
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", code, str(tmp_path), str(log), f"row{number}"],

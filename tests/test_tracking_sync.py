@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import records, tracking
+from pipeline import logs, records, tracking
 from stages import ui
 from stages.doctor import free_port
 
@@ -28,19 +28,19 @@ def trained(project: Path) -> Path:
     for number in range(ROWS):
         row = f"row{number}"
         record = records.record("suite", row, {"lr": number, "token": "leak"}, {"data": "f00", records.COMMIT: "c"})
-        logs, cells = project / "data/logs" / row, [f"split1-seed{seed}" for seed in range(CELLS)]
-        records.save(record, logs)
+        runs, cells = project / "data/runs" / row, [f"split1-seed{seed}" for seed in range(CELLS)]
+        records.save(record, project / "data/tracking" / row)
         for cell in cells:
-            lines = [
-                {"kind": "epoch", "epoch": epoch, "loss": 1 / (epoch + 1), "lr": 0.1, "seconds": 2.5}
-                for epoch in range(EPOCHS)
-            ]
-            (logs / f"{cell}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+            curve = [{"kind": "epoch", "epoch": epoch, "loss": 1 / (epoch + 1), "lr": 0.1} for epoch in range(EPOCHS)]
+            timings = [{"kind": "epoch", "epoch": epoch, "seconds": 2.5} for epoch in range(EPOCHS)]
+            folder = project / "data/tracking" / row
+            for path, lines in ((runs / f"{cell}.jsonl", curve), (folder / f"{cell}.timings.jsonl", timings)):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text("".join(json.dumps(line) + "\n" for line in lines))
         training = record.training if number else "of an earlier training"
         numbers = records.Numbers(training, {cell: {"top1": 50.0 + number} for cell in cells}, {"top1": 50.0})
-        records.save(numbers, project / "data/predictions" / row)
-    (project / "data/logs/old").mkdir()
-    (project / "data/logs/old/split1-seed0.jsonl").write_text('{"epoch": 0, "loss": 1}\n')
+        records.save(numbers, project / "data/tracking" / row)
+    (project / "data/tracking/old").mkdir()
     return project
 
 
@@ -108,7 +108,7 @@ def test_a_sync_that_was_killed_midway_goes_on_and_logs_nothing_twice(tmp_path: 
         process.communicate()
         assert process.returncode == -signal.SIGKILL
     told = synced(project)
-    assert "data/logs/old has no run.json" in told and "3 rows with 12 runs" in told
+    assert "data/tracking/old has no run.json" in told and "3 rows with 12 runs" in told
     is_whole(project / "mlflow.db")
     assert "lacked 0 epochs and evaluations" in synced(project)
     is_whole(project / "mlflow.db")
@@ -120,8 +120,8 @@ def test_a_number_sent_twice_is_there_once(tmp_path: Path, monkeypatch: pytest.M
 
     project = trained(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    logs = {path.stem: path for path in (project / "data/logs/row1").glob("*.jsonl")}
-    record = records.load(project / "data/logs/row1")
+    runs = logs.places(project / "data", "row1")
+    record = records.load(project / "data/tracking/row1")
     assert record
     took = MlflowClient.log_batch
 
@@ -130,7 +130,7 @@ def test_a_number_sent_twice_is_there_once(tmp_path: Path, monkeypatch: pytest.M
         took(client, *arguments, **named)
 
     monkeypatch.setattr(MlflowClient, "log_batch", takes_twice)
-    assert tracking.sync(project, record, logs, None) == EPOCHS * CELLS
+    assert tracking.sync(project, record, runs, None) == EPOCHS * CELLS
     found = query(project / "mlflow.db", "select count(*) from metrics")
     assert found == [(EPOCHS * CELLS * len(NAMES),)]
     times = query(project / "mlflow.db", "select max(timestamp) - min(timestamp) from metrics group by run_uuid")

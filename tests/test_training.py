@@ -13,12 +13,13 @@ import pyarrow.parquet
 import pytest
 import torch
 
-from pipeline import training
-from pipeline.cells import Cell, cells, training_fingerprint
+from pipeline import keys, training
+from pipeline.cells import Cell
 from pipeline.errors import UserError
 from pipeline.optimizer import freeze, groups, kinds, learning_rate, train_mode
 from pipeline.params import parse
 from pipeline.predict import Scorer, blocks
+from pipeline.rows import cells
 from pipeline.schema import Group, Params, Recipe
 
 CPU = torch.device("cpu")
@@ -61,13 +62,13 @@ def cell(data: Path, attention: str = "action", **recipe: Any) -> Cell:
     return cells(params(attention, **recipe), "row", data)[0]
 
 
-def test_the_fingerprint_is_the_same_once_a_net_is_built(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_key_is_the_same_once_a_net_is_built(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """So that the second cell of a process is gone on from by a process of which it is the first."""
     one = cell(data)
     monkeypatch.delitem(sys.modules, "models.attention.action", raising=False)
-    before = training_fingerprint(one)
+    before = keys.training(one, None)
     training.cells.net(one)
-    assert training_fingerprint(one) == before
+    assert keys.training(one, None) == before
 
 
 def run(
@@ -212,10 +213,8 @@ def test_evaluation_is_equal_bit_for_bit_and_counts_the_undecoded(data: Path) ->
     model = run(one)[-1].state["model"]
     one.weights.parent.mkdir(parents=True)
     torch.save(model, one.weights)
-    scorer = Scorer(one, "mark", CPU)
-    for name in ("a", "b"):
-        scorer.score(blocks(one)[0], data / f"{name}.parquet")
-    first, second = (pa.parquet.read_table(data / f"{name}.parquet") for name in "ab")
+    scorer = Scorer(one, CPU)
+    first, second = (pa.parquet.read_table(pa.BufferReader(scorer.score(blocks(one)[0]))) for _ in "ab")
     assert first.equals(second)
     assert first.num_rows == 4 * 6 + 1  # videos decoded x (2 clips x 3 crops), and the one that wasn't
     assert first.filter(pa.compute.field("logits").is_null())["video"].to_pylist() == ["video-16"]

@@ -3,6 +3,7 @@
 A file holds (see `Plugin`)
   LICENCE, CITATION, HOMEPAGE  what a user must know before using the videos.
   LAYOUT    one paragraph: the folder as its makers distribute it. The error for an absent folder prints it.
+  READS     patterns of the list files that splits() reads, below the folder of lists: their sha256s make results stale.
   COUNTS    {split: {part: rows}} as published, asserted when the split tables are built; {} where none are published.
   videos(folder, options)        the videos that are there, whatever the lists say. `path` is relative to `folder`, with
                                  "/": a video file, or a folder of numbered JPEG frames, or a range of such a folder.
@@ -19,6 +20,7 @@ A set that is drawn rather than downloaded also holds (see `Generated`)
   plan(options)       independent work items, picklable, each some seconds of work: a caller may run them anywhere.
   made(item, folder)  whether all of an item's videos are there.
   make(item, folder)  makes an item's videos; one that is there is complete, for each is renamed into place.
+  drawn_from(options) where it is drawn from files: these, which count by their sha256.
   only(items, wanted) where a tier need not make all: items of the videos with these ids alone.
 Its splits() needs no videos.
 
@@ -89,6 +91,7 @@ class Plugin(Protocol):
     CITATION: str
     HOMEPAGE: str
     LAYOUT: str
+    READS: tuple[str, ...]
     COUNTS: dict[int, dict[str, int]]
 
     def videos(self, folder: Path, options: Options) -> list[Video]: ...

@@ -32,6 +32,7 @@ LAYOUT = (
     "Charades.zip: Charades_v1_classes.txt, Charades_v1_train.csv and Charades_v1_test.csv, beside the videos (with or "
     "without a folder Charades) or in the folder that `lists` names"
 )
+READS = tuple(f"{place}Charades_v1_{name}" for place in ("", "Charades/") for name in ("*.csv", "classes.txt"))
 COUNTS = {1: {"train": 7_985, "test": 1_863}}
 CLASSES_LISTED = 157
 MULTI_LABEL = True

@@ -31,6 +31,7 @@ LAYOUT = (
     "the content of cifar-100-binary.tar.gz: train.bin, test.bin and fine_label_names.txt, in the folder that the "
     "option `binary` names"
 )
+READS: tuple[str, ...] = ()
 COUNTS = {1: {"train": 50_000, "test": 10_000}}
 CLASSES_LISTED = 100
 MIRRORED: tuple[tuple[str, str], ...] = ()  # no class has a direction: mirrored images keep their labels
@@ -53,6 +54,11 @@ class Item(NamedTuple):
     part: Part
     numbers: Sequence[int]
     file: Path
+
+
+def drawn_from(options: Given) -> list[Path]:
+    """The makers' files; a relative path starts from the project's root."""
+    return [_binary(options) / name for name in ("train.bin", "test.bin", "fine_label_names.txt")]
 
 
 def videos(folder: Path, options: Given) -> list[Video]:

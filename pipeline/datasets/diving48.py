@@ -22,6 +22,7 @@ LAYOUT = (
     "the content of Diving48_rgb.tar.gz: rgb/<YouTube id>_<number>.mp4, 18404 clips. The lists are "
     "Diving48_V2_train.json and Diving48_V2_test.json, beside rgb or in the folder that `lists` names"
 )
+READS = ("Diving48_V2_*.json",)
 COUNTS = {1: {"train": 15_027, "test": 1_970}}
 CLASSES = (
     *("Back+15som+05Twis+FREE", "Back+15som+15Twis+FREE", "Back+15som+25Twis+FREE", "Back+15som+NoTwis+PIKE"),

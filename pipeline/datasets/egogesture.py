@@ -32,6 +32,7 @@ LAYOUT = (
     "(images/), and with them (with or without a folder annotation_EgoGesture) the lists trainlistall_but_None.txt, "
     "vallistall_but_None.txt and testlistall_but_None.txt, lines `<video> <class, from 1> <first frame> <last frame>`"
 )
+READS = ("*listall_but_None.txt", "annotation_EgoGesture/*listall_but_None.txt")
 COUNTS = {1: {"train": 14_416, "val": 4_768, "test": 4_977}}
 FPS = 30.0
 CLASSES = (

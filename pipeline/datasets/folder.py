@@ -18,6 +18,7 @@ LAYOUT = (
 )
 COUNTS: dict[int, dict[str, int]] = {}
 PARTS: tuple[Part, ...] = ("train", "val", "test")
+READS = ("classes.txt", *(f"{place}{part}.txt" for place in ("", "split-*/") for part in PARTS))
 # Both paths and labels may have spaces in them, so the path ends where its suffix does.
 LINE = re.compile(rf"(?P<path>.+?(?:{'|'.join(map(re.escape, sorted(SUFFIXES)))}))(?:[\s,]+(?P<label>.+))?", re.I)
 

@@ -19,6 +19,7 @@ LAYOUT = (
     "<class>_test_split<1, 2 or 3>.txt, 153 files, beside the classes (with or without their folder "
     "testTrainMulti_7030_splits) or in the folder that `lists` names"
 )
+READS = ("*_test_split?.txt", "testTrainMulti_7030_splits/*_test_split?.txt")
 COUNTS = {split: {"train": 3570, "test": 1530} for split in (1, 2, 3)}
 CLASSES = (
     *("brush_hair", "cartwheel", "catch", "chew", "clap", "climb", "climb_stairs", "dive", "draw_sword", "dribble"),

@@ -28,6 +28,7 @@ LAYOUT = (
     "`<number>;<class>`) and, where wanted, jester-v1-test.csv (lines `<number>`), beside the clips' top folder or in "
     "the folder that `lists` names"
 )
+READS = ("jester-v1-*.csv",)
 COUNTS = {1: {"train": 118_562, "test": 14_787}}
 UNLABELLED = 14_743  # of the official test list
 CLASSES = (

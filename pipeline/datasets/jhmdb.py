@@ -15,6 +15,7 @@ LAYOUT = (
     "ReCompress_Videos/ around them), in each the .avi files, 928 in all. The lists are the content of splits.zip: "
     "<class>_test_split<1, 2 or 3>.txt, 63 files"
 )
+READS = ("*_test_split?.txt",)
 COUNTS = {1: {"train": 660, "test": 268}, 2: {"train": 658, "test": 270}, 3: {"train": 663, "test": 265}}
 CLASSES = (
     *("brush_hair", "catch", "clap", "climb_stairs", "golf", "jump", "kick_ball", "pick", "pour", "pullup", "push"),

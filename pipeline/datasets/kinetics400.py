@@ -35,6 +35,7 @@ LISTS: dict[Part, tuple[str, ...]] = {
     "test": ("val.csv", "validate.csv", "kinetics-400_val.csv"),
 }
 FOLDERS = ("", "annotations", "kinetics400")
+READS = tuple(f"{folder}/{name}".lstrip("/") for folder in FOLDERS for names in LISTS.values() for name in names)
 COLUMNS = ("label", "youtube_id", "time_start", "time_end")
 CLIP = re.compile(r"[\w-]{11}_\d{6}_\d{6}", re.ASCII)
 

@@ -30,6 +30,7 @@ LICENCE = "none needed: the videos are drawn here"
 CITATION = ""
 HOMEPAGE = ""
 LAYOUT = "nothing to download: `source: generated` draws the videos, <class>/<number>.mp4"
+READS: tuple[str, ...] = ()
 COUNTS: dict[int, dict[str, int]] = {}
 PAIRS = (("left", "right"), ("up", "down"), ("grow", "shrink"), ("clockwise", "counter-clockwise"))
 CLASSES = tuple(name for pair in PAIRS for name in pair)

@@ -28,6 +28,7 @@ LAYOUT = (
     "line), -train.csv and -validation.csv (lines `<number>;<class>`) and, where wanted, -test.csv (lines `<number>`), "
     "beside the clips' top folder or in the folder that `lists` names"
 )
+READS = ("something-something-v1-*.csv",)
 COUNTS = {1: {"train": 86_017, "test": 11_522}}
 UNLABELLED = 10_960  # of the official test list
 CLASSES_LISTED = 174

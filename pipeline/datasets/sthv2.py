@@ -29,6 +29,7 @@ LAYOUT = (
     "something-something-v2-labels.json, -train.json, -validation.json and, where wanted, -test.json, beside the "
     "clips' folder or in the folder that `lists` names"
 )
+READS = ("something-something-v2-*.json",)
 COUNTS = {1: {"train": 168_913, "test": 24_777}}
 UNLABELLED = 27_157  # of the official test list
 CLASSES_LISTED = 174

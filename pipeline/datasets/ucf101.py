@@ -22,6 +22,7 @@ LAYOUT = (
     "testlist01.txt to testlist03.txt, beside UCF-101 (with or without their folder ucfTrainTestlist) or in the folder "
     "that `lists` names"
 )
+READS = ("*list??.txt", "ucfTrainTestlist/*list??.txt")
 COUNTS = {1: {"train": 9537, "test": 3783}, 2: {"train": 9586, "test": 3734}, 3: {"train": 9624, "test": 3696}}
 CLASSES = (
     *("ApplyEyeMakeup", "ApplyLipstick", "Archery", "BabyCrawling", "BalanceBeam", "BandMarching", "BaseballPitch"),

@@ -20,7 +20,7 @@ ROOTS = {
     "train": ("pipeline.training",),
     "evaluate": ("pipeline.predict",),
     "trajectories": ("pipeline.encoding",),
-    "aggregate": ("pipeline.results", "pipeline.tables"),
+    "aggregate": ("pipeline.aggregation",),
 }
 PLUGINS = {"attention": "models.attention", "backbone": "models.backbones", "dataset": "pipeline.datasets"}
 

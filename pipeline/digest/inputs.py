@@ -1,0 +1,178 @@
+"""Params as stages depend on them, and the files that they name by a path, reduced to their content.
+
+Videos of the user count by a listing (names, sizes, times), since hashing takes long; lists, weights and scores from
+outside count by sha256. What is gone counts as it was seen last, so that results outlive the files they were made from.
+"""
+
+import hashlib
+import json
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from pipeline import atomic, datasets, places
+from pipeline.digest.files import sha256
+from pipeline.errors import UserError
+from pipeline.schema import Dataset, Params
+
+Facts = dict[str, Any] | None  # None: the files are gone
+# The params that tables follow from.
+TABLES = ("suite", "tables", "experiments", "fusions", "trajectories", "protocols", "recipes", "tier")
+ROW = ("backbone", "variant", "attention", "knobs", "splits", "seeds")  # of an experiment, what trains and evaluates it
+ABSENT = {"absent": True}
+UNREADABLE = {"unreadable": True}  # the stage that reads it says why
+
+
+@dataclass
+class Memo:
+    """The sha256 of files as seen last; a file is read again when its size, times or inode differ."""
+
+    path: Path
+    seen: dict[str, tuple[list[int], str]] = field(default_factory=dict)  # path -> its facts, its sha256
+    changed: bool = False
+
+    def __post_init__(self) -> None:
+        try:
+            self.seen = json.loads(self.path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            self.seen = {}
+
+    def sha256(self, path: Path) -> str:
+        """Return the file's sha256; of one that can't be read the last one known at that path, else "absent"."""
+        name = str(path.absolute())
+        facts, digest = self.seen.get(name, ([], "absent"))
+        with suppress(OSError):
+            status = path.stat()
+            now = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+            if now != facts:
+                digest = sha256(path)
+                self.seen[name], self.changed = (now, digest), True
+        return digest
+
+    def save(self) -> None:
+        if self.changed:
+            atomic.write(self.path, json.dumps(self.seen))
+
+
+def write(params: Params, root: Path, data: Path) -> None:
+    """Write the inputs below data/inputs; a file whose content is the same is left as it is.
+
+    Args:
+        params: The params whose inputs are taken.
+        root: The folder of params.yaml, where relative paths in it start from.
+        data: The folder that holds videos/<data set>, work/ and inputs/.
+    """
+    folder, memo = data / "inputs", Memo(data / "work" / "inputs.json")
+    texts = {folder / path: json.dumps(content) + "\n" for path, content in taken(params, root, data, memo).items()}
+    memo.save()
+    for path, text in texts.items():
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            atomic.write(path, text)
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path not in texts:
+            path.unlink()
+
+
+def settings(params: Params, root: Path) -> dict[str, dict[str, Any]]:
+    """Return path below data/inputs -> the params that a stage reads, as params.yaml has them.
+
+    A small file for each row and data set: DVC walks all of a file for every param that a stage depends on.
+    """
+    raw = YAML(typ="safe").load((root / "params.yaml").read_text(encoding="utf-8"))
+    parts = {f"datasets/{name}.json": {"datasets": name} for name in params.datasets}
+    for name, row in params.experiments.items():
+        parts[f"rows/{name}.json"] = {"experiments": name, "recipes": row.recipe, "protocols": row.protocol}
+    parts |= {f"trajectories/{name}.json": {"trajectories": name} for name in params.trajectories}
+    files = {path: {kind: {name: raw[kind][name]} for kind, name in part.items()} for path, part in parts.items()}
+    for name in params.experiments:  # the recipe and the protocol stand beside it, weights count by content
+        row = files[f"rows/{name}.json"]["experiments"][name]
+        files[f"rows/{name}.json"]["experiments"] = {name: {field: row[field] for field in ROW}}
+    for name in params.datasets:
+        files[f"datasets/{name}.json"]["tier"] = {"subset": (raw.get("tier") or {}).get("subset")}
+    return {**files, "suite.json": {name: raw.get(name) or {} for name in TABLES}}
+
+
+def taken(params: Params, root: Path, data: Path, memo: Memo) -> dict[str, dict[str, Any]]:
+    """Return settings() with what counts of the files that they name."""
+    taken = settings(params, root)
+    for name, dataset in params.datasets.items():
+        path = f"datasets/{name}.json"
+        source = _source(dataset, root, memo)
+        lists = _lists(dataset, source, root, data / "videos" / name, memo)
+        if source is not None and lists is not None and params.tier.subset:  # the lists choose the videos
+            source = source | lists
+        last = _last(data / "inputs" / path)
+        taken[path]["videos"] = last.get("videos", ABSENT) if source is None else source
+        taken[path]["lists"] = last.get("lists", ABSENT) if lists is None else lists
+    for name, row in params.experiments.items():
+        taken[f"rows/{name}.json"]["weights"] = weights(row.weights, root, memo)
+    taken["suite.json"]["outside"] = {
+        name: [[weight, memo.sha256(root / path)] for path, weight in fusion.outside.items()]
+        for name, fusion in params.fusions.items()
+    }
+    return taken
+
+
+def weights(source: str | None, root: Path, memo: Memo) -> str | None:
+    """Return the sha256 of a row's file of weights; of a URL the one that it names; None without."""
+    if source is None:
+        return None
+    return source.partition("#sha256=")[2].lower() if places.remote(source) else memo.sha256(root / source)
+
+
+def _source(dataset: Dataset, root: Path, memo: Memo) -> Facts:
+    """What counts of a data set's videos before they are fetched."""
+    plugin = datasets.loaded(dataset.file)
+    if dataset.source == "generated":
+        drawn_from = getattr(plugin, "drawn_from", None)
+        paths = [root / path for path in drawn_from(dataset.options)] if drawn_from else []
+        return {"drawn from": {path.name: memo.sha256(path) for path in paths}}
+    local = places.local(dataset, root)
+    if local is None:
+        return {"sha256": dataset.source.partition("#sha256=")[2].lower()}
+    if not local.exists():
+        return None
+    if local.is_file():
+        return {"archive": _facts(local)}
+
+    @cache  # of a folder of frames, several videos may be ranges
+    def facts(path: str) -> tuple[int, int]:
+        return _facts(local / path)
+
+    try:
+        videos = [(*video, *facts(video.path)) for video in sorted(plugin.videos(local, dataset.options))]
+    except (UserError, OSError):
+        return UNREADABLE
+    return {"videos": len(videos), "listing": hashlib.sha256(json.dumps(videos).encode()).hexdigest()}
+
+
+def _lists(dataset: Dataset, source: Facts, root: Path, videos: Path, memo: Memo) -> Facts:
+    """What counts of a data set's lists; where they come with videos that are made here, what these are made from."""
+    local = places.local(dataset, root)
+    if dataset.lists is None and not (local and local.is_dir()):
+        return source
+    folder = places.lists(dataset, root, videos)
+    if not folder.is_dir():
+        return None
+    patterns = datasets.loaded(dataset.file).READS
+    paths = sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()})
+    lists = {path.relative_to(folder).as_posix(): memo.sha256(path) for path in paths}
+    return {"lists": lists} | (source if source and local is None else {})
+
+
+def _last(path: Path) -> dict[str, Any]:
+    """What was written last; empty where nothing was."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def _facts(path: Path) -> tuple[int, int]:
+    """A file's size and time of change; of a folder the time at which a name in it came or went."""
+    status = path.stat()
+    return 0 if path.is_dir() else status.st_size, status.st_mtime_ns

@@ -1,0 +1,41 @@
+"""The stages that come first, `code` and `inputs`, without DVC: what other stages depend on, as it is now."""
+
+import json
+from pathlib import Path
+
+from pipeline import params
+from pipeline.digest import code, inputs
+from pipeline.errors import UserError
+from stages import DATA
+from stages.code import FOLDER, write_digests
+from stages.inputs import write_inputs
+
+FILE = Path("stages/dvc.yaml")  # where DVC has these two stages
+
+
+def refresh() -> None:
+    """Bring reports/code and data/inputs up to date; nothing in a project without these stages."""
+    if FILE.is_file():
+        write_digests()
+        write_inputs()
+
+
+def check() -> None:
+    """Refuse to run a stage whose code or params are others than those that DVC compared and will record.
+
+    Raises:
+        UserError: Sources or params.yaml changed since the first stages ran, or `dvc repro -s` skipped these.
+    """
+    old = [name for name, text in code.files().items() if _text(FOLDER / name) != text]
+    settings = inputs.settings(params.load(), Path.cwd())
+    for name, content in settings.items():
+        there = json.loads(_text(DATA / "inputs" / name) or "{}")
+        old += [name] * any(there.get(kind) != value for kind, value in content.items())
+    if old:
+        raise UserError(
+            f"{old[0]} is older than the code or params.yaml; run `dvc repro {FILE}`, then the same command again"
+        )
+
+
+def _text(path: Path) -> str | None:
+    return path.read_text(encoding="utf-8") if path.is_file() else None
