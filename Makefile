@@ -1,36 +1,50 @@
 # make repro: environment, then every table from videos up.  make test: environment, then the tests.
 .DEFAULT_GOAL := help
-.PHONY: help env repro test test-all lint same mlflow bench clean-env
+.PHONY: help env repro test test-all test-registry lint docs same mlflow bench clean-env
 
 PYTHON ?= python3
+EXTRAS ?= test
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export RAY_USAGE_STATS_ENABLED := 0
 export MLFLOW_DISABLE_TELEMETRY := true
+export NO_MKDOCS_2_WARNING := 1
 
 help:        ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
 
-env: $(BIN)/.ready ## the environment in .venv, pinned by constraints.txt
+env: $(BIN)/.ready-$(EXTRAS) ## the environment in .venv, pinned by constraints.txt; EXTRAS=test-all for more
 
-$(BIN)/.ready: pyproject.toml constraints.txt
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[test]'
-	touch $@
+# One stamp for each set of extras of pyproject.toml. uv installs where it is on PATH, else pip.
+$(BIN)/.ready-%: pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@if command -v uv >/dev/null; then \
+	    echo "uv pip install -c constraints.txt -e '.[$*]'"; \
+	    PYTHON=$(PYTHON) .ci/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[$*]'; \
+	else \
+	    $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[$*]'; \
+	fi
+	@touch $@
 
 repro: env   ## dvc repro of the suite in params.yaml, then its tables
 	actionbench repro
 
-test: env    ## the tests but the long ones, two files at a time
+test: env    ## the tests except the slow ones, two files at a time
 	pytest -n 2 --dist loadfile
 
-test-all: env ## all tests
-	pytest -m 'slow or not slow'
+test-all: $(BIN)/.ready-test-all ## all tests except those that ask a package registry
+	pytest -m 'not registry'
 
-lint: env    ## ruff, mypy, import contracts
-	ruff check . && ruff format --check . && mypy && lint-imports
+test-registry: env ## does constraints.txt hold on every platform? asks the package registry; needs uv
+	pytest -m registry
 
-same: env    ## the bytes that the code makes, beside those of BASE (a commit; HEAD by default)
+lint: $(BIN)/.ready-lint ## ruff, mypy, import contracts, and the documentation
+	ruff check . && ruff format --check . && mypy && lint-imports && mkdocs build --strict --quiet
+
+docs: $(BIN)/.ready-docs ## the documentation on loopback, rebuilt as it is edited
+	mkdocs serve
+
+same: env    ## the bytes that the code makes, compared with those of BASE (a commit; HEAD by default)
 	actionbench same $(or $(BASE),HEAD)
 
 mlflow: env  ## the MLflow UI on loopback
@@ -38,3 +52,6 @@ mlflow: env  ## the MLflow UI on loopback
 
 bench: env   ## the side-by-side measurements of bench/
 	for name in aggregate cores damage ddp decoding flow loading million models overhead noop scaling; do python -m bench.$$name || exit; done
+
+clean-env:   ## remove the environment
+	rm -rf .venv

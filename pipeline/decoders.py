@@ -11,9 +11,11 @@ import numpy as np
 import simplejpeg
 
 from pipeline.containers import Damaged
+from pipeline.errors import UserError
 from pipeline.executable import ffmpeg_exe
 from pipeline.ffmpeg_run import FFmpegRun
 
+MISSING = "decord is not installed (its wheels are for Linux x86-64); set datasets.<name>.decode.decoder to ffmpeg"
 _JPEG_SIDE = 65_500  # pixels that libjpeg takes at most
 # To the short side, the longer one rounded to even; full range BT.601 4:2:0 is what a JPEG holds.
 _TO_JPEG = (
@@ -76,7 +78,10 @@ class Decord:
     name = "decord"
 
     def __init__(self, short_side: int, quality: int, timeout: float) -> None:
-        import decord
+        try:
+            import decord
+        except ImportError:
+            raise UserError(MISSING) from None
 
         self.short_side, self.quality, self.timeout = short_side, quality, timeout
         self.filters = _TO_JPEG.format(short_side)
