@@ -135,7 +135,11 @@ def _generate(name: str, dataset: Dataset, videos: Path, each: Each, wanted: Col
     items = generated.plan(dataset.options)  # before anything is taken away: it refuses wrong options
     if wanted is not None and hasattr(plugin, "only"):
         items = plugin.only(items, wanted)
-    made_under = key([code.plugin("dataset", dataset.file)], {"options": dataset.options}, {})
+    drawn_from = getattr(plugin, "drawn_from", None)
+    files = {
+        path.name: digest_of(path) for path in (drawn_from(dataset.options) if drawn_from else []) if path.is_file()
+    }
+    made_under = key([code.plugin("dataset", dataset.file)], {"options": dataset.options}, files)
     if _to_make(name, videos, made_under):
         atomic.write(videos / MADE, _made(made_under))
     for path in _lost(videos):

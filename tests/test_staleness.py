@@ -3,6 +3,8 @@
 import os
 import random
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -277,3 +279,21 @@ def test_seeded_edits_that_change_nothing_make_nothing_stale(project: Path) -> N
         with restored(path):
             path.write_text(mutants.harmless(path.read_text(), rng)[1])
             assert stale(project) == {}, path
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"), [("pipeline/splits.py", "", "x = 1"), ("params.yaml", "seed: 0", "seed: 3")]
+)
+def test_a_stage_refuses_code_and_params_that_dvc_has_not_compared(
+    project: Path, name: str, old: str, new: str
+) -> None:
+    """As under `dvc repro -s`, or after an edit while another stage ran."""
+    command, path = [sys.executable, "-m", "stages.splits", "shapes"], project / name
+    environment = {**os.environ, "DVC_STAGE": "splits@shapes", "PYTHONPATH": str(project)}
+    with restored(path):
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new, 1) if old else f"{text}\n{new}\n")
+        done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "is older than the code or params.yaml" in done.stderr and done.stderr.count("\n") == 1
