@@ -11,8 +11,8 @@ layout without replication, the mean has variance (MS_s + max(MS_v - MS_e, 0)) /
 With three to five seeds that t rejects too often. Two things differ here, both from the exact distribution (MS_s is
 chi-square with S - 1 degrees of freedom; units are many), so they hold for any accuracy, number and variance:
 
-- Degrees of freedom are (S - 1) / share^k, with k = 2 - 3 / (S - 1). Where MS_s is small by luck, Hillis's formula
-  turns it into many degrees of freedom: with 3 seeds it rejects up to 7.8 % at 5 %, and up to 3.1 % at 0.7 %, where Holm
+- Degrees of freedom are (S - 1) / share^k, with k = 2 - 3 / (S - 1). Hillis's formula turns an MS_s that is small by
+  luck into many degrees of freedom: with 3 seeds it rejects up to 7.8 % at 5 %, and up to 3.1 % at 0.7 %, where Holm
   works. This k is about the largest that keeps 5 % (5.3 % at most) for every share; it tends to Hillis's 2.
 - The interval is never shorter than the one for seeds that don't matter, with variance max(MS_v, MS_e) / (S U): seeds
   that agree by luck are no evidence. The p is the larger of the two, so it agrees with the interval.
@@ -74,7 +74,9 @@ class Spread:
         if not mean:
             return 1.0
         pairs = ((self.degrees, self.variance), (self.unit_degrees, self.least))
-        return max(2 * float(stdtr(free, -abs(mean) / np.sqrt(variance))) if variance else 0.0 for free, variance in pairs)
+        return max(
+            2 * float(stdtr(free, -abs(mean) / np.sqrt(variance))) if variance else 0.0 for free, variance in pairs
+        )
 
 
 @dataclass(frozen=True)
@@ -151,8 +153,8 @@ def difference(
     """Analyze a row against another: S,R each, of the same seeds and videos in the same order.
 
     Paired by seed too, since the same seed means the same initialization and order: in suite quick two rows' seeds move
-    together, and the pairs' difference varies much less than either row. Where all pairs are equal, the interval is that
-    of an event not seen in U units, and p is 1.
+    together, and the difference varies much less than either row. Where all pairs are equal, the interval is that of an
+    event not seen in U units, and p is 1.
 
     Raises:
         ValueError: the two have other seeds or videos.
@@ -187,6 +189,10 @@ def even(splits: np.ndarray) -> np.ndarray:
     return 1 / counts[index] / len(counts)
 
 
+def _tails(mean: float, variance: float, degrees: float) -> float:
+    return 2 * float(stdtr(degrees, -abs(mean) / np.sqrt(variance))) if variance else 0.0
+
+
 def _score(mean: float, ratio: float) -> tuple[float, float]:
     """Solve (mean - x)^2 = ratio x (1 - x): Wilson's interval where ratio is z^2 / n."""
     middle, reach = mean + ratio / 2, np.sqrt(ratio * mean * (1 - mean) + ratio**2 / 4)
@@ -213,23 +219,23 @@ def _analyzed(
     seeds, count = means.shape
     by_seed = means @ shares
     mean = float(by_seed.mean())
-    of_unit = means.mean(axis=0) - mean
+    of_unit = means.mean(axis=0)
     squares = shares**2
     unit_degrees = float(squares.sum() ** 2 / (squares**2).sum() - 1)
     levers = squares / np.maximum(1 - shares, 1e-12)
-    of_units = float(levers @ of_unit**2) if count > 1 else float("nan")
+    of_units = float(levers @ (of_unit - mean) ** 2) if count > 1 else float("nan")
     of_seeds = of_rest = float("nan")
     if seeds > 1:
         of_seeds = float(by_seed.var(ddof=1)) / seeds
-        rest = means - by_seed[:, None] - of_unit
-        of_rest = float(levers @ np.einsum("su,su->u", rest, rest)) / (seeds * (seeds - 1)) if count > 1 else of_rest
+        # U: the sum over seeds of (means - by_seed - of_unit)^2, without S,U more numbers.
+        moved = by_seed - mean
+        rest = np.einsum("su,su->u", means, means) - seeds * of_unit**2 - 2 * moved @ means + moved @ moved
+        of_rest = max(float(levers @ rest), 0.0) / (seeds * (seeds - 1)) if count > 1 else of_rest
     spread = Spread(of_seeds, of_units, of_rest, seeds, count, unit_degrees)
     return spread, tuple(by_seed.tolist()), mean
 
 
-def _by_unit(
-    values: np.ndarray, units: np.ndarray | None, weights: np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray]:
+def _by_unit(values: np.ndarray, units: np.ndarray | None, weights: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     """S,R -> S,U means of units, and the U shares that they have of all weight."""
     rows = values.shape[1]
     each = np.full(rows, 1 / rows) if weights is None else np.asarray(weights, float) / np.sum(weights)
