@@ -132,9 +132,10 @@ def row(values: np.ndarray, units: np.ndarray | None = None, weights: np.ndarray
     """
     values = _checked(values)
     spread, by_seed, mean = _analyzed(values, units, weights)
+    mean = min(max(mean, 0.0), 1.0)
     binary = bool(((values == 0) | (values == 1)).all())
     bulge = mean * (1 - mean)
-    if spread.units == 1 or not 0 <= mean <= 1:
+    if spread.units == 1:
         low, high = 0.0, 1.0
     elif bulge <= 1e-12:  # all right or all wrong
         low, high = _score(mean, Z**2 / spread.units)
@@ -165,6 +166,7 @@ def difference(
         )
     pairs = _checked(values) - _checked(base)
     spread, by_seed, mean = _analyzed(pairs, units, weights)
+    mean = min(max(mean, -1.0), 1.0)
     if spread.units == 1:
         return Estimate(mean, -1.0, 1.0, 1.0, by_seed, pairs.shape[1], spread)
     if spread.least <= 1e-16:  # every unit gives the same difference: as if another could come once in U
@@ -217,7 +219,7 @@ def _analyzed(
     """S,R -> the variances of the mean, each seed's mean, and the mean."""
     means, shares = _by_unit(values, units, weights)
     seeds, count = means.shape
-    by_seed = means @ shares
+    by_seed = means @ shares if units is not None or weights is not None else means.mean(axis=1)  # exact at 0 and 1
     mean = float(by_seed.mean())
     of_unit = means.mean(axis=0)
     squares = shares**2
