@@ -207,7 +207,7 @@ def test_other_seeds_than_the_base_are_a_clear_line() -> None:
 
 @pytest.mark.parametrize("values", [np.ones(5), np.ones((0, 5)), np.ones((3, 0)), np.full((2, 2), np.nan)])
 def test_what_is_no_answers_of_seeds_and_videos_is_refused(values: np.ndarray) -> None:
-    with pytest.raises(ValueError, match="seeds x videos|not finite"):
+    with pytest.raises(ValueError, match=r"seeds x videos|not finite"):
         row(values)
 
 
