@@ -106,9 +106,9 @@ class Estimate:
 
 
 def degrees(share: float, seeds: int, unit_degrees: float = np.inf, exponent: float | None = None) -> float:
-    """Degrees of freedom of a mean whose variance comes to `share` from seeds and else from units.
+    """Return the degrees of freedom of a mean, `share` of whose variance comes from seeds and the rest from units.
 
-    `exponent` 2 is Hillis's. None is the exponent for so few seeds (see the module's docstring).
+    `exponent` 2 is Hillis's; None is the one for so few seeds (see the module's docstring).
     """
     if seeds == 1:
         return unit_degrees
@@ -189,10 +189,6 @@ def even(splits: np.ndarray) -> np.ndarray:
     """Weights of rows under which each split counts the same, whatever its size. `splits`: R."""
     _, index, counts = np.unique(splits, return_inverse=True, return_counts=True)
     return 1 / counts[index] / len(counts)
-
-
-def _tails(mean: float, variance: float, degrees: float) -> float:
-    return 2 * float(stdtr(degrees, -abs(mean) / np.sqrt(variance))) if variance else 0.0
 
 
 def _score(mean: float, ratio: float) -> tuple[float, float]:
