@@ -14,6 +14,7 @@ the process's own CPU time, so that what else the machine does counts little. Fi
   open, convert to RGB, crop, resize, concatenate along channels, to a float tensor by / 255, normalise by channel.
 """
 
+import argparse
 import csv
 import hashlib
 import io
@@ -62,6 +63,7 @@ Key = tuple[int, int]
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:

@@ -21,7 +21,7 @@ from pipeline import frames, sources
 
 ROOT = Path(__file__).parents[1]
 ROW, SUITE, EPOCHS = "tsm", "quick", 3
-KEPT = ("data", "reports", "dvc.lock", "params.yaml", ".dvc/cache", "mlflow.db")  # what runs change
+KEPT = ("data", "reports", "dvc.lock", "stages/dvc.lock", "params.yaml", ".dvc/cache", "mlflow.db")  # what runs change
 # What each stage makes, of row ROW where it is a row's.
 MADE = {
     "download": ("data/raw", "data/videos"),

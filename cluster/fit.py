@@ -20,7 +20,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from cluster.fanout import progress
 from cluster.gloo import Gloo
-from pipeline import copies, keys, state, storage
+from pipeline import copies, keys, logs, state, storage
 from pipeline import training as loop
 from pipeline.cells import Cell
 from pipeline.digest.files import sha256, write_sums
@@ -29,7 +29,7 @@ from pipeline.schema import Cluster
 from pipeline.storage import Place, write
 
 TRIES = 3  # of a training whose result is damaged or gone when it is collected
-STATE, WEIGHTS, LOG = "state.pt", "weights.pt", "log.jsonl"
+STATE, WEIGHTS, LOG = "state.pt", "weights.pt", logs.RUNNING
 WATCH = 10.0  # seconds from one look at the running logs to the next
 # Of Ray Train; it passes them on to where they count.
 PATIENCE = {

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pipeline.storage import Place
 
+RUNNING = "log.jsonl"  # in a run's state: both, while it trains
+
 
 def places(data: Path, row: str) -> dict[str, tuple[Path, Path]]:
     """Run -> its curve and its timings, of the row's runs that have a curve in the data folder."""

@@ -49,7 +49,7 @@ def plan(json_: Json = False) -> None:
                 **asdict(step),
                 "seconds": asdict(time),
                 "bytes": asdict(size),
-                "epochs_kept": estimate.kept(step, cluster),
+                "epochs_kept": estimate.kept(step, given, DATA),
             }
             for step, time, size in guesses
         ]
@@ -86,8 +86,8 @@ def plan(json_: Json = False) -> None:
     if any(step.state == "may run" for step in found):
         print("?: skipped if what runs before it makes the same bytes again")
     print("What DVC has run before on the same inputs comes from its cache at once.")
-    if epochs := sum(estimate.kept(step, cluster) for step in found):
-        print(f"{cluster.storage} keeps the state of {epochs} epochs; those that still fit are not trained again.")
+    if epochs := sum(estimate.kept(step, given, DATA) for step in found):
+        print(f"{cluster.storage} keeps {epochs} epochs of the same code and settings, which are not trained again.")
 
 
 Targets = Annotated[list[str] | None, typer.Argument(help="Stages (train@tsn, train) or rows; all by default.")]

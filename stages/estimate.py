@@ -11,14 +11,15 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline import records
+from pipeline import logs
+from pipeline.errors import UserError
 from pipeline.schema import Cluster, Params, planes
-from pipeline.storage import place
 from stages.plan import Step, key, noun, settings
 from stages.terminal import duration
 
 if TYPE_CHECKING:
     from models.video import VideoNet
+    from pipeline.storage import Place
 
 FORWARD = 1 / 3  # of a training step's cost: the backward pass takes twice the forward's
 
@@ -98,7 +99,7 @@ def size(step: Step, data: Path) -> Estimate:
     places = {
         "decode": ["frames/{}"],
         "splits": ["splits/{}"],
-        "train": ["runs/{}", "logs/{}"],
+        "train": ["runs/{}"],
         "evaluate": ["predictions/{}"],
         "trajectories": ["predictions/{}"],
     }
@@ -116,11 +117,12 @@ def size(step: Step, data: Path) -> Estimate:
 def measured(data: Path, locked: Mapping[str, Any]) -> dict[str, Speed]:
     """Row -> its training speed, of rows that have a log; `locked`: dvc.lock's stages, the settings they ran under."""
     found = {}
-    for folder in sorted((data / "logs").glob("*")):
+    for folder in sorted((data / "runs").glob("*")):
         ran = settings(locked.get(f"train@{folder.name}", {}))
         experiment = ran.get(f"experiments.{folder.name}")
         recipe = next((value for name, value in ran.items() if name.startswith("recipes.")), None)
-        lines = [line for path in sorted(folder.glob("*.jsonl")) for line in records.epochs(path)]
+        files = logs.places(data, folder.name).values()
+        lines = [line for both in files for line in logs.epochs(*both) if "clips_per_second" in line]
         if lines and recipe and experiment:
             rate = statistics.median(line["clips_per_second"] for line in lines)
             workers = statistics.median_low([line.get("world", 1) for line in lines])
@@ -180,11 +182,24 @@ def manifest_bytes(path: Path) -> int:
     return sum(entry.bytes for entry in sources.read(path)) if path.is_file() else 0
 
 
-def kept(step: Step, cluster: Cluster) -> int:
-    """Epochs that an earlier training left; the next one goes on from those made under its own settings."""
-    folders = [place(cluster.storage) / key(step.stage) / cell for cell in step.cells if noun(step.stage) == "train"]
-    with suppress(OSError):  # a store that can't be reached
-        return sum(1 for folder in folders for _ in records.epochs(folder / "log.jsonl"))
+def running_logs(params: Params, row: str, data: Path) -> list["Place"]:
+    """The files that show each run of a row while it trains, under the key of its code, settings and inputs."""
+    from pipeline import keys, rows
+
+    try:
+        weights = json.loads((data / "inputs" / "rows" / f"{row}.json").read_text(encoding="utf-8"))["weights"]
+        cells = rows.cells(params, row, data)
+        return [keys.state(cell, params.cluster, keys.training(cell, weights)) / logs.RUNNING for cell in cells]
+    except (OSError, UserError):  # its frames, splits or inputs aren't there yet
+        return []
+
+
+def kept(step: Step, params: Params, data: Path) -> int:
+    """Epochs that the next training of a row need not do: those made by the same code, from the same settings."""
+    if noun(step.stage) != "train":
+        return 0
+    with suppress(OSError, UserError):  # a store that can't be reached
+        return sum(len(logs.epochs(log)) for log in running_logs(params, key(step.stage), data))
     return 0
 
 

@@ -134,7 +134,9 @@ def project() -> Project:
     try:
         with Repo(_wait_for_lock=True) as repo:
             graph = repo.index.graph
-            ordered = [stage for stage in dfs_postorder_nodes(graph) if stage.addressing not in FIRST]
+            ends = [stage for stage in graph if not graph.in_degree(stage)]  # from here a row stays together
+            reached = dict.fromkeys(stage for end in ends for stage in dfs_postorder_nodes(graph, end))
+            ordered = [stage for stage in reached if stage.addressing not in FIRST]
             stages = {
                 stage.addressing: tuple(before.addressing for before in ordered if graph.has_edge(stage, before))
                 for stage in ordered

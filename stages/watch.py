@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO, Literal
 
-from pipeline import records
+from pipeline import logs
 from pipeline.schema import Params
-from pipeline.storage import place
+from pipeline.storage import Place
 from stages import DATA, estimate
 from stages.plan import FIRST, Step, key, locked, noun
 from stages.terminal import amount, duration
@@ -50,6 +50,7 @@ class Watch:
     begun: dict[str, float] = field(default_factory=dict)  # stage -> when, by the monotonic clock
     took: dict[str, float] = field(default_factory=dict)  # stage -> seconds
     errors: dict[str, str] = field(default_factory=dict)  # stage -> its last line
+    logs: dict[str, list[Place]] = field(default_factory=dict)  # row -> its runs' logs while they train
     console: "Console | None" = None  # where the rows are redrawn in place, and all else is printed above them
 
     def __post_init__(self) -> None:
@@ -216,10 +217,11 @@ class Watch:
             return 0, 0, 0.0
         experiment = self.given.experiments[row]
         names = [f"split{split}-seed{seed}" for split in experiment.splits for seed in experiment.seeds]
-        folder = place(self.given.cluster.storage) / row
-        logs = [list(records.epochs(folder / name / "log.jsonl")) for name in names]
-        last = [log[-1]["clips_per_second"] for log in logs if log]
-        return sum(map(len, logs)), self.given.recipes[experiment.recipe].epochs * len(names), sum(last)
+        if not self.logs.get(row):
+            self.logs[row] = estimate.running_logs(self.given, row, DATA)
+        epochs = [lines for log in self.logs[row] if (lines := logs.epochs(log))]
+        last = [lines[-1].get("clips_per_second", 0.0) for lines in epochs]
+        return sum(map(len, epochs)), self.given.recipes[experiment.recipe].epochs * len(names), sum(last)
 
     def _left(self, row: str, done: int, of: int) -> float | None:
         """Seconds of work, of its training's epochs so many done; None where nothing tells."""

@@ -3,7 +3,13 @@
 import ast
 import random
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
+import grimp
+
+from pipeline.digest import closure, code
+
+ROOT = Path(__file__).parents[1]
 COMPARED = {ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq}
 COMPARED |= {ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In}
 COMPUTED = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Add, ast.Div: ast.Mult, ast.FloorDiv: ast.Div}
@@ -98,3 +104,31 @@ def harmless(source: str, rng: random.Random) -> Mutation:
         else:
             owner.body.insert(0, text)
     return kind, ast.unparse(ast.fix_missing_locations(tree)) + "\n"
+
+
+def readers() -> dict[str, set[str]]:
+    """Return module -> the digests that it belongs to, from grimp's import graph and not from pipeline.digest's."""
+    graph = grimp.build_graph("models", "pipeline", cache_dir=None, exclude_type_checking_imports=True)
+    roots = {f"stages/{stage}": names for stage, names in code.ROOTS.items()}
+    for package in code.PLUGINS.values():
+        for path in ROOT.joinpath(*package.split(".")).glob("*.py"):
+            if path.stem != "__init__":
+                roots[f"{package.rpartition('.')[2]}/{path.stem}"] = (f"{package}.{path.stem}",)
+    digests: dict[str, set[str]] = {}
+    for digest, names in roots.items():
+        seen, queue = set[str](), list(names)
+        while queue:
+            name = queue.pop()
+            if name not in seen and not closure.is_below(name, code.LEFT_OUT):
+                seen.add(name)
+                packages = [".".join(name.split(".")[:end]) for end in range(1, name.count(".") + 1)]
+                queue += [*graph.find_modules_directly_imported_by(name), *packages]
+        for name in seen:
+            digests.setdefault(name, set()).add(digest)
+    return digests
+
+
+def path_of(name: str, project: Path) -> Path:
+    """Return a module's file in a project."""
+    place = project.joinpath(*name.split("."))
+    return place / "__init__.py" if place.is_dir() else place.with_suffix(".py")

@@ -6,11 +6,11 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-import grimp
+import mutants
 import pytest
-from mutants import harmless, mutation
+from mutants import harmless, mutation, path_of
 
-from pipeline.digest import closure, code
+from pipeline.digest import code
 
 ROOT = Path(__file__).parents[1]
 
@@ -26,30 +26,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def readers() -> dict[str, set[str]]:
-    """Module -> the digests that it belongs to, from grimp's import graph and not from pipeline.digest's."""
-    graph = grimp.build_graph("models", "pipeline", cache_dir=None, exclude_type_checking_imports=True)
-    roots = {f"stages/{stage}": names for stage, names in code.ROOTS.items()}
-    for package in code.PLUGINS.values():
-        for path in ROOT.joinpath(*package.split(".")).glob("*.py"):
-            if path.stem != "__init__":
-                roots[f"{package.rpartition('.')[2]}/{path.stem}"] = (f"{package}.{path.stem}",)
-    found: dict[str, set[str]] = {}
-    for digest, names in roots.items():
-        seen, queue = set[str](), list(names)
-        while queue:
-            name = queue.pop()
-            if name not in seen and not closure.is_below(name, code.LEFT_OUT):
-                seen.add(name)
-                packages = [".".join(name.split(".")[:end]) for end in range(1, name.count(".") + 1)]
-                queue += [*graph.find_modules_directly_imported_by(name), *packages]
-        for name in seen:
-            found.setdefault(name, set()).add(digest)
-    return found
-
-
-def path_of(name: str, project: Path) -> Path:
-    place = project.joinpath(*name.split("."))
-    return place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+    return mutants.readers()
 
 
 def changed(project: Path, path: Path, text: str, before: dict[str, str]) -> set[str]:

@@ -7,7 +7,6 @@ import sys
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pyarrow
 import pyarrow.parquet
@@ -188,11 +187,13 @@ def splits(data: Path, dataset: str, train: int, test: int) -> None:
     pyarrow.parquet.write_table(pyarrow.table({"part": parts}), folder / "split-1.parquet")
 
 
-def log(path: Path, *rates: float) -> None:
-    lines: list[dict[str, Any]] = [{"kind": "steps", "epoch": 0, "clips_per_second": 1}]
-    lines += [{"kind": "epoch", "epoch": epoch, "clips_per_second": rate} for epoch, rate in enumerate(rates)]
-    path.parent.mkdir(parents=True)
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+def log(data: Path, row: str, *rates: float) -> None:
+    """A run's curve and timings."""
+    places = (data / "runs" / row / "split1-seed0.jsonl", data / "tracking" / row / "split1-seed0.timings.jsonl")
+    for path, name in zip(places, ("loss", "clips_per_second"), strict=True):
+        path.parent.mkdir(parents=True)
+        lines = [{"kind": "epoch", "epoch": epoch, name: rate} for epoch, rate in enumerate(rates)]
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
 def ran(given: Params, row: str, **recipe: int) -> dict:
@@ -205,7 +206,7 @@ def ran(given: Params, row: str, **recipe: int) -> dict:
 
 def test_time_from_the_rows_own_log(given: Params, tmp_path: Path) -> None:
     splits(tmp_path, "one", train=100, test=50)
-    log(tmp_path / "logs" / "a" / "split1-seed0.jsonl", 10.0, 20.0, 30.0)
+    log(tmp_path, "a", 10.0, 20.0, 30.0)
     speeds = estimate.measured(tmp_path, ran(given, "a"))
     epochs = given.recipes[given.experiments["a"].recipe].epochs
     guess = estimate.seconds(Step("train@a", "runs", (), ("split1-seed0", "split1-seed1")), given, tmp_path, speeds)
@@ -216,7 +217,7 @@ def test_time_from_the_rows_own_log(given: Params, tmp_path: Path) -> None:
 
 def test_time_from_another_row_by_macs(given: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     splits(tmp_path, "one", train=100, test=50)
-    log(tmp_path / "logs" / "a" / "split1-seed0.jsonl", 20.0)
+    log(tmp_path, "a", 20.0)
     monkeypatch.setattr(estimate, "macs", lambda net: {"none": 1.0, "tsm": 4.0}[net.attention])
     speeds = estimate.measured(tmp_path, ran(given, "a"))
     epochs = given.recipes[given.experiments["b"].recipe].epochs
@@ -227,7 +228,7 @@ def test_time_from_another_row_by_macs(given: Params, tmp_path: Path, monkeypatc
 def test_time_after_a_change_of_size_is_scaled(given: Params, tmp_path: Path) -> None:
     """The log was written at half the side: a clip now costs about four times as much."""
     splits(tmp_path, "one", train=100, test=50)
-    log(tmp_path / "logs" / "a" / "split1-seed0.jsonl", 20.0)
+    log(tmp_path, "a", 20.0)
     speeds = estimate.measured(tmp_path, ran(given, "a", size=32))
     epochs = given.recipes[given.experiments["a"].recipe].epochs
     guess = estimate.seconds(Step("train@a", "runs", (), ("split1-seed0",)), given, tmp_path, speeds)
@@ -235,20 +236,26 @@ def test_time_after_a_change_of_size_is_scaled(given: Params, tmp_path: Path) ->
     assert guess.value == pytest.approx(2 * 100 * epochs / 5.0, rel=0.1)
 
 
-def test_kept_epochs_are_told_apart_from_time(given: Params, tmp_path: Path) -> None:
-    log(tmp_path / "a" / "split1-seed0" / "log.jsonl", 20.0, 20.0, 20.0)
-    cluster = replace(given.cluster, storage=str(tmp_path))
+def test_epochs_of_the_same_key_are_kept(given: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log(tmp_path, "a", 20.0, 20.0, 20.0)
+    logs = [tmp_path / "runs/a/split1-seed0.jsonl", tmp_path / "absent"]
+    monkeypatch.setattr(estimate, "running_logs", lambda *_: logs)
     step = Step("train@a", "runs", (), ("split1-seed0", "split1-seed1"))
-    assert estimate.kept(step, cluster) == 3
-    assert estimate.kept(replace(step, stage="evaluate@a"), cluster) == 0
+    assert estimate.kept(step, given, tmp_path) == 3
+    assert estimate.kept(replace(step, stage="evaluate@a"), given, tmp_path) == 0
 
 
-def test_a_store_out_of_reach_keeps_nothing(given: Params, monkeypatch: pytest.MonkeyPatch) -> None:
-    def away(_: object) -> None:
+def test_nothing_is_kept_before_the_data_are_there_or_out_of_reach(
+    given: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = Step("train@a", "runs", (), ("split1-seed0",))
+    assert estimate.kept(step, given, tmp_path) == 0
+
+    def away(*_: object) -> None:
         raise OSError("no route to host")
 
-    monkeypatch.setattr(estimate.records, "epochs", away)
-    assert estimate.kept(Step("train@a", "runs", (), ("split1-seed0",)), given.cluster) == 0
+    monkeypatch.setattr(estimate, "running_logs", away)
+    assert estimate.kept(step, given, tmp_path) == 0
 
 
 def test_unknown_time_says_why(given: Params, tmp_path: Path) -> None:

@@ -1,12 +1,14 @@
 """An edit makes exactly the stages stale that follow from it, by DVC's own status: the real graph, code and inputs."""
 
 import os
+import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import graph
+import mutants
 import pytest
 from graph import ROOT, load, restored, save, stale
 
@@ -221,3 +223,57 @@ def test_other_scores_from_outside_concern_the_tables(project: Path) -> None:
     with restored(project / "scores.parquet"):
         (project / "scores.parquet").write_text("SCORES")
         assert stale(project) == {"aggregate": [{"changed deps": {"data/inputs/suite.json": {"outside": "modified"}}}]}
+
+
+def stages_of(digests: set[str], settings: dict[str, Any]) -> set[str]:
+    """Return the stages that read any of these digests: a stage's own, and those of plug-ins that its rows name."""
+    stages = set[str]()
+    for stage in ("download", "decode", "splits"):
+        stages |= {
+            f"{stage}@{name}"
+            for name, dataset in settings["datasets"].items()
+            if f"stages/{stage}" in digests or (stage != "decode" and f"datasets/{dataset['file']}" in digests)
+        }
+    for stage in ("train", "evaluate"):
+        stages |= {
+            f"{stage}@{name}"
+            for name, row in settings["experiments"].items()
+            if {f"stages/{stage}", f"attention/{row['attention']}", f"backbones/{row['backbone']}"} & digests
+        }
+    return stages | ({"aggregate"} if "stages/aggregate" in digests else set())
+
+
+def test_seeded_mutations_make_exactly_the_right_stages_stale(project: Path) -> None:
+    readers, rng, struck = mutants.readers(), random.Random(8), set[str]()
+    settings = load(project)
+    modules = [name for name in sorted(readers) if mutants.path_of(name, project).read_text().strip()]
+    rng.shuffle(modules)
+    made = 0
+    for name in modules:
+        path = mutants.path_of(name, project)
+        expected = stages_of(readers[name], settings)
+        # Half of all modules concern aggregate alone; others are to have their turn, too.
+        if (expected == {"aggregate"} and "aggregate" in struck) or (
+            mutation := mutants.mutation(path.read_text(), rng)
+        ) is None:
+            continue
+        with restored(path):
+            path.write_text(mutation[1])
+            assert set(stale(project)) == expected, (name, mutation[0])
+        struck |= {stage.partition("@")[0] for stage in expected}
+        made += 1
+        if made == 24:
+            break
+    assert made == 24
+    assert struck == {"download", "decode", "splits", "train", "evaluate", "aggregate"}
+
+
+def test_seeded_edits_that_change_nothing_make_nothing_stale(project: Path) -> None:
+    rng = random.Random(9)
+    paths = [
+        path for package in ("models", "pipeline", "cluster", "stages") for path in (project / package).rglob("*.py")
+    ]
+    for path in rng.sample([path for path in sorted(paths) if path.read_text().strip()], 8):
+        with restored(path):
+            path.write_text(mutants.harmless(path.read_text(), rng)[1])
+            assert stale(project) == {}, path
