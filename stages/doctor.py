@@ -15,6 +15,7 @@ from typing import Literal
 from pipeline import params
 from pipeline.errors import UserError
 from pipeline.schema import Cluster, Params
+from stages.estimate import cores
 from stages.plan import dvc
 
 GIB = 2**30
@@ -66,7 +67,7 @@ def _params() -> tuple[Params | None, Check]:
 
 def python() -> Check:
     version = ".".join(map(str, sys.version_info[:3]))
-    return Check("python", "ok", f"{version}, {len(os.sched_getaffinity(0))} CPU cores usable")
+    return Check("python", "ok", f"{version}, {cores()} CPU cores usable")
 
 
 def torch_build() -> Check:
