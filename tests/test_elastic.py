@@ -93,10 +93,12 @@ def log_of(path: Path, worlds: list[int | None]) -> Path:
 
 
 def test_the_history_is_told_in_words(tmp_path: Path) -> None:
-    assert workers(log_of(tmp_path / "a", [1, 1, 1])) == "1"
-    assert workers(log_of(tmp_path / "b", [2, 2, 1, 2])) == "2 in epochs 1 to 2, 1 in epochs 3 to 3, 2 in epochs 4 to 4"
-    assert workers(log_of(tmp_path / "c", [None, 1])) == "not told"
-    assert workers(tmp_path / "absent") == "not told"
+    assert workers([log_of(tmp_path / "a", [1, 1, 1])]) == "1"
+    assert (
+        workers([log_of(tmp_path / "b", [2, 2, 1, 2])]) == "2 in epochs 1 to 2, 1 in epochs 3 to 3, 2 in epochs 4 to 4"
+    )
+    assert workers([log_of(tmp_path / "c", [None, 1])]) == "unknown"
+    assert workers([tmp_path / "absent"]) == "unknown"
 
 
 @dataclass
