@@ -40,7 +40,7 @@ PATIENCE = {
 
 @dataclass(frozen=True)
 class Training:
-    """What the process that trains a cell is given."""
+    """The arguments of a process that trains a cell."""
 
     cell: Cell
     weights: Path | None  # that initialise the backbone

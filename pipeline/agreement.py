@@ -1,4 +1,4 @@
-"""How this workspace's results compare with the reference results: cells, verdicts, and why digits differ."""
+"""Compare this workspace's results with the reference results: cells, verdicts, and why digits differ."""
 
 import csv
 import json

@@ -50,7 +50,7 @@ def moves(first: Side, second: Side) -> list[Move]:
 
 
 def changes(row: str, one: Side, other: Side) -> list[str]:
-    """What differs between two sides among all that the row's numbers follow from: params, seeds, data, code.
+    """Return the differences of two sides in all that the row's numbers follow from: params, seeds, data, code.
 
     Empty where neither side has a dvc.lock.
     """
@@ -126,7 +126,7 @@ def _stages(lock: str) -> dict[str, Any]:
 
 
 def _metrics(stages: Mapping[str, Any]) -> dict[str, str]:
-    """What dvc.lock says of the suite's folder of metrics; empty where it was not made."""
+    """Return dvc.lock's entry of the suite's folder of metrics; empty where it was not made."""
     outs = stages.get("aggregate", {}).get("outs", [])
     return next((out for out in outs if out["path"].startswith(METRICS)), {})
 

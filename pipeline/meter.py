@@ -1,4 +1,4 @@
-"""What a training run measures of its speed: throughput, share of time spent waiting for clips, peak memory."""
+"""A training run's speed: throughput, share of time spent waiting for clips, peak memory."""
 
 import contextlib
 import resource

@@ -1,4 +1,4 @@
-"""How a process computes: its precision and its CPU threads."""
+"""Precision and CPU threads of a process that computes."""
 
 import contextlib
 

@@ -111,7 +111,7 @@ def _experiment(given: Params, row: str, root: Path, stages: Mapping[str, Any]) 
 
 
 def workers(files: Sequence[Path]) -> str:
-    """How many trained a run, by the files of its log: "1", or "2 in epochs 1 to 3, 1 in epochs 4 to 8"."""
+    """Return a run's workers by the files of its log: "1", or "2 in epochs 1 to 3, 1 in epochs 4 to 8"."""
     stretches: list[list[int]] = []  # workers, first and last epoch, from 0 on
     for line in logs.epochs(*files):
         if "world" not in line:  # its timings are elsewhere

@@ -111,7 +111,7 @@ def size(reports: Path, suite: str) -> int:
 
 
 def provenance() -> dict[str, Any]:
-    """What digits may depend on here: the machine, versions of numeric packages, digests of code."""
+    """Return what digits may depend on: the machine, versions of numeric packages, digests of code."""
     names = sorted({name for packages in code.NUMERIC.values() for name in packages})
     return {
         "cpu": cpu(),

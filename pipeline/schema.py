@@ -199,7 +199,7 @@ class Table:
 
 @dataclass(frozen=True, config=STRICT)
 class Cluster:
-    """Where it runs. Never a stage's params: no field changes a byte (tests/test_resources.py says why not)."""
+    """The machines. Never a stage's params: no field changes a byte (tests/test_resources.py says why)."""
 
     address: str = "local"  # "local" starts Ray here; RAY_ADDRESS overrides
     # Data-parallel training workers of one (row, split, seed); a range takes what there is, and follows it.

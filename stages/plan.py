@@ -1,4 +1,4 @@
-"""What `dvc repro` would run, and why: DVC's own status, carried downstream along DVC's own graph."""
+"""The stages that `dvc repro` would run, and why: DVC's own status, carried downstream along DVC's own graph."""
 
 import hashlib
 import json

@@ -125,7 +125,7 @@ def weights(source: str | None, root: Path, memo: Memo) -> str | None:
 
 
 def _source(dataset: Dataset, root: Path, memo: Memo) -> Facts:
-    """What counts of a data set's videos before they are fetched."""
+    """Return the facts of a data set's videos before they are fetched."""
     plugin = datasets.loaded(dataset.file)
     if dataset.source == "generated":
         drawn_from = getattr(plugin, "drawn_from", None)
@@ -151,7 +151,7 @@ def _source(dataset: Dataset, root: Path, memo: Memo) -> Facts:
 
 
 def _lists(dataset: Dataset, source: Facts, root: Path, videos: Path, memo: Memo) -> Facts:
-    """What counts of a data set's lists; where they come with videos that are made here, what these are made from."""
+    """Return the facts of a data set's lists; of lists that come with an archive or are drawn, those of the videos."""
     local = places.local(dataset, root)
     if dataset.lists is None and not (local and local.is_dir()):
         return source
@@ -165,7 +165,7 @@ def _lists(dataset: Dataset, source: Facts, root: Path, videos: Path, memo: Memo
 
 
 def _last(path: Path) -> dict[str, Any]:
-    """What was written last; empty where nothing was."""
+    """Return what was written last; empty where nothing was."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -76,7 +76,7 @@ def systems(gain: Estimate, p: float | None, nets: float) -> str:
 
 
 def margin(printed: float, printed_gain: float | None = None) -> float:
-    """How near to a printed accuracy counts as equal: a point, or less for a small gain or near 0 or 1."""
+    """Return the distance at which a print counts as equal: a point, less for a small gain or near 0 or 1."""
     bounds = [MARGIN, min(printed, 1 - printed) / 2]
     if printed_gain:
         bounds.append(abs(printed_gain) / 2)

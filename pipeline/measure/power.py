@@ -73,12 +73,12 @@ def power_of(spread: Spread, gain: float, tests: int = 1) -> float:
 
 
 def seeds_for_gain(spread: Spread, gain: float, tests: int = 1, power: float = POWER) -> int | None:
-    """How many seeds would see a true difference `gain`; None where no number would, as there are too few videos."""
+    """Return the seeds that would see a true difference `gain`; None where the videos are too few for any number."""
     return _least(lambda seeds: detectable(planned(spread, seeds), tests, power) <= abs(gain))
 
 
 def seeds_for_number(sd: float, margin: float, power: float = POWER) -> int | None:
-    """How many seeds would call a perfect replication of a printed number reproduced, with chance `power`.
+    """Return the seeds that would call a perfect replication of a printed number reproduced, with chance `power`.
 
     The print is one more run, so its distance to our mean has variance sd^2 (1 + 1 / S). None where seeds vary so much
     that no number would.
