@@ -11,13 +11,12 @@ from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, cast
-from urllib.parse import unquote, urlsplit
 
 from rich.console import Console
 from rich.progress import track
 
 from pipeline import archives, atomic, datasets
-from pipeline.downloads import download, shown
+from pipeline.downloads import download, named, shown
 from pipeline.errors import UserError
 from pipeline.schema import Dataset
 
@@ -152,7 +151,7 @@ def _generate(name: str, dataset: Dataset, videos: Path, each: Each, wanted: Col
 
 
 def _fetch_url(name: str, url: str, sha256: str, videos: Path) -> None:
-    file = unquote(Path(urlsplit(url).path).name)
+    file = named(url)
     if not re.fullmatch("[0-9a-f]{64}", sha256):
         raise UserError(f"datasets.{name}.source: {shown(url)} needs its checksum: <URL>#sha256=<64 hex digits>")
     if not file.lower().endswith(archives.KNOWN):
@@ -160,24 +159,27 @@ def _fetch_url(name: str, url: str, sha256: str, videos: Path) -> None:
             f"datasets.{name}.source: {shown(url)} is no archive of a known kind ({', '.join(archives.KNOWN)})"
         )
     if _to_make(name, videos, made := {"sha256": sha256}):
-        archive = download(url, sha256, videos.with_name(f".{videos.name}.download") / file)
-        _unpack(archive, videos, made)
-        shutil.rmtree(archive.parent)
+        folder = videos.with_name(f".{videos.name}.download")
+        atomic.write(folder / MADE, json.dumps(made))
+        _unpack(download(url, sha256, folder / file), videos, made)
+        _remove(folder)
 
 
 def _fetch_archive(name: str, archive: Path, sha256: str, videos: Path) -> None:
     facts = archive.stat()
     made = {"archive": str(archive), "bytes": facts.st_size, "changed": facts.st_mtime_ns, "sha256": sha256}
     if _to_make(name, videos, made):
-        if sha256 and _digest(archive) != sha256:
+        content = _digest(archive)
+        if sha256 and content != sha256:
             raise UserError(f"{name}: {archive.resolve()} does not have the sha256 {sha256}")
-        _unpack(archive, videos, made)
+        _unpack(archive, videos, made | {"content": content})
 
 
 def _unpack(archive: Path, videos: Path, made: dict[str, Any]) -> None:
     partial = videos.with_name(f".{videos.name}.unpacking")
-    shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
+    _remove(partial)  # of a run that was killed
     try:
+        atomic.write(partial / MADE, "{}")
         archives.unpack(archive, partial)
         atomic.write(partial / MADE, json.dumps(made))
         partial.rename(videos)
@@ -193,18 +195,38 @@ def _to_make(name: str, videos: Path, made: dict[str, Any]) -> bool:
         videos.rmdir()
         return True
     try:
-        if (videos / MADE).read_text(encoding="utf-8") == json.dumps(made):
+        before = json.loads((videos / MADE).read_text(encoding="utf-8"))
+        if isinstance(before, dict) and {name: before.get(name) for name in made} == made:
             return False
+    except ValueError:  # damaged: made again
+        pass
     except FileNotFoundError:
         raise UserError(
             f"{name}: {videos.resolve()} holds files that were not put there by this project; move them away, "
             f"or give that folder as datasets.{name}.source"
         ) from None
     old = videos.with_name(f".{videos.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
+    _remove(old)
     videos.rename(old)  # at once: a removal that is killed half-way leaves no folder that looks complete
-    shutil.rmtree(old)
+    _remove(old)
     return True
+
+
+def _remove(folder: Path) -> None:
+    """Removes a folder that this project made, if it is there; UserError for any other, which is the user's.
+
+    Its mark goes last, so that a removal that is killed half-way can go on.
+    """
+    if not folder.exists():
+        return
+    if any(folder.iterdir()) and not (folder / MADE).is_file():
+        raise UserError(f"{folder.resolve()} holds files that were not put there by this project; move them away")
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name != MADE:
+            path.unlink()
+    shutil.rmtree(folder)
 
 
 def _read(line: dict[str, str]) -> Entry:
@@ -220,6 +242,8 @@ def _entry(folder: Path, fps: float, video: datasets.Video) -> Entry:
             files = [file for _, file in datasets.frames(path, video.first, video.last)]
             size = sum(file.stat().st_size for file in files)
             digest = datasets.digest((file.name, file.read_bytes()) for file in files)
+        elif not path.is_file() and path.exists():  # hashing a pipe or a device may never end
+            fps, size, digest = 0.0, 0, hashlib.sha256().hexdigest()
         else:
             fps, size, digest = 0.0, path.stat().st_size, _digest(path)
     except OSError as error:
