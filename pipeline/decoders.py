@@ -18,6 +18,7 @@ from pipeline.ffmpeg_run import FFmpegRun
 _JPEG_SIDE = 65_500  # pixels that libjpeg takes at most
 _SPARSE = 8  # pixels between those by which two frames are compared
 _OTHER = 24  # levels of luma in the mean: more than two conversions of colors make
+_LATE = 0.25  # s that first frames may lie apart: in an AVI, B-frames come late by one reckoning and not by another
 _STILL = 0.25  # levels of luma: less of a mean difference may vanish in another conversion of colors
 # To the short side, the longer one rounded to even; full range BT.601 4:2:0 is what a JPEG holds.
 _TO_JPEG = (
@@ -156,9 +157,9 @@ def _difference(
     far = [number for number, (a, b) in enumerate(zip(seen, lumas, strict=True)) if np.abs(a - b).mean() > _OTHER]
     if far:
         return f"frame {far[0]} and {len(far) - 1} more differ"
-    for place, which in ((0, "first"), (-1, "last")):
-        if abs(decords[place] - times[place]) > 1.5 / max(fps, 1):
-            return f"the {which} frame is at {decords[place]:.2f} s and {times[place]:.2f} s"
+    span, decords_span = times[-1] - times[0], decords[-1] - decords[0]
+    if abs(decords[0] - times[0]) > _LATE or abs(decords_span - span) > 1.5 / max(fps, 1):
+        return f"from {decords[0]:.2f} to {decords[-1]:.2f} s and from {times[0]:.2f} to {times[-1]:.2f} s"
     return ""
 
 

@@ -179,8 +179,10 @@ class FFmpegRun:
 
 
 def hole(path: Path) -> bool:
-    """True if the pictures of a VP8 or VP9 file have a lost sector."""
-    return containers.hollow(path) and containers.HOLE in _copied(path, "data")
+    """True if a VP8 or VP9 file has a lost sector that isn't another stream's silence."""
+    if not containers.hollow(path):
+        return False
+    return containers.HOLE in _copied(path, "data") or containers.HOLE not in _copied(path, "data", others=True)
 
 
 def complaint(log: str, path: Path) -> tuple[str | None, str]:
@@ -231,10 +233,11 @@ def _no_video(path: Path) -> str | None:
     return "the file is no video but text"
 
 
-def _copied(path: Path, form: str, from_key: bool = False) -> bytes:
-    """The coded pictures of a file, in a format of ffmpeg's, all of them or those from the first key frame on."""
-    every = {} if from_key else {"copyinkf": None}
+def _copied(path: Path, form: str, from_key: bool = False, others: bool = False) -> bytes:
+    """A file's coded pictures, all or from the first key frame on, or its other streams, in a format of ffmpeg's."""
     source = ffmpeg.input(f"file:{path}", protocol_whitelist="file", format_whitelist=_FORMATS)
-    sink = source.output("pipe:", format=form, **{"c:v": "copy", "an": None, "sn": None, "dn": None}, **every)
+    options: dict[str, Any] = {} if from_key else {"copyinkf": None}
+    options |= {"map": ["0", "-0:v"]} if others else {"an": None, "sn": None, "dn": None}
+    sink = source.output("pipe:", format=form, c="copy", **options)
     command = sink.global_args("-nostdin", "-loglevel", "quiet").compile(cmd=ffmpeg_exe()[0])
     return subprocess.run(command, stdout=subprocess.PIPE, check=False, timeout=600).stdout

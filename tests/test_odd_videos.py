@@ -72,7 +72,7 @@ def test_decords_other_stream_is_noticed(tmp_path: Path) -> None:
     assert _difference([flat] * 3, [flat, bright, bright], times, 25.0, times, []) == "frame 1 and 1 more differ"
     assert _difference([flat] * 3, [flat] * 2, times, 25.0, times[:2], []) == "2 frames and 3"
     late = [time + 0.5 for time in times]
-    assert _difference([flat] * 3, [flat] * 3, times, 25.0, late, []) == "the first frame is at 0.50 s and 0.00 s"
+    assert _difference([flat] * 3, [flat] * 3, times, 25.0, late, []) == "from 0.50 to 0.58 s and from 0.00 to 0.08 s"
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
@@ -315,9 +315,9 @@ def test_frames_named_by_dates_are_counted_not_listed(tmp_path: Path, names: lis
     assert " is missing, and " in reason(tmp_path)
 
 
-def test_a_frame_that_is_a_pipe_is_named(tmp_path: Path) -> None:
+def test_a_pipe_is_no_frame(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "1.jpg")
-    assert reason(tmp_path) == "frame 1.jpg is no file"
+    assert reason(tmp_path) == "the folder holds no numbered JPEG frames"
 
 
 @needs_clips
