@@ -109,15 +109,19 @@ def _request(url: str, part: Path, had: int, moved: Callable[[int, int | None], 
         length = answer.headers.get("Content-Length", "")
         total = had + int(length) if length.isdecimal() else None
         with part.open("ab" if had else "wb") as file:
-            since, before = time.monotonic(), had
-            while chunk := answer.raw.read1(CHUNK):  # what has come: read() would wait for all of a chunk
-                file.write(chunk)
-                had += len(chunk)
+            pending, since, before = b"", time.monotonic(), had
+            while data := answer.raw.read1(CHUNK):  # what has come: read() would wait for all of a chunk
+                pending += data
+                had += len(data)
+                if len(pending) >= CHUNK:
+                    file.write(pending[:CHUNK])
+                    pending = pending[CHUNK:]
                 moved(had, total)
                 if time.monotonic() - since > WINDOW:
                     if had - before < SLOWEST * WINDOW:
                         raise requests.exceptions.ReadTimeout
                     since, before = time.monotonic(), had
+            file.write(pending)
             file.flush()
             os.fsync(file.fileno())
     return True

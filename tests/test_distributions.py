@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 
 from pipeline import archives
-from pipeline.datasets import folder, jester, sthv1, sthv2, ucf101
+from pipeline.datasets import folder, jester, sthv1, sthv2
 from pipeline.errors import UserError
 
 DATA = os.environ.get("ACTIONBENCH_TEST_DATA")
@@ -67,22 +67,6 @@ def test_an_absent_list_is_named_with_both_namings(tmp_path: Path, name: str) ->
 def test_the_cases_packages_are_read(name: str, inside: str) -> None:
     plugin = LISTS[name][0]
     assert len(plugin.splits([], CASE / name / inside, {}).rows[1]) == 2
-
-
-@pytest.mark.parametrize(
-    "path",
-    [
-        "UCF-101/HandstandPushups/v_HandStandPushups_g01_c01.avi",
-        "v_HandStandPushups_g01_c01.avi",
-        "train/v_HandStandPushups_g01_c01.mp4",
-        "UCF101/test/HandstandPushups/v_HandStandPushups_g01_c01.avi",
-    ],
-)
-def test_mirrors_of_ucf101_with_and_without_folders_of_classes(tmp_path: Path, path: str) -> None:
-    (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-    (tmp_path / path).touch()
-    (tmp_path / "v_Nothing_g01_c01.avi").touch()
-    assert [video.id for video in ucf101.videos(tmp_path, {})] == ["HandstandPushups/v_HandStandPushups_g01_c01"]
 
 
 @pytest.mark.parametrize("name", ["x:y", "a: b", "16:9", "file:x", "C:", "http:"])

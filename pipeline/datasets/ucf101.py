@@ -1,6 +1,5 @@
 """UCF101: 13,320 clips in 101 classes, three official splits (Soomro, Zamir and Shah 2012)."""
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -43,8 +42,6 @@ CLASSES = (
     *("WritingOnBoard", "YoYo"),
 )
 PARTS: tuple[Part, ...] = ("train", "test")
-CLIP = re.compile(r"v_([A-Za-z]+)_g\d\d_c\d\d", re.ASCII)
-BY_CASE = {name.lower(): name for name in CLASSES}  # files of HandstandPushups are named v_HandStandPushups_...
 
 
 def videos(folder: Path, options: Options) -> list[Video]:
@@ -53,10 +50,7 @@ def videos(folder: Path, options: Options) -> list[Video]:
     paths: dict[str, str] = {}
     for video in found(folder):
         *_, name, clip = ("", *video.id.split("/"))
-        if name not in CLASSES:  # some mirrors have no folders of classes; a file's name holds its class
-            match = CLIP.fullmatch(clip)
-            name = BY_CASE.get(match[1].lower(), "") if match else ""
-        if not name:
+        if name not in CLASSES:
             continue
         first = paths.setdefault(f"{name}/{clip}", video.path)
         if first != video.path:
