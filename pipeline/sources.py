@@ -21,6 +21,7 @@ from pipeline.errors import UserError
 from pipeline.schema import Dataset
 
 MADE = ".made.json"  # in a folder of videos that was made here: from what. Without it, a folder is the user's
+COPIES = (".dvc", "tmp", "exps")  # below a project: where DVC puts copies of it for experiments
 Each = Callable[[Callable[[Any], None], Sequence[Any]], None]
 
 
@@ -47,13 +48,28 @@ def located(dataset: Dataset, root: Path, videos: Path) -> Path:
 
     `root` is what a relative source starts from.
     """
-    folder = root / Path(dataset.source).expanduser()
+    folder = _path(root, dataset.source)
     return folder if dataset.source != "generated" and not _remote(dataset.source) and folder.is_dir() else videos
 
 
 def lists(dataset: Dataset, root: Path, videos: Path) -> Path:
     """Where the data set's lists lie: in `lists`, else with the videos."""
-    return root / Path(dataset.lists).expanduser() if dataset.lists else located(dataset, root, videos)
+    return _path(root, dataset.lists) if dataset.lists else located(dataset, root, videos)
+
+
+def project(root: Path) -> Path:
+    """The project's root; that of the real project for a copy of DVC's in it, as `dvc exp run --temp` makes."""
+    parts = root.absolute().parts
+    for at in range(len(parts) - len(COPIES)):
+        if parts[at : at + len(COPIES)] == COPIES:
+            return Path(*parts[:at])
+    return root
+
+
+def _path(root: Path, place: str) -> Path:
+    """A path of params.yaml's: relative to the root or, if it isn't there, to the real project of a copy."""
+    path = Path(place).expanduser()
+    return root / path if (root / path).exists() else project(root) / path
 
 
 def fetch(
@@ -75,7 +91,7 @@ def fetch(
         _generate(name, dataset, videos, each, wanted)
         return videos
     source, _, sha256 = dataset.source.partition("#sha256=")
-    local = root / Path(source).expanduser()
+    local = _path(root, source)
     if _remote(source):
         _fetch_url(name, source, sha256.lower(), videos)
     elif local.is_file():
