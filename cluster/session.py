@@ -17,8 +17,14 @@ from pipeline.errors import UserError
 from pipeline.schema import Cluster
 
 OURS = "ACTIONBENCH_RAY"  # the address of a Ray that a parent process started on this machine, for itself alone
-LONGEST = 28  # characters; a socket's path has 107 at most, of which Ray's names below take 76
-CLOSED = {"RAY_enable_metrics_collection": "0"}
+LONGEST = 28  # characters; a socket's path has 107 at most, of which Ray's names below take 78
+# For a Ray of this machine alone: its ports are on loopback (Ray's switch for that is named after the systems on which
+# it is the default), and its two metrics ports, which ask for no token, are off.
+CLOSED = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_enable_metrics_collection": "0",
+    "AUTOSCALER_METRIC_PORT": "-1",
+}
 TRIES = 5  # times to start a node here
 # A training step frees what the next one asks for again. Left alone, glibc gives such blocks back to the kernel, and
 # the page faults of getting them anew take a tenth to a quarter of a step on a CPU. Workers inherit these.
@@ -34,8 +40,8 @@ def session(cluster: Cluster, data: bool = False) -> Iterator[None]:
     """Connects to RAY_ADDRESS, else cluster.address; "local" starts Ray here and stops it at the end.
 
     `data`: its tasks read and write data/ themselves; every node has to see it, even with cluster.storage in a store.
-    Ray's ports are open on all of the machine's interfaces. A Ray that is started here answers only who has its token,
-    a random one for this session alone, in the environment of its processes; its files lie in a folder for this user.
+    A Ray that is started here listens on loopback, and answers only who has its token: a random one for this process
+    and its children, in their environment. Its files lie in a folder that only this user can open.
     Raises UserError where the named cluster doesn't answer, has another Python, Ray or token, or has a node that fails
     the preflight.
     """
@@ -44,10 +50,10 @@ def session(cluster: Cluster, data: bool = False) -> Iterator[None]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     for name, value in MALLOC.items():
         os.environ.setdefault(name, value)
-    import ray
-
     address = os.environ.get("RAY_ADDRESS") or cluster.address
     with _files(address) as options:
+        import ray  # which reads these variables
+
         try:
             knock(address)
             _init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
@@ -90,7 +96,7 @@ def _files(address: str) -> Iterator[dict[str, Any]]:
         return
     place = temporary()
     try:
-        folder = tempfile.mkdtemp(prefix="ab", dir=place)  # 0700: Ray itself makes its session's folders 0777
+        private = tempfile.mkdtemp(prefix="ab", dir=place)  # 0700; Ray makes the folder it is given, and others, 0777
     except OSError as error:
         raise UserError(
             f"{place} can't be written ({error.strerror}); set RAY_TMPDIR to a short folder that can be"
@@ -100,9 +106,9 @@ def _files(address: str) -> Iterator[dict[str, Any]]:
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     os.environ |= CLOSED
     try:
-        yield {"object_store_memory": 256 * 2**20, "include_dashboard": False, "_temp_dir": folder}
+        yield {"object_store_memory": 256 * 2**20, "include_dashboard": False, "_temp_dir": f"{private}/r"}
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(private, ignore_errors=True)
 
 
 def temporary() -> Path:

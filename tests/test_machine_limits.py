@@ -1,8 +1,12 @@
 """What a machine lacks, such as shared memory or a short TMPDIR, is a line before anything starts."""
 
+import ipaddress
+import json
 import os
 import shutil
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -102,13 +106,39 @@ def test_a_session_of_this_machine_has_a_folder_and_a_token_of_its_own(monkeypat
     monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
     monkeypatch.setenv("RAY_TMPDIR", "/tmp")
     with session._files("local") as options:
-        folder = Path(options["_temp_dir"])
+        folder = Path(options["_temp_dir"]).parent  # Ray opens the folder it is given to all
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
         assert len(os.environ["RAY_AUTH_TOKEN"]) == 64 and os.environ["RAY_AUTH_MODE"] == "token"
         (folder / "file").touch()
     assert not folder.exists()
     with session._files("10.0.0.1:6379") as options:
         assert options == {}
+
+
+def test_a_ray_of_this_machine_listens_on_loopback_alone(tmp_path: Path) -> None:
+    """Every port of the session's processes; in a process of its own, since Ray reads its variables once."""
+    script = """
+import json, time, psutil
+from cluster.session import session
+from pipeline.schema import Cluster
+with session(Cluster()):
+    import ray
+    ray.get(ray.remote(int).remote())
+    time.sleep(3)
+    mine = {process.pid for process in psutil.Process().children(recursive=True)}
+    found = [c.laddr.ip for c in psutil.net_connections("inet") if c.status == "LISTEN" and c.pid in mine]
+    print("PORTS", json.dumps(found))
+"""
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    home = tmp_path / "home"
+    home.mkdir()
+    variables |= {"RAY_TMPDIR": "/tmp", "HOME": str(home), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", script], env=variables, capture_output=True, text=True, cwd=tmp_path)
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("PORTS")] or [done.stderr]
+    ports = json.loads(line.removeprefix("PORTS"))
+    assert len(ports) > 3
+    assert all(ipaddress.ip_address(ip.removeprefix("::ffff:")).is_loopback for ip in ports), ports
+    assert not (home / ".ray" / "auth_token").exists()
 
 
 def test_doctor_finds_what_a_machine_lacks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
