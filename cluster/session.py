@@ -19,11 +19,12 @@ from pipeline.schema import Cluster
 OURS = "ACTIONBENCH_RAY"  # the address of a Ray that a parent process started on this machine, for itself alone
 LONGEST = 28  # characters; a socket's path has 107 at most, of which Ray's names below take 78
 # For a Ray of this machine alone: its ports are on loopback (Ray's switch for that is named after the systems on which
-# it is the default), and its two metrics ports, which ask for no token, are off.
+# it is the default), and its metrics ports, which ask for no token, are off.
 CLOSED = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_enable_metrics_collection": "0",
-    "AUTOSCALER_METRIC_PORT": "-1",
+    "AUTOSCALER_METRIC_PORT": "-1",  # no port: those of the autoscaler and of the dashboard have no switch
+    "DASHBOARD_METRIC_PORT": "-1",
 }
 TRIES = 5  # times to start a node here
 # A training step frees what the next one asks for again. Left alone, glibc gives such blocks back to the kernel, and
@@ -46,7 +47,6 @@ def session(cluster: Cluster, data: bool = False) -> Iterator[None]:
     the preflight.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # Ray's 30 s are too few on a machine under load
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     for name, value in MALLOC.items():
         os.environ.setdefault(name, value)
@@ -123,7 +123,7 @@ def temporary() -> Path:
 
 
 def _init(**options: Any) -> None:
-    """ray.init(), again where a node did not come up in time, as on a machine under load."""
+    """ray.init(), again where a node did not come up within Ray's fixed 30 s, as on a machine under load."""
     import ray
 
     for left in range(TRIES - 1, -1, -1):
