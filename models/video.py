@@ -154,6 +154,10 @@ def build(
     return net
 
 
+FLOATS = frozenset((torch.float16, torch.bfloat16, torch.float32, torch.float64))
+COUNTS = frozenset((torch.int32, torch.int64))
+
+
 def load_weights(net: VideoNet, path: Path) -> None:
     """Loads a file of weights, strictly as to the backbone.
 
@@ -162,8 +166,8 @@ def load_weights(net: VideoNet, path: Path) -> None:
     by the backbone's fitted(). Prefixes "module." are dropped. A classifier of other classes is left out, and the head
     stays as it is.
 
-    Raises ValueError for a file that is absent or no such dict, and for one whose backbone lacks a name, has one too
-    many or has another shape; it names the first.
+    Raises ValueError for a file that is absent or no such dict, for a tensor that isn't floating and finite, and for a
+    backbone that lacks a name, has one too many or has another shape; it names the first.
     """
     state = _read(path, net)
     if misfit := _misfit(net, state):
@@ -183,6 +187,8 @@ def _read(path: Path, net: VideoNet) -> dict[str, Tensor]:
         state = state["state_dict"]
     if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"{path} is no file of weights: it holds no dict of tensors")
+    if unfit := next((f"{name} {why}" for name, value in state.items() if (why := _unfit(name, value))), ""):
+        raise ValueError(f"{path} can't be used: {' '.join(unfit.split())[:200]}")
     state = {str(name).removeprefix("module."): value for name, value in state.items()}
     if any(name.startswith("backbone.") for name in state):
         return state
@@ -191,6 +197,17 @@ def _read(path: Path, net: VideoNet) -> dict[str, Tensor]:
         "head." + name.removeprefix(classifier) if name.startswith(classifier) else "backbone." + name: value
         for name, value in net.backbone.fitted(state).items()
     }
+
+
+def _unfit(name: object, value: Tensor) -> str:
+    """Why a tensor is no weight, or "": numbers are of 16 to 64 bits, floating, dense and finite; counts are whole."""
+    if value.layout is not torch.strided or value.device.type != "cpu":
+        return "is no dense tensor"
+    if str(name).endswith("num_batches_tracked"):
+        return "" if value.dtype in COUNTS else f"is {value.dtype}, but a count is a whole number"
+    if value.dtype not in FLOATS:
+        return f"is {value.dtype}; weights are float16, bfloat16, float32 or float64 (a quantized net is no such file)"
+    return "" if value.float().isfinite().all() else "holds NaN, infinity or a number beyond float32"
 
 
 def _misfit(net: VideoNet, state: Mapping[str, Tensor]) -> str:
