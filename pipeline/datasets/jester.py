@@ -8,7 +8,22 @@ others.
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pipeline.datasets import FRAME, NoOptions, Options, Part, Row, Splits, Video, chosen, lines, listed, names_of_lists, walk
+from pipeline.datasets import (
+    (,
+)
+    FRAME,
+    NoOptions,
+    Options,
+    Part,
+    Row,
+    Splits,
+    Video,
+    chosen,
+    lines,
+    listed,
+    names_of_lists,
+    walk,
+)
 from pipeline.errors import UserError, alternatives
 
 LICENCE = "the makers' own terms, for research only; to be accepted before the download"
@@ -29,8 +44,6 @@ LAYOUT = (
     "clips' top folder or in the folder that `lists` names, with or without a folder labels"
 )
 READS = names_of_lists("jester-v1-", ".csv")
-    f"{folder}{set_}{name}.csv" for folder in ("", "labels/") for set_ in ("", "jester-v1-") for name in NAMES
-)
 COUNTS = {1: {"train": 118_562, "test": 14_787}}
 UNLABELLED = 14_743  # of the official test list
 CLASSES = (

@@ -8,7 +8,22 @@ others.
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pipeline.datasets import FRAME, NoOptions, Options, Part, Row, Splits, Video, chosen, lines, listed, names_of_lists, walk
+from pipeline.datasets import (
+    (,
+)
+    FRAME,
+    NoOptions,
+    Options,
+    Part,
+    Row,
+    Splits,
+    Video,
+    chosen,
+    lines,
+    listed,
+    names_of_lists,
+    walk,
+)
 from pipeline.errors import UserError
 
 LICENCE = "the makers' own terms, for research only; to be accepted before the download"
@@ -30,11 +45,6 @@ LAYOUT = (
     "with or without a folder labels"
 )
 READS = names_of_lists("something-something-v1-", ".csv")
-    f"{folder}{set_}{name}.csv"
-    for folder in ("", "labels/")
-    for set_ in ("", "something-something-v1-")
-    for name in NAMES
-)
 COUNTS = {1: {"train": 86_017, "test": 11_522}}
 UNLABELLED = 10_960  # of the official test list
 CLASSES_LISTED = 174

@@ -31,11 +31,6 @@ LAYOUT = (
     "or without a folder labels"
 )
 READS = names_of_lists("something-something-v2-", ".json")
-    f"{folder}{set_}{name}.json"
-    for folder in ("", "labels/")
-    for set_ in ("", "something-something-v2-")
-    for name in NAMES
-)
 COUNTS = {1: {"train": 168_913, "test": 24_777}}
 UNLABELLED = 27_157  # of the official test list
 CLASSES_LISTED = 174
