@@ -9,8 +9,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pipeline.datasets import (
-    (,
-)
     FRAME,
     NoOptions,
     Options,
