@@ -30,12 +30,14 @@ class VideoNet(nn.Module):
         attention_parameters: names of the parameters that the attention brought along, as in named_parameters().
     """
 
-    def __init__(self, backbone: Backbone, frames: int, classes: int, dropout: float = 0.0) -> None:
+    def __init__(
+        self, backbone: Backbone, frames: int, classes: int, dropout: float = 0.0, head_std: float | None = 0.001
+    ) -> None:
         super().__init__()
         self.frames = frames
         self.backbone = backbone
         self.dropout = nn.Dropout(dropout)
-        self.head = _head(backbone.features, classes)
+        self.head = _head(backbone.features, classes, head_std)
         self.mean, self.std, self.channels = backbone.mean, backbone.std, backbone.channels
         self.attention_parameters: frozenset[str] = frozenset()
 
@@ -100,6 +102,7 @@ def build(
     knobs: Mapping[str, Any] | None = None,
     weights: Path | None = None,
     planes: int = 3,
+    head_std: float | None = 0.001,
 ) -> VideoNet:
     """A VideoNet of models/backbones/<backbone>.py and models/attention/<attention>.py.
 
@@ -108,15 +111,15 @@ def build(
     flow, and the net is models/two_streams.py's, for an attention that makes one of two streams (its attach() has
     `streams`).
 
-    `knobs` are the keyword arguments of the attention's attach(). `weights` is read as by load_weights(): by the names
-    of the plain backbone, before the attention is attached; a file that holds the attention's weights too, or those of
-    a net for flow, after.
+    `head_std` is the deviation of the classifier's first weights; None is torch's start. `knobs` are the keyword
+    arguments of the attention's attach(). `weights` is read as by load_weights(): by the names of the plain backbone,
+    before the attention is attached; a file that holds the attention's weights too, or those of a net for flow, after.
 
     Raises ValueError for an unknown backbone, variant, attention or knob, a knob of another type, an attention that
     does not go with the backbone or with two streams, and weights that do not fit.
     """
     made = named("backbone", backbone)
-    net = VideoNet(made.build(variant), frames, classes, dropout)
+    net = VideoNet(made.build(variant), frames, classes, dropout, head_std)
     state = _read(weights, net) if weights else None
     misfit = _misfit(net, state) if state else ""
     if state and not misfit:
@@ -140,7 +143,7 @@ def build(
     net.backbone.classes = classes
     net.backbone = attach(net.backbone, frames, **(knobs or {}))
     if net.head.in_features != net.backbone.features:
-        net.head = _head(net.backbone.features, classes)
+        net.head = _head(net.backbone.features, classes, head_std)
     net.attention_parameters = frozenset(
         f"backbone.{name}" for name, value in net.backbone.named_parameters() if value not in plain
     )
@@ -225,14 +228,16 @@ def _fill(net: VideoNet, state: Mapping[str, Tensor]) -> None:
     net.backbone.load_state_dict(inner)
 
 
-def _head(features: int, classes: int) -> nn.Linear:
-    """(N, features) -> (N, classes), as in TSN's, TSM's and ACTION-Net's code.
+def _head(features: int, classes: int, std: float | None) -> nn.Linear:
+    """(N, features) -> (N, classes), of weights of deviation `std` and biases 0, or as torch starts it.
 
-    All start at the loss of a uniform guess, and a fresh head's first gradients leave pre-trained features alone.
+    0.001 is TSN's, TSM's and ACTION-Net's: all start at the loss of a uniform guess, and a fresh head's first gradients
+    leave pre-trained features alone. 0.01 is TPN's; Hara's code has torch's.
     """
     head = nn.Linear(features, classes)
-    nn.init.normal_(head.weight, std=0.001)
-    nn.init.zeros_(head.bias)
+    if std is not None:
+        nn.init.normal_(head.weight, std=std)
+        nn.init.zeros_(head.bias)
     return head
 
 

@@ -123,7 +123,7 @@ def data_fingerprint(cell: Cell) -> str:
 
 def evaluation_fingerprint(cell: Cell) -> str:
     """As training_fingerprint, for the predictions made from the trained weights."""
-    files = [cell.weights, cell.split_table, cell.frames / "index.arrow"]
+    files = [cell.weights, cell.split_table, cell.frames / "index.arrow", cell.split_table.with_name("mirrored.json")]
     return _digest({"protocol": asdict(cell.protocol)}, files, cell.experiment)
 
 
@@ -144,6 +144,7 @@ def net(cell: Cell, weights: Path | None = None) -> VideoNet:
             knobs=experiment.knobs,
             weights=weights,
             planes=cell.recipe.planes,
+            head_std=cell.recipe.head_std,
         )
     except ValueError as error:
         raise UserError(f"experiments.{cell.row}: {error}") from None

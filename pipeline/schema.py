@@ -54,11 +54,13 @@ class Dataset:
 class Augment:
     """What training does to a clip; every frame of a clip gets the same."""
 
-    crop: Literal["random", "corner", "resized", "center"]  # corner: TSN's, with `scales`; resized: by area 8 to 100 %
-    scales: tuple[float, ...] = (1.0,)  # corner: crop sides as shares of the short side
+    crop: Literal["random", "corner", "corners", "resized", "center", "padded"]  # see augment.draw()
+    scales: tuple[float, ...] = (1.0,)  # random, corner, corners: crop sides as shares of the short side
     max_distort: int = 1  # corner: how many steps width's and height's scale may lie apart
     flip: bool = False  # left-right with probability half, and labels with it: see clips.TrainClips
     squash: bool = False  # crop from the frame squeezed to the square, its aspect lost
+    color: Literal["none", "jitter", "space"] = "none"  # jitter: along the colors' main axes; space: and in color space
+    pad: float = 0.0  # padded: black pixels at each edge, as a share of the short side
     mixup: float = 0.0  # beta distribution's parameter; 0 is off
 
 
@@ -90,16 +92,22 @@ class Recipe:
     lr: float
     momentum: float
     weight_decay: float
+    train: tuple[Literal["train", "val"], ...] = ("train",)  # the parts of a split that are trained on
     input: Literal["rgb", "flow", "warped", "rgb+flow"] = "rgb"  # what a net sees; flow is the data set's decode.flow
     stack: int = 5  # flows stacked at each frame of a clip, two planes each
     loss: Literal["softmax", "sigmoid"] = "softmax"  # sigmoid: every class by itself, for videos of several labels
     stride: int = 1  # frames from one to the next, where the sampling is no segments
     nesterov: bool = False
+    dampening: float = 0.0  # of momentum: a steady gradient's step is lr * (1 - dampening) / (1 - momentum)
     steps: tuple[int, ...] = ()  # epochs at which lr is multiplied by `factor`
     factor: float = 0.1
-    warmup_epochs: int = 0  # lr * (epoch + 1) / warmup_epochs before
+    warmup_epochs: int = 0  # in which lr rises, step by step, in proportion
     dropout: float = 0.0
-    frozen: tuple[str, ...] = ()  # stages kept as loaded, their batch norm in eval mode, e.g. [stem, res2]
+    head_std: float | None = 0.001  # deviation of the classifier's first weights, biases 0; null: torch's uniform start
+    frozen: tuple[str, ...] = ()  # stages whose weights stay as loaded, e.g. [stem, res2]
+    # Their batch norm's mode. train: by a batch's own statistics, and the running ones follow, as where a stage is
+    # frozen by a learning rate of 0 (Hara's code); eval: as loaded.
+    frozen_norms: Literal["train", "eval"] = "train"
     partial_bn: bool = False  # every batch norm but the first in eval mode (TSN section 3.3)
     groups: tuple[Group, ...] = ()
     clip_grad: float | None = None  # largest norm of the gradient
@@ -117,7 +125,7 @@ class Protocol:
 
     clips: int
     crops: Literal["center", "whole", "three", "ten", "squash"]
-    sampling: Literal["segments", "random_segments", "dense", "uniform_clips", "windows", "multirate"]
+    sampling: Literal["segments", "random_segments", "dense", "uniform_clips", "parts", "windows", "multirate"]
     size: int  # pixels of the square input
     # softmax: probabilities are averaged; logits: scores are, then softmax; sigmoid: classes by themselves, for mAP
     average: Literal["softmax", "logits", "sigmoid"]

@@ -125,7 +125,7 @@ def test_loader_processes_change_nothing(data: Path) -> None:
 
 def test_a_global_batch_is_its_micro_batches_mean(data: Path) -> None:
     """Without batch norm in training mode, one micro batch of 4 and two of 2 give the same step."""
-    frozen = {"epochs": 1, "dropout": 0.0, "partial_bn": True, "frozen": ["stem"]}
+    frozen = {"epochs": 1, "dropout": 0.0, "partial_bn": True, "frozen": ["stem"], "frozen_norms": "eval"}
     two, one = run(cell(data, micro_batch=2, **frozen)), run(cell(data, micro_batch=4, **frozen))
     np.testing.assert_allclose(losses(two), losses(one), rtol=1e-4)
 
@@ -137,6 +137,41 @@ def recipe(**changes: Any) -> Recipe:
 def test_the_rate_warms_up_then_steps_down() -> None:
     rates = [learning_rate(recipe(epochs=8, lr=0.1, warmup_epochs=2, steps=[4, 6]), epoch) for epoch in range(8)]
     np.testing.assert_allclose(rates, [0.05, 0.1, 0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
+
+
+def test_a_warm_up_of_one_epoch_warms(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [learning_rate(recipe(lr=0.1, warmup_epochs=1), 0, share) for share in (0.25, 0.5, 1.0)] == [
+        pytest.approx(rate) for rate in (0.025, 0.05, 0.1)
+    ]
+    rates: list[float] = []
+    step = torch.optim.SGD.step
+
+    def watched(self: torch.optim.SGD, *rest: Any) -> Any:
+        rates.append(self.param_groups[0]["lr"])
+        return step(self, *rest)
+
+    monkeypatch.setattr(torch.optim.SGD, "step", watched)
+    run(cell(data, epochs=2, lr=0.03, warmup_epochs=1))
+    assert rates == [pytest.approx(rate) for rate in (0.01, 0.02, 0.03, 0.03, 0.03, 0.03)]
+
+
+def test_dampening_makes_a_steady_step_smaller(data: Path) -> None:
+    def moved(**more: float) -> float:
+        torch.manual_seed(3)
+        before = training.cells.net(cell(data, "none"))
+        after = run(cell(data, "none", epochs=8, lr=1e-4, dropout=0.0, weight_decay=0.0, **more))[-1].state["model"]
+        return float((after["head.bias"] - before.head.bias).norm())
+
+    assert moved(dampening=0.9) < 0.4 * moved()
+
+
+@pytest.mark.parametrize("std", [0.001, 0.01, None])
+def test_the_head_starts_as_the_recipe_says(data: Path, std: float | None) -> None:
+    head = training.cells.net(cell(data, "none", head_std=std)).head
+    if std is None:  # torch's: uniform up to 1 / sqrt(features), the biases too
+        assert 0.9 < float(head.weight.abs().max()) * head.in_features**0.5 <= 1 and head.bias.all()
+    else:
+        assert float(head.weight.std()) == pytest.approx(std, rel=0.2) and not head.bias.any()
 
 
 def test_groups_multiply_rate_and_decay(data: Path) -> None:
@@ -155,8 +190,26 @@ def test_groups_multiply_rate_and_decay(data: Path) -> None:
     assert len(found) == len(list(net.parameters()))
 
 
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_frozen_norms_are_in_the_mode_of_the_recipe(data: Path, mode: str) -> None:
+    """Hara's code freezes by a learning rate of 0, and so its norms go on by each batch's statistics."""
+    one = cell(data, attention="none", frozen=["stem", "res2"], **({"frozen_norms": mode} if mode == "eval" else {}))
+    net = training.cells.net(one)
+    freeze(net, one.recipe)
+    train_mode(net, one.recipe)
+    stages = {"stem": net.backbone.bn1, "res2": net.backbone.layer1, "res3": net.backbone.layer2}
+    for stage, module in stages.items():
+        norms = [norm for norm in module.modules() if isinstance(norm, torch.nn.BatchNorm2d)]
+        assert {norm.training for norm in norms} == {mode == "train" or stage == "res3"}
+        assert {norm.weight.requires_grad for norm in norms} == {stage == "res3"}
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    after = run(one)[-1].state["model"]
+    moved = not torch.equal(before["backbone.layer1.0.bn1.running_mean"], after["backbone.layer1.0.bn1.running_mean"])
+    assert moved == (mode == "train")
+
+
 def test_frozen_stages_stay_as_loaded_but_for_their_attention(data: Path) -> None:
-    one = cell(data, frozen=["stem", "res2"])
+    one = cell(data, frozen=["stem", "res2"], frozen_norms="eval")
     torch.manual_seed(one.seed)
     before = {name: value.clone() for name, value in training.cells.net(one).state_dict().items()}
     after = run(one)[-1].state["model"]
