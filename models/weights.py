@@ -21,6 +21,8 @@ from torch import Tensor, nn
 
 from models.contract import Backbone
 
+NECK = "backbone.neck."
+AUXILIARY = NECK + "aux.fc."  # the classifier of TPN's auxiliary head
 CLASSIFIERS = ("new_fc.", "cls_head.fc_cls.", "fc_cls.")  # besides the backbone's own
 
 # ACTION-Net's names of a module's parameters -> ours, behind a block's `entry`.
@@ -98,9 +100,6 @@ def ours(net: Net, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: _shaped(value, shapes.get(name)) for name, value in found.items()}
 
 
-NECK = "backbone.neck."
-
-
 def neck_by_tpn(name: str) -> str:
     """TPN's name of a parameter of its neck, by ours behind `backbone.neck.`."""
     for mine, theirs in TPN:
@@ -134,20 +133,22 @@ def misfit(net: Net, state: Mapping[str, Tensor]) -> str:
     shapes = [
         f"{name} {tuple(shape)} for {tuple(wanted[name])}"
         for name, shape in given.items()
-        if shape != wanted.get(name, shape)
+        if shape != wanted.get(name, shape) and not name.startswith(AUXILIARY)
     ]
     problems = {"lacks": missing, "has the unknown": surplus, "has other shapes:": shapes}
     return "; ".join(f"it {what} {', '.join(_first(names))}" for what, names in problems.items() if names)
 
 
 def fill(net: Net, state: Mapping[str, Tensor]) -> None:
-    """Loads a state whose backbone fits; its head only where that fits too."""
+    """Loads a state whose backbone fits; its classifiers only where they fit too."""
     own = net.head.state_dict()
     head = {name: state["head." + name] for name in own if "head." + name in state}
     if {name: value.shape for name, value in head.items()} == {name: value.shape for name, value in own.items()}:
         net.head.load_state_dict(head)
     inner = {name.removeprefix("backbone."): value for name, value in state.items() if name.startswith("backbone.")}
-    net.backbone.load_state_dict(inner)
+    fresh = net.backbone.state_dict()
+    others = {name for name in inner if inner[name].shape != fresh[name].shape}  # an auxiliary classifier's
+    net.backbone.load_state_dict({**inner, **{name: fresh[name] for name in others}})
 
 
 def _first(names: Iterable[str]) -> list[str]:

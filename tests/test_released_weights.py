@@ -1,4 +1,4 @@
-"""Files by the names and shapes of the authors' releases, made here: they load strictly, and give the authors' logits."""
+"""Files by the names and shapes of the authors' releases, made here: they load strictly, with the authors' logits."""
 
 import re
 from pathlib import Path
@@ -49,7 +49,7 @@ def as_convolutions(name: str, value: Tensor) -> Tensor:
     """ACTION's linear layers as the 1x1 convolutions that they are there."""
     kernel = {"paths.ce.squeeze": 2, "paths.ce.expand": 2, "paths.me.expand": 2}
     more = next((more for layer, more in kernel.items() if layer in name), 0)
-    return value.reshape(*value.shape, *[1] * more)
+    return value.reshape([*value.shape, *[1] * more])
 
 
 RELEASES: dict[str, tuple[str, str, str, int, Any]] = {
