@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from models import video
+from models.attention import action
 from models.attention.action import (
     Action,
     ChannelExcitation,
@@ -166,3 +167,9 @@ def test_stages_without_action_are_plain_or_shifted():
         assert kinds == [Action, Action, kind, kind]
     with pytest.raises(ValueError, match="rest is 'none'; known: plain, shifted"):
         video.build("resnet", "tiny", "action", 4, 5, knobs={"rest": "none"})
+
+
+def test_the_docstring_counts_the_papers_equations():
+    words = " ".join(action.__doc__.split())
+    assert "CE (3.2, equations 4 to 8), ME (3.3, equation 9)" in words
+    assert "Equation 10 is the efficiency" in words and "the recipe is section 4.2" in words

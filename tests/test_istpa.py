@@ -14,6 +14,7 @@ from test_golden import stored
 from torch import Tensor, nn
 
 from models import video
+from models.attention import istpa
 from models.pyramid import InteractionPyramid, attention_loss, interaction_loss
 
 STAGES = ("res2", "res3", "res4", "res5")
@@ -239,3 +240,11 @@ def test_the_attention_loss_of_an_image_cannot_be_the_root_of_less_than_nothing(
     loss.sum().backward()
     assert loss.item() == pytest.approx(1e-6, rel=1e-3)
     assert far.grad.isfinite().all()
+
+
+def test_the_attention_loss_falls_as_the_attentions_part():
+    """Equations 9 to 15 maximize the distance to each stage's own attention."""
+    attention = torch.eye(4, 2).unsqueeze(0)
+    losses = [attention_loss(attention, [near * attention], 2) for near in (100.0, 1.0, -100.0)]
+    assert losses[0] > losses[1] > losses[2]
+    assert "maximize" in istpa.__doc__ and "near what each stage" not in istpa.__doc__

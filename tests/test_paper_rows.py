@@ -157,3 +157,10 @@ def test_st_manets_other_readings_have_rows():
         {"branch": "apart"},
     ]
     assert manet.recipes[rows[0].recipe].clip_grad == 1.0
+
+
+def test_suite_quick_hardly_ever_clips():
+    """At norm 1.0 nearly every step was rescaled, most where there are auxiliary losses; ACTION-Net and TSM have 20."""
+    recipes = [YAML(typ="safe").load(ROOT / name) for name in ("conf/recipe/quick.yaml", "conf/tier/recipe/mini.yaml")]
+    recipes.append(YAML(typ="safe").load(ROOT / "params.yaml")["recipes"]["quick"])
+    assert {recipe["clip_grad"] for recipe in recipes} == {20.0}

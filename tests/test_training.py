@@ -272,3 +272,40 @@ def test_evaluation_is_equal_bit_for_bit_and_counts_the_undecoded(data: Path) ->
     assert first.equals(second)
     assert first.num_rows == 4 * 6 + 1  # videos decoded x (2 clips x 3 crops), and the one that wasn't
     assert first.filter(pa.compute.field("logits").is_null())["video"].to_pylist() == ["video-16"]
+
+
+def test_parts_of_a_split_are_trained_on_together(data: Path) -> None:
+    """EgoGesture's training and validation videos, as ACTION-Net's code trains."""
+    table = pa.parquet.read_table(data / "splits" / "tiny" / "split-1.parquet").to_pylist()
+    for row in table[:4]:
+        row["part"] = "val"
+    schema = pa.parquet.read_schema(data / "splits" / "tiny" / "split-1.parquet")
+    pa.parquet.write_table(pa.Table.from_pylist(table, schema), data / "splits" / "tiny" / "split-1.parquet")
+    steps = {
+        parts: sum(
+            line["kind"] == "steps" for epoch in run(cell(data, epochs=1, train=list(parts))) for line in epoch.lines
+        )
+        for parts in (("train",), ("train", "val"))
+    }
+    assert steps == {("train",): 2, ("train", "val"): 3}
+
+
+def test_evaluation_swaps_mirrored_views_back(data: Path) -> None:
+    one = cell(data, "none")
+    one = dataclasses.replace(one, protocol=dataclasses.replace(one.protocol, clips=1, crops="ten"))
+    one.weights.parent.mkdir(parents=True)
+    torch.save(run(one)[-1].state["model"], one.weights)
+    logits = {}
+    for name, mirrored in (("as they are", "[0, 1, 2]"), ("swapped", "[1, 0, 2]")):
+        (data / "splits" / "tiny" / "mirrored.json").write_text(mirrored)
+        logits[name] = scored(one, data)
+    plain, swapped = logits["as they are"], logits["swapped"]
+    views = np.arange(len(plain)) % 10
+    assert np.array_equal(swapped[views % 2 == 0], plain[views % 2 == 0])
+    assert np.array_equal(swapped[views % 2 == 1], plain[views % 2 == 1][:, [1, 0, 2]])
+
+
+def scored(one: Cell, data: Path) -> np.ndarray:
+    """The logits of a cell's first four test videos, which are decoded."""
+    Scorer(one, "mark", CPU).score(blocks(one)[0][:4], data / "scored.parquet")
+    return np.array(pa.parquet.read_table(data / "scored.parquet")["logits"].to_pylist())
