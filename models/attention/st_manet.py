@@ -98,8 +98,9 @@ class StManet(Neck):
             seen["branch"] = branch
         if stage in self.sda:
             seen["A_s " + stage], zhat = self.sda[stage](maps, zhat)
-            self.grids[stage] = tuple(maps.shape[3:])
             count += 1
+            if self.training:
+                self.grids[stage] = tuple(maps.shape[3:])
         if branch is not None and stage == self.levels[-1]:
             zhat, count = zhat + branch, count + 1
         if self.averaged and count > 1:
