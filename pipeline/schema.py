@@ -95,11 +95,14 @@ class Dataset:
 class Augment:
     """What training does to a clip; every frame of a clip gets the same."""
 
-    crop: Literal["random", "corner", "resized", "center"]  # corner: TSN's, with `scales`; resized: by area 8 to 100 %
-    scales: Annotated[tuple[Side, ...], Field(min_length=1)] = (1.0,)  # corner: crop sides as shares of the short side
+    crop: Literal["random", "corner", "corners", "resized", "center", "padded"]  # see augment.draw()
+    # random, corner, corners: crop sides as shares of the short side
+    scales: Annotated[tuple[Side, ...], Field(min_length=1)] = (1.0,)
     max_distort: Whole = 1  # corner: how many steps width's and height's scale may lie apart
     flip: bool = False  # left-right with probability half, and labels with it: see clips.TrainClips
     squash: bool = False  # crop from the frame squeezed to the square, its aspect lost
+    color: Literal["none", "jitter", "space"] = "none"  # jitter: along the colors' main axes; space: and in color space
+    pad: BelowOne = 0.0  # padded: black pixels at each edge, as a share of the short side
     mixup: AtLeastZero = 0.0  # beta distribution's parameter; 0 is off
 
 
@@ -131,16 +134,25 @@ class Recipe:
     lr: Positive
     momentum: BelowOne
     weight_decay: AtLeastZero
+    # the parts of a split that are trained on
+    train: Annotated[tuple[Literal["train", "val"], ...], Field(min_length=1), AfterValidator(_distinct)] = ("train",)
     input: Literal["rgb", "flow", "warped", "rgb+flow"] = "rgb"  # what a net sees; flow is the data set's decode.flow
     stack: Count = 5  # flows stacked at each frame of a clip, two planes each
     loss: Literal["softmax", "sigmoid"] = "softmax"  # sigmoid: every class by itself, for videos of several labels
     stride: Count = 1  # frames from one to the next, where the sampling is no segments
     nesterov: bool = False
+    dampening: BelowOne = 0.0  # of momentum: a steady gradient's step is lr * (1 - dampening) / (1 - momentum)
     steps: Annotated[tuple[Count, ...], AfterValidator(_distinct)] = ()  # epochs at which lr is multiplied by `factor`
     factor: Positive = 0.1
-    warmup_epochs: Whole = 0  # lr * (epoch + 1) / warmup_epochs before
+    warmup_epochs: Whole = 0  # in which lr rises, step by step, in proportion
     dropout: BelowOne = 0.0
-    frozen: tuple[str, ...] = ()  # stages kept as loaded, their batch norm in eval mode, e.g. [stem, res2]
+    head_std: Positive | None = (
+        0.001  # of the classifier's first weights, biases 0; null: torch's uniform start
+    )
+    frozen: tuple[str, ...] = ()  # stages whose weights stay as loaded, e.g. [stem, res2]
+    # Their batch norm's mode. train: by a batch's own statistics, and the running ones follow, as where a stage is
+    # frozen by a learning rate of 0 (Hara's code); eval: as loaded.
+    frozen_norms: Literal["train", "eval"] = "train"
     partial_bn: bool = False  # every batch norm but the first in eval mode (TSN section 3.3)
     groups: tuple[Group, ...] = ()
     clip_grad: Positive | None = None  # largest norm of the gradient
@@ -159,7 +171,7 @@ class Protocol:
 
     clips: Count
     crops: Literal["center", "whole", "three", "ten", "squash"]
-    sampling: Literal["segments", "random_segments", "dense", "uniform_clips", "windows", "multirate"]
+    sampling: Literal["segments", "random_segments", "dense", "uniform_clips", "parts", "windows", "multirate"]
     size: Pixels  # pixels of the square input
     # softmax: probabilities are averaged; logits: scores are, then softmax; sigmoid: classes by themselves, for mAP
     average: Literal["softmax", "logits", "sigmoid"]

@@ -66,7 +66,7 @@ def epochs(
             f"at most {share} workers, or a smaller recipes.{cell.experiment.recipe}.micro_batch"
         )
     store = FrameStore(cell.frames)
-    items = [(name, labels) for name, labels in part(cell, "train") if name in store.videos]
+    items = [(name, labels) for each in recipe.train for name, labels in part(cell, each) if name in store.videos]
     if recipe.loss == "softmax" and (many := next((name for name, labels in items if len(labels) != 1), None)):
         raise UserError(
             f"{cell.experiment.dataset}: {many} has not one label, but recipes.{cell.experiment.recipe}.loss softmax "
@@ -84,7 +84,9 @@ def epochs(
             f"recipes.{cell.experiment.recipe}.precision: bf16 gradients of 3D convolutions come out wrong on a CPU "
             "(torch 2.13); use fp32 there"
         )
-    optimizer = torch.optim.SGD(groups(net, recipe), lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov)
+    optimizer = torch.optim.SGD(
+        groups(net, recipe), recipe.lr, recipe.momentum, dampening=recipe.dampening, nesterov=recipe.nesterov
+    )
     begin = 0
     if state:
         net.load_state_dict(state["model"])
@@ -121,12 +123,13 @@ def epochs(
     for epoch in range(begin, recipe.epochs):
         train_mode(net, recipe)
         rate = learning_rate(recipe, epoch)
-        for group in optimizer.param_groups:
-            group["lr"] = rate * group["multiplier"]
         meter = Meter(device)
         lines, timings = list[Line](), list[Line]()
         losses, fresh = list[float](), list[Tensor]()
         for step in range(steps):
+            now = learning_rate(recipe, epoch, (step + 1) / steps)
+            for group in optimizer.param_groups:
+                group["lr"] = now * group["multiplier"]
             fresh.append(_step(run, epoch, step, meter))
             meter.add(recipe.batch)
             if (step + 1) % window == 0 or step + 1 == steps:
