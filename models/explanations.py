@@ -138,8 +138,8 @@ def salient_fields(net: VideoNet, clip: Tensor) -> Salient:
     # Where RGB and flow are fused there are twice the rows; a frame has what either has.
     by_frame = attention.unflatten(0, (-1, frames, cells))  # (1 or 2, T, R, P)
     shares, most = by_frame.sum((0, 2, 3)) / attention.sum(), by_frame.amax(0)
-    first = (most[:, :, 0] > 0.5).unflatten(1, size)
-    start = (most[0].T > 0.7).unflatten(1, size)
+    first = (most[:, :, 0] > 0.5).unflatten(1, (height, width))
+    start = (most[0].T > 0.7).unflatten(1, (height, width))
     places = torch.stack([rows // cells % frames, rows % cells], 1)
     return Salient(_to_one(fields), places, shares, first, start)
 

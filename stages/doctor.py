@@ -15,6 +15,7 @@ from typing import Literal
 from pipeline import params
 from pipeline.errors import UserError
 from pipeline.schema import Cluster, Params
+from stages.estimate import cores
 from stages.plan import dvc
 
 GIB = 2**30
@@ -79,7 +80,7 @@ def python() -> Check:
         return Check(
             "python", "broken", version, f"make the environment with Python {OLDEST[0]}.{OLDEST[1]} (`make env`)"
         )
-    return Check("python", "ok", f"{version}, {len(os.sched_getaffinity(0))} CPU cores usable")
+    return Check("python", "ok", f"{version}, {cores()} CPU cores usable")
 
 
 def torch_build() -> Check:

@@ -3,6 +3,7 @@
 import json
 import os
 import statistics
+import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -143,12 +144,19 @@ def net(experiment: Mapping[str, Any], recipe: Mapping[str, Any], size: int | No
     )
 
 
+def cores() -> int:
+    """Return the CPU cores that this process may use; macOS knows no affinity and has all of them."""
+    if sys.platform == "darwin":
+        return os.cpu_count() or 1
+    return len(os.sched_getaffinity(0))
+
+
 def side_by_side(cluster: Cluster) -> int | None:
     """How many cells this machine trains at once; None where a cluster is named."""
     if os.environ.get("RAY_ADDRESS") or cluster.address != "local":
         return None
     workers = cluster.team[1]  # of a range Ray gives the first cells as many as it can
-    slots = len(os.sched_getaffinity(0)) // (workers * cluster.cpus_per_worker)
+    slots = cores() // (workers * cluster.cpus_per_worker)
     if cluster.gpus_per_worker:
         gpus = len(list(Path("/dev").glob("nvidia[0-9]*")))
         slots = min(slots, int(gpus / (workers * cluster.gpus_per_worker)))
