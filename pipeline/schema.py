@@ -146,9 +146,7 @@ class Recipe:
     factor: Positive = 0.1
     warmup_epochs: Whole = 0  # in which lr rises, step by step, in proportion
     dropout: BelowOne = 0.0
-    head_std: Positive | None = (
-        0.001  # of the classifier's first weights, biases 0; null: torch's uniform start
-    )
+    head_std: Positive | None = 0.001  # of the classifier's first weights, biases 0; null: torch's uniform start
     frozen: tuple[str, ...] = ()  # stages whose weights stay as loaded, e.g. [stem, res2]
     # Their batch norm's mode. train: by a batch's own statistics, and the running ones follow, as where a stage is
     # frozen by a learning rate of 0 (Hara's code); eval: as loaded.
