@@ -47,10 +47,11 @@ def repro(folder: Path) -> set[str]:
     """Run `dvc repro`; return the stages that ran."""
     paths = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PATH": paths, "PYTHONPATH": str(folder), "DVC_NO_ANALYTICS": "1"}
-    command = [Path(sys.executable).with_name("dvc"), "repro"]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    lines = [line for line in done.stdout.splitlines() if line.startswith("Running stage '")]
+    command, log = [Path(sys.executable).with_name("dvc"), "repro"], folder.with_suffix(".log")
+    with log.open("w") as file:  # no pipe: what Ray leaves behind for a while would hold it open
+        code = subprocess.run(command, cwd=folder, env=environment, stdout=file, stderr=file).returncode
+    assert code == 0, log.read_text()[-3000:]
+    lines = [line for line in log.read_text().splitlines() if line.startswith("Running stage '")]
     return {line.split("'")[1] for line in lines} - {"stages/dvc.yaml:code", "stages/dvc.yaml:inputs"}
 
 
