@@ -23,6 +23,7 @@ from pipeline.atomic import writing
 from pipeline.cells import Cell, part
 from pipeline.digest.checked import cache, remember
 from pipeline.digest.files import SUMS
+from pipeline.digest.files import sha256 as digest_of
 from pipeline.errors import UserError
 from pipeline.frames import FrameStore
 from pipeline.layout import shard_path
@@ -111,7 +112,7 @@ def sent(row: Sequence[Cell], cluster: Cluster, others: Iterable[Path] = ()) -> 
         *others,
     ]
     named = {_name(one, path): path for path in sorted(files) if path.is_file()}
-    marks = [(name, hashlib.sha256(path.read_bytes()).hexdigest()) for name, path in named.items()]
+    marks = [(name, digest_of(path)) for name, path in named.items()]
     key = hashlib.sha256(json.dumps(marks).encode()).hexdigest()  # shards follow from the index
     shards = sorted({entry.shard for entry in FrameStore(one.frames).videos.values()})
     publish(store, named | {_shard(one, shard): shard_path(one.frames, shard) for shard in shards}, key)

@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 
 from pipeline.atomic import write
 from pipeline.errors import UserError
-from pipeline.logs import epochs as epochs
 
 T = TypeVar("T")
 RUN, NUMBERS = "run.json", "numbers.json"

@@ -18,7 +18,7 @@ from test_training import cell
 from trainings import trained, training
 
 from cluster.fit import train_cell
-from pipeline import records
+from pipeline import logs
 from pipeline import training as loop
 from stages.repro import mend
 
@@ -172,7 +172,7 @@ def test_two_starts_of_one_training_do_each_other_no_harm(
         patch.setattr(loop, "epochs", overtaken)
         train_cell(shared)
     assert trained(shared) == trained(alone)
-    assert [line["epoch"] for line in records.epochs(shared.folder / "log.jsonl")] == [0, 1, 2]
+    assert [line["epoch"] for line in logs.epochs(shared.folder / "log.jsonl")] == [0, 1, 2]
 
 
 TRAIN = """

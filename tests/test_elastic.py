@@ -23,7 +23,7 @@ from trainings import training
 
 from cluster.fit import fit, team, train_cell
 from cluster.session import session
-from pipeline import records
+from pipeline import logs
 from pipeline import training as loop
 from pipeline.cells import Cell
 from pipeline.provenance import workers
@@ -67,7 +67,7 @@ def test_all_ranks_go_on_from_the_epoch_that_the_first_one_reads(data: Path, tmp
     (folders[0] / "log.jsonl").unlink()  # killed after it had kept the state, and before it wrote the log
     torch.multiprocessing.start_processes(rank, (port, one, folders, tmp_path / "seen"), nprocs=2, start_method="spawn")
     assert [json.loads((tmp_path / f"seen.{number}").read_text()) for number in (0, 1)] == [[2, 3], [2, 3]]
-    assert [line["world"] for line in records.epochs(folders[0] / "log.jsonl")] == [1, 1, 2, 2]
+    assert [line["world"] for line in logs.epochs(folders[0] / "log.jsonl")] == [1, 1, 2, 2]
     assert [path.name for path in folders[1].iterdir()] == ["token"]
 
 
@@ -151,7 +151,7 @@ def strike(log: Path, blow: Callable[[], None]) -> threading.Thread:
 
     def wait() -> None:
         end = time.monotonic() + 300
-        while len(list(records.epochs(log))) < 3:
+        while len(list(logs.epochs(log))) < 3:
             if time.monotonic() > end:
                 return  # the training has failed, and says why
             time.sleep(0.05)
@@ -201,4 +201,4 @@ def curve(one: Cell) -> list[float]:
 
 
 def worlds(one: Cell) -> list[int]:
-    return [line["world"] for line in records.epochs(one.timings)]
+    return [line["world"] for line in logs.epochs(one.timings)]

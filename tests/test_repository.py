@@ -1,4 +1,4 @@
-"""What a stranger reads first: workflows call what is there, the citation names the papers, the license is whole."""
+"""Workflows call what is there, the citation names the papers, the license is whole: what a stranger reads first."""
 
 import re
 import shutil

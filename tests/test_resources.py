@@ -1,4 +1,4 @@
-"""Where and with how much a run computes changes no byte of its results."""
+"""No setting of the cluster changes a byte of the results."""
 
 from dataclasses import fields
 from pathlib import Path
