@@ -2,9 +2,14 @@
 
 import logging
 import os
+import secrets
+import shutil
 import socket
+import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from cluster.preflight import preflight
@@ -12,6 +17,15 @@ from pipeline.errors import UserError
 from pipeline.schema import Cluster
 
 OURS = "ACTIONBENCH_RAY"  # the address of a Ray that a parent process started on this machine, for itself alone
+LONGEST = 28  # characters; a socket's path has 107 at most, of which Ray's names below take 78
+# For a Ray of this machine alone: its ports are on loopback (Ray's switch for that is named after the systems on which
+# it is the default), and its metrics ports, which ask for no token, are off.
+CLOSED = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_enable_metrics_collection": "0",
+    "AUTOSCALER_METRIC_PORT": "-1",  # no port: those of the autoscaler and of the dashboard have no switch
+    "DASHBOARD_METRIC_PORT": "-1",
+}
 TRIES = 5  # times to start a node here
 # A training step frees what the next one asks for again. Left alone, glibc gives such blocks back to the kernel, and
 # the page faults of getting them anew take a tenth to a quarter of a step on a CPU. Workers inherit these.
@@ -27,7 +41,8 @@ def session(cluster: Cluster, data: bool = False) -> Iterator[None]:
     """Connects to RAY_ADDRESS, else cluster.address; "local" starts Ray here and stops it at the end.
 
     `data`: its tasks read and write data/ themselves; every node has to see it, even with cluster.storage in a store.
-    Ray's ports are open on all of the machine's interfaces, but answer only who has its token (~/.ray/auth_token).
+    A Ray that is started here listens on loopback, and answers only who has its token: a random one for this process
+    and its children, in their environment. Its files lie in a folder that only this user can open.
     Raises UserError where the named cluster doesn't answer, has another Python, Ray or token, or has a node that fails
     the preflight.
     """
@@ -35,32 +50,76 @@ def session(cluster: Cluster, data: bool = False) -> Iterator[None]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     for name, value in MALLOC.items():
         os.environ.setdefault(name, value)
-    import ray
-
     address = os.environ.get("RAY_ADDRESS") or cluster.address
-    here = address == "local"
-    local: dict[str, Any] = {"object_store_memory": 256 * 2**20, "include_dashboard": False} if here else {}
+    with _files(address) as options:
+        import ray  # which reads these variables
+
+        try:
+            knock(address)
+            _init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
+        except (ConnectionError, ray.exceptions.AuthenticationError) as error:
+            raise UserError(_refusal(address, error)) from None
+        except OSError as error:
+            ray.shutdown()
+            raise UserError(
+                f"Ray can't start: {' '.join(str(error).split())[:300]}; set RAY_TMPDIR to a short folder that can be "
+                "written, and give a HOME that can be written, or RAY_AUTH_TOKEN"
+            ) from None
+        try:
+            if address != "local" and os.environ.get(OURS) != address:
+                preflight(cluster, data)
+            yield
+        finally:
+            ray.shutdown()
+
+
+def _refusal(address: str, error: Exception) -> str:
+    """The line for a cluster that doesn't answer, or not to this process."""
+    cause = error.__cause__ or error  # Ray's ConnectionError says nothing; what lies behind it does
+    said = " ".join(str(cause).split())
+    if "authenticat" in said.lower():
+        said = "its token is another; put it into ~/.ray/auth_token or RAY_AUTH_TOKEN, with RAY_AUTH_MODE=token"
+        return f"the Ray cluster at {address!r} does not take this process: {said}"
+    if "version mismatch" in said.lower():
+        return f"the Ray cluster at {address!r} does not take this process: {said}"
+    return (
+        f"no Ray cluster answers at {address!r} ({said}); "
+        "start one (`ray start --head`), unset RAY_ADDRESS, or set cluster.address to local"
+    )
+
+
+@contextmanager
+def _files(address: str) -> Iterator[dict[str, Any]]:
+    """Options of ray.init(): for a Ray that starts here, a folder and a token for this session alone."""
+    if address != "local":
+        yield {}
+        return
+    place = temporary()
     try:
-        knock(address)
-        _init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
-    except (ConnectionError, ray.exceptions.AuthenticationError) as error:
-        cause = error.__cause__ or error  # Ray's ConnectionError says nothing; what lies behind it does
-        said = " ".join(str(cause).split())
-        if "authenticat" in said.lower():
-            said = "its token is another; put it into ~/.ray/auth_token or RAY_AUTH_TOKEN, with RAY_AUTH_MODE=token"
-            raise UserError(f"the Ray cluster at {address!r} does not take this process: {said}") from None
-        if "version mismatch" in said.lower():
-            raise UserError(f"the Ray cluster at {address!r} does not take this process: {said}") from None
+        private = tempfile.mkdtemp(prefix="ab", dir=place)  # 0700; Ray makes the folder it is given, and others, 0777
+    except OSError as error:
         raise UserError(
-            f"no Ray cluster answers at {address!r} ({said}); "
-            "start one (`ray start --head`), unset RAY_ADDRESS, or set cluster.address to local"
+            f"{place} can't be written ({error.strerror}); set RAY_TMPDIR to a short folder that can be"
         ) from None
+    # Ray reads a process's token once, so a process keeps it; children get it with the environment, nothing is written.
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    os.environ |= CLOSED
     try:
-        if not here and os.environ.get(OURS) != address:
-            preflight(cluster, data)
-        yield
+        yield {"object_store_memory": 256 * 2**20, "include_dashboard": False, "_temp_dir": f"{private}/r"}
     finally:
-        ray.shutdown()
+        shutil.rmtree(private, ignore_errors=True)
+
+
+def temporary() -> Path:
+    """The folder for Ray's files on this machine; UserError if it is too long for the sockets that lie below it."""
+    place = Path(os.environ.get("RAY_TMPDIR") or ("/tmp" if sys.platform == "darwin" else tempfile.gettempdir()))
+    if len(os.fsencode(place)) > LONGEST:
+        raise UserError(
+            f"{place} has {len(os.fsencode(place))} characters, too many for Ray's sockets; set RAY_TMPDIR to a short "
+            f"folder of {LONGEST} at most, such as /tmp"
+        )
+    return place
 
 
 def _init(**options: Any) -> None:

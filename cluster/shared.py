@@ -13,7 +13,7 @@ def shared(cluster: Cluster) -> Iterator[dict[str, str]]:
     """Variables with which a child process joins this session instead of starting its own.
 
     Empty where a cluster is named: there every process joins by itself. Ray started here ends with this process,
-    however that ends. Its token, if any, lies where ray.init() put it, and children inherit the mode.
+    however that ends. Children inherit its token from this process's environment.
     """
     if os.environ.get("RAY_ADDRESS") or cluster.address != "local":
         yield {}

@@ -64,6 +64,8 @@ class Backbone(nn.Module):
             where layers without a place for attention follow.
         parts: stage -> names of the modules of the backbone's own that make it up, in order.
         features: channels of the feature map; a neck that changes them says so here.
+        rounds_up: whether each stage behind res2 has half the size of the one before, rounded up, whatever that is.
+        shortcuts: whether its blocks are residual.
         neck: a Neck, or None; an attach() may set it.
         classes: what the net that it is part of tells apart; set before an attach() is called.
         mean, std: what is taken off each channel and what it is then divided by, in units of 0..255.
@@ -85,6 +87,8 @@ class Backbone(nn.Module):
     channels: Literal["rgb", "bgr"]
     classifier: str = "fc"
     pooling: Literal["adaptive", "window", "unseen"] = "adaptive"
+    rounds_up: bool = True
+    shortcuts: bool = True
     neck: Neck | None
     classes: int
 

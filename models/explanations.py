@@ -5,11 +5,13 @@
   channels' weights from each frame's own gradients, averaged over space; one that takes volumes has one weight a
   channel, averaged over space and time. A clip has one scale, so that its frames can be compared.
 - eam_weights: the weights in (0, 1) that EAM's gates give to frames and channels (models/attention/eam.py).
-- salient_fields: what ISTPA calls the salient receptive field, equations 17 and 18 (models/attention/istpa.py). The
-  text of the two is not at hand, so this is a reading of the name: each position m of the merged map has one row of
-  the attention A that it attends to most, a position of one frame, r(m) = argmax_r A[r, m]; its receptive field is the
-  pixels that move the features X there, by their gradient. The fields of all m are added up, weighted by A[r(m), m],
-  and shown in cells, as many as the merged map has.
+- salient_fields: what ISTPA calls the salient receptive field (models/attention/istpa.py; figure 5, B and C). Equation
+  17 takes the positions of all frames with A > 0.5 for the merged map's position (1, 1), equation 18 those of frame t =
+  1
+  with A > 0.7 for all positions of the merged map: these are `first` and `start`. The `fields` do without a threshold:
+  each position m of the merged map has one row of A that it attends to most, r(m) = argmax_r A[r, m]; its receptive
+  field is the pixels that move the features X there, by their gradient. The fields of all m are added up, weighted by
+  A[r(m), m], and shown in cells, as many as X has in a frame.
 """
 
 from functools import partial
@@ -49,11 +51,13 @@ class Watch(Neck):
 
 
 class Salient(NamedTuple):
-    """What ISTPA attended to in a clip; the merged map has h*w positions."""
+    """What ISTPA attended to in a clip; a frame has h*w positions of X, the merged map P."""
 
     fields: Tensor  # (T, h, w), from 0 to 1: the salient receptive fields, in cells of H/h x W/w pixels
-    places: Tensor  # (h*w, 2), int: the frame and the position in it that each position of the merged map looks at most
+    places: Tensor  # (P, 2), int: the frame and the position in it that each position of the merged map looks at most
     shares: Tensor  # (T,), of the whole attention; their sum is 1
+    first: Tensor  # (T, h, w), bool, equation 17: A > 0.5 for position (1, 1) of the merged map
+    start: Tensor  # (P, h, w), bool, equation 18: A > 0.7 in frame t = 1, for each position of the merged map
 
 
 def grad_cam(net: VideoNet, clip: Tensor, target: int | None = None, stage: str | None = None) -> Tensor:
@@ -124,14 +128,20 @@ def salient_fields(net: VideoNet, clip: Tensor) -> Salient:
         pixels, _, watch = _watched(net, clip)
     finally:
         hook.remove()
-    attention, x = found[0], watch.seen[neck.top][0]  # (T*P, P), (T*P, C) with P = h*w
+    attention, x = found[0], watch.seen[neck.top][0]  # (T*R, P), (T*R, C) with R = h*w
     weights, rows = attention.max(0)  # (P,) each
     (slopes,) = torch.autograd.grad((weights[:, None] * x[rows]).sum(), pixels)  # (1, T, C, H, W)
-    fields = F.adaptive_avg_pool2d(slopes[0].abs().sum(1), neck.size)  # (T, h, w)
-    cells, frames = attention.shape[1], len(clip)
-    # Where RGB and flow are fused there are twice the rows; a frame has the share of both.
-    shares = attention.unflatten(0, (-1, frames, cells)).sum((0, 2, 3)) / attention.sum()
-    return Salient(_to_one(fields), torch.stack([rows // cells % frames, rows % cells], 1), shares)
+    frames = len(clip)
+    height, width = (1, 1) if neck.average else watch.maps[neck.top].shape[2:]
+    fields = F.adaptive_avg_pool2d(slopes[0].abs().sum(1), (height, width))  # (T, h, w)
+    cells = height * width
+    # Where RGB and flow are fused there are twice the rows; a frame has what either has.
+    by_frame = attention.unflatten(0, (-1, frames, cells))  # (1 or 2, T, R, P)
+    shares, most = by_frame.sum((0, 2, 3)) / attention.sum(), by_frame.amax(0)
+    first = (most[:, :, 0] > 0.5).unflatten(1, (height, width))
+    start = (most[0].T > 0.7).unflatten(1, (height, width))
+    places = torch.stack([rows // cells % frames, rows % cells], 1)
+    return Salient(_to_one(fields), places, shares, first, start)
 
 
 def _watched(net: VideoNet, clip: Tensor) -> tuple[Tensor, Tensor, Watch]:

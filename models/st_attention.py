@@ -14,17 +14,21 @@ No code is public. Where the paper leaves a choice, ours, and why:
 - Equation 2 prints tau(Z_TDA^i), but a row of 3C/2*H*W: tau sees Z_c. "Element-wise multiplied" with A is the matrix
   product.
 - phi, omega, tau and sigma are 3x1x1 convolutions over each channel alone; across the channels (`dense_maps`), phi and
-  omega add 105% to the net's multiply-accumulates by themselves. alpha, beta, eta and pi only reshape.
+  omega add 105% to the net's multiply-accumulates by themselves. alpha, beta, eta and pi only reshape, or are 1x1x1
+  convolutions (`convolved`): the text has the same words for them as for TDA's.
 - eps, "reshape, 3x1x1, pool", is dense: C to C beside Z; in the branch 3C/2 to half of the next stage's channels, then
   a maximum over windows of 2x2x2: the last ones may be cut, as 7x7 is to become 4x4, and time is left where the
   backbone leaves it. `dense_branch` off makes the branch's one of the smallest groups.
-- No convolution has a bias, a norm or a ReLU; they start as Kaiming's for layers without a ReLU.
+- No convolution has a bias or a ReLU; they start as Kaiming's for layers without one. eps has no norm, or a batch norm
+  (`normed`).
 - softmax is printed around A tau(Z), A sigma(Z) and A eta(Z) once more; over 3C/2*H*W features it would flatten
   them to 1e-5, so it is off (`second_softmax`).
 - Products of rows are divided by the root of their length (`scaled`), which is not printed: without it the softmax is
   one-hot. With it A_s, which has no weights, is still the identity, to 0.1%, in res3 to res5 of a fresh net that sees a
   real clip.
-- Attention matrices are compared by the cosine of all their numbers, averaged down to the smallest stage's size.
+- Attention matrices are compared by the cosine of all their numbers, averaged down to the smallest stage's size. A_s is
+  averaged over the height and the width of its queries and of its keys, so that the same places are compared; as one
+  square of H*W by H*W numbers it would compare rows of pixels with others.
 
 Written differently, to the same result: what a convolution over each channel alone does to a clip of T frames is a
 matrix, T by T, and so phi, omega, tau and sigma are applied to the channels' products of frames with frames, and to the
@@ -54,6 +58,8 @@ class Reading:
     second_softmax: bool = False
     dense_maps: bool = False
     dense_branch: bool = True
+    convolved: bool = False
+    normed: bool = False
 
 
 class TimeConv(nn.Conv2d):
@@ -112,18 +118,19 @@ class Aggregation(nn.Module):
         self.second_softmax, self.dense_maps = reading.second_softmax, reading.dense_maps
         self.value = TimeConv(ins, ins, groups=1 if reading.dense_maps else ins)
         self.eps = TimeConv(ins, outs, groups=1 if dense else math.gcd(ins, outs))
+        self.norm = nn.BatchNorm3d(outs) if reading.normed else nn.Identity()
 
     def forward(self, attention: Tensor, x: Tensor) -> Tensor:
         if self.dense_maps:
             return self.published(attention, x)
         matrices = attention.unsqueeze(1) @ response(self.value, x.shape[1], attention)  # (N, ins, T, T)
-        return self.eps(self._rows(matrices @ x.flatten(3), x))
+        return self.norm(self.eps(self._rows(matrices @ x.flatten(3), x)))
 
     def published(self, attention: Tensor, x: Tensor) -> Tensor:
         """The same in the paper's order: the maps are convolved, then weighed."""
         # A channel at a time; a copy, since tracers and the CPU differ on the order of memory of single frames.
         values = self.value(x).flatten(3).clone(memory_format=torch.contiguous_format)  # (N, ins, T, P)
-        return self.eps(self._rows(attention.unsqueeze(1) @ values, x))
+        return self.norm(self.eps(self._rows(attention.unsqueeze(1) @ values, x)))
 
     def _rows(self, rows: Tensor, x: Tensor) -> Tensor:
         """A value(x), (N, ins, T, P) -> the same in x's shape, softmaxed once more if that is how it is read."""
@@ -174,13 +181,22 @@ class TemporalDynamicAttention(nn.Module):
 
 
 class SpatialAttention(nn.Module):
-    """SDA of one stage: Z (N, C, T, H, W) -> A_s (N, P, P), and `onto` + Z_s, of Z's shape."""
+    """SDA of one stage: Z (N, C, T, H, W) -> A_s (N, P, P), and `onto` + Z_s, of Z's shape.
 
-    def __init__(self, reading: Reading) -> None:
+    `channels` are C where alpha, beta, eta and pi are convolutions; 0 for a module without weights, of any C.
+    """
+
+    def __init__(self, reading: Reading, channels: int = 0) -> None:
         super().__init__()
         self.scaled, self.second_softmax = reading.scaled, reading.second_softmax
+        self.convolutions = nn.ModuleDict()
+        for name in ("alpha", "beta", "eta", "pi") if channels else ():
+            self.convolutions[name] = conv = nn.Conv3d(channels, channels, 1, bias=False)
+            nn.init.kaiming_normal_(conv.weight, nonlinearity="linear")
 
     def forward(self, z: Tensor, onto: Tensor) -> tuple[Tensor, Tensor]:
+        if self.convolutions:
+            return self.published(z, onto)
         rows = z.permute(0, 3, 4, 2, 1).flatten(3).flatten(1, 2)  # (N, P, T*C)
         attention = softmax(Gram.apply(rows), rows.shape[2], self.scaled)  # (N, P, P)
         sums = attention @ rows
@@ -191,6 +207,14 @@ class SpatialAttention(nn.Module):
 
     def published(self, z: Tensor, onto: Tensor) -> tuple[Tensor, Tensor]:
         """The same in torch's own order of memory."""
+        if self.convolutions:
+            alpha, beta, eta = (
+                self.convolutions[name](z).flatten(3).flatten(1, 2) for name in ("alpha", "beta", "eta")
+            )  # (N, C*T, P) each
+            attention = softmax(alpha.transpose(1, 2) @ beta, alpha.shape[1], self.scaled)  # (N, P, P)
+            mixed = eta @ attention.transpose(1, 2)
+            mixed = mixed.softmax(1) if self.second_softmax else mixed
+            return attention, onto + self.convolutions["pi"](mixed.reshape(z.shape))
         columns, sums = (maps.flatten(3).flatten(1, 2) for maps in (z, onto))  # (N, C*T, P): a pixel's row is a column
         attention = softmax(columns.transpose(1, 2) @ columns, columns.shape[1], self.scaled)  # (N, P, P)
         if self.second_softmax:
@@ -214,12 +238,26 @@ def pooled(branch: Tensor, size: Sequence[int]) -> Tensor:
     return F.max_pool3d(branch, window, ceil_mode=True)
 
 
-def likeness(matrices: Sequence[Tensor]) -> Tensor:
+def averaged(matrix: Tensor, old: Sequence[int], new: Sequence[int]) -> Tensor:
+    """Attention (N, L, L) of places on a grid `old`, of L = its product -> of a grid `new`, by adaptive averages.
+
+    Each axis of the grid is averaged for itself, of the queries and of the keys.
+    """
+    grid = matrix.unflatten(2, tuple(old)).unflatten(1, tuple(old))  # (N, *old, *old)
+    for axis, size in enumerate((*new, *new), 1):
+        moved = grid.movedim(axis, -1)
+        grid = F.adaptive_avg_pool1d(moved.flatten(1, -2), size).unflatten(1, moved.shape[1:-1]).movedim(-1, axis)
+    return grid.flatten(1 + len(new)).flatten(1, len(new))
+
+
+def likeness(matrices: Sequence[Tensor], grids: Sequence[Sequence[int]] | None = None) -> Tensor:
     """L_s or L_t: the stages' attention (N, L, L), each of its own L -> (), a sum over the ordered pairs of stages.
 
-    A pair counts the cosine of its matrices, averaged down to the smallest L; the mean over the clips.
+    A pair counts the cosine of its matrices, averaged down to the smallest L; the mean over the clips. `grids` says how
+    the L places lie, (H, W) of a stage's pixels; frames lie in a row.
     """
-    size = min(matrix.shape[1] for matrix in matrices)
-    rows = [F.adaptive_avg_pool2d(matrix, size).flatten(1) for matrix in matrices]  # (N, size**2)
+    grids = grids or [(matrix.shape[1],) for matrix in matrices]
+    least = min(grids, key=math.prod)
+    rows = [averaged(matrix, grid, least).flatten(1) for matrix, grid in zip(matrices, grids, strict=True)]
     pairs = combinations(rows, 2)
     return sum((2 * F.cosine_similarity(*pair).mean() for pair in pairs), start=matrices[0].new_zeros(()))

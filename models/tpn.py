@@ -10,7 +10,8 @@ them into each other, and all is fused. As in the authors' code (github.com/deci
 - An auxiliary head on the level before the last adds half its loss in training.
 - TSM's shift is "in place": the shortcut convolution of a block sees the shifted input, an identity shortcut does not.
 Otherwise: a ResNet-101 is shifted at every second block, as in TSM's own code; a level n stages below the last takes n
-convolutions of stride 2, whatever its channels; groups that do not divide them are fewer.
+convolutions of stride 2, whatever its channels; groups that do not divide them are fewer. MobileNetV2's tail, one more
+1x1 convolution, sees the one map that the pyramid gives.
 """
 
 from collections.abc import Callable, Sequence
@@ -211,16 +212,17 @@ def attach_pyramid(
     """
     if flow not in FLOWS:
         raise ValueError(f"attention {attention!r}: flow is {flow!r}; known: {', '.join(FLOWS)}")
-    if tuple(net.stages)[-len(stages) :] != stages:
+    names = tuple(name for name in net.stages if name != "tail" or not net.rounds_up)
+    if names[-len(stages) :] != stages:
         raise ValueError(
             f"attention {attention!r} needs a backbone of another layout, that ends in {' and '.join(stages)}, "
-            f"not in {' and '.join(tuple(net.stages)[-len(stages) :])}"
+            f"not in {' and '.join(names[-len(stages) :])}"
         )
     if shift and net.layout == "frames":
         shift_in_place(net, frames, 8, attention)
     channels = [net.stages[stage] for stage in stages]
     half = channels[-1] // 2
-    pyramid = TemporalPyramid(channels, half, half, channels[-1], net.features, flow=flow)
+    pyramid = TemporalPyramid(channels, half, half, channels[-1], channels[-1], flow=flow)
     head = AuxiliaryHead(channels[-2], net.classes) if aux else None
     net.pooling = "unseen"
     net.neck = PyramidNeck(stages, frames, pyramid, head)

@@ -4,9 +4,9 @@ Du, Yuan, Li, Hu et al. (models/attention/istpa.py) name "attention fusion" and 
 and 5.5 and table 11; the appendix that explains them is not at hand. Both are readings here, and so are their numbers.
 
 Attention fusion is one layer over both streams' maps of the same positions:
-- X = [X_rgb, X_flow], C x 2K*P, of all positions of all frames of both streams. M = X A, C x P, goes into what is left
+- X = [X_rgb, X_flow], C x 2K*R, of all positions of all frames of both streams. M = X A, C x P, goes into what is left
   of the RGB net; what would be left of the flow net is not there.
-- Each stream has its own W_j and b_j, for each stage. The softmax is one, over all 2K*P scores, so the streams compete.
+- Each stream has its own W_j and b_j, for each stage. The softmax is one, over all 2K*R scores, so the streams compete.
 - The losses are equations 8, 14 and 15 with 2K for K: each stream's frames have deltas of their own.
 - There is one classification, of M, and none of either stream.
 
@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from models.contract import Backbone
 from models.pyramid import InteractionPyramid
 
-# Shapes: B pictures (N clips * K frames), C channels of a stream's maps, P positions of the merged map.
+# Shapes: B pictures (N clips * K frames), C channels of a stream's maps, R positions of a map, P of the merged one.
 
 STREAMS = ("attention", "reinforced")
 
@@ -100,16 +100,19 @@ def adapt(backbone: Backbone, planes: int) -> None:
 class FusedPyramid(InteractionPyramid):
     """Attention fusion: both streams' maps (N*K, 2C, H, W) of several stages -> of the last, one map (N, C, h, w).
 
-    Rows of its attention, 2K*P, are RGB's and then flow's. Arguments are InteractionPyramid's, `channels` a stream's.
+    Rows of its attention, 2K*R, are RGB's and then flow's. Arguments are InteractionPyramid's, `channels` a stream's.
     """
 
     def __init__(self, frames: int, channels: Mapping[str, int], size: tuple[int, int], **options: Any) -> None:
         super().__init__(frames, channels, size, **options)
         self.flow_scores = nn.ModuleDict({stage: self._scorer(width) for stage, width in channels.items()})
 
-    def _positions(self, maps: Tensor) -> Tensor:
-        """(N*K, 2C, H, W) -> x (N, 2K*P, C)."""
-        return torch.cat([super(FusedPyramid, self)._positions(half) for half in halves(maps)], 1)
+    def _positions(self, maps: Tensor, size: tuple[int, int]) -> Tensor:
+        """(N*K, 2C, H, W) -> x (N, 2K*R, C)."""
+        return torch.cat([super(FusedPyramid, self)._positions(half, size) for half in halves(maps)], 1)
+
+    def _maps(self) -> int:
+        return 2 * self.frames
 
     def _scored(self, stage: str, x: Tensor) -> Tensor:
         rows = x.shape[1] // 2

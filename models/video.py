@@ -5,13 +5,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, get_origin
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.contract import Backbone
 from models.named import named, unknown
 from models.two_streams import TwoStreams, adapt
+from models.weights import fill, misfit, ours, read
 
 
 class VideoNet(nn.Module):
@@ -30,12 +30,14 @@ class VideoNet(nn.Module):
         attention_parameters: names of the parameters that the attention brought along, as in named_parameters().
     """
 
-    def __init__(self, backbone: Backbone, frames: int, classes: int, dropout: float = 0.0) -> None:
+    def __init__(
+        self, backbone: Backbone, frames: int, classes: int, dropout: float = 0.0, head_std: float | None = 0.001
+    ) -> None:
         super().__init__()
         self.frames = frames
         self.backbone = backbone
         self.dropout = nn.Dropout(dropout)
-        self.head = _head(backbone.features, classes)
+        self.head = _head(backbone.features, classes, head_std)
         self.mean, self.std, self.channels = backbone.mean, backbone.std, backbone.channels
         self.attention_parameters: frozenset[str] = frozenset()
 
@@ -100,6 +102,7 @@ def build(
     knobs: Mapping[str, Any] | None = None,
     weights: Path | None = None,
     planes: int = 3,
+    head_std: float | None = 0.001,
 ) -> VideoNet:
     """A VideoNet of models/backbones/<backbone>.py and models/attention/<attention>.py.
 
@@ -108,19 +111,20 @@ def build(
     flow, and the net is models/two_streams.py's, for an attention that makes one of two streams (its attach() has
     `streams`).
 
-    `knobs` are the keyword arguments of the attention's attach(). `weights` is read as by load_weights(): by the names
-    of the plain backbone, before the attention is attached; a file that holds the attention's weights too, or those of
-    a net for flow, after.
+    `head_std` is the deviation of the classifier's first weights; None is torch's start. `knobs` are the keyword
+    arguments of the attention's attach(). `weights` is read as by load_weights(): by the names of the plain backbone,
+    before the attention is attached; a file that holds the attention's weights too, or those of a net for flow, after.
 
     Raises ValueError for an unknown backbone, variant, attention or knob, a knob of another type, an attention that
     does not go with the backbone or with two streams, and weights that do not fit.
     """
     made = named("backbone", backbone)
-    net = VideoNet(made.build(variant), frames, classes, dropout)
-    state = _read(weights, net) if weights else None
-    misfit = _misfit(net, state) if state else ""
-    if state and not misfit:
-        _fill(net, state)
+    net = VideoNet(made.build(variant), frames, classes, dropout, head_std)
+    file = read(weights) if weights else {}
+    state = ours(net, file)
+    problem = misfit(net, state) if file else ""
+    if file and not problem:
+        fill(net, state)
     attach = named("attention", attention).attach
     _check_knobs(attention, attach, knobs or {})
     if planes % 2 == 0:
@@ -129,7 +133,7 @@ def build(
         if "streams" not in inspect.signature(attach).parameters:
             raise ValueError(f"attention {attention!r} takes RGB or flow by itself; istpa takes both (input rgb+flow)")
         flow = made.build(variant)
-        if state and not misfit:
+        if file and not problem:
             flow.load_state_dict(net.backbone.state_dict())
         adapt(flow, planes - 3)
         net.backbone = TwoStreams(net.backbone, flow)
@@ -140,99 +144,46 @@ def build(
     net.backbone.classes = classes
     net.backbone = attach(net.backbone, frames, **(knobs or {}))
     if net.head.in_features != net.backbone.features:
-        net.head = _head(net.backbone.features, classes)
+        net.head = _head(net.backbone.features, classes, head_std)
     net.attention_parameters = frozenset(
         f"backbone.{name}" for name, value in net.backbone.named_parameters() if value not in plain
     )
 
-    if state and misfit:
+    if file and problem:
+        state = ours(net, file)
         if planes != 3 or any(name in state for name in net.attention_parameters):
-            misfit = _misfit(net, state)
-        if misfit:
-            raise ValueError(f"{weights} does not fit {backbone} {variant}, {attention}: {misfit}")
-        _fill(net, state)
+            problem = misfit(net, state)
+        if problem:
+            raise ValueError(f"{weights} does not fit {backbone} {variant}, {attention}: {problem}")
+        fill(net, state)
     return net
 
 
 def load_weights(net: VideoNet, path: Path) -> None:
     """Loads a file of weights, strictly as to the backbone.
 
-    The file is a state dict, or a dict that has one under "state_dict": of a VideoNet (backbone.*, head.*), or of an
-    image network by the backbone's own names, such as torchvision's, with or without a classifier, and is made to fit
-    by the backbone's fitted(). Prefixes "module." are dropped. A classifier of other classes is left out, and the head
-    stays as it is.
+    models/weights.py says which names it may have. A classifier of other classes is left out, and the head stays as it
+    is.
 
-    Raises ValueError for a file that is absent or no such dict, and for one whose backbone lacks a name, has one too
-    many or has another shape; it names the first.
+    Raises ValueError for a file that is absent or no such dict, for a tensor that isn't floating and finite, and for a
+    backbone that lacks a name, has one too many or has another shape; it names the first.
     """
-    state = _read(path, net)
-    if misfit := _misfit(net, state):
-        raise ValueError(f"{path} does not fit: {misfit}")
-    _fill(net, state)
+    state = ours(net, read(path))
+    if problem := misfit(net, state):
+        raise ValueError(f"{path} does not fit: {problem}")
+    fill(net, state)
 
 
-def _read(path: Path, net: VideoNet) -> dict[str, Tensor]:
-    """A file of weights by VideoNet's names, backbone.* and head.*; ValueError if it is none."""
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise ValueError(f"no weights at {path}") from None
-    except Exception as error:  # a damaged or foreign file may raise nearly anything
-        raise ValueError(f"{path} is no file of weights: {type(error).__name__}") from None
-    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
-        state = state["state_dict"]
-    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"{path} is no file of weights: it holds no dict of tensors")
-    state = {str(name).removeprefix("module."): value for name, value in state.items()}
-    if any(name.startswith("backbone.") for name in state):
-        return state
-    classifier = net.backbone.classifier + "."
-    return {
-        "head." + name.removeprefix(classifier) if name.startswith(classifier) else "backbone." + name: value
-        for name, value in net.backbone.fitted(state).items()
-    }
+def _head(features: int, classes: int, std: float | None) -> nn.Linear:
+    """(N, features) -> (N, classes), of weights of deviation `std` and biases 0, or as torch starts it.
 
-
-def _misfit(net: VideoNet, state: Mapping[str, Tensor]) -> str:
-    """Why a state's backbone is not this net's, in one line; empty if it is."""
-    wanted = {name: value.shape for name, value in net.state_dict().items() if not name.startswith("head.")}
-    given = {name: value.shape for name, value in state.items() if not name.startswith("head.")}
-    # Files from before torch 0.4.1 do not count batches.
-    missing = [name for name in wanted if name not in given and not name.endswith("num_batches_tracked")]
-    surplus = [name for name in given if name not in wanted]
-    shapes = [
-        f"{name} {tuple(shape)} for {tuple(wanted[name])}"
-        for name, shape in given.items()
-        if shape != wanted.get(name, shape)
-    ]
-    found = {"lacks": missing, "has the unknown": surplus, "has other shapes:": shapes}
-    return "; ".join(f"it {what} {', '.join(_first(names))}" for what, names in found.items() if names)
-
-
-def _first(names: list[str]) -> list[str]:
-    """Up to three names, and how many more there are."""
-    shown = [name.removeprefix("backbone.") for name in names[:3]]
-    return [*shown, f"and {len(names) - 3} more"] if len(names) > 3 else shown
-
-
-def _fill(net: VideoNet, state: Mapping[str, Tensor]) -> None:
-    """Loads a state whose backbone fits; its head only where that fits too."""
-    own = net.head.state_dict()
-    head = {name: state["head." + name] for name in own if "head." + name in state}
-    if {name: value.shape for name, value in head.items()} == {name: value.shape for name, value in own.items()}:
-        net.head.load_state_dict(head)
-    inner = {name.removeprefix("backbone."): value for name, value in state.items() if name.startswith("backbone.")}
-    net.backbone.load_state_dict(inner)
-
-
-def _head(features: int, classes: int) -> nn.Linear:
-    """(N, features) -> (N, classes), as in TSN's, TSM's and ACTION-Net's code.
-
-    All start at the loss of a uniform guess, and a fresh head's first gradients leave pre-trained features alone.
+    0.001 is TSN's, TSM's and ACTION-Net's: all start at the loss of a uniform guess, and a fresh head's first gradients
+    leave pre-trained features alone. 0.01 is TPN's; Hara's code has torch's.
     """
     head = nn.Linear(features, classes)
-    nn.init.normal_(head.weight, std=0.001)
-    nn.init.zeros_(head.bias)
+    if std is not None:
+        nn.init.normal_(head.weight, std=std)
+        nn.init.zeros_(head.bias)
     return head
 
 

@@ -70,18 +70,33 @@ def _unzip(archive: Path, folder: Path) -> None:
 
 
 def _untar(archive: Path, folder: Path) -> None:
-    with _decompressed(archive) as stream:
-        with tarfile.open(fileobj=stream, mode="r|") as tar:
+    with _decompressed(archive) as content:
+        stream = _Counted(content)
+        with tarfile.open(fileobj=stream, mode="r|") as tar:  # type: ignore[call-overload]
             # Not extractall(): videos need no links, owners or modes, and before Python 3.11.4 it can't leave them out.
             for member in tar:
                 _check(archive, [(member.name, not (member.isfile() or member.isdir()))])
                 target = folder / member.name
                 (target if member.isdir() else target.parent).mkdir(parents=True, exist_ok=True)
-                if content := tar.extractfile(member):
-                    with content, target.open("wb") as file:
-                        shutil.copyfileobj(content, file)
+                if data := tar.extractfile(member):
+                    with data, target.open("wb") as file:
+                        shutil.copyfileobj(data, file)
         while stream.read(1 << 20):  # a tar's end comes before its compression's checksum, which only the end checks
             pass
+        if stream.count - tar.offset < tarfile.BLOCKSIZE:  # where tarfile stops, with a block of zeros or with nothing
+            raise UserError(f"{archive} can't be unpacked: it was cut, for its end mark is missing; download it again")
+
+
+class _Counted:
+    """A stream that counts the bytes read from it."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream, self.count = stream, 0
+
+    def read(self, size: int) -> bytes:
+        data: bytes = self._stream.read(size)
+        self.count += len(data)
+        return data
 
 
 def _decompressed(archive: Path) -> Any:
@@ -116,6 +131,7 @@ def _check(archive: Path, members: Iterable[tuple[str, bool]]) -> None:
     """Refuses (name, whether it is something else than a file or folder) that could write outside the folder."""
     for name, special in members:
         path = PurePosixPath(name.replace("\\", "/"))
-        if special or path.is_absolute() or ".." in path.parts or PureWindowsPath(name).drive:
+        # A class such as "x:y" is a name; what Windows would take for an absolute path isn't one that a set has.
+        if special or path.is_absolute() or ".." in path.parts or PureWindowsPath(name).is_absolute():
             what = "a link or device" if special else "a name that leads out of the folder"
             raise UserError(f"{archive} is refused: {name!r} is {what}")

@@ -15,9 +15,16 @@ SHARE = 7 / 8  # of the short side: the 224 of 256 pixels that TSN, TSM and thei
 SNAP = 3  # pixels; a side this near the network's input becomes it, so that nothing is resized (TSN's code)
 # Corners, middles of the edges, middle, and quarter points, in quarters of what the crop leaves free (TSN's code).
 POSITIONS = ((0, 0), (4, 0), (0, 4), (4, 4), (2, 2), (0, 2), (4, 2), (2, 0), (2, 4), (1, 1), (3, 1), (1, 3), (3, 3))
+CROPS = ("center", "corner", "corners", "random", "resized", "padded")
 AREA = (0.08, 1.0)
 ASPECT = (3 / 4, 4 / 3)
 TRIES = 10
+GRAY = (0.299, 0.587, 0.114)
+YIQ = np.array([GRAY, (0.596, -0.274, -0.321), (0.211, -0.523, 0.311)])
+# ImageNet's colors: deviations along their main axes, columns here, in units of 0..255 (Krizhevsky et al. 2012).
+AXES = np.array([(-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203)])
+DEVIATIONS = np.array([55.46, 4.794, 1.148])
+Color = tuple[tuple[float, ...], ...]  # (3, 4): what becomes of a pixel's (R, G, B, 1)
 
 
 class Box(NamedTuple):
@@ -37,6 +44,10 @@ def draw(augment: Augment, width: int, height: int, size: int, rng: np.random.Ge
       side (Hara et al.'s MultiScaleRandomCrop; ST-MANet's squares of half to all of it).
     - corner: width and height each a share of the short side, at most max_distort steps of `scales` apart, at one of
       13 fixed positions (TSN section 3.2; its code's GroupMultiScaleCrop).
+    - padded: a square of the short side at a random position of the frame with black edges, `pad` of the short side
+      each, so that its box may reach beyond the frame (CIFAR's 32 of 40 pixels).
+    - corners: a square of a random one of `scales`, shares of the short side, in one of the four corners or the center
+      (MultiScaleCornerCrop, with which Hara et al.'s code trains).
     - resized: 8 to 100 % of the area with an aspect of 3/4 to 4/3, the centre after ten draws that don't fit
       (Inception's; TPN's code).
 
@@ -51,14 +62,44 @@ def draw(augment: Augment, width: int, height: int, size: int, rng: np.random.Ge
     return box, augment.flip and bool(rng.random() < 0.5)
 
 
+def color(augment: Augment, rng: np.random.Generator) -> Color | None:
+    """What becomes of all colors of one clip, None for nothing: an affine map of RGB, 0..255.
+
+    - jitter: noise along the main axes of ImageNet's colors, 0.1 of their deviations.
+    - space: before it brightness (up to 32 more or less), contrast, saturation (0.6 to 1.4 each) and hue (turned by any
+      angle), each with probability half and contrast first or last: TPN's color-space augmentation. Its code tosses the
+      coins once a frame, here it is once a clip, and colors are rounded to 8 bits.
+    """
+    if augment.color == "none":
+        return None
+    matrix, shift = np.eye(3), np.zeros(3)
+    if augment.color == "space":
+        coins = rng.random(5) < 0.5
+        brightness, contrast, saturation = rng.uniform((-32, 0.6, 0.6), (32, 1.4, 1.4))
+        turn = np.pi * rng.uniform(-18, 18)
+        turned = np.array([(1, 0, 0), (0, np.cos(turn), -np.sin(turn)), (0, np.sin(turn), np.cos(turn))])
+        changes = [
+            saturation * np.eye(3) + (1 - saturation) * np.array([GRAY] * 3) if coins[1] else np.eye(3),
+            np.linalg.inv(YIQ) @ turned @ YIQ if coins[2] else np.eye(3),
+        ]
+        changes.insert(0 if coins[4] else 2, (contrast if coins[3] else 1.0) * np.eye(3))
+        shift = np.full(3, brightness if coins[0] else 0.0)
+        for change in changes:
+            matrix, shift = change @ matrix, change @ shift
+    shift = shift + AXES @ (rng.normal(0, 0.1, 3) * DEVIATIONS)
+    return tuple(tuple(row) for row in np.column_stack([matrix, shift]).tolist())
+
+
 def side(width: int, height: int, size: int) -> int:
     """Side in stored pixels of the square that becomes size x size.
 
-    7/8 of the short side, as 224 of 256 pixels; more where that is fewer pixels than the network takes, so that
-    frames stored at nearly the input's size aren't enlarged.
+    7/8 of the short side, as 224 of 256 pixels. It is `size` where that is more pixels but the frame has them, so that
+    frames stored at nearly the input's size aren't enlarged; frames stored smaller are, as if resized to 8/7 of `size`
+    first (Something-Something V1's, of 100 pixels).
     """
     short = min(width, height)
-    return min(short, max(size, round(short * SHARE)))
+    share = max(1, round(short * SHARE))
+    return max(size, share) if size <= short else share
 
 
 def centred(width: int, height: int, w: int, h: int) -> Box:
@@ -83,11 +124,18 @@ def _box(augment: Augment, width: int, height: int, size: int, rng: np.random.Ge
             w, h = pairs[rng.integers(len(pairs))]
             right, down = POSITIONS[rng.integers(len(POSITIONS))]
             return Box(right * ((width - w) // 4), down * ((height - h) // 4), w, h)
+        case "corners":
+            square = int(rng.choice(_sides(augment.scales, width, height, size)))
+            right, down = POSITIONS[rng.integers(5)]
+            return Box(right * (width - square) // 4, down * (height - square) // 4, square, square)
+        case "padded":
+            short = min(width, height)
+            edge = round(short * augment.pad)
+            x, y = _integers(rng, width + 2 * edge - short, height + 2 * edge - short)
+            return Box(x - edge, y - edge, short, short)
         case "resized":
             return _resized(width, height, rng)
-    raise UserError(
-        f"no crop {augment.crop!r}; {alternatives(augment.crop, ('center', 'corner', 'random', 'resized'))}"
-    )
+    raise UserError(f"no crop {augment.crop!r}; {alternatives(augment.crop, CROPS)}")
 
 
 def _sides(scales: tuple[float, ...], width: int, height: int, size: int) -> list[int]:

@@ -98,6 +98,7 @@ def net(cell: Cell, weights: Path | None = None) -> VideoNet:
             knobs=experiment.knobs,
             weights=weights,
             planes=cell.recipe.planes,
+            head_std=cell.recipe.head_std,
         )
     except ValueError as error:
         raise UserError(f"experiments.{cell.row}: {error}") from None

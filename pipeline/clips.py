@@ -11,11 +11,12 @@ import cv2
 import numpy as np
 import simplejpeg
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from pipeline import augment, sampling
-from pipeline.augment import Box
+from pipeline.augment import Box, Color
 from pipeline.errors import UserError
 from pipeline.frames import FrameStore
 from pipeline.schema import Recipe
@@ -31,6 +32,7 @@ class View:
     indices: sampling.Indices
     box: Box
     flip: bool
+    color: Color | None = None  # of training alone
 
 
 def rng(seed: int, epoch: int, video: str, view: int) -> np.random.Generator:
@@ -71,7 +73,7 @@ def load(store: FrameStore, video: str, indices: Sequence[int], box: Box, flip: 
 def load_views(
     store: FrameStore, views: Sequence[tuple[str, View]], size: int, input: str = "rgb", stack: int = 0
 ) -> np.ndarray:
-    """Clips of (video, view): frames `indices`, the part in `box`, resized bilinearly, perhaps mirrored.
+    """Clips of (video, view): frames `indices`, the part in `box`, resized bilinearly as PIL does, perhaps mirrored.
 
     (N,T,size,size,C) uint8, for views of T frames each. C is RGB by default. `input` as schema.Recipe has it: with
     flow, each frame has the `stack` flows that begin there, x1, y1, x2, y2, ..., after RGB if that is asked for too.
@@ -80,8 +82,7 @@ def load_views(
 
     Neighbours that differ in crop alone share the decoding, and a repeated index is decoded once. A box of at least 2
     (4, 8) times `size` is decoded at 1/2 (1/4, 1/8) of its size, from the DCT's low frequencies alone, and its corner
-    moves to a multiple of that: faster and, unlike bilinear sampling, without aliasing. Raises UserError for a damaged
-    frame, and for flow that the store has not.
+    moves to a multiple of that. Raises UserError for a damaged frame, and for flow that the store has not.
     """
     cv2.setNumThreads(0)  # frames are too small to share out, and a thread pool does not survive a loader's fork
     colours = 3 if "jpeg" in INPUTS[input] else 0
@@ -115,6 +116,9 @@ def load_views(
             cv2.flip(rows, 1, dst=rows)
             x = clip[..., colours::2]
             np.subtract(255, x, out=x)
+        if view.color and colours:
+            rgb = np.ascontiguousarray(clip[..., :colours]).reshape(-1, size, colours)
+            clip[..., :colours] = cv2.transform(rgb, np.array(view.color)).reshape(*clip.shape[:-1], colours)
     return clips
 
 
@@ -158,7 +162,8 @@ class TrainClips(Dataset[tuple[np.ndarray, np.ndarray]]):
         stored, draws = self.store.videos[video], rng(self.seed, epoch, video, 0)
         indices = self.sample(sampling.Clip(stored.frames, recipe.frames, recipe.stride, rng=draws))
         box, flip = augment.draw(recipe.augment, stored.width, stored.height, recipe.size, draws)
-        return View(indices, box, flip and all(self.mirrored[label] >= 0 for label in self.items[position][1]))
+        flip = flip and all(self.mirrored[label] >= 0 for label in self.items[position][1])
+        return View(indices, box, flip, augment.color(recipe.augment, draws))
 
     def labels(self, position: int, view: View) -> list[int]:
         """The labels of what a view shows of a video."""
@@ -243,10 +248,20 @@ def _decode(jpeg: np.ndarray, shrink: int, colours: str) -> np.ndarray:
 def _cut(frame: np.ndarray, box: Box, shrink: int, out: np.ndarray) -> None:
     """The part in `box` of a frame decoded at 1 / shrink, into `out`, (size,size,3) or one plane (size,size)."""
     x, y, w, h = (length // shrink for length in box)
+    if x < 0 or y < 0 or y + h > frame.shape[0] or x + w > frame.shape[1]:
+        edges = [(max(0, -y), max(0, y + h - frame.shape[0])), (max(0, -x), max(0, x + w - frame.shape[1]))]
+        frame = np.pad(frame, [*edges, *[(0, 0)] * (frame.ndim - 2)])
+        x, y = max(0, x), max(0, y)
     part = frame[y : y + h, x : x + w]
-    if part.shape == out.shape:
-        out[...] = part
-    elif not out.flags.c_contiguous:  # among other channels, where OpenCV can't write
-        out[...] = cv2.resize(part, (out.shape[1], out.shape[0]), interpolation=cv2.INTER_LINEAR)
-    else:
-        cv2.resize(part, (out.shape[1], out.shape[0]), dst=out, interpolation=cv2.INTER_LINEAR)
+    out[...] = part if part.shape == out.shape else resized(part, out.shape[0], out.shape[1])
+
+
+def resized(frame: np.ndarray, height: int, width: int) -> np.ndarray:
+    """(H,W,3) or (H,W) uint8 as height x width, bilinearly, and filtered where that is smaller.
+
+    As PIL does, by which the papers' code resizes, to 1 of 255. OpenCV's bilinear skips pixels instead: of crops twice
+    as large it has 14 to 31 % more gradient.
+    """
+    planes = torch.from_numpy(np.ascontiguousarray(frame)).view(*frame.shape[:2], -1).permute(2, 0, 1)[None]
+    out = F.interpolate(planes, (height, width), mode="bilinear", antialias=True)[0].permute(1, 2, 0).numpy()
+    return out if frame.ndim == 3 else out[..., 0]

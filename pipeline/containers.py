@@ -10,8 +10,11 @@ import numpy as np
 
 _SEGMENT, _TRACKS, _CLUSTER = 0x18538067, 0x1654AE6B, 0x1F43B675  # Matroska's ids
 _CRC32 = b"\xbf\x84"  # id and size of the element that may come first in any other
-_MP4_FIRST = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
-_HOLE = 512  # bytes of zeros that VP8's and VP9's arithmetic coders never write: a lost sector, which decodes
+MP4_FIRST = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
+HOLE = bytes(512)  # which VP8's and VP9's arithmetic coders never write: a lost sector, which decodes
+# Boxes that a recorder or an editor writes at the top level; bytes of other names after the media are no part of it.
+_MP4_BOXES = {*MP4_FIRST, b"moof", b"mfra", b"styp", b"sidx", b"ssix", b"prft", b"emsg", b"meta", b"meco", b"pdin"}
+_MP4_BOXES |= {b"uuid", b"udta"}
 _CODECS = {b"\x86\x85V_VP8": "vp8", b"\x86\x85V_VP9": "vp9", b"vp08": "vp8", b"vp09": "vp9"}
 
 
@@ -34,11 +37,15 @@ def check(path: Path) -> None:
         _check_avi(data)
     elif data[:4] == b"\x1a\x45\xdf\xa3":
         _check_matroska(data)
+    for _ in _parts(data):  # which raises for what is cut
+        pass
+
+
+def hollow(path: Path) -> bool:
+    """True if a VP8 or VP9 file has a lost sector among its media, whichever stream that belongs to."""
+    data = _mapped(path)
     media = [(start, end) for name, start, end in _parts(data) if name in (b"mdat", _CLUSTER)]
-    if codec(path):
-        for start, end in media:
-            if (hole := data.find(bytes(_HOLE), start, end)) >= 0:
-                raise Damaged(f"a hole of zeros begins at byte {hole}")
+    return codec(path) is not None and any(data.find(HOLE, start, end) >= 0 for start, end in media)
 
 
 def codec(path: Path) -> str | None:
@@ -50,7 +57,7 @@ def codec(path: Path) -> str | None:
 
 def _parts(data: mmap.mmap) -> Iterator[tuple[bytes | int, int, int]]:
     """What an MP4, MOV, Matroska or WebM file consists of: (name, start, end of payload); nothing of other files."""
-    if data[4:8] in _MP4_FIRST:
+    if data[4:8] in MP4_FIRST:
         yield from _boxes(data)
     elif data[:4] == b"\x1a\x45\xdf\xa3":
         for _, name, start, end in _elements(data):
@@ -107,8 +114,11 @@ def _check_idx1(data: mmap.mmap, movi: int, start: int, size: int) -> None:
 
 
 def _boxes(data: mmap.mmap) -> Iterator[tuple[bytes, int, int]]:
-    """ISO base media's boxes of the top level, which follow one another to the end: (name, start, end of payload)."""
-    start = 0
+    """ISO base media's boxes of the top level: (name, start, end of payload).
+
+    Bytes behind them are passed over: some cameras, editors and downloaders add their own after a complete file.
+    """
+    start, seen = 0, set[bytes]()
     while start + 8 <= len(data):
         size, name = struct.unpack_from(">I4s", data, start)
         header = 8
@@ -116,16 +126,25 @@ def _boxes(data: mmap.mmap) -> Iterator[tuple[bytes, int, int]]:
             size, header = struct.unpack_from(">Q", data, start + 8)[0], 16
         if size == 0:  # up to the end of the file; or zeros that a writer left there
             size = len(data) - start
+        if b"moov" in seen and seen & {b"mdat", b"moof"} and name not in _MP4_BOXES:
+            if b"moof" in seen and data.find(b"moof", start) >= 0:
+                raise Damaged(
+                    f"the file is damaged: no box of an MP4 begins at byte {start}, and more fragments follow"
+                )
+            return
         if size < header or not name.isascii():
-            raise Damaged(f"no box begins at byte {start}")
+            raise Damaged(f"the file is damaged: no box of an MP4 begins at byte {start}")
         _fits(f"box {name.decode()!r}", start + size, data)
         yield name, start + header, start + size
+        seen.add(name)
         start += size
 
 
-def _elements(data: mmap.mmap, start: int = 0, level: int = 0) -> Iterator[tuple[int, int, int, int]]:
-    """Matroska's elements, those in the segment too: (level, id, start, end of payload)."""
-    while start < len(data):
+def _elements(
+    data: mmap.mmap, start: int = 0, stop: int | None = None, level: int = 0
+) -> Iterator[tuple[int, int, int, int]]:
+    """Matroska's elements, those in the segment too: (level, id, start, end of payload); no bytes behind it."""
+    while start < (len(data) if stop is None else stop):
         name, at, _ = _number(data, start)
         size, at, unknown = _number(data, at)
         end = len(data) if unknown else at + (size & ~(1 << size.bit_length() - 1))
@@ -134,7 +153,7 @@ def _elements(data: mmap.mmap, start: int = 0, level: int = 0) -> Iterator[tuple
         if unknown and name != _SEGMENT:  # a live recording; what follows can't be told from what is within
             return
         if name == _SEGMENT:
-            yield from _elements(data, at, level + 1)
+            yield from _elements(data, at, end, level + 1)
             return
         start = end
 
@@ -143,7 +162,7 @@ def _number(data: mmap.mmap, at: int) -> tuple[int, int, bool]:
     """An EBML number of 1 to 8 bytes with its marker bit: (number, where the next byte lies, whether all are ones)."""
     length = 9 - data[at].bit_length() if at < len(data) else 9
     if length > 8 or at + length > len(data):
-        raise Damaged(f"no Matroska element begins at byte {at}")
+        raise Damaged(f"the file is damaged: no Matroska element begins at byte {at}")
     number = int.from_bytes(data[at : at + length], "big")
     return number, at + length, number == (1 << 7 * length + 1) - 1
 

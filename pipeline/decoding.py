@@ -13,7 +13,7 @@ import simplejpeg
 from pipeline import containers, stills
 from pipeline.containers import Damaged
 from pipeline.decoders import Decord, FFmpeg, Frames
-from pipeline.ffmpeg_run import FFmpegRun
+from pipeline.ffmpeg_run import FFmpegRun, hole
 from pipeline.schema import Decode
 
 TIMEOUT = 900.0  # seconds that one video may take
@@ -57,11 +57,15 @@ def decode(
     try:
         if path.is_dir():
             return _decode_folder(path, decoder, sha256, first, last, fps)
+        if not path.is_file() and path.exists():  # reading one may never end
+            raise Damaged("it is no file but a pipe, a socket or a device")
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
         if sha256 is not None and sha256 != found:
             raise Damaged("changed since download (sha256 differs)")
         containers.check(path)
+        if hole(path):
+            raise Damaged("the file is damaged: a hole of zeros, such as a lost sector leaves, is among its pictures")
     except FileNotFoundError:
         raise Damaged("the file is not there") from None
     except OSError as error:

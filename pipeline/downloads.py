@@ -4,12 +4,13 @@ import os
 import re
 import time
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import pooch
 import requests
+import urllib3
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
@@ -19,13 +20,22 @@ from pipeline.errors import UserError
 ATTEMPTS = 5  # in a row that bring no byte
 CHUNK = 1 << 16  # bytes: what a broken connection loses at most
 TIMEOUT = 30  # seconds without an answer or a byte
+SLOWEST, WINDOW = 1024, 60.0  # bytes a second, seconds: a connection that brings less is broken off
 
 
 def shown(url: str) -> str:
     """A URL as a message may print it: without user, password, query and fragment, which may be secrets."""
     parts = urlsplit(url)
-    port = f":{parts.port}" if parts.port else ""
+    try:
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError:  # what stands where the port should may be a password: https://user:password
+        port = ":***"
     return f"{parts.scheme}://{parts.hostname or ''}{port}{parts.path}"
+
+
+def named(url: str) -> str:
+    """The file's name in a URL: what follows the last slash once the path is decoded, up to 100 characters of it."""
+    return PurePosixPath(unquote(urlsplit(url).path).replace("\0", "")).name[-100:]
 
 
 def download(url: str, sha256: str, path: Path, wait: Callable[[float], None] = time.sleep) -> Path:
@@ -34,7 +44,7 @@ def download(url: str, sha256: str, path: Path, wait: Callable[[float], None] = 
     What came before an interruption lies in <path>.part, and the next call goes on from there.
     Raises UserError for an address that can't be reached or answers with an error, and for bytes of another sha256.
     """
-    if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+    if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname or ":***" in shown(url):
         raise UserError(f"{shown(url)} is no http or https address")
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
@@ -67,10 +77,10 @@ def _resumed(url: str, part: Path, wait: Callable[[float], None]) -> None:
                 if _request(url, part, had, lambda done, total: progress.update(bar, completed=done, total=total)):
                     return
                 said = "it changed while it was read"
-            except requests.exceptions.RequestException as error:
+            except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError) as error:
                 said = type(error).__name__  # its text holds the whole URL
             size = part.stat().st_size if part.exists() else 0
-            failures = 0 if size > most else failures + 1
+            failures = 0 if size - most >= CHUNK else failures + 1  # a few bytes an attempt would never end
             most = max(size, most)
             if failures == ATTEMPTS:
                 raise UserError(f"{shown(url)} can't be read ({said}); what came is kept, so a further run goes on")
@@ -100,10 +110,19 @@ def _request(url: str, part: Path, had: int, moved: Callable[[int, int | None], 
         length = answer.headers.get("Content-Length", "")
         total = had + int(length) if length.isdecimal() else None
         with part.open("ab" if had else "wb") as file:
-            for chunk in answer.iter_content(CHUNK):
-                file.write(chunk)
-                had += len(chunk)
+            pending, since, before = b"", time.monotonic(), had
+            while data := answer.raw.read1(CHUNK):  # what has come: read() would wait for all of a chunk
+                pending += data
+                had += len(data)
+                if len(pending) >= CHUNK:
+                    file.write(pending[:CHUNK])
+                    pending = pending[CHUNK:]
                 moved(had, total)
+                if time.monotonic() - since > WINDOW:
+                    if had - before < SLOWEST * WINDOW:
+                        raise requests.exceptions.ReadTimeout
+                    since, before = time.monotonic(), had
+            file.write(pending)
             file.flush()
             os.fsync(file.fileno())
     return True
@@ -121,7 +140,7 @@ def weights(source: str, folder: Path) -> Path:
     url, _, sha256 = source.partition("#sha256=")
     if not re.fullmatch("[0-9a-f]{64}", sha256):
         raise UserError(f"weights {shown(url)} need their checksum: <URL>#sha256=<64 hex digits>")
-    return download(url, sha256, folder / f"{sha256[:16]}-{Path(urlsplit(url).path).name}")
+    return download(url, sha256, folder / f"{sha256[:16]}-{named(url)}")
 
 
 def checksum(source: str) -> str | None:

@@ -117,17 +117,16 @@ def scores(
 ) -> list[list[float] | None]:
     """Each test video's decision values, a class each; None for one that the frame store has not.
 
-    train and test are (video, its labels). Values are the machines' own, neither scaled nor calibrated: what reads them
-    as logits makes them comparable by a softmax, whose order of classes is theirs.
+    train and test are (video, its labels). Values are the machines' margins times fisher.scale(): as logits they can be
+    fused with a net's, which margins of about 1 can't, whose softmax is all but even.
     """
     place = {video: at for at, video in enumerate(work.videos)}
     vectors = np.concatenate([_needed(work, work.vectors(split, number))["vectors"] for number in range(work.shards)])
     known = [(place[video], labels) for video, labels in train if video in place]
     there = [place[video] for video, _ in test if video in place]
-    found = fisher.margins(
-        vectors[[at for at, _ in known]], [labels for _, labels in known], vectors[there], classes
-    ).tolist()
-    values = iter(found)
+    trained, labels = vectors[[at for at, _ in known]], [labels for _, labels in known]
+    found = fisher.margins(trained, labels, vectors[there], classes) * fisher.scale(trained, labels, classes)
+    values = iter(found.tolist())
     return [next(values) if video in place else None for video, _ in test]
 
 

@@ -15,7 +15,11 @@ from pipeline.errors import UserError
 def ffmpeg_exe() -> tuple[str, str]:
     """(path, version) of the ffmpeg on PATH if it is 5.1 or later, else of the one that imageio-ffmpeg brings."""
     for exe in filter(None, (shutil.which("ffmpeg"), _bundled())):
-        said = subprocess.run([exe, "-version"], capture_output=True, text=True, stdin=subprocess.DEVNULL).stdout
+        said = ""
+        with suppress(OSError, subprocess.TimeoutExpired, UnicodeDecodeError):  # no program of this machine's, or none
+            said = subprocess.run(
+                [exe, "-version"], capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60
+            ).stdout
         version = said.split()[2] if said.startswith("ffmpeg version") else ""
         number = re.match(r"n?(\d+)\.(\d+)", version)  # a build from git has no number, and is taken as new
         if version and (not number or (int(number[1]), int(number[2])) >= (5, 1)):

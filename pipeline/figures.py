@@ -1,5 +1,6 @@
 """Results as SVG pictures: learning curves, accuracies with intervals, confusion matrices; same input, same bytes."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import cycle
@@ -23,6 +24,7 @@ from pipeline.results import Result, confused
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 DASHES = ("-", "--", "-.", ":")  # so that of two lines in one place both are seen
 GREY = "#666666"
+NO_XML = re.compile("[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\x7f-\\x9f\\ufffe\\uffff]")
 STYLE: Any = {
     "svg.hashsalt": "actionbench",  # else the ids in the file are drawn anew each time
     "svg.fonttype": "none",
@@ -152,3 +154,5 @@ def drawing(path: Path, width: float, height: float) -> Iterator[Figure]:
             kind = path.suffix[1:]
             unsaid = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}  # would change the bytes
             figure.savefig(temporary, format=kind, metadata=unsaid[kind])
+            if kind == "svg":  # names may hold characters that no XML may
+                temporary.write_bytes(NO_XML.sub("\ufffd", temporary.read_text(encoding="utf-8")).encode())

@@ -32,8 +32,6 @@ LEAST_SIDE = {"tvl1": 1, "dis": 12}  # pixels of the short side
 
 def check(settings: Flow, short_side: int) -> None:
     """UserError for settings that make no sense with frames of that short side."""
-    if settings.bound <= 0:
-        raise UserError("decode.flow.bound is more than 0 pixels")
     if short_side < (least := LEAST_SIDE[settings.algorithm]):
         raise UserError(f"decode.short_side: flow by {settings.algorithm!r} needs {least} pixels at least")
 

@@ -31,7 +31,7 @@ def evaluation(cell: Cell) -> str:
     return key(
         [code.stage("evaluate"), *_plugins(cell)],
         {**_net(cell), **settings},
-        _data(cell) | {"weights": sha256(cell.weights)},
+        _data(cell) | {"mirrored": sha256(cell.mirror_list), "weights": sha256(cell.weights)},
     )
 
 

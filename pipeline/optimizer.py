@@ -11,10 +11,13 @@ from pipeline.errors import UserError
 from pipeline.schema import Recipe
 
 
-def learning_rate(recipe: Recipe, epoch: int) -> float:
-    """The rate of an epoch: linear warm-up to recipe.lr, then recipe.factor at each of recipe.steps passed."""
+def learning_rate(recipe: Recipe, epoch: int, share: float = 1.0) -> float:
+    """The rate of a step after which `share` of its epoch is done.
+
+    It rises linearly to recipe.lr over the warm-up, then has recipe.factor for each of recipe.steps passed.
+    """
     if epoch < recipe.warmup_epochs:
-        return recipe.lr * (epoch + 1) / recipe.warmup_epochs
+        return recipe.lr * (epoch + share) / recipe.warmup_epochs
     return recipe.lr * recipe.factor ** sum(epoch >= at for at in recipe.steps)
 
 
@@ -68,9 +71,12 @@ def freeze(net: VideoNet, recipe: Recipe) -> None:
 
 
 def train_mode(net: VideoNet, recipe: Recipe) -> None:
-    """Training mode, but for batch norms of frozen stages and, under partial batch norm, all but a stream's first."""
+    """Training mode, but for frozen stages' batch norms if their mode is "eval" and, under partial batch norm, most.
+
+    Partial batch norm leaves a stream's first in training mode.
+    """
     net.train()
-    for stage in recipe.frozen:
+    for stage in recipe.frozen if recipe.frozen_norms == "eval" else ():
         for root in stage_modules(net, stage):
             for module in root.modules():
                 if isinstance(module, _BatchNorm) and module.weight is not None and not module.weight.requires_grad:

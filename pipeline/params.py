@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 from ruamel.yaml import YAML, YAMLError
+from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
 
 from models.named import known
 from pipeline.errors import UserError, alternatives
@@ -27,6 +28,9 @@ from pipeline.schema import (
     Trajectories,
 )
 
+_NAMES = "a name is up to 100 letters, digits, `_`, `-` and `+`, the first of them none of the last two"
+_MOST_NODES, _MOST_DEPTH = 200_000, 50  # of params.yaml; the largest suite has 6,000 values, six deep
+
 
 def load(path: Path = Path("params.yaml")) -> Params:
     """Params of a file.
@@ -35,10 +39,16 @@ def load(path: Path = Path("params.yaml")) -> Params:
     a row that names a data set, recipe, protocol, attention or backbone that is not there.
     """
     try:
-        raw = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        _check_size(text, path)
+        raw = YAML(typ="safe").load(text)
     except FileNotFoundError:
         raise UserError(f"{path} is not there; run from the project's root") from None
-    except (YAMLError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise UserError(f"{path} can't be read: {error.strerror}") from None
+    except RecursionError:
+        raise UserError(f"{path} is damaged: it is nested too deeply") from None
+    except (YAMLError, UnicodeDecodeError, ValueError) as error:
         where = getattr(error, "problem_mark", None)
         line = f" at line {where.line + 1}" if where else ""
         raise UserError(f"{path} is damaged{line}: {getattr(error, 'problem', None) or 'not text'}") from None
@@ -47,10 +57,32 @@ def load(path: Path = Path("params.yaml")) -> Params:
     return parse(raw, str(path))
 
 
+def _check_size(text: str, path: Path) -> None:
+    """UserError for a file whose aliases, written out, are more than any suite: a few lines can ask for terabytes."""
+    sizes: dict[str, int] = {}
+    open_nodes: list[tuple[str | None, int]] = []  # (anchor, size before it) of each collection around this place
+    size = 0
+    for event in YAML(typ="safe").parse(text):
+        if isinstance(event, CollectionStartEvent):
+            open_nodes.append((event.anchor, size))
+        elif isinstance(event, CollectionEndEvent):
+            anchor, before = open_nodes.pop()
+            sizes |= {anchor: size - before} if anchor else {}
+        elif isinstance(event, AliasEvent):
+            size += sizes.get(event.anchor, 0)
+        size += 1
+        if size > _MOST_NODES or len(open_nodes) > _MOST_DEPTH:
+            raise UserError(
+                f"{path} is refused: with its aliases written out it has over {_MOST_NODES} values or "
+                f"{_MOST_DEPTH} levels"
+            )
+
+
 def parse(raw: dict[str, Any], name: str = "params") -> Params:
     """As load(), from the parsed YAML."""
     try:
-        params = TypeAdapter(Params).validate_json(json.dumps(raw))  # JSON mode: strict, yet lists become tuples
+        # JSON mode: strict, yet lists become tuples. A date that YAML reads is the text it was.
+        params = TypeAdapter(Params).validate_json(json.dumps(raw, default=str))
     except (TypeError, ValueError) as error:
         if isinstance(error, ValidationError):
             raise UserError(f"{name}: {_first(error, raw)}") from None
@@ -61,8 +93,6 @@ def parse(raw: dict[str, Any], name: str = "params") -> Params:
         _known(f"{name}: experiments.{row}.protocol", experiment.protocol, params.protocols)
         _known(f"{name}: experiments.{row}.attention", experiment.attention, known("attention"))
         _known(f"{name}: experiments.{row}.backbone", experiment.backbone, known("backbone"))
-        if not experiment.splits or not experiment.seeds:
-            raise UserError(f"{name}: experiments.{row}: splits and seeds need one entry at least")
         recipe, flow = params.recipes[experiment.recipe], params.datasets[experiment.dataset].decode.flow
         where = f"{name}: recipes.{experiment.recipe}.input is {recipe.input!r}, but datasets.{experiment.dataset}."
         if recipe.input != "rgb" and flow is None:
@@ -73,8 +103,6 @@ def parse(raw: dict[str, Any], name: str = "params") -> Params:
         for row in (*spec.rows, *([spec.base] if spec.base else [])):
             _known(f"{name}: tables.{table}", row, params.experiments | params.fusions | params.trajectories)
     for row, fusion in params.fusions.items():
-        if not fusion.rows or min((*fusion.rows.values(), *fusion.outside.values())) <= 0:
-            raise UserError(f"{name}: fusions.{row}: it needs a row at least, and weights above 0")
         for member in fusion.rows:
             _known(f"{name}: fusions.{row}.rows", member, params.experiments)
         if row in params.experiments:
@@ -83,14 +111,8 @@ def parse(raw: dict[str, Any], name: str = "params") -> Params:
         _known(f"{name}: trajectories.{row}.dataset", settings.dataset, params.datasets)
         if row in params.experiments or row in params.fusions:
             raise UserError(f"{name}: trajectories.{row}: another row has that name already; choose another")
-        if not settings.splits or min(settings.scales, settings.gaussians, settings.samples) < 1:
-            raise UserError(f"{name}: trajectories.{row}: it needs a split, a scale, a Gaussian and a sample at least")
     for key, recipe in params.recipes.items():
-        if recipe.threads < 1:
-            raise UserError(f"{name}: recipes.{key}.threads is {recipe.threads}; it must be at least 1")
-        if recipe.stack < 1:
-            raise UserError(f"{name}: recipes.{key}.stack is {recipe.stack}; it needs one flow at least")
-        if recipe.micro_batch < 1 or recipe.batch % recipe.micro_batch:
+        if recipe.batch % recipe.micro_batch:
             raise UserError(
                 f"{name}: recipes.{key}.batch ({recipe.batch}) is no multiple of micro_batch ({recipe.micro_batch})"
             )
@@ -112,12 +134,18 @@ def _first(error: ValidationError, raw: dict[str, Any]) -> str:
     """The most telling of pydantic's errors, in one line: a misspelt key is unknown and, as a rule, missing too."""
     first = min(error.errors(), key=lambda one: one["type"] != "unexpected_keyword_argument")
     path = [str(part) for part in first["loc"]]
+    if path and path[-1] == "[key]":
+        return f"{'.'.join(path[:-2])}: {path[-2][:60]!r} is no name; {_NAMES}"
     where, key = ".".join(path), path[-1] if path else ""
     if first["type"] == "unexpected_keyword_argument":
         return f"unknown key {where!r}; {alternatives(key, _fields(path[:-1]))}"
     if first["type"] in ("missing", "missing_argument"):
         return f"missing key {where!r}; the keys there are: {', '.join(_fields(path[:-1]))}"
-    given = json.dumps(first.get("input"))
+    given = json.dumps(first.get("input"), default=str)
+    if first["type"] == "string_pattern_mismatch":
+        return f"{where}: {given[:60]} is no name; {_NAMES}"
+    if first["type"] in ("range", "distinct"):
+        return f"{where} is {given[:60]}; it {first['msg']}"
     return f"{where}: {first['msg'][0].lower()}{first['msg'][1:]}, not {given[:60]}"
 
 

@@ -4,6 +4,8 @@ from pathlib import Path
 
 from pipeline.schema import Dataset
 
+COPIES = (".dvc", "tmp", "exps")  # below a project: where DVC puts copies of it for experiments
+
 
 def remote(source: str) -> bool:
     """Tell whether a source is a URL."""
@@ -14,7 +16,7 @@ def local(dataset: Dataset, root: Path) -> Path | None:
     """Return the user's folder or archive that `source` names; None where it is a URL, or the videos are drawn."""
     if dataset.source == "generated" or remote(dataset.source):
         return None
-    return root / Path(dataset.source.partition("#sha256=")[0]).expanduser()
+    return path_of(root, dataset.source.partition("#sha256=")[0])
 
 
 def located(dataset: Dataset, root: Path, videos: Path) -> Path:
@@ -28,4 +30,19 @@ def located(dataset: Dataset, root: Path, videos: Path) -> Path:
 
 def lists(dataset: Dataset, root: Path, videos: Path) -> Path:
     """Return where the lists lie: in `lists`, else with the videos."""
-    return root / Path(dataset.lists).expanduser() if dataset.lists else located(dataset, root, videos)
+    return path_of(root, dataset.lists) if dataset.lists else located(dataset, root, videos)
+
+
+def project(root: Path) -> Path:
+    """Return the project's root; that of the real project for a copy of it that `dvc exp run --temp` makes in it."""
+    parts = root.absolute().parts
+    for at in range(len(parts) - len(COPIES)):
+        if parts[at : at + len(COPIES)] == COPIES:
+            return Path(*parts[:at])
+    return root
+
+
+def path_of(root: Path, place: str) -> Path:
+    """Return a path of params.yaml: relative to the root or, if it isn't there, to the real project of a copy."""
+    path = Path(place).expanduser()
+    return root / path if (root / path).exists() else project(root) / path

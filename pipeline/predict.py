@@ -81,6 +81,7 @@ class Scorer:
                 rows.append((name, labels, 0, None))
         there = [(name, view) for name, _, _, view in rows if view]
         logits, seconds = _forward(self.net, cell, store, there, self.device)
+        logits = views.swapped_back(logits, [view for _, view in there], cells.mirrored(cell))
         scores = iter(logits.tolist())
         table = pyarrow.table(
             {

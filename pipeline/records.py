@@ -16,9 +16,13 @@ T = TypeVar("T")
 RUN, NUMBERS = "run.json", "numbers.json"
 SUBMITTED = ".submitted.json"  # what a submitted job brought into its folder, and of which commit
 COMMIT = "mlflow.source.git.commit"
-SECRET = re.compile(r"token|passw|secret|credential|api_?key|private_?key", re.IGNORECASE)
-USER = re.compile(r"(\w://)[^/\s]*@")
-QUERY = re.compile(r"([?&][^=&\s]*(?:token|passw|secret|credential|sig|key)[^=&\s]*=)[^&\s]+", re.IGNORECASE)
+SECRET = re.compile(r"token|passw|pwd|jwt|secret|credential|api_?key|private_?key", re.IGNORECASE)
+# user:password@, in which the password may hold any sign; and user:password of an address without a host.
+USER = re.compile(r"(\w://)(?:[^/\s]*@|[^/\s:]*:[^\s]*@)")
+PORT = re.compile(r"(\w://[^/\s:@\[\]]*:)(?!\d*(?:[/?#\s,;)'\"]|$))[^/\s]+")
+QUERY = re.compile(
+    r"([?&#;][^=&#;\s]*(?:token|passw|pwd|secret|credential|sig|key|auth|jwt|code|session)[^=&#;\s]*=)[^&#\s]+", re.I
+)
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,7 @@ def numbers(folder: Path) -> Numbers | None:
 
 def clean(text: str) -> str:
     """The text without the credentials of any URI in it."""
-    return QUERY.sub(r"\1***", USER.sub(r"\1***@", text))
+    return QUERY.sub(r"\1***", PORT.sub(r"\1***", USER.sub(r"\1***@", text)))
 
 
 def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:

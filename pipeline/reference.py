@@ -16,8 +16,7 @@ from pipeline import aggregation, logs, page, params
 from pipeline.aggregation import Folders
 from pipeline.atomic import write, writing
 from pipeline.digest import code, files
-from pipeline.errors import UserError
-from pipeline.params import alternatives
+from pipeline.errors import UserError, alternatives
 from pipeline.schema import Params
 
 KINDS = tuple(Folders.__dataclass_fields__)

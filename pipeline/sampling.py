@@ -5,7 +5,8 @@
 | TSN; ISTPA, TSN's sampling | segments, 3 frames | segments (uniform), 25 frames |
 | TSM; TPN and MAAGN on Something-Something | segments, 8 frames | segments, 1 or 2 clips |
 | ACTION-Net | segments, 8 or 16 frames | random_segments, 10 clips |
-| ISTPA and TSM on Kinetics | dense, 8 frames of 64, stride 8 | dense, 10 clips |
+| TSM on Kinetics | dense, 8 frames of 64, stride 8 | dense, 10 clips |
+| ISTPA on Kinetics and, from Kinetics, Charades | dense, 8 frames of 64, stride 8 | parts, 10 clips |
 | MAAGN and TPN on Kinetics | dense, 32 frames of 64, stride 2 | uniform_clips, 10 clips |
 | Hara et al.; EAM | dense, 16 or 64 frames, stride 1 | windows, stride 1 |
 | ST-MANet | dense, 32 frames of 64, stride 2 | windows, stride 2 |
@@ -80,7 +81,7 @@ def dense(clip: Clip) -> Indices:
     """T frames, each `stride` after the one before: 8, 32 or all of 64 consecutive frames, or Hara's 16.
 
     A random start in training (Hara et al., implementation; ST-MANet and MAAGN, implementation details); in testing
-    evenly spaced from the first possible start to the last (TSM's dense sampling, ISTPA on Kinetics), a single clip in
+    evenly spaced from the first possible start to the last (TSM's dense sampling), a single clip in
     the middle. A video shorter than T * stride starts again at its first frame: modulo as in TSM's dense sampling,
     which for stride 1 is Hara's LoopPadding.
     """
@@ -99,6 +100,17 @@ def uniform_clips(clip: Clip) -> Indices:
     if clip.rng is not None:
         return dense(clip)
     return _from(clip, (_last_start(clip) + 1) * (2 * clip.number + 1) // (2 * clip.of))
+
+
+def parts(clip: Clip) -> Indices:
+    """dense(), but tested at the start of each of `of` equal parts of the video: the first 64 frames of each tenth
+    (ISTPA).
+
+    A part's frames go on into the next; the last parts of a short video start where T * stride frames are left.
+    """
+    if clip.rng is not None:
+        return dense(clip)
+    return _from(clip, min(_last_start(clip), clip.count * clip.number // clip.of))
 
 
 def windows(clip: Clip) -> Indices:
@@ -135,7 +147,7 @@ def multirate(clip: Clip) -> Indices:
 
 
 SAMPLERS: dict[str, Callable[[Clip], Indices]] = {
-    sample.__name__: sample for sample in (segments, random_segments, dense, uniform_clips, windows, multirate)
+    sample.__name__: sample for sample in (segments, random_segments, dense, uniform_clips, parts, windows, multirate)
 }
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import functools
+import hashlib
 import io
 import json
 import re
@@ -11,7 +12,6 @@ from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, cast
-from urllib.parse import unquote, urlsplit
 
 from rich.console import Console
 from rich.progress import track
@@ -21,9 +21,9 @@ from pipeline.digest import code
 from pipeline.digest.files import SUMS, sums, write_sums
 from pipeline.digest.files import sha256 as digest_of
 from pipeline.digest.key import key
-from pipeline.downloads import download, shown
+from pipeline.downloads import download, named, shown
 from pipeline.errors import UserError
-from pipeline.places import located, remote
+from pipeline.places import located, path_of, remote
 from pipeline.schema import Dataset
 
 MADE = ".made.json"  # in a folder of videos that was made here: from what. Without it, a folder is the user's
@@ -67,7 +67,7 @@ def fetch(
         _generate(name, dataset, videos, each, wanted)
         return videos
     source, _, sha256 = dataset.source.partition("#sha256=")
-    local = root / Path(source).expanduser()
+    local = path_of(root, source)
     if remote(source):
         _fetch_url(name, source, sha256.lower(), videos)
     elif local.is_file():
@@ -153,7 +153,7 @@ def _generate(name: str, dataset: Dataset, videos: Path, each: Each, wanted: Col
 
 
 def _fetch_url(name: str, url: str, sha256: str, videos: Path) -> None:
-    file = unquote(Path(urlsplit(url).path).name)
+    file = named(url)
     if not re.fullmatch("[0-9a-f]{64}", sha256):
         raise UserError(f"datasets.{name}.source: {shown(url)} needs its checksum: <URL>#sha256=<64 hex digits>")
     if not file.lower().endswith(archives.KNOWN):
@@ -161,9 +161,10 @@ def _fetch_url(name: str, url: str, sha256: str, videos: Path) -> None:
             f"datasets.{name}.source: {shown(url)} is no archive of a known kind ({', '.join(archives.KNOWN)})"
         )
     if _to_make(name, videos, made_under := key(_unpacking(), {}, {"archive": sha256}), whole=True):
-        archive = download(url, sha256, videos.with_name(f".{videos.name}.download") / file)
-        _unpack(archive, videos, made_under)
-        shutil.rmtree(archive.parent)
+        folder = videos.with_name(f".{videos.name}.download")
+        atomic.write(folder / MADE, _made(made_under))
+        _unpack(download(url, sha256, folder / file), videos, made_under)
+        _remove(folder)
 
 
 def _fetch_archive(name: str, archive: Path, sha256: str, videos: Path) -> None:
@@ -171,17 +172,19 @@ def _fetch_archive(name: str, archive: Path, sha256: str, videos: Path) -> None:
     listing = {"bytes": facts.st_size, "changed": facts.st_mtime_ns}  # of a large file, for its bytes
     made_under = key(_unpacking(), listing, {"archive": sha256})
     if _to_make(name, videos, made_under, whole=True):
-        if sha256 and digest_of(archive) != sha256:
+        content = digest_of(archive)
+        if sha256 and content != sha256:
             raise UserError(f"{name}: {archive.resolve()} does not have the sha256 {sha256}")
-        _unpack(archive, videos, made_under)
+        _unpack(archive, videos, made_under, content)
 
 
-def _unpack(archive: Path, videos: Path, made_under: str) -> None:
+def _unpack(archive: Path, videos: Path, made_under: str, content: str = "") -> None:
     partial = videos.with_name(f".{videos.name}.unpacking")
-    shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
+    _remove(partial)  # of a run that was killed
     try:
+        atomic.write(partial / MADE, "{}")
         archives.unpack(archive, partial)
-        atomic.write(partial / MADE, _made(made_under))
+        atomic.write(partial / MADE, _made(made_under, content))
         write_sums(partial)
         partial.rename(videos)
     finally:
@@ -199,7 +202,9 @@ def _to_make(name: str, videos: Path, made_under: str, whole: bool = False) -> b
         videos.rmdir()
         return True
     try:
-        same = (videos / MADE).read_text(encoding="utf-8") == _made(made_under)
+        same = json.loads((videos / MADE).read_text(encoding="utf-8")).get("key") == made_under
+    except (ValueError, AttributeError):  # damaged: made again
+        same = False
     except FileNotFoundError:
         raise UserError(
             f"{name}: {videos.resolve()} holds files that were not put there by this project; move them away, "
@@ -210,14 +215,14 @@ def _to_make(name: str, videos: Path, made_under: str, whole: bool = False) -> b
     if same:
         print(f"{lost[0]} is damaged or gone; {videos} is made again", file=sys.stderr, flush=True)
     old = videos.with_name(f".{videos.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
+    _remove(old)
     videos.rename(old)  # at once: a removal that is killed half-way leaves no folder that looks complete
-    shutil.rmtree(old)
+    _remove(old)
     return True
 
 
-def _made(made_under: str) -> str:
-    return json.dumps({"key": made_under})
+def _made(made_under: str, content: str = "") -> str:
+    return json.dumps({"key": made_under, **({"content": content} if content else {})})
 
 
 def _unpacking() -> list[str]:
@@ -236,6 +241,26 @@ def _lost(videos: Path) -> list[Path]:
         return [path for path, whole in zip(noted, pool.map(same, noted), strict=True) if not whole]
 
 
+def _remove(folder: Path) -> None:
+    """Remove a folder that this project made, if it is there.
+
+    Its mark goes last, so that a removal that is killed half-way can go on.
+
+    Raises:
+        UserError: The folder holds other files, which are the user's.
+    """
+    if not folder.exists():
+        return
+    if any(folder.iterdir()) and not (folder / MADE).is_file():
+        raise UserError(f"{folder.resolve()} holds files that were not put there by this project; move them away")
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name != MADE:
+            path.unlink()
+    shutil.rmtree(folder)
+
+
 def _read(line: dict[str, str]) -> Entry:
     first, last = (int(line[name]) if line[name] else None for name in ("first", "last"))
     fps = float(line["fps"] or 0)
@@ -249,6 +274,8 @@ def _entry(folder: Path, fps: float, video: datasets.Video) -> Entry:
             files = [file for _, file in datasets.frames(path, video.first, video.last)]
             size = sum(file.stat().st_size for file in files)
             digest = datasets.digest((file.name, file.read_bytes()) for file in files)
+        elif not path.is_file() and path.exists():  # hashing a pipe or a device may never end
+            fps, size, digest = 0.0, 0, hashlib.sha256().hexdigest()
         else:
             fps, size, digest = 0.0, path.stat().st_size, digest_of(path)
     except OSError as error:

@@ -11,6 +11,7 @@ import simplejpeg
 from pipeline import datasets
 from pipeline.containers import Damaged
 from pipeline.decoders import FFmpeg, Frames
+from pipeline.ffmpeg_run import MOST_PIXELS
 
 # JPEG's markers: those that a frame of each kind begins with, and those that no length follows.
 _BASELINE, _OTHERS = 0xC0, (0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF)
@@ -67,15 +68,22 @@ def _whole(listed: Sequence[tuple[int, Path]], first: int | None, last: int | No
         there[number] = file
     begin = min(1, min(there)) if first is None else first
     end = max(there) if last is None else last
-    if missing := [number for number in range(begin, end + 1) if number not in there]:
-        more = f", and {len(missing) - 1} more of {begin} to {end}" if len(missing) > 1 else ""
-        raise Damaged(f"frame {missing[0]} is missing{more}")
-    return [there[number] for number in range(begin, end + 1)]
+    numbers = [number for number in sorted(there) if begin <= number <= end]
+    if lost := end - begin + 1 - len(numbers):  # counted, not listed: a name that is a date is a number too
+        missing = next(
+            (wanted for wanted, number in enumerate(numbers, begin) if wanted != number), begin + len(numbers)
+        )
+        more = f", and {lost - 1} more of {begin} to {end}" if lost > 1 else ""
+        raise Damaged(f"frame {missing} is missing{more}")
+    return [there[number] for number in numbers]
 
 
 def _size(name: str, jpeg: bytes) -> tuple[int, int]:
     """(height, width) of a frame that is whole, which only reading all of it can tell."""
     try:
+        height, width = simplejpeg.decode_jpeg_header(jpeg)[:2]
+        if height * width > MOST_PIXELS:
+            raise Damaged(f"frame {name} declares {width}x{height} pixels, more than can be decoded")
         return simplejpeg.decode_jpeg(jpeg).shape[:2]
     except ValueError as error:
         raise Damaged(f"frame {name} is damaged: {str(error).strip()}"[:200]) from None

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -205,9 +206,20 @@ def _data(lines: Sequence[Sequence[Cell]]) -> tuple[list[str], list[list[str]]]:
     return list(values[0]), [list(line.values()) for line in values]
 
 
+NUMBER = re.compile(r"[+-]?\d[\d.,]*(?:e[+-]?\d+)?%?", re.IGNORECASE)
+
+
 def csv_text(headings: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """CSV; a name that a spreadsheet would take for a formula has an apostrophe before it."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(headings)
-    writer.writerows(lines)
+    writer.writerow(map(plain, headings))
+    writer.writerows(map(plain, line) for line in lines)
     return buffer.getvalue()
+
+
+def plain(text: str) -> str:
+    """The text of a CSV's cell, with an apostrophe before a formula; numbers are none."""
+    if not str(text).startswith(("=", "+", "-", "@", "\t", "\r")) or NUMBER.fullmatch(text):
+        return text
+    return f"'{text}"

@@ -9,6 +9,7 @@ result has the same bits; on GPUs the exchange is DDP's. Workers are found throu
 """
 
 import contextlib
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,7 @@ from pipeline.schema import Recipe
 
 Line = dict[str, float | int | str]
 
+SHARED_MEMORY, PATIENCE = Path("/dev/shm"), 50  # of loaders; seconds without a micro batch
 WINDOWS = 10  # lines of the curve an epoch, each the mean over its steps
 
 
@@ -64,7 +66,7 @@ def epochs(
             f"at most {share} workers, or a smaller recipes.{cell.experiment.recipe}.micro_batch"
         )
     store = FrameStore(cell.frames)
-    items = [(name, labels) for name, labels in part(cell, "train") if name in store.videos]
+    items = [(name, labels) for each in recipe.train for name, labels in part(cell, each) if name in store.videos]
     if recipe.loss == "softmax" and (many := next((name for name, labels in items if len(labels) != 1), None)):
         raise UserError(
             f"{cell.experiment.dataset}: {many} has not one label, but recipes.{cell.experiment.recipe}.loss softmax "
@@ -82,7 +84,9 @@ def epochs(
             f"recipes.{cell.experiment.recipe}.precision: bf16 gradients of 3D convolutions come out wrong on a CPU "
             "(torch 2.13); use fp32 there"
         )
-    optimizer = torch.optim.SGD(groups(net, recipe), lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov)
+    optimizer = torch.optim.SGD(
+        groups(net, recipe), recipe.lr, recipe.momentum, dampening=recipe.dampening, nesterov=recipe.nesterov
+    )
     begin = 0
     if state:
         net.load_state_dict(state["model"])
@@ -102,6 +106,7 @@ def epochs(
         for step in clips.steps(len(items), recipe.batch, recipe.micro_batch, cell.seed, epoch)
         for micro in step[rank::world]
     ]
+    check_memory(recipe, loaders)
     loader = DataLoader(
         clips.TrainClips(store, items, recipe, cell.seed, cells.mirrored(cell)),
         sampler=own,
@@ -109,6 +114,7 @@ def epochs(
         num_workers=loaders,
         pin_memory=device.type == "cuda",
         persistent_workers=loaders > 0,
+        timeout=PATIENCE if loaders else 0,
     )
     pixels = torch.empty(recipe.micro_batch, recipe.frames, recipe.size, recipe.size, recipe.planes, device=device)
     run = _Run(cell, net, parallel, ordered, optimizer, iter(loader), device, pixels, share, rank, world)
@@ -117,12 +123,13 @@ def epochs(
     for epoch in range(begin, recipe.epochs):
         train_mode(net, recipe)
         rate = learning_rate(recipe, epoch)
-        for group in optimizer.param_groups:
-            group["lr"] = rate * group["multiplier"]
         meter = Meter(device)
         lines, timings = list[Line](), list[Line]()
         losses, fresh = list[float](), list[Tensor]()
         for step in range(steps):
+            now = learning_rate(recipe, epoch, (step + 1) / steps)
+            for group in optimizer.param_groups:
+                group["lr"] = now * group["multiplier"]
             fresh.append(_step(run, epoch, step, meter))
             meter.add(recipe.batch)
             if (step + 1) % window == 0 or step + 1 == steps:
@@ -140,6 +147,28 @@ def epochs(
             timings,
             {"model": net.state_dict(), "optimizer": optimizer.state_dict(), "epoch": epoch},
         )
+
+
+def check_memory(recipe: Recipe, loaders: int) -> None:
+    """UserError where the loaders' clips in flight don't fit in shared memory: they would be lost in silence."""
+    if not loaders or not SHARED_MEMORY.is_dir():
+        return
+    clip = recipe.frames * recipe.size**2 * recipe.planes
+    needed, free = (2 * loaders + 1) * recipe.micro_batch * clip, shutil.disk_usage(SHARED_MEMORY).free
+    if free < needed:
+        raise UserError(
+            f"{SHARED_MEMORY} has {free / 2**20:.0f} MiB left, but {loaders} loaders keep {needed / 2**20:.0f} MiB of "
+            "clips there; give it more (Docker: --shm-size=1g), or set cluster.loader_workers to 0"
+        )
+
+
+def loader_died(words: str) -> str:
+    """The line for a loader's process that died or keeps silent, from torch's words."""
+    free = f"{shutil.disk_usage(SHARED_MEMORY).free / 2**20:.0f} MiB" if SHARED_MEMORY.is_dir() else "nothing"
+    return (
+        f"a process that loads clips died or sent nothing for {PATIENCE} s ({' '.join(words.split())[:160]}); "
+        f"{SHARED_MEMORY} has {free} left; set cluster.loader_workers lower, 0 for none"
+    )
 
 
 @dataclass(frozen=True)
@@ -191,7 +220,12 @@ def _micro(run: _Run, epoch: int, step: int, micro: int, meter: Meter) -> Tensor
     """A micro batch's loss; its gradients are added to those that are there."""
     recipe, net = run.cell.recipe, run.net
     with meter.waiting():
-        batch, labels = next(run.loader)
+        try:
+            batch, labels = next(run.loader)
+        except RuntimeError as error:  # torch's, where a loader's process died or keeps silent
+            if "DataLoader" not in str(error):
+                raise
+            raise UserError(loader_died(str(error))) from None
     # (N, T, H, W, C) uint8 -> (N, T, C, H, W) float
     x = clips.normalise(batch.to(run.device, non_blocking=True), net.mean, net.std, net.channels, run.pixels)
     # (N,) classes, or (N, K) of 0 and 1 for sigmoid; mixing makes it (N, K) shares
@@ -209,7 +243,15 @@ def _micro(run: _Run, epoch: int, step: int, micro: int, meter: Meter) -> Tensor
     hold = exchanging and micro + run.world < run.share  # DDP exchanges gradients once a step
     with run.parallel.no_sync() if hold else contextlib.nullcontext():  # type: ignore[operator]
         with autocast(recipe, run.device):
-            logits = run.parallel(x)  # (N, K)
+            try:
+                logits = run.parallel(x)  # (N, K)
+            except ValueError as error:
+                if "more than 1 value per channel" not in str(error):
+                    raise
+                raise UserError(
+                    f"recipes.{run.cell.experiment.recipe}: this net has a norm over maps of one value at size "
+                    f"{recipe.size}, which needs a micro_batch of 2 at least, not {len(x)}; raise micro_batch or size"
+                ) from None
         loss = criterion(logits) + net.penalty(criterion)
         # A step's gradient is the mean over its micro batches; DDP divides by the number of workers.
         (loss * ((run.world if exchanging else 1) / run.share)).backward()

@@ -1,9 +1,11 @@
 """Test protocols as data: the clips x crops views of a video."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+
+import numpy as np
 
 from pipeline import sampling
-from pipeline.augment import Box, centred, side
+from pipeline.augment import SHARE, Box, centred, side
 from pipeline.clips import View
 from pipeline.errors import UserError, alternatives
 from pipeline.frames import Entry
@@ -32,6 +34,17 @@ def views(protocol: Protocol, video: str, stored: Entry, frames: int) -> list[Vi
     ]
 
 
+def swapped_back(logits: np.ndarray, views: Sequence[View], mirrored: Sequence[int]) -> np.ndarray:
+    """(V,K) logits of these views, of what they show -> of the videos.
+
+    A mirrored view shows its video's mirror image: "left" where that has "right", the class mirrored[left]. So its
+    scores are those classes'. A class without a mirror image, -1, keeps its score.
+    """
+    flips = np.array([view.flip for view in views], bool)
+    images = [label if image < 0 else image for label, image in enumerate(mirrored)]
+    return np.where(flips[:, None], logits[:, images], logits)
+
+
 def center(width: int, height: int, size: int) -> Crops:
     """The centred square of 7/8 of the short side (224 of 256 pixels: TSN, TSM), or more: see augment.side()."""
     square = side(width, height, size)
@@ -58,9 +71,11 @@ def squash(width: int, height: int, size: int) -> Crops:
 def ten(width: int, height: int, size: int) -> Crops:
     """Four corners and the centre, of the side of center(), each followed by its mirror image (TSN, section 3.3).
 
-    A mirror image's scores count as they are, also where classes have a direction: no paper's code swaps them.
+    Of at most 7/8 of the short side where that of center() would be all of it, so that they are ten. The scores of a
+    mirror image are swapped back: see swapped_back().
     """
     square = side(width, height, size)
+    square = square if square < min(width, height) else max(1, round(square * SHARE))
     right, down = width - square, height - square
     boxes = [Box(x, y, square, square) for y in (0, down) for x in (0, right)]
     return [(box, flip) for box in (*boxes, centred(width, height, square, square)) for flip in (False, True)]

@@ -21,6 +21,7 @@ from stages.plan import dvc
 GIB = 2**30
 LITTLE, TOO_LITTLE = 20 * GIB, GIB  # free bytes below which to warn, and to stop
 STORE = "sqlite:///mlflow.db"
+OLDEST, BEYOND = (3, 11), (3, 15)  # of Python
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,12 @@ def checks(port: int = 5000) -> Iterator[Check]:
         ("ffmpeg", ffmpeg),
         *((name, lambda name=name: decoder(name, used=name in decoders)) for name in ("ffmpeg", "decord")),
         ("disk", lambda: disk(Path())),
+        ("clone", lambda: clone(Path())),
+        ("home", home),
+        ("temporary", temporary),
+        ("shared memory", lambda: shared_memory(given)),
+        ("sources", lambda: sources(given)),
+        ("weights", lambda: weights(given)),
         ("ray", lambda: ray(cluster)),
         ("tracking", lambda: tracking(os.environ.get("MLFLOW_TRACKING_URI") or STORE)),
         ("mlflow", lambda: mlflow_port(port)),
@@ -52,6 +59,8 @@ def checks(port: int = 5000) -> Iterator[Check]:
     for name, check in todo:
         try:
             yield check()
+        except UserError as error:
+            yield Check(name, "broken", str(error), "do what this line says")
         except Exception as error:  # a check must not keep the others from being done
             said = str(error).strip().partition("\n")[0]
             yield Check(name, "broken", f"{type(error).__name__}: {said}", "`pip install -e .` in a fresh environment")
@@ -67,6 +76,10 @@ def _params() -> tuple[Params | None, Check]:
 
 def python() -> Check:
     version = ".".join(map(str, sys.version_info[:3]))
+    if not OLDEST <= sys.version_info[:2] < BEYOND:
+        return Check(
+            "python", "broken", version, f"make the environment with Python {OLDEST[0]}.{OLDEST[1]} (`make env`)"
+        )
     return Check("python", "ok", f"{version}, {cores()} CPU cores usable")
 
 
@@ -143,6 +156,68 @@ def disk(folder: Path) -> Check:
     if free < LITTLE:
         return Check("disk", "warning", found, "frames of a large data set take more; `actionbench plan` says how much")
     return Check("disk", "ok", found)
+
+
+def clone(folder: Path) -> Check:
+    """Stages write below the project's folder."""
+    if os.access(folder, os.W_OK):
+        return Check("clone", "ok", "can be written")
+    return Check("clone", "broken", f"{folder.absolute()} can't be written", "clone the project to a place of your own")
+
+
+def home() -> Check:
+    place = Path(os.environ.get("HOME", "/nowhere"))
+    if place.is_dir() and os.access(place, os.W_OK):
+        return Check("home", "ok", "can be written")
+    mend = "set HOME to a folder that can be written; to join a cluster without one, RAY_AUTH_TOKEN"
+    return Check("home", "warning", f"HOME, {place}, can't be written", mend)
+
+
+def temporary() -> Check:
+    from cluster.session import temporary
+
+    place = temporary()
+    if os.access(place, os.W_OK):
+        return Check("temporary", "ok", f"{place}, short enough for Ray's sockets")
+    return Check("temporary", "broken", f"{place} can't be written", "set RAY_TMPDIR to a short folder that can be")
+
+
+def shared_memory(given: Params | None) -> Check:
+    from pipeline.training import SHARED_MEMORY, check_memory
+
+    if not SHARED_MEMORY.is_dir():
+        return Check("shared memory", "ok", "this system has none to fill")
+    free = f"{shutil.disk_usage(SHARED_MEMORY).free / 2**20:.0f} MiB free in {SHARED_MEMORY}"
+    for recipe in given.recipes.values() if given else ():
+        try:
+            check_memory(recipe, given.cluster.loader_workers if given else 0)
+        except UserError as error:
+            return Check("shared memory", "broken", str(error), "Docker: --shm-size=1g; or cluster.loader_workers: 0")
+    return Check("shared memory", "ok", free)
+
+
+def sources(given: Params | None) -> Check:
+    """Data sets that neither are drawn nor come from a URL, but lie with the user."""
+    named = {name: dataset.source for name, dataset in given.datasets.items()} if given else {}
+    own = {name: source for name, source in named.items() if source != "generated" and "://" not in source}
+    missing = [
+        f"{name}: {source}"
+        for name, source in own.items()
+        if not Path(source.partition("#sha256=")[0]).expanduser().exists()
+    ]
+    if missing:
+        return Check(
+            "sources", "broken", f"not there: {', '.join(missing)}", "put the videos there, or name their place"
+        )
+    return Check("sources", "ok", f"{len(named)} data sets, none of whose videos are missing")
+
+
+def weights(given: Params | None) -> Check:
+    files = {row.weights for row in given.experiments.values() if row.weights} if given else set()
+    missing = sorted(file for file in files if "://" not in file and not Path(file).expanduser().is_file())
+    if missing:
+        return Check("weights", "broken", f"not there: {', '.join(missing)}", "put the files there, or null for none")
+    return Check("weights", "ok", f"{len(files)} files, none missing")
 
 
 def ray(cluster: Cluster) -> Check:

@@ -167,7 +167,7 @@ def _explained(
         heat = explanations.upsampled(explanations.grad_cam(net, clip, stage=stage), *size).numpy()
         return heat, [Bars("mean heat", heat.mean((1, 2)).tolist())]
     if show == "receptive":
-        fields, _, shares = explanations.salient_fields(net, clip)
+        fields, _, shares, *_ = explanations.salient_fields(net, clip)
         return explanations.upsampled(fields, *size).numpy(), [Bars("share of the\nattention", shares.tolist())]
     weights = explanations.eam_weights(net, clip)
     return None, [

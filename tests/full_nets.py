@@ -9,27 +9,35 @@ from typing import Any
 import numpy as np
 import torch
 
-from models import video
+from models import video, weights
+from models.named import known
 
 # What a file's name says of the backbone -> ours, and its variant where the name does not say.
 BACKBONES = [
-    (r"resne?xt3?d?_?(101)", "resnext3d", ""),
+    (r"(?:hara_)?resne?xt3?d?_?(101)", "resnext3d", ""),
     (r"inception_?resnet_?v2", "inception_resnet_v2", "cadene"),
     (r"bn_?inception", "bn_inception", "cadene"),
     (r"mobilenet_?v2", "mobilenet_v2", "1.0"),
     (r"vgg_?(16)", "vgg", ""),
-    (r"slowonly_?(?:resnet|r)?(50|101)", "slowonly", ""),
+    (r"res2net_?(50)", "res2net", ""),
+    (r"slowonly_?(?:resnet|r)?_?(50|101)", "slowonly", ""),
+    (r"slowfast_?(?:resnet|r)?_?(50|101)", "slowfast", {"50": "8x8", "101": "101-8x8"}),
+    (r"r2plus1d_?(34)", "r2plus1d", ""),
+    (r"i3d_?(?:resnet|r)?_?(50|101)", "i3d", ""),
+    (r"c3d", "c3d", "sports1m"),
     (r"(?:hara_)?resnet3d_?(\d+)|hara_r(?:esnet)?_?(\d+)", "resnet3d", ""),
     (r"resnet_?(18|34|50|101|152)", "resnet", ""),
 ]
-SYSTEMS: dict[str, tuple[str, dict[str, Any]]] = {
-    **{name: ("none", {}) for name in ("", "tsn", "hara")},
-    **{name: ("action", {"paths": [name]}) for name in ("ste", "ce", "me")},
-    **{name: (name, {}) for name in ("action", "tsm")},
-    **{
-        f"hara_{name}": (name, {} if name == "eam" else {"placement": "stage"}) for name in ("se", "eca", "cbam", "eam")
-    },
+# What is left of it, words in any order -> attention and knobs. TPN on TSM is TPN; on a plain net it says so.
+SYSTEMS: dict[frozenset[str], tuple[str, dict[str, Any]]] = {
+    **{frozenset(words.split()): ("none", {}) for words in ("", "tsn", "hara", "none")},
+    **{frozenset([path]): ("action", {"paths": [path]}) for path in ("ste", "ce", "me")},
+    **{frozenset([name]): (name, {}) for name in known("attention")},
+    **{frozenset(["tpn", below]): ("tpn", {"shift": below == "tsm"}) for below in ("tsm", "tsn")},
+    **{frozenset(["maagn", below]): ("maagn", {"shift": below == "tsm"}) for below in ("tsm", "tsn")},
+    frozenset(["istpa", "tsm"]): ("istpa", {"shift": True}),
 }
+STAGED = ("se", "eca", "cbam")  # on Hara's nets they stand where EAM does
 CLASSIFIERS = (
     "cls_head.fc_cls",
     "fc_cls",
@@ -46,16 +54,21 @@ PREFIXES = ("base_model.", "b.", "backbone.", "module.", "net.", "necks.", "neck
 
 def parsed(stem: str) -> tuple[str, str, str, dict[str, Any]]:
     """full_tsm_resnet50_83cls -> backbone, variant, attention, knobs; ValueError for what nothing here is."""
-    name = re.sub(r"^full_|_?\d+cls\w*$|_(?:cadene|imagenet|\d+(?:f|seg|px))(?=_|$)", "", stem)
+    name = re.sub(r"^full_|_?\d+cls\w*$|_(?:cadene|imagenet|slim|\d+(?:f|seg|px))(?=_|$)", "", stem)
     for pattern, backbone, variant in BACKBONES:
-        if match := re.search(pattern, name):
-            system = (name[: match.start()] + name[match.end() :]).strip("_")
-            if match[0].startswith("hara"):
-                system = "hara"
-            if system not in SYSTEMS:
-                system = f"hara_{system}"
-            if system in SYSTEMS:
-                return backbone, variant or next(filter(None, match.groups())), *SYSTEMS[system]
+        if match := re.search(rf"(?<![a-z]){pattern}", name):
+            rest = name[: match.start()] + " " + name[match.end() :]
+            for attention in sorted(known("attention"), key=len, reverse=True):  # names of two words stay together
+                rest = re.sub(rf"(?<![a-z]){attention.replace('_', '_?')}(?![a-z])", attention.replace("_", "-"), rest)
+            words = frozenset(word.replace("-", "_") for word in re.split(r"[_ ]+", rest) if word) - {"hara"}
+            if words in SYSTEMS:
+                attention, knobs = SYSTEMS[words]
+                size = next(filter(None, match.groups()), "")
+                if isinstance(variant, dict):
+                    variant = variant[size]
+                if backbone in ("resnet3d", "resnext3d") and attention in STAGED:
+                    knobs = {"placement": "stage"}
+                return backbone, variant or size, attention, knobs
     raise ValueError(f"{stem} names no net that is known here")
 
 
@@ -82,14 +95,8 @@ def plain(name: str, firsts: dict[str, str]) -> str:
 
 def translated(name: str) -> str:
     """Our name by the authors', as plain() has it."""
-    from test_tpn_neck import NAMES  # which imports test_golden, which imports this
-
     name = name.removeprefix("backbone.")
-    if name.startswith("neck."):
-        name = name.removeprefix("neck.")
-        for ours, theirs in NAMES:
-            name = re.sub(ours, theirs, name)
-    return name
+    return weights.neck_by_tpn(name.removeprefix("neck.")) if name.startswith("neck.") else name
 
 
 def fill(net: video.VideoNet, manifest: list[tuple[str, list[int], str]], names: dict[str, str]) -> None:
@@ -137,21 +144,30 @@ def fill(net: video.VideoNet, manifest: list[tuple[str, list[int], str]], names:
             value.copy_(torch.from_numpy(generated(kind, found[name], shape)).reshape(value.shape))
 
 
+def manifest(data: np.lib.npyio.NpzFile) -> list[tuple[str, list[int], str]]:
+    """The file's parameters: name, shape and kind."""
+    return json.loads(str(data["manifest"]))
+
+
+def clip_of(data: np.lib.npyio.NpzFile) -> torch.Tensor:
+    """The file's input as a clip (N, T, C, H, W)."""
+    shape = [
+        int(size) for size in re.search(r"\((\d+(?:, \d+)+)\)", json.loads(str(data["meta"]))["input"])[1].split(", ")
+    ]
+    clip = torch.from_numpy(np.random.RandomState(7).standard_normal(shape).astype(np.float32))
+    if clip.ndim == 4:  # (N*T, C, H, W)
+        return clip.unflatten(0, (len(data["logits"]), -1))
+    return clip.transpose(1, 2) if clip.shape[1] == 3 else clip  # (N, C, T, H, W), or (N, T, C, H, W)
+
+
 def check(path: Path, names: dict[str, str]) -> None:
     """The net that a file is of gives the file's logits and maps, to 1e-3 of their deviation."""
     data = np.load(path)
-    meta = json.loads(str(data["meta"]))
     backbone, variant, attention, knobs = parsed(path.stem)
-    shape = [int(size) for size in re.search(r"\((\d+(?:, \d+)+)\)", meta["input"])[1].split(", ")]
-    clip = torch.from_numpy(np.random.RandomState(7).standard_normal(shape).astype(np.float32))
-    rows, classes = data["logits"].shape
-    if clip.ndim == 4:  # (N*T, C, H, W)
-        clip = clip.unflatten(0, (rows, -1))
-    elif backbone in ("resnet3d", "resnext3d", "slowonly"):  # (N, C, T, H, W)
-        clip = clip.transpose(1, 2)
+    clip, classes = clip_of(data), data["logits"].shape[1]
     net = video.build(backbone, variant, attention, frames=clip.shape[1], classes=classes, knobs=knobs).eval()
-    assert sum(value.numel() for value in net.parameters()) == meta["params"]
-    fill(net, json.loads(str(data["manifest"])), names)
+    assert sum(value.numel() for value in net.parameters()) == json.loads(str(data["meta"]))["params"]
+    fill(net, manifest(data), names)
 
     maps = {}
     stages = {key.removeprefix("shape/") for key in data.files if key.startswith("shape/")}
@@ -162,7 +178,7 @@ def check(path: Path, names: dict[str, str]) -> None:
         net.backbone.layer1.register_forward_pre_hook(lambda m, i: maps.update(maxpool=i[0].clone()))
     with torch.no_grad():
         logits = net(clip).numpy()
-    if backbone.startswith("res"):
+    if backbone.startswith("res") and attention not in ("tpn", "maagn"):  # whose necks have other parts
         assert stages <= set(maps)
     for stage, features in maps.items():
         assert tuple(features.shape) == tuple(data[f"shape/{stage}"])

@@ -7,6 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from models import video
+from models.attention import action
 from models.attention.action import (
     Action,
     ChannelExcitation,
@@ -68,7 +70,7 @@ def test_equations_1_to_3_spatio_temporal_excitation(frames):
     torch.testing.assert_close(module(x), mask, rtol=0, atol=1e-12)
 
 
-def test_equations_4_to_7_channel_excitation(frames):
+def test_equations_4_to_8_channel_excitation(frames):
     module = ChannelExcitation(C, R, frames).double()
     x = clip(frames)
     squeeze, expand, kernel = matrix(module.squeeze), matrix(module.expand), module.conv.weight.tolist()
@@ -84,7 +86,7 @@ def test_equations_4_to_7_channel_excitation(frames):
 
 
 @pytest.mark.parametrize("form", ["forward", "published"])
-def test_equations_8_to_11_motion_excitation(frames, form):
+def test_equation_9_motion_excitation(frames, form):
     module = MotionExcitation(C, R, frames).double().eval()
     norm = module.norm
     norm.running_mean.normal_()
@@ -139,3 +141,35 @@ def test_the_convolution_over_time(frames, form):
 def test_the_convolution_starts_as_the_shift():
     x = torch.randn(8, 19, 3, 5)
     torch.testing.assert_close(TemporalShiftConv(19, 4)(x), TemporalShift(4, 8)(x))
+
+
+def test_the_gate_keeps_its_values_under_lower_precision():
+    """In bf16, 3 plus three masks has steps of a 32nd: ten values between 4.3 and 4.6."""
+    torch.manual_seed(0)
+    module = Action(32, 4, paths=["ce", "me"]).eval()
+    for path in module.paths.values():
+        torch.nn.init.normal_(path.expand.weight, std=0.2)
+    x = 1 + torch.rand(8, 32, 32, 32)
+    with torch.no_grad():
+        wanted = (module(x) / module.shift(x).clamp_min(1e-6)).mean((2, 3))  # the gate of a frame's channel
+        with torch.autocast("cpu", torch.bfloat16):
+            out, shifted = module(x), module.shift(x)
+    assert out.dtype == shifted.dtype == torch.bfloat16
+    found = (out.float() / shifted.float().clamp_min(1e-6)).mean((2, 3))
+    away = (found - wanted)[wanted > 0].abs()
+    assert away.max() < 0.006  # two masks of bf16, in steps of a 256th; their sum would be in steps of a 64th
+
+
+def test_stages_without_action_are_plain_or_shifted():
+    for rest, kind in (("plain", torch.nn.Identity), ("shifted", TemporalShift)):
+        net = video.build("resnet", "tiny", "action", 4, 5, knobs={"stages": ["res2", "res3"], "rest": rest})
+        kinds = [type(block.entry) for _, block in net.backbone.blocks()]
+        assert kinds == [Action, Action, kind, kind]
+    with pytest.raises(ValueError, match="rest is 'none'; known: plain, shifted"):
+        video.build("resnet", "tiny", "action", 4, 5, knobs={"rest": "none"})
+
+
+def test_the_docstring_counts_the_papers_equations():
+    words = " ".join(action.__doc__.split())
+    assert "CE (3.2, equations 4 to 8), ME (3.3, equation 9)" in words
+    assert "Equation 10 is the efficiency" in words and "the recipe is section 4.2" in words

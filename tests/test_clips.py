@@ -83,11 +83,26 @@ def test_a_crop_at_the_stored_scale_is_pillows_bit_for_bit(store):
     assert all(np.array_equal(frame, by_pillow(store, n, box, 64)) for n, frame in zip((0, 3, 11), clip, strict=True))
 
 
+def gradient(picture: np.ndarray) -> float:
+    return float(np.abs(np.diff(picture.astype(float), axis=1)).mean())
+
+
+@pytest.mark.parametrize(("height", "width", "size"), [(90, 116, 48), (60, 60, 40), (80, 80, 72), (40, 50, 64)])
+def test_crops_are_filtered_as_pil_filters_them(height, width, size):
+    """PIL's, to 1 of 255; a crop by OpenCV has up to a third more gradient."""
+    noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    expected = np.asarray(Image.fromarray(noise).resize((size, size), Image.Resampling.BILINEAR))
+    found = clips.resized(noise, size, size)
+    assert np.abs(found.astype(int) - expected).max() <= 1
+    assert np.array_equal(clips.resized(noise[..., 0], size, size), found[..., 0])
+    assert gradient(found) == pytest.approx(gradient(expected), rel=0.01)
+
+
 @pytest.mark.parametrize(
     ("box", "size", "most"),
     [
         (Box(3, 1, 80, 60), 96, 0.5),  # larger
-        (Box(26, 0, 90, 90), 64, 1.0),  # smaller
+        (Box(26, 0, 90, 90), 64, 0.1),  # smaller
         (Box(14, 2, 64, 64), 32, 1.5),  # half, decoded at half
         (Box(16, 0, 90, 80), 32, 1.5),  # decoded at half, then smaller
         (Box(16, 8, 80, 72), 16, 2.0),  # decoded at a quarter
@@ -98,6 +113,24 @@ def test_resized_crops_are_near_pillows(store, box, size, most):
     expected = np.stack([by_pillow(store, n, box, size) for n in (2, 7)])
     assert difference(clip, expected) < most
     assert difference(clip, expected[:, :, ::-1]) > 10 * most
+
+
+def test_beyond_the_frame_a_crop_is_black(store):
+    (clip,) = clips.load(store, "a", (3,), Box(-4, HEIGHT - 60, 64, 64), False, 64)
+    (frame,) = clips.load(store, "a", (3,), Box(0, HEIGHT - 60, 60, 60), False, 60)
+    assert np.array_equal(clip[:60, 4:], frame)
+    assert not clip[60:].any() and not clip[:, :4].any()
+
+
+def test_colors_are_changed_as_a_view_says(store):
+    plain = clips.load(store, "a", (1, 4), Box(9, 3, 70, 80), True, 64)
+    color = ((0.5, 0.0, 0.0, 0.0), (0.0, 2.0, 0.0, -20.0), (0.0, 0.3, 0.7, 5.0))
+    view = views.View((1, 4), Box(9, 3, 70, 80), True, color)
+    (found,) = clips.load_views(store, [("a", view)], 64)
+    wanted = (plain @ np.array(color)[:, :3].T + np.array(color)[:, 3]).clip(0, 255)
+    assert np.abs(found - wanted).max() <= 0.51
+    again = dataset(store, replace(RECIPE, augment=Augment(crop="center", color="space")))
+    assert again.view(0, 0).color == again.view(0, 0).color != again.view(1, 0).color
 
 
 def test_flip_mirrors_every_frame(store):

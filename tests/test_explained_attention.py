@@ -111,3 +111,18 @@ def test_salient_fields_are_added_up_over_the_merged_map() -> None:
     torch.testing.assert_close(found.fields, wanted / wanted.max(), rtol=0, atol=1e-5)
     assert found.places.tolist() == [[row // cells, row % cells] for row in chosen]
     assert float(found.shares.sum()) == pytest.approx(1)
+
+
+def test_equations_17_and_18() -> None:
+    """Of columns of length 1: all frames' positions above 0.5 for (1, 1), and frame 1's above 0.7 for each position."""
+    made, clip = bright(0, 3, 1)
+    made.backbone.neck = neck = InteractionPyramid(FRAMES, {"res2": 1}, (4, 4), start="normal").eval()
+    nn.init.constant_(neck.scores["res2"].weight, 10.0)
+    found = explanations.salient_fields(made, clip)
+    assert found.first.shape == (FRAMES, 4, 4) and found.start.shape == (16, 4, 4)
+    assert found.first.nonzero().tolist() == [[0, 3, 1]]
+    assert found.start.nonzero().tolist() == [[place, 3, 1] for place in range(16)]
+    made, clip = bright(2, 3, 1)  # in a later frame, of which equation 18 knows nothing
+    made.backbone.neck = neck
+    found = explanations.salient_fields(made, clip)
+    assert found.first.nonzero().tolist() == [[2, 3, 1]] and not found.start.any()

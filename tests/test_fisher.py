@@ -98,3 +98,17 @@ def test_videos_of_several_labels_or_none():
     found = fisher.margins(train, labels, train, 2)
     assert ((found > 0) == [[True, True], [True, False], [False, False], [False, True]]).all()
     assert (fisher.margins(train, [[0]] * 4, train, 1) == 1).all()
+
+
+def test_margins_are_scaled_to_likely_logits():
+    """Clear classes ask for a large factor, mixed ones for a small one, and the order of classes stays."""
+    draws = np.random.default_rng(0)
+    labels = [[n % 3] for n in range(90)]
+    marks = np.eye(3, 20)[[label for (label,) in labels]]
+    factors = []
+    for noise in (0.1, 1.0):
+        vectors = marks + noise * draws.normal(size=marks.shape)
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        factors.append(fisher.scale(vectors, labels, 3))
+    assert factors[0] > 5 > factors[1] > 0
+    assert fisher.scale(marks[:4], labels[:4], 3) == 1.0

@@ -201,13 +201,9 @@ def test_another_flow_is_decoded_anew_and_the_same_is_not(tmp_path: Path, videos
     assert decode_shard(replace(task, decode=replace(PLAIN, flow=BOTH))).seconds > 0
 
 
-@pytest.mark.parametrize(
-    ("side", "settings", "said"),
-    [(11, DIS, "needs 12 pixels at least"), (48, replace(DIS, bound=0.0), "bound is more than 0")],
-)
-def test_flow_that_cannot_be_is_said_before_anything_starts(side: int, settings: Flow, said: str) -> None:
-    with pytest.raises(UserError, match=said):
-        plan(Path("a"), Path("b"), [], replace(PLAIN, short_side=side, flow=settings))
+def test_flow_that_cannot_be_is_said_before_anything_starts() -> None:
+    with pytest.raises(UserError, match="needs 12 pixels at least"):
+        plan(Path("a"), Path("b"), [], replace(PLAIN, short_side=11, flow=DIS))
 
 
 @pytest.mark.parametrize("algorithm", ["tvl1", "dis"])

@@ -15,6 +15,7 @@ from models.attention.cbam import Cbam
 from models.attention.eam import Eam
 from models.attention.eca import EfficientChannelAttention
 from models.attention.se import SqueezeExcitation
+from models.named import known, named
 from models.shift import TemporalMaxPool, TemporalShift
 
 GOLDEN = TEST_DATA / "golden"
@@ -174,7 +175,31 @@ def test_whole_networks(path):
         ("full_eam_resnet3d50_51cls", ("resnet3d", "50", "eam", {})),
         ("full_vgg16_1000cls", ("vgg", "16", "none", {})),
         ("full_inceptionresnetv2_cadene", ("inception_resnet_v2", "cadene", "none", {})),
+        ("full_tpn_tsm_resnet50_174cls", ("resnet", "50", "tpn", {"shift": True})),
+        ("full_tsm_tpn_resnet50_174cls", ("resnet", "50", "tpn", {"shift": True})),
+        ("full_tpn_resnet50_8f_174cls", ("resnet", "50", "tpn", {})),
+        ("full_tpn_slowonly_r50_400cls", ("slowonly", "50", "tpn", {})),
+        ("full_slowonly101_tpn", ("slowonly", "101", "tpn", {})),
+        ("full_maagn_resnet50_174cls", ("resnet", "50", "maagn", {})),
+        ("full_tea_res2net50_83cls", ("res2net", "50", "tea", {})),
+        ("full_se_resnet50", ("resnet", "50", "se", {})),
+        ("full_hara_se_resnet3d50_51cls", ("resnet3d", "50", "se", {"placement": "stage"})),
+        ("full_hara_cbam_resnext101_51cls", ("resnext3d", "101", "cbam", {"placement": "stage"})),
+        ("full_nonlocal_i3d_r50_400cls", ("i3d", "50", "non_local", {})),
+        ("full_slowfast_r101_400cls", ("slowfast", "101-8x8", "none", {})),
+        ("full_stmanet_resnet3d50_101cls", ("resnet3d", "50", "st_manet", {})),
+        ("full_istpa_vgg16_101cls", ("vgg", "16", "istpa", {})),
     ],
 )
 def test_names_of_whole_networks(stem, net):
     assert full_nets.parsed(stem) == net
+
+
+@pytest.mark.parametrize("attention", known("attention"))
+@pytest.mark.parametrize("backbone", known("backbone"))
+def test_every_pair_has_a_name(backbone, attention):
+    size = {"resnext3d": "101", "vgg": "16", "r2plus1d": "34"}.get(backbone, "")
+    size = size or ("50" if backbone in ("resnet", "resnet3d", "res2net", "slowonly", "slowfast", "i3d") else "")
+    found = full_nets.parsed(f"full_{attention}_{backbone}{size}_174cls")
+    assert (found[0], found[2]) == (backbone, attention)
+    assert found[1] in named("backbone", backbone).VARIANTS

@@ -14,6 +14,7 @@ from test_golden import stored
 from torch import Tensor, nn
 
 from models import video
+from models.attention import istpa
 from models.pyramid import InteractionPyramid, attention_loss, interaction_loss
 
 STAGES = ("res2", "res3", "res4", "res5")
@@ -91,15 +92,17 @@ def softmax(values: list[float]) -> list[float]:
     return [power / sum(powers) for power in powers]
 
 
-def by_hand(maps: list[Tensor], weights: list[Tensor], biases: list[Tensor], fusion: str, size: tuple[int, int]):
+def by_hand(maps: list[Tensor], weights: list[Tensor], biases: list[Tensor], fusion: str):
     """One clip's maps (K, C, H, W) of each scale, W_j (C, P), b_j (P) -> X_i[c][r], Y_j[m][r], a_m[r], M[c][m].
 
-    r counts positions of all frames, frame by frame; m those of the merged map. Columns of Y_j and A are lists here.
+    r counts positions of all frames, of the last scale's size, frame by frame; m those of the merged map. Columns of
+    Y_j and A are lists here.
     """
+    size = tuple(maps[-1].shape[2:])
     xs = [[[value for frame in x for value in pooled(frame[c], *size)] for c in range(x.shape[1])] for x in maps]
     scores = []
     for x, weight, bias in zip(xs, weights, biases, strict=True):
-        columns = range(size[0] * size[1])
+        columns = range(weight.shape[1])
         scores.append(
             [
                 [
@@ -160,13 +163,13 @@ def test_the_equations(fusion, shared, sizes, size, frames):
     for parameter in neck.parameters():
         nn.init.normal_(parameter, generator=generator)
     scores, attention, merged = run(neck, maps)
-    x = neck._positions(maps[names[-1]].flatten(0, 1))
+    x = neck._positions(maps[names[-1]].flatten(0, 1), maps[names[-1]].shape[3:])
     losses = interaction_loss(x, attention), attention_loss(attention, scores, frames)
     positions = size[0] * size[1]
     for clip in range(2):
         weights = [layer.weight.detach().T.expand(-1, positions) for layer in neck.scores.values()]
         biases = [layer.bias.detach().expand(positions) for layer in neck.scores.values()]
-        hand_x, hand_y, hand_a, hand_m = by_hand([x[clip] for x in maps.values()], weights, biases, fusion, size)
+        hand_x, hand_y, hand_a, hand_m = by_hand([x[clip] for x in maps.values()], weights, biases, fusion)
         close = functools.partial(torch.testing.assert_close, rtol=1e-10, atol=1e-10)
         close(attention[clip].T, torch.tensor(hand_a, dtype=torch.double))
         close(merged[clip].flatten(1), torch.tensor(hand_m, dtype=torch.double))
@@ -237,3 +240,11 @@ def test_the_attention_loss_of_an_image_cannot_be_the_root_of_less_than_nothing(
     loss.sum().backward()
     assert loss.item() == pytest.approx(1e-6, rel=1e-3)
     assert far.grad.isfinite().all()
+
+
+def test_the_attention_loss_falls_as_the_attentions_part():
+    """Equations 9 to 15 maximize the distance to each stage's own attention."""
+    attention = torch.eye(4, 2).unsqueeze(0)
+    losses = [attention_loss(attention, [near * attention], 2) for near in (100.0, 1.0, -100.0)]
+    assert losses[0] > losses[1] > losses[2]
+    assert "maximize" in istpa.__doc__ and "near what each stage" not in istpa.__doc__

@@ -33,13 +33,77 @@ def test_below_the_pyramid_the_net_is_the_plain_one(backbone):
         if stage in passed:
             torch.testing.assert_close(passed[stage], maps[stage])
     bare = {stage for stage in ("res3", "res4", "res5") if (raw[stage] < 0).any()}
-    linear = {"mobilenet_v2": {"res3", "res4"}, "inception_resnet_v2": {"res5"}}.get(backbone, set())
-    activated = {"resnet": {"res3", "res4", "res5"}, "inception_resnet_v2": {"res3", "res4"}}.get(backbone, set())
+    linear = {"mobilenet_v2": {"res3", "res4", "res5"}, "inception_resnet_v2": {"res5"}}.get(backbone, set())
+    activated = {"res3", "res4", "res5"} if backbone in ("vgg", "bn_inception") else set()  # behind the neck: 5.1.6
     assert net.backbone.neck.bare == activated
     assert bare == activated | linear
     top = torch.relu(raw["res5"]) if "res5" in activated else raw["res5"]
     torch.testing.assert_close(top, maps["res5"])
-    assert ((passed["res5"] < 0).any()) == (backbone == "inception_resnet_v2")
+    assert ((passed["res5"] < 0).any()) == (backbone in ("inception_resnet_v2", "mobilenet_v2"))
+
+
+@pytest.mark.parametrize("backbone", FRAMES_BACKBONES)
+@pytest.mark.parametrize("bare", ["all", "none"])
+def test_all_nets_maps_come_before_their_relu_or_none_do(backbone, bare):
+    net = build(backbone, bare=bare)
+    with_relu = {"mobilenet_v2": set(), "inception_resnet_v2": {"res3", "res4"}}.get(backbone, {"res3", "res4", "res5"})
+    assert net.backbone.neck.bare == (with_relu if bare == "all" else set())
+
+
+def test_on_mobilenet_the_layer_follows_the_linear_bottleneck_and_the_tail_sees_its_map():
+    with torch.device("meta"):
+        net = video.build("mobilenet_v2", "1.0", "istpa", 3, classes=5)
+    assert net.backbone.neck.top == "res5" and net.backbone.stages["res5"] == 320
+    seen: list[Tensor] = []
+    net.backbone.tail.register_forward_pre_hook(lambda m, inputs: seen.append(inputs[0]))
+    assert net(torch.empty(2, 3, 3, 224, 224, device="meta")).shape == (2, 5)
+    assert seen[0].shape == (2, 320, 7, 7)
+
+
+def test_x_keeps_its_own_size_and_columns_are_as_trained():
+    """T14: trained at 224, tested at 256."""
+    net = build(positions=2).eval()
+    seen = attended(net)
+    net(clips(2, 3, 64)), net(clips(2, 3, 96))
+    assert [tuple(a.shape) for a in seen] == [(2, 3 * 4, 4), (2, 3 * 9, 4)]
+
+
+# A column of even attention over K*P positions has the factor sqrt(K*P) = 19.8; the classifier's steps are stable while
+# lr |h|^2 / K < 2 (1 + momentum), and |h|^2 goes with the factor's square.
+@pytest.mark.parametrize("start,low,high", [("xavier", 1, 8), ("normal", 12, 19.9)])
+def test_columns_are_peaked_from_the_start_as_tf_slim_starts_them(start, low, high):
+    torch.manual_seed(0)
+    neck = InteractionPyramid(8, {"res3": 512, "res4": 1024, "res5": 2048}, (7, 7), start=start)
+    for layer in neck.scores.values():
+        assert layer.bias.unique().tolist() == [0.0 if start == "xavier" else 1.0]
+    maps = {stage: torch.randn(1, 8, layer.in_features, 7, 7).relu() for stage, layer in neck.scores.items()}
+    _, attention, _ = run(neck, maps)
+    assert low < float(attention.detach().sum(1).mean()) < high
+
+
+@pytest.mark.parametrize("fusion", ["product", "sum", "max"])
+def test_from_xaviers_start_the_scores_learn(fusion):
+    """Clips of a class have its mark at one place of one frame, the rest is noise of the same size."""
+    torch.manual_seed(0)
+    marks, draws = torch.randn(4, 8), torch.Generator().manual_seed(1)
+    channels = {"res4": 8, "res5": 8}
+    neck = InteractionPyramid(3, channels, (2, 2), fusion, interaction=1e-4, attention=1e-4)
+    head = nn.Linear(8, 4)
+    optimizer = torch.optim.SGD([*neck.parameters(), *head.parameters()], 0.05, momentum=0.9)
+    losses = []
+    for _ in range(300):
+        labels = torch.randint(4, (32,), generator=draws)
+        x = torch.randn(32, 3, 8, 2, 2, generator=draws)
+        x[torch.arange(32), torch.randint(3, (32,), generator=draws), :, 0, 1] = 2 * marks[labels]
+        seen: dict[str, Tensor] = {}
+        neck("res4", x.flatten(0, 1), seen)
+        logits = head(neck("res5", x.flatten(0, 1), seen).mean((2, 3)))
+        loss = nn.functional.cross_entropy(logits, labels)
+        optimizer.zero_grad()
+        (loss + neck.penalty(torch.sum)).backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert sum(losses[-50:]) < 0.7 * sum(losses[:10]) * 5
 
 
 @pytest.mark.parametrize(
@@ -52,8 +116,8 @@ def test_trained_with_3_frames_and_tested_with_25(knobs):
     seen = attended(net)
     batch = clips(2, 25)
     assert torch.equal(net(batch), long(batch))
-    side = {"fc": 1}.get(knobs.get("position"), 2)
-    assert seen[0].shape == (2, 25 * side**2, side**2)
+    side, rows = {"fc": (1, 1), "B": (2, 4)}.get(knobs.get("position"), (2, 2))
+    assert seen[0].shape == (2, 25 * rows**2, side**2)
 
 
 # Softmax shares each weight by K, the length of a column of K like parts is sqrt(K) times theirs, and M adds up K.
@@ -72,7 +136,7 @@ def test_an_image_of_any_size(side):
     net = build(frames=1)
     seen = attended(net)
     assert net(clips(2, 1, side)).shape == (2, 5)
-    assert seen[0].shape == (2, 4, 4)
+    assert seen[0].shape == (2, (-(-side // 32)) ** 2, 4)
 
 
 def test_after_the_pooling_a_frame_has_one_weight():
@@ -182,6 +246,8 @@ def test_compiled_and_exported(knobs):
         ("bn_inception", {"scales": 4}, "0 to 3: res5, res4, res3$"),
         ("resnet", {"position": "A"}, "0 to 2: res3, res2$"),
         ("vgg", {"position": "fc"}, "0 to 1: tail$"),
+        ("resnet", {"start": "zero"}, "start is 'zero'; known: xavier, normal"),
+        ("resnet", {"bare": "some"}, "bare is 'some'; known: published, all, none"),
         ("resnet", {"interaction": -1.0}, "interaction is -1.0"),
         ("resnet", {"attention": -1.0}, "attention is -1.0"),
         ("resnet", {"position": "B", "shift": True}, "shift needs position C or fc"),

@@ -136,19 +136,20 @@ def convolved(weight: Tensor, parts: list[Tensor]) -> list[Tensor]:
     return outs
 
 
+@pytest.mark.parametrize("gated", maagn.GATED)
 @pytest.mark.parametrize("alpha", [0.0, 0.7])
-def test_agm_gates_as_the_paper_says(alpha):
+def test_agm_gates_as_the_paper_says(alpha, gated):
     torch.manual_seed(0)
     dim = 4
-    module = Agm(dim).double()
+    module = Agm(dim, start="xavier", gated=gated).double()
     nn.init.constant_(module.alpha, alpha)
-    s, t = torch.randn(2, 2, dim, 3, 4, 5, dtype=torch.double)
-    out = module(s, t)
+    s, t, whole = torch.randn(3, 2, dim, 3, 4, 5, dtype=torch.double)
+    out = module(s, t, whole)
     for clip in range(2):
         merged = convolved(module.merge.weight, [*s[clip], *t[clip]])
         total = sum(part.exp() for part in merged)
         x = [part.exp() / total for part in merged]
-        inner = convolved(module.gate_in.weight, x)
+        inner = convolved(module.gate_in.weight, x if gated == "softmax" else list(whole[clip]))
         y0 = convolved(module.gate_out.weight, [part * alpha * gate for part, gate in zip(x, inner, strict=True)])
         inner = convolved(module.conv2.weight, [gate + part for gate, part in zip(y0, t[clip], strict=True)])
         y = convolved(module.conv3.weight, [part + more for part, more in zip(s[clip], inner, strict=True)])
@@ -158,11 +159,30 @@ def test_agm_gates_as_the_paper_says(alpha):
 
 def test_the_gate_is_shut_when_training_starts_and_can_open():
     agm = modules(tiny())[0].agm
-    s, t = torch.randn(2, 2, 8, 6, 4, 4)
-    assert not agm.gated(s, t).any()
-    agm(s, t).square().sum().backward()
+    s, t, x = torch.randn(3, 2, 8, 6, 4, 4)
+    assert not agm.gated(s, t, x).any()
+    agm(s, t, x).square().sum().backward()
     assert agm.alpha.grad != 0
     assert not agm.gate_out.weight.grad.any()
+
+
+@pytest.mark.parametrize("axis,groups", [("T", 1), ("C", 8)])
+def test_at_the_beginning_agm_sums(axis, groups):
+    s, t, x = torch.randn(3, 2, 8, 6, 4, 4)
+    torch.testing.assert_close(Agm(8, groups)(s, t, x), s + t)
+    assert not torch.allclose(Agm(8, groups, start="xavier")(s, t, x), s + t, atol=0.1)
+
+
+def test_the_gate_of_the_input_is_of_the_maps_size():
+    """Of the softmax alone it is nothing beside them, and stays shut."""
+    shares = {}
+    for gated in maagn.GATED:
+        torch.manual_seed(0)
+        agm = Agm(8, gated=gated)
+        nn.init.ones_(agm.alpha)
+        s, t, x = 100 * torch.randn(3, 2, 8, 6, 7, 7).abs()
+        shares[gated] = float((agm.gated(s, t, x).norm() / (s + t).norm()).detach())
+    assert shares["softmax"] < 1e-3 < 1e-2 < shares["input"]
 
 
 def test_with_axis_c_each_channel_has_convolutions_of_its_own():

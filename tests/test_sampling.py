@@ -152,3 +152,11 @@ def test_random_segments_differ_by_clip_and_video_and_not_by_call():
 def test_unknown_sampling_names_the_known():
     with pytest.raises(UserError, match=r"no sampling 'segment'; did you mean 'segments'\? known: dense"):
         sampling.sampler("segment")
+
+
+def test_parts_are_the_first_64_frames_of_each_tenth():
+    starts = [sampling.parts(Clip(900, 8, 8, number, of=10)) for number in range(10)]
+    assert [clip[0] for clip in starts] == [0, 90, 180, 270, 360, 450, 540, 630, 720, 810]
+    assert starts[1] == tuple(range(90, 90 + 64, 8))
+    short = [sampling.parts(Clip(100, 8, 8, number, of=10))[0] for number in range(10)]
+    assert short == [0, 10, 20, 30, *[36] * 6]

@@ -123,13 +123,6 @@ def test_a_shard_of_failures_alone_and_no_videos_at_all(videos: Path, tmp_path: 
     }
 
 
-@pytest.mark.parametrize("settings", [(0, 90, 4), (32, 0, 4), (32, 101, 4), (32, 90, 0)])
-def test_settings_that_make_no_sense_are_said_before_anything_starts(settings: tuple[int, int, int]) -> None:
-    short_side, quality, per_shard = settings
-    with pytest.raises(UserError, match="quality is 1 to 100"):
-        plan(Path("a"), Path("b"), [], Decode(short_side, quality, "ffmpeg", per_shard, 0.0))
-
-
 def test_shards_may_travel_to_another_process() -> None:
     task = Task(Path("a"), 0, Path("b"), (Source("v", "v.mp4", "ff"),), SETTINGS, Path("r"), "code")
     assert pickle.loads(pickle.dumps(task)) == task  # noqa: S301 (what was just pickled here)

@@ -18,6 +18,7 @@ from models.st_attention import (
     likeness,
     pooled,
 )
+from models.st_attention import averaged as on_grid
 
 
 def close(ours: Tensor, golden: np.ndarray) -> None:
@@ -137,6 +138,23 @@ def test_the_cheaper_order_has_the_published_gradients(reading):
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
 
 
+@torch.no_grad()
+def test_sda_with_convolutions():
+    torch.manual_seed(0)
+    module = SpatialAttention(Reading(convolved=True), 4).double()
+    z, onto = torch.randn(2, 2, 4, 3, 2, 3, dtype=torch.double)
+    found, sums = module(z, onto)
+    weights = {name: conv.weight[..., 0, 0, 0] for name, conv in module.convolutions.items()}
+    for clip, base, ours, out in zip(z, onto, found, sums, strict=True):
+        alpha, beta, eta = (torch.einsum("oc,cthw->othw", weights[name], clip) for name in ("alpha", "beta", "eta"))
+        at = [(slice(None), slice(None), y, x) for y in range(2) for x in range(3)]
+        attention = attention_of([alpha[p] for p in at], [beta[p] for p in at], True)
+        z_s = mixed(attention, [eta[p] for p in at], False)
+        torch.testing.assert_close(ours, torch.tensor(attention, dtype=torch.double), rtol=0, atol=1e-12)
+        for p, value in zip(at, z_s, strict=True):
+            torch.testing.assert_close(out[p], base[p] + weights["pi"] @ value, rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("reading", READINGS[:3])
 @pytest.mark.parametrize("frames,h,w", [(3, 2, 3), (2, 1, 1)])
 def test_the_equations_of_sda(reading, frames, h, w):
@@ -157,6 +175,34 @@ def averaged(matrix: Tensor, size: int) -> list[float]:
     length = len(matrix)
     bins = [range(i * length // size, -(-(i + 1) * length // size)) for i in range(size)]
     return [float(torch.stack([matrix[a, b] for a in ys for b in xs]).mean()) for ys in bins for xs in bins]
+
+
+def test_equal_regions_of_two_stages_are_alike():
+    """Attention of 8x8 pixels that knows 4x4 regions alone, and the same of those regions: alike, place by place."""
+    torch.manual_seed(0)
+    small = torch.rand(1, 16, 16, dtype=torch.double)
+    region = torch.arange(64).view(8, 8) // 16 * 4 + torch.arange(64).view(8, 8) % 8 // 2  # of each pixel
+    big = small[:, region.flatten()][:, :, region.flatten()]
+    close(likeness([big, small], [(8, 8), (4, 4)]), np.array(2.0))
+    assert likeness([big, small]) < 1.95  # as squares of numbers they are not
+
+
+@pytest.mark.parametrize("old,new", [((4, 6), (2, 3)), ((7, 5), (4, 3)), ((3, 3), (3, 3))])
+def test_places_are_averaged_axis_by_axis(old, new):
+    torch.manual_seed(0)
+    matrix = torch.rand(1, math.prod(old), math.prod(old), dtype=torch.double)
+    bins = [
+        [range(i * o // n, -(-(i + 1) * o // n)) for i in range(n)] for o, n in zip(old, new, strict=True)
+    ]  # of each axis
+
+    def places(y: int, x: int) -> list[int]:
+        return [a * old[1] + b for a in bins[0][y] for b in bins[1][x]]
+
+    wanted = [
+        [float(matrix[0][places(*q)][:, places(*k)].mean()) for k in product(range(new[0]), range(new[1]))]
+        for q in product(range(new[0]), range(new[1]))
+    ]
+    torch.testing.assert_close(on_grid(matrix, old, new)[0], torch.tensor(wanted, dtype=torch.double))
 
 
 def test_the_equation_of_likeness():

@@ -27,11 +27,15 @@ def clips(n: int, frames: int, h: int = 64, w: int = 64) -> Tensor:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("feed", [True, False])
+@pytest.mark.parametrize(
+    "knobs",
+    [{}, {"feed": False}, {"joined": "sum"}, {"once": True}, {"branch": "apart"}, {"convolved": True}],
+    ids=str,
+)
 @pytest.mark.parametrize("parts", COMBINATIONS, ids="-".join)
 @pytest.mark.parametrize("frames,h,w", [(8, 64, 64), (5, 45, 37)])
-def test_what_goes_from_stage_to_stage(parts, feed, frames, h, w):
-    net = tiny(frames, parts=parts, feed=feed).eval().double()
+def test_what_goes_from_stage_to_stage(parts, knobs, frames, h, w):
+    net = tiny(frames, parts=parts, **knobs).eval().double()
     backbone, neck = net.backbone, net.backbone.neck
     volumes = clips(2, frames, h, w).transpose(1, 2).double()
     x = backbone.stage("stem", volumes)
@@ -39,22 +43,40 @@ def test_what_goes_from_stage_to_stage(parts, feed, frames, h, w):
     means = []
     for stage in ("res2", "res3", "res4", "res5"):
         z = x = backbone.stage(stage, x)
-        zhat = z
+        terms = [z]
         if "tda" in parts:
             branch = branch if stage == "res2" else nn.functional.max_pool3d(branch, 2, ceil_mode=True)
             _, z_t, branch = neck.tda[stage](z, branch)
-            assert branch.shape[1] == z.shape[1]  # half of the next stage's
-            zhat = zhat + z_t if z_t is not None else zhat
+            if z_t is not None:
+                terms.append(z_t - z if knobs.get("once") else z_t)
             x = z_t
         if "sda" in parts:
-            x = zhat = zhat + neck.sda(z, torch.zeros_like(z))[1]
-        x = x if feed else z
-        if stage == "res5" and "tda" in parts:
-            zhat = zhat + branch
+            terms.append(neck.sda[stage](z, torch.zeros_like(z))[1])
+        if stage == "res5" and "tda" in parts and knobs.get("branch") != "apart":
+            assert branch.shape == z.shape
+            terms.append(branch)
+        zhat = sum(terms) / (1 if knobs.get("joined") == "sum" else len(terms))
+        x = zhat if "sda" in parts else x
+        x = x if knobs.get("feed", True) else z
         means.append(zhat.mean((2, 3, 4)))
     wanted = torch.cat(means, 1) if "mf" in parts else means[-1]
     torch.testing.assert_close(backbone(volumes).mean((2, 3, 4)), wanted)
     assert net.head.in_features == wanted.shape[1] == (32 + 64 + 128 + 256 if "mf" in parts else 256)
+
+
+@torch.no_grad()
+def test_the_readout_is_as_long_as_the_baselines():
+    """Their sum is not, and diverges by the published rate."""
+    lengths = {}
+    for name, knobs in (("none", None), ("mean", {}), ("sum", {"joined": "sum"})):
+        torch.manual_seed(0)
+        attention = "none" if knobs is None else "st_manet"
+        net = video.build("resnet3d", "tiny", attention, 8, classes=5, knobs=knobs)
+        seen: list[Tensor] = []
+        net.head.register_forward_pre_hook(lambda m, given, seen=seen: seen.append(given[0]))
+        net(clips(4, 8))
+        lengths[name] = float(seen[0].square().sum(1).mean())
+    assert lengths["mean"] < 4 * lengths["none"] < lengths["sum"]
 
 
 @torch.no_grad()
@@ -86,6 +108,8 @@ def test_an_early_readout_is_the_whole_nets_stage(readout, channels):
         {"feed": False},
         {"second_softmax": True, "dense_maps": True},
         {"dense_branch": False},
+        {"joined": "sum", "once": True, "branch": "apart"},
+        {"convolved": True, "normed": True},
     ],
     ids=str,
 )
@@ -104,7 +128,9 @@ def test_penalties(parts):
     net.train()(clips(2, 32))
     kept = net.backbone.neck.kept
     assert set(kept) == {name for name, part in (("A_s", "sda"), ("A_t", "tda")) if part in parts}
-    wanted = sum(({"A_s": 0.3, "A_t": 2.0}[name] * likeness(kept[name]) for name in kept), start=torch.zeros(()))
+    grids = {"A_s": [(16, 16), (8, 8), (4, 4), (2, 2)], "A_t": None}
+    weights = {"A_s": 0.3, "A_t": 2.0}
+    wanted = sum((weights[name] * likeness(kept[name], grids[name]) for name in kept), start=torch.zeros(()))
     sizes = {name: [len(matrix[0]) for matrix in kept[name]] for name in kept}
     assert sizes == {name: {"A_s": [256, 64, 16, 4], "A_t": [16, 8, 4, 2]}[name] for name in kept}
     penalty = net.penalty(torch.sum)
@@ -223,6 +249,8 @@ def test_frames_and_unknown_values_are_refused():
     for knobs, line in (
         ({"parts": []}, r"parts \[\] must be some of tda, sda, mf"),
         ({"parts": ["tda", "tsa"]}, "must be some of tda, sda, mf"),
+        ({"joined": "product"}, "joined is 'product'; known: mean, sum"),
+        ({"branch": "none"}, "branch is 'none'; known: added, apart"),
         ({"readout": "stem"}, "readout is 'stem'; known: res2, res3, res4, res5"),
         ({"readout": "res3"}, "readout 'res3' does not go with the part 'mf'"),
     ):

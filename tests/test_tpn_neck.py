@@ -1,7 +1,6 @@
 """TPN's neck, its auxiliary loss and its shift in place, against the authors' numbers and a plain rewriting."""
 
 import json
-import re
 
 import numpy as np
 import pytest
@@ -11,32 +10,13 @@ from test_golden import close, stored
 from test_tpn import filled
 from torch import Tensor
 
-from models import tpn
+from models import tpn, weights
 from models.backbones.resnet import Bottleneck, Member, ResNet
 from models.shift import shift_blocks
 
-# our names -> the authors'
-NAMES = [
-    (r"pyramid\.spatial\.(\d+)\.(\d+)\.0\.", r"spatial_modulation.spatial_modulation.\1.\2.conv."),
-    (r"pyramid\.spatial\.(\d+)\.(\d+)\.1\.", r"spatial_modulation.spatial_modulation.\1.\2.bn."),
-    (r"pyramid\.temporal\.(\d+)\.conv\.", r"temporal_modulation_ops.\1.conv."),
-    (r"pyramid\.up\.(\d+)\.", r"downsampling_ops.\1.conv."),
-    (r"pyramid\.top_down\.", "level_fusion_op2."),
-    (r"pyramid\.bottom_up\.", "level_fusion_op."),
-    (r"\.levels\.(\d+)\.0\.", r".ops.\1.conv."),
-    (r"\.levels\.(\d+)\.1\.", r".ops.\1.norm."),
-    (r"^(level_\w+)\.fuse\.", r"\1.fusion_conv."),
-    (r"pyramid\.fuse\.", "pyramid_fusion_op."),
-    (r"aux\.conv\.0\.", "aux_head.convs.conv."),
-    (r"aux\.conv\.1\.", "aux_head.convs.bn."),
-    (r"aux\.fc\.", "aux_head.fc."),
-]
-
 
 def official(name: str) -> str:
-    for ours, theirs in NAMES:
-        name = re.sub(ours, theirs, name)
-    return "sd/" + name
+    return "sd/" + weights.neck_by_tpn(name)
 
 
 @pytest.mark.parametrize("path", stored("tpn_neck_*.npz"))

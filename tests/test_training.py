@@ -126,7 +126,7 @@ def test_loader_processes_change_nothing(data: Path) -> None:
 
 def test_a_global_batch_is_its_micro_batches_mean(data: Path) -> None:
     """Without batch norm in training mode, one micro batch of 4 and two of 2 give the same step."""
-    frozen = {"epochs": 1, "dropout": 0.0, "partial_bn": True, "frozen": ["stem"]}
+    frozen = {"epochs": 1, "dropout": 0.0, "partial_bn": True, "frozen": ["stem"], "frozen_norms": "eval"}
     two, one = run(cell(data, micro_batch=2, **frozen)), run(cell(data, micro_batch=4, **frozen))
     np.testing.assert_allclose(losses(two), losses(one), rtol=1e-4)
 
@@ -138,6 +138,48 @@ def recipe(**changes: Any) -> Recipe:
 def test_the_rate_warms_up_then_steps_down() -> None:
     rates = [learning_rate(recipe(epochs=8, lr=0.1, warmup_epochs=2, steps=[4, 6]), epoch) for epoch in range(8)]
     np.testing.assert_allclose(rates, [0.05, 0.1, 0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
+
+
+def test_a_warm_up_of_one_epoch_warms(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [learning_rate(recipe(lr=0.1, warmup_epochs=1), 0, share) for share in (0.25, 0.5, 1.0)] == [
+        pytest.approx(rate) for rate in (0.025, 0.05, 0.1)
+    ]
+    rates: list[float] = []
+    step = torch.optim.SGD.step
+
+    def watched(self: torch.optim.SGD, *rest: Any) -> Any:
+        rates.append(self.param_groups[0]["lr"])
+        return step(self, *rest)
+
+    monkeypatch.setattr(torch.optim.SGD, "step", watched)
+    run(cell(data, epochs=2, lr=0.03, warmup_epochs=1))
+    assert rates == [pytest.approx(rate) for rate in (0.01, 0.02, 0.03, 0.03, 0.03, 0.03)]
+
+
+def test_dampening_makes_a_steady_step_smaller(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the second step of all, momentum holds 0.9 of the first gradient and a tenth of the second."""
+    gradients: list[torch.Tensor] = []
+    momenta: list[torch.Tensor] = []
+    step = torch.optim.SGD.step
+
+    def watched(self: torch.optim.SGD, *rest: Any) -> Any:
+        weight = self.param_groups[0]["params"][0]
+        gradients.append(weight.grad.clone())
+        step(self, *rest)
+        momenta.append(self.state[weight]["momentum_buffer"].clone())
+
+    monkeypatch.setattr(torch.optim.SGD, "step", watched)
+    run(cell(data, "none", epochs=1, weight_decay=0.0, dampening=0.9))
+    torch.testing.assert_close(momenta[1], 0.9 * gradients[0] + 0.1 * gradients[1])
+
+
+@pytest.mark.parametrize("std", [0.001, 0.01, None])
+def test_the_head_starts_as_the_recipe_says(data: Path, std: float | None) -> None:
+    head = training.cells.net(cell(data, "none", head_std=std)).head
+    if std is None:  # torch's: uniform up to 1 / sqrt(features), the biases too
+        assert 0.9 < float(head.weight.abs().max()) * head.in_features**0.5 <= 1 and head.bias.all()
+    else:
+        assert float(head.weight.std()) == pytest.approx(std, rel=0.2) and not head.bias.any()
 
 
 def test_groups_multiply_rate_and_decay(data: Path) -> None:
@@ -156,8 +198,26 @@ def test_groups_multiply_rate_and_decay(data: Path) -> None:
     assert len(found) == len(list(net.parameters()))
 
 
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_frozen_norms_are_in_the_mode_of_the_recipe(data: Path, mode: str) -> None:
+    """Hara's code freezes by a learning rate of 0, and so its norms go on by each batch's statistics."""
+    one = cell(data, attention="none", frozen=["stem", "res2"], **({"frozen_norms": mode} if mode == "eval" else {}))
+    net = training.cells.net(one)
+    freeze(net, one.recipe)
+    train_mode(net, one.recipe)
+    stages = {"stem": net.backbone.bn1, "res2": net.backbone.layer1, "res3": net.backbone.layer2}
+    for stage, module in stages.items():
+        norms = [norm for norm in module.modules() if isinstance(norm, torch.nn.BatchNorm2d)]
+        assert {norm.training for norm in norms} == {mode == "train" or stage == "res3"}
+        assert {norm.weight.requires_grad for norm in norms} == {stage == "res3"}
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    after = run(one)[-1].state["model"]
+    moved = not torch.equal(before["backbone.layer1.0.bn1.running_mean"], after["backbone.layer1.0.bn1.running_mean"])
+    assert moved == (mode == "train")
+
+
 def test_frozen_stages_stay_as_loaded_but_for_their_attention(data: Path) -> None:
-    one = cell(data, frozen=["stem", "res2"])
+    one = cell(data, frozen=["stem", "res2"], frozen_norms="eval")
     torch.manual_seed(one.seed)
     before = {name: value.clone() for name, value in training.cells.net(one).state_dict().items()}
     after = run(one)[-1].state["model"]
@@ -218,3 +278,40 @@ def test_evaluation_is_equal_bit_for_bit_and_counts_the_undecoded(data: Path) ->
     assert first.equals(second)
     assert first.num_rows == 4 * 6 + 1  # videos decoded x (2 clips x 3 crops), and the one that wasn't
     assert first.filter(pa.compute.field("logits").is_null())["video"].to_pylist() == ["video-16"]
+
+
+def test_parts_of_a_split_are_trained_on_together(data: Path) -> None:
+    """EgoGesture's training and validation videos, as ACTION-Net's code trains."""
+    table = pa.parquet.read_table(data / "splits" / "tiny" / "split-1.parquet").to_pylist()
+    for row in table[:4]:
+        row["part"] = "val"
+    schema = pa.parquet.read_schema(data / "splits" / "tiny" / "split-1.parquet")
+    pa.parquet.write_table(pa.Table.from_pylist(table, schema), data / "splits" / "tiny" / "split-1.parquet")
+    steps = {
+        parts: sum(
+            line["kind"] == "steps" for epoch in run(cell(data, epochs=1, train=list(parts))) for line in epoch.lines
+        )
+        for parts in (("train",), ("train", "val"))
+    }
+    assert steps == {("train",): 2, ("train", "val"): 3}
+
+
+def test_evaluation_swaps_mirrored_views_back(data: Path) -> None:
+    one = cell(data, "none")
+    one = dataclasses.replace(one, protocol=dataclasses.replace(one.protocol, clips=1, crops="ten"))
+    one.weights.parent.mkdir(parents=True)
+    torch.save(run(one)[-1].state["model"], one.weights)
+    logits = {}
+    for name, mirrored in (("as they are", "[0, 1, 2]"), ("swapped", "[1, 0, 2]")):
+        (data / "splits" / "tiny" / "mirrored.json").write_text(mirrored)
+        logits[name] = scored(one, data)
+    plain, swapped = logits["as they are"], logits["swapped"]
+    views = np.arange(len(plain)) % 10
+    assert np.array_equal(swapped[views % 2 == 0], plain[views % 2 == 0])
+    assert np.array_equal(swapped[views % 2 == 1], plain[views % 2 == 1][:, [1, 0, 2]])
+
+
+def scored(one: Cell, data: Path) -> np.ndarray:
+    """The logits of a cell's first four test videos, which are decoded."""
+    Scorer(one, "mark", CPU).score(blocks(one)[0][:4], data / "scored.parquet")
+    return np.array(pa.parquet.read_table(data / "scored.parquet")["logits"].to_pylist())

@@ -20,6 +20,7 @@ AUGMENTS = [
     Augment(crop="random", scales=(1.0, 0.84, 0.7, 0.5)),
     CORNER,
     replace(CORNER, max_distort=0),
+    Augment(crop="corners", scales=(1.0, 0.84, 0.5)),
     Augment(crop="resized", flip=True),
 ]
 AUGMENTS += [replace(spec, squash=True) for spec in AUGMENTS]
@@ -121,7 +122,8 @@ def test_unknown_crop_names_the_known():
         (72, 72, 64, Box(4, 4, 64, 64)),
         (340, 256, 256, Box(42, 0, 256, 256)),
         (320, 240, 224, Box(48, 8, 224, 224)),
-        (100, 80, 224, Box(10, 0, 80, 80)),
+        (100, 80, 224, Box(15, 5, 70, 70)),  # resized to 256, 224 of it
+        (176, 100, 224, Box(44, 6, 88, 88)),  # Something-Something V1's
     ],
 )
 def test_center_takes_seven_eighths_or_the_input_size(width, height, size, box):
@@ -207,3 +209,51 @@ def test_unknown_crops_name_the_known():
     object.__setattr__(protocol, "crops", "tne")
     with pytest.raises(UserError, match="no crops 'tne'; did you mean 'ten'"):
         views.views(protocol, "a", Stored(9, 72, 72), 8)
+
+
+def test_corners_and_the_center_are_haras_places():
+    boxes = {box for box, _ in draws(Augment(crop="corners", scales=(1.0, 0.5)), 320, 240, 112, 1000)}
+    assert {(box.x, box.y) for box in boxes if box.w == 120} == {(0, 0), (200, 0), (0, 120), (200, 120), (100, 60)}
+    assert {(box.x, box.y) for box in boxes if box.w == 240} == {(0, 0), (80, 0), (40, 0)}
+
+
+def test_padded_crops_the_short_side_from_a_frame_with_edges():
+    boxes = {box for box, _ in draws(Augment(crop="padded", pad=0.125), 32, 32, 299, 3000)}
+    assert {(box.w, box.h) for box in boxes} == {(32, 32)}
+    assert {box.x for box in boxes} == {box.y for box in boxes} == set(range(-4, 5))
+
+
+@pytest.mark.parametrize(("width", "height"), [(340, 256), (176, 100), (224, 224), (320, 240)])
+def test_ten_crops_are_ten(width, height):
+    crops = views.ten(width, height, 224)
+    assert len(set(crops)) == 10
+
+
+def test_scores_of_mirrored_views_are_swapped_back():
+    logits = np.array([[0.0, 1, 2, 3], [0, 1, 2, 3]])
+    shown = [views.View((0,), Box(0, 0, 1, 1), flip) for flip in (False, True)]
+    assert views.swapped_back(logits, shown, (1, 0, 2, -1)).tolist() == [[0, 1, 2, 3], [1, 0, 2, 3]]
+
+
+def matrix(color: augment.Color) -> np.ndarray:
+    return np.array(color)
+
+
+def test_colors_are_jittered_along_their_main_axes():
+    rng = np.random.default_rng(0)
+    assert augment.color(Augment(crop="center"), rng) is None
+    drawn = np.stack([matrix(augment.color(Augment(crop="center", color="jitter"), rng)) for _ in range(2000)])
+    assert (drawn[..., :3] == np.eye(3)).all()
+    deviations = (drawn[..., 3] @ augment.AXES).std(0)
+    np.testing.assert_allclose(deviations, [5.546, 0.4794, 0.1148], rtol=0.1)
+
+
+def test_color_space_is_tpns():
+    """Of gray pixels only brightness, contrast and noise make something else; half of all clips keep their hue."""
+    rng = np.random.default_rng(0)
+    drawn = np.stack([matrix(augment.color(Augment(crop="center", color="space"), rng)) for _ in range(2000)])
+    gains = drawn[..., :3].sum(2)  # of gray
+    np.testing.assert_allclose(gains, gains[:, :1].repeat(3, 1), atol=0.015)
+    assert 0.55 < gains.min() < 0.65 < 1.35 < gains.max() < 1.45
+    assert 0.4 < np.isclose(gains, 1, atol=0.015).all(1).mean() < 0.6
+    assert 0.15 < np.isclose(drawn[..., :3] / gains[:, :1, None], np.eye(3), atol=0.02).all((1, 2)).mean() < 0.35

@@ -1,8 +1,9 @@
 """ACTION: spatio-temporal, channel and motion excitation of the frames' features.
 
 Wang, She and Smolic, "ACTION-Net: Multipath Excitation for Action Recognition" (CVPR 2021), section 3: STE (3.1,
-equations 1 to 3), CE (3.2, equations 4 to 7), ME (3.3, equations 8 to 11), added up (3.4), at the start of every
-residual block. `paths` and `stages` are the paper's ablations (tables 3 and 4).
+equations 1 to 3), CE (3.2, equations 4 to 8), ME (3.3, equation 9), added up (3.4), at the start of every residual
+block. Equation 10 is the efficiency, a figure of its tables, and the recipe is section 4.2. `paths` and `stages` are
+the paper's ablations (tables 3 and 4).
 
 Where the authors' code (github.com/V-Sense/ACTION-Net) and the paper differ, the printed parameters and FLOPs follow
 the code, and so does this file:
@@ -11,10 +12,11 @@ the code, and so does this file:
 - CE has a ReLU after its convolution over time. ME has a batch norm after its squeeze, and its 3x3 convolution is
   depthwise. No convolution has a bias.
 - The three outputs x*(1 + mask) are added, not averaged: about 4.5 times x when training starts.
+- Whether table 4's stages without ACTION keep the shift is not said: they are plain, or shifted as TSM's (`rest`).
 - A net with a stage of 23 blocks or more (ResNet-101) takes it at every second block of each stage.
 Written differently, to the same result:
-- The paths' sum is x*(3 + masks), ME pools its two maps before it subtracts them, and 1x1 convolutions of pooled
-  features are linear layers.
+- The paths' sum is x*(3 + masks), in fp32 under lower precision too: in bf16 the factor would have ten values. ME pools
+  its two maps before it subtracts them, and 1x1 convolutions of pooled features are linear layers.
 """
 
 from collections.abc import Sequence
@@ -24,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.contract import Backbone, check_subset, frame_blocks
-from models.shift import TemporalShiftConv
+from models.shift import TemporalShift, TemporalShiftConv
 
 # Shapes: N clips, T frames, C channels, R = max(1, C // reduction), x (N*T, C, H, W).
 
@@ -101,8 +103,9 @@ class Action(nn.Module):
         x = self.shift(x)
         masks = {name: path(x) for name, path in self.paths.items()}
         # Smallest masks first: CE's and ME's add up before STE's broadcasts the sum to the full shape.
-        gate = sum((masks[name] for name in ("ce", "me", "ste") if name in masks), start=float(len(masks)))
-        return x * gate
+        wide = torch.promote_types(x.dtype, torch.float32)
+        gate = sum((masks[name].to(wide) for name in ("ce", "me", "ste") if name in masks), start=float(len(masks)))
+        return (x * gate).to(x.dtype)
 
 
 def attach(
@@ -112,12 +115,17 @@ def attach(
     paths: Sequence[str] = tuple(PATHS),
     stages: Sequence[str] = STAGES,
     reduction: int = 16,
+    rest: str = "plain",
 ) -> Backbone:
     """ACTION at the entry of the blocks of these stages, of those that the backbone has, with these of its paths.
 
+    `rest`: the other stages are "plain", or "shifted" as TSM's.
+
     Raises ValueError for a backbone that takes volumes, for a reduction below 1, for paths or stages that are none or
-    unknown, and for stages of which the backbone has none.
+    unknown, for stages of which the backbone has none, and for an unknown rest.
     """
+    if rest not in ("plain", "shifted"):
+        raise ValueError(f"attention 'action': rest is {rest!r}; known: plain, shifted")
     if reduction < 1:
         raise ValueError(f"attention 'action': reduction is {reduction}; 1 or more is needed")
     check_subset("action", "paths", paths, tuple(PATHS))
@@ -129,4 +137,7 @@ def attach(
     for stage in present:
         for block in by_stage[stage][::step]:
             block.entry = Action(block.in_channels, frames, paths, reduction)
+    for stage in by_stage.keys() - set(present) if rest == "shifted" else ():
+        for block in by_stage[stage][::step]:
+            block.entry = TemporalShift(frames, 8)
     return net

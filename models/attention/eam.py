@@ -10,6 +10,9 @@ No code is public. Where the paper leaves a choice, ours, and why:
 - The convolutions have no bias and pad k//2 zeros, as ECA's; table 4's parameters and FLOPs agree.
 - EAM-S and EAM-T alone are V + V*w; EAM-S//T, "parallel with fusion", is the sum V + V*w_c + V*w_t, both from V.
 - Equation 9's k <= W is read as k <= C.
+- In training of res5, the last layer and EAM alone (4.2), the frozen stages' batch norms are in train mode, as in
+  Hara's code (recipe eam): EAM multiplies its stage's maps by 1 to 2, four times on the way, and norms in eval mode
+  would pass that on: maps 5.3 times the plain net's, against 1.15 times.
 Written differently, to the same result:
 - V is read once: a weight in (0, 1) comes out of the mean and the maximum over a frame, so both gates work on those.
 Beyond the paper: on a backbone that takes frames, those of a clip are unfolded first, so that it sees the clip's T.

@@ -7,11 +7,11 @@ over the stages. Each column, softmaxed over all positions of all frames and div
 position of the merged map is made of: M = X A (C x P, equation 4), X being the last stage's. M takes the place
 of K maps, so the rest of the net sees one map a clip. No weight depends on K; K = 1 is the attention of images (table
 6). Two losses are added with the weights `interaction` and `attention` (equations 12 and 16; 0.0 switches one off).
-Equation 8 asks of each column a share of the maps' energy, and of any two that they differ; equations 14 and 15 want a
-column near what each stage alone would attend to, frame by frame.
+Equation 8 asks of each column a share of the maps' energy, and of any two that they differ; equations 9 to 15 maximize
+a column's distance to what each stage alone would attend to, frame by frame.
 
-net.backbone.neck.attention is a module that gives A (N, K*P, P) in each forward pass, rows frame by frame and in a
-frame row by row: a forward hook on it sees what a clip's map is made of.
+net.backbone.neck.attention is a module that gives A (N, K*R, P) in each forward pass, rows frame by frame and in a
+frame row by row, R of them: a forward hook on it sees what a clip's map is made of.
 
 `streams`: RGB and flow together, as models/two_streams.py reads what the paper names: fused by "attention", or RGB
 "reinforced" by motion (table 11); "one" is for RGB or flow by itself.
@@ -21,15 +21,22 @@ Ablations: `scales` (table 2; 0 is the plain net, TSN), `position` (table 1: aft
 `shift` (table 14: TSM's shift below). Tables 1 to 3 are without the losses, as their numbers in table 4 say.
 
 There is no code of the authors. What the paper leaves open, and how it is read here:
-- `positions` is the side of the merged map. Maps of any other size, the last stage's too, are pooled to it by adaptive
-  maxima, so frames of any size will do. As published it is the last stage's size: 7 at 224x224; at 299x299, for
-  Inception-ResNet-v2, 8, with 17 and 35 for positions "B" and "A".
+- `positions` is the side of the merged map, P its square: 7 at 224x224; at 299x299, for Inception-ResNet-v2, 8, or 17
+  and 35 at positions "B" and "A". X keeps the size of the last stage's maps, whatever the frames' (a net trained at
+  224 and tested at 256 has 64 rows a frame for its 49 columns); other stages are pooled to it by adaptive maxima.
 - Stages are those that the backbones have, not all of the printed widths: in BN-Inception's place these are
   GoogLeNet's, and the fourth of Inception-ResNet-v2 is 71x71x192 (res2), printed 92.
-- Maps "without activation" are those before the last ReLU of a stage's last residual block; that ReLU follows behind
-  the pyramid, and behind M. VGG and BN-Inception have no such place and give their maps with it, as does
-  Inception-ResNet-v2's res2. Inception-ResNet-v2's res5 and MobileNetV2's blocks have none to begin with.
-- Weights start normal with deviation 0.01, biases at 1 for the product (at 0 no score would get a gradient), else at 0.
+- Maps "without activation" (5.1.6) are said of VGG and BN-Inception, nets without shortcuts: they are what a stage's
+  last convolutions give, before their ReLU, which follows behind the pyramid, and behind M. Residual blocks give what
+  they output, ResNet-50's by the paper's words (5.7.2). `bare` "all" or "none" makes it the same for all nets.
+  Inception-ResNet-v2's res5 and MobileNetV2's blocks have no ReLU to begin with.
+- On MobileNetV2 the layer follows the linear bottleneck of 320 channels. What is behind it, 1x1 convolution, norm and
+  ReLU6, sees M, as Inception-ResNet-v2's does. Behind that norm (1280 channels) features have 245 times TSN's squared
+  length, and the layer ends at chance.
+- Weights start by Xavier's uniform distribution and biases at 0, which is the default of TF-slim, in which the authors
+  work. Columns are then peaked from the start, and the classifier's steps stable at all published rates: lr |h|^2 / K
+  is below 2 (1 + momentum). `start` "normal": deviation 0.01, biases at 1 for the product, else at 0. Then columns are
+  even, M is sqrt(K P) maps long, and at 5 to 10 times the bound on flow, HMDB51 and Kinetics-400 training diverges.
   With one scale or the sum, a column's bias does nothing to its softmax: it is there because table 10 counts it.
 - `shared`: W_j is C_j x 1, one score for all columns. All positions of M are then equal.
 - Scores, softmax and A are computed in fp32 under lower precision too: products of three scores are large.
@@ -48,13 +55,14 @@ from collections.abc import Collection
 from torch import nn
 
 from models.contract import Backbone, frame_blocks
-from models.pyramid import FUSIONS, InteractionPyramid
+from models.pyramid import FUSIONS, STARTS, InteractionPyramid
 from models.shift import shift_blocks
 from models.two_streams import FusedPyramid, ReinforcedPyramid, TwoStreams
 
 STREAMS = {"one": InteractionPyramid, "attention": FusedPyramid, "reinforced": ReinforcedPyramid}
 TOPS = {"A": "res3", "B": "res4", "C": "res5", "fc": None}
 STAGES = ("res2", "res3", "res4", "res5")
+BARE = ("published", "all", "none")
 
 
 def attach(
@@ -70,10 +78,13 @@ def attach(
     attention: float = 1e-4,
     shift: bool = False,
     streams: str = "one",
+    start: str = "xavier",
+    bare: str = "published",
 ) -> Backbone:
     """The layer after the stage of `position`, with the scores of this and the stages before it, `scales` in all.
 
-    `streams` is how flow joins RGB there, "attention" or "reinforced", in a net that sees both.
+    `streams` is how flow joins RGB there, "attention" or "reinforced", in a net that sees both. `bare` says which nets
+    give their maps before the last ReLU: "published", "all" that have one, or "none".
 
     Raises ValueError for a backbone that takes volumes, more scales than it has stages up to there (after the pooling,
     "fc", there is one), an unknown fusion or position, positions below 1, a weight below 0, and a shift where blocks
@@ -82,6 +93,7 @@ def attach(
     blocks = [frame_blocks(stream, "istpa") for stream in net.streams()]
     choices: dict[str, tuple[str, Collection[str]]]
     choices = {"fusion": (fusion, FUSIONS), "position": (position, TOPS), "streams": (streams, STREAMS)}
+    choices |= {"start": (start, STARTS), "bare": (bare, BARE)}
     for knob, (given, known) in choices.items():
         if given not in known:
             raise ValueError(f"attention 'istpa': {knob} is {given!r}; known: {', '.join(known)}")
@@ -112,12 +124,13 @@ def attach(
         return net
 
     channels = {stage: net.streams()[0].stages[stage] for stage in below[-scales:]}
-    bare = set()
-    for stage in channels if TOPS[position] else ():
+    before_relu = bare == "all" or (bare == "published" and not net.streams()[0].shortcuts)
+    bared = set()
+    for stage in channels if TOPS[position] and before_relu else ():
         for last in (of_stream[stage][-1] for of_stream in blocks if stage in of_stream):
             if not isinstance(last.relu, nn.Identity):
                 last.relu = nn.Identity()
-                bare.add(stage)
+                bared.add(stage)
     pooled = not TOPS[position]
     side = 1 if pooled else positions
     net.neck = STREAMS[streams](
@@ -128,7 +141,8 @@ def attach(
         shared=shared,
         interaction=interaction,
         attention=attention,
-        bare=bare,
+        bare=bared,
+        start=start,
         average=pooled,
     )
     if isinstance(net, TwoStreams):

@@ -14,6 +14,10 @@ No code is public. Where the paper leaves a choice or can't be met, ours, and wh
 - ISO's convolution of kernel 3 gets N x 2T x 1, average before maximum: only its middle tap ever meets a value.
 - AGM's "3D convolution 3x3" is 1x3x3 over (C, H, W) with the frames as its channels; its softmax is over the frames,
   and alpha is one scalar a level. No layer has a bias, so that the gate gives 0 when training starts.
+- AGM's conv2 and conv3 start as the identity, their centers' taps at 1: "at the beginning" it sums S and T, by the
+  text. `start` "xavier" is TPN's for them too; in suite quick it is 6 points worse.
+- The gate multiplies the softmax, times alpha, with a convolution of X, which is read as the module's input. If X were
+  the softmax itself (`gated` "softmax"), the gate would give less than 5e-5 of the maps.
 - AGM's output takes the place of the features: it has no shortcut of its own.
 - With axis "C" ISO's and AGM's convolutions go channel by channel: dense ones would be above 200 M.
 - The pyramid has one input; figure 1's "multiple inputs at different rates" are its levels.
@@ -31,6 +35,8 @@ AXES = ("T", "C")
 ARRANGEMENTS = ("sdm", "mtam", "serial", "serial_reversed", "parallel_sum", "parallel")
 MASKS = ("F*H", "F+H", "F+F*H", "F-H")
 POOLINGS = ("max", "avg", "both", "both+ISO")
+STARTS = ("center", "xavier")
+GATED = ("input", "softmax")
 
 
 def mlp(ins: int, outs: int, reduction: int) -> nn.Sequential:
@@ -94,10 +100,11 @@ class Mtam(nn.Module):
 
 
 class Agm(nn.Module):
-    """SDM's and MTAM's features, gated together: two (N, D, A, H, W) -> one of that shape."""
+    """SDM's and MTAM's features s and t of maps x, gated together: three (N, D, A, H, W) -> one of that shape."""
 
-    def __init__(self, dim: int, groups: int = 1) -> None:
+    def __init__(self, dim: int, groups: int = 1, start: str = "center", gated: str = "input") -> None:
         super().__init__()
+        self.of_input = gated == "input"
 
         def conv(ins: int) -> nn.Conv3d:
             return nn.Conv3d(ins, dim, (1, 3, 3), padding=(0, 1, 1), groups=groups, bias=False)
@@ -107,20 +114,32 @@ class Agm(nn.Module):
         self.alpha = nn.Parameter(torch.zeros(()))
         self.conv2, self.conv3 = conv(dim), conv(dim)
         initialise(self)
+        for last in (self.conv2, self.conv3) if start == "center" else ():
+            nn.init.dirac_(last.weight, groups)
 
-    def forward(self, s: Tensor, t: Tensor) -> Tensor:
-        return self.conv3(s + self.conv2(self.gated(s, t) + t))
+    def forward(self, s: Tensor, t: Tensor, x: Tensor) -> Tensor:
+        return self.conv3(s + self.conv2(self.gated(s, t, x) + t))
 
-    def gated(self, s: Tensor, t: Tensor) -> Tensor:
+    def gated(self, s: Tensor, t: Tensor, x: Tensor) -> Tensor:
         """Y0, zero as long as alpha is."""
-        x = torch.softmax(self.merge(paired(s, t, self.groups)), 1)
-        return self.gate_out(x * self.alpha * self.gate_in(x))
+        share = torch.softmax(self.merge(paired(s, t, self.groups)), 1)
+        return self.gate_out(share * self.alpha * self.gate_in(x if self.of_input else share))
 
 
 class Maagn(nn.Module):
     """SDM, MTAM or both at one level: (N, C, T, H, W) -> the same shape. `dim` is T with axis "T", C with "C"."""
 
-    def __init__(self, dim: int, axis: str, arrangement: str, mask: str, pooling: str, reduction: int) -> None:
+    def __init__(
+        self,
+        dim: int,
+        axis: str,
+        arrangement: str,
+        mask: str,
+        pooling: str,
+        reduction: int,
+        start: str = "center",
+        gated: str = "input",
+    ) -> None:
         super().__init__()
         groups = 1 if axis == "T" else dim
         self.axis, self.arrangement = axis, arrangement
@@ -129,7 +148,7 @@ class Maagn(nn.Module):
             self.frames = dim
         self.sdm = None if arrangement == "mtam" else Sdm(dim, mask, reduction)
         self.mtam = None if arrangement == "sdm" else Mtam(dim, pooling, reduction, groups)
-        self.agm = Agm(dim, groups) if arrangement == "parallel" else None
+        self.agm = Agm(dim, groups, start, gated) if arrangement == "parallel" else None
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.transpose(1, 2) if self.axis == "T" else x  # (N, D, A, H, W)
@@ -144,7 +163,7 @@ class Maagn(nn.Module):
         if self.arrangement == "serial_reversed":
             return self.sdm(self.mtam(x))
         s, t = self.sdm(x), self.mtam(x)
-        return s + t if self.agm is None else self.agm(s, t)
+        return s + t if self.agm is None else self.agm(s, t, x)
 
 
 def attach(
@@ -159,17 +178,22 @@ def attach(
     flow: str = "cascade",
     aux: bool = True,
     shift: bool = True,
+    start: str = "center",
+    gated: str = "input",
 ) -> Backbone:
     """MAAGN at both levels of a TPN on top of the net; `flow`, `aux` and `shift` are TPN's.
 
-    Raises ValueError for an unknown arrangement, mask, pooling, axis or flow, a reduction below 1, one frame where SDM
-    halves the clip, a backbone that does not end in res4 and res5, and, with axis "T", one that strides over frames.
+    Raises ValueError for an unknown arrangement, mask, pooling, axis, start, gated or flow, a reduction below 1, one
+    frame where SDM halves the clip, a backbone that does not end in res4 and res5, and, with axis "T", one that strides
+    over frames.
     """
     for knob, value, known in (
         ("arrangement", arrangement, ARRANGEMENTS),
         ("mask", mask, MASKS),
         ("pooling", pooling, POOLINGS),
         ("axis", axis, AXES),
+        ("start", start, STARTS),
+        ("gated", gated, GATED),
     ):
         if value not in known:
             raise ValueError(f"attention 'maagn': {knob} is {value!r}; known: {', '.join(known)}")
@@ -182,7 +206,7 @@ def attach(
     pyramid = attach_pyramid(net, frames, "maagn", flow, aux, shift)
     dim = frames if axis == "T" else net.stages["res5"]
     for at in range(len(pyramid.attention)):
-        pyramid.attention[at] = Maagn(dim, axis, arrangement, mask, pooling, reduction)
+        pyramid.attention[at] = Maagn(dim, axis, arrangement, mask, pooling, reduction, start, gated)
     return net
 
 

@@ -4,17 +4,21 @@
 (spatial) and MF (multi-level fusion) on a 3D ResNet-50, and a loss that keeps the stages' attention apart. Stage i's
 maps Z^i become
 
-    Zhat^i = Z^i + Z_t + Z_s, Z_t from TDA and Z_s from SDA (models/st_attention.py)
+    Zhat^i = (Z^i + Z_t + Z_s) / 3, Z_t from TDA and Z_s from SDA (models/st_attention.py)
 
 and the means of Zhat^2 .. Zhat^5, 3840 features side by side, are classified. The loss is the classification's
 + lambda1 L_s + lambda2 L_t. `parts` are table 4's rows, `readout` Fig. 4's, `lambda1` and `lambda2` Fig. 5's.
 
 No code is public. Where the paper leaves a choice, ours, and why; models/st_attention.py has those of the modules:
-- Z_t has Z^i in it, and so Zhat has it twice, as printed. A part that is off leaves its term out; MF alone fuses the
-  plain stages. Without MF the last stage is read out.
+- The paper prints the sum of the three maps. The readout's squared length is then 26 times the baseline's (56,721 to
+  2,215), and by the published rate the loss is not a number at step 7. So it is their mean; `joined` "sum" is as
+  printed, and needs clipped gradients. A part that is off leaves its term out; MF alone fuses the plain stages. Without
+  MF the last stage is read out.
+- Z_t has Z^i in it, and so Zhat has it twice, as printed; `once`: Z_t is the attended maps alone.
 - The next stage sees Zhat with SDA, Z_t with TDA alone ("integrated into the main branch"), or (`feed` off) Z.
 - TDA's branch starts with a 3x1x1 convolution of the stem's maps. Behind res5 it is not pooled and has that stage's
-  channels ("the same dimensions for subsequent feature fusion"): it is added to Zhat^5.
+  channels ("the same dimensions for subsequent feature fusion"): it is one more map to join there, or (`branch`
+  "apart") left out.
 - A readout before res5 ends the net at that stage, whose Zhat is what the whole net has there: no branch is added.
 - The printed +24% of FLOPs is out of reach: it is +88% here, the attention's matrix products alone +28%. A count of
   layers, which has no matrix products, is +25.5% with `dense_branch` off.
@@ -38,7 +42,8 @@ class StManet(Neck):
     """TDA and SDA of every stage but the stem, and MF over them: what the last call gives is what is classified.
 
     With MF that is (N, the stages' channels side by side, 1, 1, 1), without it the last stage's Zhat. `weights` are
-    lambda1 and lambda2; `joined` says whether the branch is added to the last stage.
+    lambda1 and lambda2; `branched` says whether the branch is a map of the last stage, `joined` how maps are: "mean" or
+    "sum". `once`: Z_t is without Z.
     """
 
     def __init__(
@@ -48,20 +53,28 @@ class StManet(Neck):
         reading: Reading,
         weights: tuple[float, float],
         feed: bool,
-        joined: bool,
+        branched: bool,
+        joined: str = "mean",
+        once: bool = False,
     ) -> None:
         super().__init__()
         self.stem, *self.levels = stages
-        self.feed, self.fused = feed, "mf" in parts
+        self.feed, self.fused, self.averaged, self.once = feed, "mf" in parts, joined == "mean", once
         self.weights = {"A_s": weights[0], "A_t": weights[1]}
         self.kept: dict[str, list[Tensor]] = {}  # what the penalty is of
-        self.sda = SpatialAttention(reading) if "sda" in parts else None
+        self.grids: dict[str, tuple[int, ...]] = {}  # how the pixels of a stage lie
+        self.sda = nn.ModuleDict(
+            {
+                level: SpatialAttention(reading, stages[level] if reading.convolved else 0)
+                for level in (self.levels if "sda" in parts else ())
+            }
+        )
         self.start = None
         self.tda = nn.ModuleDict()
         if "tda" not in parts:
             return
         # The branch's channels before each stage, half of the stage's, and behind the last.
-        widths = [*(stages[level] // 2 for level in self.levels), stages[self.levels[-1]] if joined else 0]
+        widths = [*(stages[level] // 2 for level in self.levels), stages[self.levels[-1]] if branched else 0]
         self.start = TimeConv(stages[self.stem], widths[0])
         for at, level in enumerate(self.levels):
             used = feed or self.fused or level == self.levels[-1]
@@ -74,15 +87,25 @@ class StManet(Neck):
             return maps
         z_t = branch = None
         zhat = onward = maps
+        count = 1
         if self.start is not None:
             before = pooled(seen["branch"], maps.shape[2:])
             seen["A_t " + stage], z_t, branch = self.tda[stage](maps, before)
         if z_t is not None:
-            zhat, onward = maps + z_t, z_t
+            onward = z_t
+            zhat, count = z_t if self.once else maps + z_t, 2  # z_t has maps in it
         if branch is not None:
             seen["branch"] = branch
-        if self.sda is not None:
-            seen["A_s " + stage], zhat = self.sda(maps, zhat)
+        if stage in self.sda:
+            seen["A_s " + stage], zhat = self.sda[stage](maps, zhat)
+            count += 1
+            if self.training:
+                self.grids[stage] = tuple(maps.shape[3:])
+        if branch is not None and stage == self.levels[-1]:
+            zhat, count = zhat + branch, count + 1
+        if self.averaged and count > 1:
+            zhat = zhat / count
+        if stage in self.sda:
             onward = zhat
         if stage != self.levels[-1]:
             if self.fused:
@@ -94,8 +117,6 @@ class StManet(Neck):
                 for name, weight in self.weights.items()
                 if weight and f"{name} {stage}" in seen
             }
-        if branch is not None:
-            zhat = zhat + branch
         if not self.fused:
             return zhat
         means = [*(seen[level] for level in self.levels[:-1]), zhat.mean((2, 3, 4))]
@@ -109,7 +130,8 @@ class StManet(Neck):
     def penalty(self, criterion: Callable[[Tensor], Tensor]) -> Tensor:
         """lambda1 L_s + lambda2 L_t of the last clips seen in training mode."""
         kept, self.kept = self.kept, {}
-        terms = [self.weights[name] * likeness(matrices) for name, matrices in kept.items()]
+        grids = {"A_s": [self.grids.get(level, ()) for level in self.levels], "A_t": None}
+        terms = [self.weights[name] * likeness(matrices, grids[name]) for name, matrices in kept.items()]
         return sum(terms, start=torch.zeros(()))
 
 
@@ -126,11 +148,16 @@ def attach(
     second_softmax: bool = False,
     dense_maps: bool = False,
     dense_branch: bool = True,
+    joined: str = "mean",
+    once: bool = False,
+    convolved: bool = False,
+    normed: bool = False,
+    branch: str = "added",
 ) -> Backbone:
     """ST-MANet with these of its parts; without "mf" the stage `readout` is classified, and the net ends there.
 
-    `lambda1` weighs L_s, of SDA, and `lambda2` L_t, of TDA. The head of this file says what `feed` switches, that of
-    models/st_attention.py the others.
+    `lambda1` weighs L_s, of SDA, and `lambda2` L_t, of TDA. The head of this file says what `feed`, `joined`, `once`
+    and `branch` switch, that of models/st_attention.py the others.
 
     Raises ValueError for a backbone that takes frames or goes on behind res5, for parts that are none or unknown, and
     for a readout that is none of res2 to res5, or not res5 with "mf".
@@ -145,14 +172,18 @@ def attach(
     _, *levels = net.stages
     if readout not in levels:
         raise ValueError(f"attention 'st_manet': readout is {readout!r}; known: {', '.join(levels)}")
-    joined = readout == last
-    if "mf" in parts and not joined:
+    for knob, value, known in (("joined", joined, ("mean", "sum")), ("branch", branch, ("added", "apart"))):
+        if value not in known:
+            raise ValueError(f"attention 'st_manet': {knob} is {value!r}; known: {', '.join(known)}")
+    whole = readout == last
+    if "mf" in parts and not whole:
         raise ValueError(f"attention 'st_manet': readout {readout!r} does not go with the part 'mf'")
     for level in levels[levels.index(readout) + 1 :]:
         del net.stages[level]
         for part in net.parts.pop(level):
             delattr(net, part)
     net.features = sum(net.stages[level] for level in levels) if "mf" in parts else net.stages[readout]
-    reading = Reading(scaled, second_softmax, dense_maps, dense_branch)
-    net.neck = StManet(net.stages, parts, reading, (lambda1, lambda2), feed, joined)
+    reading = Reading(scaled, second_softmax, dense_maps, dense_branch, convolved, normed)
+    branched = whole and branch == "added"
+    net.neck = StManet(net.stages, parts, reading, (lambda1, lambda2), feed, branched, joined, once)
     return net

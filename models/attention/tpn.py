@@ -5,7 +5,7 @@ says what it computes and where the authors' code and the text differ.
 
 - On a backbone that takes frames it stands on TSM, shifted in place, as in the authors' configuration for
   Something-Something; one that takes volumes (SlowOnly, theirs for Kinetics) is never shifted.
-- The head is VideoNet's, and so are its dropout and its start: theirs has weights of standard deviation 0.01.
+- The head is VideoNet's, and so is its dropout; its start is the recipe's (recipe maagn has theirs, deviation 0.01).
 """
 
 from models.contract import Backbone

@@ -10,10 +10,10 @@ pretrained-models.pytorch (last_linear is the classifier) load by name.
 - A maximum pooling with stride 2 pads odd sizes, which the published net, at 224x224, never meets; its branches would
   not fit each other there.
 
-There are no shortcuts. Attention has its places at every inception block, `entry` before its branches, `exit` and
-`after` behind their concatenation, and at conv2, the stem's second part. So ACTION stands where its authors' code has
-it, on the outputs of conv2, 3a, ..., 5a (10 modules, stages res3 to res5), and TSM before conv2, 3a, ..., 5b. A stage
-starts with the block that halves the size: 3c and 4e.
+There are no shortcuts. The ReLUs that end a block's branches act on their concatenation, as `relu`. Attention has its
+places at every inception block, `entry` before its branches, `exit` and `after` behind that ReLU, and at conv2, the
+stem's second part. So ACTION stands where its authors' code has it, on the outputs of conv2, 3a, ..., 5a (10 modules,
+stages res3 to res5), and TSM before conv2, 3a, ..., 5b. A stage starts with the block that halves the size: 3c and 4e.
 """
 
 from dataclasses import dataclass, replace
@@ -89,7 +89,8 @@ class Inception(Block):
     def __init__(self, name: str, ins: int, widths: Widths) -> None:
         concatenated = widths.three + widths.double + (widths.one + widths.project if widths.one else ins)
         super().__init__(ins, concatenated)
-        self.relu = nn.Identity()  # each branch has its own
+        if not widths.one:
+            self.relu = nn.Identity()  # what is pooled has been activated; each other branch has its own
         self.name, self.widths = name, widths
 
     def units(self) -> dict[str, tuple[int, int, int, int]]:
@@ -109,9 +110,10 @@ class Inception(Block):
 
     def forward(self, x: Tensor, net: "BNInception") -> Tensor:
         def through(x: Tensor, *units: str) -> Tensor:
-            for unit in units:
-                x = net.unit(f"inception_{self.name}_{unit}", x)
-            return x
+            *before, last = (f"inception_{self.name}_{unit}" for unit in units)
+            for unit in before:
+                x = net.unit(unit, x)
+            return net.bare(last, x) if self.widths.one else net.unit(last, x)
 
         x = self.entry(x)
         branches = [
@@ -124,7 +126,7 @@ class Inception(Block):
             branches = [through(x, "1x1"), *branches, through(pooled, "pool_proj")]
         else:
             branches.append(_halved(x))
-        return self.after(self.exit(torch.cat(branches, 1)))
+        return self.after(self.exit(self.relu(torch.cat(branches, 1))))
 
 
 class BNInception(Backbone):
@@ -134,6 +136,7 @@ class BNInception(Backbone):
     mean, std, channels = (104.0, 117.0, 128.0), (1.0, 1.0, 1.0), "bgr"
     classifier = "last_linear"
     pooling = "window"
+    shortcuts = False
 
     def __init__(self, member: Member) -> None:
         super().__init__()
@@ -167,7 +170,11 @@ class BNInception(Backbone):
 
     def unit(self, name: str, x: Tensor) -> Tensor:
         """Convolution, norm and ReLU of that name."""
-        return F.relu(self.get_submodule(f"{name}_bn")(self.get_submodule(name)(x)), inplace=True)
+        return F.relu(self.bare(name, x), inplace=True)
+
+    def bare(self, name: str, x: Tensor) -> Tensor:
+        """Convolution and norm of that name."""
+        return self.get_submodule(f"{name}_bn")(self.get_submodule(name)(x))
 
     def stage(self, name: str, x: Tensor) -> Tensor:
         if name == "stem":

@@ -121,6 +121,7 @@ class InceptionResNetV2(Backbone):
     mean, std, channels = (127.5, 127.5, 127.5), (127.5, 127.5, 127.5), "rgb"
     classifier = "last_linear"
     pooling = "window"
+    rounds_up = False
 
     def __init__(self, member: Member) -> None:
         super().__init__()

@@ -4,7 +4,8 @@ Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks" (CVPR 2
 depthwise 3x3, a linear 1x1. torchvision's features.3 is res2.3 here (its files load so): Backbone.features is a number.
 
 Attention has its places in the blocks with a shortcut alone, 10 in the full net, where TSM's and ACTION-Net's code put
-theirs: `entry` is what the 1x1 expansion sees. Behind the last of them res5 has two more layers (320, 1280 channels).
+theirs: `entry` is what the 1x1 expansion sees. Behind the last of them res5 has one more layer, to 320 channels without
+an activation; the last 1x1 convolution, to 1280, its norm and its ReLU6 are the stage `tail`.
 """
 
 from collections import OrderedDict
@@ -106,8 +107,8 @@ class MobileNetV2(Backbone):
                     layers[stage][str(at)] = _layer(ins, row.channels, row.expansion, stride)
                     ins, at = row.channels, at + 1
             self.stages[stage] = ins
-        layers["res5"][str(at)] = _unit(ins, member.last, 1, 1)
-        self.stages["res5"] = self.features = member.last
+        layers["tail"] = {str(at): _unit(ins, member.last, 1, 1)}
+        self.stages["tail"] = self.features = member.last
         self.parts = {stage: (stage,) for stage in layers}
         self.stage_of = {number: stage for stage, numbered in layers.items() for number in numbered}
         for stage, numbered in layers.items():

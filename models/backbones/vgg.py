@@ -10,7 +10,8 @@ torchvision's features.10 is res3.10 here, its classifier.0 and classifier.3 are
 Backbone.features is a number, and Backbone.classifier a name.
 
 There are no residual blocks. Attention has its places at res2 to res5, the convolutions that end in the second to the
-fifth pooling: `entry` is what their first convolution sees, `exit` and `after` what the pooling gives.
+fifth pooling: `entry` is what their first convolution sees, `exit` and `after` what the pooling gives, activated by the
+last ReLU, `relu`, whose place before or after a pooling makes no difference.
 """
 
 from collections.abc import Iterator, Mapping
@@ -49,16 +50,23 @@ class Stage(Block):
 
     def __init__(self, ins: int, outs: int, depth: int, first: int) -> None:
         super().__init__(ins, outs)
-        self.relu = nn.Identity()  # the last ReLU stands before the pooling
         self.numbers = [str(first + 2 * at) for at in range(depth)]
         for at, number in enumerate(self.numbers):
             self.add_module(number, nn.Conv2d(outs if at else ins, outs, 3, padding=1))
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.entry(x)
-        for number in self.numbers:
+        for number in self.numbers[:-1]:
             x = F.relu(self.get_submodule(number)(x), inplace=True)
-        return self.after(self.exit(F.max_pool2d(x, 2)))
+        # The last ReLU after the pooling gives the same as before it, over a quarter of the elements.
+        return self.after(self.exit(self.relu(F.max_pool2d(self.get_submodule(self.numbers[-1])(x), 2))))
+
+    def published(self, x: Tensor) -> Tensor:
+        """The same with the last ReLU before the pooling."""
+        x = self.entry(x)
+        for number in self.numbers[:-1]:
+            x = F.relu(self.get_submodule(number)(x), inplace=True)
+        return self.after(self.exit(F.max_pool2d(self.relu(self.get_submodule(self.numbers[-1])(x)), 2)))
 
 
 class Vgg(Backbone):
@@ -68,6 +76,8 @@ class Vgg(Backbone):
     mean, std, channels = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375), "rgb"  # torchvision's, times 255
     classifier = "classifier.6"
     pooling = "unseen"  # there is none behind fc7
+    rounds_up = False
+    shortcuts = False
 
     def __init__(self, member: Member) -> None:
         super().__init__()

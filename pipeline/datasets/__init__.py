@@ -179,14 +179,25 @@ def found(folder: Path) -> list[Video]:
 def frames(folder: Path, first: int | None = None, last: int | None = None) -> list[tuple[int, Path]]:
     """(number, file) of a folder's JPEG frames by number, from `first` to `last`, both included; OSError of the folder.
 
-    Files of other names are passed over. Two files of one number are both given.
+    Files of other names are passed over, and what is no file, such as a pipe. Two files of one number are both given.
     """
-    with os.scandir(
-        folder
-    ) as entries:  # a folder of thousands may be read for each of its ranges: names first, paths after
-        names = [(int(match[1]), entry.name) for entry in entries if (match := FRAME.fullmatch(entry.name))]
+    with os.scandir(folder) as entries:  # it may be read for each of its ranges: names first, paths after
+        matches = [(FRAME.fullmatch(entry.name), entry) for entry in entries]
+        names = [(int(match[1]), entry.name) for match, entry in matches if match and entry.is_file()]
     begin, end = (0 if first is None else first), (math.inf if last is None else last)
     return [(number, folder / name) for number, name in sorted(names) if begin <= number <= end]
+
+
+def listed(lists: Path, *names: str) -> Path:
+    """The first list of several names that is in `lists` or its folder labels/, else where the first name would be."""
+    places = [lists / folder / name for name in names for folder in ("", "labels")]
+    return next((place for place in places if place.is_file()), places[0])
+
+
+def names_of_lists(prefix: str, suffix: str) -> tuple[str, ...]:
+    """Return the names of lists that listed() finds; older copies of a set have a prefix."""
+    kinds = ("labels", "test", "train", "validation")
+    return tuple(f"{folder}{old}{kind}{suffix}" for folder in ("", "labels/") for old in ("", prefix) for kind in kinds)
 
 
 def lines(name: str, path: Path, layout: str) -> list[tuple[str, str]]:
@@ -204,6 +215,8 @@ def text(name: str, path: Path, layout: str) -> str:
     Accents come composed (NFC): a list that was typed has them so, names of files that were on a Mac often don't.
     """
     try:
+        if path.exists() and not path.is_file():  # reading a pipe or a device may never end
+            raise UserError(f"{name}: the list {path.resolve()} is no file")
         return unicodedata.normalize("NFC", path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise UserError(f"{name}: the list {path.resolve()} is absent. Expected: {layout}") from None

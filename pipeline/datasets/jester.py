@@ -8,7 +8,20 @@ others.
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pipeline.datasets import FRAME, NoOptions, Options, Part, Row, Splits, Video, chosen, lines, walk
+from pipeline.datasets import (
+    FRAME,
+    NoOptions,
+    Options,
+    Part,
+    Row,
+    Splits,
+    Video,
+    chosen,
+    lines,
+    listed,
+    names_of_lists,
+    walk,
+)
 from pipeline.errors import UserError, alternatives
 
 LICENCE = "the makers' own terms, for research only; to be accepted before the download"
@@ -18,17 +31,17 @@ CITATION = (
 )
 HOMEPAGE = "https://www.qualcomm.com/developer/software/jester-dataset"
 FETCH = (
-    "the parts of 20bn-jester-v1 and the lists, from the home page, after signing in and accepting the research "
-    "licence; `cat 20bn-jester-v1-?? | tar xz` unpacks them"
+    "the .zip files of the videos and of the labels, from the home page, after signing in and accepting the research "
+    "licence; unzip them, then `cat 20bn-jester-v1-?? | tar xz` unpacks the parts that were in them"
 )
 SIZE = 22_800_000_000  # as the makers round it
 LAYOUT = (
     "the content of the archive 20bn-jester-v1: a folder a clip, named by its number, in it the frames 00001.jpg, "
-    "00002.jpg ...; 148092 folders. The lists are jester-v1-train.csv and jester-v1-validation.csv (lines "
-    "`<number>;<class>`) and, where wanted, jester-v1-test.csv (lines `<number>`), beside the clips' top folder or in "
-    "the folder that `lists` names"
+    "00002.jpg ...; 148092 folders. The lists are train.csv and validation.csv (lines `<number>;<class>`) "
+    "and, where wanted, test.csv (lines `<number>`), or older copies named jester-v1-train.csv and so on, beside the "
+    "clips' top folder or in the folder that `lists` names, with or without a folder labels"
 )
-READS = ("jester-v1-*.csv",)
+READS = names_of_lists("jester-v1-", ".csv")
 COUNTS = {1: {"train": 118_562, "test": 14_787}}
 UNLABELLED = 14_743  # of the official test list
 CLASSES = (
@@ -66,12 +79,16 @@ def splits(videos: Sequence[Video], lists: Path, options: Options) -> Splits:
     """The official lists; UserError names a list that is absent, a line it can't read, a class of another set."""
     chosen(NoOptions, options, "jester")
     rows = [row for part in LISTS for row in _rows(lists, part)]
-    _check_unlabelled(lists / "jester-v1-test.csv", rows)
+    _check_unlabelled(_list(lists, "test"), rows)
     return Splits(CLASSES, {1: rows})
 
 
+def _list(lists: Path, name: str) -> Path:
+    return listed(lists, f"jester-v1-{name}.csv", f"{name}.csv")
+
+
 def _rows(lists: Path, part: Part) -> Iterator[Row]:
-    for where, line in lines("jester", lists / f"jester-v1-{LISTS[part]}.csv", LAYOUT):
+    for where, line in lines("jester", _list(lists, LISTS[part]), LAYOUT):
         clip, _, name = line.partition(";")
         if not clip.isdecimal() or not name:
             raise UserError(f"{where}: expected `<number>;<class>`, not {line!r}")

@@ -8,7 +8,20 @@ others.
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pipeline.datasets import FRAME, NoOptions, Options, Part, Row, Splits, Video, chosen, lines, walk
+from pipeline.datasets import (
+    FRAME,
+    NoOptions,
+    Options,
+    Part,
+    Row,
+    Splits,
+    Video,
+    chosen,
+    lines,
+    listed,
+    names_of_lists,
+    walk,
+)
 from pipeline.errors import UserError
 
 LICENCE = "the makers' own terms, for research only; to be accepted before the download"
@@ -26,9 +39,10 @@ LAYOUT = (
     "the content of the archive 20bn-something-something-v1: a folder a clip, named by its number, in it the frames "
     "00001.jpg, 00002.jpg ...; 108499 folders. The lists are something-something-v1-labels.csv (174 classes, one a "
     "line), -train.csv and -validation.csv (lines `<number>;<class>`) and, where wanted, -test.csv (lines `<number>`), "
-    "beside the clips' top folder or in the folder that `lists` names"
+    "or the same without something-something-v1-, beside the clips' top folder or in the folder that `lists` names, "
+    "with or without a folder labels"
 )
-READS = ("something-something-v1-*.csv",)
+READS = names_of_lists("something-something-v1-", ".csv")
 COUNTS = {1: {"train": 86_017, "test": 11_522}}
 UNLABELLED = 10_960  # of the official test list
 CLASSES_LISTED = 174
@@ -58,17 +72,21 @@ def videos(folder: Path, options: Options) -> list[Video]:
 def splits(videos: Sequence[Video], lists: Path, options: Options) -> Splits:
     """The official lists; UserError names a list that is absent, a line it can't read, a class of another set."""
     chosen(NoOptions, options, "sthv1")
-    labels = lists / "something-something-v1-labels.csv"
+    labels = _list(lists, "labels")
     numbers = {name: number for number, (_, name) in enumerate(lines("sthv1", labels, LAYOUT))}
     if len(numbers) != CLASSES_LISTED:
         raise UserError(f"{labels.resolve()} has {len(numbers)} classes; published are {CLASSES_LISTED}")
     rows = [row for part in LISTS for row in _rows(lists, part, numbers)]
-    _check_unlabelled(lists / "something-something-v1-test.csv", rows)
+    _check_unlabelled(_list(lists, "test"), rows)
     return Splits(tuple(numbers), {1: rows})
 
 
+def _list(lists: Path, name: str) -> Path:
+    return listed(lists, f"something-something-v1-{name}.csv", f"{name}.csv")
+
+
 def _rows(lists: Path, part: Part, numbers: dict[str, int]) -> Iterator[Row]:
-    for where, line in lines("sthv1", lists / f"something-something-v1-{LISTS[part]}.csv", LAYOUT):
+    for where, line in lines("sthv1", _list(lists, LISTS[part]), LAYOUT):
         clip, _, name = line.partition(";")
         if not clip.isdecimal() or not name:
             raise UserError(f"{where}: expected `<number>;<class>`, not {line!r}")

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.datasets import NoOptions, Options, Part, Row, Splits, Video, chosen, found, text
+from pipeline.datasets import NoOptions, Options, Part, Row, Splits, Video, chosen, found, listed, names_of_lists, text
 from pipeline.errors import UserError
 
 LICENCE = "the makers' own terms, for research only; to be accepted before the download"
@@ -20,16 +20,17 @@ CITATION = (
 )
 HOMEPAGE = "https://www.qualcomm.com/developer/software/something-something-v-2-dataset"
 FETCH = (
-    "the parts of 20bn-something-something-v2 and the lists, from the home page, after signing in and accepting the "
-    "research licence; `cat 20bn-something-something-v2-?? | tar xz` unpacks them"
+    "the .zip files of the videos and of the labels, from the home page, after signing in and accepting the research "
+    "licence; unzip them, then `cat 20bn-something-something-v2-?? | tar xz` unpacks the parts that were in them"
 )
 SIZE = 19_400_000_000  # as the makers round it
 LAYOUT = (
     "the content of the archive 20bn-something-something-v2: <number>.webm, 220847 files. The lists are "
-    "something-something-v2-labels.json, -train.json, -validation.json and, where wanted, -test.json, beside the "
-    "clips' folder or in the folder that `lists` names"
+    "labels.json, train.json, validation.json and, where wanted, test.json, or older copies named "
+    "something-something-v2-labels.json and so on, beside the clips' folder or in the folder that `lists` names, with "
+    "or without a folder labels"
 )
-READS = ("something-something-v2-*.json",)
+READS = names_of_lists("something-something-v2-", ".json")
 COUNTS = {1: {"train": 168_913, "test": 24_777}}
 UNLABELLED = 27_157  # of the official test list
 CLASSES_LISTED = 174
@@ -60,11 +61,15 @@ def videos(folder: Path, options: Options) -> list[Video]:
 def splits(videos: Sequence[Video], lists: Path, options: Options) -> Splits:
     """The official lists; UserError names a list that is absent or damaged, or an entry without a clip or class."""
     chosen(NoOptions, options, "sthv2")
-    classes = _classes(lists / "something-something-v2-labels.json")
+    classes = _classes(_list(lists, "labels"))
     numbers = {name: number for number, name in enumerate(classes)}
     rows = [row for part in LISTS for row in _rows(lists, part, numbers)]
-    _check_unlabelled(lists / "something-something-v2-test.json", rows)
+    _check_unlabelled(_list(lists, "test"), rows)
     return Splits(classes, {1: rows})
+
+
+def _list(lists: Path, name: str) -> Path:
+    return listed(lists, f"something-something-v2-{name}.json", f"{name}.json")
 
 
 def _classes(path: Path) -> tuple[str, ...]:
@@ -77,7 +82,7 @@ def _classes(path: Path) -> tuple[str, ...]:
 
 def _rows(lists: Path, part: Part, numbers: dict[str, int]) -> list[Row]:
     rows = []
-    for where, entry in _entries(lists / f"something-something-v2-{LISTS[part]}.json"):
+    for where, entry in _entries(_list(lists, LISTS[part])):
         template = entry.get("template")
         if not isinstance(template, str):
             raise UserError(f"{where}: expected a text template, not {json.dumps(entry)[:80]}")
