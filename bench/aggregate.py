@@ -42,12 +42,14 @@ import pyarrow.parquet
 from scipy.stats import binomtest
 
 from bench import report
-from pipeline import params, predictions, results
-from pipeline.metrics import BEST
-from pipeline.protocol import protocol_signature
-from pipeline.results import Difference, Result
-from pipeline.schema import Params
-from pipeline.statistics import LEVEL, RESAMPLES
+from pipeline.config import load
+from pipeline.config.schema import Params
+from pipeline.config.signature import protocol_signature
+from pipeline.evaluate import predictions
+from pipeline.measure import results
+from pipeline.measure.accuracy import BEST
+from pipeline.measure.results import Difference, Result
+from pipeline.measure.uncertainty import LEVEL, RESAMPLES
 
 ROOT = Path(__file__).parents[1]
 NETS = 8
@@ -99,7 +101,7 @@ def invented(project: Path, count: int, videos: int, classes: int) -> Path:
         labels=pl.Series(label[:, None].astype(np.int32), dtype=pl.List(pl.Int32))
     )
     tests.write_parquet(splits / "split-1.parquet")
-    given = params.load(project / "params.yaml")
+    given = load.load(project / "params.yaml")
     signature = protocol_signature(given.protocols["center"], given.recipes["quick"])
     metadata = {"protocol": signature, "classes": (splits / "classes.json").read_text()}
     for net in range(min(NETS, count)):
@@ -161,7 +163,7 @@ def staged(project: Path) -> dict[str, float]:
 
 def sampled(project: Path) -> list[dict[str, Any]]:
     """Seconds a row of ours and of pandas', in turn, over the rows of a project but its first, which is the base."""
-    given = params.load(project / "params.yaml")
+    given = load.load(project / "params.yaml")
     first, *names = given.experiments
     base, other = ours(given, first, project, None)[0], by_pandas(predicted(project, first), None)
     turns = []

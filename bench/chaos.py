@@ -33,7 +33,7 @@ from typing import Any
 from bench import havoc, report, victim
 from bench.ground import Bench
 from bench.havoc import Run
-from pipeline import records
+from pipeline.tracking import run_record
 
 ROOT = Path(__file__).parents[1]
 STAGES = tuple(victim.MADE)
@@ -87,7 +87,7 @@ def planned(number: int) -> tuple[Run, random.Random]:
 
 def made(bench: Bench, number: int, done: Sequence[Run]) -> Run:
     run, rng = planned(number)
-    run.commit = records.commit(ROOT)[:7]
+    run.commit = run_record.commit(ROOT)[:7]
     place = bench.undisturbed(run.workers)
     victim.put_back(place, bench.project, run.stage)
     if run.kind == "MLflow":

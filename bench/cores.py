@@ -46,9 +46,12 @@ from bench import report
 from bench.decoding import cpu_seconds, made
 from cluster import fanout, score
 from cluster.session import MALLOC
-from pipeline import cells, predict, rows, shards
-from pipeline.params import load
-from pipeline.schema import Cluster, Decode
+from pipeline.config.load import load
+from pipeline.config.schema import Cluster, Decode
+from pipeline.decode import shards
+from pipeline.evaluate import inference
+from pipeline.train import rows
+from pipeline.train import run as cells
 
 ROOT = Path(__file__).parents[1]
 VIDEOS, SECONDS, SIZE, NAME = 96, 10, "340x256", "videos"
@@ -128,7 +131,7 @@ def items(stage: str, root: Path, out: Path) -> tuple[Callable[..., Any], list[t
     """What the stage fans out."""
     if stage == "decode":
         return shards.decode_shard, [(task,) for task in decoding(root, out)]
-    predict.BLOCK = 2  # in this process, which alone cuts the blocks
+    inference.BLOCK = 2  # in this process, which alone cuts the blocks
     return score.block, list(score.blocks([cell(root)], Cluster(storage=str(out))))
 
 

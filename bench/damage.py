@@ -21,11 +21,12 @@ from typing import Any, NamedTuple
 
 from bench import report
 from bench.decoding import made
-from pipeline import containers, datasets
-from pipeline.containers import Damaged
-from pipeline.decoding import decode, opened
+from pipeline import datasets
+from pipeline.config.schema import Decode
+from pipeline.decode import integrity
+from pipeline.decode.integrity import Damaged
+from pipeline.decode.video import decode, opened
 from pipeline.executable import ffmpeg_exe
-from pipeline.schema import Decode
 
 WAYS = ("cut", "zeros", "1e-3", "1e-4", "one bit")
 FATES = ("container", "decoder", "same frames", "other frames")
@@ -110,7 +111,7 @@ def fate(job: Job) -> str:
 def fate_of(path: Path) -> tuple[str, str]:
     """(who finds fault with a video, or "", the digest of its frames)."""
     try:
-        containers.check(path)
+        integrity.check(path)
     except Damaged:
         return "container", ""
     try:

@@ -2,11 +2,11 @@
 
     python -m bench.ddp [--turns N] [--epochs N]
 
-All train the same net on the same clips, read by the same pipeline/clips.py, on one worker and on two of one thread
+All train the same net on the same clips, read by the same pipeline/clips/loading.py, on one worker and on two of one thread
 each, with gloo; all take turns. Ray itself runs already, as it does when stage 4 begins.
 
 - Ray Train: cluster/fit.py's train_distributed(), as stage 4 trains with several workers.
-- torchrun, the same loop: pipeline/training.py under torchrun, state kept each epoch as in fit.py: only the launcher
+- torchrun, the same loop: pipeline/train/loop.py under torchrun, state kept each epoch as in fit.py: only the launcher
   differs.
 - torchrun, plain: the shortest DDP loop that does the same: DistributedDataParallel, SGD, clipped gradients.
 
@@ -37,10 +37,13 @@ from torch.utils.data import DataLoader
 from bench import overhead, report
 from cluster import fit
 from cluster.session import MALLOC, session
-from pipeline import atomic, cells, clips, training
-from pipeline.cells import Cell
-from pipeline.frames import FrameStore
-from pipeline.schema import Cluster
+from pipeline.clips import loading
+from pipeline.config.schema import Cluster
+from pipeline.decode.frame_store import FrameStore
+from pipeline.storage import atomic
+from pipeline.train import loop
+from pipeline.train import run as cells
+from pipeline.train.run import Cell
 
 ROOT = Path(__file__).parents[1]
 RAY, SAME, PLAIN = "Ray Train", "torchrun, the same loop", "torchrun, plain"
@@ -128,7 +131,7 @@ def under_torchrun(way: str, place: Path, epochs: int) -> None:
 
 def same(one: Cell, place: Path) -> None:
     lines: list[dict[str, Any]] = []
-    for epoch in training.epochs(one, None, None, torch.device("cpu")):
+    for epoch in loop.epochs(one, None, None, torch.device("cpu")):
         lines += epoch.lines
         if dist.get_rank() == 0:
             state = {"fingerprint": "", "lines": json.dumps(lines), **epoch.state}
@@ -142,7 +145,7 @@ def plain(one: Cell, place: Path) -> None:
     recipe, rank, world = one.recipe, dist.get_rank(), dist.get_world_size()
     torch.manual_seed(one.seed)
     net = cells.net(one)
-    training.channels_last(net)
+    loop.channels_last(net)
     model = DistributedDataParallel(net)
     optimizer = torch.optim.SGD(net.parameters(), recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay)
     store, items = FrameStore(one.frames), cells.part(one, "train")
@@ -150,14 +153,14 @@ def plain(one: Cell, place: Path) -> None:
     order = [
         [(epoch, index) for index in micro]
         for epoch in range(recipe.epochs)
-        for step in clips.steps(len(items), recipe.batch, recipe.micro_batch, one.seed, epoch)
+        for step in loading.steps(len(items), recipe.batch, recipe.micro_batch, one.seed, epoch)
         for micro in step[rank::world]
     ]
-    data = clips.TrainClips(store, items, recipe, one.seed, cells.mirrored(one))
+    data = loading.TrainClips(store, items, recipe, one.seed, cells.mirrored(one))
     loader = iter(DataLoader(data, sampler=order, batch_size=None))
     pixels = torch.empty(recipe.micro_batch, recipe.frames, recipe.size, recipe.size, 3)
     steps, own, lines = len(items) // recipe.batch, range(share)[rank::world], []
-    window = max(1, steps // training.WINDOWS)
+    window = max(1, steps // loop.WINDOWS)
     net.train()
     for _ in range(recipe.epochs):
         began, losses = time.perf_counter(), []
@@ -167,7 +170,7 @@ def plain(one: Cell, place: Path) -> None:
             for micro in own:
                 batch, labels = next(loader)
                 model.require_backward_grad_sync = micro == own[-1]
-                x = clips.normalise(batch, net.mean, net.std, net.channels, pixels)
+                x = loading.normalise(batch, net.mean, net.std, net.channels, pixels)
                 part = torch.nn.functional.cross_entropy(model(x), labels)
                 # DDP takes the mean over workers, each of which has its part of the step's micro batches.
                 (part * world / share).backward()

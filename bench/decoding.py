@@ -34,11 +34,11 @@ import sklearn.datasets
 
 from bench import report
 from pipeline import datasets
-from pipeline.decoding import check_against_ffmpeg
+from pipeline.config.schema import Decode
+from pipeline.decode.frame_store import FrameStore
+from pipeline.decode.shards import Source, Task, decode_shard, finish
+from pipeline.decode.video import check_against_ffmpeg
 from pipeline.executable import ffmpeg_exe
-from pipeline.frames import FrameStore
-from pipeline.schema import Decode
-from pipeline.shards import Source, Task, decode_shard, finish
 
 SHORT_SIDE, QUALITY = 256, 95
 SCALE = f"scale=w='if(lt(iw,ih),{SHORT_SIDE},-2)':h='if(lt(iw,ih),-2,{SHORT_SIDE})':flags=bilinear"

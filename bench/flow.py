@@ -36,9 +36,9 @@ import numpy as np
 
 from bench import report
 from bench.decoding import cpu, cpu_seconds, made
-from pipeline.flow import ALGORITHMS
-from pipeline.schema import Decode, Flow
-from pipeline.shards import Source, Task, decode_shard
+from pipeline.config.schema import Decode, Flow
+from pipeline.decode.flow import ALGORITHMS
+from pipeline.decode.shards import Source, Task, decode_shard
 
 QUALITY, SIZE, SHORT_SIDE, BOUND = 95, "340x256", 256, 20.0
 FRAMES = {"dis": 30, "tvl1": 3}  # of a video

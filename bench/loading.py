@@ -37,10 +37,13 @@ from sklearn.datasets import load_sample_image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from pipeline import atomic, clips, executable, frames, shards
-from pipeline.augment import Box
-from pipeline.clips import View
-from pipeline.schema import Augment, Decode, Recipe
+from pipeline import executable
+from pipeline.clips import loading
+from pipeline.clips.augmentation import Box
+from pipeline.clips.loading import View
+from pipeline.config.schema import Augment, Decode, Recipe
+from pipeline.decode import frame_store, shards
+from pipeline.storage import atomic
 
 RESULTS = Path(__file__).parent / "results"
 VIDEOS, LENGTH, WIDTH, HEIGHT = 16, 240, 340, 256  # 8 s at 30 frames a second
@@ -69,8 +72,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         size = prepare(root)
-        store, items = frames.FrameStore(root / "store"), [(str(n), [0]) for n in range(VIDEOS)]
-        plans = [clips.TrainClips(store, items, replace(RECIPE, size=pixels), 0, mirrored=[0]) for pixels in (224, 112)]
+        store, items = frame_store.FrameStore(root / "store"), [(str(n), [0]) for n in range(VIDEOS)]
+        plans = [
+            loading.TrainClips(store, items, replace(RECIPE, size=pixels), 0, mirrored=[0]) for pixels in (224, 112)
+        ]
         rows = [row for plan in plans for row in race(root, plan)]
         errors = {plan.recipe.size: differences(root, plan) for plan in plans}
     table = io.StringIO()
@@ -96,7 +101,7 @@ def prepare(root: Path) -> float:
     task = shards.Task(root / "store", 0, root / "default", tuple(sources), DECODE)
     shards.decode_shard(task)
     shards.finish(task.folder, [task])
-    store, size = frames.FrameStore(task.folder), 0
+    store, size = frame_store.FrameStore(task.folder), 0
     for n in range(VIDEOS):
         folder = root / "jpegs" / str(n)
         folder.mkdir(parents=True)
@@ -128,7 +133,7 @@ def encode(pixels: np.ndarray, path: Path, options: list[str]) -> None:
     subprocess.run(command, input=pixels.tobytes(), check=True)
 
 
-def race(root: Path, plan: clips.TrainClips) -> list[dict[str, str | int | float]]:
+def race(root: Path, plan: loading.TrainClips) -> list[dict[str, str | int | float]]:
     """A row for each turn and loader, after one turn that warms up."""
     rows: list[dict[str, str | int | float]] = []
     racers, batch = loaders(root, plan), plan.recipe.micro_batch
@@ -177,12 +182,12 @@ def written(rows: list[dict], errors: dict[int, dict[str, float]], size: float) 
     return "\n".join(lines)
 
 
-def differences(root: Path, plan: clips.TrainClips) -> dict[str, float]:
+def differences(root: Path, plan: loading.TrainClips) -> dict[str, float]:
     """Crop's side -> mean absolute difference of pixels between the frame store and Pillow."""
     files, found = PillowClips(root / "jpegs", plan), {}
     for side in (256, 224, 192, 168):
         view = View((3, 77, 151, 230), Box(42, (HEIGHT - side) // 4 * 2, side, side), False)
-        ours = clips.load_views(plan.store, [("0", view)], plan.recipe.size)[0].astype(float)
+        ours = loading.load_views(plan.store, [("0", view)], plan.recipe.size)[0].astype(float)
         theirs = np.stack([np.asarray(image) for image in files.images(0, view)])
         found[str(side)] = float(np.abs(ours - theirs).mean())
     return found
@@ -191,7 +196,7 @@ def differences(root: Path, plan: clips.TrainClips) -> dict[str, float]:
 class DecordClips(Dataset):
     """(T,size,size,3) uint8 from the video itself."""
 
-    def __init__(self, folder: Path, plan: clips.TrainClips) -> None:
+    def __init__(self, folder: Path, plan: loading.TrainClips) -> None:
         self.folder, self.plan = folder, plan
 
     def __getitem__(self, key: Key) -> np.ndarray:
@@ -205,7 +210,7 @@ class DecordClips(Dataset):
 class PillowClips(Dataset):
     """(3T,size,size) float, from a folder of JPEG files for each video."""
 
-    def __init__(self, folder: Path, plan: clips.TrainClips) -> None:
+    def __init__(self, folder: Path, plan: loading.TrainClips) -> None:
         self.folder, self.plan = folder, plan
 
     def images(self, position: int, view: View) -> list[Image.Image]:
@@ -223,7 +228,7 @@ class PillowClips(Dataset):
         return x
 
 
-def loaders(root: Path, plan: clips.TrainClips) -> dict[str, Callable[[list[list[Key]]], Iterator[Tensor]]]:
+def loaders(root: Path, plan: loading.TrainClips) -> dict[str, Callable[[list[list[Key]]], Iterator[Tensor]]]:
     """Name -> from micro batches of keys to batches, (N,T,C,H,W) float but for "store, uint8"."""
     size = plan.recipe.size
     again = torch.empty(plan.recipe.micro_batch, plan.recipe.frames, size, size, 3)
@@ -238,7 +243,7 @@ def loaders(root: Path, plan: clips.TrainClips) -> dict[str, Callable[[list[list
         return (x.unflatten(1, (-1, 3)) for x in DataLoader(PillowClips(root / "jpegs", plan), batch_sampler=micros))
 
     def normalised(x: Tensor) -> Tensor:
-        return clips.normalise(x, MEAN, STD, out=again)
+        return loading.normalise(x, MEAN, STD, out=again)
 
     return {
         "store": lambda micros: map(normalised, store(micros)),

@@ -38,11 +38,15 @@ import torch
 
 from bench import report
 from cluster import score
-from pipeline import cells, clips, frames, packing, rows, shards, sources, splits, state
-from pipeline.digest import checked
-from pipeline.params import load
-from pipeline.schema import Cluster, Dataset, Decode
-from stages.trial import resident
+from pipeline import splits
+from pipeline.clips import loading
+from pipeline.config.load import load
+from pipeline.config.schema import Cluster, Dataset, Decode
+from pipeline.decode import frame_store, packing, shards
+from pipeline.digest import checked, state
+from pipeline.download import sources
+from pipeline.train import rows, run
+from stages.commands.trial import resident
 
 ROOT = Path(__file__).parents[1]
 NAME, CLASSES, FRAMES, STORED, TEST, LOOKED_UP = "invented", 400, 300, 8, 14, 10_000
@@ -89,7 +93,7 @@ def invented(root: Path, size: int) -> None:
     make_splits(root)
     one = cell(root)
     one.weights.parent.mkdir(parents=True)
-    torch.save(cells.net(one).state_dict(), one.weights)
+    torch.save(run.net(one).state_dict(), one.weights)
 
 
 def reported(task: shards.Task, failed: Collection[str]) -> None:
@@ -116,7 +120,7 @@ def planned(root: Path) -> list[shards.Task]:
     return shards.plan(root / "frames" / NAME, root, listed, DECODE)
 
 
-def cell(root: Path) -> cells.Cell:
+def cell(root: Path) -> run.Cell:
     """Of row tsn of suite quick, on the invented set."""
     params = load(ROOT / "params.yaml")
     row = replace(params.experiments["tsn"], dataset=NAME, splits=(1,), seeds=(0,))
@@ -128,7 +132,7 @@ def make_splits(root: Path) -> None:
 
 
 def look_up(root: Path) -> Callable[[], object]:
-    store = frames.FrameStore(root / "frames" / NAME)
+    store = frame_store.FrameStore(root / "frames" / NAME)
     names = list(store.videos)
     drawn = np.random.default_rng(0).integers(len(names), size=LOOKED_UP)
     return lambda: [store.jpegs(names[n], range(STORED)) for n in drawn]
@@ -136,12 +140,12 @@ def look_up(root: Path) -> Callable[[], object]:
 
 def training_list(root: Path) -> Callable[[], object]:
     one = cell(root)
-    store = frames.FrameStore(one.frames)
+    store = frame_store.FrameStore(one.frames)
 
     def made() -> object:
-        items = [(name, labels) for name, labels in cells.part(one, "train") if name in store.videos]
-        clips.TrainClips(store, items, one.recipe, one.seed, cells.mirrored(one))
-        return clips.steps(len(items), one.recipe.batch, one.recipe.micro_batch, one.seed, 0)
+        items = [(name, labels) for name, labels in run.part(one, "train") if name in store.videos]
+        loading.TrainClips(store, items, one.recipe, one.seed, run.mirrored(one))
+        return loading.steps(len(items), one.recipe.batch, one.recipe.micro_batch, one.seed, 0)
 
     return made
 
@@ -161,7 +165,7 @@ STEPS: dict[str, Callable[[Path], Callable[[], object]]] = {
     "splits": lambda root: lambda: make_splits(root),
     "plan shards": lambda root: lambda: planned(root),
     "finish": lambda root: (lambda tasks: lambda: shards.finish(root / "frames" / NAME, tasks))(planned(root)),
-    "open frames": lambda root: lambda: frames.FrameStore(root / "frames" / NAME),
+    "open frames": lambda root: lambda: frame_store.FrameStore(root / "frames" / NAME),
     "look up": look_up,
     "training list": training_list,
     "score": scored,

@@ -41,7 +41,7 @@ from bench.nets import COMPILED, CUDA, DEVICE, NETS, PASSES, SCALE, VERSIONS, Ne
 from bench.report import save
 from bench.roofline import layers, least
 from cluster.session import MALLOC
-from stages.trial import resident, timed
+from stages.commands.trial import resident, timed
 
 BAR = 1.3  # what ours is to be faster by
 RUNS = 3  # processes that a version's memory is measured in on a CPU

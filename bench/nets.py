@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bench.straightforward import NothingInPlace, straighten
 from models import video
-from models.orders import channels_last
+from models.memory_format import channels_last
 
 
 class Net(NamedTuple):

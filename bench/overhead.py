@@ -27,11 +27,15 @@ from torch.utils.data import DataLoader
 from bench.report import save
 from cluster import fit
 from cluster.session import MALLOC, session
-from pipeline import cells, clips, rows, shards, sources, splits, training
-from pipeline.cells import Cell
-from pipeline.frames import FrameStore
-from pipeline.params import load
-from pipeline.schema import Cluster
+from pipeline import splits
+from pipeline.clips import loading
+from pipeline.config.load import load
+from pipeline.config.schema import Cluster
+from pipeline.decode import shards
+from pipeline.decode.frame_store import FrameStore
+from pipeline.download import sources
+from pipeline.train import loop, rows, run
+from pipeline.train.run import Cell
 
 ROOT = Path(__file__).parents[1]
 STEPS = 20  # an epoch
@@ -112,16 +116,16 @@ def plain(cell: Cell, place: Path) -> float:
     """Seconds a step of the shortest loop."""
     recipe, store = cell.recipe, FrameStore(cell.frames)
     torch.manual_seed(cell.seed)
-    net = cells.net(cell)
-    training.channels_last(net)
-    items = cells.part(cell, "train")
+    net = run.net(cell)
+    loop.channels_last(net)
+    items = run.part(cell, "train")
     order = [
         [(epoch, index) for index in micro]
         for epoch in range(recipe.epochs)
-        for step in clips.steps(len(items), recipe.batch, recipe.micro_batch, cell.seed, epoch)
+        for step in loading.steps(len(items), recipe.batch, recipe.micro_batch, cell.seed, epoch)
         for micro in step
     ]
-    plan = clips.TrainClips(store, items, recipe, cell.seed, cells.mirrored(cell))
+    plan = loading.TrainClips(store, items, recipe, cell.seed, run.mirrored(cell))
     loader = iter(DataLoader(plan, sampler=order, batch_size=None))
     optimizer = torch.optim.SGD(net.parameters(), recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay)
     pixels = torch.empty(recipe.micro_batch, recipe.frames, recipe.size, recipe.size, 3)
@@ -132,7 +136,7 @@ def plain(cell: Cell, place: Path) -> float:
         optimizer.zero_grad(set_to_none=True)
         for _ in range(share):
             batch, labels = next(loader)
-            x = clips.normalise(batch, net.mean, net.std, net.channels, pixels)
+            x = loading.normalise(batch, net.mean, net.std, net.channels, pixels)
             (torch.nn.functional.cross_entropy(net(x), labels) / share).backward()
         optimizer.step()
         if (step + 1) % STEPS == 0:
@@ -141,7 +145,7 @@ def plain(cell: Cell, place: Path) -> float:
 
 
 def alone(cell: Cell, place: Path) -> float:
-    return steady([line for epoch in training.epochs(cell, None, None, torch.device("cpu")) for line in epoch.lines])
+    return steady([line for epoch in loop.epochs(cell, None, None, torch.device("cpu")) for line in epoch.lines])
 
 
 def task(cell: Cell, place: Path) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline import atomic
+from pipeline.storage import atomic
 
 RESULTS = Path(__file__).parent / "results"
 

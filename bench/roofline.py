@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from models import counting
+from models import paper_flops
 from models.video import VideoNet
-from stages.trial import timed
+from stages.commands.trial import timed
 
 
 def least(work: list[tuple[int, int]], passed: str, version: str, device: torch.device) -> float:
@@ -23,7 +23,7 @@ def least(work: list[tuple[int, int]], passed: str, version: str, device: torch.
 
 def layers(net: VideoNet, clips_shape: tuple[int, ...]) -> list[tuple[int, int]]:
     """Multiply-accumulates, and elements read and written, of each layer of a forward pass over clips of that shape."""
-    return [(layer.macs, layer.inputs + layer.outputs) for layer in counting.layers(net, clips_shape)]
+    return [(layer.macs, layer.inputs + layer.outputs) for layer in paper_flops.layers(net, clips_shape)]
 
 
 @cache

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import report, victim
-from pipeline.params import load
+from pipeline.config.load import load
 
 
 def main() -> None:

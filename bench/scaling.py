@@ -31,10 +31,11 @@ from bench import cores, ddp, report, simulation
 from bench.simulation import Costs, Job, Machine
 from models import costs as counted
 from models import video
-from pipeline import figures, predict
+from pipeline.config.load import parse
+from pipeline.config.schema import Params
 from pipeline.datasets import kinetics400
-from pipeline.params import parse
-from pipeline.schema import Params
+from pipeline.evaluate import inference
+from pipeline.report import figures
 
 ROOT = Path(__file__).parents[1]
 ROW, SECONDS, RATE = "tsm-resnet50-kinetics400-8f", 10, 30  # a clip of Kinetics, in s and frames a second
@@ -154,7 +155,7 @@ def job(params: Params, videos: int, speed: float) -> Job:
         batch=recipe.batch,
         micro_batch=recipe.micro_batch,
         clip=recipe.frames,
-        block=predict.BLOCK,
+        block=inference.BLOCK,
         views=protocol.clips * {"center": 1, "three": 3, "ten": 10}[protocol.crops],
         view=frames,
         train_clip=1 / speed,

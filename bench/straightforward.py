@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from models.attention.action import Action
-from models.residual3d import Conv3d
-from models.shift import TemporalShift
-from models.st_attention import TimeConv
-from models.tpn import ShiftedShortcut
+from models.layers.residual3d import Conv3d
+from models.layers.shift import TemporalShift
+from models.layers.st_attention import TimeConv
+from models.layers.tpn import ShiftedShortcut
 
 
 def straighten(net: nn.Module) -> None:

@@ -17,7 +17,8 @@ import pyarrow.parquet
 import torch
 from ruamel.yaml import YAML
 
-from pipeline import frames, sources
+from pipeline.decode import frame_store
+from pipeline.download import sources
 
 ROOT = Path(__file__).parents[1]
 ROW, SUITE, EPOCHS = "tsm", "quick", 3
@@ -146,11 +147,11 @@ def _read(folder: Path) -> None:
     """Every output through what reads it in earnest, to its end."""
     data = folder / "data"
     listed = sources.read(data / "raw" / "shapes" / "manifest.csv")
-    store = frames.FrameStore(data / "frames" / "shapes")
+    store = frame_store.FrameStore(data / "frames" / "shapes")
     assert set(store.videos) == {entry.video for entry in listed}, "frames of other videos than the listed ones"
     for video, entry in store.videos.items():
         for jpeg in store.jpegs(video, range(entry.frames)):
-            frames.decode_jpeg(jpeg)
+            frame_store.decode_jpeg(jpeg)
     for path in [*data.glob("splits/*/*.parquet"), *data.glob("predictions/*/*.parquet")]:
         pyarrow.parquet.read_table(path)
     for path in data.glob("runs/*/*.pt"):

@@ -20,16 +20,19 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from cluster.fanout import progress
 from cluster.gloo import Gloo
-from pipeline import copies, keys, logs, state, storage
-from pipeline import training as loop
-from pipeline.cells import Cell
+from pipeline.config.schema import Cluster
+from pipeline.digest import state
 from pipeline.digest.files import sha256, write_sums
 from pipeline.errors import UserError
-from pipeline.schema import Cluster
-from pipeline.storage import Place, write
+from pipeline.storage import remote
+from pipeline.storage.remote import Place, write
+from pipeline.tracking import run_log
+from pipeline.train import keys, node_cache
+from pipeline.train import loop as loop
+from pipeline.train.run import Cell
 
 TRIES = 3  # of a training whose result is damaged or gone when it is collected
-STATE, WEIGHTS, LOG = "state.pt", "weights.pt", logs.RUNNING
+STATE, WEIGHTS, LOG = "state.pt", "weights.pt", run_log.RUNNING
 WATCH = 10.0  # seconds from one look at the running logs to the next
 # Of Ray Train; it passes them on to where they count.
 PATIENCE = {
@@ -46,7 +49,7 @@ class Training:
     weights: Path | None  # that initialise the backbone
     cluster: Cluster
     folder: Place  # of its state, which outlives a crash
-    key: str  # of the training (pipeline/keys.py)
+    key: str  # of the training (pipeline/train/keys.py)
     token: Place  # a file that tells whether this process sees the storage
 
 
@@ -65,7 +68,7 @@ def fit(cells: Sequence[Cell], weights: Path | None, cluster: Cluster, watch: Ca
     Raises:
         UserError: A worker hit a user's mistake or doesn't see the storage, or the storage keeps no results.
     """
-    token = storage.place(cluster.storage) / ".tokens" / secrets.token_hex(8)
+    token = remote.place(cluster.storage) / ".tokens" / secrets.token_hex(8)
     checksum = sha256(weights) if weights else None
     keyed = [(cell, keys.training(cell, checksum)) for cell in cells]
     todo = [Training(cell, weights, cluster, keys.state(cell, cluster, key), key, token) for cell, key in keyed]
@@ -78,7 +81,7 @@ def fit(cells: Sequence[Cell], weights: Path | None, cluster: Cluster, watch: Ca
             print(told, file=sys.stderr, flush=True)
         write(token, token.name)
         try:
-            sent = copies.sent([training.cell for training in todo], cluster, [weights] if weights else [])
+            sent = node_cache.sent([training.cell for training in todo], cluster, [weights] if weights else [])
             _train([replace(training, cell=cell) for training, cell in zip(todo, sent, strict=True)], watch)
         finally:
             token.unlink(missing_ok=True)
@@ -151,7 +154,7 @@ def forget(cells: Sequence[Cell], weights: str | None, cluster: Cluster) -> None
     """Remove a row's state, once its outputs are safe; `weights` is the sha256 of what training began with."""
     made_under = [(cell, key) for cell in cells for key in (keys.training(cell, weights), keys.evaluation(cell))]
     folders = [keys.state(cell, cluster, key) for cell, key in made_under]
-    state.clear(storage.place(cluster.storage), cells[0].row, folders)
+    state.clear(remote.place(cluster.storage), cells[0].row, folders)
 
 
 def running_log(cell: Cell, weights: str | None, cluster: Cluster) -> Place:
@@ -171,7 +174,7 @@ def train_cell(training: Training) -> None:
             f"a worker on {ray.util.get_node_ip_address()} does not see cluster.storage; "
             "set it to a folder that all nodes share, or to s3://bucket/name"
         )
-    cell, weights = copies.brought(training.cell, cluster, training.weights, "train")
+    cell, weights = node_cache.brought(training.cell, cluster, training.weights, "train")
     state.check(keys.training(cell, sha256(weights) if weights else None), training.key, "train")
     distributed = torch.distributed.is_initialized()
     place = ray.train.torch.get_device() if distributed else device(cluster)
@@ -255,7 +258,7 @@ def train_distributed(training: Training) -> None:
     if cluster.gpus_per_worker:
         resources["GPU"] = cluster.gpus_per_worker
     # Ray's files of one start, apart from the state: that is ours, and others may use or remove it at any time.
-    above, name = storage.place(cluster.storage) / ".ray", f"{cell.row}-{cell.name}-{secrets.token_hex(8)}"
+    above, name = remote.place(cluster.storage) / ".ray", f"{cell.row}-{cell.name}-{secrets.token_hex(8)}"
     try:
         TorchTrainer(
             _loop,
@@ -268,12 +271,12 @@ def train_distributed(training: Training) -> None:
             torch_config=TorchConfig(backend="nccl") if cluster.gpus_per_worker else Gloo(),
             run_config=RunConfig(
                 name=name,
-                **storage.arrow(above),
+                **remote.arrow(above),
                 failure_config=FailureConfig(max_failures=cluster.max_failures),
             ),
         ).fit()
     finally:
-        storage.remove(above / name)
+        remote.remove(above / name)
 
 
 def _loop(config: dict[str, Any]) -> None:

@@ -12,9 +12,9 @@ from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 
+from pipeline.config.schema import Cluster
 from pipeline.errors import UserError
-from pipeline.schema import Cluster
-from pipeline.storage import STORE, Place, place, write
+from pipeline.storage.remote import STORE, Place, place, write
 
 PACKAGES = ("torch", "ray", "pyarrow")
 SOURCES = ("models", "pipeline", "cluster")  # what tasks run
@@ -68,7 +68,7 @@ def facts(folders: Mapping[str, str], token: str) -> dict[str, str]:
 def _seen(folder: str, token: str) -> str:
     answer = f".preflight-{token}-{os.urandom(4).hex()}"
     if folder.startswith(STORE):
-        from pipeline.storage import place
+        from pipeline.storage.remote import place
 
         there: Place = place(folder)
     else:
@@ -171,10 +171,10 @@ def main(arguments: Sequence[str]) -> None:
     """`python -m cluster.preflight NODES`: waits for so many nodes at RAY_ADDRESS, asks each; else exit code 2."""
     import ray
 
-    from pipeline import params
+    from pipeline.config import load
 
     try:
-        given = params.load()
+        given = load.load()
         ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=False)
         wait_for(int(arguments[0]), 300.0)
         print(f"{preflight(given.cluster)} nodes run the same and see the same")

@@ -8,19 +8,21 @@ import torch
 
 from cluster.fanout import fan_out
 from cluster.fit import device
-from pipeline import copies, keys, predict, state
-from pipeline.cells import Cell
+from pipeline.config.schema import Cluster
+from pipeline.digest import state
 from pipeline.digest.files import verify
 from pipeline.errors import UserError
-from pipeline.schema import Cluster
-from pipeline.storage import Place
+from pipeline.evaluate import inference
+from pipeline.storage.remote import Place
+from pipeline.train import keys, node_cache
+from pipeline.train.run import Cell
 
 TRIES = 3  # of a block that is damaged or gone when it is collected
 THREADS = 8  # blocks read at once
 Videos = list[tuple[str, list[int]]]  # name, labels
 Block = tuple[Cell, str, Videos, Place, Cluster]  # what block() takes
 
-_scorers: dict[str, predict.Scorer] = {}  # this process's last one, for the blocks of that cell that follow
+_scorers: dict[str, inference.Scorer] = {}  # this process's last one, for the blocks of that cell that follow
 
 
 def score(row: Sequence[Cell], cluster: Cluster) -> list[bytes]:
@@ -33,7 +35,7 @@ def score(row: Sequence[Cell], cluster: Cluster) -> list[bytes]:
     """
     for cell in row:
         verify(cell.weights)
-    items = blocks(copies.sent(row, cluster, [cell.weights for cell in row]), cluster)
+    items = blocks(node_cache.sent(row, cluster, [cell.weights for cell in row]), cluster)
     contents: list[bytes | None] = [None] * len(items)
     what = f"evaluate {row[0].row}, blocks"
     for attempt in range(TRIES + 1):
@@ -60,7 +62,7 @@ def blocks(row: Sequence[Cell], cluster: Cluster) -> list[Block]:
         (cell, key, videos, keys.state(cell, cluster, key) / f"block-{number:05d}.parquet", cluster)
         for cell in row
         for key in [keys.evaluation(cell)]
-        for number, videos in enumerate(predict.blocks(cell))
+        for number, videos in enumerate(inference.blocks(cell))
     ]
 
 
@@ -70,11 +72,11 @@ def block(cell: Cell, key: str, videos: Videos, target: Place, cluster: Cluster)
     place = f"{cell.weights} {key}"
     if place not in _scorers:
         _scorers.clear()  # before the next is loaded: a GPU need not hold both
-        brought = copies.brought(cell, cluster)[0]
+        brought = node_cache.brought(cell, cluster)[0]
         state.check(keys.evaluation(brought), key, "evaluate")
-        _scorers[place] = predict.Scorer(brought, device(cluster))
+        _scorers[place] = inference.Scorer(brought, device(cluster))
     scorer = _scorers[place]
-    copies.bring_frames(cell, cluster, scorer.store, [name for name, _ in videos])
+    node_cache.bring_frames(cell, cluster, scorer.store, [name for name, _ in videos])
     state.put(target, scorer.score(videos), key)
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from cluster.preflight import preflight
+from pipeline.config.schema import Cluster
 from pipeline.errors import UserError
-from pipeline.schema import Cluster
 
 OURS = "ACTIONBENCH_RAY"  # the address of a Ray that a parent process started on this machine, for itself alone
 LONGEST = 28  # characters; a socket's path has 107 at most, of which Ray's names below take 78

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from cluster.session import OURS, session
-from pipeline.schema import Cluster
+from pipeline.config.schema import Cluster
 
 
 @contextmanager

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from cluster.session import knock
+from pipeline.config.schema import Cluster
 from pipeline.errors import UserError
-from pipeline.schema import Cluster
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient

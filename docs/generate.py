@@ -27,7 +27,7 @@ from typer.cli import get_docs_for_click
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # the project is an application that runs from its clone
 
-from pipeline.schema import Params  # noqa: E402
+from pipeline.config.schema import Params  # noqa: E402
 from stages.cli import app  # noqa: E402
 
 PACKAGES = ("models", "pipeline", "cluster", "stages", "bench")

@@ -22,9 +22,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.attention.eam import Eam
-from models.contract import Neck, stage_blocks
-from models.named import unknown
-from models.pyramid import InteractionPyramid
+from models.backbone import Neck, stage_blocks
+from models.layers.pyramid import InteractionPyramid
+from models.registry import unknown
 from models.video import VideoNet
 
 # Shapes: T frames, C channels, H, W pixels; A, the maps of a stage, (t, C, h, w) or (1, C, t, h, w).

@@ -8,9 +8,9 @@ from typing import Any, get_origin
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.contract import Backbone
-from models.named import named, unknown
-from models.two_streams import TwoStreams, adapt
+from models.backbone import Backbone
+from models.layers.two_streams import TwoStreams, adapt
+from models.registry import named, unknown
 from models.weights import fill, misfit, ours, read
 
 
@@ -46,7 +46,7 @@ class VideoNet(nn.Module):
         return self._logits(maps.flatten(2).mean(2), len(clips))
 
     def published(self, clips: Tensor) -> Tensor:
-        """The same by the backbone's published pooling, for models/counting.py, which does not see a sum."""
+        """The same by the backbone's published pooling, for models/paper_flops.py, which does not see a sum."""
         maps = self._maps(clips)
         places = maps.flatten(2)  # (N*T or N, features, t*h*w)
         match self.backbone.pooling:
@@ -108,7 +108,7 @@ def build(
 
     With an even number of `planes` it takes clips (N, T, planes, H, W) of stacked optical flow (two planes a flow), and
     its first convolution is made from the one for RGB by adapt(). With an odd number, but for 3, clips are RGB and then
-    flow, and the net is models/two_streams.py's, for an attention that makes one of two streams (its attach() has
+    flow, and the net is models/layers/two_streams.py's, for an attention that makes one of two streams (its attach() has
     `streams`).
 
     `head_std` is the deviation of the classifier's first weights; None is torch's start. `knobs` are the keyword

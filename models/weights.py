@@ -19,7 +19,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from models.contract import Backbone
+from models.backbone import Backbone
 
 FLOATS = frozenset((torch.float16, torch.bfloat16, torch.float32, torch.float64))
 COUNTS = frozenset((torch.int32, torch.int64))

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import polars as pl
 
-from pipeline import atomic, datasets, tiers
+from pipeline import datasets
+from pipeline import subset as tiers
+from pipeline.config.schema import Dataset, Subset
 from pipeline.datasets import Row, Video
+from pipeline.download.sources import Entry
 from pipeline.errors import UserError
-from pipeline.schema import Dataset, Subset
-from pipeline.sources import Entry
+from pipeline.storage import atomic
 
 SCHEMA = {"video": pl.String(), "part": pl.String(), "labels": pl.List(pl.Int32())}
 SHOWN = 3  # names that a message gives of many

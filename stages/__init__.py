@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from pipeline.errors import UserError, alternatives
 
 if TYPE_CHECKING:
-    from pipeline.schema import Dataset, Params
+    from pipeline.config.schema import Dataset, Params
 
 DATA = Path("data")
 

@@ -2,17 +2,18 @@
 
 from pathlib import Path
 
-from pipeline import aggregation, params
+from pipeline.aggregate import suite
+from pipeline.config import load
 from stages import DATA, run
 
 REPORTS = Path("reports")
 
 
 def aggregate() -> None:
-    given = params.load()
-    target = aggregation.Folders.of(REPORTS, given.suite)
-    aggregation.aggregate(given, DATA, target, REPORTS)
-    shown = aggregation.show(target, given.suite, REPORTS)
+    given = load.load()
+    target = suite.Folders.of(REPORTS, given.suite)
+    suite.aggregate(given, DATA, target, REPORTS)
+    shown = suite.show(target, given.suite, REPORTS)
     print(f"tables in {target.tables}, pictures in {target.figures}, all tables on {shown}")
 
 

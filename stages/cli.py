@@ -11,7 +11,7 @@ from typer.exceptions import TyperException
 
 from pipeline.errors import UserError
 from stages import DATA, run
-from stages.showing import Json, datasets, diff, explain, look, models, report, tables
+from stages.commands.showing import Json, datasets, diff, explain, look, models, report, tables
 from stages.terminal import amount, brief, duration, screen, show_json, show_table
 
 app = typer.Typer(
@@ -33,11 +33,11 @@ def main() -> None:
 @app.command()
 def plan(json_: Json = False) -> None:
     """What would run, why, how long it would take and how many bytes it would leave."""
-    from pipeline import params
-    from stages import estimate
-    from stages.plan import current, locked, project
+    from pipeline.config import load
+    from stages.repro import estimate
+    from stages.repro.plan import current, locked, project
 
-    given = params.load()
+    given = load.load()
     found = current(given, project())
     speeds = estimate.measured(DATA, locked()) if found else {}
     guesses = [(step, estimate.seconds(step, given, DATA, speeds), estimate.size(step, DATA)) for step in found]
@@ -100,8 +100,8 @@ Into = Annotated[str, typer.Option(help="A folder that all nodes see; by default
 @app.command()
 def repro(targets: Targets = None, jobs: Jobs = 1, keep_going: KeepGoing = False, wait: Wait = False) -> None:
     """Bring every result up to date: dvc repro with one Ray session for all stages. Then the tables."""
-    from stages.repro import repro
-    from stages.workspace import held
+    from stages.repro.driver import repro
+    from stages.repro.workspace import held
 
     try:
         with held(wait):
@@ -117,7 +117,7 @@ def submit(
     targets: Targets = None, jobs: Jobs = 1, keep_going: KeepGoing = False, wait: Wait = False, into: Into = ""
 ) -> None:
     """Repro on an existing Ray cluster, as a job there whose log and exit code come here; Ctrl-C stops it."""
-    from stages.submit import submit
+    from stages.commands.submit import submit
 
     options = [f"--jobs={jobs}", *["--keep-going"] * keep_going, *["--wait"] * wait, *[f"--into={into}"] * bool(into)]
     raise typer.Exit(submit([*options, "--", *(targets or [])]))
@@ -133,7 +133,7 @@ def arrive(
     commit: str = "",
 ) -> None:
     """What a submitted job runs, on the cluster."""
-    from stages.arrival import arrive
+    from stages.commands.arrival import arrive
 
     try:
         code = arrive(into, commit, targets or [], jobs, keep_going, wait)
@@ -148,7 +148,7 @@ def doctor(
     json_: Json = False,
 ) -> None:
     """Check that everything a run needs is there; exit code 1 where something is broken."""
-    from stages.doctor import checks
+    from stages.commands.doctor import checks
 
     found, colours = [], {"ok": "green", "warning": "yellow", "broken": "red"}
     console = screen()
@@ -173,7 +173,7 @@ def same(
     """Check that the code here makes the same bytes as a commit's; exit code 1 where it doesn't."""
     import tempfile
 
-    from stages import same
+    from stages.commands import same
 
     if write:
         with tempfile.TemporaryDirectory() as folder:
@@ -195,7 +195,7 @@ def mlflow(
 ) -> None:
     """MLflow's server and UI over the runs, on loopback; its store is MLFLOW_BACKEND_STORE_URI, else mlflow.db."""
     if context.invoked_subcommand is None:
-        from stages.ui import serve
+        from stages.commands.ui import serve
 
         serve(port, host)
 
@@ -203,20 +203,20 @@ def mlflow(
 @tracking.command()
 def sync() -> None:
     """Bring MLflow's store up to the runs' own files: what was missed while it was away."""
-    from stages.mlflow_sync import sync
+    from stages.commands.mlflow_sync import sync
 
     sync()
 
 
 def _leave(code: int, targets: list[str] | None) -> None:
     """With this exit code, or with the tables where all was brought up to date."""
-    from pipeline import params
-    from stages import report as reports
+    from pipeline.config import load
+    from stages.commands import report as reports
 
     if code:
         raise typer.Exit(code)
     if not targets:
-        reports.show(params.load().suite)
+        reports.show(load.load().suite)
 
 
 def _command(*arguments: str) -> None:

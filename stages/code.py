@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from pipeline.atomic import write
 from pipeline.digest import code
+from pipeline.storage.atomic import write
 from stages import run
 
 FOLDER = Path("reports/code")

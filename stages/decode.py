@@ -4,13 +4,15 @@ from pathlib import Path
 
 from cluster.fanout import fan_out
 from cluster.session import session
-from pipeline import params, places, shards, sources
+from pipeline.config import load, places
+from pipeline.decode import shards
+from pipeline.download import sources
 from pipeline.errors import UserError
 from stages import DATA, chosen, run
 
 
 def decode(name: str) -> None:
-    given = params.load()
+    given = load.load()
     dataset = chosen(given, name)
     folder = (DATA / "frames" / name).absolute()
     videos = places.located(dataset, Path.cwd(), DATA / "videos" / name).absolute()

@@ -6,12 +6,15 @@ from typing import Any
 
 from cluster.fanout import fan_out
 from cluster.session import session
-from pipeline import datasets, params, places, sources, tiers
+from pipeline import datasets
+from pipeline import subset as tiers
+from pipeline.config import load, places
+from pipeline.download import sources
 from stages import DATA, chosen, run
 
 
 def download(name: str) -> None:
-    given = params.load()
+    given = load.load()
     dataset = chosen(given, name)
 
     def each(make: Callable[[Any], None], items: Sequence[Any]) -> None:

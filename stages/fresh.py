@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from pipeline import params
+from pipeline.config import load
 from pipeline.digest import code, inputs
 from pipeline.errors import UserError
 from stages import DATA
@@ -27,7 +27,7 @@ def check() -> None:
         UserError: Sources or params.yaml changed since the first stages ran, or `dvc repro -s` skipped these.
     """
     old = [name for name, text in code.files().items() if _text(FOLDER / name) != text]
-    settings = inputs.settings(params.load(), Path.cwd())
+    settings = inputs.settings(load.load(), Path.cwd())
     for name, content in settings.items():
         there = json.loads(_text(DATA / "inputs" / name) or "{}")
         old += [name] * any(there.get(kind) != value for kind, value in content.items())

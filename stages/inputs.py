@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-from pipeline import params
+from pipeline.config import load
 from pipeline.digest import inputs
 from stages import DATA, run
 
 
 def write_inputs() -> None:
     """Take the digests of the inputs of params.yaml as they are now."""
-    inputs.write(params.load(), Path.cwd(), DATA)
+    inputs.write(load.load(), Path.cwd(), DATA)
 
 
 if __name__ == "__main__":

@@ -3,13 +3,15 @@
 import sys
 from pathlib import Path
 
-from pipeline import params, places, sources, splits
+from pipeline import splits
+from pipeline.config import load, places
 from pipeline.digest.files import write_sums
+from pipeline.download import sources
 from stages import DATA, chosen, run
 
 
 def make_splits(name: str) -> None:
-    given = params.load()
+    given = load.load()
     dataset = chosen(given, name)
     entries = sources.read(DATA / "raw" / name / "manifest.csv")
     lists = places.lists(dataset, Path.cwd(), DATA / "videos" / name)

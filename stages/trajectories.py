@@ -8,16 +8,20 @@ from typing import Any
 
 from cluster.fanout import fan_out
 from cluster.session import session
-from pipeline import encoding, keys, params, predictions, state
+from pipeline.config import load
+from pipeline.digest import state
 from pipeline.digest.files import verify, write_sums
 from pipeline.errors import UserError, alternatives
-from pipeline.storage import place
-from pipeline.trajectories import SIZES
+from pipeline.evaluate import predictions
+from pipeline.storage.remote import place
+from pipeline.train import keys
+from pipeline.trajectories import encoding
+from pipeline.trajectories.dense import SIZES
 from stages import DATA, run
 
 
 def trajectories(name: str) -> None:
-    given = params.load()
+    given = load.load()
     if name not in given.trajectories:
         raise UserError(f"no trajectories {name!r} in params.yaml; {alternatives(name, given.trajectories)}")
     settings, above = given.trajectories[name], place(given.cluster.storage)

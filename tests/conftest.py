@@ -14,9 +14,9 @@ import pytest
 import simplejpeg
 import torch
 
+from pipeline.decode.packing import INDEX, write_index, write_shard
 from pipeline.digest.files import sha256, write_sums
-from pipeline.packing import INDEX, write_index, write_shard
-from pipeline.storage import Remote, place, remove
+from pipeline.storage.remote import Remote, place, remove
 
 TESTS = Path(__file__).parent
 CACHE = tempfile.TemporaryDirectory(prefix="actionbench-tests-")  # of files known to be whole; goes with the process
@@ -56,7 +56,7 @@ def data(tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def video(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Makes a video of a kind, once."""
-    from encoded import KINDS, make
+    from tests.support.encoded import KINDS, make
 
     folder = tmp_path_factory.mktemp("videos")
 
@@ -87,7 +87,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def decoded_store(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A frame store of them."""
-    from stores import decoded
+    from tests.support.stores import decoded
 
     folder = tmp_path_factory.mktemp("store")
     decoded(folder, videos)
@@ -98,8 +98,9 @@ def decoded_store(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A server with an empty bucket "there"; the environment names it, keys, and a folder for this node's copies."""
     import boto3
-    from bucket import SECRET
     from moto.server import ThreadedMotoServer
+
+    from tests.support.bucket import SECRET
 
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
@@ -119,7 +120,7 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def store(endpoint: str) -> Remote:
     """The place of S3, with nothing in it."""
-    from bucket import S3
+    from tests.support.bucket import S3
 
     found = place(S3.storage)
     assert isinstance(found, Remote)

@@ -25,8 +25,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.contract import Backbone, check_subset, frame_blocks
-from models.shift import TemporalShift, TemporalShiftConv
+from models.backbone import Backbone, check_subset, frame_blocks
+from models.layers.shift import TemporalShift, TemporalShiftConv
 
 # Shapes: N clips, T frames, C channels, R = max(1, C // reduction), x (N*T, C, H, W).
 

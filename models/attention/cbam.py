@@ -15,7 +15,7 @@ average of the channels; on the residual branch of every block, after its last n
 import torch
 from torch import Tensor, nn
 
-from models.contract import Backbone, place
+from models.backbone import Backbone, place
 
 
 class ChannelGate(nn.Module):

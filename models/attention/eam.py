@@ -23,7 +23,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from models.contract import Backbone, check_subset, stage_blocks
+from models.backbone import Backbone, check_subset, stage_blocks
 
 # Shapes: N clips, C channels, T frames; V (N, C, T, H, W), or (N*T, C, H, W) on a backbone that takes frames.
 

@@ -12,7 +12,7 @@ its last norm and before the addition.
 import torch
 from torch import Tensor, nn
 
-from models.contract import Backbone, place
+from models.backbone import Backbone, place
 
 
 class EfficientChannelAttention(nn.Module):

@@ -13,7 +13,7 @@ a column's distance to what each stage alone would attend to, frame by frame.
 net.backbone.neck.attention is a module that gives A (N, K*R, P) in each forward pass, rows frame by frame and in a
 frame row by row, R of them: a forward hook on it sees what a clip's map is made of.
 
-`streams`: RGB and flow together, as models/two_streams.py reads what the paper names: fused by "attention", or RGB
+`streams`: RGB and flow together, as models/layers/two_streams.py reads what the paper names: fused by "attention", or RGB
 "reinforced" by motion (table 11); "one" is for RGB or flow by itself.
 
 Ablations: `scales` (table 2; 0 is the plain net, TSN), `position` (table 1: after res3 "A", res4 "B", res5 "C", or
@@ -54,10 +54,10 @@ from collections.abc import Collection
 
 from torch import nn
 
-from models.contract import Backbone, frame_blocks
-from models.pyramid import FUSIONS, STARTS, InteractionPyramid
-from models.shift import shift_blocks
-from models.two_streams import FusedPyramid, ReinforcedPyramid, TwoStreams
+from models.backbone import Backbone, frame_blocks
+from models.layers.pyramid import FUSIONS, STARTS, InteractionPyramid
+from models.layers.shift import shift_blocks
+from models.layers.two_streams import FusedPyramid, ReinforcedPyramid, TwoStreams
 
 STREAMS = {"one": InteractionPyramid, "attention": FusedPyramid, "reinforced": ReinforcedPyramid}
 TOPS = {"A": "res3", "B": "res4", "C": "res5", "fc": None}

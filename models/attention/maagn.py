@@ -1,7 +1,7 @@
 """MAAGN: SDM and MTAM weigh the frames of a temporal pyramid's levels, and AGM merges the two.
 
 "Multipath Attention and Adaptive Gating Network for Video Action Recognition" (2024): SDM (equations 1 to 6), MTAM (7
-to 13) and AGM on TPN (models/tpn.py), at each level after spatial and before temporal modulation. `arrangement`, `mask`
+to 13) and AGM on TPN (models/layers/tpn.py), at each level after spatial and before temporal modulation. `arrangement`, `mask`
 and `pooling` are the ablations of tables 3, 4 and 5.
 
 No code is public. Where the paper leaves a choice or can't be met, ours, and why:
@@ -26,8 +26,8 @@ No code is public. Where the paper leaves a choice or can't be met, ours, and wh
 import torch
 from torch import Tensor, nn
 
-from models.contract import Backbone
-from models.tpn import attach_pyramid, initialise
+from models.backbone import Backbone
+from models.layers.tpn import attach_pyramid, initialise
 
 # Shapes: N clips, T frames, C channels; x (N, D, A, H, W), D what is weighed and A the other of T and C.
 

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.contract import Backbone, Block, check_subset, stage_blocks
+from models.backbone import Backbone, Block, check_subset, stage_blocks
 
 # Shapes: N clips, T frames, C channels, D = C/2, P = T*H*W positions, Q of them after pooling;
 # x (N, C, T, H, W), or (N*T, C, H, W) on a backbone that takes frames.

@@ -4,7 +4,7 @@ Wang et al., "Temporal Segment Networks" (ECCV 2016), section 3: one frame from 
 and as consensus the average of the scores (VideoNet does both). On a `volume` backbone: that 3D network as it is.
 """
 
-from models.contract import Backbone
+from models.backbone import Backbone
 
 
 def attach(net: Backbone, frames: int) -> Backbone:

@@ -12,7 +12,7 @@ before the addition.
 import torch
 from torch import Tensor, nn
 
-from models.contract import Backbone, place
+from models.backbone import Backbone, place
 
 
 class SqueezeExcitation(nn.Module):

@@ -4,12 +4,12 @@
 (spatial) and MF (multi-level fusion) on a 3D ResNet-50, and a loss that keeps the stages' attention apart. Stage i's
 maps Z^i become
 
-    Zhat^i = (Z^i + Z_t + Z_s) / 3, Z_t from TDA and Z_s from SDA (models/st_attention.py)
+    Zhat^i = (Z^i + Z_t + Z_s) / 3, Z_t from TDA and Z_s from SDA (models/layers/st_attention.py)
 
 and the means of Zhat^2 .. Zhat^5, 3840 features side by side, are classified. The loss is the classification's
 + lambda1 L_s + lambda2 L_t. `parts` are table 4's rows, `readout` Fig. 4's, `lambda1` and `lambda2` Fig. 5's.
 
-No code is public. Where the paper leaves a choice, ours, and why; models/st_attention.py has those of the modules:
+No code is public. Where the paper leaves a choice, ours, and why; models/layers/st_attention.py has those of the modules:
 - The paper prints the sum of the three maps. The readout's squared length is then 26 times the baseline's (56,721 to
   2,215), and by the published rate the loss is not a number at step 7. So it is their mean; `joined` "sum" is as
   printed, and needs clipped gradients. A part that is off leaves its term out; MF alone fuses the plain stages. Without
@@ -30,8 +30,8 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from models.contract import Backbone, Neck, check_subset
-from models.st_attention import Reading, SpatialAttention, TemporalDynamicAttention, TimeConv, likeness, pooled
+from models.backbone import Backbone, Neck, check_subset
+from models.layers.st_attention import Reading, SpatialAttention, TemporalDynamicAttention, TimeConv, likeness, pooled
 
 # Shapes: N clips, C channels, T frames; maps (N, C, T, H, W).
 
@@ -157,7 +157,7 @@ def attach(
     """ST-MANet with these of its parts; without "mf" the stage `readout` is classified, and the net ends there.
 
     `lambda1` weighs L_s, of SDA, and `lambda2` L_t, of TDA. The head of this file says what `feed`, `joined`, `once`
-    and `branch` switch, that of models/st_attention.py the others.
+    and `branch` switch, that of models/layers/st_attention.py the others.
 
     Raises ValueError for a backbone that takes frames or goes on behind res5, for parts that are none or unknown, and
     for a readout that is none of res2 to res5, or not res5 with "mf".

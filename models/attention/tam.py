@@ -16,7 +16,7 @@ The global branch's layers are as wide as the clip is long: such a net takes no 
 
 from torch import Tensor, nn
 
-from models.contract import Backbone, frame_blocks
+from models.backbone import Backbone, frame_blocks
 
 # Shapes: N clips, T frames, C channels, K weights of a kernel, x (N*T, C, H, W).
 

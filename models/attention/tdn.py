@@ -36,8 +36,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.contract import Backbone, BehindConv2d, Neck, check_subset, frame_blocks
-from models.shift import TemporalShiftConv
+from models.backbone import Backbone, BehindConv2d, Neck, check_subset, frame_blocks
+from models.layers.shift import TemporalShiftConv
 
 # Shapes: N clips, T frames, P planes of a frame, C channels, R = max(1, C // 16), x (N*T, C, H, W).
 

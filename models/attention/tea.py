@@ -24,8 +24,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.contract import Backbone, BehindConv2d, check_subset, frame_blocks
-from models.shift import TemporalShiftConv
+from models.backbone import Backbone, BehindConv2d, check_subset, frame_blocks
+from models.layers.shift import TemporalShiftConv
 
 # Shapes: N clips, T frames, C channels, R = max(1, C // reduction), x (N*T, C, H, W).
 

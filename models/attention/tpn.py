@@ -1,6 +1,6 @@
 """TPN: a temporal pyramid over res4 and res5, MAAGN's baseline.
 
-Yang, Xu, Shi, Dai and Zhou, "Temporal Pyramid Network for Action Recognition" (CVPR 2020), section 3; models/tpn.py
+Yang, Xu, Shi, Dai and Zhou, "Temporal Pyramid Network for Action Recognition" (CVPR 2020), section 3; models/layers/tpn.py
 says what it computes and where the authors' code and the text differ.
 
 - On a backbone that takes frames it stands on TSM, shifted in place, as in the authors' configuration for
@@ -8,8 +8,8 @@ says what it computes and where the authors' code and the text differ.
 - The head is VideoNet's, and so is its dropout; its start is the recipe's (recipe maagn has theirs, deviation 0.01).
 """
 
-from models.contract import Backbone
-from models.tpn import attach_pyramid
+from models.backbone import Backbone
+from models.layers.tpn import attach_pyramid
 
 
 def attach(net: Backbone, frames: int, *, flow: str = "cascade", aux: bool = True, shift: bool = True) -> Backbone:

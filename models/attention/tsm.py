@@ -1,11 +1,11 @@
 """TSM: the temporal shift module, without a parameter or a multiplication.
 
-Lin, Gan and Han, "TSM: Temporal Shift Module for Efficient Video Understanding" (ICCV 2019); models/shift.py says where
+Lin, Gan and Han, "TSM: Temporal Shift Module for Efficient Video Understanding" (ICCV 2019); models/layers/shift.py says where
 its shift stands and what follows the authors' code.
 """
 
-from models.contract import Backbone
-from models.shift import shift_blocks
+from models.backbone import Backbone
+from models.layers.shift import shift_blocks
 
 
 def attach(net: Backbone, frames: int, *, fold: int = 8, pool: bool = False) -> Backbone:

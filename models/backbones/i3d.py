@@ -18,10 +18,10 @@ from collections.abc import Mapping
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.contract import Backbone
-from models.inflation import inflate
-from models.named import unknown
-from models.residual3d import Bottleneck3D, Member
+from models.backbone import Backbone
+from models.layers.inflation import inflate
+from models.layers.residual3d import Bottleneck3D, Member
+from models.registry import unknown
 
 MEMBERS = {
     "50": Member((3, 4, 6, 3), kernel=(5, 7, 7), middle=1),

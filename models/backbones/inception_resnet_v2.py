@@ -20,9 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.contract import Backbone, Block
-from models.named import unknown
-from models.norms import Unscaled
+from models.backbone import Backbone, Block
+from models.layers.norms import Unscaled
+from models.registry import unknown
 
 Kernel = int | tuple[int, int]
 Step = tuple[int, Kernel]  # a convolution: channels out, kernel

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from models.contract import Backbone, Block
-from models.named import unknown
+from models.backbone import Backbone, Block
+from models.registry import unknown
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.contract import Backbone, Block
-from models.named import unknown
+from models.backbone import Backbone, Block
+from models.registry import unknown
 
 # Shapes: B frames, S parts of a block's channels, W channels of a part.
 

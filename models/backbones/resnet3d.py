@@ -6,8 +6,8 @@ change the shape are 1x1x1 convolutions (type B). Pixels are 0 to 255 less the m
 load by name.
 """
 
-from models.named import unknown
-from models.residual3d import Member, ResNet3D
+from models.layers.residual3d import Member, ResNet3D
+from models.registry import unknown
 
 MEMBERS = {
     "50": Member((3, 4, 6, 3)),

@@ -5,8 +5,8 @@ Hara, Kataoka and Satoh, "Can Spatiotemporal 3D CNNs Retrace the History of 2D C
 their 3D ResNet, pixels included. The same net takes 16 or 64 frames. The authors' files load by name.
 """
 
-from models.named import unknown
-from models.residual3d import Member, ResNet3D
+from models.layers.residual3d import Member, ResNet3D
+from models.registry import unknown
 
 MEMBERS = {
     "101": Member((3, 4, 23, 3), (128, 256, 512, 1024), expansion=2, groups=32),

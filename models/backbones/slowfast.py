@@ -25,9 +25,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.contract import Backbone, Block
-from models.named import unknown
-from models.residual3d import Bottleneck3D, Four, Member
+from models.backbone import Backbone, Block
+from models.layers.residual3d import Bottleneck3D, Four, Member
+from models.registry import unknown
 
 # Shapes: N clips, T frames, S = T/alpha slow frames, rounded up; slow (N, C, S, H, W), fast (N, C/beta, T, H, W).
 

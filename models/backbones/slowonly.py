@@ -11,9 +11,9 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from models.inflation import inflate
-from models.named import unknown
-from models.residual3d import Member, ResNet3D
+from models.layers.inflation import inflate
+from models.layers.residual3d import Member, ResNet3D
+from models.registry import unknown
 
 MEMBERS = {
     "50": Member((3, 4, 6, 3), kernel=(1, 7, 7), first=(1, 1, 3, 3), middle=1, stride=1),

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.contract import Backbone, Block
-from models.named import unknown
+from models.backbone import Backbone, Block
+from models.registry import unknown
 
 STAGES = ("stem", "res2", "res3", "res4", "res5")
 

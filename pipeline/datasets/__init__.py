@@ -26,7 +26,7 @@ Its splits() needs no videos.
 
 Ids are strings that stay the same wherever the videos lie: the path without suffix where a set has a folder a class.
 A multi-label set gives one row a video, with all of its labels.
-Archives in archives, several of them, and odd top folders are pipeline/sources.py's and videos()'s matter: ids and
+Archives in archives, several of them, and odd top folders are pipeline/download/sources.py's and videos()'s matter: ids and
 splits never see them. Files here never import each other; what two of them share stands in this one.
 """
 
@@ -45,8 +45,8 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeVar, cast
 from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from pipeline.config.schema import STRICT
 from pipeline.errors import UserError, alternatives
-from pipeline.schema import STRICT
 
 # Of files that are taken for videos.
 SUFFIXES = frozenset((".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts"))

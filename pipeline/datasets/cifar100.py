@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic.dataclasses import dataclass
 
-from pipeline.atomic import writing
+from pipeline.config.schema import STRICT
 from pipeline.datasets import Options as Given
 from pipeline.datasets import Part, Row, Splits, Video, chosen
 from pipeline.errors import UserError
-from pipeline.schema import STRICT
+from pipeline.storage.atomic import writing
 
 LICENCE = "the makers state none"
 CITATION = "Krizhevsky: Learning multiple layers of features from tiny images. Technical report, 2009"

@@ -19,12 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic.dataclasses import dataclass
 
-from pipeline.atomic import writing
+from pipeline.config.schema import STRICT
 from pipeline.datasets import Options as Given
 from pipeline.datasets import Row, Splits, Video, chosen
 from pipeline.errors import UserError
 from pipeline.executable import ffmpeg_exe
-from pipeline.schema import STRICT
+from pipeline.storage.atomic import writing
 
 LICENCE = "none needed: the videos are drawn here"
 CITATION = ""

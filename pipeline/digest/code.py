@@ -14,27 +14,27 @@ from pipeline.digest.closure import ROOT, Module, closure
 
 # stage -> the modules that compute its result
 ROOTS = {
-    "download": ("pipeline.sources", "pipeline.tiers"),
-    "decode": ("pipeline.shards",),
+    "download": ("pipeline.download.sources", "pipeline.subset"),
+    "decode": ("pipeline.decode.shards",),
     "splits": ("pipeline.splits",),
-    "train": ("pipeline.training",),
-    "evaluate": ("pipeline.predict",),
-    "trajectories": ("pipeline.encoding",),
-    "aggregate": ("pipeline.aggregation",),
+    "train": ("pipeline.train.loop",),
+    "evaluate": ("pipeline.evaluate.inference",),
+    "trajectories": ("pipeline.trajectories.encoding",),
+    "aggregate": ("pipeline.aggregate.suite",),
 }
 PLUGINS = {"attention": "models.attention", "backbone": "models.backbones", "dataset": "pipeline.datasets"}
 
 # module or package -> why it can't change a result
 LEFT_OUT = {
-    "pipeline.atomic": "writes the bytes it is given",
+    "pipeline.storage.atomic": "writes the bytes it is given",
     "pipeline.digest": "names results and checks their bytes",
-    "pipeline.downloads": "fetches files whose sha256 is given",
+    "pipeline.download.urls": "fetches files whose sha256 is given",
     "pipeline.errors": "the class of messages to the user",
-    "pipeline.meter": "measures time",
-    "pipeline.records": "what MLflow shows of a run",
-    "pipeline.state": "keeps work in progress, bound to its key and its sha256",
-    "pipeline.storage": "moves the bytes it is given",
-    "pipeline.tracking": "mirrors runs into MLflow",
+    "pipeline.train.throughput": "measures time",
+    "pipeline.tracking.run_record": "what MLflow shows of a run",
+    "pipeline.digest.state": "keeps work in progress, bound to its key and its sha256",
+    "pipeline.storage.remote": "moves the bytes it is given",
+    "pipeline.tracking.mlflow_mirror": "mirrors runs into MLflow",
 }
 # package, as imported -> the distributions whose versions can change a number
 NUMERIC = {

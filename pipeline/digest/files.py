@@ -3,8 +3,8 @@
 import hashlib
 from pathlib import Path
 
-from pipeline import atomic
 from pipeline.errors import UserError
+from pipeline.storage import atomic
 
 SUMS = "SHA256SUMS"
 

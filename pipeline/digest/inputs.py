@@ -14,10 +14,12 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from pipeline import atomic, datasets, places
+from pipeline import datasets
+from pipeline.config import places
+from pipeline.config.schema import Dataset, Params
 from pipeline.digest.files import sha256
 from pipeline.errors import UserError
-from pipeline.schema import Dataset, Params
+from pipeline.storage import atomic
 
 Facts = dict[str, Any] | None  # None: the files are gone
 # The params that tables follow from.

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 from pipeline.measure.crossed import LEVEL, SEEDS, Estimate, Z
-from pipeline.statistics import holm
+from pipeline.measure.uncertainty import holm
 
 MARGIN = 0.01  # two runs of one recipe lie up to a point apart, and papers claim gains of one to three
 

@@ -1,0 +1,138 @@
+"""3D residual networks of bottleneck blocks: what Hara's ResNet and ResNeXt and SlowOnly share, and differ in.
+
+Parameters have the names of torchvision's ResNet, as Hara's code has them too: conv1, bn1, layer1.0.conv1, ...,
+layer1.0.downsample.0, ...; the classifier is fc. Kernels and strides are (t, h, w).
+"""
+
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.backbone import Backbone, Block
+from models.memory_format import outweighs
+
+ACTIVITYNET_MEAN = (114.7748, 107.7354, 99.4750)  # of pixels 0 to 255, what Hara's nets take off them
+Four = tuple[int, int, int, int]  # one number each for res2..res5
+
+
+@dataclass(frozen=True)
+class Member:
+    """One network: how many blocks, how wide, and how far each convolution sees in time."""
+
+    depths: Four
+    widths: Four = (64, 128, 256, 512)  # channels of the blocks' middle convolution
+    expansion: int = 4  # a block gives expansion * width channels
+    groups: int = 1  # of the middle convolution: ResNeXt's cardinality
+    stem: int = 64  # channels of the stem
+    kernel: tuple[int, int, int] = (7, 7, 7)  # of the stem's convolution
+    first: Four = (1, 1, 1, 1)  # frames that a block's first convolution sees
+    middle: int = 3  # frames that the middle convolutions and the stem's pooling see
+    stride: int = 2  # in time, of that pooling, res3, res4 and res5
+
+
+class Conv3d(nn.Conv3d):
+    """nn.Conv3d whose kernels of one frame, or of one pixel, run as 2D convolutions where memory is channels-last.
+
+    The views cost nothing. On one thread torch's own 1x1x1 and 3x1x1 convolutions of fewer than 16 clips do not go to
+    oneDNN, take two to three times as long, and give up the memory order. Maps that the weights outweigh run in torch's
+    own order (models/memory_format.py). What comes of channels-last maps is channels-last, also where torch gives that up: it
+    convolves a single clip's small maps without oneDNN.
+    """
+
+    weighs = True
+
+    def forward(self, x: Tensor) -> Tensor:
+        t, h, w = self.kernel_size
+        along, *across = self.stride
+        before, *beside = cast(tuple[int, int, int], self.padding)
+        # Maps of one pixel have no order to speak of: a compiled net would expect another than its gradients then have.
+        if not x.is_contiguous(memory_format=torch.channels_last_3d) or x.shape[3:].numel() == 1:
+            return super().forward(x)
+        if outweighs(self.weight, x):
+            out = super().forward(x.contiguous())
+        elif t == along == 1:
+            frames = x.transpose(1, 2).flatten(0, 1)  # (N*T, C, H, W)
+            out = F.conv2d(frames, self.weight.squeeze(2), self.bias, across, beside, 1, self.groups)
+            out = out.unflatten(0, (-1, x.shape[2])).transpose(1, 2)
+        elif (h, w) == (1, 1) == (*across,):
+            pixels = x.flatten(3)  # (N, C, T, H*W)
+            out = F.conv2d(pixels, self.weight.squeeze(4), self.bias, (along, 1), (before, 0), 1, self.groups)
+            out = out.unflatten(3, x.shape[3:])
+        else:
+            out = super().forward(x)
+        return out.contiguous(memory_format=torch.channels_last_3d)
+
+
+class Bottleneck3D(Block):
+    """1x1x1, 3x3x3, 1x1x1: (N, in, T, H, W) -> (N, expansion*width, T/stride[0], H/stride[1], W/stride[2])."""
+
+    def __init__(self, ins: int, width: int, first: int, stride: tuple[int, int, int], member: Member) -> None:
+        super().__init__(ins, member.expansion * width)
+        pads = (member.middle // 2, 1, 1)
+        self.conv1 = Conv3d(ins, width, (first, 1, 1), padding=(first // 2, 0, 0), bias=False)
+        self.bn1 = nn.BatchNorm3d(width)
+        self.conv2 = Conv3d(width, width, (member.middle, 3, 3), stride, pads, groups=member.groups, bias=False)
+        self.bn2 = nn.BatchNorm3d(width)
+        self.conv3 = Conv3d(width, self.out_channels, 1, bias=False)
+        self.bn3 = nn.BatchNorm3d(self.out_channels)
+        self.downsample = None
+        if stride != (1, 1, 1) or ins != self.out_channels:
+            self.downsample = nn.Sequential(
+                Conv3d(ins, self.out_channels, 1, stride, bias=False), nn.BatchNorm3d(self.out_channels)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.relu(self.bn1(self.conv1(self.entry(x))), inplace=True)
+        out = F.relu(self.bn2(self.conv2(out)), inplace=True)
+        out = self.exit(self.bn3(self.conv3(out)))
+        out += x if self.downsample is None else self.downsample(x)
+        return self.after(self.relu(out))
+
+
+class ResNet3D(Backbone):
+    """(N, 3, T, H, W) -> (N, features, T/stride**4, H/32, W/32), sizes rounded up; any T, H and W."""
+
+    layout = "volume"
+    mean, std, channels = ACTIVITYNET_MEAN, (1.0, 1.0, 1.0), "rgb"
+    pooling = "window"
+
+    def __init__(self, member: Member) -> None:
+        super().__init__()
+        apart = (member.stride, 2, 2)
+        t, h, w = member.kernel
+        self.conv1 = Conv3d(3, member.stem, member.kernel, (1, 2, 2), (t // 2, h // 2, w // 2), bias=False)
+        self.bn1 = nn.BatchNorm3d(member.stem)
+        self.maxpool = nn.MaxPool3d((member.middle, 3, 3), apart, (member.middle // 2, 1, 1))
+        outs = tuple(member.expansion * width for width in member.widths)
+        layers = []
+        for at, ins in enumerate((member.stem, *outs[:-1])):
+            width, first = member.widths[at], member.first[at]
+            entrance = Bottleneck3D(ins, width, first, (1, 1, 1) if at == 0 else apart, member)
+            rest = (Bottleneck3D(outs[at], width, first, (1, 1, 1), member) for _ in range(member.depths[at] - 1))
+            layers.append(nn.Sequential(entrance, *rest))
+        self.layer1, self.layer2, self.layer3, self.layer4 = layers
+        self.parts = {
+            "stem": ("conv1", "bn1"),
+            "res2": ("layer1",),
+            "res3": ("layer2",),
+            "res4": ("layer3",),
+            "res5": ("layer4",),
+        }
+        self.stages = dict(zip(self.parts, (member.stem, *outs), strict=True))
+        self.features = outs[-1]
+        for module in self.modules():
+            if isinstance(module, nn.Conv3d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def stage(self, name: str, x: Tensor) -> Tensor:
+        if name == "stem":
+            # ReLU after the pooling gives the same values and gradients as before it, over an eighth of the elements.
+            return F.relu(self.maxpool(self.bn1(self.conv1(x))), inplace=True)
+        return self.get_submodule(self.parts[name][0])(x)
+
+    def published_stage(self, name: str, x: Tensor) -> Tensor:
+        """The same with the stem's ReLU before its pooling."""
+        return self.maxpool(F.relu(self.bn1(self.conv1(x)), inplace=True)) if name == "stem" else self.stage(name, x)

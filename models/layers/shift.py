@@ -1,0 +1,162 @@
+"""The temporal shift of TSM, which other systems stand on too, some of them as a convolution that starts as it.
+
+Lin, Gan and Han, "TSM: Temporal Shift Module for Efficient Video Understanding" (ICCV 2019), sections 3.1 to 3.3 and
+equation 1's shift with zeros filled in; bi-directional, 1/8 of the channels each way, on the residual branch only
+("blockres"): what the first convolution of each block sees.
+
+As in the authors' code, and not in the paper:
+- A net with a stage of 23 blocks or more (ResNet-101) is shifted at every second block of each stage.
+- Channels [0, C//fold) take the next frame, [C//fold, 2*(C//fold)) the previous one.
+- For long clips there is a maximum over time before res3 (`temporal_pool` there), behind which half the frames are
+  left.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.backbone import Backbone, Neck, frame_blocks
+
+
+class TemporalShift(nn.Module):
+    """(N*T, C, H, W) -> the same shape, two folds of C//fold channels moved by one frame against the rest."""
+
+    def __init__(self, frames: int, fold: int) -> None:
+        super().__init__()
+        self.frames, self.fold = frames, fold
+
+    def forward(self, x: Tensor) -> Tensor:
+        return Shift.apply(x, self.frames, x.shape[1] // self.fold, False)
+
+    def extra_repr(self) -> str:
+        return f"frames={self.frames}, fold={self.fold}"
+
+
+class Shift(torch.autograd.Function):
+    """The shift as one copy; its gradient is the shift the other way round.
+
+    Autograd on the same slice assignments gives the same and takes five times as long.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, frames: int, width: int, back: bool) -> Tensor:
+        ctx.frames, ctx.width, ctx.back = frames, width, back
+        first, second = slice(0, width), slice(width, 2 * width)
+        take_next, take_last = (second, first) if back else (first, second)
+        out = x.clone()  # whole: channels-last, the channels that stay are many short runs, which take longer
+        old, new = x.unflatten(0, (-1, frames)), out.unflatten(0, (-1, frames))  # (N, T, C, H, W)
+        new[:, :-1, take_next] = old[:, 1:, take_next]
+        new[:, -1, take_next] = 0
+        new[:, 1:, take_last] = old[:, :-1, take_last]
+        new[:, 0, take_last] = 0
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        return Shift.apply(grads[0], ctx.frames, ctx.width, not ctx.back), None, None, None
+
+
+def keep_unshifted(conv: nn.Module, seen: tuple[Tensor], out: Tensor) -> None:
+    """A forward hook of a convolution that sees shifted maps: autograd keeps no copy of them for its weight's gradient.
+
+    Where a ReLU gave what was shifted, autograd has that for the ReLU's own gradient, and it is shifted once more. A
+    compiler sees to this by itself.
+    """
+    if torch.compiler.is_compiling() or out.grad_fn is None:
+        return
+    node: Any = seen[0].grad_fn
+    taught: Any = out.grad_fn
+    # Attributes _saved_* and _raw_saved_* are torch's documented door to what a node of the graph keeps.
+    if getattr(node, "_forward_cls", None) is not Shift or not hasattr(node.next_functions[0][0], "_saved_result"):
+        return
+    if taught._saved_input.dtype == seen[0].dtype:  # under autocast it may be a rounded copy
+        taught._raw_saved_input.register_hooks(lambda _: node, _shifted_again)
+
+
+def _shifted_again(node: Any) -> Tensor:
+    """What a Shift in autograd's graph gave."""
+    with torch.no_grad():
+        return Shift.apply(node.next_functions[0][0]._saved_result, node.frames, node.width, node.back)
+
+
+class TemporalShiftConv(nn.Module):
+    """Depthwise convolution over time, kernel 3, that starts as the shift: (N*T, C, H, W) -> the same shape.
+
+    Channels that no fold of C//fold holds start as they are; with fold None all do.
+    """
+
+    def __init__(self, channels: int, frames: int, fold: int | None = 8) -> None:
+        super().__init__()
+        self.frames = frames
+        width = channels // fold if fold else 0
+        weight = torch.zeros(channels, 1, 3)
+        weight[:width, 0, 2] = 1  # from the next frame
+        weight[width : 2 * width, 0, 0] = 1  # from the previous one
+        weight[2 * width :, 0, 1] = 1
+        self.weight = nn.Parameter(weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.compiler.is_compiling():
+            return self._summed(x)
+        # As a 2D convolution with kernel (3, 1) over (T, H*W), which costs a channels-last x no copy.
+        volume = x.unflatten(0, (-1, self.frames)).transpose(1, 2).flatten(3)  # (N, C, T, H*W)
+        shifted = F.conv2d(volume, self.weight.unsqueeze(3), padding=(1, 0), groups=x.shape[1])
+        return shifted.transpose(1, 2).reshape(x.shape)
+
+    def _summed(self, x: Tensor) -> Tensor:
+        """The same as a sum over three frames, which compilers fuse.
+
+        The convolution won't do there: in which memory order it gives maps of a single place may be one thing where it
+        is traced and another where it runs. Nor will other sums: of additions to slices in place, and of products
+        before the zeros, torch's own compiler makes wrong ones.
+        """
+        last, now, following = self.weight.unsqueeze(3).unbind(2)  # (C, 1, 1) each
+        frames = x.unflatten(0, (-1, self.frames))  # (N, T, C, H, W)
+        before = F.pad(frames[:, :-1], (0,) * 6 + (1, 0))
+        after = F.pad(frames[:, 1:], (0,) * 6 + (0, 1))
+        return (frames * now + before * last + after * following).flatten(0, 1)
+
+
+class TemporalMaxPool(Neck):
+    """After a stage, the maximum over 3 frames at every second one: (N*T, C, H, W) -> (N*ceil(T/2), C, H, W)."""
+
+    retimable = False  # modules behind it have half its frames
+
+    def __init__(self, frames: int, after: str) -> None:
+        super().__init__()
+        self.frames, self.after = frames, after
+
+    def forward(self, stage: str, maps: Tensor, seen: dict[str, Tensor]) -> Tensor:
+        if stage != self.after:
+            return maps
+        volume = maps.unflatten(0, (-1, self.frames)).transpose(1, 2)  # (N, C, T, H, W)
+        pooled = F.max_pool3d(volume, (3, 1, 1), (2, 1, 1), (1, 0, 0))  # (N, C, ceil(T/2), H, W)
+        return pooled.transpose(1, 2).flatten(0, 1)
+
+
+def shift_blocks(net: Backbone, frames: int, fold: int, attention: str, pooled: bool = False) -> None:
+    """Shifts 1/fold of the channels each way at the entry of the residual blocks.
+
+    If `pooled`, a TemporalMaxPool after res2 leaves half of the frames to the rest of the net.
+
+    Raises ValueError, which names the attention, for a backbone that takes volumes, for a fold below 2, and where there
+    is no res2 to pool after.
+    """
+    if fold < 2:
+        raise ValueError(
+            f"attention {attention!r}: fold is {fold}; 2 or more are needed to shift 1/fold of the channels each way"
+        )
+    stages = frame_blocks(net, attention)
+    step = 2 if max(map(len, stages.values())) >= 23 else 1
+    if pooled and "res2" not in net.stages:
+        raise ValueError(f"attention {attention!r}: pool needs a res2 to pool after; there is {', '.join(net.stages)}")
+    for stage, blocks in stages.items():
+        left = (frames + 1) // 2 if pooled and stage not in ("stem", "res2") else frames
+        for block in blocks[::step]:
+            block.entry = TemporalShift(left, fold)
+            if isinstance(conv := getattr(block, "conv1", None), nn.Conv2d):
+                conv.register_forward_hook(keep_unshifted)
+    if pooled:
+        net.neck = TemporalMaxPool(frames, "res2")

@@ -1,0 +1,124 @@
+"""What two tools that papers print would count of a net: ptflops 0.6.4 and thop 0.0.31.
+
+Neither counts multiply-accumulates alone (costs.macs does), and newer releases of both count otherwise. Their rules, as
+they show in the counts of 55 nets (tests/models/test_costs.py):
+
+| layer | ptflops | thop |
+|---|---|---|
+| convolution | multiply-accumulates, and one an output for the bias | the same |
+| linear | multiply-accumulates, and the bias once, whatever the batch | multiply-accumulates |
+| batch norm | 2 an input | 2 an input |
+| ReLU | 1 an input | 0 |
+| maximum pooling | 1 an input | 0 |
+| average pooling in windows | 1 an input | 1 an output |
+| average pooling to a given size, "adaptive", most often 1 | 1 an input | 1 an input and 1 an output |
+| sigmoid, softmax, element-wise, matrix products, other averages | 0 | 0 |
+
+The tools hook modules; this counts calls of functions, so that it sees what a net computes without a module too. A mean
+or maximum over the last dimensions is a pooling. A module's published() is counted instead of its forward(); there, a
+sum stands for a pooling that the published code has outside of modules, and that tools miss.
+"""
+
+import copy
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+_LAYERS = {
+    **dict.fromkeys(("conv1d", "conv2d", "conv3d"), "convolution"),
+    "linear": "linear",
+    "batch_norm": "norm",
+    **dict.fromkeys(("relu", "relu_", "hardtanh", "hardtanh_"), "relu"),  # ReLU6 is a hardtanh
+    **dict.fromkeys(("amax", "max_pool1d", "max_pool2d", "max_pool3d"), "maximum"),
+    **dict.fromkeys(("avg_pool1d", "avg_pool2d", "avg_pool3d"), "windows"),
+    **dict.fromkeys(("mean", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d"), "average"),
+}
+
+
+class Layer(NamedTuple):
+    """One call: its kind, elements in and out, multiply-accumulates, elements of its bias."""
+
+    kind: str
+    inputs: int
+    outputs: int
+    macs: int = 0
+    bias: int = 0
+
+
+def ptflops(layer: Layer) -> int:
+    """What ptflops 0.6.4 counts of a layer."""
+    match layer.kind:
+        case "convolution":
+            return layer.macs + (layer.outputs if layer.bias else 0)
+        case "linear":
+            return layer.macs + layer.bias
+        case "norm":
+            return 2 * layer.inputs
+        case _:
+            return layer.inputs
+
+
+def thop(layer: Layer) -> int:
+    """What thop 0.0.31 counts of a layer."""
+    match layer.kind:
+        case "convolution":
+            return layer.macs + (layer.outputs if layer.bias else 0)
+        case "linear":
+            return layer.macs
+        case "norm":
+            return 2 * layer.inputs
+        case "average":
+            return layer.inputs + layer.outputs
+        case "windows":
+            return layer.outputs
+        case _:
+            return 0
+
+
+def layers(net: nn.Module, clips_shape: tuple[int, ...]) -> list[Layer]:
+    """What the tools see of one forward pass in eval mode over clips of that shape, (N, T, C, H, W), in order.
+
+    The pass runs on the meta device: nothing is computed, and the net stays as it is.
+    """
+    shadow = copy.deepcopy(net).to("meta").eval()
+    for module in shadow.modules():
+        module.forward = getattr(module, "published", module.forward)
+    with torch.no_grad(), _Recorder() as recorder:
+        shadow(torch.empty(clips_shape, device="meta"))
+    return recorder.layers
+
+
+class _Recorder(TorchFunctionMode):
+    """Notes every call that is a layer; calls inside of one are not seen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers: list[Layer] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        layer = _layer(func.__name__, args, kwargs or {}, out)
+        if layer is not None:
+            self.layers.append(layer)
+        return out
+
+
+def _layer(name: str, args: tuple, kwargs: dict, out: Any) -> Layer | None:
+    """The call of a torch function of that name, and what it gave, as a layer; None if it is none."""
+    if name not in _LAYERS or (name in ("mean", "amax") and not _pools(args, kwargs)):
+        return None
+    kind, inputs = _LAYERS[name], args[0].numel()
+    if kind in ("convolution", "linear"):
+        bias = args[2] if len(args) > 2 else kwargs.get("bias")
+        macs = out.numel() * args[1][0].numel()  # weight (out, in per group, ...)
+        return Layer(kind, inputs, out.numel(), macs, 0 if bias is None else bias.numel())
+    return Layer(kind, inputs, out.numel())
+
+
+def _pools(args: tuple, kwargs: dict) -> bool:
+    """Whether a mean or maximum is over the last dimensions, but not all."""
+    ndim, dim = args[0].ndim, args[1] if len(args) > 1 else kwargs.get("dim")
+    over = {at % ndim for at in ((dim,) if isinstance(dim, int) else dim or ())}
+    return 0 < len(over) < ndim and over == set(range(ndim - len(over), ndim))

@@ -1,0 +1,267 @@
+"""A video and frame indices -> a clip of pixels; clips -> the batch a network reads.
+
+Legend: N clips, T frames, H, W pixels, C channels (3 of RGB, 2 for each flow of a stack, or all of these), K classes.
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import simplejpeg
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from pipeline.clips import augmentation, sampling
+from pipeline.clips.augmentation import Box, Color
+from pipeline.config.schema import Recipe
+from pipeline.decode.frame_store import FrameStore
+from pipeline.errors import UserError
+
+# recipe.input -> columns of the frame store, see pipeline/decode/flow.py.
+INPUTS = {"rgb": ("jpeg",), "flow": ("x", "y"), "warped": ("warped_x", "warped_y"), "rgb+flow": ("jpeg", "x", "y")}
+
+
+@dataclass(frozen=True)
+class View:
+    """One clip and crop of a video."""
+
+    indices: sampling.Indices
+    box: Box
+    flip: bool
+    color: Color | None = None  # of training alone
+
+
+def rng(seed: int, epoch: int, video: str, view: int) -> np.random.Generator:
+    """The generator of one clip, a function of these four alone: neither workers nor order nor restarts move it."""
+    return sampling.generator("clip", seed, epoch, view, video)
+
+
+def seed_of(seed: int, epoch: int, step: int, micro: int) -> int:
+    """A seed for what is drawn per micro batch (dropout, mixup), whichever worker has it."""
+    return sampling.key("batch", seed, epoch, step, micro) >> 65  # 63 bits: torch takes no more
+
+
+def epoch_order(n: int, seed: int, epoch: int) -> list[int]:
+    """The order of n clips in an epoch: a permutation, of (seed, epoch) alone."""
+    return sampling.generator("order", seed, epoch).permutation(n).tolist()
+
+
+def steps(n: int, batch: int, micro_batch: int, seed: int, epoch: int) -> list[list[list[int]]]:
+    """An epoch's steps: each a list of batch / micro_batch micro batches of positions among n clips.
+
+    Worker r of w takes step[r::w]. The last, incomplete batch is dropped: other clips in every epoch.
+    Raises UserError where there is not one batch.
+    """
+    if n < batch:
+        raise UserError(f"{n} clips to train on are fewer than one batch of {batch}; choose a smaller recipes.*.batch")
+    order = epoch_order(n, seed, epoch)
+    return [
+        [order[at : at + micro_batch] for at in range(begin, begin + batch, micro_batch)]
+        for begin in range(0, n - n % batch, batch)
+    ]
+
+
+def load(store: FrameStore, video: str, indices: Sequence[int], box: Box, flip: bool, size: int) -> np.ndarray:
+    """One clip, (T,size,size,3) uint8 RGB: load_views() of a single view."""
+    return load_views(store, [(video, View(tuple(indices), box, flip))], size)[0]
+
+
+def load_views(
+    store: FrameStore, views: Sequence[tuple[str, View]], size: int, input: str = "rgb", stack: int = 0
+) -> np.ndarray:
+    """Clips of (video, view): frames `indices`, the part in `box`, resized bilinearly as PIL does, perhaps mirrored.
+
+    (N,T,size,size,C) uint8, for views of T frames each. C is RGB by default. `input` as schema.Recipe has it: with
+    flow, each frame has the `stack` flows that begin there, x1, y1, x2, y2, ..., after RGB if that is asked for too.
+    At a video's end the last flow is repeated, as TSN's reader does. Resizing leaves flow's values as they are, as the
+    field does; mirroring turns x round, 255 - x, by which 128, no motion, becomes 127.
+
+    Neighbours that differ in crop alone share the decoding, and a repeated index is decoded once. A box of at least 2
+    (4, 8) times `size` is decoded at 1/2 (1/4, 1/8) of its size, from the DCT's low frequencies alone, and its corner
+    moves to a multiple of that. Raises UserError for a damaged frame, and for flow that the store has not.
+    """
+    cv2.setNumThreads(0)  # frames are too small to share out, and a thread pool does not survive a loader's fork
+    colours = 3 if "jpeg" in INPUTS[input] else 0
+    channels = colours + (0 if input == "rgb" else 2 * stack)
+    clips = np.empty((len(views), len(views[0][1].indices), size, size, channels), np.uint8)
+
+    def decoding(n: int) -> tuple[str, sampling.Indices, int]:
+        video, view = views[n]
+        return video, view.indices, next(by for by in (8, 4, 2, 1) if by == 1 or min(view.box[2:]) >= by * size)
+
+    for (video, indices, shrink), same in itertools.groupby(range(len(views)), decoding):
+        crops = [(clips[n], views[n][1].box) for n in same]
+        last = store.entry(video).frames - 1
+        for column in INPUTS[input]:
+            places = _places(column, indices, last, stack, colours)
+            for index, jpeg in zip(places, store.jpegs(video, places, column), strict=True):
+                try:
+                    frame = _decode(jpeg, shrink, "RGB" if column == "jpeg" else "GRAY")
+                except ValueError as error:
+                    raise UserError(
+                        f"{video}: frame {index} of the store is damaged ({error}); decode it again"
+                    ) from None
+                (place, own), *others = places[index]
+                for clip, box in crops:
+                    _cut(frame, box, shrink, clip[place][..., own])
+                    for other, same_channels in others:
+                        clip[other][..., same_channels] = clip[place][..., own]
+    for clip, (_, view) in zip(clips, views, strict=True):
+        if view.flip:
+            rows = clip.reshape(-1, size, channels)  # all frames as one tall picture
+            cv2.flip(rows, 1, dst=rows)
+            x = clip[..., colours::2]
+            np.subtract(255, x, out=x)
+        if view.color and colours:
+            rgb = np.ascontiguousarray(clip[..., :colours]).reshape(-1, size, colours)
+            clip[..., :colours] = cv2.transform(rgb, np.array(view.color)).reshape(*clip.shape[:-1], colours)
+    return clips
+
+
+class TrainClips(Dataset[tuple[np.ndarray, np.ndarray]]):
+    """Micro batches of training clips, for DataLoader(..., sampler=micro batches, batch_size=None).
+
+    `items` are (video, its labels), one label each unless recipe.loss is "sigmoid". `mirrored` holds, for each of the
+    K classes, the class of its mirror image, or -1 where that is of no class. A key is a list of (epoch, position in
+    items).
+
+    A mirrored clip has the labels of its mirror image: "left" becomes "right". So mmaction2 trains TPN, TSM and TSN on
+    Something-Something. The authors' own code does otherwise: ACTION-Net's mirrors nothing, and TSM's nothing of
+    Something-Something and Jester (leave augment.flip off for either), while TPN's mirrors and keeps the label. A clip
+    of a class without a mirror image is never mirrored.
+    """
+
+    def __init__(
+        self,
+        store: FrameStore,
+        items: list[tuple[str, list[int]]],
+        recipe: Recipe,
+        seed: int,
+        mirrored: Sequence[int],
+    ) -> None:
+        self.store, self.items, self.recipe, self.seed, self.mirrored = store, items, recipe, seed, mirrored
+        self.sample = sampling.sampler(recipe.sampling)
+
+    def __getitem__(self, keys: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
+        """((N,T,size,size,C) uint8, targets): read into one piece of memory, not collated from clips.
+
+        Targets are (N,) int64 labels; for sigmoid losses (N,K) float32, 1 for each of a clip's labels, all 0 for none.
+        """
+        views = [(self.items[position][0], self.view(epoch, position)) for epoch, position in keys]
+        labels = [self.labels(position, view) for (_, position), (_, view) in zip(keys, views, strict=True)]
+        recipe = self.recipe
+        return load_views(self.store, views, recipe.size, recipe.input, recipe.stack), self.targets(labels)
+
+    def view(self, epoch: int, position: int) -> View:
+        """What an epoch shows of a video."""
+        recipe, video = self.recipe, self.items[position][0]
+        stored, draws = self.store.videos[video], rng(self.seed, epoch, video, 0)
+        indices = self.sample(sampling.Clip(stored.frames, recipe.frames, recipe.stride, rng=draws))
+        box, flip = augmentation.draw(recipe.augment, stored.width, stored.height, recipe.size, draws)
+        flip = flip and all(self.mirrored[label] >= 0 for label in self.items[position][1])
+        return View(indices, box, flip, augmentation.color(recipe.augment, draws))
+
+    def labels(self, position: int, view: View) -> list[int]:
+        """The labels of what a view shows of a video."""
+        labels = self.items[position][1]
+        return [self.mirrored[label] for label in labels] if view.flip else labels
+
+    def targets(self, labels: Sequence[Sequence[int]]) -> np.ndarray:
+        """The labels of N clips as the recipe's loss takes them."""
+        if self.recipe.loss == "softmax":
+            return np.array([label for (label,) in labels], np.int64)
+        wanted = np.zeros((len(labels), len(self.mirrored)), np.float32)
+        for row, own in zip(wanted, labels, strict=True):
+            row[list(own)] = 1
+        return wanted
+
+
+def normalise(
+    batch: Tensor,
+    mean: Sequence[float],
+    std: Sequence[float],
+    channels: str = "rgb",
+    out: Tensor | None = None,
+) -> Tensor:
+    """(N,T,H,W,C) uint8, RGB or flow or both -> (N,T,C,H,W) float, (x - mean) / std, on the batch's device.
+
+    mean and std are in 0..255 units; RGB's three are in the order of `channels`, "rgb" or "bgr". The memory stays
+    N,T,H,W,C, so that (N*T,C,H,W) is channels_last without a copy. `out`, a contiguous (N,T,H,W,C) float tensor, is
+    reused where given: on a CPU, fresh pages cost several times the arithmetic.
+    """
+    n, t, h, w, c = batch.shape
+    if out is None:
+        out = torch.empty(batch.shape, dtype=torch.float32, device=batch.device)
+    centre, spread = torch.tensor([mean, std], dtype=torch.float32).repeat(1, w).to(batch.device)  # W*C each
+    if channels == "bgr":
+        colours = batch[..., :3].flip(-1)
+        batch = colours if c == 3 else torch.cat([colours, batch[..., 3:]], -1)
+    # Rows of W*C: one long loop, where a last dimension of 3 would be three steps at a time.
+    rows = out.view(n, t, h, w * c)
+    rows.copy_(batch.reshape(n, t, h, w * c))
+    torch.addcmul(-centre / spread, rows, 1 / spread, out=rows)
+    return out.permute(0, 1, 4, 2, 3)
+
+
+def mixup(x: Tensor, labels: Tensor, classes: int, alpha: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Each clip mixed with another of its batch, and their labels likewise (Zhang et al., mixup, section 2).
+
+    x (N,...) float, labels (N,) int or (N,K) float -> x (N,...), labels (N,K). One weight from beta(alpha, alpha) for
+    the batch.
+    """
+    draws = np.random.Generator(np.random.Philox(key=seed))
+    weight = float(draws.beta(alpha, alpha))
+    partner = torch.from_numpy(draws.permutation(len(x))).to(x.device)
+    one_hot = torch.nn.functional.one_hot
+    wanted = (labels if labels.dim() == 2 else one_hot(labels, classes)).to(x.dtype)  # N,K
+    return x.lerp(x[partner], 1 - weight), wanted.lerp(wanted[partner], 1 - weight)
+
+
+def _places(
+    column: str, indices: Sequence[int], last: int, stack: int, colours: int
+) -> dict[int, list[tuple[int, slice | int]]]:
+    """Frame of a column of the store -> where it stands in a clip: at which of T frames, in which channels."""
+    found: dict[int, list[tuple[int, slice | int]]] = {}
+    for place, index in enumerate(indices):
+        if column == "jpeg":
+            found.setdefault(index, []).append((place, slice(colours)))
+            continue
+        for n in range(stack):
+            found.setdefault(min(index + n, last), []).append((place, colours + 2 * n + column.endswith("y")))
+    return dict(sorted(found.items()))
+
+
+def _decode(jpeg: np.ndarray, shrink: int, colours: str) -> np.ndarray:
+    """A JPEG's pixels (H,W,3), or (H,W) where `colours` is "GRAY", at 1 / shrink of its size."""
+    least = {}
+    if shrink > 1:
+        height, width, _, _ = simplejpeg.decode_jpeg_header(jpeg)
+        least = {"min_height": -(-height // shrink), "min_width": -(-width // shrink)}
+    frame = simplejpeg.decode_jpeg(jpeg, colours, **least)
+    return frame if colours == "RGB" else frame[..., 0]
+
+
+def _cut(frame: np.ndarray, box: Box, shrink: int, out: np.ndarray) -> None:
+    """The part in `box` of a frame decoded at 1 / shrink, into `out`, (size,size,3) or one plane (size,size)."""
+    x, y, w, h = (length // shrink for length in box)
+    if x < 0 or y < 0 or y + h > frame.shape[0] or x + w > frame.shape[1]:
+        edges = [(max(0, -y), max(0, y + h - frame.shape[0])), (max(0, -x), max(0, x + w - frame.shape[1]))]
+        frame = np.pad(frame, [*edges, *[(0, 0)] * (frame.ndim - 2)])
+        x, y = max(0, x), max(0, y)
+    part = frame[y : y + h, x : x + w]
+    out[...] = part if part.shape == out.shape else resized(part, out.shape[0], out.shape[1])
+
+
+def resized(frame: np.ndarray, height: int, width: int) -> np.ndarray:
+    """(H,W,3) or (H,W) uint8 as height x width, bilinearly, and filtered where that is smaller.
+
+    As PIL does, by which the papers' code resizes, to 1 of 255. OpenCV's bilinear skips pixels instead: of crops twice
+    as large it has 14 to 31 % more gradient.
+    """
+    planes = torch.from_numpy(np.ascontiguousarray(frame)).view(*frame.shape[:2], -1).permute(2, 0, 1)[None]
+    out = F.interpolate(planes, (height, width), mode="bilinear", antialias=True)[0].permute(1, 2, 0).numpy()
+    return out if frame.ndim == 3 else out[..., 0]

@@ -1,0 +1,169 @@
+"""Reading params.yaml; an unknown, missing or mistyped key is an error that names its neighbours."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+from ruamel.yaml import YAML, YAMLError
+from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
+
+from models.registry import known
+from pipeline.config.schema import (
+    Augment,
+    Cluster,
+    Dataset,
+    Decode,
+    Experiment,
+    Flow,
+    Fusion,
+    Group,
+    Params,
+    Protocol,
+    Recipe,
+    Subset,
+    Table,
+    Tier,
+    Trajectories,
+)
+from pipeline.errors import UserError, alternatives
+
+_NAMES = "a name is up to 100 letters, digits, `_`, `-` and `+`, the first of them none of the last two"
+_MOST_NODES, _MOST_DEPTH = 200_000, 50  # of params.yaml; the largest suite has 6,000 values, six deep
+
+
+def load(path: Path = Path("params.yaml")) -> Params:
+    """Params of a file.
+
+    Raises UserError for a file that is absent or is no YAML, for a key that is unknown, missing or mistyped, and for
+    a row that names a data set, recipe, protocol, attention or backbone that is not there.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        _check_size(text, path)
+        raw = YAML(typ="safe").load(text)
+    except FileNotFoundError:
+        raise UserError(f"{path} is not there; run from the project's root") from None
+    except OSError as error:
+        raise UserError(f"{path} can't be read: {error.strerror}") from None
+    except RecursionError:
+        raise UserError(f"{path} is damaged: it is nested too deeply") from None
+    except (YAMLError, UnicodeDecodeError, ValueError) as error:
+        where = getattr(error, "problem_mark", None)
+        line = f" at line {where.line + 1}" if where else ""
+        raise UserError(f"{path} is damaged{line}: {getattr(error, 'problem', None) or 'not text'}") from None
+    if not isinstance(raw, dict):
+        raise UserError(f"{path} is damaged: it holds no keys; `git checkout {path}` brings the committed one back")
+    return parse(raw, str(path))
+
+
+def _check_size(text: str, path: Path) -> None:
+    """UserError for a file whose aliases, written out, are more than any suite: a few lines can ask for terabytes."""
+    sizes: dict[str, int] = {}
+    open_nodes: list[tuple[str | None, int]] = []  # (anchor, size before it) of each collection around this place
+    size = 0
+    for event in YAML(typ="safe").parse(text):
+        if isinstance(event, CollectionStartEvent):
+            open_nodes.append((event.anchor, size))
+        elif isinstance(event, CollectionEndEvent):
+            anchor, before = open_nodes.pop()
+            sizes |= {anchor: size - before} if anchor else {}
+        elif isinstance(event, AliasEvent):
+            size += sizes.get(event.anchor, 0)
+        size += 1
+        if size > _MOST_NODES or len(open_nodes) > _MOST_DEPTH:
+            raise UserError(
+                f"{path} is refused: with its aliases written out it has over {_MOST_NODES} values or "
+                f"{_MOST_DEPTH} levels"
+            )
+
+
+def parse(raw: dict[str, Any], name: str = "params") -> Params:
+    """As load(), from the parsed YAML."""
+    try:
+        # JSON mode: strict, yet lists become tuples. A date that YAML reads is the text it was.
+        params = TypeAdapter(Params).validate_json(json.dumps(raw, default=str))
+    except (TypeError, ValueError) as error:
+        if isinstance(error, ValidationError):
+            raise UserError(f"{name}: {_first(error, raw)}") from None
+        raise UserError(f"{name}: {error}") from None
+    for row, experiment in params.experiments.items():
+        _known(f"{name}: experiments.{row}.dataset", experiment.dataset, params.datasets)
+        _known(f"{name}: experiments.{row}.recipe", experiment.recipe, params.recipes)
+        _known(f"{name}: experiments.{row}.protocol", experiment.protocol, params.protocols)
+        _known(f"{name}: experiments.{row}.attention", experiment.attention, known("attention"))
+        _known(f"{name}: experiments.{row}.backbone", experiment.backbone, known("backbone"))
+        recipe, flow = params.recipes[experiment.recipe], params.datasets[experiment.dataset].decode.flow
+        where = f"{name}: recipes.{experiment.recipe}.input is {recipe.input!r}, but datasets.{experiment.dataset}."
+        if recipe.input != "rgb" and flow is None:
+            raise UserError(f"{where}decode.flow is null; say {{algorithm: tvl1}}, or dis, which is faster")
+        if recipe.input == "warped" and flow and not flow.compensated:
+            raise UserError(f"{where}decode.flow.compensated is false; make it true, or take input flow")
+    for table, spec in params.tables.items():
+        for row in (*spec.rows, *([spec.base] if spec.base else [])):
+            _known(f"{name}: tables.{table}", row, params.experiments | params.fusions | params.trajectories)
+    for row, fusion in params.fusions.items():
+        for member in fusion.rows:
+            _known(f"{name}: fusions.{row}.rows", member, params.experiments)
+        if row in params.experiments:
+            raise UserError(f"{name}: fusions.{row}: an experiment has that name already; choose another")
+    for row, settings in params.trajectories.items():
+        _known(f"{name}: trajectories.{row}.dataset", settings.dataset, params.datasets)
+        if row in params.experiments or row in params.fusions:
+            raise UserError(f"{name}: trajectories.{row}: another row has that name already; choose another")
+    for key, recipe in params.recipes.items():
+        if recipe.batch % recipe.micro_batch:
+            raise UserError(
+                f"{name}: recipes.{key}.batch ({recipe.batch}) is no multiple of micro_batch ({recipe.micro_batch})"
+            )
+    return params
+
+
+def named(params: Params, row: str) -> Experiment:
+    """The experiment of a row; UserError names the rows there are."""
+    _known("experiment", row, params.experiments)
+    return params.experiments[row]
+
+
+def _known(where: str, name: str, names: Any) -> None:
+    if name not in names:
+        raise UserError(f"{where}: no {name!r}; {alternatives(name, names)}")
+
+
+def _first(error: ValidationError, raw: dict[str, Any]) -> str:
+    """The most telling of pydantic's errors, in one line: a misspelt key is unknown and, as a rule, missing too."""
+    first = min(error.errors(), key=lambda one: one["type"] != "unexpected_keyword_argument")
+    path = [str(part) for part in first["loc"]]
+    if path and path[-1] == "[key]":
+        return f"{'.'.join(path[:-2])}: {path[-2][:60]!r} is no name; {_NAMES}"
+    where, key = ".".join(path), path[-1] if path else ""
+    if first["type"] == "unexpected_keyword_argument":
+        return f"unknown key {where!r}; {alternatives(key, _fields(path[:-1]))}"
+    if first["type"] in ("missing", "missing_argument"):
+        return f"missing key {where!r}; the keys there are: {', '.join(_fields(path[:-1]))}"
+    given = json.dumps(first.get("input"), default=str)
+    if first["type"] == "string_pattern_mismatch":
+        return f"{where}: {given[:60]} is no name; {_NAMES}"
+    if first["type"] in ("range", "distinct"):
+        return f"{where} is {given[:60]}; it {first['msg']}"
+    return f"{where}: {first['msg'][0].lower()}{first['msg'][1:]}, not {given[:60]}"
+
+
+def _fields(path: list[str]) -> list[str]:
+    """Field names of the dataclass at a path like ['recipes', 'quick']."""
+    owners: dict[str, Any] = {
+        "datasets": Dataset,
+        "recipes": Recipe,
+        "protocols": Protocol,
+        "experiments": Experiment,
+        "tables": Table,
+        "fusions": Fusion,
+        "trajectories": Trajectories,
+        "tier": Tier,
+        "cluster": Cluster,
+    }
+    inner: dict[str, Any] = {"decode": Decode, "flow": Flow, "augment": Augment, "groups": Group, "subset": Subset}
+    owner: Any = Params
+    for part in path:
+        owner = inner.get(part) or (owners.get(part) if owner is Params else None) or owner
+    return list(owner.__dataclass_fields__)

@@ -1,0 +1,133 @@
+"""Read the frame store: Arrow IPC shards of JPEG frames, one record batch a video, and one index over them.
+
+A shard has a column "jpeg", and where the data set has flow a column of grayscale JPEGs for each of its planes.
+
+No polars here and no Arrow threads: what reads frames is forked by data loaders, which threads do not survive.
+"""
+
+import csv
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import simplejpeg
+
+from pipeline.decode.layout import SHARDS, open_arrow, read_table, shard_path
+from pipeline.digest.checked import holds
+from pipeline.digest.files import SUMS, sums
+from pipeline.errors import UserError
+
+_OPEN_SHARDS = 256  # memory maps held at a time, each of which holds a file descriptor
+
+
+class Entry(NamedTuple):
+    """Where a video's frames lie, and what they are."""
+
+    shard: int
+    batch: int
+    width: int  # pixels
+    height: int
+    fps: float
+    frames: int
+
+
+class FrameStore:
+    """A folder of shards, each checked against the index and mapped when first used.
+
+    A pickled store opens its files where it lands.
+    """
+
+    videos: dict[str, Entry]
+
+    def __init__(self, folder: Path) -> None:
+        """UserError where `folder` holds no finished store."""
+        self.folder = folder
+        index = folder / "index.arrow"
+        if not index.exists() or not (folder / SUMS).exists():
+            raise UserError(f"{folder} holds no frames: the decode stage has not finished there")
+        if not holds(index, sums(folder).get(index.name, "")):
+            raise UserError(f"{index} does not have the sha256 that {SUMS} lists; {self._remedy}")
+        table = read_table(index)
+        columns = [table[name].to_pylist() for name in Entry._fields]
+        self.videos = dict(zip(table["video"].to_pylist(), map(Entry._make, zip(*columns, strict=True)), strict=True))
+        self._rows = dict(zip(self.videos, range(len(self.videos)), strict=True))
+        self._table = table
+        self._sums = json.loads(table.schema.metadata[SHARDS])
+        self._open: dict[int, pa.ipc.RecordBatchFileReader] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"folder": self.folder}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
+
+    def jpegs(self, video: str, indices: Iterable[int], column: str = "jpeg") -> list[np.ndarray]:
+        """Frames `indices` of a video as read-only uint8 views of the mapped file, with no copy.
+
+        `column` may be a plane of flow, see pipeline/decode/flow.py. Raises UserError for a video or column that is not there,
+        IndexError for a frame outside of 0 to frames - 1.
+        """
+        entry = self.entry(video)
+        reader = self._reader(entry.shard)
+        if (place := reader.schema.get_field_index(column)) < 0:
+            there = ", ".join(reader.schema.names)
+            raise UserError(f"{self.folder} holds no {column!r}, only {there}; run the decode stage again")
+        stored = reader.get_batch(entry.batch).column(place)
+        _, offsets, data = stored.buffers()
+        ends = np.frombuffer(offsets, np.int64)
+        content = np.frombuffer(data, np.uint8)
+        views = []
+        for index in indices:
+            if not 0 <= index < entry.frames:
+                raise IndexError(f"{video} has frames 0 to {entry.frames - 1}, not {index}")
+            views.append(content[ends[index] : ends[index + 1]])
+        return views
+
+    def entry(self, video: str) -> Entry:
+        """As `videos[video]`, but a UserError says why a video is not there."""
+        try:
+            return self.videos[video]
+        except KeyError:
+            raise UserError(f"no frames of {video!r} in {self.folder}: {self._why_absent(video)}") from None
+
+    def timestamps(self, video: str) -> list[float]:
+        """When each frame is shown, in s."""
+        self.entry(video)
+        return self._table["timestamps"][self._rows[video]].as_py()
+
+    def _reader(self, shard: int) -> pa.ipc.RecordBatchFileReader:
+        if shard not in self._open:
+            if len(self._open) >= _OPEN_SHARDS:
+                del self._open[next(iter(self._open))]  # views handed out keep their map alive
+            path = shard_path(self.folder, shard)
+            try:
+                if not holds(path, self._sums[shard]):
+                    raise UserError(f"{path} does not have the sha256 that index.arrow lists; {self._remedy}")
+                self._open[shard] = open_arrow(path)
+            except (OSError, pa.ArrowInvalid):
+                raise UserError(f"{path} is missing or damaged; {self._remedy}") from None
+        return self._open[shard]
+
+    @property
+    def _remedy(self) -> str:
+        return f"`dvc repro -f decode@{self.folder.name}` makes it again"
+
+    def _why_absent(self, video: str) -> str:
+        failed = self.folder / "failed.csv"
+        if failed.is_file():
+            with failed.open(encoding="utf-8", newline="") as file:
+                for row in csv.DictReader(file):
+                    if row["video"] == video:
+                        return f"it could not be decoded ({row['reason']})"
+        return f"it is not among its {len(self.videos)} videos"
+
+
+def decode_jpeg(view: np.ndarray | bytes) -> np.ndarray:
+    """A frame as (H, W, 3) uint8 RGB. ValueError where the JPEG is damaged.
+
+    With libjpeg's accurate transform and upsampling: the fast ones add 0.3 of 255 to the error for a tenth of time.
+    """
+    return simplejpeg.decode_jpeg(view)

@@ -1,0 +1,159 @@
+"""Results as SVG pictures: learning curves, accuracies with intervals, confusion matrices; same input, same bytes."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import cycle
+from pathlib import Path
+from textwrap import shorten
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
+
+from pipeline.measure import uncertainty
+from pipeline.measure.results import Result, confused
+from pipeline.measure.scores import Accuracy
+from pipeline.report import confusion as matrices
+from pipeline.storage.atomic import writing
+from pipeline.tracking.run_log import epochs
+
+# Okabe and Ito (2008), colours that the colour-blind tell apart; without yellow, which is too faint for lines on white.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+DASHES = ("-", "--", "-.", ":")  # so that of two lines in one place both are seen
+GREY = "#666666"
+NO_XML = re.compile("[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\x7f-\\x9f\\ufffe\\uffff]")
+STYLE: Any = {
+    "svg.hashsalt": "actionbench",  # else the ids in the file are drawn anew each time
+    "svg.fonttype": "none",
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "text.parse_math": False,  # names may hold a $
+}
+
+
+def learning_curves(runs: Mapping[str, Sequence[Path]], path: Path) -> None:
+    """Loss and learning rate over epochs: `runs` are each row's logs, JSON lines with epoch, loss and lr.
+
+    A strong line is a row's mean over its runs, light ones are the runs; seven rows share a panel. Logs that are
+    not there are left out, and rows that have none.
+    """
+    curves = {row: [epochs(path) for path in paths] for row, paths in runs.items()}
+    logs = {row: [{line["epoch"]: line for line in lines} for lines in own if lines] for row, own in curves.items()}
+    rows = [row for row in logs if logs[row]]
+    panels = [rows[begin : begin + len(COLOURS)] for begin in range(0, len(rows), len(COLOURS))] or [[]]
+    with drawing(path, 9.0, 3.0 * len(panels)) as figure:
+        grid = figure.subplots(len(panels), 2, squeeze=False)
+        for (losses, rates), panel in zip(grid, panels, strict=True):
+            for row, colour, dash in zip(panel, COLOURS, cycle(DASHES)):
+                _curve(losses, logs[row], "loss", row, color=colour, linestyle=dash)
+                _curve(rates, logs[row], "lr", row, color=colour, linestyle=dash)
+            losses.set_ylabel("training loss")
+            rates.set_ylabel("learning rate")
+            rates.set_yscale("log")
+            rates.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            rates.yaxis.set_major_formatter("{x:g}")
+            rates.yaxis.set_minor_formatter(NullFormatter())
+            for axes in (losses, rates):
+                axes.set_xlabel("epoch")
+                axes.xaxis.get_major_locator().set_params(integer=True)
+            if losses.lines:
+                rates.legend(*losses.get_legend_handles_labels(), loc="center left", bbox_to_anchor=(1.0, 0.5))
+
+
+def accuracies(rows: Sequence[Result], path: Path) -> None:
+    """Top-1 or mAP and its interval for each row, a panel a data set, chance dashed; a missing row says why."""
+    sets: dict[tuple[str, bool], list[Result]] = {}
+    for row in rows:
+        sets.setdefault((row.dataset, row.several), []).append(row)
+    heights = [len(members) + 1 for members in sets.values()]
+    with drawing(path, 7.0, 0.28 * sum(heights) + 0.7 * len(sets)) as figure:
+        panels = figure.subplots(len(sets), 1, squeeze=False, height_ratios=heights)[:, 0]
+        for axes, ((name, several), members) in zip(panels, sets.items(), strict=True):
+            _forest(axes, name, "mAP" if several else "top-1", members)
+
+
+def confusion(row: Result, path: Path) -> None:
+    """The share of each class's test videos (rows) that was taken for which class (columns), over all runs.
+
+    Nothing is written for a row without a result.
+    """
+    if isinstance(row.accuracy, Accuracy):
+        # One hue from white to dark: its order shows in lightness alone.
+        _matrix(path, row, confused(row, row.runs), row.name, "share of the class's videos", "Blues", 0.0, 1.0)
+
+
+def confusion_change(row: Result, base: Result, runs: Sequence[tuple[int, int]], path: Path) -> None:
+    """Confusions of a row less its base's, over the runs that both have: shares that grew orange, that shrank purple.
+
+    On the diagonal growing is better, elsewhere worse. The scale is that of the largest change.
+    """
+    change = confused(row, runs) - confused(base, runs)
+    most = float(np.abs(change).max()) or 1.0
+    _matrix(path, row, change, f"{row.name} less {base.name}", "change of the share", "PuOr_r", -most, most)
+
+
+def _matrix(
+    path: Path, row: Result, shares: np.ndarray, title: str, label: str, hues: str, low: float, high: float
+) -> None:
+    """K,K+1 shares as a picture."""
+    assert isinstance(row.accuracy, Accuracy)
+    names = list(row.accuracy.classes)
+    columns = [*names, "(not decoded)"] if shares[:, -1].any() else names
+    said = f"{title} ({row.dataset}, n = {row.accuracy.videos})"
+    matrices.save(path, shares[:, : len(columns)], (names, columns), said, label, hues, (low, high))
+
+
+def _curve(axes: Axes, logs: Sequence[Mapping[int, Mapping[str, float]]], key: str, row: str, **line: Any) -> None:
+    """A row's runs as light lines and their mean, at the epochs that all have, as a strong one."""
+    curves = [{epoch: values[key] for epoch, values in log.items() if key in values} for log in logs]
+    for curve in curves if len(curves) > 1 else []:
+        axes.plot(list(curve), list(curve.values()), alpha=0.3, linewidth=0.8, **line)
+    epochs = sorted(set.intersection(*map(set, curves))) if curves else []
+    if epochs:
+        means = [np.mean([curve[epoch] for curve in curves]) for epoch in epochs]
+        axes.plot(epochs, means, linewidth=1.6, label=row, marker="." if len(epochs) == 1 else "", **line)
+
+
+def _forest(axes: Axes, dataset: str, heading: str, rows: Sequence[Result]) -> None:
+    for y, row in enumerate(rows):
+        if isinstance(row.accuracy, str):
+            axes.text(1, y, shorten(row.accuracy, 80), va="center", color=GREY, fontsize=8, backgroundcolor="white")
+    mains = [(y, row.accuracy.main) for y, row in enumerate(rows) if not isinstance(row.accuracy, str)]
+    ys, lows = [y for y, _ in mains], [100 * main.low for _, main in mains]
+    axes.hlines(ys, lows, [100 * main.high for _, main in mains], color=COLOURS[0], linewidth=1.6)
+    axes.plot([100 * main.value for _, main in mains], ys, "o", color=COLOURS[0], markersize=5)
+    known = [row.accuracy for row in rows if not isinstance(row.accuracy, str)]
+    if known and isinstance(known[0], Accuracy):
+        chance = 100 * uncertainty.chance(len(known[0].classes))
+        axes.axvline(chance, color=GREY, linestyle="--", linewidth=1.0, label="chance")
+        axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), borderaxespad=0.1)
+    videos = sorted({accuracy.videos for accuracy in known})
+    axes.set_title(f"{dataset} (n = {', '.join(map(str, videos))})" if videos else dataset, loc="right", fontsize=9)
+    axes.set_yticks(range(len(rows)), [row.name for row in rows])
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_xlim(0, 100)
+    axes.set_xlabel(f"{heading} %, 95 % interval")
+    axes.grid(axis="x", color="#dddddd", linewidth=0.6)
+    axes.set_axisbelow(True)
+
+
+@contextmanager
+def drawing(path: Path, width: float, height: float) -> Iterator[Figure]:
+    """A figure of so many inches, drawn by our style alone and saved when the block ends well, as SVG or PNG."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()  # a user's matplotlibrc must not change the bytes
+        matplotlib.rcParams.update(STYLE)
+        figure = Figure(figsize=(width, height), layout="constrained")
+        yield figure
+        with writing(path) as temporary:
+            kind = path.suffix[1:]
+            unsaid = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}  # would change the bytes
+            figure.savefig(temporary, format=kind, metadata=unsaid[kind])
+            if kind == "svg":  # names may hold characters that no XML may
+                temporary.write_bytes(NO_XML.sub("\ufffd", temporary.read_text(encoding="utf-8")).encode())

@@ -1,0 +1,186 @@
+"""Where lies what outlives a task: in a folder, or in an S3-compatible store; whatever is there, is there whole."""
+
+import fnmatch
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from pipeline.errors import UserError
+from pipeline.storage import atomic
+
+if TYPE_CHECKING:
+    from pyarrow import NativeFile
+    from pyarrow.fs import S3FileSystem
+
+STORE = "s3://"
+TRIES = 4  # of a request, before it is given up after some seconds
+# What a store's errors are known by, and what to do about them.
+SAID = {
+    ("NO_SUCH_BUCKET",): "there is no bucket {bucket!r}; create it, or name another in cluster.storage",
+    ("status 301", "AuthorizationHeaderMalformed"): "its bucket lies in another region; set AWS_DEFAULT_REGION to that",
+    ("NETWORK_CONNECTION",): "nothing answers at {endpoint}; AWS_ENDPOINT_URL names a store that is not AWS's own",
+    ("ACCESS_DENIED", "ACCESS_KEY", "SIGNATURE", "Token", "Forbidden", "Access Key"): "{endpoint} refuses it; set "
+    "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY to those of a user who may list, read, write and delete there",
+}
+
+
+@dataclass(frozen=True)
+class Remote:
+    """An object of a store, or all those below it; has what is used here of a Path.
+
+    What isn't there is a FileNotFoundError, as of a Path; whatever else goes wrong is a UserError of one line. Who the
+    user is and where the store is come by the environment alone: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY,
+    AWS_ENDPOINT_URL and whatever else AWS's own tools know.
+    """
+
+    path: str  # bucket/name
+
+    def __truediv__(self, name: str) -> "Remote":
+        return Remote(f"{self.path}/{name}")
+
+    def __str__(self) -> str:
+        return STORE + self.path
+
+    @property
+    def name(self) -> str:
+        return self.path.rpartition("/")[2]
+
+    def exists(self) -> bool:
+        with self._told():
+            return self.system.get_file_info(self.path).is_file
+
+    def sizes(self) -> dict[str, int]:
+        """Name -> bytes of each object right below this; empty where there is none."""
+        from pyarrow.fs import FileSelector
+
+        with self._told():
+            found = self.system.get_file_info(FileSelector(self.path, allow_not_found=True))
+        return {info.base_name: info.size for info in found if info.is_file}
+
+    def glob(self, pattern: str) -> "list[Remote]":
+        """Of the objects right below this; `pattern` is for their names."""
+        return [self / name for name in fnmatch.filter(self.sizes(), pattern)]
+
+    @contextmanager
+    def open(self) -> "Iterator[NativeFile]":
+        """For reading."""
+        with self._told(), self.system.open_input_file(self.path) as file:
+            yield file
+
+    def read_bytes(self) -> bytes:
+        with self.open() as file:
+            return file.read()
+
+    def read_text(self, encoding: str = "utf-8") -> str:
+        return self.read_bytes().decode(encoding)
+
+    def write_bytes(self, content: Any) -> None:
+        """Anything with a buffer, in one step: what fails in it, or is killed in it, leaves what was there before."""
+        with self._told(), self.system.open_output_stream(self.path) as stream:
+            stream.write(content)
+
+    def unlink(self, missing_ok: bool = False) -> None:
+        try:
+            with self._told():
+                self.system.delete_file(self.path)
+        except FileNotFoundError:
+            if not missing_ok:
+                raise
+
+    @property
+    def system(self) -> "S3FileSystem":
+        return _system(_endpoint())
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            if error.errno is not None:  # of a file here, not of the store
+                raise
+            raise UserError(f"{self}: {_reason(str(error), self.path.partition('/')[0])}") from None
+
+
+Place = Path | Remote
+
+
+def place(storage: str) -> Place:
+    """The place that cluster.storage names; UserError for what is neither a folder nor s3://bucket/name."""
+    if "://" not in storage:
+        return Path(storage).absolute()
+    parts = urlsplit(storage)
+    if parts.scheme != "s3" or not parts.netloc or "@" in parts.netloc or parts.query or parts.fragment:
+        raise UserError(  # which does not repeat it: it may hold a secret
+            "cluster.storage is to be a folder, or s3://bucket/name and no more; AWS_ACCESS_KEY_ID, "
+            "AWS_SECRET_ACCESS_KEY and AWS_ENDPOINT_URL come by the environment"
+        )
+    return Remote(f"{parts.netloc}/{parts.path.strip('/')}".rstrip("/"))
+
+
+def write(place: Place, content: bytes | str) -> None:
+    """Bytes, or text as UTF-8, as one step: nobody ever reads half of it."""
+    if isinstance(place, Path):
+        atomic.write(place, content)
+    else:
+        place.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def remove(place: Place) -> None:
+    """A folder with all that is in it, if it is there."""
+    if isinstance(place, Path):
+        shutil.rmtree(place, ignore_errors=True)
+        return
+    try:
+        with place._told():
+            place.system.delete_dir(place.path)
+    except FileNotFoundError:
+        pass
+
+
+@contextmanager
+def source(place: Place) -> "Iterator[Path | NativeFile]":
+    """What Arrow's readers take."""
+    if isinstance(place, Path):
+        yield place
+    else:
+        with place.open() as file:
+            yield file
+
+
+def arrow(place: Place) -> dict[str, Any]:
+    """A folder as Ray Train is told it."""
+    if isinstance(place, Path):
+        return {"storage_path": str(place)}
+    return {"storage_path": place.path, "storage_filesystem": place.system}
+
+
+@cache
+def _system(endpoint: str | None) -> "S3FileSystem":
+    from pyarrow.fs import AwsStandardS3RetryStrategy, S3FileSystem
+
+    # Delayed: small objects are then one request, and a writer that is killed leaves no upload begun.
+    return S3FileSystem(
+        endpoint_override=endpoint,
+        allow_delayed_open=True,
+        retry_strategy=AwsStandardS3RetryStrategy(max_attempts=TRIES),
+    )
+
+
+def _endpoint() -> str | None:
+    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
+
+
+def _reason(said: str, bucket: str) -> str:
+    for words, reason in SAID.items():
+        if any(word in said for word in words):
+            parts = urlsplit(_endpoint() or "https://AWS")
+            return reason.format(bucket=bucket, endpoint=parts.netloc.rpartition("@")[2] or "AWS_ENDPOINT_URL")
+    return " ".join(said.partition("(Request ID")[0].split())

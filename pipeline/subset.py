@@ -1,0 +1,54 @@
+"""A tier's subset of a data set: a few classes, of each a few videos, the same ones wherever it is made."""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+from pipeline.config.schema import Subset
+from pipeline.datasets import Part, Row, Splits
+
+
+def reduced(whole: Splits, subset: Subset) -> Splits:
+    """What lists say, for the subset alone: its classes, numbered anew, and its rows, in the lists' order.
+
+    Classes are evenly spaced in the official order. Of each class and part those videos are taken whose ids have the
+    smallest sha256, so that the choice depends on the lists and not on the videos that are there; a part "val" takes as
+    many as "test". A video of several labels keeps those of the chosen classes. A subset's subset is itself.
+    """
+    chosen = _spaced(len(whole.classes), subset.classes)
+    numbers = {old: new for new, old in enumerate(chosen)}
+    names = tuple(whole.classes[number] for number in chosen)
+    return Splits(names, {split: _few(rows, numbers, subset) for split, rows in whole.rows.items()})
+
+
+def videos(whole: Splits, subset: Subset) -> frozenset[str]:
+    """Ids of the subset's videos, of all splits."""
+    return frozenset(row.video for rows in reduced(whole, subset).rows.values() for row in rows)
+
+
+def _spaced(count: int, wanted: int) -> list[int]:
+    """`wanted` of `count` numbers, the middles of equal parts; all of them where there are no more."""
+    wanted = min(count, wanted)
+    return [(2 * part + 1) * count // (2 * wanted) for part in range(wanted)]
+
+
+def _few(rows: Sequence[Row], numbers: Mapping[int, int], subset: Subset) -> list[Row]:
+    members = defaultdict[tuple[Part, int], list[str]](list)
+    for row in rows:
+        for label in row.labels:
+            if label in numbers:
+                members[row.part, label].append(row.video)
+    taken = {
+        (part, video)
+        for (part, _), ids in members.items()
+        for video in sorted(ids, key=_digest)[: subset.train if part == "train" else subset.test]
+    }
+    return [
+        Row(row.video, row.part, tuple(numbers[label] for label in row.labels if label in numbers))
+        for row in rows
+        if (row.part, row.video) in taken
+    ]
+
+
+def _digest(video: str) -> str:
+    return hashlib.sha256(video.encode()).hexdigest()

@@ -1,0 +1,248 @@
+"""Mirrors runs into MLflow, and is the only file that knows it; what a run wrote itself stays the truth.
+
+The store can be filled again from the runs' own files, so an outage costs no more than a warning, and every call first
+asks the store what it already holds. Runs are nested: suite, row, cell (one split and seed). A number's time is its
+run's start and the seconds of training since, never the clock's: what is sent twice is then one and the same to MLflow.
+"""
+
+import logging
+import os
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
+
+from pipeline.errors import UserError
+from pipeline.tracking.run_log import epochs
+from pipeline.tracking.run_record import Numbers, Record, clean
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+    from pipeline.storage.remote import Place
+
+    Logs = Mapping[str, Sequence[Place]]  # run -> the files of its log
+
+EXPERIMENT = "actionbench"
+NAME, TRAINING = "actionbench.name", "actionbench.training"  # tags by which a run is found again
+PARENT = "mlflow.parentRunId"
+TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"
+SETTINGS = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    TIMEOUT: "3",  # s; MLflow's own defaults are 120 s and 7 retries
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
+PATIENCE = 60.0  # s for another process to set up a fresh store, the one thing here that takes seconds
+REST = 60.0  # s without another try after a failure
+BATCH = 1000  # metrics that MLflow takes at once
+PARAMS = 100
+
+log = logging.getLogger(__name__)
+_resting: dict[str, float] = {}  # store -> when it may be tried again, time.monotonic()
+
+
+def mirror(root: Path, record: Record, logs: "Logs") -> None:
+    """Brings a row's runs up to the last epoch in their logs; to be called again and again while they grow.
+
+    `root` is the folder of the default store (mlflow.db, mlartifacts/); MLFLOW_TRACKING_URI overrides it. `logs`: each
+    run's files of JSON lines by its name, as logs.places() has them; one that isn't there yet is passed over. The
+    record's settings and tags are shown with the row and its runs; another training is other runs.
+
+    Never raises, and takes seconds at most; what could not be sent is by a later call, or by sync().
+    """
+    _try(root, lambda runs: runs.bring(record, logs, None))
+
+
+def finish(root: Path, record: Record, logs: "Logs", numbers: Numbers) -> None:
+    """As mirror(), then adds the evaluation's numbers, as test/<name>, and closes the runs."""
+    _try(root, lambda runs: runs.bring(record, logs, numbers), rested=True)  # once a row: always worth a try
+
+
+def sync(root: Path, record: Record, logs: "Logs", numbers: Numbers | None) -> int:
+    """As mirror() and, where there are numbers, finish(), but UserError where the store does not take them.
+
+    How many epochs and evaluations the store did not have yet.
+    """
+    os.environ.setdefault(TIMEOUT, "30")  # nobody's training waits for it
+    try:
+        with _opened(root) as runs:
+            return runs.bring(record, logs, numbers)
+    except Exception as error:
+        raise UserError(
+            f"MLflow at {clean(store(root))} did not take row {record.row} ({_said(error)}); "
+            "once it answers, `actionbench mlflow sync` goes on from there"
+        ) from None
+
+
+def store(root: Path) -> str:
+    """Where runs are sent, as MLflow has it; with its credentials."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root.absolute() / 'mlflow.db'}"
+
+
+def asked(suite: str, row: str, training: str | None = None) -> str:
+    """The filter by which MLflow's search finds a row's runs, of that training where one is given."""
+    name = f"{suite}/{row}".replace("'", "’")
+    return _filter({NAME: name, **({TRAINING: training} if training else {})})
+
+
+def ids(root: Path, suite: str, row: str, training: str | None) -> dict[str, str]:
+    """Run ids of a row's newest training, or of the one that is given, and of its cells, by name.
+
+    Empty where the store has none or does not answer; no store is made.
+    """
+    place = store(root)
+    if place.startswith("sqlite:///") and not Path(place.removeprefix("sqlite:///")).exists():
+        return {}
+    try:
+        with _opened(root) as runs:
+            if not (found := runs.search(asked(suite, row, training))):
+                return {}
+            below = runs.below(found[0])
+            return {row: found[0].info.run_id, **{cell: below[cell].info.run_id for cell in sorted(below)}}
+    except Exception as error:
+        log.warning("MLflow at %s does not answer (%s)", clean(place), _said(error))
+        return {}
+
+
+class _Runs:
+    """The runs of one MLflow experiment, found by name or created."""
+
+    def __init__(self, client: "MlflowClient", experiment: str) -> None:
+        self.client, self.experiment = client, experiment
+
+    def bring(self, record: Record, logs: "Logs", numbers: Numbers | None) -> int:
+        """Whatever of a row the store lacks; how many epochs and evaluations that was."""
+        parent, sent, cells = self.row(record), 0, {}
+        known = self.below(parent)
+        for cell in sorted({*logs, *(numbers.cells if numbers else ())}):
+            lines = epochs(*logs.get(cell, ()))
+            if not lines and not (numbers and cell in numbers.cells):
+                continue
+            run = cells[cell] = self.whole(known.get(cell) or self.create(cell, parent), record)
+            # Each line's epoch is a metric too: its latest value says how far the store has come.
+            last, elapsed, fresh = run.data.metrics.get("epoch", -1), 0.0, []
+            for line in lines:
+                elapsed += line.get("seconds", 0.0)
+                if line["epoch"] > last:
+                    fresh.append((line["epoch"], elapsed, line))
+            self.log(run, fresh)
+            sent += len(fresh)
+        if numbers:
+            closing = [(run, numbers.cells.get(cell, {})) for cell, run in cells.items()]
+            for run, found in (*closing, (parent, numbers.row)):
+                named = {f"test/{name}": float(value) for name, value in found.items()}
+                fresh_numbers = {name: value for name, value in named.items() if run.data.metrics.get(name) != value}
+                # Evaluated anew, as under another protocol: the later number is the one that MLflow shows.
+                again = any(name in run.data.metrics for name in fresh_numbers)
+                self.log(run, [(0, time.time() - run.info.start_time / 1000 if again else 0.0, fresh_numbers)])
+                sent += bool(fresh_numbers)
+                if run.info.status != "FINISHED":
+                    self.client.set_terminated(run.info.run_id)
+        return sent
+
+    def find(self, tags: Mapping[str, str], limit: int = 1) -> "list[Run]":
+        """Runs that have these tags, the newest first."""
+        return self.search(_filter(tags), limit)
+
+    def search(self, filter: str, limit: int = 1) -> "list[Run]":
+        """Runs that MLflow's filter finds, the newest first."""
+        return list(self.client.search_runs([self.experiment], filter, order_by=["start_time DESC"], max_results=limit))
+
+    def create(self, name: str, parent: "Run | None", tags: Mapping[str, str] | None = None) -> "Run":
+        above = {PARENT: parent.info.run_id} if parent else {}
+        return self.client.create_run(self.experiment, tags={**(tags or {}), **above}, run_name=name)
+
+    def row(self, record: Record) -> "Run":
+        """The newest run of a record's training."""
+        suite, name = (text.replace("'", "’") for text in (record.suite, f"{record.suite}/{record.row}"))
+        asked = {NAME: name, TRAINING: record.training}
+        if found := self.find(asked):
+            return self.whole(found[0], record)
+        if above := self.find({NAME: suite}):
+            parent = above[0]
+        else:
+            parent = self.create(suite, None, {NAME: suite})
+            self.client.set_terminated(parent.info.run_id)  # it only holds others
+        return self.whole(self.create(record.row, parent, asked), record)
+
+    def below(self, parent: "Run") -> "dict[str, Run]":
+        """The runs right below a row's, by name."""
+        return {run.info.run_name: run for run in self.find({PARENT: parent.info.run_id}, limit=1000)}
+
+    def whole(self, run: "Run", record: Record) -> "Run":
+        """The run, once it has the record's settings and tags: who created it may have been killed before."""
+        from mlflow.entities import Param, RunTag
+
+        params = [Param(name, text) for name, text in record.params.items() if name not in run.data.params]
+        for begin in range(0, len(params), PARAMS):
+            self.client.log_batch(run.info.run_id, params=params[begin : begin + PARAMS])
+        if tags := [RunTag(name, text) for name, text in record.tags.items() if name not in run.data.tags]:
+            self.client.log_batch(run.info.run_id, tags=tags)
+        return run
+
+    def log(self, run: "Run", steps: Iterable[tuple[int, float, Mapping[str, Any]]]) -> None:
+        """Numbers of each step, after so many seconds; those of one step are sent together: there whole, or not."""
+        from mlflow.entities import Metric
+
+        batch = list[Metric]()
+        for step, elapsed, numbers in steps:
+            time_ms = run.info.start_time + int(1000 * elapsed)
+            own = [
+                Metric(re.sub(r"[^\w\-./ :]", "_", name), float(value), time_ms, step)
+                for name, value in numbers.items()
+                if isinstance(value, int | float) and not isinstance(value, bool)
+            ]
+            if len(batch) + len(own) > BATCH:
+                self.client.log_batch(run.info.run_id, metrics=batch)
+                batch = []
+            batch += own
+        if batch:
+            self.client.log_batch(run.info.run_id, metrics=batch)
+
+
+def _filter(tags: Mapping[str, str]) -> str:
+    return " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
+
+
+@contextmanager
+def _opened(root: Path) -> Iterator[_Runs]:
+    """The store's runs, under a lock."""
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+    from mlflow import MlflowClient
+
+    place = store(root)
+    root.mkdir(parents=True, exist_ok=True)
+    # Processes that open a fresh sqlite store at once break it, and two that look for a run both create it.
+    with FileLock(root / "mlflow.lock", timeout=PATIENCE):
+        client = MlflowClient(tracking_uri=place)
+        known = client.get_experiment_by_name(EXPERIMENT)
+        # A server keeps artifacts where it was told to; without a place, sqlite keeps them in the current folder.
+        artifacts = (root.absolute() / "mlartifacts").as_uri() if place.startswith("sqlite:") else None
+        yield _Runs(client, known.experiment_id if known else client.create_experiment(EXPERIMENT, artifacts))
+
+
+def _try(root: Path, work: Callable[[_Runs], object], rested: bool = False) -> None:
+    """work(the store's runs); a failure is a warning, the first time, and a rest."""
+    place = store(root)
+    if not rested and time.monotonic() < _resting.get(place, 0.0):
+        return
+    try:
+        with _opened(root) as runs:
+            work(runs)
+    except Exception as error:
+        level = logging.DEBUG if place in _resting else logging.WARNING
+        told = "MLflow at %s is left behind for now (%s); `actionbench mlflow sync` catches up"
+        log.log(level, told, clean(place), _said(error))
+        _resting[place] = time.monotonic() + REST
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {(clean(str(error)).splitlines() or [''])[0][:300]}"

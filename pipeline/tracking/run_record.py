@@ -1,0 +1,126 @@
+"""A row's record in data/tracking/<row>/: settings, tags and test numbers of its runs, without secrets."""
+
+import hashlib
+import json
+import re
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pipeline.errors import UserError
+from pipeline.storage.atomic import write
+
+T = TypeVar("T")
+RUN, NUMBERS = "run.json", "numbers.json"
+SUBMITTED = ".submitted.json"  # what a submitted job brought into its folder, and of which commit
+COMMIT = "mlflow.source.git.commit"
+SECRET = re.compile(r"token|passw|pwd|jwt|secret|credential|api_?key|private_?key", re.IGNORECASE)
+# user:password@, in which the password may hold any sign; and user:password of an address without a host.
+USER = re.compile(r"(\w://)(?:[^/\s]*@|[^/\s:]*:[^\s]*@)")
+PORT = re.compile(r"(\w://[^/\s:@\[\]]*:)(?!\d*(?:[/?#\s,;)'\"]|$))[^/\s]+")
+QUERY = re.compile(
+    r"([?&#;][^=&#;\s]*(?:token|passw|pwd|secret|credential|sig|key|auth|jwt|code|session)[^=&#;\s]*=)[^&#\s]+", re.I
+)
+
+
+@dataclass(frozen=True)
+class Record:
+    """`params`: dotted names and values as text; `tags`: where it comes from. Neither holds a secret."""
+
+    suite: str
+    row: str
+    params: dict[str, str]
+    tags: dict[str, str]
+
+    @property
+    def training(self) -> str:
+        """Another one where settings or tags change, but for the commit."""
+        identity = [self.params, {name: value for name, value in self.tags.items() if name != COMMIT}]
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """What the evaluation of a training came to: for each cell its numbers, and the row's."""
+
+    training: str
+    cells: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    row: Mapping[str, float] = field(default_factory=dict)
+
+
+def record(suite: str, row: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> Record:
+    """`params` may be nested; what is named like a secret is left out, and no URI keeps its credentials."""
+    return Record(
+        suite,
+        row,
+        {name: clean(str(value)) for name, value in _flat(params) if not SECRET.search(name)},
+        {name: clean(value) for name, value in tags.items() if not SECRET.search(name)},
+    )
+
+
+def tags(folder: Path, *, stage: str, data: str, protocol: str, place: str) -> dict[str, str]:
+    """The tags of a row's runs; the commit is that of the repository at `folder`, if it is one.
+
+    `stage`: DVC's hash of the stage; `data`: the fingerprint of the data; `protocol`: its signature; `place`: table and
+    row that the numbers are for.
+    """
+    found = {"dvc.stage": stage, "data": data, "protocol": protocol, "place": place}
+    return {**found, COMMIT: name} if (name := commit(folder)) else found
+
+
+def commit(folder: Path) -> str:
+    """The commit that a folder's files are of, "-dirty" behind it where they differ; "" where there is none.
+
+    A submitted job's folder has no history; there the list of what was submitted says it.
+    """
+    told = folder / SUBMITTED
+    if told.is_file() and not (folder / ".git").exists():
+        return json.loads(told.read_text(encoding="utf-8"))["commit"]
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def save(found: Record | Numbers, folder: Path) -> None:
+    """Writes a record or numbers into a row's folder of data/tracking."""
+    name = RUN if isinstance(found, Record) else NUMBERS
+    write(folder / name, json.dumps(asdict(found), indent=2, sort_keys=True) + "\n")
+
+
+def load(folder: Path) -> Record | None:
+    """The record of a row's folder of data/tracking; None where there is none, UserError for a damaged one."""
+    return _read(folder / RUN, Record)
+
+
+def numbers(folder: Path) -> Numbers | None:
+    """The numbers of a row's folder of data/tracking; None where there are none, UserError for damaged ones."""
+    return _read(folder / NUMBERS, Numbers)
+
+
+def clean(text: str) -> str:
+    """The text without the credentials of any URI in it."""
+    return QUERY.sub(r"\1***", PORT.sub(r"\1***", USER.sub(r"\1***@", text)))
+
+
+def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted name, value) of what is nested; a list of plain values stays whole."""
+    if isinstance(value, list | tuple) and any(isinstance(item, Mapping) for item in value):
+        value = dict(enumerate(value))
+    if not isinstance(value, Mapping):
+        yield name, value
+        return
+    for key, inner in value.items():
+        yield from _flat(inner, f"{name}.{key}" if name else str(key))
+
+
+def _read(path: Path, kind: type[T]) -> T | None:
+    try:
+        return kind(**json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError):
+        raise UserError(f"{path} is damaged; remove {path.parent}, and `actionbench repro` brings it back") from None

@@ -1,0 +1,219 @@
+"""Files in a store, named by what is in them, and each node's own copies of those that it reads, fetched once.
+
+A store keeps `.data/objects/<sha256>`, the bytes, and `.data/lists/<key>.json`, which files they are: name -> sha256,
+bytes. A node keeps the same objects in cache(), and for each list a folder of links to them, as data/ would be.
+"""
+
+import errno
+import hashlib
+import json
+import mmap
+import os
+import socket
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+from filelock import FileLock
+
+from pipeline.config.schema import Cluster
+from pipeline.decode.frame_store import FrameStore
+from pipeline.decode.layout import shard_path
+from pipeline.digest.checked import cache, remember
+from pipeline.digest.files import SUMS
+from pipeline.digest.files import sha256 as digest_of
+from pipeline.errors import UserError
+from pipeline.storage.atomic import writing
+from pipeline.storage.remote import Remote, place
+from pipeline.train.run import Cell, part
+
+THREADS = 8  # files on their way at once
+CHUNK = 8 << 20  # bytes
+CHECKED = 0  # ns: the time of change of a file whose sha256 was found right; whoever changes it moves that
+Facts = tuple[str, int]  # sha256, bytes
+
+
+def publish(store: Remote, files: Mapping[str, Path], key: str) -> None:
+    """Puts files, each by a name, into the store, of their bytes only what it lacks, and last their list as `key`.
+
+    A list of that key that is there, with all of its objects, is taken as it is: the key follows from the content.
+    """
+    listed, objects = _list(store, key), store / ".data" / "objects"
+    there = objects.sizes()
+    if listed.exists() and all(there.get(sha256) == size for sha256, size in _read(listed).values()):
+        return
+
+    def send(path: Path) -> Facts:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
+            sha256 = hashlib.sha256(mapped).hexdigest()
+            if there.get(sha256) != size:
+                (objects / sha256).write_bytes(mapped)
+        return sha256, size
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        facts = dict(zip(files, pool.map(send, files.values()), strict=True))
+    listed.write_bytes(json.dumps(facts, sort_keys=True).encode())
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A list of the store, and this node's folder for its files."""
+
+    store: Remote
+    files: Mapping[str, Facts]
+    folder: Path
+
+    def fetch(self, wanted: Callable[[str], bool]) -> None:
+        """Brings the files whose names are `wanted`, unless this node has them.
+
+        Every object is fetched by one process of a node while others wait, into a file that takes its name only once
+        its sha256 was found right. UserError for an object that is not what its name says, or is gone, and for a disk
+        that is full.
+        """
+        chosen = {name: self.files[name] for name in self.files if wanted(name)}
+        missing = {facts for facts in chosen.values() if not _whole(*facts)}
+        with ThreadPoolExecutor(THREADS) as pool:
+            for _ in pool.map(lambda facts: _bring(self.store, *facts), sorted(missing)):
+                pass
+        for name, (sha256, _) in chosen.items():
+            link = self.folder / name
+            link.parent.mkdir(parents=True, exist_ok=True)
+            with suppress(FileExistsError):
+                link.symlink_to(_object(sha256))
+
+
+@lru_cache(maxsize=64)
+def opened(store: Remote, key: str) -> Copy:
+    """The list of that key; FileNotFoundError where there is none."""
+    files = _read(_list(store, key))
+    # By what it lists: a list that was written anew may name other objects.
+    name = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+    return Copy(store, files, cache() / "lists" / name[:32])
+
+
+def sent(row: Sequence[Cell], cluster: Cluster, others: Iterable[Path] = ()) -> list[Cell]:
+    """The cells of a row as tasks get them: where cluster.storage is a store, it has all that they read of data/ then.
+
+    That is the data set's frames and splits, and the `others`: trained weights, or a file to initialise from.
+    """
+    store, one = place(cluster.storage), row[0]
+    if isinstance(store, Path):
+        return list(row)
+    files = [
+        one.frames / "index.arrow",
+        one.frames / "failed.csv",
+        one.frames / SUMS,
+        *one.split_table.parent.iterdir(),
+        *others,
+    ]
+    named = {_name(one, path): path for path in sorted(files) if path.is_file()}
+    marks = [(name, digest_of(path)) for name, path in named.items()]
+    key = hashlib.sha256(json.dumps(marks).encode()).hexdigest()  # shards follow from the index
+    shards = sorted({entry.shard for entry in FrameStore(one.frames).videos.values()})
+    publish(store, named | {_shard(one, shard): shard_path(one.frames, shard) for shard in shards}, key)
+    return [replace(cell, copy=key) for cell in row]
+
+
+def brought(
+    cell: Cell, cluster: Cluster, weights: Path | None = None, frames_of: str | None = None
+) -> tuple[Cell, Path | None]:
+    """The cell as this node has it, and its file to initialise from.
+
+    All that it reads is here then, but of frames only those of the split's part `frames_of`, if one is named.
+    """
+    if cell.copy is None:
+        return cell, weights
+    copy = _opened(cell, cluster)
+    apart = {_name(cell, cell.weights)}
+    copy.fetch(lambda name: name in apart or not name.startswith(("runs/", _shards(cell))))
+    here = replace(cell, data=copy.folder)
+    if frames_of:
+        bring_frames(here, cluster, FrameStore(here.frames), [video for video, _ in part(here, frames_of)])
+    return here, weights and copy.folder / _name(cell, weights)
+
+
+def bring_frames(cell: Cell, cluster: Cluster, store: FrameStore, videos: Iterable[str]) -> None:
+    """Brings the shards that hold these videos, before they are read; `store` is that of a cell from brought()."""
+    if cell.copy is not None:
+        wanted = {_shard(cell, store.videos[video].shard) for video in videos if video in store.videos}
+        _opened(cell, cluster).fetch(wanted.__contains__)
+
+
+def _opened(cell: Cell, cluster: Cluster) -> Copy:
+    store = place(cluster.storage)
+    assert isinstance(store, Remote) and cell.copy is not None
+    return opened(store, cell.copy)
+
+
+def _name(cell: Cell, path: Path) -> str:
+    """Of a file in a list."""
+    return path.relative_to(cell.data).as_posix() if path.is_relative_to(cell.data) else f"weights/{path.name}"
+
+
+def _shards(cell: Cell) -> str:
+    return f"{_name(cell, cell.frames)}/shard-"
+
+
+def _shard(cell: Cell, shard: int) -> str:
+    return _name(cell, shard_path(cell.frames, shard))
+
+
+def _list(store: Remote, key: str) -> Remote:
+    return store / ".data" / "lists" / f"{key}.json"
+
+
+def _read(listed: Remote) -> dict[str, Facts]:
+    return {name: (sha256, size) for name, (sha256, size) in json.loads(listed.read_bytes()).items()}
+
+
+def _object(sha256: str) -> Path:
+    return cache() / "objects" / sha256
+
+
+def _whole(sha256: str, size: int) -> bool:
+    try:
+        found = _object(sha256).stat()
+    except FileNotFoundError:
+        return False
+    return (found.st_size, found.st_mtime_ns) == (size, CHECKED)
+
+
+def _bring(store: Remote, sha256: str, size: int) -> None:
+    target, locks = _object(sha256), cache() / "locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    with FileLock(locks / sha256):
+        if _whole(sha256, size):
+            return
+        for leftover in target.parent.glob(f".{sha256}.*"):  # of one that was killed
+            leftover.unlink()
+        save(store, sha256, target)
+
+
+def save(store: Remote, sha256: str, target: Path) -> None:
+    """An object of the store as a file, which is there whole and right, or not at all."""
+    origin, digest = store / ".data" / "objects" / sha256, hashlib.sha256()
+    try:
+        with origin.open() as source, writing(target) as temporary, temporary.open("wb") as file:
+            while chunk := source.read(CHUNK):
+                digest.update(chunk)
+                file.write(chunk)
+            file.flush()
+            os.fsync(file.fileno())
+            if digest.hexdigest() != sha256:
+                raise UserError(f"{origin} is damaged; remove it, and the next run puts it there anew")
+            os.utime(file.fileno(), ns=(CHECKED, CHECKED))
+        remember(target, sha256)
+    except FileNotFoundError:
+        raise UserError(f"{origin} is gone; the next run puts it there anew") from None
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UserError(
+            f"{socket.gethostname()} has no room for copies of the data in {cache()}; make some, or let "
+            "ACTIONBENCH_CACHE in its environment name a larger folder"
+        ) from None

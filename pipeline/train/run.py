@@ -1,0 +1,106 @@
+"""A cell: one training run of a row, for one split and one seed, and the files it reads and leaves."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.parquet
+
+from models.video import VideoNet, build
+from pipeline.config.schema import Experiment, Protocol, Recipe
+from pipeline.errors import UserError
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What one training run and its evaluation need to know; `data` is the project's data/ folder."""
+
+    row: str
+    experiment: Experiment
+    recipe: Recipe
+    protocol: Protocol
+    split: int
+    seed: int
+    data: Path
+    copy: str | None = (
+        None  # a list of files in the store, for nodes that don't see `data`; see pipeline/train/node_cache.py
+    )
+
+    @property
+    def name(self) -> str:
+        return f"split{self.split}-seed{self.seed}"
+
+    @property
+    def weights(self) -> Path:
+        """The trained state dict, an output of the train stage."""
+        return self.data / "runs" / self.row / f"{self.name}.pt"
+
+    @property
+    def curve(self) -> Path:
+        """A JSON line for each window of steps and each epoch, an output of the train stage."""
+        return self.data / "runs" / self.row / f"{self.name}.jsonl"
+
+    @property
+    def timings(self) -> Path:
+        """The curve's lines with what differs from run to run: seconds, clips/s, workers, memory. Not an output."""
+        return self.data / "tracking" / self.row / f"{self.name}.timings.jsonl"
+
+    @property
+    def frames(self) -> Path:
+        return self.data / "frames" / self.experiment.dataset
+
+    @property
+    def test_frames(self) -> int:
+        """T of a clip under the protocol."""
+        return self.protocol.frames or self.recipe.frames
+
+    @property
+    def split_table(self) -> Path:
+        return self.data / "splits" / self.experiment.dataset / f"split-{self.split}.parquet"
+
+    @property
+    def class_list(self) -> Path:
+        return self.split_table.with_name("classes.json")
+
+    @property
+    def mirror_list(self) -> Path:
+        return self.split_table.with_name("mirrored.json")
+
+
+def part(cell: Cell, name: str) -> list[tuple[str, list[int]]]:
+    """(video, labels) of the split's part "train", "val" or "test", in the table's order."""
+    table = pyarrow.parquet.read_table(cell.split_table, filters=[("part", "=", name)])
+    return list(zip(table["video"].to_pylist(), table["labels"].to_pylist(), strict=True))
+
+
+def classes(cell: Cell) -> list[str]:
+    """Class names in the data set's official order; a label is an index into them."""
+    return json.loads(cell.class_list.read_text(encoding="utf-8"))
+
+
+def mirrored(cell: Cell) -> list[int]:
+    """For each class that of its mirror image, -1 where there is none."""
+    return json.loads(cell.mirror_list.read_text(encoding="utf-8"))
+
+
+def net(cell: Cell, weights: Path | None = None) -> VideoNet:
+    """The cell's net, before training; `weights` initialise its backbone.
+
+    Raises UserError for a backbone, variant, attention or knob that is not there and for weights that don't fit.
+    """
+    experiment = cell.experiment
+    try:
+        return build(
+            experiment.backbone,
+            experiment.variant,
+            experiment.attention,
+            frames=cell.recipe.frames,
+            classes=len(classes(cell)),
+            dropout=cell.recipe.dropout,
+            knobs=experiment.knobs,
+            weights=weights,
+            planes=cell.recipe.planes,
+            head_std=cell.recipe.head_std,
+        )
+    except ValueError as error:
+        raise UserError(f"experiments.{cell.row}: {error}") from None

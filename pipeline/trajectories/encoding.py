@@ -1,0 +1,169 @@
+"""Improved dense trajectories of a data set, by shards: files of descriptors, codebooks and Fisher vectors, scores.
+
+Wang and Schmid (ICCV 2013), sections 2.2 and 2.3. Every file is a task's, sealed under the work's key and not made
+again; the folder they lie in is named by that key. Descriptors are kept in 16 bits: they are shares.
+
+Legend: N videos.
+"""
+
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import simplejpeg
+
+from pipeline.clips import sampling
+from pipeline.config.schema import Trajectories
+from pipeline.decode.frame_store import FrameStore
+from pipeline.digest import state
+from pipeline.errors import UserError
+from pipeline.trajectories import dense, fisher
+
+SHARD = 8  # videos
+
+
+@dataclass(frozen=True)
+class Work:
+    """What all tasks of a row know. Videos are those of the frame store, in its order."""
+
+    settings: Trajectories
+    frames: Path
+    folder: Path
+    videos: tuple[str, ...]
+    key: str
+    code: str  # digest of what computes it
+
+    @property
+    def shards(self) -> int:
+        return math.ceil(len(self.videos) / SHARD)
+
+    def shard(self, number: int) -> tuple[str, ...]:
+        return self.videos[number * SHARD : (number + 1) * SHARD]
+
+    def described(self, number: int) -> Path:
+        return self.folder / f"described-{number:05d}.npz"
+
+    def codebook(self, split: int, kind: str) -> Path:
+        return self.folder / f"split{split}-{kind}.npz"
+
+    def vectors(self, split: int, number: int) -> Path:
+        return self.folder / f"split{split}-{number:05d}.npz"
+
+
+def work(settings: Trajectories, frames: Path, storage: Path, key: str) -> Work:
+    """Return a row's work; its files lie in a folder of `storage` that is named by their key."""
+    return Work(
+        settings, frames, storage / key[:16], tuple(FrameStore(frames).videos), key, state.running("trajectories")
+    )
+
+
+def describe(work: Work, number: int) -> None:
+    """The descriptors of a shard's videos, unless they are there."""
+    if _done(work, work.described(number)):
+        return
+    store, descriptors = FrameStore(work.frames), {}
+    for at, video in enumerate(work.shard(number)):
+        jpegs = store.jpegs(video, range(store.videos[video].frames))
+        try:
+            frames = [simplejpeg.decode_jpeg(jpeg, "GRAY")[..., 0] for jpeg in jpegs]
+        except ValueError as error:
+            raise UserError(f"{video}: a frame of the store is damaged ({error}); decode it again") from None
+        found = dense.describe(frames, work.settings.flow, work.settings.scales)
+        descriptors[str(at)] = found.astype(np.float16)
+    _put(work, work.described(number), descriptors)
+
+
+def learn(work: Work, split: int, kind: str, train: frozenset[str]) -> None:
+    """A split's codebook of one kind of descriptor, from a sample of its training videos', unless it is there.
+
+    Videos give alike many, as far as they have them.
+    """
+    path, settings = work.codebook(split, kind), work.settings
+    if _done(work, path):
+        return
+    each, sample = math.ceil(settings.samples / max(1, len(train))), []
+    for number in range(work.shards):
+        for video, described in _read(work, number):
+            if video in train:
+                rows = sampling.generator("trajectories", settings.seed, video).permutation(len(described))[:each]
+                sample.append(described[np.sort(rows)][:, _columns(kind)].astype(np.float32))
+    if not sample:
+        raise UserError(f"split {split} has no training video that could be decoded")
+    book = fisher.learn(np.concatenate(sample), settings.gaussians, settings.seed)
+    _put(work, path, asdict(book))
+
+
+def encode(work: Work, split: int, number: int) -> None:
+    """The Fisher vectors (N, numbers) float32 of a shard's videos under a split's codebooks, unless they are there."""
+    if _done(work, work.vectors(split, number)):
+        return
+    books = {kind: fisher.Codebook(**_needed(work, work.codebook(split, kind))) for kind in dense.SIZES}
+    vectors = [
+        np.concatenate(
+            [fisher.vector(described[:, _columns(kind)].astype(np.float32), book) for kind, book in books.items()]
+        )
+        for _, described in _read(work, number)
+    ]
+    _put(work, work.vectors(split, number), {"vectors": np.stack(vectors)})
+
+
+def scores(
+    work: Work,
+    split: int,
+    train: Sequence[tuple[str, list[int]]],
+    test: Sequence[tuple[str, list[int]]],
+    classes: int,
+) -> list[list[float] | None]:
+    """Each test video's decision values, a class each; None for one that the frame store has not.
+
+    train and test are (video, its labels). Values are the machines' margins times fisher.scale(): as logits they can be
+    fused with a net's, which margins of about 1 can't, whose softmax is all but even.
+    """
+    place = {video: at for at, video in enumerate(work.videos)}
+    vectors = np.concatenate([_needed(work, work.vectors(split, number))["vectors"] for number in range(work.shards)])
+    known = [(place[video], labels) for video, labels in train if video in place]
+    there = [place[video] for video, _ in test if video in place]
+    trained, labels = vectors[[at for at, _ in known]], [labels for _, labels in known]
+    found = fisher.margins(trained, labels, vectors[there], classes) * fisher.scale(trained, labels, classes)
+    values = iter(found.tolist())
+    return [next(values) if video in place else None for video, _ in test]
+
+
+def _read(work: Work, number: int) -> list[tuple[str, np.ndarray]]:
+    """(video, its descriptors (P, 426)) of a shard."""
+    arrays = _needed(work, work.described(number))
+    return [(video, arrays[str(at)]) for at, video in enumerate(work.shard(number))]
+
+
+def _done(work: Work, path: Path) -> bool:
+    state.check(state.running("trajectories"), work.code, "trajectories")
+    return _get(work, path) is not None
+
+
+def _put(work: Work, path: Path, arrays: dict[str, np.ndarray]) -> None:
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]  # its stub takes `arrays` for allow_pickle
+    state.put(path, buffer.getvalue(), work.key)
+
+
+def _get(work: Work, path: Path) -> dict[str, np.ndarray] | None:
+    if (content := state.get(path, work.key)) is None:
+        return None
+    with np.load(io.BytesIO(content)) as arrays:
+        return dict(arrays)
+
+
+def _needed(work: Work, path: Path) -> dict[str, np.ndarray]:
+    if (arrays := _get(work, path)) is None:
+        raise UserError(f"{path} is gone or damaged; run the stage again, and it is made again")
+    return arrays
+
+
+def _columns(kind: str) -> slice:
+    """Where a kind of descriptor stands among the 426 numbers."""
+    kinds = list(dense.SIZES)
+    begin = sum(dense.SIZES[one] for one in kinds[: kinds.index(kind)])
+    return slice(begin, begin + dense.SIZES[kind])

@@ -1,0 +1,292 @@
+"""Is everything there that a run needs? Each check says what it found and, where something is wrong, how to mend it."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pipeline.config import load
+from pipeline.config.schema import Cluster, Params
+from pipeline.errors import UserError
+from stages.repro.estimate import cores
+from stages.repro.plan import dvc
+
+GIB = 2**30
+LITTLE, TOO_LITTLE = 20 * GIB, GIB  # free bytes below which to warn, and to stop
+STORE = "sqlite:///mlflow.db"
+OLDEST, BEYOND = (3, 11), (3, 15)  # of Python
+
+
+@dataclass(frozen=True)
+class Check:
+    name: str
+    state: Literal["ok", "warning", "broken"]
+    found: str
+    mend: str = ""
+
+
+def checks(port: int = 5000) -> Iterator[Check]:
+    """All checks, as they are done; one that fails unexpectedly is broken, and the others go on."""
+    given, first = _params()
+    yield first
+    cluster = given.cluster if given else Cluster()
+    decoders = sorted({dataset.decode.decoder for dataset in given.datasets.values()}) if given else []
+    todo: list[tuple[str, Callable[[], Check]]] = [
+        ("python", python),
+        ("torch", torch_build),
+        ("git", git),
+        ("dvc", dvc_project),
+        ("ffmpeg", ffmpeg),
+        *((name, lambda name=name: decoder(name, used=name in decoders)) for name in ("ffmpeg", "decord")),
+        ("disk", lambda: disk(Path())),
+        ("clone", lambda: clone(Path())),
+        ("home", home),
+        ("temporary", temporary),
+        ("shared memory", lambda: shared_memory(given)),
+        ("sources", lambda: sources(given)),
+        ("weights", lambda: weights(given)),
+        ("ray", lambda: ray(cluster)),
+        ("tracking", lambda: tracking(os.environ.get("MLFLOW_TRACKING_URI") or STORE)),
+        ("mlflow", lambda: mlflow_port(port)),
+    ]
+    for name, check in todo:
+        try:
+            yield check()
+        except UserError as error:
+            yield Check(name, "broken", str(error), "do what this line says")
+        except Exception as error:  # a check must not keep the others from being done
+            said = str(error).strip().partition("\n")[0]
+            yield Check(name, "broken", f"{type(error).__name__}: {said}", "`pip install -e .` in a fresh environment")
+
+
+def _params() -> tuple[Params | None, Check]:
+    try:
+        given = load.load()
+    except UserError as error:
+        return None, Check("params.yaml", "broken", str(error), "mend the line it names")
+    return given, Check("params.yaml", "ok", f"suite {given.suite}, {len(given.experiments)} rows")
+
+
+def python() -> Check:
+    version = ".".join(map(str, sys.version_info[:3]))
+    if not OLDEST <= sys.version_info[:2] < BEYOND:
+        return Check(
+            "python", "broken", version, f"make the environment with Python {OLDEST[0]}.{OLDEST[1]} (`make env`)"
+        )
+    return Check("python", "ok", f"{version}, {cores()} CPU cores usable")
+
+
+def torch_build() -> Check:
+    import torch
+
+    cards = [path for path in Path("/dev").glob("nvidia[0-9]*")]
+    if torch.cuda.is_available():
+        names = ", ".join(torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count()))
+        return Check("torch", "ok", f"{torch.__version__}, {names}; bf16: {_word(torch.cuda.is_bf16_supported())}")
+    found = f"{torch.__version__}, no GPU; bf16 on this CPU: {_word(torch.ops.mkldnn._is_mkldnn_bf16_supported())}"
+    if cards:
+        return Check("torch", "warning", f"{found}, though there are {len(cards)}", "install torch's CUDA build")
+    return Check("torch", "ok", found)
+
+
+def git() -> Check:
+    exe = shutil.which("git")
+    if not exe:
+        return Check("git", "broken", "not on PATH", "install git; DVC and the runs' commit tags need it")
+    done = subprocess.run([exe, "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
+    if done.returncode:
+        return Check("git", "broken", "not a git repository with a commit", "clone the project instead of copying it")
+    return Check("git", "ok", f"at {done.stdout.strip()}")
+
+
+def dvc_project() -> Check:
+    try:
+        stages = dvc("stage", "list", "--name-only", "--fail").split()
+    except UserError as error:
+        return Check("dvc", "broken", str(error), "run from the project's root; `git status` shows what changed")
+    return Check("dvc", "ok", f"{dvc('--version').strip()}, {len(stages)} stages")
+
+
+def ffmpeg() -> Check:
+    from pipeline.executable import ffmpeg_exe
+
+    path, version = ffmpeg_exe()
+    return Check("ffmpeg", "ok", f"{version}, {path}")
+
+
+def decoder(name: str, used: bool) -> Check:
+    """Writes a clip of two frames and decodes it."""
+    import numpy as np
+
+    from pipeline.config.schema import Decode
+    from pipeline.datasets.shapes import encode
+    from pipeline.decode.video import decode, opened
+
+    settings = Decode(short_side=32, quality=90, decoder=name, videos_per_shard=1, max_failed=0.0)  # type: ignore[arg-type]
+    label = f"decoder {name}"
+    try:
+        with tempfile.TemporaryDirectory() as folder, opened(settings, 60.0) as decoding:
+            clip = Path(folder) / "clip.mp4"
+            encode(np.zeros((2, 64, 64, 3), np.uint8), clip, 12)
+            video = decode(clip, decoding)
+        if len(video.jpegs) != 2:
+            raise ValueError(f"{len(video.jpegs)} frames of 2")
+    except Exception as error:  # whatever a native library does, it is this check's finding
+        state: Literal["warning", "broken"] = "broken" if used else "warning"
+        return Check(
+            label, state, f"can't decode a clip: {error}", "set datasets.<name>.decode.decoder to the other one"
+        )
+    return Check(label, "ok", f"{video.decoder_version}, decodes a clip" + ("" if used else "; not used by this suite"))
+
+
+def disk(folder: Path) -> Check:
+    free = shutil.disk_usage(folder).free
+    found = f"{free / GIB:.1f} GiB free here"
+    if free < TOO_LITTLE:
+        return Check(
+            "disk", "broken", found, "make room; `dvc gc --workspace` drops what no longer belongs to a result"
+        )
+    if free < LITTLE:
+        return Check("disk", "warning", found, "frames of a large data set take more; `actionbench plan` says how much")
+    return Check("disk", "ok", found)
+
+
+def clone(folder: Path) -> Check:
+    """Stages write below the project's folder."""
+    if os.access(folder, os.W_OK):
+        return Check("clone", "ok", "can be written")
+    return Check("clone", "broken", f"{folder.absolute()} can't be written", "clone the project to a place of your own")
+
+
+def home() -> Check:
+    place = Path(os.environ.get("HOME", "/nowhere"))
+    if place.is_dir() and os.access(place, os.W_OK):
+        return Check("home", "ok", "can be written")
+    mend = "set HOME to a folder that can be written; to join a cluster without one, RAY_AUTH_TOKEN"
+    return Check("home", "warning", f"HOME, {place}, can't be written", mend)
+
+
+def temporary() -> Check:
+    from cluster.session import temporary
+
+    place = temporary()
+    if os.access(place, os.W_OK):
+        return Check("temporary", "ok", f"{place}, short enough for Ray's sockets")
+    return Check("temporary", "broken", f"{place} can't be written", "set RAY_TMPDIR to a short folder that can be")
+
+
+def shared_memory(given: Params | None) -> Check:
+    from pipeline.train.loop import SHARED_MEMORY, check_memory
+
+    if not SHARED_MEMORY.is_dir():
+        return Check("shared memory", "ok", "this system has none to fill")
+    free = f"{shutil.disk_usage(SHARED_MEMORY).free / 2**20:.0f} MiB free in {SHARED_MEMORY}"
+    for recipe in given.recipes.values() if given else ():
+        try:
+            check_memory(recipe, given.cluster.loader_workers if given else 0)
+        except UserError as error:
+            return Check("shared memory", "broken", str(error), "Docker: --shm-size=1g; or cluster.loader_workers: 0")
+    return Check("shared memory", "ok", free)
+
+
+def sources(given: Params | None) -> Check:
+    """Data sets that neither are drawn nor come from a URL, but lie with the user."""
+    named = {name: dataset.source for name, dataset in given.datasets.items()} if given else {}
+    own = {name: source for name, source in named.items() if source != "generated" and "://" not in source}
+    missing = [
+        f"{name}: {source}"
+        for name, source in own.items()
+        if not Path(source.partition("#sha256=")[0]).expanduser().exists()
+    ]
+    if missing:
+        return Check(
+            "sources", "broken", f"not there: {', '.join(missing)}", "put the videos there, or name their place"
+        )
+    return Check("sources", "ok", f"{len(named)} data sets, none of whose videos are missing")
+
+
+def weights(given: Params | None) -> Check:
+    files = {row.weights for row in given.experiments.values() if row.weights} if given else set()
+    missing = sorted(file for file in files if "://" not in file and not Path(file).expanduser().is_file())
+    if missing:
+        return Check("weights", "broken", f"not there: {', '.join(missing)}", "put the files there, or null for none")
+    return Check("weights", "ok", f"{len(files)} files, none missing")
+
+
+def ray(cluster: Cluster) -> Check:
+    from cluster.shared import resources
+
+    address = os.environ.get("RAY_ADDRESS") or cluster.address
+    begin = time.perf_counter()
+    try:
+        has = resources(cluster)
+    except UserError as error:
+        return Check("ray", "broken", str(error), "`actionbench doctor` again once it runs")
+    cpus, gpus = has.get("CPU", 0), has.get("GPU", 0)
+    where = f"starts in {time.perf_counter() - begin:.0f} s" if address == "local" else f"answers at {address}"
+    found = f"{where}: {cpus:.0f} CPUs, {gpus:.0f} GPUs"
+    fewest = cluster.team[0]
+    wanted = fewest * cluster.cpus_per_worker, fewest * cluster.gpus_per_worker
+    if wanted[0] > cpus or wanted[1] > gpus:
+        mend = "lower cluster.workers, cpus_per_worker or gpus_per_worker, or add nodes"
+        return Check("ray", "broken", f"{found}; one training needs {wanted[0]} CPUs and {wanted[1]:g} GPUs", mend)
+    return Check("ray", "ok", found)
+
+
+def tracking(uri: str) -> Check:
+    """An outage never stops a training, so nothing here is broken, but runs would go unseen."""
+    from pipeline.tracking.run_record import clean
+
+    shown = clean(uri)
+    if uri.startswith("sqlite:///"):
+        path = Path(uri.removeprefix("sqlite:///")).absolute()
+        place = path if path.exists() else path.parent
+        if not os.access(place, os.W_OK):
+            return Check(
+                "tracking", "warning", f"{shown} can't be written", "make it writable, or set MLFLOW_TRACKING_URI"
+            )
+        return Check("tracking", "ok", f"{shown}, " + ("writable" if path.exists() else "made by the first run"))
+    if uri.startswith(("http://", "https://")):
+        import urllib.request
+
+        try:
+            with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=5):
+                return Check("tracking", "ok", f"{shown} answers")
+        except (OSError, ValueError) as error:
+            mend = "start that server, or unset MLFLOW_TRACKING_URI"
+            return Check("tracking", "warning", f"{shown} does not answer ({error})", mend)
+    return Check("tracking", "ok", f"{shown} (not tried)")
+
+
+def mlflow_port(port: int) -> Check:
+    if port_is_free(port):
+        return Check("mlflow", "ok", f"port {port} is free for `actionbench mlflow`")
+    return Check("mlflow", "warning", f"port {port} is in use", f"`actionbench mlflow --port {free_port()}`")
+
+
+def port_is_free(port: int) -> bool:
+    with socket.socket() as server:
+        # As servers do: a port that a closed server's last connections still hold can be bound again.
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            server.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
+def free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return server.getsockname()[1]
+
+
+def _word(yes: bool) -> str:
+    return "yes" if yes else "no"

@@ -1,0 +1,183 @@
+"""What a trained net made of one video, as a picture: where it looked, or when."""
+
+import errno
+import pickle
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import torch
+
+from models import explanations
+from models.video import VideoNet
+from pipeline.clips import loading, views
+from pipeline.config import load
+from pipeline.config.schema import Decode
+from pipeline.decode import packing
+from pipeline.decode.frame_store import FrameStore
+from pipeline.decode.layout import shard_path
+from pipeline.decode.video import Damaged, decode, opened
+from pipeline.digest.files import sha256
+from pipeline.errors import UserError
+from pipeline.evaluate import inference
+from pipeline.report import film_strip
+from pipeline.report.film_strip import Bars
+from pipeline.train import rows, run
+from pipeline.train.run import Cell
+from stages import DATA
+
+Show = Literal["gradcam", "eam", "receptive"]
+TITLES: dict[Show, str] = {
+    "gradcam": "Grad-CAM of the predicted class",
+    "eam": "EAM's weights",
+    "receptive": "ISTPA's salient receptive fields",
+}
+
+
+@dataclass(frozen=True)
+class Clip:
+    """The middle one of a protocol's views of a video, and what is known of it."""
+
+    pixels: np.ndarray  # (T, S, S, 3) uint8 RGB
+    indices: Sequence[int]  # of the frames in the video
+    part: str  # of the split, or "" where the video isn't in it
+    labels: Sequence[int]  # none where they aren't known
+
+
+def look(
+    row: str, video: str, show: Show, stage: str | None, split: int | None, seed: int | None, path: Path | None
+) -> tuple[Path, str]:
+    """Writes the picture; where it lies, and its title. `stage` is whose maps Grad-CAM takes, the last by default.
+
+    Raises UserError for what isn't there: the row, its weights, the video, or an explanation that its net can't give.
+    """
+    given = load.load()
+    cell = _cell(rows.cells(given, row, DATA.absolute()), split, seed)
+    kind = f"{show}-{stage}" if stage else show
+    path = path or DATA / "looks" / f"{row}-{cell.name}-{video.strip('/').replace('/', '-')}-{kind}.png"
+    if path.suffix != ".png":
+        raise UserError(f"{path}: a picture is written as .png")
+    if cell.recipe.input != "rgb":
+        raise UserError(f"experiments.{row} sees {cell.recipe.input}; what a net saw is shown for frames alone")
+    net = _trained(cell)
+    known = explanations.available(net)
+    if show not in known:
+        raise UserError(
+            f"experiments.{row}: attention {cell.experiment.attention!r} has nothing for --show {show}; "
+            f"known: {', '.join(known)}"
+        )
+    if stage and (show != "gradcam" or stage not in net.backbone.stages):
+        raise UserError(f"--stage {stage}: it goes with Grad-CAM alone; stages: {', '.join(net.backbone.stages)}")
+    clip = _clip(cell, video, given.datasets[cell.experiment.dataset].decode)
+    x = loading.normalise(torch.from_numpy(clip.pixels[None]), net.mean, net.std, net.channels)
+    verdict = _verdict(net, x[0], run.classes(cell), clip.labels)
+    what = f"{TITLES[show]} in {stage}" if stage else TITLES[show]
+    title = f"{row}, {cell.name}: {what}\n{video}{f' ({clip.part})' if clip.part else ''}\n{verdict}"
+    heat, bars = _explained(net, x[0], show, stage)
+    try:
+        film_strip.film(path, title, clip.pixels, [f"frame {index}" for index in clip.indices], heat, bars)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UserError(f"{path} can't be written: {error.strerror}; choose another place with -o") from None
+    return path, title
+
+
+def _cell(found: list[Cell], split: int | None, seed: int | None) -> Cell:
+    """The first cell of that split and seed, the first of all by default."""
+    for cell in found:
+        if split in (None, cell.split) and seed in (None, cell.seed):
+            return cell
+    raise UserError(
+        f"experiments.{found[0].row} has no run of "
+        + " and ".join(f"{what} {n}" for what, n in (("split", split), ("seed", seed)) if n is not None)
+        + f"; known: {', '.join(cell.name for cell in found)}"
+    )
+
+
+def _trained(cell: Cell) -> VideoNet:
+    if not cell.weights.is_file():
+        trained = sorted({path.parent.name for path in (cell.data / "runs").glob("*/*.pt")})
+        raise UserError(
+            f"experiments.{cell.row} has no weights of {cell.name} yet, `actionbench repro {cell.row}` trains it; "
+            f"trained: {', '.join(trained) or 'none'}"
+        )
+    try:
+        return inference.load(cell, torch.device("cpu"))
+    except (RuntimeError, EOFError, pickle.UnpicklingError):
+        raise UserError(
+            f"{cell.weights} doesn't fit the row as it is now; `actionbench repro {cell.row}` trains it again"
+        ) from None
+
+
+def _clip(cell: Cell, video: str, settings: Decode) -> Clip:
+    """Of a video of the row's data set, by its name, or else of a file."""
+    table = pyarrow.parquet.read_table(cell.split_table, columns=["video", "part", "labels"])
+    listed = {row["video"]: row for row in table.to_pylist()}
+    if video in listed:
+        store = FrameStore(cell.frames)
+        return Clip(*_middle(cell, store, video), listed[video]["part"], listed[video]["labels"])
+    if Path(video).is_file():
+        with tempfile.TemporaryDirectory() as folder:
+            return Clip(*_middle(cell, _store(Path(video), settings, Path(folder)), video), "", ())
+    near = get_close_matches(video, listed, n=3) or list(listed)[:3]
+    raise UserError(
+        f"no video {video!r} in split {cell.split} of {cell.experiment.dataset}, and no such file; "
+        f"of the {len(listed)} there: {', '.join(near)}"
+    )
+
+
+def _store(path: Path, settings: Decode, folder: Path) -> FrameStore:
+    """A frame store of one video file, decoded as the row's data set is."""
+    try:
+        with opened(settings) as decoder:
+            video = decode(path, decoder)
+    except Damaged as damage:
+        raise UserError(f"{path} can't be decoded: {damage}") from None
+    facts = {name: value for name, value in vars(video).items() if name != "jpegs"}
+    row = facts | {"video": str(path), "shard": 0, "batch": 0, "frames": len(video.jpegs)}
+    shard = shard_path(folder, 0)
+    packing.write_shard(shard, [{"jpeg": video.jpegs}])
+    packing.write_index(folder, pa.Table.from_pylist([row], packing.INDEX), [sha256(shard)])
+    return FrameStore(folder)
+
+
+def _middle(cell: Cell, store: FrameStore, video: str) -> tuple[np.ndarray, Sequence[int]]:
+    """Pixels (T, S, S, 3) and frame numbers of the middle one of the protocol's views."""
+    found = views.views(cell.protocol, video, store.entry(video), cell.test_frames)
+    view = found[len(found) // 2]
+    return loading.load_views(store, [(video, view)], cell.protocol.size)[0], view.indices
+
+
+def _verdict(net: VideoNet, clip: torch.Tensor, names: Sequence[str], labels: Sequence[int]) -> str:
+    """What the net says of the clip (T, C, H, W), beside the truth."""
+    with torch.no_grad():
+        shares = net(clip[None])[0].softmax(0)
+    truth = f"true: {', '.join(names[label] for label in labels)}" if labels else "true label unknown"
+    return f"predicted: {names[int(shares.argmax())]} ({100 * float(shares.max()):.0f} %); {truth}"
+
+
+def _explained(
+    net: VideoNet, clip: torch.Tensor, show: Show, stage: str | None
+) -> tuple[np.ndarray | None, list[Bars]]:
+    """Heat (T, S, S) in [0, 1], where there is any, and bars, of a clip (T, C, S, S)."""
+    size = (len(clip), *clip.shape[-2:])
+    if show == "gradcam":
+        heat = explanations.upsampled(explanations.grad_cam(net, clip, stage=stage), *size).numpy()
+        return heat, [Bars("mean heat", heat.mean((1, 2)).tolist())]
+    if show == "receptive":
+        fields, _, shares, *_ = explanations.salient_fields(net, clip)
+        return explanations.upsampled(fields, *size).numpy(), [Bars("share of the\nattention", shares.tolist())]
+    weights = explanations.eam_weights(net, clip)
+    return None, [
+        Bars(f"{stage}: weights\nof {what}", found[axis].tolist(), 1.0)
+        for axis, what in (("T", "frames"), ("S", "channels"))
+        for stage, found in weights.items()
+        if axis in found
+    ]

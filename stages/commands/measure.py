@@ -1,0 +1,168 @@
+"""Speed and memory of the nets of rows, on the device at hand: `actionbench models --measure`."""
+
+import os
+import statistics
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.config.schema import Params, Recipe
+from pipeline.errors import UserError
+from stages import DATA
+from stages.commands.trial import Row, memory, passes, timed
+from stages.terminal import amount, show_json, show_table
+
+if TYPE_CHECKING:
+    import torch
+
+TURNS = 5
+
+
+@dataclass(frozen=True)
+class Spread:
+    median: float
+    least: float
+    most: float
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One row's net. Its clips are noise: no reading and decoding is in the times; normalised ones wait in memory.
+
+    Attributes:
+        device: its name, and the number of threads on a CPU.
+        precision: of both passes, "fp32" or "bf16".
+        forward: clips/s in evaluation, a batch and clip size as in the row's protocol.
+        training: clips/s of whole steps of one micro batch, as in the row's recipe: forward, loss, backward, SGD.
+        latency: ms of a forward pass of one clip.
+        forward_bytes, training_bytes: most memory at once, the net's weights included, of a batch forward and of a
+            training step. On a CPU what the process holds in RAM, beyond what it held before it built the net.
+    """
+
+    row: str
+    device: str = ""
+    precision: str = ""
+    forward: Spread | None = None
+    training: Spread | None = None
+    latency: Spread | None = None
+    forward_bytes: int | None = None
+    training_bytes: int | None = None
+    error: str = ""
+
+
+def show_rows(names: Sequence[str], json_: bool) -> None:
+    """Measures rows of params.yaml, or all, and prints a table, or JSON."""
+    from pipeline.config import load as params
+
+    found = measure(params.load(), DATA, names)
+    if json_:
+        show_json([asdict(one) for one in found])
+        return
+    show_table(
+        ["row", "forward, clips/s", "training, clips/s", "one clip, ms", "memory forward", "memory training", ""],
+        (
+            [
+                one.row,
+                *map(_range, (one.forward, one.training, one.latency)),
+                *("–" if size is None else amount(size) for size in (one.forward_bytes, one.training_bytes)),
+                one.error or f"{one.precision}",
+            ]
+            for one in found
+        ),
+    )
+    if device := next((one.device for one in found if one.device), ""):
+        print(f"\n{device}; medians of {TURNS} turns, least to most in brackets; clips of noise, ready in memory")
+
+
+def measure(params: Params, data: Path, names: Sequence[str], turns: int = TURNS) -> list[Measured]:
+    """Every row of params, or those named: all are built, then take turns, and medians count.
+
+    Raises UserError for a row that is not there. A net that can't be built or does not fit into memory has an error.
+    """
+    import torch
+
+    from stages.commands.catalogue import class_count
+
+    if unknown := [name for name in names if name not in params.experiments]:
+        raise UserError(f"no row {unknown[0]!r} in params.yaml; rows: {', '.join(params.experiments)}")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    rows = [
+        Row(
+            name,
+            given := params.experiments[name],
+            params.recipes[given.recipe],
+            params.protocols[given.protocol],
+            class_count(params.datasets[given.dataset], data / "splits" / given.dataset) or 100,
+        )
+        for name in names or params.experiments
+    ]
+    held: dict[str, tuple[int, int]] = {}
+    actors: dict[str, dict[str, Callable[[], Any]]] = {}
+    errors: dict[str, str] = {}
+    for row in rows:
+        try:
+            held[row.name] = memory(row, device) if device.type == "cuda" else _apart(row)
+            actors[row.name] = passes(row, device)
+        except (ValueError, UserError, torch.OutOfMemoryError) as error:
+            errors[row.name] = str(error).partition("\n")[0]
+    seconds: dict[tuple[str, str], list[float]] = {}
+    for turn in range(turns + 1):
+        for row_name, actor in actors.items():
+            for name, do in actor.items():
+                do()  # what the row before left in caches is not this one's
+                taken = timed(do, device)
+                if turn:
+                    seconds.setdefault((row_name, name), []).append(taken)
+    return [
+        Measured(row.name, error=errors[row.name])
+        if row.name in errors
+        else Measured(
+            row.name,
+            _name(device),
+            "bf16" if _bf16(row.recipe, device) else "fp32",
+            _spread([row.clips("forward")[0] / taken for taken in seconds[row.name, "forward"]]),
+            _spread([row.clips("training")[0] / taken for taken in seconds[row.name, "training"]]),
+            _spread([1000 * taken for taken in seconds[row.name, "latency"]]),
+            *held[row.name],
+        )
+        for row in rows
+    ]
+
+
+def _range(spread: Spread | None) -> str:
+    return f"{spread.median:.3g} ({spread.least:.3g} to {spread.most:.3g})" if spread else "–"
+
+
+def _apart(row: Row) -> tuple[int, int]:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(_memory_on_cpu, row).result()
+
+
+def _memory_on_cpu(row: Row) -> tuple[int, int]:
+    import torch
+
+    return memory(row, torch.device("cpu"))
+
+
+def _bf16(recipe: Recipe, device: "torch.device") -> bool:
+    import torch
+
+    from pipeline.train.numerics import autocast
+
+    with autocast(recipe, device):
+        return torch.is_autocast_enabled(device.type)
+
+
+def _name(device: "torch.device") -> str:
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {torch.get_num_threads()} of {os.cpu_count()} threads"
+
+
+def _spread(values: Sequence[float]) -> Spread:
+    return Spread(statistics.median(values), min(values), max(values))

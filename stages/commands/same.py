@@ -1,0 +1,164 @@
+"""Compare the bytes that the code makes with those of a commit: the proof that a refactoring changes no number.
+
+A sample of what the rows of params.yaml compute: drawn videos, decoded frames, optical flow, splits, two training steps
+of each row, its predictions of a few videos, dense trajectories. Each tree computes the sample by its own code, in a
+process of its own, and lists a sha256 by name; names don't depend on how files and modules are laid out.
+"""
+
+import dataclasses
+import hashlib
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import UserError
+
+if TYPE_CHECKING:
+    from pipeline.config.schema import Dataset, Params
+    from pipeline.train.run import Cell
+
+STEPS = 2
+TEST = 16  # videos
+FLOW: dict[str, Any] = {"algorithm": "dis", "compensated": True}
+DESCRIBED = 12  # videos whose trajectories are taken
+
+
+def differences(base: str) -> tuple[list[str], int]:
+    """Return the names whose bytes differ between commit `base` and the files here, and how many were compared.
+
+    Raises:
+        UserError: There is no such commit, or a tree can't compute the sample.
+    """
+    with tempfile.TemporaryDirectory() as place:
+        tree = Path(place) / "before"
+        _git("worktree", "add", "--quiet", "--detach", str(tree), base)
+        try:
+            before, after = _listed(tree, Path(place)), _listed(Path.cwd(), Path(place))
+        finally:
+            _git("worktree", "remove", "--force", str(tree))
+    names = sorted({*before, *after})
+    return [name for name in names if before.get(name) != after.get(name)], len(names)
+
+
+def sample(folder: Path) -> dict[str, str]:
+    """Return name -> sha256 of what this tree's code computes in `folder`, an empty one."""
+    import torch
+
+    from pipeline.config import load
+    from pipeline.train import rows
+
+    torch.set_num_threads(1)
+    given = load.load()
+    drawn = {name: _small(given, name) for name, dataset in given.datasets.items() if dataset.source == "generated"}
+    recipes = {name: dataclasses.replace(recipe, epochs=1, steps=()) for name, recipe in given.recipes.items()}
+    given = dataclasses.replace(given, datasets={**given.datasets, **drawn}, recipes=recipes)
+    digests: dict[str, str] = {}
+    for name, dataset in drawn.items():
+        digests |= {f"{name}: {what}": digest for what, digest in _data(name, dataset, folder).items()}
+    for row, experiment in given.experiments.items():
+        if experiment.dataset in drawn:
+            cell = rows.cells(given, row, folder)[0]
+            digests |= {f"{row}: {what}": digest for what, digest in _row(cell).items()}
+            print(f"{row} is done", file=sys.stderr, flush=True)
+    return digests
+
+
+def _small(given: "Params", name: str) -> "Dataset":
+    """A drawn data set with as many videos as its rows' recipes need for STEPS steps."""
+    from pipeline.config.schema import Flow
+
+    batches = [given.recipes[row.recipe].batch for row in given.experiments.values() if row.dataset == name]
+    dataset = given.datasets[name]
+    options = {**dataset.options, "train": STEPS * max(batches, default=16), "test": TEST}
+    decode = dataclasses.replace(dataset.decode, videos_per_shard=TEST, flow=Flow(**FLOW))
+    return dataclasses.replace(dataset, options=options, decode=decode)
+
+
+def _data(name: str, dataset: "Dataset", folder: Path) -> dict[str, str]:
+    import numpy as np
+    import simplejpeg
+
+    from pipeline import splits
+    from pipeline.decode import shards
+    from pipeline.decode.frame_store import FrameStore
+    from pipeline.download import sources
+    from pipeline.trajectories import dense, fisher
+
+    videos = sources.fetch(name, dataset, Path.cwd(), folder / "videos" / name)
+    entries = sources.manifest(name, dataset, videos)
+    digests = {f"video {entry.video}": entry.sha256 for entry in entries}
+    listed = [shards.Source(e.video, e.path, e.sha256, e.first, e.last, e.fps) for e in entries]
+    frames, state = folder / "frames" / name, folder / "work"
+    tasks = shards.plan(frames, videos, listed, dataset.decode, state)
+    for task in tasks:
+        shards.decode_shard(task)
+    shards.finish(frames, tasks)
+    store = FrameStore(frames)
+    for column in ("jpeg", "x", "y", "warped_x", "warped_y"):
+        for video, entry in store.videos.items():
+            digests[f"{column} {video}"] = _digest(store.jpegs(video, range(entry.frames), column))
+    tables = splits.build(name, dataset, entries, videos, None)
+    splits.write(tables, folder / "splits" / name)
+    digests |= {f"split {number}": _digest([repr(table.rows()).encode()]) for number, table in tables.tables.items()}
+    described = []
+    for video in list(store.videos)[:DESCRIBED]:
+        jpegs = store.jpegs(video, range(store.videos[video].frames))
+        grays = [simplejpeg.decode_jpeg(jpeg, "GRAY")[..., 0] for jpeg in jpegs]
+        described.append(dense.describe(grays, "dis", 4))
+    descriptors = np.concatenate(described).astype(np.float32)
+    book = fisher.learn(descriptors, 4, 0)
+    digests["trajectories"] = _digest([descriptors.tobytes(), fisher.vector(descriptors, book).tobytes()])
+    return digests
+
+
+def _row(cell: "Cell") -> dict[str, str]:
+    """Digests of a row's first cell: weights and losses after its steps, logits, costs."""
+    import io
+
+    import pyarrow.parquet
+    import torch
+
+    from pipeline.evaluate import inference
+    from pipeline.train import loop
+
+    cpu = torch.device("cpu")
+    last = list(loop.epochs(cell, None, None, cpu))[-1]
+    tensors = {name: value.cpu().contiguous() for name, value in last.state["model"].items()}
+    cell.weights.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(tensors, cell.weights)
+    block = inference.Scorer(cell, cpu).score(inference.blocks(cell)[0])
+    logits = pyarrow.parquet.read_table(io.BytesIO(block))["logits"].to_pylist()
+    return {
+        "weights": _digest(bytes(tensors[name].numpy().data) for name in sorted(tensors)),
+        "losses": _digest([repr([line["loss"] for line in last.lines]).encode()]),
+        "logits": _digest([repr(logits).encode()]),
+        "costs": _digest([json.dumps(inference.costs(cell), sort_keys=True).encode()]),
+    }
+
+
+def _digest(parts: Iterable[Any]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def _listed(tree: Path, place: Path) -> dict[str, str]:
+    """The sample as a tree computes it, in a process that sees no other tree."""
+    listing = place / "sample.json"
+    # The tree's own packages come before those that are installed.
+    program = "import sys; sys.path.insert(0, ''); from stages.cli import main; main()"
+    command = [sys.executable, "-c", program, "same", "--write", str(listing)]
+    if code := subprocess.run(command, cwd=tree).returncode:
+        raise UserError(f"{tree.name}: the sample can't be computed (exit code {code}); the lines above say why")
+    return json.loads(listing.read_text(encoding="utf-8"))
+
+
+def _git(*arguments: str) -> None:
+    done = subprocess.run(["git", *arguments], capture_output=True, text=True)
+    if done.returncode:
+        raise UserError(f"git {arguments[0]}: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")

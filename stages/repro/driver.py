@@ -1,0 +1,246 @@
+"""`dvc repro` with one Ray session for all stages; rows side by side on demand."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from ruamel.yaml import YAML, YAMLError
+
+from pipeline.config import load
+from stages.repro import plan
+from stages.repro.plan import key, noun
+from stages.repro.watch import FAILS, Stream, Watch
+
+GRACE = 10.0  # seconds that an interrupted stage has to end by itself
+# Kills its group once its standard input ends: when this process closes it, or is gone.
+WATCHER = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print(flush=True)
+sys.stdin.read()
+os.killpg(0, signal.SIGKILL)
+"""
+# What DVC says that nobody who runs the tables needs: hints at git and remotes.
+CHATTER = re.compile(
+    rb"\s*$|To track the changes|\s*git add |To enable auto staging|\s*dvc config core\.autostage|Use `dvc push`"
+    rb"|(Updating|Generating) lock file|Data and pipelines are up to date|WARNING: .* in RWLock-file .* had been killed"
+)
+
+
+def repro(targets: Sequence[str], jobs: int, keep_going: bool) -> int:
+    """Brings the targets up to date; 0, or 2 where only users' mistakes stopped it, else 1.
+
+    With several jobs, what the rows share comes first, then that many rows at a time, each trained and evaluated, then
+    the tables. Without `keep_going` nothing more is begun once something has failed.
+    """
+    from cluster.shared import shared
+
+    given = load.load()
+    mend()
+    project = plan.project()
+    wanted = plan.needed(targets, project.stages)
+    steps = [step for step in plan.current(given, project) if step.stage in wanted]
+    if project.first:  # what runs with --single-item, and dvc.lock, follow from it
+        plan.dvc("repro", "--quiet", *plan.FIRST)
+    if not steps:
+        print("everything is up to date", flush=True)
+        return 0
+    stale, watch = [step.stage for step in steps], Watch(given, steps, jobs)
+    print(watch.foreword(), flush=True)
+    # Ray's own handler of SIGTERM is set as it starts; ours comes after.
+    with shared(given.cluster) as joined, interrupted_by_signals():
+        crew = Crew(joined, watch)
+        options = ["--keep-going"] if keep_going else []
+        try:
+            with watch.shown():
+                if jobs == 1:
+                    crew.dvc("repro", *options, *(stale if targets else []))
+                else:
+                    _side_by_side(crew, stale, jobs, options)
+        finally:
+            crew.stop()
+            with suppress(OSError):  # the terminal may be gone
+                print(watch.summary(), flush=True)
+    return 0 if not crew.codes else 2 if crew.codes == {2} else 1
+
+
+def mend() -> None:
+    """Removes DVC's own notes where half of them is there: it writes them in place, and may have been killed meanwhile.
+
+    DVC would not run any more. What stages made before, it finds again in its cache.
+    """
+
+    def is_lock(text: str) -> bool:
+        stages = YAML(typ="safe").load(text)["stages"].values()
+        lists = [made.get(kind, []) for made in stages for kind in ("deps", "outs")]
+        return text.endswith("\n") and all(isinstance(each, list) for each in lists)
+
+    checks: dict[str, Callable[[str], bool]] = {
+        ".dvc/tmp/rwlock": lambda text: isinstance(json.loads(text), dict),
+        "dvc.lock": is_lock,
+    }
+    for path, is_whole in ((Path(name), check) for name, check in checks.items()):
+        for last in (False, True):  # another DVC may be writing it now: a second look
+            try:
+                if not path.exists() or is_whole(path.read_text(encoding="utf-8")):
+                    break
+            except (ValueError, TypeError, KeyError, AttributeError, YAMLError):
+                pass
+            if last:
+                path.unlink(missing_ok=True)
+                print(f"{path} was half-written, and is made anew", file=sys.stderr, flush=True)
+            else:
+                time.sleep(1.0)
+
+
+class Crew:
+    """DVC processes and their stages, all in one process group, which ends with this process, however that ends."""
+
+    def __init__(self, variables: Mapping[str, str], watch: Watch) -> None:
+        self.watch = watch
+        # `python` in dvc.yaml is the one that runs this.
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+        self.variables = {
+            **os.environ,
+            "PATH": path,
+            "PYTHONUNBUFFERED": "1",
+            "DVC_NO_ANALYTICS": "1",
+            **variables,
+        }
+        self.codes: set[int] = set()  # what failed stages exited with; 1 for DVC's own failures
+        self.running: set[subprocess.Popen[bytes]] = set()
+        self.stopping = False
+        self.lock = threading.Lock()
+        self.watcher = subprocess.Popen(
+            [sys.executable, "-IS", "-c", WATCHER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0
+        )
+        assert self.watcher.stdin and self.watcher.stdout
+        self.watcher.stdout.readline()
+
+    def dvc(self, *arguments: str, label: str = "") -> bool:
+        """Runs DVC and passes on what it and its stage print, each line after the label; whether all went well."""
+        bar = not label and sys.stderr.isatty()
+        drawn = {"TTY_COMPATIBLE": "1", "COLUMNS": str(shutil.get_terminal_size().columns)} if bar else {}
+        with self.lock:
+            if self.stopping:
+                return False
+            process = subprocess.Popen(
+                plan.dvc_command(*arguments),
+                env=self.variables | drawn,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                process_group=self.watcher.pid,  # not this process's: Ctrl-C reaches it alone, and it ends the others
+            )
+            self.running.add(process)
+        assert process.stdout and process.stderr
+        stream = Stream()
+        pumps = [
+            threading.Thread(target=self._pass_on, args=(source, sink, label, bar, stream), daemon=True)
+            for source, sink in ((process.stdout, sys.stdout.buffer), (process.stderr, sys.stderr.buffer))
+        ]
+        for pump in pumps:
+            pump.start()
+        for pump in pumps:
+            pump.join()
+        failed = process.wait() != 0
+        self.watch.ended(stream, failed)
+        self.running.discard(process)
+        if failed:
+            self.codes |= stream.codes or {1}
+        return not failed
+
+    def stop(self) -> None:
+        """Ends every process and its stage: asks first, then insists."""
+        with self.lock:
+            self.stopping = True
+        for number, seconds in ((signal.SIGINT, GRACE), (signal.SIGTERM, 2.0)):
+            alive = [process for process in self.running if process.poll() is None]
+            if alive:
+                os.killpg(self.watcher.pid, number)
+            end = time.monotonic() + seconds
+            with suppress(KeyboardInterrupt):  # who insists need not wait
+                while time.monotonic() < end and any(process.poll() is None for process in alive):
+                    time.sleep(0.05)
+        self.watcher.communicate()
+
+    def _pass_on(self, source: BinaryIO, sink: BinaryIO, label: str, bar: bool, stream: Stream) -> None:
+        """Copies whole lines, and a progress bar's unfinished ones as they come."""
+        rest, error = b"", sink is sys.stderr.buffer
+        while chunk := os.read(source.fileno(), 65536):
+            *lines, rest = (rest + chunk).split(b"\n")
+            for line in lines:
+                self.watch.saw(stream, line, error)
+            shown = [line + b"\n" for line in lines if self._worth(line)]
+            if bar and (b"\r" in rest or b"\x1b" in rest):
+                shown, rest = [*shown, rest], b""
+            self._write(sink, shown, label)
+        self.watch.saw(stream, rest, error)
+        if rest and self._worth(rest):
+            self._write(sink, [rest + b"\n"], label)
+
+    def _worth(self, line: bytes) -> bool:
+        found = FAILS.match(line)
+        # A stage says in one line what the user did wrong; DVC's own line would bury it.
+        return not self.stopping and not CHATTER.match(line) and not (found and found[2] == b"2")
+
+    def _write(self, sink: BinaryIO, lines: list[bytes], label: str) -> None:
+        with self.lock:
+            self.watch.write(sink, b"".join((f"{label} | ".encode() if label else b"") + line for line in lines))
+
+
+@contextmanager
+def interrupted_by_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP end the block as Ctrl-C does."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _side_by_side(crew: Crew, stale: Sequence[str], jobs: int, options: Sequence[str]) -> None:
+    rows: dict[str, list[str]] = {}
+    for stage in stale:
+        if noun(stage) in ("train", "evaluate", "trajectories"):
+            rows.setdefault(key(stage), []).append(stage)
+    first = [stage for stage in stale if noun(stage) in ("download", "decode", "splits")]
+    if first and not crew.dvc("repro", *first):
+        return
+    # --single-item: DVC locks what a stage reads for as long as it runs what comes before it, so rows that share a data
+    # set would find it busy.
+    with ThreadPoolExecutor(jobs) as pool:
+
+        def row(name: str) -> None:
+            if crew.codes and not options:
+                return
+            all(crew.dvc("repro", "--single-item", stage, label=name) for stage in rows[name])
+
+        waiting = {pool.submit(row, name) for name in rows}
+        try:
+            while waiting:
+                done, waiting = wait(waiting, timeout=1.0, return_when=FIRST_COMPLETED)
+                for future in done:
+                    future.result()
+        except BaseException:
+            crew.stop()
+            raise
+    if "aggregate" in stale and not crew.codes:
+        crew.dvc("repro", "--single-item", "aggregate")

@@ -1,0 +1,251 @@
+"""How long a row would take and how many bytes a stage would leave, and where that guess comes from."""
+
+import json
+import os
+import statistics
+import sys
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.config.schema import Cluster, Params, planes
+from pipeline.errors import UserError
+from pipeline.tracking import run_log
+from stages.repro.plan import Step, key, noun, settings
+from stages.terminal import duration
+
+if TYPE_CHECKING:
+    from models.video import VideoNet
+    from pipeline.storage.remote import Place
+
+FORWARD = 1 / 3  # of a training step's cost: the backward pass takes twice the forward's
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A guess and its source; None is unknown, and the source then says what is missing."""
+
+    value: float | None
+    source: str
+
+
+@dataclass(frozen=True)
+class Net:
+    """All that decides what one clip costs."""
+
+    backbone: str
+    variant: str
+    attention: str
+    knobs: str  # as JSON
+    frames: int
+    size: int
+    precision: str
+    planes: int
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What training a row took, as its log has it."""
+
+    row: str
+    net: Net
+    clips_per_second: float
+    workers: int = 1  # that reached it together
+
+
+def seconds(step: Step, params: Params, data: Path, speeds: Mapping[str, Speed]) -> Estimate:
+    """Seconds of work for all cells of a step, one after the other.
+
+    A row's own measured speed, if what decides it is as it was; else the nearest row's, scaled by MACs.
+    """
+    if noun(step.stage) not in ("train", "evaluate"):
+        return Estimate(None, "nothing is measured for this stage")
+    row = key(step.stage)
+    experiment = params.experiments[row]
+    recipe, protocol = params.recipes[experiment.recipe], params.protocols[experiment.protocol]
+    training = noun(step.stage) == "train"
+    counts = [videos(data / "splits" / experiment.dataset, split) for split in experiment.splits]
+    if not all(counts):
+        return Estimate(None, "the splits are not there yet")
+    clips = len(experiment.seeds) * sum(count.get("train" if training else "test", 0) for count in counts)
+    if training:
+        clips *= recipe.epochs
+    else:
+        from pipeline.config.signature import views_per_video
+
+        views = views_per_video(protocol)
+        if views is None:
+            return Estimate(None, "how many windows a video has depends on its length")
+        clips *= views
+    wanted = net(asdict(experiment), asdict(recipe), recipe.size if training else protocol.size)
+    rate = _rate(row, wanted, speeds)
+    if rate.value is None:
+        return rate
+    return Estimate(clips / rate.value * (1 if training else FORWARD), rate.source)
+
+
+def work(seconds: float, cluster: Cluster, speeds: Mapping[str, Speed]) -> str:
+    """Seconds of cells one after the other, in words, and in hours of the devices that they hold at those speeds."""
+    kind, each = ("GPU", cluster.gpus_per_worker) if cluster.gpus_per_worker else ("CPU", cluster.cpus_per_worker)
+    hours = seconds / 3600 * statistics.median(speed.workers for speed in speeds.values()) * each
+    return f"{duration(seconds)} of work ({hours:.2g} {kind}-hours)"
+
+
+def size(step: Step, data: Path) -> Estimate:
+    """Bytes a step leaves: what it left last time, else for frames their videos' bytes."""
+    places = {
+        "decode": ["frames/{}"],
+        "splits": ["splits/{}"],
+        "train": ["runs/{}"],
+        "evaluate": ["predictions/{}"],
+        "trajectories": ["predictions/{}"],
+    }
+    there = [data / place.format(key(step.stage)) for place in places.get(noun(step.stage), [])]
+    total = sum(path.stat().st_size for place in there for path in place.rglob("*") if path.is_file())
+    if total:
+        return Estimate(total, "last time's")
+    if noun(step.stage) in ("download", "decode"):
+        total = manifest_bytes(data / "raw" / key(step.stage) / "manifest.csv")
+        if total:
+            return Estimate(total, "the videos'" if noun(step.stage) == "download" else "the videos'; frames take more")
+    return Estimate(None, "nothing is there yet")
+
+
+def measured(data: Path, locked: Mapping[str, Any]) -> dict[str, Speed]:
+    """Row -> its training speed, of rows that have a log; `locked`: dvc.lock's stages, the settings they ran under."""
+    found = {}
+    for folder in sorted((data / "runs").glob("*")):
+        ran = settings(locked.get(f"train@{folder.name}", {}))
+        experiment = ran.get(f"experiments.{folder.name}")
+        recipe = next((value for name, value in ran.items() if name.startswith("recipes.")), None)
+        files = run_log.places(data, folder.name).values()
+        lines = [line for both in files for line in run_log.epochs(*both) if "clips_per_second" in line]
+        if lines and recipe and experiment:
+            rate = statistics.median(line["clips_per_second"] for line in lines)
+            workers = statistics.median_low([line.get("world", 1) for line in lines])
+            found[folder.name] = Speed(folder.name, net(experiment, recipe), rate, workers)
+    return found
+
+
+def net(experiment: Mapping[str, Any], recipe: Mapping[str, Any], size: int | None = None) -> Net:
+    """The part of a row that decides what a clip costs, from its params as plain values."""
+    return Net(
+        backbone=experiment["backbone"],
+        variant=experiment["variant"],
+        attention=experiment["attention"],
+        knobs=json.dumps(experiment["knobs"], sort_keys=True),
+        frames=recipe["frames"],
+        size=size or recipe["size"],
+        precision=recipe.get("precision", "auto"),
+        planes=planes(**{name: recipe[name] for name in ("input", "stack") if name in recipe}),
+    )
+
+
+def cores() -> int:
+    """Return the CPU cores that this process may use; macOS knows no affinity and has all of them."""
+    if sys.platform == "darwin":
+        return os.cpu_count() or 1
+    return len(os.sched_getaffinity(0))
+
+
+def side_by_side(cluster: Cluster) -> int | None:
+    """How many cells this machine trains at once; None where a cluster is named."""
+    if os.environ.get("RAY_ADDRESS") or cluster.address != "local":
+        return None
+    workers = cluster.team[1]  # of a range Ray gives the first cells as many as it can
+    slots = cores() // (workers * cluster.cpus_per_worker)
+    if cluster.gpus_per_worker:
+        gpus = len(list(Path("/dev").glob("nvidia[0-9]*")))
+        slots = min(slots, int(gpus / (workers * cluster.gpus_per_worker)))
+    return max(1, slots)
+
+
+@cache
+def videos(splits: Path, split: int) -> dict[str, int]:
+    """Videos of each part of a split; empty where its table isn't there."""
+    import pyarrow.parquet
+
+    path = splits / f"split-{split}.parquet"
+    if not path.is_file():
+        return {}
+    counts = pyarrow.parquet.read_table(path, columns=["part"])["part"].value_counts().to_pylist()
+    return {count["values"]: count["counts"] for count in counts}
+
+
+def manifest_bytes(path: Path) -> int:
+    """Bytes of a manifest's videos; 0 where there is none."""
+    from pipeline.download import sources
+
+    return sum(entry.bytes for entry in sources.read(path)) if path.is_file() else 0
+
+
+def running_logs(params: Params, row: str, data: Path) -> list["Place"]:
+    """The files that show each run of a row while it trains, under the key of its code, settings and inputs."""
+    from pipeline.train import keys, rows
+
+    try:
+        weights = json.loads((data / "inputs" / "rows" / f"{row}.json").read_text(encoding="utf-8"))["weights"]
+        cells = rows.cells(params, row, data)
+        return [keys.state(cell, params.cluster, keys.training(cell, weights)) / run_log.RUNNING for cell in cells]
+    except (OSError, UserError):  # its frames, splits or inputs aren't there yet
+        return []
+
+
+def kept(step: Step, params: Params, data: Path) -> int:
+    """Epochs that the next training of a row need not do: those made by the same code, from the same settings."""
+    if noun(step.stage) != "train":
+        return 0
+    with suppress(OSError, UserError):  # a store that can't be reached
+        return sum(len(run_log.epochs(log)) for log in running_logs(params, key(step.stage), data))
+    return 0
+
+
+def built(net: Net, classes: int) -> "VideoNet":
+    """The net on the meta device, where it has shapes but no values; ValueError where there is no such net."""
+    import torch
+
+    from models import video
+
+    with torch.device("meta"):
+        return video.build(
+            *(net.backbone, net.variant, net.attention, net.frames, classes),
+            knobs=json.loads(net.knobs),
+            planes=net.planes,
+        )
+
+
+@cache
+def macs(net: Net) -> int:
+    """Multiply-accumulates of one clip, the head's few left aside; ValueError as built()."""
+    from models import costs
+
+    return costs.macs(built(net, classes=1), (1, net.frames, net.planes, net.size, net.size))
+
+
+def _rate(row: str, wanted: Net, speeds: Mapping[str, Speed]) -> Estimate:
+    """Clips a second that training the wanted net would reach."""
+    same = sorted((speed for speed in speeds.values() if speed.net == wanted), key=lambda speed: speed.row != row)
+    if same:
+        return Estimate(
+            same[0].clips_per_second, "measured" if same[0].row == row else f"as measured for {same[0].row}"
+        )
+    near = _nearest(row, wanted, speeds.values())
+    if near is None:
+        return Estimate(None, "no row has been trained yet")
+    try:
+        factor = macs(near.net) / macs(wanted)
+    except ValueError as error:
+        return Estimate(None, str(error))
+    return Estimate(near.clips_per_second * factor, f"from {near.row} by MACs")
+
+
+def _nearest(row: str, wanted: Net, speeds: Iterable[Speed]) -> Speed | None:
+    """The row itself under its earlier settings, else one of the same backbone, else any."""
+
+    def distance(speed: Speed) -> tuple[bool, ...]:
+        return speed.row != row, speed.net.backbone != wanted.backbone, speed.net.variant != wanted.variant
+
+    return min(speeds, key=distance, default=None)

@@ -1,0 +1,172 @@
+"""Reference results are recomputed byte for byte from predictions alone, and a workspace's are held against them."""
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import polars as pl
+import pytest
+from ruamel.yaml import YAML
+from typer.testing import CliRunner
+
+from pipeline.aggregate import reference
+from pipeline.aggregate import suite as aggregation
+from pipeline.aggregate.agreement import compare, words
+from pipeline.aggregate.suite import Folders
+from pipeline.config import load
+from pipeline.config.schema import Fusion, Table
+from pipeline.digest import files
+from pipeline.errors import UserError
+from stages.cli import app
+from tests.support import invented
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project with results of two rows and of their fusion with a file from outside."""
+    given = invented.params(["tsn", "tsm"])
+    given = replace(
+        given,
+        fusions={"both": Fusion({"tsn": 1.0, "tsm": 1.0}, {"outside/predictions.parquet": 1.0})},
+        tables={"gains": Table("Gains", ("tsm", "both"), base="tsn")},
+    )
+    data = tmp_path / "data"
+    splits = invented.splits(data / "splits" / "shapes")
+    for seed, (row, right) in enumerate((("tsn", 0.5), ("tsm", 0.8))):
+        frame = invented.predictions(given, row, splits, right, seed=seed)
+        invented.write(frame, data / "predictions" / row / "predictions.parquet", given, row)
+        written(data / "predictions" / row / "costs.json", {"parameters": 10 + seed, "macs": 5})
+        files.write_sums(data / "predictions" / row)
+        written(data / "tracking" / row / "speeds.json", {"clips_per_second": 20.0 + seed})
+        for run in ("split1-seed0", "split1-seed1"):
+            lines = [{"kind": "steps", "epoch": 0, "step": 1, "loss": 9.0}]
+            lines += [{"kind": "epoch", "epoch": epoch, "loss": 2.0 - epoch, "lr": 0.1} for epoch in (0, 1)]
+            log = data / "runs" / row / f"{run}.jsonl"
+            log.parent.mkdir(parents=True, exist_ok=True)
+            log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (tmp_path / "outside").mkdir()
+    frame.filter(seed=0).write_parquet(tmp_path / "outside" / "predictions.parquet")
+    shutil.copytree(ROOT / "reports" / "templates", tmp_path / "reports" / "templates")
+    written(tmp_path / "params.yaml", asdict(replace(given, cluster=replace(given.cluster, storage="/secret/place"))))
+    monkeypatch.chdir(tmp_path)
+    aggregation.aggregate(given, data, Folders.of(tmp_path / "reports", "quick"), tmp_path / "reports")
+    return tmp_path
+
+
+def written(path: Path, content: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_they_are_recomputed_byte_for_byte_without_data(project: Path) -> None:
+    folder = reference.save(project)
+    own = contents(project / "reports" / "tables" / "quick")
+    outside = own.pop("gains.md"), own.pop("gains.csv")  # a fusion's signature names its file, by name alone
+    saved = contents(project / "reports" / "reference")
+    assert {name: saved[f"quick/tables/{name}"] for name in own} == own
+    assert saved["quick/tables/gains.csv"] == outside[1]
+    for name in ("data", "outside", "params.yaml", "reports/tables"):
+        gone = project / name
+        shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
+    code = "from stages.commands.recompute import reference; reference(None)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=project, capture_output=True, text=True, env={"PYTHONPATH": str(ROOT)}
+    )
+    assert done.returncode == 0, done.stderr
+    assert "quick: the bytes that were there" in done.stdout and "of predictions" in done.stdout
+    assert contents(project / "reports" / "reference") == saved
+    assert "cluster" not in YAML(typ="safe").load(folder / "params.yaml")
+    assert not any(b"/secret" in content or str(project).encode() in content for content in saved.values())
+
+
+def test_other_predictions_make_other_tables_and_damaged_ones_none(project: Path) -> None:
+    folder = reference.save(project)
+    given, path = load.load(folder / "params.yaml"), folder / "predictions" / "tsm" / "predictions.parquet"
+    invented.write(invented.predictions(given, "tsm", folder / "splits" / "shapes", 0.6), path, given, "tsm")
+    changed = reference.recompute(project / "reports", "quick")
+    assert {"tables/gains.csv", "metrics/tsm.json", "plots/confusions/tsm.csv"} <= set(changed)
+    assert "metrics/tsn.json" not in changed
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    assert "metrics/tsm.json" in reference.recompute(project / "reports", "quick")
+    assert not (folder / "metrics" / "tsm.json").exists()
+    assert "is damaged" in (folder / "tables" / "gains.csv").read_text()
+
+
+def test_a_suite_without_predictions_keeps_its_tables_and_is_named(project: Path) -> None:
+    reference.save(project)
+    shutil.copytree(project / "reports/reference/quick/tables", project / "reports/reference/old/tables")
+    told = CliRunner().invoke(app, ["tables", "--reference"])
+    assert told.exit_code == 0 and "without reference predictions, so kept as they are: old" in told.output
+    page = (project / "reports/reference/index.html").read_text()
+    assert 'data-path="old/tables/gains.csv"' in page and 'data-path="quick/tables/gains.csv"' in page
+    with pytest.raises(UserError, match="old holds no predictions"):
+        reference.recompute(project / "reports", "old")
+    with pytest.raises(UserError, match="no reference results of suite 'quik'; did you mean 'quick'"):
+        reference.recompute(project / "reports", "quik")
+
+
+def test_a_run_is_held_against_them(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = reference.save(project)
+    same = list(words(compare(project / "reports", "quick")))
+    assert same == [
+        "suite quick: 3 of 3 cells agree with the reference within their intervals",
+        "3 of 3 verdicts are the same",
+        "every digit of the metrics is the same",
+    ]
+    worse = project / "reports" / "metrics" / "quick" / "tsm.json"
+    numbers = json.loads(worse.read_text())
+    written(worse, numbers | {"top1": 1.0, "top1_low": 0.5, "top1_high": 1.5})
+    table = project / "reports" / "tables" / "quick" / "gains.csv"
+    assert "better" in table.read_text()
+    table.write_text(table.read_text().replace("better", "worse", 1))
+    was = json.loads((folder / "provenance.json").read_text())
+    written(folder / "provenance.json", was | {"cpu": "Other CPU", "code": was["code"] | {"stages/train": "0"}})
+    told = CliRunner().invoke(app, ["diff", "reference"]).output
+    assert "2 of 3 cells agree" in told and f"tsm, top1: {numbers['top1']:.1f} -> 1.0" in told
+    assert "2 of 3 verdicts are the same" in told and "gains, tsm: better -> worse" in told
+    assert "code that is not the reference's: stages/train" in told
+    assert f"cpu: Other CPU -> {reference.cpu()}" in told and "digits differ between CPU types" in told
+    shutil.rmtree(worse.parent)
+    with pytest.raises(UserError, match="no results of suite 'quick' here yet"):
+        compare(project / "reports", "quick")
+
+
+def test_every_committed_suite_is_recomputed_to_its_committed_bytes(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "reports", tmp_path / "reports")
+    suites = [name for name in reference.suites(ROOT / "reports") if reference.has_predictions(ROOT / "reports", name)]
+    if not suites:
+        pytest.skip("no suite has reference predictions yet")
+    for suite in suites:
+        assert reference.recompute(tmp_path / "reports", suite) == []
+    before = (ROOT / "reports/reference/index.html").read_bytes()
+    assert reference.show(tmp_path / "reports").read_bytes() == before
+
+
+def test_points_are_the_metrics_without_their_intervals(project: Path) -> None:
+    from pipeline.measure import results
+    from pipeline.report import exports
+
+    given = load.load(project / "params.yaml")
+    row = results.read(given, "tsm", project / "data")
+    whole = exports.summary(results.measure(row))
+    assert exports.points(row) == {name: value for name, value in whole.items() if not name.endswith(("_low", "_high"))}
+    frame = row.predictions.frame.with_columns(pl.col("logits").list.eval(pl.element() - 1))  # type: ignore[union-attr]
+    many = replace(
+        row, several=True, predictions=replace(row.predictions, frame=frame, average="sigmoid", several=True)
+    )  # type: ignore[arg-type, type-var]
+    whole = exports.summary(results.measure(many))
+    assert exports.points(many) == {
+        name: value for name, value in whole.items() if not name.endswith(("_low", "_high"))
+    }
+    assert exports.points(replace(row, predictions="not run")) == {}

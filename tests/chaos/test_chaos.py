@@ -1,0 +1,211 @@
+"""Killed by SIGKILL at any moment, a run goes on where it was and ends in the same tables."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from ruamel.yaml import YAML
+
+from cluster.fit import train_cell
+from pipeline.tracking import run_log
+from pipeline.train import loop as loop
+from stages.repro.driver import mend
+from tests.support.trainings import trained, training
+from tests.train.test_loop import cell
+
+ROOT = Path(__file__).parents[2]
+ROW = {"dataset": "shapes", "backbone": "resnet", "variant": "tiny", "knobs": {}, "weights": None}
+
+
+def command(folder: Path, *targets: str) -> subprocess.Popen:
+    """`dvc repro` in a project, quietly, with the packages of that project."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(folder)}
+    with (folder / "log").open("a") as log:
+        dvc = [Path(sys.executable).parent / "dvc", "repro", *targets]
+        return subprocess.Popen(dvc, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
+
+
+def repro(folder: Path) -> None:
+    assert command(folder).wait() == 0, (folder / "log").read_text()[-3000:]
+
+
+def tables(folder: Path) -> dict[str, bytes]:
+    found = {path.relative_to(folder).as_posix(): path.read_bytes() for path in (folder / "reports").rglob("*.csv")}
+    assert any(name.endswith("comparison.csv") for name in found)
+    return found
+
+
+def new_project(folder: Path) -> Path:
+    """A small one: two rows of 3 epochs on 64 drawn clips, in shards of 8."""
+    for name in ("models", "pipeline", "cluster", "stages", "reports/papers", "reports/templates"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("dvc.yaml", ".dvcignore", "constraints.txt", "reports/parity.csv", "reports/parity.md"):
+        shutil.copy(ROOT / name, folder / name)
+    params = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
+    params["datasets"]["shapes"]["options"].update(train=64, test=16, splits=1)
+    params["datasets"]["shapes"]["decode"].update(videos_per_shard=8)
+    params["recipes"]["quick"].update(epochs=3, batch=8, micro_batch=4, steps=[])
+    row = {**ROW, "recipe": "quick", "protocol": "center", "splits": [1], "seeds": [0, 1]}
+    params["experiments"] = {"tsn": {**row, "attention": "none"}, "tsm": {**row, "attention": "tsm"}}
+    params["tables"] = {"comparison": {"title": "t", "rows": ["tsn", "tsm"]}}
+    with (folder / "params.yaml").open("w") as file:
+        YAML(typ="safe").dump(params, file)
+    subprocess.run([Path(sys.executable).parent / "dvc", "init", "--no-scm", "-q"], cwd=folder, check=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    folder = new_project(tmp_path_factory.mktemp("undisturbed"))
+    repro(folder)
+    return tables(folder)
+
+
+def kill(dvc: subprocess.Popen, words: tuple[str, ...], seconds: float) -> bool:
+    """Kills a process below `dvc` whose command line holds one of the words, so many seconds after it is first seen."""
+    while dvc.poll() is None:
+        for process in _below(dvc):
+            if any(word in _line(process) for word in words):
+                time.sleep(seconds)
+                try:
+                    os.kill(process.pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    break  # it was done already: another of the kind will come
+                return True
+        time.sleep(0.05)
+    return False
+
+
+def _below(dvc: subprocess.Popen) -> list[psutil.Process]:
+    try:
+        return psutil.Process(dvc.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _line(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
+VICTIMS = {
+    "training worker": ("ray::train_cell",),
+    "driver of training": ("stages.train",),
+    "driver of evaluation": ("stages.evaluate",),
+    "decoding task": ("ray::_call",),
+    "driver of decoding": ("stages.decode",),
+    "dvc itself": ("stages.train",),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("victim", VICTIMS)
+def test_a_kill_changes_no_table(victim: str, seed: int, undisturbed: dict[str, bytes], tmp_path: Path) -> None:
+    folder = new_project(tmp_path)
+    if victim == "decoding task":  # the drawing runs as the same kind of task
+        assert command(folder, "download@shapes").wait() == 0
+    dvc = command(folder)
+    seconds = random.Random(f"{victim} {seed}").uniform(0, 6)
+    if victim == "dvc itself":
+        while not any("stages.train" in _line(process) for process in _below(dvc)) and dvc.poll() is None:
+            time.sleep(0.05)
+        time.sleep(seconds)
+        dvc.kill()
+    else:
+        assert kill(dvc, VICTIMS[victim], seconds)
+    dvc.wait()
+    time.sleep(1)
+    repro(folder)
+    assert tables(folder) == undisturbed
+
+
+def test_half_of_dvcs_own_notes_is_taken_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DVC writes them in place, and with half of one every further `dvc repro` fails."""
+    monkeypatch.chdir(tmp_path)
+    notes = {
+        ".dvc/tmp/rwlock": '{"write": {}, "read": {"data": [{"pid": 7, "cmd": "dvc repro"}]}}',
+        "dvc.lock": "schema: '2.0'\nstages:\n  a:\n    cmd: true\n    outs:\n    - path: a\n      md5: b\n",
+    }
+    for name, text in notes.items():
+        path = Path(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for end in (0, 5, text.index(":") + 1, len(text) - 1):
+            path.write_text(text[:end])
+            mend()
+            assert not path.exists(), text[:end]
+        path.write_text(text)
+        mend()
+        assert path.read_text() == text
+
+
+def test_two_starts_of_one_training_do_each_other_no_harm(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Ray starts it again on another node while the first, lost from sight, is still at work."""
+    one = cell(data, epochs=3)
+    alone, shared = training(one, tmp_path / "alone"), training(one, tmp_path / "shared")
+    train_cell(alone)
+    epochs = loop.epochs
+
+    def overtaken(*arguments: Any) -> Iterator[Any]:
+        for number, epoch in enumerate(epochs(*arguments)):
+            if number == 1:
+                with monkeypatch.context() as patch:
+                    patch.setattr(loop, "epochs", epochs)
+                    train_cell(shared)
+            yield epoch  # older than the state that the other has left by now
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "epochs", overtaken)
+        train_cell(shared)
+    assert trained(shared) == trained(alone)
+    assert [line["epoch"] for line in run_log.epochs(shared.folder / "log.jsonl")] == [0, 1, 2]
+
+
+TRAIN = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from cluster.fit import train_cell
+from test_training import cell
+from trainings import training
+train_cell(training(cell(Path({data!r}), epochs=4), Path({folder!r})))
+"""
+
+
+def test_a_killed_training_goes_on_after_its_last_epoch(data: Path, tmp_path: Path) -> None:
+    def start(folder: Path) -> subprocess.Popen:
+        code = TRAIN.format(tests=str(Path(__file__).parent), data=str(data), folder=str(folder))
+        return subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
+
+    assert start(tmp_path / "whole").wait() == 0
+    for _ in range(20):  # until a kill falls between the first epoch and the last
+        killed = start(tmp_path / "killed")
+        log = tmp_path / "killed" / "log.jsonl"
+        while not log.exists() and killed.poll() is None:
+            time.sleep(0.005)
+        killed.kill()
+        if killed.wait() and not (tmp_path / "killed" / "weights.pt").exists():
+            break
+        shutil.rmtree(tmp_path / "killed")
+    else:
+        pytest.fail("training ends too fast to be killed")
+    done = log.read_text().count('"epoch", "epoch"')
+    state = (tmp_path / "killed" / "state.pt").stat().st_mtime_ns
+    assert start(tmp_path / "killed").wait() == 0
+    assert 1 <= done < 4 and (tmp_path / "killed" / "state.pt").stat().st_mtime_ns > state
+    whole, again = (trained(training(cell(data, epochs=4), tmp_path / name)) for name in ("whole", "killed"))
+    assert whole == again

@@ -1,0 +1,172 @@
+"""On Ray: tasks, Ray Train with one and two workers, and what goes wrong there."""
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cluster.fanout import fan_out
+from cluster.fit import fit, lack, train_cell
+from cluster.gloo import interface
+from cluster.score import score
+from cluster.session import session
+from pipeline.config.schema import Cluster
+from pipeline.errors import UserError
+from pipeline.train.run import Cell
+from tests.support.trainings import folder, training
+from tests.train.test_loop import cell
+
+TESTS = Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def joined() -> Iterator[None]:
+    """One Ray session for this file; its workers find the tests' own functions."""
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(TESTS), str(TESTS.parent), before]))
+    with session(Cluster()):
+        yield
+    if before is None:
+        del os.environ["PYTHONPATH"]
+    else:
+        os.environ["PYTHONPATH"] = before
+
+
+def double(number: int) -> int:
+    return 2 * number
+
+
+def blames(number: int) -> int:
+    raise UserError(f"number {number} is wrong")
+
+
+def dies_once(path: Path) -> str:
+    if not path.exists():
+        path.touch()
+        os.kill(os.getpid(), 9)
+    return "done"
+
+
+def test_no_cluster_at_an_address_is_said() -> None:
+    """Stands first: the other tests share a session."""
+    with pytest.raises(UserError, match="no Ray cluster answers"), session(Cluster(address="127.0.0.1:1")):
+        pass
+
+
+@pytest.mark.parametrize(("said", "tries"), [("The current node timed out during startup.", 3), ("no space left", 1)])
+def test_a_node_too_slow_to_come_up_is_started_again(monkeypatch: pytest.MonkeyPatch, said: str, tries: int) -> None:
+    import ray
+
+    tried = []
+
+    def init(**options: object) -> None:
+        tried.append(options)
+        if len(tried) < 3:
+            raise Exception(said)
+
+    monkeypatch.setattr(ray, "init", init)
+    if tries == 3:
+        with session(Cluster()):
+            pass
+    else:
+        with pytest.raises(Exception, match=said), session(Cluster()):
+            pass
+    assert len(tried) == tries
+
+
+def test_results_come_with_their_positions(joined: None) -> None:
+    assert dict(fan_out(double, [(n,) for n in range(30)], "doubling")) == {n: 2 * n for n in range(30)}
+
+
+def test_a_users_mistake_in_a_task_is_said_as_it_is(joined: None) -> None:
+    with pytest.raises(UserError, match="number 7 is wrong"):
+        list(fan_out(blames, [(7,)], "blaming"))
+
+
+def test_a_task_whose_process_dies_is_tried_again(joined: None, tmp_path: Path) -> None:
+    assert list(fan_out(dies_once, [(tmp_path / "died",)], "dying", retries=1)) == [(0, "done")]
+
+
+def test_the_interface_of_an_address_is_found_by_it() -> None:
+    """That gloo then listens there is seen with four workers, in test_nodes.py."""
+    assert interface("127.0.0.1") in ("lo", "lo0") and interface("192.0.2.1") is None
+
+
+def losses(one: Cell) -> list[float]:
+    lines = [json.loads(line) for line in one.curve.read_text().splitlines()]
+    return [line["loss"] for line in lines if line["kind"] == "steps"]
+
+
+def test_one_and_two_workers_give_one_curve_and_the_same_evaluation(joined: None, data: Path, tmp_path: Path) -> None:
+    one = cell(data)
+    watched = []
+    alone = Cluster(storage=str(tmp_path / "alone"))
+    fit([one], None, alone, lambda: watched.append(1))
+    first, weights = losses(one), torch.load(one.weights, weights_only=True)
+    assert watched and len(first) == 6
+    two = Cluster(workers=2, storage=str(tmp_path / "two"))
+    fit([one], None, two, lambda: None)
+    np.testing.assert_allclose(losses(one), first, rtol=1e-4)
+    for name, value in torch.load(one.weights, weights_only=True).items():
+        torch.testing.assert_close(value, weights[name], rtol=1e-3, atol=1e-4, msg=name)
+    # The same checkpoint, scored under either setting: equal to the bit.
+    scored = [
+        score([one], replace(cluster, storage=str(tmp_path / name))) for name, cluster in (("a", alone), ("b", two))
+    ]
+    assert [block[:4] for block in scored[0]] == [b"PAR1"]
+    first_rows, second_rows = (_logits(blocks) for blocks in scored)
+    assert first_rows == second_rows and any(first_rows)
+
+
+def _logits(blocks: list[bytes]) -> list[list[float] | None]:
+    import pyarrow.parquet
+
+    return [
+        row for block in blocks for row in pyarrow.parquet.read_table(pyarrow.BufferReader(block))["logits"].to_pylist()
+    ]
+
+
+def test_finished_training_is_taken_up_without_training(joined: None, data: Path, tmp_path: Path) -> None:
+    one, cluster = cell(data, epochs=1), Cluster(storage=str(tmp_path))
+    fit([one], None, cluster, lambda: None)
+    state = folder(one, cluster) / "state.pt"
+    before = state.stat().st_mtime_ns
+    one.weights.unlink()  # as DVC does before a stage runs again
+    fit([one], None, cluster, lambda: None)
+    assert one.weights.exists() and state.stat().st_mtime_ns == before
+
+
+def test_state_of_other_settings_is_not_gone_on_from(joined: None, data: Path, tmp_path: Path) -> None:
+    cluster = Cluster(storage=str(tmp_path))
+    fit([cell(data, epochs=1)], None, cluster, lambda: None)
+    other = cell(data, epochs=2, lr=0.01)
+    fit([other], None, cluster, lambda: None)
+    assert {json.loads(line)["epoch"] for line in other.curve.read_text().splitlines()} == {0, 1}
+
+
+def test_a_mistake_found_by_a_worker_is_one_line(joined: None, data: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="fewer than one batch"):
+        fit([cell(data, batch=64)], None, Cluster(storage=str(tmp_path)), lambda: None)
+
+
+def test_what_the_cluster_lacks_is_named(joined: None, data: Path) -> None:
+    """By the fewest workers of a range: more come when there is room."""
+    import ray
+
+    there = ray.cluster_resources()
+    assert lack(cell(data), Cluster(workers=(1, 4096))) == ""
+    said = lack(cell(data), Cluster(workers=2, cpus_per_worker=4096, gpus_per_worker=512))
+    assert said == (
+        f"its 2 workers take 8192 CPU, the cluster has {there['CPU']:g}; "
+        f"its 2 workers take 1024 GPU, the cluster has {there.get('GPU', 0):g}"
+    )
+
+
+def test_storage_that_a_worker_does_not_see_is_said(joined: None, data: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"does not see cluster\.storage"):
+        train_cell(replace(training(cell(data), tmp_path), token=tmp_path / "elsewhere"))

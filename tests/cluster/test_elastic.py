@@ -1,0 +1,204 @@
+"""Workers that come and go: a run follows what the cluster has, ends as with one, and its log says how many it had."""
+
+import json
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import ray.cluster_utils
+import ray.train
+import ray.train.torch
+import torch
+
+from cluster.fit import fit, team, train_cell
+from cluster.session import session
+from pipeline.aggregate.provenance import workers
+from pipeline.config.schema import Cluster
+from pipeline.tracking import run_log
+from pipeline.train import loop as loop
+from pipeline.train.run import Cell
+from tests.support.trainings import folder as folder_of
+from tests.support.trainings import training
+from tests.train.test_loop import cell
+
+ROOT = Path(__file__).parents[2]
+RECIPE: dict[str, Any] = {"epochs": 40}  # long enough to be struck
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"), [(1, (1, 1)), (3, (3, 3)), ((1, 4), (1, 2)), ((2, 2), (2, 2)), ((3, 4), (3, 3))]
+)
+def test_a_range_ends_where_a_step_has_no_more_to_share(
+    data: Path, given: int | tuple[int, int], expected: tuple[int, int]
+) -> None:
+    """A step here is two micro batches; where even the fewest are more than that, training says so."""
+    assert team(cell(data), Cluster(workers=given)) == expected
+
+
+def rank(number: int, port: int, one: Cell, folders: list[Path], seen: Path) -> None:
+    """One of two ranks, as Ray Train would start them, but each with a folder of its own."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=number, world_size=2)
+    told: list[int] = []
+    ray.train.report = lambda metrics: told.append(metrics["epoch"])
+    ray.train.torch.get_device = lambda: torch.device("cpu")
+    train_cell(training(one, folders[number], Cluster(workers=2)))
+    seen.with_suffix(f".{number}").write_text(json.dumps(told))
+    torch.distributed.destroy_process_group()
+
+
+def test_all_ranks_go_on_from_the_epoch_that_the_first_one_reads(data: Path, tmp_path: Path) -> None:
+    """On a file system that shows the others an older state, or none: without it they would wait for each other."""
+    one = cell(data, epochs=4)
+    folders = [tmp_path / "first", tmp_path / "second"]
+    with pytest.raises(InterruptedError):
+        train_until(2, one, folders[0])
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    (folders[0] / "log.jsonl").unlink()  # killed after it had kept the state, and before it wrote the log
+    torch.multiprocessing.start_processes(rank, (port, one, folders, tmp_path / "seen"), nprocs=2, start_method="spawn")
+    assert [json.loads((tmp_path / f"seen.{number}").read_text()) for number in (0, 1)] == [[2, 3], [2, 3]]
+    assert [line["world"] for line in run_log.epochs(folders[0] / "log.jsonl")] == [1, 1, 2, 2]
+    assert [path.name for path in folders[1].iterdir()] == ["token"]
+
+
+def train_until(epochs: int, one: Cell, folder: Path) -> None:
+    """Trains alone and is interrupted as the next epoch begins."""
+    whole = loop.epochs
+
+    def some(*arguments: Any) -> Iterator[loop.Epoch]:
+        for epoch in whole(*arguments):
+            if epoch.number == epochs:
+                raise InterruptedError
+            yield epoch
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "epochs", some)
+        train_cell(training(one, folder))
+
+
+def log_of(path: Path, worlds: list[int | None]) -> Path:
+    lines = [{"kind": "epoch", "epoch": n} | ({"world": world} if world else {}) for n, world in enumerate(worlds)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def test_the_history_is_told_in_words(tmp_path: Path) -> None:
+    assert workers([log_of(tmp_path / "a", [1, 1, 1])]) == "1"
+    assert (
+        workers([log_of(tmp_path / "b", [2, 2, 1, 2])]) == "2 in epochs 1 to 2, 1 in epochs 3 to 3, 2 in epochs 4 to 4"
+    )
+    assert workers([log_of(tmp_path / "c", [None, 1])]) == "unknown"
+    assert workers([tmp_path / "absent"]) == "unknown"
+
+
+@dataclass
+class Pair:
+    """A cluster of two nodes with a CPU each."""
+
+    nodes: ray.cluster_utils.Cluster
+    second: Any
+    over: threading.Event = field(default_factory=threading.Event)
+
+    def lose_the_second(self) -> None:
+        self.nodes.remove_node(self.second)
+
+    def replace_the_second(self) -> None:
+        """When Ray Train has waited in vain for it, and begun to wait once more."""
+        self.lose_the_second()
+        time.sleep(20)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(signal, "signal", lambda *_: None)  # which a thread may not call
+            self.nodes.add_node(num_cpus=1)
+        self.over.wait()  # a node ends with the thread that started it
+
+    def kill_a_worker(self) -> None:
+        """The last rank, as the list of processes has it."""
+        found = [
+            one for one in psutil.process_iter(["cmdline"]) if "RayTrainWorker" in " ".join(one.info["cmdline"] or "")
+        ]
+        own = {child.pid for child in psutil.Process().children(recursive=True)}
+        max((one for one in found if one.pid in own), key=lambda one: one.create_time()).kill()
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    before = dict(os.environ)
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "tests"), str(ROOT)])
+    os.environ["OMP_NUM_THREADS"] = "1"
+    nodes = ray.cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    try:
+        second = nodes.add_node(num_cpus=1)
+        with session(Cluster(address=nodes.address)):
+            yield Pair(nodes, second)
+    finally:
+        nodes.shutdown()
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def strike(log: Path, blow: Callable[[], None]) -> threading.Thread:
+    """Waits in a thread until some epochs are done, then strikes."""
+
+    def wait() -> None:
+        end = time.monotonic() + 300
+        while len(list(run_log.epochs(log))) < 3:
+            if time.monotonic() > end:
+                return  # the training has failed, and says why
+            time.sleep(0.05)
+        blow()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    return thread
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("workers", "blow", "after"),
+    [((1, 2), "lose_the_second", 1), ((1, 2), "kill_a_worker", 2), (2, "replace_the_second", 2)],
+)
+def test_a_training_goes_on_to_the_same_end(
+    pair: Pair,
+    data: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    workers: int | tuple[int, int],
+    blow: str,
+    after: int,
+) -> None:
+    """A range with what is left; a number with as many again, once there is room, and what it waits for is said."""
+    one = cell(data, **RECIPE)
+    fit([one], None, Cluster(storage=str(tmp_path / "alone")), lambda: None)
+    losses, weights = curve(one), one.weights.read_bytes()
+    assert worlds(one) == [1] * 40
+    cluster = Cluster(workers=workers, storage=str(tmp_path / "struck"))
+    log = folder_of(one, cluster) / "log.jsonl"
+    assert isinstance(log, Path)
+    thread = strike(log, getattr(pair, blow))
+    fit([one], None, cluster, lambda: None)
+    pair.over.set()
+    thread.join()
+    history = worlds(one)
+    assert len(history) == 40 and history[:3] == [2, 2, 2] and history[-1] == after and {*history} == {2, after}
+    assert curve(one) == losses and one.weights.read_bytes() == weights
+    waited = "train row waits for nodes: its 2 workers take 2 CPU, the cluster has 1" in capfd.readouterr().err
+    assert waited == (blow == "replace_the_second")
+
+
+def curve(one: Cell) -> list[float]:
+    lines = [json.loads(line) for line in one.curve.read_text().splitlines()]
+    return [line["loss"] for line in lines if line["kind"] == "steps"]
+
+
+def worlds(one: Cell) -> list[int]:
+    return [line["world"] for line in run_log.epochs(one.timings)]

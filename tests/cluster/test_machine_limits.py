@@ -1,0 +1,163 @@
+"""What a machine lacks, such as shared memory or a short TMPDIR, is a line before anything starts."""
+
+import ipaddress
+import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from cluster import session
+from pipeline.config import load
+from pipeline.config.schema import Augment, Cluster, Recipe
+from pipeline.errors import UserError
+from pipeline.train import loop
+from stages.commands import doctor
+
+ROOT = Path(__file__).parents[2]
+RECIPE = Recipe(1, 8, 4, 16, "segments", 224, Augment("center"), 0.1, 0.9, 0.0)
+
+
+def left(monkeypatch: pytest.MonkeyPatch, mebibytes: int) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=mebibytes * 2**20))
+
+
+@pytest.mark.parametrize(("free", "loaders"), [(8, 1), (8, 2), (64, 4), (40, 2)])
+def test_clips_that_dont_fit_in_shared_memory_are_a_line(
+    monkeypatch: pytest.MonkeyPatch, free: int, loaders: int
+) -> None:
+    left(monkeypatch, free)
+    with pytest.raises(UserError, match=r"/dev/shm has .* MiB left, but .* loaders keep") as caught:
+        loop.check_memory(RECIPE, loaders)
+    assert "loader_workers to 0" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("free", "loaders"), [(8, 0), (64, 2), (1024, 8)])
+def test_clips_that_fit_are_none(monkeypatch: pytest.MonkeyPatch, free: int, loaders: int) -> None:
+    left(monkeypatch, free)
+    loop.check_memory(RECIPE, loaders)
+
+
+class Silent:
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        raise RuntimeError(self.words)
+
+    def __init__(self, words: str) -> None:
+        self.words = words
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "DataLoader timed out after 50 seconds",
+        "DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that dataloader's workers are out of",
+        "DataLoader worker (pid(s) 7) exited unexpectedly",
+    ],
+)
+def test_a_loader_that_dies_is_a_line(words: str) -> None:
+    run: Any = SimpleNamespace(cell=SimpleNamespace(recipe=RECIPE), net=None, loader=Silent(words))
+    with pytest.raises(UserError, match="loader_workers lower, 0 for none") as caught:
+        loop._micro(run, 0, 0, 0, loop.Meter(torch.device("cpu")))
+    assert "\n" not in str(caught.value)
+    run.loader = Silent("CUDA error")
+    with pytest.raises(RuntimeError, match="CUDA error"):
+        loop._micro(run, 0, 0, 0, loop.Meter(torch.device("cpu")))
+
+
+@pytest.mark.parametrize("variable", ["TMPDIR", "RAY_TMPDIR"])
+@pytest.mark.parametrize("length", [29, 75, 200])
+def test_a_long_folder_for_sockets_is_a_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str, length: int
+) -> None:
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("tempfile.tempdir", None)
+    place = tmp_path / ("x" * max(1, length - len(str(tmp_path)) - 1))
+    place.mkdir()
+    monkeypatch.setenv(variable, str(place))
+    with pytest.raises(UserError, match="set RAY_TMPDIR to a short folder") as caught, session.session(Cluster()):
+        pass
+    assert "\n" not in str(caught.value) and doctor.OLDEST
+    with pytest.raises(UserError, match="RAY_TMPDIR"):
+        doctor.temporary()
+    monkeypatch.setenv("RAY_TMPDIR", "/tmp")
+    assert session.temporary() == Path("/tmp")
+
+
+def test_a_folder_for_sockets_that_is_absent_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", "/no/such")
+    with pytest.raises(UserError, match="/no/such can't be written"), session.session(Cluster()):
+        pass
+    assert doctor.temporary().state == "broken"
+
+
+def test_a_session_of_this_machine_has_a_folder_and_a_token_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", "/tmp")
+    with session._files("local") as options:
+        folder = Path(options["_temp_dir"]).parent  # Ray opens the folder it is given to all
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        assert len(os.environ["RAY_AUTH_TOKEN"]) == 64 and os.environ["RAY_AUTH_MODE"] == "token"
+        (folder / "file").touch()
+    assert not folder.exists()
+    with session._files("10.0.0.1:6379") as options:
+        assert options == {}
+
+
+def test_a_ray_of_this_machine_listens_on_loopback_alone(tmp_path: Path) -> None:
+    """Every port of the session's processes; in a process of its own, since Ray reads its variables once."""
+    script = """
+import json, time, psutil
+from cluster.session import session
+from pipeline.schema import Cluster
+with session(Cluster()):
+    import ray
+    ray.get(ray.remote(int).remote())
+    time.sleep(3)
+    mine = {process.pid for process in psutil.Process().children(recursive=True)}
+    found = [c.laddr.ip for c in psutil.net_connections("inet") if c.status == "LISTEN" and c.pid in mine]
+    print("PORTS", json.dumps(found))
+"""
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    home = tmp_path / "home"
+    home.mkdir()
+    variables |= {"RAY_TMPDIR": "/tmp", "HOME": str(home), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", script], env=variables, capture_output=True, text=True, cwd=tmp_path)
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("PORTS")] or [done.stderr]
+    ports = json.loads(line.removeprefix("PORTS"))
+    assert len(ports) > 3
+    assert all(ipaddress.ip_address(ip.removeprefix("::ffff:")).is_loopback for ip in ports), ports
+    assert not (home / ".ray" / "auth_token").exists()
+
+
+def test_doctor_finds_what_a_machine_lacks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "nohome"))
+    assert doctor.home().state == "warning" and "RAY_AUTH_TOKEN" in doctor.home().mend
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert doctor.home().state == "ok"
+    given = load.load(ROOT / "params.yaml")
+    assert doctor.sources(given).state == doctor.weights(given).state == "ok"
+    assert doctor.sources(None).state == doctor.weights(None).state == "ok"
+    object.__setattr__(given.datasets["shapes"], "source", "no/such/folder")
+    object.__setattr__(next(iter(given.experiments.values())), "weights", "no/such.pt")
+    assert "shapes: no/such/folder" in doctor.sources(given).found
+    assert "no/such.pt" in doctor.weights(given).found
+    object.__setattr__(given.cluster, "loader_workers", 2)
+    left(monkeypatch, 0)
+    assert doctor.shared_memory(given).state == "broken"
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert doctor.clone(tmp_path).state == "broken"
+    monkeypatch.setattr(doctor, "OLDEST", (9, 9))
+    assert doctor.python().state == "broken"

@@ -1,0 +1,166 @@
+"""Rows that papers' readings and their corrections ask for, as suites compose them."""
+
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from pipeline.papers import published
+from tests.config.test_suites import PAPERS, composed
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def istpa():
+    return composed("istpa", "full")
+
+
+def test_istpa_on_charades_from_kinetics_is_trained_and_tested_as_section_573_says(istpa):
+    row = istpa.experiments["istpa-resnet50-charades"]
+    recipe, protocol = istpa.recipes[row.recipe], istpa.protocols[row.protocol]
+    assert (recipe.sampling, recipe.frames, recipe.stride) == ("dense", 8, 8)
+    assert (recipe.lr, recipe.steps, recipe.epochs, recipe.loss) == (0.01, (40, 80), 100, "sigmoid")
+    assert (protocol.clips, protocol.sampling, protocol.stride) == (10, "parts", 8)
+    assert (protocol.frames, protocol.average) == (8, "sigmoid")
+    kinetics = istpa.protocols[istpa.experiments["istpa-tsm-resnet50-kinetics400-8f"].protocol]
+    assert (kinetics.sampling, kinetics.clips) == ("parts", 10)
+
+
+def test_istpas_bninception_on_charades_has_no_pretraining_and_a_row_that_has(istpa):
+    bare = [name for name in istpa.experiments if name.endswith("-bninception-charades")]
+    assert {name for name in bare if istpa.experiments[name].weights} == {"istpa-imagenet-bninception-charades"}
+
+
+@pytest.mark.parametrize("dataset", ["ucf101", "hmdb51"])
+def test_istpas_three_streams_have_the_frames_of_their_base(istpa, dataset):
+    for name in ("istpa-irv2-{}-fused-3streams-3splits", "istpa-reinforced-irv2-{}-fused-3splits"):
+        rows = [istpa.experiments[member] for member in istpa.fusions[name.format(dataset)].rows]
+        assert {istpa.protocols[row.protocol].frames for row in rows} == {30}
+
+
+def test_istpa_with_trajectories_has_its_base_beside_it(istpa):
+    idt = [name for name, fusion in istpa.fusions.items() if fusion.outside]
+    bases = {row: table.base for table in istpa.tables.values() if table.base for row in table.rows}
+    for name in idt:
+        assert istpa.fusions[bases[name]].rows == istpa.fusions[name].rows
+
+
+def test_istpas_second_readings_have_rows(istpa):
+    rows = istpa.tables["istpa-readings-ablation"].rows
+    assert [istpa.experiments[row].knobs for row in rows] == [
+        {"positions": 8, "start": "normal"},
+        {"positions": 8, "bare": "all"},
+    ]
+
+
+def test_cifar100_is_padded_and_cropped(istpa):
+    augment = istpa.recipes["istpa-cifar100"].augment
+    assert (augment.crop, augment.pad, augment.flip) == ("padded", 4 / 32, True)
+
+
+def test_eam_trains_as_haras_code_and_its_other_readings_have_rows():
+    eam = composed("eam", "full")
+    recipe = eam.recipes["eam"]
+    assert (recipe.frozen_norms, recipe.dampening, recipe.head_std) == ("train", 0.0, None)
+    assert (recipe.augment.crop, len(recipe.augment.scales)) == ("corners", 5)
+    for name, field in (("frozen-norms", ("frozen_norms", "eval")), ("dampened", ("dampening", 0.9))):
+        table = eam.tables[f"eam-{name}-ablation"]
+        rows = [eam.experiments[row] for row in (table.base, *table.rows)]
+        assert [row.attention for row in rows] == ["none", "eam"]
+        assert {getattr(eam.recipes[row.recipe], field[0]) for row in rows} == {field[1]}
+
+
+def test_every_recipe_states_its_precision():
+    for path in (ROOT / "conf" / "recipe").glob("*.yaml"):
+        assert YAML(typ="safe").load(path)["precision"] in ("fp32", "bf16"), path.name
+    for suite in PAPERS:
+        assert {recipe.precision for recipe in composed(suite, "full").recipes.values()} == {"fp32"}
+
+
+def test_action_nets_ablations_are_of_one_initialization():
+    action = composed("action_net", "full")
+    for name, table in action.tables.items():
+        rows = [action.experiments[row] for row in (*table.rows, table.base) if row]
+        assert table.base is None or len({row.weights for row in rows}) == 1, name
+    for dataset in ("sthv2", "jester"):
+        base = action.experiments[action.tables[f"action-net-{dataset}-ablation"].base]
+        assert "imagenet" in base.weights
+
+
+def test_action_net_on_egogestures_training_and_validation_videos():
+    action = composed("action_net", "full")
+    row = action.experiments["action-trainval-resnet50-egogesture-8f"]
+    assert action.recipes[row.recipe].train == ("train", "val")
+    assert {recipe.train for name, recipe in action.recipes.items() if name != row.recipe} == {("train",)}
+
+
+def test_action_nets_printed_numbers_are_marked_as_of_the_best_epoch():
+    paper = published.load("action_net", ROOT / "reports" / "papers")
+    assert all("best on the videos reported" in paper.tables[name].notes[0] for name in ("T1", "T2"))
+
+
+@pytest.mark.parametrize(
+    ("paper", "words"),
+    [
+        ("action_net", ["floor(n / T)", "an epoch later", "table 4's stages without ACTION", "19,184"]),
+        ("istpa", ["factor 1/2", "sum over the classes", "margins", "scores' weights and biases start", "MobileNetV2"]),
+        ("eam", ["dampening", "batch norms of the stages that don't train", "corners"]),
+        ("maagn", ["AGM's convolutions start", "mirrored clips", "100 pixels", "of channels"]),
+        ("st_manet", ["three maps are joined", "version of Diving48"]),
+    ],
+)
+def test_readings_are_listed_as_unstated(paper, words):
+    listed = " ".join(f"{item.what} {item.reading}" for item in published.load(paper, ROOT / "reports/papers").unstated)
+    assert [word for word in words if word not in listed] == []
+
+
+def test_maagn_is_tested_on_kinetics_at_uniform_clips():
+    maagn = composed("maagn", "full")
+    kinetics = {row.protocol for row in maagn.experiments.values() if row.dataset == "kinetics400"}
+    assert {maagn.protocols[name].sampling for name in kinetics} == {"uniform_clips"}
+
+
+def test_maagns_other_readings_have_rows():
+    maagn = composed("maagn", "full")
+    axis = [maagn.experiments[row].knobs for row in maagn.tables["maagn-axis-ablation"].rows]
+    assert {knobs["axis"] for knobs in axis} == {"C"} and len(axis) == 5
+    readings = [maagn.experiments[row].knobs for row in maagn.tables["maagn-readings-ablation"].rows]
+    assert readings == [{"start": "xavier"}, {"gated": "softmax"}]
+    tpn = maagn.recipes[maagn.experiments["tpn-published-resnet50-sthv1-8f"].recipe]
+    assert (tpn.augment.crop, tpn.augment.color, tpn.weight_decay) == ("resized", "space", 0.0005)
+
+
+def test_figures_without_numbers_are_there():
+    folder = ROOT / "reports" / "papers"
+    assert published.load("maagn", folder).tables["F8"].classes.most == 10
+    assert len(published.load("istpa", folder).tables["F5"].rows) == 2
+    five = published.load("st_manet", folder).tables["F5"]
+    suite = composed("st_manet", "full").experiments
+    for row in five.rows:
+        assert {suite[name].dataset for name in row.ours.values()} == {"ucf101", "hmdb51", "diving48"}
+
+
+def test_diving48_of_st_manet_is_said_to_be_another_version():
+    notes = published.load("st_manet", ROOT / "reports/papers").tables["T3"].notes
+    assert any("version 1" in note and "version 2" in note for note in notes)
+
+
+def test_st_manets_other_readings_have_rows():
+    manet = composed("st_manet", "full")
+    rows = [manet.experiments[row] for row in manet.tables["st-manet-readings-ablation"].rows]
+    assert [row.knobs for row in rows] == [
+        {"joined": "sum"},
+        {"once": True},
+        {"convolved": True},
+        {"normed": True},
+        {"branch": "apart"},
+    ]
+    assert manet.recipes[rows[0].recipe].clip_grad == 1.0
+
+
+def test_suite_quick_hardly_ever_clips():
+    """At norm 1.0 nearly every step was rescaled, most where there are auxiliary losses; ACTION-Net and TSM have 20."""
+    recipes = [YAML(typ="safe").load(ROOT / name) for name in ("conf/recipe/quick.yaml", "conf/tier/recipe/mini.yaml")]
+    recipes.append(YAML(typ="safe").load(ROOT / "params.yaml")["recipes"]["quick"])
+    assert {recipe["clip_grad"] for recipe in recipes} == {20.0}

@@ -1,0 +1,151 @@
+"""Explanations against loops over their equations, and nets whose only signal is in one place."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from models import explanations
+from models.backbone import Backbone
+from models.video import VideoNet
+from tests.support import pairs
+
+FRAMES = 3
+
+
+class Tiny(Backbone):
+    """Two convolutions, 3 -> 2 -> `features` channels, each a stage; the second halves the size."""
+
+    mean, std, channels = (0.0,) * 3, (1.0,) * 3, "rgb"
+
+    def __init__(self, layout: str, features: int = 3) -> None:
+        super().__init__()
+        self.layout = layout  # type: ignore[assignment]
+        conv = nn.Conv2d if layout == "frames" else nn.Conv3d
+        self.first, self.second = conv(3, 2, 3, padding=1), conv(2, features, 3, stride=2, padding=1)
+        self.parts = {"res2": ("first",), "res3": ("second",)}
+        self.stages = {"res2": 2, "res3": features}
+        self.features = features
+
+    def stage(self, name: str, x: Tensor) -> Tensor:
+        return torch.relu(self.get_submodule(self.parts[name][0])(x))
+
+
+def tiny(layout: str) -> VideoNet:
+    torch.manual_seed(3)
+    made = VideoNet(Tiny(layout), FRAMES, classes=4).double().eval()
+    nn.init.normal_(made.head.weight)
+    return made
+
+
+def pooled(maps: Tensor, made: VideoNet, target: int) -> float:
+    """The logit that the net's rest makes of its last maps."""
+    rows = maps.flatten(2).mean(2)
+    return float(made.head(rows)[:, target].mean())
+
+
+def rest(made: VideoNet, stage: str, maps: Tensor, target: int) -> float:
+    names = list(made.backbone.stages)
+    for name in names[names.index(stage) + 1 :]:
+        maps = made.backbone.stage(name, maps)
+    return pooled(maps, made, target)
+
+
+@pytest.mark.parametrize("stage", ["res2", "res3"])
+@pytest.mark.parametrize("layout", ["frames", "volume"])
+def test_grad_cam_is_equations_1_and_2(layout: str, stage: str) -> None:
+    """Each slope by a finite difference, one value of the maps at a time."""
+    made, target, step = tiny(layout), 2, 1e-6
+    clip = torch.randn(FRAMES, 3, 4, 4, dtype=torch.double)
+    with torch.no_grad():
+        maps = clip if layout == "frames" else clip.transpose(0, 1)[None]
+        for name in list(made.backbone.stages)[: list(made.backbone.stages).index(stage) + 1]:
+            maps = made.backbone.stage(name, maps)
+        before = rest(made, stage, maps, target)
+        slopes = torch.empty_like(maps)
+        for at in np.ndindex(*maps.shape):
+            moved = maps.clone()
+            moved[at] += step
+            slopes[at] = (rest(made, stage, moved, target) - before) / step
+    wanted = torch.zeros(len(maps), *maps.shape[2:], dtype=torch.double)
+    for row in range(len(maps)):
+        for channel in range(maps.shape[1]):
+            alpha = sum(slopes[row, channel].flatten().tolist()) / slopes[row, channel].numel()
+            wanted[row] += alpha * maps[row, channel]
+    wanted = wanted.clamp_min(0)[0] if layout == "volume" else wanted.clamp_min(0)
+    assert wanted.max() > 0
+    found = explanations.grad_cam(made, clip, target, stage)
+    torch.testing.assert_close(found, wanted / wanted.max(), rtol=0, atol=1e-5)
+
+
+def test_grad_cam_takes_the_predicted_class_and_the_last_stage() -> None:
+    made, clip = tiny("frames"), torch.randn(FRAMES, 3, 4, 4, dtype=torch.double)
+    best = int(made(clip[None]).argmax())
+    torch.testing.assert_close(explanations.grad_cam(made, clip), explanations.grad_cam(made, clip, best, "res3"))
+    assert all(parameter.grad is None for parameter in made.parameters()) and made.backbone.neck is None
+
+
+def test_what_grad_cam_cannot_show_is_named() -> None:
+    made, clip = tiny("frames"), torch.zeros(FRAMES, 3, 4, 4, dtype=torch.double)
+    with pytest.raises(ValueError, match=r"no stage 'res9'; did you mean 'res3'. known: res2, res3"):
+        explanations.grad_cam(made, clip, stage="res9")
+    with pytest.raises(ValueError, match="no class 4; the net tells apart 0 to 3"):
+        explanations.grad_cam(made, clip, 4)
+
+
+@pytest.mark.parametrize(
+    "pair", [p for p in pairs.pairs() if p[1] == "none" or p[0] in ("resnet", "resnet3d")], ids=pairs.name
+)
+def test_every_net_can_be_looked_at_and_stays_as_it_was(pair: pairs.Pair) -> None:
+    made = pairs.build(pair, 4).eval()
+    clip = pairs.clips(1, 4)[0]
+    before, neck = made(clip[None]).detach(), made.backbone.neck
+    maps = explanations.grad_cam(made, clip)
+    assert maps.ndim == 3 and 1 <= len(maps) <= 4 and maps.min() >= 0 and maps.max() in (0, 1)
+    has = explanations.available(made)
+    assert ("eam" in has, "receptive" in has) == (pair[1] == "eam", pair[1] == "istpa")
+    if "eam" in has:
+        explanations.eam_weights(made, clip)
+    if "receptive" in has:
+        assert len(explanations.salient_fields(made, clip).fields) == 4
+    assert made.backbone.neck is neck
+    torch.testing.assert_close(made(clip[None]).detach(), before, rtol=0, atol=0)
+
+
+class Bright(Backbone):
+    """The maps are the pixels' first plane, in cells of 2x2."""
+
+    layout, mean, std, channels = "frames", (0.0,) * 3, (1.0,) * 3, "rgb"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts, self.stages, self.features = {"res2": ()}, {"res2": 1}, 1
+
+    def stage(self, name: str, x: Tensor) -> Tensor:
+        return torch.nn.functional.avg_pool2d(x[:, :1], 2)
+
+
+def bright(frame: int, row: int, column: int) -> tuple[VideoNet, Tensor]:
+    """A net whose class 1 is brightness, and a clip with one bright cell."""
+    made = VideoNet(Bright(), FRAMES, classes=2).eval()
+    made.head.weight.data.copy_(torch.tensor([[0.0], [1.0]]))
+    clip = torch.zeros(FRAMES, 3, 8, 8)
+    clip[frame, :, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2] = 5.0
+    return made, clip
+
+
+@pytest.mark.parametrize("place", [(0, 0, 0), (2, 3, 1)])
+def test_grad_cam_lights_the_only_signal(place: tuple[int, int, int]) -> None:
+    made, clip = bright(*place)
+    wanted = torch.zeros(FRAMES, 4, 4)
+    wanted[place] = 1.0
+    torch.testing.assert_close(explanations.grad_cam(made, clip), wanted)
+    assert not explanations.grad_cam(made, clip, target=0).any(), "nothing speaks for class 0"
+    heat = explanations.upsampled(wanted, FRAMES, 8, 8)
+    assert heat.shape == (FRAMES, 8, 8)
+    assert not heat[torch.arange(FRAMES) != place[0]].any()
+
+
+def test_a_volume_of_fewer_frames_is_spread_over_them_all() -> None:
+    maps = torch.tensor([0.0, 1.0]).reshape(2, 1, 1)
+    assert explanations.upsampled(maps, 4, 1, 1).flatten().tolist() == [0.0, 0.25, 0.75, 1.0]

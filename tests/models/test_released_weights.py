@@ -1,0 +1,138 @@
+"""Files by the names and shapes of the authors' releases, made here: they load strictly, with the authors' logits."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from models import video, weights
+from tests.models.test_golden import ACTION_NAMES, GOLDEN
+from tests.support import full_nets
+
+Written = dict[str, Tensor]
+
+
+def by_action(name: str) -> str:
+    """TSN's, TSM's and ACTION-Net's name of a parameter of ours: what wraps a block's first convolution is `net`."""
+    head = re.match(r"head\.", name)
+    if head:
+        return "module.new_fc." + name.removeprefix("head.")
+    name = name.removeprefix("backbone.")
+    owner, entry, parameter = name.partition(".entry.")
+    if entry:
+        prefix = next(prefix for prefix in ACTION_NAMES if parameter.startswith(prefix))
+        name = f"{owner}.conv1.{ACTION_NAMES[prefix]}{parameter.removeprefix(prefix)}"
+    return "module.base_model." + name
+
+
+def wrapped(name: str) -> str:
+    """by_action(), with the convolution inside of a shift or ACTION."""
+    return re.sub(r"(layer\d+\.\d+\.conv1)\.weight$", r"\1.net.weight", by_action(name))
+
+
+def by_tpn(name: str) -> str:
+    name = re.sub(r"^head\.", "cls_head.fc_cls.", name)
+    if name.startswith("backbone.neck."):
+        return "necks." + weights.neck_by_tpn(name.removeprefix("backbone.neck."))
+    return name
+
+
+def by_hara(name: str) -> str:
+    return "module." + name.removeprefix("backbone.").replace("head.", "fc.")
+
+
+def as_convolutions(name: str, value: Tensor) -> Tensor:
+    """ACTION's linear layers as the 1x1 convolutions that they are there."""
+    kernel = {"paths.ce.squeeze": 2, "paths.ce.expand": 2, "paths.me.expand": 2}
+    more = next((more for layer, more in kernel.items() if layer in name), 0)
+    return value.reshape([*value.shape, *[1] * more])
+
+
+RELEASES: dict[str, tuple[str, str, str, int, Any]] = {
+    "tsn": ("resnet", "tiny", "none", 8, by_action),
+    "tsm": ("resnet", "tiny", "tsm", 8, wrapped),
+    "action": ("resnet", "tiny", "action", 8, wrapped),
+    "tpn": ("resnet", "tiny", "tpn", 8, by_tpn),
+    "tpn-slowonly": ("slowonly", "tiny", "tpn", 8, by_tpn),
+    "hara": ("resnet3d", "tiny", "none", 16, by_hara),
+    "hara-resnext": ("resnext3d", "tiny", "none", 16, by_hara),
+}
+
+
+def net(release: str, classes: int = 7, seed: int = 0, path: Path | None = None) -> video.VideoNet:
+    backbone, variant, attention, frames, _ = RELEASES[release]
+    torch.manual_seed(seed)
+    return video.build(backbone, variant, attention, frames, classes, weights=path)
+
+
+def released(release: str, of: video.VideoNet, path: Path) -> Written:
+    """Writes a release's file of this net's weights."""
+    rename = RELEASES[release][4]
+    state = {rename(name): as_convolutions(name, value) for name, value in of.state_dict().items()}
+    torch.save({"epoch": 50, "arch": release, "state_dict": state, "optimizer": {"state": {}}}, path)
+    return state
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_a_release_loads_with_its_head(release: str, tmp_path: Path) -> None:
+    source, path = net(release, seed=1), tmp_path / "release.pth"
+    released(release, source, path)
+    loaded = net(release, path=path)
+    for name, value in source.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value), name
+    again = net(release, seed=2)
+    video.load_weights(again, path)
+    assert torch.equal(again.head.weight, source.head.weight)
+    other = net(release, classes=5, path=path)  # other classes: the backbone alone
+    assert torch.equal(next(other.backbone.parameters()), next(source.backbone.parameters()))
+
+
+GONE = [("tsm", "layer1.0.conv1.net"), ("tpn", "level_fusion_op2.ops"), ("hara", "bn2")]
+
+
+@pytest.mark.parametrize(("release", "gone"), GONE)
+def test_a_release_that_does_not_fit_is_named_on_either_side(release: str, gone: str, tmp_path: Path) -> None:
+    path = tmp_path / "release.pth"
+    state = released(release, net(release, seed=1), path)
+    fewer = {name.replace(gone, "lost.and.gone"): value for name, value in state.items()}
+    torch.save({"state_dict": fewer}, path)
+    with pytest.raises(ValueError, match=r"it lacks .+; it has the unknown .+") as raised:
+        net(release, path=path)
+    assert "\n" not in str(raised.value) and str(path) in str(raised.value)
+
+
+def test_a_tsm_release_starts_action_and_a_plain_net(tmp_path: Path) -> None:
+    source, path = net("tsm", seed=1), tmp_path / "tsm.pth"
+    released("tsm", source, path)
+    for attention in ("none", "action", "istpa"):
+        knobs = {"positions": 2} if attention == "istpa" else {}
+        started = video.build("resnet", "tiny", attention, 8, 7, weights=path, knobs=knobs)
+        assert torch.equal(started.backbone.layer3[0].conv1.weight, source.backbone.layer3[0].conv1.weight)
+
+
+WHOLE = [("full_tsn_resnet50_83cls", by_action), ("full_hara_resnet3d50_51cls", by_hara)]
+
+
+@pytest.mark.parametrize(("stem", "rename"), WHOLE)
+def test_the_logits_of_a_release_are_the_authors(stem: str, rename: Any, tmp_path: Path) -> None:
+    """Golden weights in a file of the release's names: read, the net gives the golden logits."""
+    path = GOLDEN / f"{stem}.npz"
+    if not path.exists():
+        pytest.skip(f"no {path}")
+    file = tmp_path / "release.pth"
+    data = np.load(path)
+    backbone, variant, attention, _ = full_nets.parsed(stem)
+    classes = data["logits"].shape[1]
+    clip = full_nets.clip_of(data)
+    filled = video.build(backbone, variant, attention, clip.shape[1], classes).eval()
+    with torch.no_grad():
+        full_nets.fill(filled, full_nets.manifest(data), ACTION_NAMES)
+    torch.save({"state_dict": {rename(name): value for name, value in filled.state_dict().items()}}, file)
+    loaded = video.build(backbone, variant, attention, filled.frames, classes, weights=file).eval()
+    with torch.no_grad():
+        logits = loaded(clip).numpy()
+    np.testing.assert_allclose(logits, data["logits"], rtol=0, atol=1e-3 * data["logits"].std())

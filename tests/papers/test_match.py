@@ -1,0 +1,264 @@
+"""Ours beside the printed numbers: each verdict where it belongs, differences of protocol named, no run no number."""
+
+import csv
+from collections.abc import Mapping
+from dataclasses import replace
+from decimal import Decimal
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from dvc.utils.hydra import compose_and_dump
+
+from pipeline.config import load as params
+from pipeline.config.schema import Fusion, Params, Tier, Trajectories
+from pipeline.measure import verdict
+from pipeline.measure.results import Result, difference
+from pipeline.measure.scores import Accuracy
+from pipeline.measure.uncertainty import Interval
+from pipeline.papers.conditions import differences
+from pipeline.papers.gains import gains
+from pipeline.papers.match import Number, numbers
+from pipeline.papers.printed_costs import Line
+from pipeline.papers.printed_costs import load as load_figures
+from pipeline.papers.published import Paper, conditions, load, meant
+from tests.support import invented
+
+ROOT = Path(__file__).parents[2]
+PAPERS = ROOT / "reports" / "papers"
+NONE, EAM, K5, K7 = (f"{name}-resnet3d50-hmdb51" for name in ("none", "eam", "eam-k5", "eam-k7"))
+T1 = {"ResNet-50": NONE, "EAM, k = 3": EAM, "EAM, k = 5": K5, "EAM, k = 7": K7}
+
+
+@cache
+def paper(name: str = "eam") -> Paper:
+    return load(name, PAPERS)
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory: pytest.TempPathFactory) -> Params:
+    out = tmp_path_factory.mktemp("params") / "params.yaml"
+    compose_and_dump(out, str(ROOT / "conf"), None, "config", "", ["suite=eam"])
+    return params.load(out)
+
+
+@pytest.fixture(scope="module")
+def made(given: Params, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Result]:
+    """Rows of table 1: printed are 62.5, 65.4, 63.2, 63.6 and 63.2 %; the last has not run."""
+    folder = invented.splits(tmp_path_factory.mktemp("splits"), 9_000)
+    return {
+        NONE: invented.result(given, NONE, folder, 0.625, 0),
+        EAM: invented.result(given, EAM, folder, 0.58, 1),
+        K5: invented.result(given, K5, folder, 0.69, 2),
+        K7: invented.measured(given, K7, "failed: out of memory"),
+    }
+
+
+def line(cells: list[Number], label: str, column: str = "top1") -> Number:
+    return next(cell for cell in cells if (cell.row.label, cell.column) == (label, column))
+
+
+def drawn(result: Result, interval: Interval) -> Result:
+    """The result with another interval."""
+    assert isinstance(result.accuracy, Accuracy)
+    return replace(result, accuracy=replace(result.accuracy, top1=interval))
+
+
+def test_a_cell_has_its_verdict_or_why_there_is_none(given: Params, made: dict[str, Result]) -> None:
+    cells = numbers(paper(), "T1", given, made, {})
+    assert [cell.row.label for cell in cells] == [row.label for row in paper().tables["T1"].rows]
+    assert [cell.printed for cell in cells] == ["62.5", "65.4", "63.2", "63.6", "63.2"]
+    assert [(cell.verdict, cell.reason) for cell in cells] == [
+        ("reproduced", ""),
+        ("below", ""),
+        ("above", ""),
+        ("failed", "out of memory"),
+        ("not run", "suite eam has no row eam-k9-resnet3d50-hmdb51"),
+    ]
+    found = made[NONE].accuracy
+    assert isinstance(found, Accuracy) and cells[0].videos == found.videos == 9_000
+    assert cells[0].ours == Interval(*(100 * one for one in (found.top1.value, found.top1.low, found.top1.high)))
+    assert cells[3].ours is cells[4].ours is None and cells[4].dataset == "hmdb51"
+    wide = {**made, NONE: drawn(made[NONE], Interval(0.62, 0.60, 0.64))}
+    assert line(numbers(paper(), "T1", given, wide, {}), "ResNet-50").verdict == "within noise"
+    late = {**made, NONE: invented.measured(given, NONE, "not run")}
+    assert line(numbers(paper(), "T1", given, late, {}), "ResNet-50").reason == "ours has not run"
+
+
+def test_a_number_that_so_few_classes_cannot_have_is_no_failure_of_a_tier(
+    given: Params, made: dict[str, Result]
+) -> None:
+    eam = paper()
+    columns = {name: replace(column, measure="top5") for name, column in eam.tables["T1"].columns.items()}
+    eam = replace(eam, tables={"T1": replace(eam.tables["T1"], columns=columns)})
+    found = made[NONE].accuracy
+    assert isinstance(found, Accuracy)
+    few = {**made, NONE: replace(made[NONE], accuracy=replace(found, top5=None))}
+    for tier, word in (("full", "failed"), ("mini", "protocol differs")):
+        cell = line(numbers(eam, "T1", replace(given, tier=replace(given.tier, name=tier)), few, {}), "ResNet-50")
+        assert cell.verdict == word and cell.ours is None and "five guesses" in cell.reason, tier
+        assert ("tier mini" in cell.reason) == (tier == "mini")
+
+
+def test_a_quoted_row_says_why_it_has_no_number(given: Params, made: dict[str, Result]) -> None:
+    tbn = line(numbers(paper(), "T5", given, made, {}), "TBN", "hmdb51")
+    assert (tbn.verdict, tbn.printed, tbn.system) == ("not run", "69.4", None)
+    assert tbn.reason == paper().reasons["quoted"]
+
+
+@pytest.mark.parametrize(
+    "part,change,words",
+    [
+        ("tier", {"name": "mini"}, "tier mini, not the whole data set and net"),
+        ("protocol", {"size": 64}, "size: 64, not 112"),
+        ("protocol", {"crops": "center"}, "crops: center, not whole"),
+        ("protocol", {"sampling": "dense"}, "sampling: dense, not windows"),
+        ("recipe", {"frames": 8}, "frames: 8, not 16"),
+        ("experiment", {"splits": (1, 2)}, "splits: 1 2, not 1"),
+        ("experiment", {"weights": None}, "pre-trained on: none, not kinetics400"),
+        ("experiment", {"weights": "w/resnet3d50-imagenet.pth"}, "pre-trained on: imagenet, not kinetics400"),
+        ("dataset", {"file": "jhmdb"}, "data set: jhmdb, not hmdb51"),
+    ],
+)
+def test_what_was_not_measured_as_the_papers_was_gets_no_verdict(
+    given: Params, made: dict[str, Result], part: str, change: Mapping[str, Any], words: str
+) -> None:
+    row = given.experiments[NONE]
+    match part:
+        case "tier":
+            given = replace(given, tier=replace(Tier(), **change))
+        case "protocol":
+            given = replace(given, protocols={"eam": replace(given.protocols["eam"], **change)})
+        case "recipe":
+            given = replace(given, recipes={**given.recipes, "eam": replace(given.recipes["eam"], **change)})
+        case "experiment":
+            given = replace(given, experiments={**given.experiments, NONE: replace(row, **change)})
+        case "dataset":
+            given = replace(given, datasets={**given.datasets, "hmdb51": replace(given.datasets["hmdb51"], **change)})
+    cell = line(numbers(paper(), "T1", given, made, {}), "ResNet-50")
+    assert (cell.verdict, cell.reason) == ("protocol differs", words)
+    assert cell.ours is not None and cell.ours.value == pytest.approx(62.5, abs=1.5)
+    told = {gain.row.label: gain.verdict for gain in gains(paper(), "T1", given, made)}
+    assert told["EAM, k = 5"] == "protocol differs"  # its base is the changed row
+
+
+def test_what_a_paper_leaves_open_and_what_does_not_change_scores_is_no_difference(given: Params) -> None:
+    table = paper().tables["T1"]
+    under = conditions(table, table.rows[0], "top1")
+    other = replace(given, protocols={"eam": replace(given.protocols["eam"], average="logits", batch=1)})
+    assert differences(paper(), under, other, NONE) == []
+    unnamed = replace(given.experiments[NONE], weights="weights/mine.pth")
+    assert differences(paper(), under, replace(given, experiments={NONE: unnamed}), NONE) == []
+
+
+def test_a_fusion_differs_where_one_of_its_members_does(given: Params) -> None:
+    table = paper().tables["T1"]
+    under = conditions(table, table.rows[0], "top1")
+    dense = Trajectories("hmdb51", (1,))
+    other = replace(given, trajectories={"idt": dense}, fusions={"both": Fusion({NONE: 1.0, "idt": 1.0})})
+    assert differences(paper(), under, other, "both") == []
+    other = replace(other, trajectories={"idt": replace(dense, splits=(2,))})
+    assert differences(paper(), under, other, "both") == ["splits: 2, not 1"]
+    other = replace(other, fusions={"both": Fusion({EAM: 1.0, NONE: 1.0})})
+    other = replace(other, experiments={**given.experiments, EAM: replace(given.experiments[EAM], weights=None)})
+    assert differences(paper(), under, other, "both") == ["pre-trained on: none, not kinetics400"]
+
+
+def test_gains_are_told_by_the_paired_test_and_say_what_it_would_take(given: Params, made: dict[str, Result]) -> None:
+    found = {gain.row.label: gain for gain in gains(paper(), "T1", given, made)}
+    assert list(found) == ["EAM, k = 3", "EAM, k = 5"]  # what has run
+    lost, won = found.values()
+    assert (lost.verdict, won.verdict) == ("doesn't", "survives")
+    assert (lost.printed, won.printed) == (Decimal("2.9"), Decimal("0.7"))
+    for gain, system in ((lost, EAM), (won, K5)):
+        less = difference(made[system], made[NONE])
+        assert not isinstance(less, str)
+        assert gain.ours.value == pytest.approx(100 * less.less.value) and gain.videos == less.videos == 9_000
+        assert less.p <= gain.p <= 2 * less.p
+    ones = [made[row].accuracy.right.drop("split", "video").to_numpy().astype(int) for row in (EAM, NONE)]
+    observed = ones[0] - ones[1]
+    assert lost.videos_needed == verdict.videos_needed(observed, 0.029, 2)
+    assert lost.seeds_needed == verdict.seeds_needed(observed.mean(axis=0), 0.029, 2)
+    assert won.videos_needed is not None and won.videos_needed > 10 * lost.videos_needed
+
+
+def test_counts_are_reproduced_to_the_digit_or_not(given: Params) -> None:
+    figures = [one for one in load_figures(PAPERS / "parity.yaml").figures if one.paper == "eam"]
+    costs = {(one.table, one.row, one.quantity): Line(one, Decimal(one.printed) * 1_000_000) for one in figures}
+    cells = numbers(paper(), "T4", given, {}, costs)
+    params_of_se = line(cells, "SE 3D ResNet-50 16f", "params")
+    assert (params_of_se.printed, params_of_se.verdict, params_of_se.videos) == ("46.99", "reproduced", None)
+    flops = line(cells, "SE 3D ResNet-50 16f", "flops")  # counted as millions, printed as billions
+    assert (flops.printed, flops.verdict) == ("10.105", "below") and flops.reason
+    assert line(cells, "SE 3D ResNet-50 16f").verdict == "not run"
+
+
+def test_differences_of_counts_follow_the_counts(given: Params) -> None:
+    with (ROOT / "reports" / "parity.csv").open(newline="") as file:
+        counted = {(one["table"], one["row"], one["quantity"]): one["ours"] for one in csv.DictReader(file)
+                   if one["paper"] == "action_net"}  # fmt: skip
+    figures = [one for one in load_figures(PAPERS / "parity.yaml").figures if one.paper == "action_net"]
+    costs = {
+        (one.table, one.row, one.quantity): Line(one, Decimal(counted[one.table, one.row, one.quantity]))
+        for one in figures
+    }
+    cells = numbers(paper("action_net"), "T3", given, {}, costs)
+    ste, tsm = (Decimal(counted["T3", row, "FLOPs"]) for row in ("STE", "TSM"))
+    assert line(cells, "STE", "d_flops").ours.value == pytest.approx(float((ste - tsm) / 10**9))
+    assert line(cells, "STE", "d_flops_pct").ours.value == pytest.approx(float(100 * (ste / tsm - 1)))
+    assert line(numbers(paper("action_net"), "T3", given, {}, {}), "STE", "d_flops").verdict == "not run"
+
+
+def of(result: Result, classes: tuple[str, ...]) -> Result:
+    assert isinstance(result.accuracy, Accuracy)
+    return replace(result, accuracy=replace(result.accuracy, classes=classes))
+
+
+def test_gains_efficiencies_and_classes_of_other_tables(given: Params, made: dict[str, Result]) -> None:
+    """Their systems are invented under the names that the registry has for them."""
+    action, istpa = paper("action_net"), paper("istpa")
+    rows = [row for table in ("T1", "F4") for row in action.tables[table].rows]
+    names = {meant(way, action.tables["F4"], "eta_ego") for row in rows for way in (row.ours, row.against)} - {None}
+    t7 = istpa.tables["T7"].rows[0]
+    assert isinstance(t7.ours, str) and isinstance(t7.against, str)
+    experiments = {name: given.experiments[NONE] for name in (*names, t7.ours, t7.against)}
+    given = replace(given, experiments=experiments)
+    found = {name: replace(made[K5 if name.startswith("action") else NONE], name=name) for name in names}
+    t1 = numbers(action, "T1", given, found, {})
+    gain = line(t1, "ACTION-Net, EgoGesture", "d_top1")
+    less = difference(*(found[f"{name}-resnet50-egogesture-8f"] for name in ("action", "tsn")))
+    assert not isinstance(less, str) and gain.ours is not None
+    assert gain.ours.value == pytest.approx(100 * less.less.value)
+    fifth = line(t1, "ACTION-Net, EgoGesture", "d_top5")
+    top5 = [made[row].accuracy.top5 for row in (K5, NONE)]
+    assert fifth.ours.low == pytest.approx(100 * (top5[0].low - top5[1].high))
+
+    figures = [one for one in load_figures(PAPERS / "parity.yaml").figures if one.paper == "action_net"]
+    costs = {(one.table, one.row, one.quantity): Line(one, Decimal(one.printed) * 10**9) for one in figures}
+    eta = line(numbers(action, "F4", given, found, costs), "ACTION-Net ResNet-50", "eta_ego")
+    more = 100 * (34.75 / 33 - 1)
+    less = difference(*(found[f"{name}-resnet50-egogesture-8f"] for name in ("action", "tsm")))
+    assert not isinstance(less, str)
+    assert eta.ours.value == pytest.approx(more / (100 * less.less.value))
+    assert eta.ours.low == pytest.approx(more / (100 * less.less.high))
+    worse = {name: replace(made[EAM if name.startswith("action") else NONE], name=name) for name in names}
+    nothing = line(numbers(action, "F4", given, worse, costs), "ACTION-Net ResNet-50", "eta_ego")
+    assert nothing.ours is None and "nothing to divide by" in nothing.reason
+
+    named = ("HammerThrow", "Archery", *invented.CLASSES[2:])
+    for table, label, sign in (("T7", "HammerThrow", 1), ("T8", "Archery", -1)):
+        both = {
+            t7.ours: of(replace(made[K5], name=t7.ours), classes=named),
+            t7.against: of(replace(made[NONE], name=t7.against), classes=named),
+        }
+        cell = next(cell for cell in numbers(istpa, table, given, both, {}) if cell.row.label == label)
+        shares = [np.diag(made[row].accuracy.confusion.sum(0)) / made[row].accuracy.confusion.sum((0, 2))
+                  for row in (K5, NONE)]  # fmt: skip
+        at = named.index(label)
+        assert cell.ours.value == pytest.approx(sign * 100 * (shares[0][at] - shares[1][at]))
+        assert cell.ours.low < cell.ours.value < cell.ours.high
+    others = {name: replace(made[NONE], name=name) for name in (t7.ours, t7.against)}
+    absent = numbers(istpa, "T7", given, others, {})[0]
+    assert absent.ours is None and "no class HammerThrow" in absent.reason

@@ -1,0 +1,209 @@
+"""The registry of printed numbers: every published cell stands in exactly one place, as printed; ours can be run."""
+
+from collections import Counter
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from dvc.utils.hydra import compose_and_dump
+
+from pipeline.config import load as params
+from pipeline.config.schema import Params
+from pipeline.errors import UserError
+from pipeline.papers import printed_costs, published
+from pipeline.papers.conditions import differences
+from pipeline.papers.published import Paper, conditions, load, meant
+from tests.support.real_data import TEST_DATA
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "reports" / "papers"
+PUBLISHED = TEST_DATA / "published"
+
+
+@cache
+def paper(name: str) -> Paper:
+    return load(name, FOLDER)
+
+
+@cache
+def figures(name: str) -> dict[tuple[str, str, str], str]:
+    """(table, row, quantity) -> printed, of parity.yaml."""
+    found = printed_costs.load(FOLDER / "parity.yaml").figures
+    return {(one.table, one.row, one.quantity): one.printed for one in found if one.paper == name}
+
+
+@cache
+def transcribed(name: str) -> dict[str, Any]:
+    """The transcription of a paper's tables, every value as text, to its last zero."""
+    if not (PUBLISHED / f"{name}.yaml").exists():
+        pytest.skip(f"no {PUBLISHED}: the transcriptions of the papers")
+    tables = yaml.load((PUBLISHED / f"{name}.yaml").read_text(), yaml.BaseLoader)["tables"]
+    return {table["table"]: table for table in tables}
+
+
+def suite(folder: Path, name: str, tier: str) -> Params:
+    """A suite as `dvc exp run -S suite=... -S tier=...` composes it."""
+    compose_and_dump(folder / "params.yaml", str(ROOT / "conf"), None, "config", "", [f"suite={name}", f"tier={tier}"])
+    return params.load(folder / "params.yaml")
+
+
+def cells(name: str) -> list[tuple[str, int, str, str, bool]]:
+    """(table, number of row, column, printed, run by the authors) of every cell, wherever its number stands."""
+    found = []
+    for place, table in paper(name).tables.items():
+        for at, row in enumerate(table.rows):
+            own = row.run == "authors"
+            found += [(place, at, column, value, own) for column, value in row.printed.items()]
+            for column, of in table.columns.items():
+                key = (place, of.row.format(label=row.label, **row.settings), of.of or "")
+                if of.measure == "cost" and key in figures(name):
+                    found.append((place, at, column, figures(name)[key], own))
+    return found
+
+
+@pytest.mark.parametrize("name", published.PAPERS)
+def test_every_published_cell_is_there_once_as_printed_and_no_other(name: str) -> None:
+    wanted = [
+        (place, at, column, value, row["own"] == "true")
+        for place, table in transcribed(name).items()
+        for at, row in enumerate(table["rows"])
+        for column, value in row["values"].items()
+        if value not in ("null", "")
+    ]
+    assert Counter(cells(name)) == Counter(wanted)
+    assert max(Counter(cells(name)).values()) == 1
+
+
+def test_all_593_numbers_of_43_tables_are_there_337_of_them_the_authors_own() -> None:
+    found = [cell for name in published.PAPERS for cell in cells(name)]
+    assert (len(found), sum(own for *_, own in found)) == (593, 337)
+    assert sum(len(paper(name).tables) for name in published.PAPERS) == 43
+
+
+def test_every_figure_of_parity_stands_in_one_cell_of_the_tables() -> None:
+    costs = [
+        (name, place, column, at)
+        for name in published.PAPERS
+        for place, at, column, _, _ in cells(name)
+        if paper(name).tables[place].columns[column].measure == "cost"
+    ]
+    assert len(costs) == len(set(costs)) == sum(len(figures(name)) for name in published.PAPERS) == 72
+
+
+@pytest.mark.parametrize("name", published.PAPERS)
+def test_rows_are_those_of_the_print(name: str) -> None:
+    for place, table in transcribed(name).items():
+        ours = paper(name).tables[place]
+        assert set(ours.columns) == {metric["name"] for metric in table["metrics"]}, place
+        units = {metric["name"]: metric["unit"] for metric in table["metrics"]}
+        for column, of in ours.columns.items():
+            if of.unit in ("fraction", "M", "G", "task/s"):
+                assert units[column] == of.unit, (place, column)
+        for row, there in zip(ours.rows, table["rows"], strict=False):
+            for key, value in row.settings.items():
+                said = there[key]
+                assert value == ("+".join(said) or "none" if isinstance(said, list) else said), (place, row.label)
+
+
+@pytest.mark.parametrize("name", published.PAPERS)
+def test_contradictions_of_the_print_are_footnotes(name: str) -> None:
+    places = {
+        "action_net": [("T1", "TSN, EgoGesture", "top5", "98.3"), ("T2", "TSN, 8 frames", "ego_top5", "97.3")],
+        "maagn": [("T1", "MAAGN, 8x1x1", "v2_top1", "62.7")],
+        "istpa": [("T15", "Ours, entire loss", "wap", "28.5")],
+        "eam": [("T5", "ResNet-50", "hmdb51", "62.5")],
+        "st_manet": [("T3", "LFSNet", "row", "LESNet")],
+    }
+    for place, label, column, words in places[name]:
+        row = next(row for row in paper(name).tables[place].rows if row.label == label)
+        assert words in row.notes[column]
+
+
+@pytest.mark.parametrize("tier", ["full", "mini"])
+@pytest.mark.parametrize("name", published.PAPERS)
+def test_every_row_of_ours_is_in_its_papers_suite_and_as_the_paper_has_it(name: str, tier: str, tmp_path: Path) -> None:
+    given = suite(tmp_path, name, tier)
+    known = {**given.experiments, **given.fusions, **given.trajectories}
+    for place, table in paper(name).tables.items():
+        for row in table.rows:
+            for column in table.columns:
+                for system in (meant(row.ours, table, column), meant(row.against, table, column)):
+                    assert system is None or system in known, (place, row.label, column, system)
+                system = meant(row.ours, table, column)
+                if system is None:
+                    continue
+                differs = differences(paper(name), conditions(table, row, column), given, system)
+                assert bool(differs) == (tier == "mini"), (place, row.label, column, differs)
+                assert tier == "full" or differs[0].startswith("tier mini")
+
+
+def test_all_has_every_row_of_ours_too(tmp_path: Path) -> None:
+    given = suite(tmp_path, "all", "full")
+    for table in (table for name in published.PAPERS for table in paper(name).tables.values()):
+        for row in table.rows:
+            systems = {meant(row.ours, table, column) for column in table.columns} - {None}
+            assert systems <= {*given.experiments, *given.fusions, *given.trajectories}
+
+
+def test_what_authors_ran_is_run_but_for_a_reason() -> None:
+    reasons = Counter(
+        meant(row.without, table, column)
+        for name in published.PAPERS
+        for table in paper(name).tables.values()
+        for row in table.rows
+        if row.run == "authors"
+        for column in row.printed
+        if meant(row.without, table, column)
+    )
+    assert set(reasons) == {"speed"}, reasons
+
+
+def test_printed_speeds_belong_to_rows_that_are_run(tmp_path: Path) -> None:
+    told = published.speeds("maagn", FOLDER)
+    assert "V1 speed 13.26 task/s, V2 speed 14.21 task/s" in told["maagn-resnet50-sthv1-8f-ten"]
+    assert set(told) <= set(suite(tmp_path, "maagn", "full").experiments) and len(told) == 2
+    assert published.speeds("all", FOLDER) == told and published.speeds("quick", FOLDER) == {}
+
+
+@pytest.mark.parametrize(
+    "before,after,problem",
+    [
+        ('{top1: "62.5"}', '{top2: "62.5"}', "no column 'top2'"),
+        ('{top1: "62.5"}', '{top1: "62,5"}', "'62,5' is no number"),
+        ('{top1: "62.5"}', "{top1: 62.5}", "valid string"),
+        ("label: ResNet-50\n", 'label: "EAM, k = 3"\n', "two rows are called 'EAM, k = 3'"),
+        ("base: ResNet-50", "base: ResNet-51", "no row 'ResNet-51'; did you mean 'ResNet-50'?"),
+        ("protocol: windows", "protocol: window", "no protocol 'window'; did you mean 'windows'?"),
+        ("ours: none-resnet3d50-hmdb51", "without: quoted", ""),
+        ("ours: none-resnet3d50-hmdb51", "without: quotes", "no reason 'quotes'; did you mean 'quoted'?"),
+        ("        ours: none-resnet3d50-hmdb51\n", "", "either `ours` or `without`, and not both"),
+        ("run: authors", "ran: authors", "rows.0.ran: Unexpected keyword"),
+        ('printed: {top1: "62.5"}', 'printed: {params: "46.30", top1: "62.5"}', "no column 'params'"),
+        ("{top1: ", "{top1: {", "is damaged"),
+    ],
+)
+def test_a_damaged_registry_is_an_error_of_one_line(tmp_path: Path, before: str, after: str, problem: str) -> None:
+    text = (FOLDER / "eam.yaml").read_text()
+    assert before in text
+    (tmp_path / "eam.yaml").write_text(text.replace(before, after, 1))
+    if not problem:
+        assert load("eam", tmp_path).tables["T1"].rows[0].without == "quoted"
+        return
+    with pytest.raises(UserError) as error:
+        load("eam", tmp_path)
+    assert problem in str(error.value) and "eam.yaml" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_costs_stand_in_parity_alone(tmp_path: Path) -> None:
+    text = (FOLDER / "eam.yaml").read_text()
+    row = 'printed: {top1: "63.7"}\n        settings: {backbone: "3D ResNet-50"'
+    assert row in text
+    (tmp_path / "eam.yaml").write_text(text.replace(row, row.replace("{top1", '{params: "46.99", top1')))
+    with pytest.raises(UserError, match=r"T4.*parameters and FLOPs stand in parity.yaml"):
+        load("eam", tmp_path)
+    with pytest.raises(UserError, match="no paper 'quick'; known: action_net, eam, istpa, maagn, st_manet"):
+        load("quick")
+    with pytest.raises(UserError, match="is not there"):
+        load("maagn", tmp_path)

@@ -1,0 +1,107 @@
+"""Pictures are SVG with text as text, the same bytes each time, and show every row."""
+
+import base64
+import io
+import json
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.measure.results import Result, confused
+from pipeline.report import figures
+from tests.support import invented
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> list[Result]:
+    given = invented.params(["tsn", "eam $x$ & co", "late"])
+    folder = invented.splits(tmp_path_factory.mktemp("splits"))
+    return [
+        *(invented.result(given, row, folder, seed=number) for number, row in enumerate(("tsn", "eam $x$ & co"))),
+        invented.measured(given, "late", "not run"),
+    ]
+
+
+def texts(path: Path) -> list[str]:
+    return [
+        "".join(node.itertext()).strip() for node in ElementTree.parse(path).iter("{http://www.w3.org/2000/svg}text")
+    ]
+
+
+def logs(folder: Path, rows: int = 2) -> dict[str, list[Path]]:
+    """Two runs a row of three epochs, among lines of another kind."""
+    made: dict[str, list[Path]] = {}
+    for row in range(rows):
+        for seed in range(2):
+            path = folder / f"{row}-{seed}.jsonl"
+            lines = [
+                {"kind": "epoch", "epoch": epoch, "loss": 2.0 / (epoch + 1 + seed), "lr": 0.1} for epoch in range(3)
+            ]
+            path.write_text(
+                "".join(json.dumps(line) + "\n" for line in [{"kind": "steps", "epoch": 0, "step": 1}, *lines])
+            )
+            made.setdefault(f"row {row}", []).append(path)
+    return made
+
+
+def test_accuracies_show_every_row_chance_and_n(made: list[Result], tmp_path: Path) -> None:
+    figures.accuracies(made, tmp_path / "a.svg")
+    found = texts(tmp_path / "a.svg")
+    assert {"tsn", "eam $x$ & co", "late", "not run", "chance", "shapes (n = 60)"} <= set(found)
+
+
+def test_confusion_names_the_classes(made: list[Result], tmp_path: Path) -> None:
+    figures.confusion(made[0], tmp_path / "c.svg")
+    assert {*invented.CLASSES, "tsn (shapes, n = 60)", "actual", "predicted"} <= set(texts(tmp_path / "c.svg"))
+    figures.confusion(made[2], tmp_path / "none.svg")
+    assert not (tmp_path / "none.svg").exists()
+
+
+def test_cells_of_a_confusion_are_one_image_of_a_pixel_each(made: list[Result], tmp_path: Path) -> None:
+    figures.confusion(made[0], tmp_path / "c.svg")
+    cells = next(ElementTree.parse(tmp_path / "c.svg").iter("{http://www.w3.org/2000/svg}image"))
+    png = base64.b64decode(cells.attrib["{http://www.w3.org/1999/xlink}href"].partition(",")[2])
+    pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+    shares = confused(made[0], made[0].runs)[:, : len(invented.CLASSES)]
+    assert pixels.shape[:2] == shares.shape
+    # Rows from above are actual classes, and a larger share is darker.
+    darkness = -pixels.astype(int).sum(axis=2)
+    order = np.argsort(shares, axis=None)
+    assert (np.diff(darkness.ravel()[order]) >= 0).all() and len(set(darkness.ravel().tolist())) > 2
+    numbers = [text for text in texts(tmp_path / "c.svg") if text.isdigit()]
+    assert numbers == [f"{100 * share:.0f}" for share in shares.ravel() if share]
+
+
+def test_changes_of_confusions_name_both_rows(made: list[Result], tmp_path: Path) -> None:
+    figures.confusion_change(made[1], made[0], made[0].runs, tmp_path / "d.svg")
+    found = texts(tmp_path / "d.svg")
+    assert {*invented.CLASSES, "eam $x$ & co less tsn (shapes, n = 60)", "change of the share"} <= set(found)
+    assert any(text.startswith("+") for text in found)
+    figures.confusion_change(made[0], made[0], made[0].runs, tmp_path / "same.svg")
+    assert not any(text.startswith("+") for text in texts(tmp_path / "same.svg"))
+
+
+def test_learning_curves_name_the_rows_and_pass_over_what_is_not_there(tmp_path: Path) -> None:
+    runs = {**logs(tmp_path, 9), "absent": [tmp_path / "absent.jsonl"]}
+    figures.learning_curves(runs, tmp_path / "l.svg")
+    found = texts(tmp_path / "l.svg")
+    assert {f"row {row}" for row in range(9)} <= set(found) and "absent" not in found
+    figures.learning_curves({}, tmp_path / "empty.svg")
+    assert "epoch" in texts(tmp_path / "empty.svg")
+
+
+def test_bytes_are_the_same_each_time_whatever_the_users_style(made: list[Result], tmp_path: Path) -> None:
+    runs = logs(tmp_path)
+    for name in ("one", "two"):
+        figures.accuracies(made, tmp_path / name / "accuracies.svg")
+        figures.confusion(made[0], tmp_path / name / "confusion.svg")
+        figures.confusion_change(made[1], made[0], made[0].runs, tmp_path / name / "change.svg")
+        figures.learning_curves(runs, tmp_path / name / "learning.svg")
+        matplotlib.rcParams.update({"font.size": 30, "axes.facecolor": "black"})
+    matplotlib.rcdefaults()
+    for file in (tmp_path / "one").iterdir():
+        assert file.read_bytes() == (tmp_path / "two" / file.name).read_bytes(), file.name

@@ -1,0 +1,144 @@
+"""The page: its numbers are the CSVs', it is one small file, and a browser finds nothing wrong with it."""
+
+import csv
+import json
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from pipeline.errors import UserError
+from pipeline.report import page
+
+ROOT = Path(__file__).parents[2]
+CHROMIUM = shutil.which("chromium")
+
+
+class Tables(HTMLParser):
+    """The page's tables: CSV path -> rows of (column, exact value)."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tables: dict[str, list[list[str]]] = {}
+        self.keys: dict[str, list[str]] = {}
+        self.path = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        if tag == "table":
+            self.path = given["data-path"] or ""
+            self.tables[self.path], self.keys[self.path] = [], []
+        if tag == "tr" and "data-row" in given:
+            self.tables[self.path].append([])
+        if "data-key" in given:
+            self.keys[self.path].append(given["data-key"] or "")
+        if "data-value" in given:
+            self.tables[self.path][-1].append(given["data-value"] or "")
+
+
+@pytest.fixture
+def reports(tmp_path: Path) -> Path:
+    """The committed reports."""
+    shutil.copytree(ROOT / "reports", tmp_path / "reports", ignore=shutil.ignore_patterns("plots"))
+    return tmp_path / "reports"
+
+
+def build(reports: Path) -> Path:
+    """The page of all reference suites."""
+    folders = sorted(path.parent for path in (reports / "reference").glob("*/tables"))
+    suites = {path.name: page.Suite(path / "tables", path / "figures", "") for path in folders}
+    return page.build(reports / "reference" / "index.html", suites, reports)
+
+
+def test_every_cell_is_the_csvs(reports: Path) -> None:
+    text = build(reports).read_text(encoding="utf-8")
+    found = Tables(text)
+    assert {"quick/tables/ablation.csv", "../parity.csv"} <= found.tables.keys()
+    islands = json.loads(text.partition('id="data">')[2].partition("</script>")[0])
+    for path, rows in found.tables.items():
+        with (reports / "reference" / path).open(newline="", encoding="utf-8") as file:
+            expected = list(csv.DictReader(file))
+        assert [[row[key] for key in found.keys[path]] for row in expected] == rows
+        stem = path.removesuffix(".csv").replace("/tables/", "-").replace("../", "parity-")
+        assert islands[stem] == expected
+
+
+def test_every_table_is_on_it(reports: Path) -> None:
+    found = Tables(build(reports).read_text(encoding="utf-8")).tables
+    tables = {path for path in reports.glob("reference/*/tables/*.csv") if path.with_suffix(".md").exists()}
+    shown = {str((reports / "reference" / path).resolve()) for path in found}
+    assert {str(path) for path in tables if path.stem != "speed"} <= shown
+
+
+def test_it_is_one_small_file_and_the_same_each_time(reports: Path) -> None:
+    first = build(reports).read_bytes()
+    assert build(reports).read_bytes() == first
+    assert len(first) < 3 * 2**20
+    assert b'src="http' not in first and b"url(http" not in first and b"<link" not in first
+
+
+def test_text_is_escaped(reports: Path) -> None:
+    path = reports / "reference" / "quick" / "tables" / "ablation.csv"
+    path.write_text(path.read_text().replace("tsn,", "</script><b>tsn,", 1))
+    text = build(reports).read_text(encoding="utf-8")
+    assert "<b>tsn" not in text
+
+
+def test_a_damaged_table_is_named(reports: Path) -> None:
+    path = reports / "reference" / "quick" / "tables" / "ablation.csv"
+    path.write_text(path.read_text().rstrip().rsplit(',"', 1)[0] + "\n")
+    with pytest.raises(UserError, match=r"ablation\.csv is damaged"):
+        build(reports)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_in_a_browser(reports: Path, tmp_path: Path, scheme: str) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+    from playwright.sync_api import sync_playwright
+
+    path = build(reports)
+    said: list[str] = []
+    with sync_playwright() as playwright:
+        options = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-quic"]
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", *options])
+        view = browser.new_page(color_scheme=scheme, viewport={"width": 390, "height": 844})  # a phone's
+        view.on("console", lambda message: said.append(message.text))
+        view.on("pageerror", lambda error: said.append(str(error)))
+        view.goto(path.as_uri())
+        serious = [one for one in Axe().run(view).response["violations"] if one["impact"] in ("serious", "critical")]
+        assert not serious, json.dumps(serious)[:2000]
+        assert view.evaluate("document.documentElement.scrollWidth <= window.innerWidth")  # tables scroll, not the page
+
+        rows = view.locator("tbody tr:visible")
+        everything = rows.count()
+        view.select_option("#verdict", "better")
+        assert 0 < rows.count() < everything
+        assert set(rows.evaluate_all("all => all.map(row => row.dataset.verdict)")) == {"better"}
+        view.select_option("#verdict", "")
+
+        table = view.locator('table[data-path="quick/tables/ablation.csv"]')
+        column = Tables(path.read_text(encoding="utf-8")).keys["quick/tables/ablation.csv"].index("top1")
+        values = f"all => all.map(row => Number(row.children[{column}].dataset.value))"
+        table.locator("thead button").nth(column).click()
+        table.locator("thead th[aria-sort=ascending]").wait_for()
+        ordered = table.locator("tbody tr").evaluate_all(values)
+        assert ordered == sorted(ordered) and len(ordered) > 1
+        table.locator("tbody button").first.click()
+        assert view.locator("dialog").is_visible() and "protocol" in view.locator("dialog").inner_text()
+        view.keyboard.press("Escape")
+
+        view.goto(path.as_uri())
+        view.screenshot(path=tmp_path / "page.png")
+        picture = cv2.imread(str(tmp_path / "page.png"), cv2.IMREAD_GRAYSCALE)
+        counts = np.bincount(picture.ravel(), minlength=256)
+        ground = int(counts.argmax())
+        assert ground > 230 if scheme == "light" else ground < 40
+        assert 0.5 < counts[ground] / counts.sum() < 0.97  # not an empty page
+        assert max(ground - int(picture.min()), int(picture.max()) - ground) > 150  # text that can be read
+        browser.close()
+    assert not said

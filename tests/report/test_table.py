@@ -1,0 +1,231 @@
+"""Tables print every number with its n and its interval, every row has its line, and the bytes are always the same."""
+
+import csv
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from pipeline.config.schema import Subset, Table, Tier
+from pipeline.evaluate.predictions import read
+from pipeline.measure import results, uncertainty
+from pipeline.measure.results import Difference, Result, difference
+from pipeline.report import exports
+from pipeline.report import table as tables
+from tests.support import invented
+
+ROWS = ("tsn", "tsm", "eam", "late", "crashed")
+COMPARISON = Table("Systems", ROWS)
+ABLATION = Table("Against TSN", ROWS[1:], base="tsn")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Result]:
+    """tsn, a better row, one like it, and two without predictions."""
+    given = invented.params(ROWS, splits=(1, 2), seeds=(0, 1))
+    folder = invented.splits(tmp_path_factory.mktemp("splits"), 300, (1, 2))
+    costs = {"parameters": 11_200_000, "macs": 3_300_000_000}
+    return {
+        "tsn": invented.result(given, "tsn", folder, 0.7, 0, **costs),
+        "tsm": invented.result(given, "tsm", folder, 0.85, 1, **costs),
+        "eam": invented.result(given, "eam", folder, 0.7, 2, **{**costs, "parameters": 11_208_192}),
+        "late": invented.measured(given, "late", "not run"),
+        "crashed": invented.measured(given, "crashed", "failed: out | of memory", parameters=5, macs=7),
+    }
+
+
+def lines(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_comparison_has_a_line_a_row_and_reasons_where_numbers_lack(made: dict[str, Result], tmp_path: Path) -> None:
+    tables.save(tmp_path, "comparison", COMPARISON, made)
+    found = lines(tmp_path / "comparison.csv")
+    assert [line["row"] for line in found] == list(ROWS)
+    assert [line["status"] for line in found] == ["ok", "ok", "ok", "not run", "failed: out | of memory"]
+    tsn = found[0]
+    assert float(tsn["top1_low"]) < float(tsn["top1"]) < float(tsn["top1_high"])
+    assert (tsn["n"], tsn["decoded"], tsn["seeds"], tsn["splits"]) == ("600", "600", "2", "2")
+    assert (tsn["chance"], tsn["above_chance"]) == ("16.6667", "yes")
+    assert (tsn["parameters"], tsn["macs"]) == ("11200000", "3300000000")
+    assert tsn["protocol"] == "1 clip x center, 8f segments, 64 px, softmax"
+    assert found[3]["top1"] == found[3]["n"] == "" and found[4]["parameters"] == "5"
+    text = (tmp_path / "comparison.md").read_text()
+    body = [line for line in text.splitlines() if line.startswith("|")]
+    assert len({len(line) for line in body}) == 1, "columns are not aligned"
+    assert len({len(re.findall(r"(?<!\\)\|", line)) for line in body}) == 1, "a cell breaks the table"
+    assert re.search(r"\| tsn .* 8 +\| \d\d\.\d \[\d\d\.\d, \d\d\.\d\] .* 600 .* 600 of 600 +\| 11\.20 +\| 3\.30", text)
+
+
+def test_ablation_puts_the_base_first_and_tests_each_row_against_it(made: dict[str, Result], tmp_path: Path) -> None:
+    tables.save(tmp_path, "ablation", ABLATION, made)
+    base, tsm, eam, late, crashed = lines(tmp_path / "ablation.csv")
+    assert (base["row"], base["verdict"], base["delta"]) == ("tsn", "base", "")
+    assert float(tsm["delta"]) == pytest.approx(float(tsm["top1"]) - float(base["top1"]), abs=2e-4)
+    assert float(tsm["delta_low"]) > 0 and tsm["verdict"] == "better" and tsm["pairs"] == "600"
+    assert eam["verdict"] == "can't tell" and eam["delta_parameters"] == "8192" and eam["delta_macs"] == "0"
+    assert (late["verdict"], crashed["verdict"]) == ("not run", "failed: out | of memory")
+    found = [difference(made[row], made["tsn"]) for row in ("tsm", "eam")]
+    adjusted = uncertainty.holm([one.p for one in found if isinstance(one, Difference)])
+    assert [tsm["p_holm"], eam["p_holm"]] == [f"{p:.6f}" for p in adjusted]
+    assert "can't tell (n = 600)" in (tmp_path / "ablation.md").read_text()
+
+
+def test_a_base_without_result_leaves_its_rows_their_own_numbers(made: dict[str, Result], tmp_path: Path) -> None:
+    tables.save(tmp_path, "t", Table("t", ("tsn", "tsm"), base="late"), made)
+    base, tsn, tsm = lines(tmp_path / "t.csv")
+    assert base["status"] == "not run"
+    assert tsn["verdict"] == tsm["verdict"] == "base not run" and tsn["top1"]
+
+
+def test_rows_on_other_data_or_other_seeds_are_not_compared(made: dict[str, Result], tmp_path: Path) -> None:
+    folder = invented.splits(tmp_path, 300, (1, 2))
+    other = invented.result(invented.params(["tsn"], splits=(1, 2), seeds=(7,)), "tsn", folder)
+    assert difference(made["tsm"], other) == "base has other splits or seeds"
+    fewer = invented.result(invented.params(["tsn"], splits=(2,), seeds=(1, 5)), "tsn", folder)
+    common = difference(made["tsm"], fewer)
+    assert isinstance(common, Difference) and common.videos == 300
+
+
+def test_a_difference_is_that_of_right_answers_on_the_same_videos(made: dict[str, Result]) -> None:
+    both = [made[row].accuracy.right.drop("split", "video").to_numpy().astype(int) for row in ("tsm", "tsn")]
+    found = difference(made["tsm"], made["tsn"])
+    assert found.less.value == pytest.approx((both[0] - both[1]).mean())
+    assert found.p == uncertainty.sign_flip((both[0] - both[1]).sum(axis=1))
+    same = difference(made["tsn"], made["tsn"])
+    assert same.p == 1.0 and same.less.low < 0 < same.less.high
+
+
+def test_a_row_at_chance_is_marked(tmp_path: Path) -> None:
+    given, folder = invented.params(["a"], seeds=(0,)), invented.splits(tmp_path)
+    tables.save(tmp_path, "t", Table("t", ("a",)), {"a": invented.result(given, "a", folder, right=1 / 6)})
+    assert lines(tmp_path / "t.csv")[0]["above_chance"] == "no"
+    assert "16.7, not beaten" in (tmp_path / "t.md").read_text()
+
+
+def test_bytes_do_not_depend_on_the_order_of_files_rows_or_results(made: dict[str, Result], tmp_path: Path) -> None:
+    given = invented.params(ROWS, splits=(1, 2), seeds=(0, 1))
+    folder = invented.splits(tmp_path / "splits", 300, (1, 2))
+    invented.result(given, "tsm", folder, 0.85, 1)
+    frame = pl.read_parquet(folder / "tsm.parquet").sample(fraction=1, shuffle=True, seed=3)
+    path = invented.write(frame, folder / "shuffled.parquet", given, "tsm")
+    again = invented.measured(given, "tsm", read(path, "tsm", given, folder), **made["tsm"].costs)
+    other = dict(reversed({**made, "tsm": again}.items()))
+    for name, found in (("one", made), ("two", other)):
+        for title, table in (("comparison", COMPARISON), ("ablation", ABLATION)):
+            tables.save(tmp_path / name, title, table, found)
+        exports.save_classes(tmp_path / name / "classes.csv", [found[row] for row in ROWS])
+    for file in (tmp_path / "one").iterdir():
+        assert file.read_bytes() == (tmp_path / "two" / file.name).read_bytes(), file.name
+
+
+def test_measured_speed_stays_out_of_the_tables(made: dict[str, Result], tmp_path: Path) -> None:
+    tables.save(tmp_path, "comparison", COMPARISON, made)
+    tables.save(tmp_path, "ablation", ABLATION, made)
+    assert all("201.5" not in path.read_text() for path in tmp_path.iterdir())
+    exports.save_speed(tmp_path, {"tsn": 201.5, "tsm": 99.04})
+    assert (tmp_path / "speed.csv").read_text().splitlines()[:2] == ["row,clips_per_second,printed", "tsn,201.5,"]
+    assert "| tsn | 201.5 " in (tmp_path / "speed.md").read_text()
+    assert "printed" not in (tmp_path / "speed.md").read_text()
+    exports.save_speed(tmp_path, dict.fromkeys(made, 201.5), {"tsm": "13.26 task/s", "other": "1 task/s"})
+    assert re.search(r"\| tsm +\| 201.5 +\| 13.26 task/s \|", (tmp_path / "speed.md").read_text())
+
+
+def test_the_metrics_file_holds_what_the_table_prints(made: dict[str, Result], tmp_path: Path) -> None:
+    tables.save(tmp_path, "comparison", COMPARISON, made)
+    (tsn, *_) = lines(tmp_path / "comparison.csv")
+    assert exports.summary(made["tsn"]) == {key: float(tsn[key]) for key in exports.summary(made["tsn"])}
+    assert exports.summary(made["late"]) == {}
+
+
+def test_the_splits_spread_stands_where_a_row_has_several(made: dict[str, Result], tmp_path: Path) -> None:
+    tables.save(tmp_path, "comparison", COMPARISON, made)
+    line = lines(tmp_path / "comparison.csv")[0]
+    right = made["tsn"].accuracy.right.group_by("split").agg(pl.col("0", "1").mean()).sort("split")
+    own = [100 * np.mean(split[1:]) for split in right.rows()]
+    assert [float(line["split_1"]), float(line["split_2"])] == pytest.approx(own, abs=1e-4)
+    assert float(line["sd_of_splits"]) == pytest.approx(np.std(own, ddof=1), abs=1e-4)
+    assert float(line["top1"]) == pytest.approx(np.mean(own), abs=1e-4)
+    assert "sd of splits: the standard deviation" in (tmp_path / "comparison.md").read_text()
+    given, folder = invented.params(["a"]), invented.splits(tmp_path / "splits")
+    tables.save(tmp_path, "one", Table("t", ("a",)), {"a": invented.result(given, "a", folder)})
+    assert "sd of splits" not in (tmp_path / "one.md").read_text() and "split_1" not in lines(tmp_path / "one.csv")[0]
+
+
+def test_a_table_of_both_kinds_has_the_columns_of_both(tmp_path: Path) -> None:
+    one = invented.result(invented.params(["one"]), "one", invented.splits(tmp_path / "splits"))
+    given = invented.params(["many", "late"], average="sigmoid")
+    frame = invented.predictions(given, "many", tmp_path / "splits")
+    path = invented.write(frame, tmp_path / "many.parquet", given, "many")
+    many = invented.measured(given, "many", read(path, "many", given, tmp_path / "splits"))
+    found = {"one": one, "many": many, "late": invented.measured(given, "late", "not run")}
+    tables.save(tmp_path, "t", Table("t", tuple(found)), found)
+    top1, several, late = lines(tmp_path / "t.csv")
+    assert float(top1["top1"]) and top1["map"] == top1["wap"] == several["top1"] == several["chance"] == ""
+    assert float(several["map"]) == pytest.approx(100 * many.accuracy.map.value, abs=1e-4)
+    assert float(several["wap_low"]) < float(several["wap"]) < float(several["wap_high"])
+    assert late["status"] == "not run" and late["map"] == ""
+    text = (tmp_path / "t.md").read_text()
+    assert re.search(r"\| one .*\| \d\d\.\d \[.*\| – +\| – +\| 60 ", text) and "Charades' own evaluation" in text
+    assert re.search(r"\| late .*\| – +\| – +\| – +\| – +\| not run +\| – ", text)
+    alone = Table("t", ("many",), base="many")
+    tables.save(tmp_path, "several", alone, found)
+    assert "Δ mAP" in (tmp_path / "several.md").read_text() and "top-1" not in (tmp_path / "several.md").read_text()
+    assert exports.summary(many)["map"] == float(several["map"]) and "top1" not in exports.summary(many)
+    exports.save_confusion(tmp_path / "confusion.csv", many)
+    assert lines(tmp_path / "confusion.csv") == []
+    exports.save_classes(tmp_path / "classes.csv", [many])
+    assert [line["n"] for line in lines(tmp_path / "classes.csv")] == ["10"] * 6
+
+
+def test_part_of_a_data_set_is_named_wherever_its_numbers_are(tmp_path: Path) -> None:
+    given = replace(invented.params(["a", "b"]), tier=Tier("mini", Subset(5, 12, 8)))
+    folder = invented.splits(tmp_path / "splits")
+    found = {row: invented.result(given, row, folder) for row in ("a", "b")}
+    tables.save(tmp_path, "comparison", Table("t", ("a", "b")), found)
+    tables.save(tmp_path, "ablation", Table("t", ("b",), base="a"), found)
+    for table in ("comparison", "ablation"):
+        body = (tmp_path / f"{table}.md").read_text().splitlines()
+        assert sum("softmax, mini 5 x (12 + 8)" in line for line in body) == 2
+    assert lines(tmp_path / "comparison.csv")[0]["data_set"] == "shapes, mini 5 x (12 + 8)"
+    whole = invented.result(invented.params(["a"]), "a", folder)
+    assert difference(found["b"], whole) == "base is on shapes"
+
+
+def test_gains_and_losses_by_class_are_sorted_and_those_of_both_rows_runs(
+    made: dict[str, Result], tmp_path: Path
+) -> None:
+    exports.save_gains(tmp_path / "gains.csv", made["tsn"], [made[row] for row in ROWS[1:]])
+    found = lines(tmp_path / "gains.csv")
+    assert [line["row"] for line in found] == ["tsm"] * 6 + ["eam"] * 6
+    for row in ("tsm", "eam"):
+        gains = [float(line["gain"]) for line in found if line["row"] == row]
+        assert gains == sorted(gains, reverse=True)
+    exports.save_classes(tmp_path / "classes.csv", made.values())
+    share = {(line["row"], line["class"]): float(line["accuracy"]) for line in lines(tmp_path / "classes.csv")}
+    for line in found:
+        own, base = share[line["row"], line["class"]], share["tsn", line["class"]]
+        assert float(line["gain"]) == pytest.approx(own - base, abs=2e-4) and line["n"] == "100"
+
+
+def test_changes_of_confusions_are_of_the_runs_that_both_have(made: dict[str, Result], tmp_path: Path) -> None:
+    given = invented.params(ROWS, splits=(1, 2), seeds=(1, 5))
+    folder = invented.splits(tmp_path / "splits", 300, (1, 2))
+    other = invented.result(given, "tsm", folder, 0.85, 3)
+    runs = results.common(other, made["tsn"])
+    assert runs == [(1, 1), (2, 1)]
+    exports.save_confusion_change(tmp_path / "c.csv", other, made["tsn"], runs)
+    found = lines(tmp_path / "c.csv")
+    names = invented.CLASSES
+    kept = [other.accuracy.confusion[at] for at in (0, 2)], [made["tsn"].accuracy.confusion[at] for at in (1, 3)]
+    own, base = (sum(part) for part in kept)
+    for line in found:
+        at = names.index(line["actual"]), names.index(line["predicted"])
+        assert float(line["row"]) == pytest.approx(100 * own[at] / own[at[0]].sum(), abs=1e-3)
+        assert float(line["change"]) == pytest.approx(100 * (own[at] - base[at]) / 100, abs=1e-3)
+    assert len(found) == ((own + base) > 0).sum()
+    assert results.common(made["late"], made["tsn"]) == "not run"

@@ -1,0 +1,105 @@
+"""What `actionbench datasets` says of each data set: ready, partial or missing, and then what to do."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pipeline import datasets, splits
+from pipeline.config import load, places
+from pipeline.config.schema import Dataset, Decode, Params
+from pipeline.download import sources
+from stages.commands import catalogue
+from tests.support.stand_ins import STAND_INS, written
+
+ROOT = Path(__file__).parents[2]
+DECODE = Decode(short_side=48, quality=90, decoder="ffmpeg", videos_per_shard=8, max_failed=0.0)
+BARE = {"suite": "quick", "recipes": {}, "protocols": {}, "experiments": {}, "tables": {}}
+DATA = Path("data")
+
+
+@pytest.fixture
+def given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
+    """A project's root without data, where params.yaml names no data set."""
+    shutil.copytree(ROOT / "conf", tmp_path / "conf")
+    monkeypatch.chdir(tmp_path)
+    return load.parse({**BARE, "datasets": {}})
+
+
+def told(given: Params) -> dict[str, catalogue.Data]:
+    return {data.name: data for data in catalogue.datasets(given, DATA)}
+
+
+def test_the_ten_sets_are_told_of_where_nothing_is_here(given):
+    found = told(given)
+    assert found.keys() >= {*STAND_INS, "jhmdb", "shapes", "folder"}
+    for name in STAND_INS:
+        plugin, data = datasets.loaded(name), found[name]
+        assert data.state == "missing" and data.official == plugin.COUNTS and data.found == {} and data.bytes is None
+        assert data.todo.startswith(f"fetch {plugin.FETCH}; ") and plugin.LAYOUT in data.todo
+        assert f"data/videos/{'cifar-100-binary' if name == 'cifar100' else name}" in data.todo
+        assert data.licence and data.homepage.startswith("http") and "\n" not in data.todo
+    classes = {"ucf101": 101, "hmdb51": 51, "kinetics400": 400, "sthv1": 174, "sthv2": 174, "jester": 27}
+    classes |= {"egogesture": 83, "diving48": 48, "charades": 157, "cifar100": 100}
+    assert {name: found[name].classes for name in STAND_INS} == classes
+    assert {name: found[name].unlabelled for name in ("sthv1", "sthv2", "jester", "ucf101")} == {
+        **{"sthv1": 10_960, "sthv2": 27_157, "jester": 14_743, "ucf101": 0}
+    }
+    assert found["cifar100"].download == 168_513_733 and found["shapes"].state == "not drawn yet"
+
+
+def test_a_set_that_no_entry_uses_and_one_whose_decoding_a_tier_decides(given):
+    Path("conf/dataset/jester.yaml").unlink()
+    entry = Path("conf/dataset/ucf101.yaml")
+    lines = [line for line in entry.read_text().splitlines() if not line.startswith("decode:")]
+    entry.write_text("\n".join([*lines, "decode: ${tier.decode}"]))
+    found = told(given)
+    assert found["jester"].state == "no entry" and found["jester"].classes == 27
+    assert found["ucf101"].state == "missing"
+
+
+@pytest.mark.parametrize(
+    ("name", "state", "found"),
+    [
+        ("jester", "ready: 4 videos", {1: {"train": 2, "test": 1}}),
+        ("charades", "ready: 3 videos", {1: {"train": 2, "test": 1}}),
+        ("kinetics400", "partial: 3 of 800 videos", {1: {"train": 2, "test": 1}}),
+        ("egogesture", "ready: 4 videos", {1: {"train": 2, "val": 1, "test": 1}}),
+    ],
+)
+def test_after_the_stages(given, tmp_path, monkeypatch, name, state, found):
+    made = STAND_INS[name](tmp_path)
+    for constant, value in made.patches.items():
+        monkeypatch.setattr(datasets.loaded(name), constant, value)
+    dataset = Dataset(name, str(made.source), str(made.lists) if made.lists else None, made.options, DECODE)
+    given.datasets[name] = dataset
+    if Path(made.source).is_dir():
+        assert told(given)[name].state == state.replace("ready: 4", "not indexed yet: 4 of 4")
+    folder = sources.fetch(name, dataset, Path(), DATA / "videos" / name)
+    entries = sources.manifest(name, dataset, folder)
+    sources.write(DATA / "raw" / name / "manifest.csv", entries)
+    assert told(given)[name].state == state  # against the published counts, before there are lists
+    built = splits.build(name, dataset, entries, places.lists(dataset, Path(), DATA / "videos" / name))
+    splits.write(built, DATA / "splits" / name)
+    data = told(given)[name]
+    assert (data.state, data.found, data.classes) == (state, found, made.classes)
+    assert data.bytes == sum(entry.bytes for entry in entries)
+    assert ("absent.csv" in data.todo) == state.startswith("partial")
+    (DATA / "frames" / name).mkdir(parents=True)
+    (DATA / "frames" / name / "failed.csv").write_text("video,path,reason\na,a,cut\nb,b,cut\n")
+    assert told(given)[name].state == f"{state}, 2 of them can't be decoded"
+    (DATA / "raw" / name / "manifest.csv").write_text("video,path\na,a.mp4\n")
+    assert told(given)[name].state == "not as it should be" and "is damaged" in told(given)[name].todo
+
+
+def test_what_lies_in_another_layout_is_said_and_hides_no_other_set(given):
+    written(DATA / "videos/egogesture", {"Subject03/Scene1/Color/rgb1/000001.jpg": b"x"})
+    written(DATA / "videos/jester", {"one/7/00001.jpg": b"x", "two/7/00001.jpg": b"x"})
+    written(DATA / "videos/hmdb51", {"clap.avi": b"x"})
+    written(DATA / "videos/ucf101", {"UCF-101/Archery/v_Archery_g08_c01.avi": b"x"})
+    found = told(given)
+    assert found["egogesture"].state == "not as it should be" and "listall_but_None.txt is" in found["egogesture"].todo
+    assert found["jester"].state == "not as it should be" and "keep one of them" in found["jester"].todo
+    assert found["hmdb51"].state == "missing" and found["hmdb51"].todo.startswith("fetch hmdb51_org.rar")
+    assert found["ucf101"].state == "partial: 1 of 13320 videos"
+    assert found["ucf101"].todo.startswith("complete data/videos/ucf101: the content of UCF101.rar")

@@ -1,0 +1,233 @@
+"""The command line: one-line errors, JSON alone on stdout, and rows side by side in a throw-away DVC project."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from stages import cli
+from tests.support.toy import DVC, STEP, TABLE
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+JOIN = """\
+import os, ray
+ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=False)
+print("session", ray.get_runtime_context().gcs_address)
+"""
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A DVC project of rows a and b, whose stages do nothing but leave a file; its data set is ready."""
+    folder = tmp_path_factory.mktemp("template")
+    raw = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
+    row = next(iter(raw["experiments"].values()))
+    raw |= {"suite": "quick", "experiments": dict.fromkeys("ab", row), "tables": {}, "cluster": {"address": "local"}}
+    (folder / "params.yaml").write_text(json.dumps(raw))
+    (folder / "dvc.yaml").write_text(DVC)
+    (folder / "step.py").write_text(STEP)
+    (folder / "table.md").write_text(TABLE)
+    subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
+    subprocess.run([BIN / "dvc", "init", "-q"], cwd=folder, check=True)
+    done = actionbench(folder, "repro", "decode", "splits")
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture
+def project(template: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(template, tmp_path / "project"))
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Without Ray: its address is one that no stage here asks for."""
+    return {**os.environ, "RAY_ADDRESS": "unused", "SHELL": "/bin/sh", **more}
+
+
+def actionbench(project: Path, *arguments: str, **more: str) -> "subprocess.CompletedProcess[str]":
+    command = [BIN / "actionbench", *arguments]
+    return subprocess.run(command, cwd=project, env=environment(**more), capture_output=True, text=True)
+
+
+def called(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of a command run in this process."""
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as left:
+        patch.setattr(sys, "argv", ["actionbench", *arguments])
+        cli.main()
+    return int(left.value.code or 0), *capsys.readouterr()
+
+
+def test_help_imports_nothing_heavy() -> None:
+    heavy = "{'torch', 'ray', 'polars', 'mlflow', 'decord', 'cv2', 'pyarrow', 'numpy'}"
+    code = f"import sys, stages.cli; sys.exit(' '.join({heavy} & set(sys.modules)) or 0)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_rows_run_side_by_side_then_the_tables(project: Path) -> None:
+    """Each row's training waits for the other's to begin, so nothing ends unless they run at once."""
+    shutil.rmtree(project / "data")
+    done = actionbench(project, "repro", "-j", "2", TOGETHER="2")
+    assert done.returncode == 0, done.stderr
+    assert "b | Running stage 'train@b':" in done.stdout
+    assert "37.8 [35.8, 39.8]" in done.stdout
+    assert "In every row: data set: shapes; protocol: 1 clip" in done.stdout
+    locked = YAML(typ="safe").load((project / "dvc.lock").read_text())["stages"]
+    assert len(locked) == 3 + 2 * 2 + 1
+    assert "To track the changes" not in done.stdout
+
+    again = actionbench(project, "repro")
+    assert again.stdout.startswith("everything is up to date")
+    assert json.loads(actionbench(project, "plan", "--json").stdout)["stages"] == []
+
+    shutil.rmtree(project / "data" / "runs")
+    plan = json.loads(actionbench(project, "plan", "--json").stdout)["stages"]
+    assert [(step["stage"], step["state"]) for step in plan[:2]] == [("train@a", "restored"), ("evaluate@a", "may run")]
+    assert plan[0]["reasons"] == ["missing output data/runs/a"]
+
+
+@pytest.mark.parametrize("jobs, label", [("1", ""), ("2", "b | ")])
+def test_a_users_mistake_is_the_stages_line_alone(project: Path, jobs: str, label: str) -> None:
+    done = actionbench(project, "repro", "-j", jobs, "b", FAIL="train@b:2")
+    assert done.returncode == 2
+    assert done.stderr == f"{label}error: this row can't be trained\n"
+
+
+def test_a_crash_is_1_and_other_rows_go_on_if_asked(project: Path) -> None:
+    done = actionbench(project, "repro", "-j", "2", "-k", FAIL="train@a:7")
+    assert done.returncode == 1
+    assert "exited with 7" in done.stderr
+    assert re.search(r"failed: train@a after \d+ s: error: this row can't be trained", done.stdout)
+    assert sorted(path.name for path in (project / "data" / "predictions").glob("?")) == ["b"]
+    assert not (project / "reports").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_nothing_outlives_it(project: Path, number: signal.Signals) -> None:
+    command = [BIN / "actionbench", "repro", "-j", "2"]
+    variables = environment(TOGETHER="3")  # which never are: the stages wait
+    with subprocess.Popen(
+        command, cwd=project, env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
+        while len(pids := [int(path.read_text() or 0) for path in project.glob("pid-*")]) < 2 or 0 in pids:
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(number)
+        said = process.communicate()[1]
+    for pid in pids:
+        while Path(f"/proc/{pid}/cmdline").exists() and Path(f"/proc/{pid}/cmdline").read_bytes():
+            time.sleep(0.05)
+    assert process.returncode == (130 if number == signal.SIGINT else -number)
+    if number == signal.SIGINT:
+        assert said == "interrupted; the next repro goes on from here\n"
+
+
+@pytest.mark.slow
+def test_stages_share_one_ray_session(project: Path) -> None:
+    (project / "step.py").write_text(JOIN + STEP)
+    variables = {name: value for name, value in environment().items() if name != "RAY_ADDRESS"}
+    command = [BIN / "actionbench", "repro", "-j", "2", "evaluate"]
+    done = subprocess.run(command, cwd=project, env=variables, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    sessions = [line.split("session ")[1] for line in done.stdout.splitlines() if "session " in line]
+    assert len(sessions) == 2 * 2
+    assert len(set(sessions)) == 1
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (["plam"], "error: No such command 'plam'. Did you mean 'plan'?; see --help\n"),
+        (["repro", "-j", "0"], "error: Invalid value for '--jobs'"),
+        (["repro", "tsn"], "error: no stage or row 'tsn'; "),
+        (["report"], "error: no tables of suite 'quick' yet, `actionbench repro` makes them; known: none\n"),
+        (["mlflow"], "error: there is no store sqlite:///mlflow.db yet; `actionbench repro` makes it\n"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    template: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, arguments: list[str], said: str
+) -> None:
+    monkeypatch.chdir(template)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    code, out, err = called(capsys, *arguments)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith(said)
+
+
+@pytest.mark.parametrize("command", ["plan", "repro", "report", "models", "datasets"])
+def test_damaged_params_and_a_wrong_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert called(capsys, command) == (2, "", "error: params.yaml is not there; run from the project's root\n")
+    (tmp_path / "params.yaml").write_text("suite: quick: again\n")
+    code, _, err = called(capsys, command)
+    assert code == 2
+    assert err.startswith("error: params.yaml is damaged at line 1")
+
+
+def test_no_dvc_project(template: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
+    shutil.copy(template / "params.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    code, _, err = called(capsys, "plan")
+    assert code == 2
+    assert err.startswith("error: dvc status: you are not inside of a DVC repository")
+    assert err.count("\n") == 1
+
+
+def test_lists_as_json(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    code, out, _ = called(capsys, "datasets", "--json")
+    shapes = next(data for data in json.loads(out) if data["file"] == "shapes")
+    assert (code, shapes["classes"]) == (0, 8)
+    code, out, _ = called(capsys, "models", "--json")
+    found = json.loads(out)
+    assert {"none", "tsm"} <= {model["name"] for model in found["models"] if model["kind"] == "attention"}
+    assert all(model["about"] for model in found["models"])
+    assert all(row["macs"] > 0 and row["error"] == "" for row in found["rows"])
+
+
+def test_report_as_json(project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    tables = project / "reports" / "tables" / "other"
+    tables.mkdir(parents=True)
+    (tables / "comparison.md").write_text(TABLE)
+    (tables / "comparison.csv").write_text("row,top1\na,37.8\n")
+    monkeypatch.chdir(project)
+    code, out, _ = called(capsys, "report", "--suite", "other", "--json")
+    found = json.loads(out)
+    assert (code, found["tables"]) == (0, {"comparison": [{"row": "a", "top1": "37.8"}]})
+    assert found["paths"]["tables"] == ["reports/tables/other/comparison.md"]
+
+
+def test_mlflow_stays_on_loopback(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[tuple] = []
+    monkeypatch.setattr(os, "execve", lambda *arguments: started.append(arguments))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(project)
+    (project / "mlflow.db").touch()
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = str(other.getsockname()[1])
+        code, _, err = called(capsys, "mlflow", "--port", port)
+        assert code == 2
+        assert err.startswith(f"error: port {port} is in use; `actionbench mlflow --port ")
+    free = err.split("--port ")[1].split("`")[0]
+    assert called(capsys, "mlflow", "--port", free)[0] == 0
+    ((exe, arguments, variables),) = started
+    assert exe == sys.executable
+    assert arguments[arguments.index("--host") + 1] == "127.0.0.1"
+    assert variables["MLFLOW_DISABLE_TELEMETRY"] == "true"

@@ -1,0 +1,137 @@
+"""Each check finds what is wrong, and says how to mend it."""
+
+import http.server
+import json
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline.config.schema import Cluster
+from stages import cli
+from stages.commands import doctor
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Starting Ray takes seconds; its check is tested on what it is told."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("cluster.shared.resources", lambda cluster: {"CPU": 2.0})
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as left:
+        patch.setattr(sys, "argv", ["actionbench", "doctor", *arguments])
+        cli.main()
+    return int(left.value.code or 0), capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("without_ray")
+def test_this_project_can_run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    code, out = run(capsys, "--json")
+    found = {check["name"]: check for check in json.loads(out)}
+    assert code == 0, found
+    assert {"params.yaml", "torch", "dvc", "ffmpeg", "decoder ffmpeg", "decoder decord", "ray", "tracking"} <= set(
+        found
+    )
+    assert "decodes a clip" in found["decoder decord"]["found"]
+    assert all(check["mend"] for check in found.values() if check["state"] != "ok")
+
+
+@pytest.mark.usefixtures("without_ray")
+def test_an_empty_folder_is_broken(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    code, out = run(capsys)
+    assert code == 1
+    broken = [line.split()[1] for line in out.splitlines() if line.startswith("broken")]
+    assert broken == ["params.yaml", "git", "dvc"]
+    assert out.count("mend: ") >= 3
+
+
+def test_a_cluster_too_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("cluster.shared.resources", lambda cluster: {"CPU": 2.0, "GPU": 1.0})
+    assert doctor.ray(Cluster(workers=2)).state == "ok"
+    check = doctor.ray(Cluster(workers=2, cpus_per_worker=2))
+    assert (check.state, check.found.split("; ")[1]) == ("broken", "one training needs 4 CPUs and 0 GPUs")
+    assert doctor.ray(Cluster(workers=2, gpus_per_worker=1.0)).state == "broken"
+
+
+def test_a_cluster_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once: Ray itself would go on trying."""
+    monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{doctor.free_port()}")
+    check = doctor.ray(Cluster())
+    assert check.state == "broken"
+    assert check.found.startswith("no Ray cluster answers at '127.0.0.1:")
+
+
+def test_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for free, state in ((doctor.LITTLE, "ok"), (doctor.LITTLE - 1, "warning"), (doctor.TOO_LITTLE - 1, "broken")):
+        monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path, free=free: type("Usage", (), {"free": free}))
+        assert doctor.disk(tmp_path).state == state
+
+
+def test_a_decoder_that_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("no such codec")
+
+    monkeypatch.setattr("pipeline.decode.video.decode", broken)
+    assert doctor.decoder("decord", used=True).state == "broken"
+    check = doctor.decoder("decord", used=False)
+    assert (check.state, check.found) == ("warning", "can't decode a clip: no such codec")
+
+
+def test_an_unexpected_failure_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> doctor.Check:
+        raise ImportError("libcuda.so.1")
+
+    for name in ("torch_build", "git", "dvc_project", "ffmpeg", "ray", "decoder"):
+        monkeypatch.setattr(doctor, name, lambda *_, name=name, **__: doctor.Check(name, "ok", ""))
+    monkeypatch.setattr(doctor, "torch_build", broken)
+    monkeypatch.chdir(ROOT)
+    found = {check.name: check for check in doctor.checks()}
+    assert (found["torch"].state, found["torch"].found) == ("broken", "ImportError: libcuda.so.1")
+    assert found["mlflow"].state in ("ok", "warning")
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    class Health(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == "/health" else 404)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Health) as found:
+        threading.Thread(target=found.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{found.server_port}"
+        found.shutdown()
+
+
+def test_tracking(server: str, tmp_path: Path) -> None:
+    assert doctor.tracking(server).state == "ok"
+    assert doctor.tracking(f"{server}/absent").state == "warning"
+    assert doctor.tracking("http://user:secret@127.0.0.1:1").state == "warning"
+    assert "secret" not in doctor.tracking("http://user:secret@127.0.0.1:1").found
+    assert doctor.tracking(f"sqlite:///{tmp_path / 'mlflow.db'}").state == "ok"
+    assert doctor.tracking(f"sqlite:///{tmp_path / 'absent' / 'mlflow.db'}").state == "warning"
+
+
+def test_ports() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        check = doctor.mlflow_port(other.getsockname()[1])
+    assert check.state == "warning"
+    assert doctor.port_is_free(int(check.mend.split("--port ")[1].rstrip("`")))

@@ -1,0 +1,86 @@
+"""What a stage says and leaves with when it fails."""
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import stages
+from pipeline.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+
+
+def leave(error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> tuple[object, str]:
+    def stage() -> None:
+        raise error
+
+    monkeypatch.setattr(sys, "argv", ["stage"])
+    with pytest.raises(SystemExit) as left:
+        stages.run(stage)
+    return left.value.code, capsys.readouterr().err
+
+
+def test_a_users_mistake_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert leave(UserError("no such row"), monkeypatch, capsys) == (2, "error: no such row\n")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_one_line(
+    number: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, said = leave(OSError(number, os.strerror(number)), monkeypatch, capsys)
+    assert code == 2 and said.startswith("error: the disk is full") and said.count("\n") == 1
+
+
+def test_any_other_error_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stage() -> None:
+        raise OSError(errno.EIO, "broken disk")
+
+    monkeypatch.setattr(sys, "argv", ["stage"])
+    with pytest.raises(OSError, match="broken disk"):
+        stages.run(stage)
+
+
+@pytest.mark.parametrize(
+    ("stage", "name", "words"),
+    [
+        ("download", "shape", "no data set 'shape' in params.yaml; did you mean 'shapes'?"),
+        ("decode", "ucf", "no data set 'ucf' in params.yaml"),
+        ("train", "acton", "did you mean 'action'?"),
+        ("evaluate", "nothing", "no 'nothing'"),
+    ],
+)
+def test_a_name_that_is_not_there(stage: str, name: str, words: str) -> None:
+    command = [sys.executable, "-m", f"stages.{stage}", name]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert words in done.stderr and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
+def test_a_disk_that_really_is_full(tmp_path: Path) -> None:
+    """The decode stage on a file system of 4 MiB, with clips that need more."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)], capture_output=True)
+    if mount.returncode:
+        pytest.skip("this system allows no mount")
+    code = (
+        "import sys; from pathlib import Path; from dataclasses import replace; import stages\n"
+        "from pipeline import packing\n"
+        "def fill():\n"
+        "    videos = ({'jpeg': [bytes(10**5)] * 9} for _ in range(9))\n"
+        "    packing.write_shard(Path(sys.argv[-1]) / 'shard-00000.arrow', videos)\n"
+        "stages.run(lambda *_: fill())\n"
+    )
+    try:
+        done = subprocess.run([sys.executable, "-c", code, str(disk)], cwd=ROOT, capture_output=True, text=True)
+        left = list(disk.iterdir())
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+    assert done.returncode == 2 and done.stderr.startswith("error: the disk is full"), done.stderr
+    assert not left

@@ -1,0 +1,259 @@
+"""MLflow holds what the runs' own files say, each step once, whatever dies; and training never notices it."""
+
+import json
+import logging
+import os
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.tracking import mlflow_mirror, run_record
+from pipeline.tracking.run_record import Numbers
+
+PARAMS = {"recipe": {"lr": 0.05, "groups": [{"kind": "norm", "decay": 0.0}]}, "splits": [1, 2]}
+TAGS = {"dvc.stage": "abc", "data": "f00", run_record.COMMIT: "one"}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One store for the tests of this file, each of which takes a suite of its own."""
+    return tmp_path_factory.mktemp("tracking")
+
+
+@pytest.fixture(autouse=True)
+def no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr(mlflow_mirror, "_resting", {})
+
+
+def written(path: Path, epochs: int, tail: str = "") -> Path:
+    """A cell's log after so many epochs, with lines of the other kind between them."""
+    lines = []
+    for epoch in range(epochs):
+        lines.append({"kind": "steps", "epoch": epoch, "step": 5, "loss": 9.0})
+        lines.append({"kind": "epoch", "epoch": epoch, "loss": 1 / (epoch + 1), "lr": 0.1, "note": "text"})
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines) + tail)
+    return path
+
+
+def files(logs: Mapping[str, Path]) -> dict[str, tuple[Path]]:
+    """Each run's log as the only file of it."""
+    return {name: (log,) for name, log in logs.items()}
+
+
+def mirror(
+    root: Path, suite: str, cells: Mapping[str, Path], params: Mapping[str, Any] = PARAMS, tags: Any = TAGS
+) -> None:
+    mlflow_mirror.mirror(root, run_record.record(suite, "tsn", params, tags), files(cells))
+
+
+def rows(root: Path, query: str, *values: str) -> list[tuple]:
+    with sqlite3.connect(root / "mlflow.db") as connection:
+        return connection.execute(query, values).fetchall()
+
+
+def run_ids(root: Path, name: str, above: str | None = None) -> list[str]:
+    """Runs of a name, right below the run `above`."""
+    query = "select r.run_uuid from runs r where r.name = ?"
+    if above is None:
+        return [found for (found,) in rows(root, query, name)]
+    below = " and exists (select 1 from tags t where t.run_uuid = r.run_uuid and t.key = ? and t.value = ?)"
+    return [found for (found,) in rows(root, query + below, name, mlflow_mirror.PARENT, above)]
+
+
+def one(found: list[str]) -> str:
+    assert len(found) == 1
+    return found[0]
+
+
+def history(root: Path, run: str, metric: str) -> list[tuple[int, float]]:
+    return rows(root, "select step, value from metrics where run_uuid = ? and key = ? order by step", run, metric)
+
+
+def test_importing_tracking_does_not_import_mlflow() -> None:
+    code = "import sys, os, pipeline.tracking.mlflow_mirror\nassert 'mlflow' not in sys.modules\n"
+    code += "assert not any('MLFLOW' in name for name in os.environ)"
+    clean = {name: value for name, value in os.environ.items() if "MLFLOW" not in name}
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2], env=clean)
+
+
+def test_runs_are_nested_and_each_epoch_is_logged_once(root: Path, tmp_path: Path) -> None:
+    cells = {name: tmp_path / f"{name}.jsonl" for name in ("split1-seed0", "split1-seed1", "split1-seed2")}
+    for epochs in (2, 2, 5):
+        written(cells["split1-seed0"], epochs)
+        written(cells["split1-seed1"], 1)
+        mirror(root, "nested", cells)
+    suite = one(run_ids(root, "nested"))
+    row = one(run_ids(root, "tsn", suite))
+    told = mlflow_mirror.ids(root, "nested", "tsn", None)
+    assert told["tsn"] == row and told.keys() == {"tsn", "split1-seed0", "split1-seed1"}
+    assert mlflow_mirror.ids(root, "nested", "tsn", "another") == mlflow_mirror.ids(root, "nested", "tsm", None) == {}
+    assert mlflow_mirror.ids(tmp_path / "nothing", "nested", "tsn", None) == {} and not (tmp_path / "nothing").exists()
+    first, second = (one(run_ids(root, name, row)) for name in ("split1-seed0", "split1-seed1"))
+    assert run_ids(root, "split1-seed2", row) == []
+    assert history(root, first, "loss") == [(epoch, 1 / (epoch + 1)) for epoch in range(5)]
+    assert len(history(root, second, "epoch")) == 1
+    assert history(root, first, "note") == []
+    params = dict(rows(root, "select key, value from params where run_uuid = ?", row))
+    assert params == {
+        "recipe.lr": "0.05", "recipe.groups.0.kind": "norm", "recipe.groups.0.decay": "0.0", "splits": "[1, 2]"
+    }  # fmt: skip
+    tags = dict(rows(root, "select key, value from tags where run_uuid = ?", first))
+    assert TAGS.items() <= tags.items()
+    (place,) = rows(root, "select artifact_location from experiments where name = ?", mlflow_mirror.EXPERIMENT)
+    assert place[0] == (root / "mlartifacts").as_uri()
+
+
+def test_a_restart_goes_on_where_the_store_is_and_a_half_written_line_waits(root: Path, tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    half = '{"kind": "epoch", "epoch": 3, "lo'
+    code = "import sys, json; from pathlib import Path; from pipeline import records, tracking\n"
+    code += "a = json.loads(sys.argv[1]); record = records.record('restart', 'tsn', a[2], a[3])\n"
+    code += "tracking.mirror(Path(a[0]), record, {'split1-seed0': (Path(a[1]),)})"
+    written(log, 3, half)
+    given = json.dumps([str(root), str(log), PARAMS, TAGS])
+    subprocess.run([sys.executable, "-c", code, given], check=True, cwd=Path(__file__).parents[2])
+    cell = one(run_ids(root, "split1-seed0", one(run_ids(root, "tsn", one(run_ids(root, "restart"))))))
+    assert [step for step, _ in history(root, cell, "loss")] == [0, 1, 2]
+    written(log, 5)
+    mirror(root, "restart", {"split1-seed0": log}, tags={**TAGS, run_record.COMMIT: "two"})
+    assert [step for step, _ in history(root, cell, "loss")] == [0, 1, 2, 3, 4]
+
+
+def test_another_training_of_a_row_is_another_run(root: Path, tmp_path: Path) -> None:
+    cells = {"split1-seed0": written(tmp_path / "log.jsonl", 1)}
+    mirror(root, "again", cells)
+    mirror(root, "again", cells, tags={**TAGS, "dvc.stage": "other"})
+    assert len(run_ids(root, "tsn", one(run_ids(root, "again")))) == 2
+
+
+def test_finish_adds_the_evaluation_to_the_same_runs_once_and_closes_them(root: Path, tmp_path: Path) -> None:
+    cells = {"split1-seed0": written(tmp_path / "log.jsonl", 2)}
+    mirror(root, "finish", cells)
+    record = run_record.record("finish", "tsn", PARAMS, TAGS)
+    numbers = Numbers(record.training, {"split1-seed0": {"top1": 71.5}}, {"top1": 71.5, "n": 400})
+    for _ in range(2):
+        mlflow_mirror.finish(root, record, files(cells), numbers)
+    row = one(run_ids(root, "tsn", one(run_ids(root, "finish"))))
+    cell = one(run_ids(root, "split1-seed0", row))
+    assert history(root, cell, "test/top1") == [(0, 71.5)] and history(root, row, "test/n") == [(0, 400.0)]
+    assert rows(root, "select distinct status from runs where run_uuid in (?, ?)", cell, row) == [("FINISHED",)]
+    # Under another protocol: what is shown is the later number, though it is the lower one.
+    for _ in range(2):
+        mlflow_mirror.finish(root, record, files(cells), Numbers(record.training, {}, {"top1": 60.0}))
+    assert sorted(history(root, row, "test/top1")) == [(0, 60.0), (0, 71.5)]
+    assert rows(root, "select value from latest_metrics where run_uuid = ? and key = 'test/top1'", row) == [(60.0,)]
+
+
+def test_an_evaluation_brings_what_the_training_could_not(root: Path, tmp_path: Path) -> None:
+    cells = {"split1-seed0": written(tmp_path / "log.jsonl", 2)}
+    record = run_record.record("cached", "tsn", PARAMS, TAGS)
+    mlflow_mirror.finish(root, record, files(cells), Numbers(record.training, {"split1-seed0": {"top1": 1.0}}))
+    row = one(run_ids(root, "tsn", one(run_ids(root, "cached"))))
+    cell = one(run_ids(root, "split1-seed0", row))
+    assert len(history(root, cell, "loss")) == 2 and history(root, cell, "test/top1") == [(0, 1.0)]
+    assert rows(root, "select value from params where run_uuid = ? and key = 'recipe.lr'", cell) == [("0.05",)]
+
+
+def test_more_numbers_than_one_request_takes_all_arrive(root: Path, tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    lines = [{"epoch": epoch, **{f"m{number}": number for number in range(30)}} for epoch in range(100)]
+    log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    params = {f"p{number}": number for number in range(250)}
+    mirror(root, "large", {"split1-seed0": log}, params, {})
+    row = one(run_ids(root, "tsn", one(run_ids(root, "large"))))
+    cell = one(run_ids(root, "split1-seed0", row))
+    assert rows(root, "select count(*) from metrics where run_uuid = ?", cell) == [(3100,)]
+    assert rows(root, "select count(*) from params where run_uuid = ?", row) == [(250,)]
+
+
+def test_no_secret_reaches_a_run_or_a_warning(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    params = {
+        "hub_token": "leak1",
+        "aws": {"Secret_Key": "leak2", "list": [{"password": "leak3"}]},
+        "weights": "https://me:leak4@host/w.pt?X-Amz-Signature=leak5&size=3#sha256=00",
+        "mirrors": ["s3://leak6:le@k7@bucket/a"],
+    }
+    tags = {"api_key": "leak8", "source": "http://leak9@host"}
+    cells = {"split1-seed0": written(tmp_path / "log.jsonl", 1)}
+    mirror(root, "secrets", cells, params, tags)
+    assert run_ids(root, "tsn", one(run_ids(root, "secrets")))
+    stored = b"".join(path.read_bytes() for path in root.glob("mlflow.db*"))
+    assert b"***@host/w.pt?X-Amz-Signature=***&size=3" in stored
+    run_record.save(run_record.record("secrets", "tsn", params, tags), tmp_path)
+    for kept in (stored, (tmp_path / "run.json").read_bytes()):
+        assert b"leak" not in kept and b"le@k" not in kept
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:leak@127.0.0.1:9")
+    with caplog.at_level(logging.WARNING):
+        mirror(root, "secrets", cells, params, tags)
+    assert "***@127.0.0.1:9" in caplog.text and "leak@" not in caplog.text
+
+
+@pytest.mark.parametrize("answers", [False, True], ids=["refused", "silent"])
+def test_an_outage_is_one_warning_and_a_short_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, answers: bool
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    cells = {"split1-seed0": written(tmp_path / "log.jsonl", 1)}
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))  # bound and not listening: refused
+        if answers:
+            server.listen()  # connects, and never says a word
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.getsockname()[1]}")
+        begun = time.monotonic()
+        with caplog.at_level(logging.WARNING):
+            for _ in range(3):
+                mirror(tmp_path / "root", "s", cells)
+            record = run_record.record("s", "tsn", PARAMS, TAGS)
+            mlflow_mirror.finish(tmp_path / "root", record, files(cells), Numbers(record.training, {}, {"top1": 1.0}))
+        # With MLflow's own timeouts and retries this would be more than a quarter of an hour.
+        assert time.monotonic() - begun < 60
+    assert len([record for record in caplog.records if record.name == "pipeline.tracking.mlflow_mirror"]) == 1
+
+
+def test_a_broken_store_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "mlflow.db").write_text("no database")
+    with caplog.at_level(logging.WARNING):
+        mirror(tmp_path, "s", {"c": written(tmp_path / "log.jsonl", 1)}, {}, {})
+    assert "MLflow at sqlite:" in caplog.text
+
+
+def test_four_processes_at_once_on_a_fresh_store(tmp_path: Path) -> None:
+    log = written(tmp_path / "log.jsonl", 3)
+    code = "import sys; from pathlib import Path; from pipeline import records, tracking; a = sys.argv\n"
+    code += "tracking.mirror(Path(a[1]), records.record('suite', a[3], {}, {}), {'split1-seed0': (Path(a[2]),)})"
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(tmp_path), str(log), f"row{number}"],
+            cwd=Path(__file__).parents[2], stderr=subprocess.PIPE, text=True,
+        )
+        for number in range(4)
+    ]  # fmt: skip
+    errors = [process.communicate()[1] for process in processes]
+    assert [process.returncode for process in processes] == [0] * 4
+    assert not any("left behind" in error for error in errors), errors
+    suite = one(run_ids(tmp_path, "suite"))
+    for number in range(4):
+        cell = one(run_ids(tmp_path, "split1-seed0", one(run_ids(tmp_path, f"row{number}", suite))))
+        assert [step for step, _ in history(tmp_path, cell, "loss")] == [0, 1, 2]
+
+
+def test_tags_name_the_commit_where_there_is_one(tmp_path: Path) -> None:
+    given = {"stage": "abc", "data": "f00", "protocol": "1 clip", "place": "comparison/tsn"}
+    assert run_record.COMMIT not in run_record.tags(tmp_path, **given)
+    (tmp_path / run_record.SUBMITTED).write_text('{"commit": "c0ffee-dirty", "files": []}')  # a submitted job's folder
+    assert run_record.tags(tmp_path, **given)[run_record.COMMIT] == "c0ffee-dirty"
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "first"], check=True)
+    head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    assert run_record.tags(tmp_path, **given)[run_record.COMMIT] == head
