@@ -51,7 +51,7 @@ from pipeline.config.schema import Cluster, Decode
 from pipeline.decode import shards
 from pipeline.evaluate import inference
 from pipeline.train import rows
-from pipeline.train import run as cells
+from pipeline.train.run import Run
 
 ROOT = Path(__file__).parents[1]
 VIDEOS, SECONDS, SIZE, NAME = 96, 10, "340x256", "videos"
@@ -59,7 +59,7 @@ DECODE = Decode(short_side=256, quality=90, decoder="ffmpeg", videos_per_shard=1
 AHEAD = (4, 64, 1024)  # tasks handed out ahead
 TASKS = 2048
 WAYS = ("Ray", "processes")
-Run = Callable[[Callable[..., Any], list[tuple]], list[Any]]
+Doing = Callable[[Callable[..., Any], list[tuple]], list[Any]]
 
 
 def main() -> None:
@@ -109,9 +109,9 @@ def prepare(root: Path) -> None:
     columns = {"video": names, "part": ["test"] * VIDEOS, "labels": pa.array([[0]] * VIDEOS, pa.list_(pa.int32()))}
     pa.parquet.write_table(pa.table(columns), folder / "split-1.parquet")
     (folder / "classes.json").write_text(json.dumps([str(n) for n in range(400)]))
-    one = cell(root)
+    one = run_of(root)
     one.weights.parent.mkdir(parents=True)
-    torch.save(cells.net(one).state_dict(), one.weights)
+    torch.save(one.net().state_dict(), one.weights)
 
 
 def decoding(root: Path, out: Path) -> list[shards.Task]:
@@ -120,11 +120,11 @@ def decoding(root: Path, out: Path) -> list[shards.Task]:
     return shards.plan(out, root / "videos", listed, DECODE)
 
 
-def cell(root: Path) -> cells.Cell:
+def run_of(root: Path) -> Run:
     params = load(ROOT / "params.yaml")
     row = replace(params.experiments["tsm"], dataset=NAME, variant="50", splits=(1,), seeds=(0,))
     protocol = replace(params.protocols["center"], size=224, batch=2)
-    return replace(rows.cells(replace(params, experiments={"tsm": row}), "tsm", root)[0], protocol=protocol)
+    return replace(rows.runs(replace(params, experiments={"tsm": row}), "tsm", root)[0], protocol=protocol)
 
 
 def items(stage: str, root: Path, out: Path) -> tuple[Callable[..., Any], list[tuple]]:
@@ -132,7 +132,7 @@ def items(stage: str, root: Path, out: Path) -> tuple[Callable[..., Any], list[t
     if stage == "decode":
         return shards.decode_shard, [(task,) for task in decoding(root, out)]
     inference.BLOCK = 2  # in this process, which alone cuts the blocks
-    return score.block, list(score.blocks([cell(root)], Cluster(storage=str(out))))
+    return score.block, list(score.blocks([run_of(root)], Cluster(storage=str(out))))
 
 
 def timed(stage: str, way: str, count: int, root: Path) -> list[dict[str, Any]]:
@@ -164,7 +164,7 @@ def warm(function: Callable[..., Any], *arguments: Any) -> None:
 
 
 @contextmanager
-def on_ray(count: int) -> Iterator[Run]:
+def on_ray(count: int) -> Iterator[Doing]:
     ray.init(
         address="local", num_cpus=count, object_store_memory=256 * 2**20, include_dashboard=False, log_to_driver=False
     )
@@ -175,7 +175,7 @@ def on_ray(count: int) -> Iterator[Run]:
 
 
 @contextmanager
-def in_processes(count: int) -> Iterator[Run]:
+def in_processes(count: int) -> Iterator[Doing]:
     with ProcessPoolExecutor(count, get_context("spawn")) as pool:
         yield lambda function, work: [
             one.result() for one in as_completed([pool.submit(function, *item) for item in work])

@@ -2,8 +2,8 @@
 
     python -m bench.ddp [--turns N] [--epochs N]
 
-All train the same net on the same clips, read by the same pipeline/clips/loading.py, on one worker and on two of one thread
-each, with gloo; all take turns. Ray itself runs already, as it does when stage 4 begins.
+All train the same net on the same clips, read by the same pipeline/clips/loading.py, on one worker and on two of one
+thread each, with gloo; all take turns. Ray itself runs already, as it does when stage 4 begins.
 
 - Ray Train: cluster/fit.py's train_distributed(), as stage 4 trains with several workers.
 - torchrun, the same loop: pipeline/train/loop.py under torchrun, state kept each epoch as in fit.py: only the launcher
@@ -42,8 +42,7 @@ from pipeline.config.schema import Cluster
 from pipeline.decode.frame_store import FrameStore
 from pipeline.storage import atomic
 from pipeline.train import loop
-from pipeline.train import run as cells
-from pipeline.train.run import Cell
+from pipeline.train.run import Run
 
 ROOT = Path(__file__).parents[1]
 RAY, SAME, PLAIN = "Ray Train", "torchrun, the same loop", "torchrun, plain"
@@ -70,7 +69,7 @@ def main() -> None:
     save(rows, one, given.turns, given.epochs)
 
 
-def run(way: str, workers: int, one: Cell, root: Path, turn: int) -> dict[str, Any]:
+def run(way: str, workers: int, one: Run, root: Path, turn: int) -> dict[str, Any]:
     """Trains once: times in s, and all losses that were logged, and the seconds of their windows."""
     place = root / f"{turn}-{workers}-{way.replace(' ', '-')}"
     place.mkdir()
@@ -124,12 +123,12 @@ def under_torchrun(way: str, place: Path, epochs: int) -> None:
     """What each rank does."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
-    one = overhead.cell(place.parent, epochs)
+    one = overhead.run_of(place.parent, epochs)
     (same if way == SAME else plain)(one, place)
     dist.destroy_process_group()
 
 
-def same(one: Cell, place: Path) -> None:
+def same(one: Run, place: Path) -> None:
     lines: list[dict[str, Any]] = []
     for epoch in loop.epochs(one, None, None, torch.device("cpu")):
         lines += epoch.lines
@@ -140,15 +139,15 @@ def same(one: Cell, place: Path) -> None:
             logged(place, lines)
 
 
-def plain(one: Cell, place: Path) -> None:
+def plain(one: Run, place: Path) -> None:
     """The shortest loop; a loss is a window's mean, as training.py logs it."""
     recipe, rank, world = one.recipe, dist.get_rank(), dist.get_world_size()
     torch.manual_seed(one.seed)
-    net = cells.net(one)
+    net = one.net()
     loop.channels_last(net)
     model = DistributedDataParallel(net)
     optimizer = torch.optim.SGD(net.parameters(), recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay)
-    store, items = FrameStore(one.frames), cells.part(one, "train")
+    store, items = FrameStore(one.frames), one.part("train")
     share = recipe.batch // recipe.micro_batch
     order = [
         [(epoch, index) for index in micro]
@@ -156,7 +155,7 @@ def plain(one: Cell, place: Path) -> None:
         for step in loading.steps(len(items), recipe.batch, recipe.micro_batch, one.seed, epoch)
         for micro in step[rank::world]
     ]
-    data = loading.TrainClips(store, items, recipe, one.seed, cells.mirrored(one))
+    data = loading.TrainClips(store, items, recipe, one.seed, one.mirrored())
     loader = iter(DataLoader(data, sampler=order, batch_size=None))
     pixels = torch.empty(recipe.micro_batch, recipe.frames, recipe.size, recipe.size, 3)
     steps, own, lines = len(items) // recipe.batch, range(share)[rank::world], []
@@ -192,7 +191,7 @@ def logged(place: Path, lines: list[dict[str, Any]]) -> None:
     atomic.write(place / "log.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
 
 
-def save(rows: list[dict[str, Any]], one: Cell, turns: int, epochs: int) -> None:
+def save(rows: list[dict[str, Any]], one: Run, turns: int, epochs: int) -> None:
     lines, curves = [], []
     for workers in WORKERS:
         here = {

@@ -14,7 +14,7 @@ from bench.ground import MLFLOW, Bench
 
 AFTER = ("driver", "disk")  # kinds that may strike when the stage is over, while DVC still notes what it made
 AT_WORK = ("training worker", "task", "node", "network")  # kinds that strike where a node is at work
-WORKERS = {"training worker": ("ray::train_cell", "ray::RayTrainWorker"), "task": ("ray::_call", "ray::_block")}
+WORKERS = {"training worker": ("ray::train_run", "ray::RayTrainWorker"), "task": ("ray::_call", "ray::_block")}
 SERVICES = (
     *("raylet", "bin/ray start", "ray::DashboardAgent", "ray::RuntimeEnvAgent", "ray::IDLE"),
     *("dashboard/agent.py", "runtime_env/agent/main.py"),  # the agents, as long as they start

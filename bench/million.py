@@ -45,7 +45,8 @@ from pipeline.config.schema import Cluster, Dataset, Decode
 from pipeline.decode import frame_store, packing, shards
 from pipeline.digest import checked, state
 from pipeline.download import sources
-from pipeline.train import rows, run
+from pipeline.train import rows
+from pipeline.train.run import Run
 from stages.commands.trial import resident
 
 ROOT = Path(__file__).parents[1]
@@ -91,9 +92,9 @@ def invented(root: Path, size: int) -> None:
         reported(task, tests)
     shards.finish(root / "frames" / NAME, planned(root))
     make_splits(root)
-    one = cell(root)
+    one = run_of(root)
     one.weights.parent.mkdir(parents=True)
-    torch.save(run.net(one).state_dict(), one.weights)
+    torch.save(one.net().state_dict(), one.weights)
 
 
 def reported(task: shards.Task, failed: Collection[str]) -> None:
@@ -120,11 +121,11 @@ def planned(root: Path) -> list[shards.Task]:
     return shards.plan(root / "frames" / NAME, root, listed, DECODE)
 
 
-def cell(root: Path) -> run.Cell:
+def run_of(root: Path) -> Run:
     """Of row tsn of suite quick, on the invented set."""
     params = load(ROOT / "params.yaml")
     row = replace(params.experiments["tsn"], dataset=NAME, splits=(1,), seeds=(0,))
-    return rows.cells(replace(params, experiments={"tsn": row}), "tsn", root)[0]
+    return rows.runs(replace(params, experiments={"tsn": row}), "tsn", root)[0]
 
 
 def make_splits(root: Path) -> None:
@@ -139,19 +140,19 @@ def look_up(root: Path) -> Callable[[], object]:
 
 
 def training_list(root: Path) -> Callable[[], object]:
-    one = cell(root)
+    one = run_of(root)
     store = frame_store.FrameStore(one.frames)
 
     def made() -> object:
-        items = [(name, labels) for name, labels in run.part(one, "train") if name in store.videos]
-        loading.TrainClips(store, items, one.recipe, one.seed, run.mirrored(one))
+        items = [(name, labels) for name, labels in one.part("train") if name in store.videos]
+        loading.TrainClips(store, items, one.recipe, one.seed, one.mirrored())
         return loading.steps(len(items), one.recipe.batch, one.recipe.micro_batch, one.seed, 0)
 
     return made
 
 
 def scored(root: Path) -> Callable[[], object]:
-    one, cluster = cell(root), Cluster(storage=str(root / "work"))
+    one, cluster = run_of(root), Cluster(storage=str(root / "work"))
 
     def blocks() -> None:
         for item in score.blocks([one], cluster):

@@ -34,8 +34,8 @@ from pipeline.config.schema import Cluster
 from pipeline.decode import shards
 from pipeline.decode.frame_store import FrameStore
 from pipeline.download import sources
-from pipeline.train import loop, rows, run
-from pipeline.train.run import Cell
+from pipeline.train import loop, rows
+from pipeline.train.run import Run
 
 ROOT = Path(__file__).parents[1]
 STEPS = 20  # an epoch
@@ -51,7 +51,7 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as folder, session(cluster):
         one = prepare(Path(folder), given.epochs)
-        racers: dict[str, Callable[[Cell, Path], float]] = {
+        racers: dict[str, Callable[[Run, Path], float]] = {
             "plain PyTorch": plain,
             "this loop, no Ray": alone,
             "Ray task (one worker)": task,
@@ -89,8 +89,8 @@ def main() -> None:
     save("overhead", "What Ray costs a training step", text, head, lines, rows)
 
 
-def prepare(root: Path, epochs: int) -> Cell:
-    """A few drawn clips, STEPS steps an epoch, and their cell()."""
+def prepare(root: Path, epochs: int) -> Run:
+    """A few drawn clips, STEPS steps an epoch, and their run_of()."""
     params = load(ROOT / "params.yaml")
     recipe = params.recipes["quick"]
     options = {**params.datasets["shapes"].options, "train": recipe.batch * STEPS, "test": 16, "splits": 1}
@@ -103,29 +103,29 @@ def prepare(root: Path, epochs: int) -> Cell:
     for one in tasks:
         shards.decode_shard(one)
     shards.finish(root / "frames" / "shapes", tasks)
-    return cell(root, epochs)
+    return run_of(root, epochs)
 
 
-def cell(root: Path, epochs: int) -> Cell:
+def run_of(root: Path, epochs: int) -> Run:
     """Of row tsm, on what prepare() made."""
-    one = rows.cells(load(ROOT / "params.yaml"), "tsm", root)[0]
+    one = rows.runs(load(ROOT / "params.yaml"), "tsm", root)[0]
     return replace(one, recipe=replace(one.recipe, epochs=epochs, steps=()))
 
 
-def plain(cell: Cell, place: Path) -> float:
+def plain(run: Run, place: Path) -> float:
     """Seconds a step of the shortest loop."""
-    recipe, store = cell.recipe, FrameStore(cell.frames)
-    torch.manual_seed(cell.seed)
-    net = run.net(cell)
+    recipe, store = run.recipe, FrameStore(run.frames)
+    torch.manual_seed(run.seed)
+    net = run.net()
     loop.channels_last(net)
-    items = run.part(cell, "train")
+    items = run.part("train")
     order = [
         [(epoch, index) for index in micro]
         for epoch in range(recipe.epochs)
-        for step in loading.steps(len(items), recipe.batch, recipe.micro_batch, cell.seed, epoch)
+        for step in loading.steps(len(items), recipe.batch, recipe.micro_batch, run.seed, epoch)
         for micro in step
     ]
-    plan = loading.TrainClips(store, items, recipe, cell.seed, run.mirrored(cell))
+    plan = loading.TrainClips(store, items, recipe, run.seed, run.mirrored())
     loader = iter(DataLoader(plan, sampler=order, batch_size=None))
     optimizer = torch.optim.SGD(net.parameters(), recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay)
     pixels = torch.empty(recipe.micro_batch, recipe.frames, recipe.size, recipe.size, 3)
@@ -144,19 +144,19 @@ def plain(cell: Cell, place: Path) -> float:
     return steady([{"kind": "epoch", "seconds": end - begin} for begin, end in pairwise(began)])
 
 
-def alone(cell: Cell, place: Path) -> float:
-    return steady([line for epoch in loop.epochs(cell, None, None, torch.device("cpu")) for line in epoch.lines])
+def alone(run: Run, place: Path) -> float:
+    return steady([line for epoch in loop.epochs(run, None, None, torch.device("cpu")) for line in epoch.lines])
 
 
-def task(cell: Cell, place: Path) -> float:
+def task(run: Run, place: Path) -> float:
     prepared(place)
-    ray.get(ray.remote(fit.train_cell).options(num_cpus=1).remote(cell, None, Cluster(), place, "token"))
+    ray.get(ray.remote(fit.train_run).options(num_cpus=1).remote(run, None, Cluster(), place, "token"))
     return logged(place)
 
 
-def train(cell: Cell, place: Path) -> float:
+def train(run: Run, place: Path) -> float:
     prepared(place)
-    fit.train_distributed(cell, None, Cluster(), place, "token")
+    fit.train_distributed(run, None, Cluster(), place, "token")
     return logged(place)
 
 

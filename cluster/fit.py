@@ -1,4 +1,4 @@
-"""Train the cells of a row in parallel: Ray tasks for one worker each, Ray Train for several."""
+"""Train the runs of a row in parallel: Ray tasks for one worker each, Ray Train for several."""
 
 import io
 import json
@@ -29,7 +29,7 @@ from pipeline.storage.remote import Place, write
 from pipeline.tracking import run_log
 from pipeline.train import keys, node_cache
 from pipeline.train import loop as loop
-from pipeline.train.run import Cell
+from pipeline.train.run import Run
 
 TRIES = 3  # of a training whose result is damaged or gone when it is collected
 STATE, WEIGHTS, LOG = "state.pt", "weights.pt", run_log.RUNNING
@@ -43,9 +43,9 @@ PATIENCE = {
 
 @dataclass(frozen=True)
 class Training:
-    """The arguments of a process that trains a cell."""
+    """The arguments of a process that trains a run."""
 
-    cell: Cell
+    run: Run
     weights: Path | None  # that initialise the backbone
     cluster: Cluster
     folder: Place  # of its state, which outlives a crash
@@ -53,14 +53,14 @@ class Training:
     token: Place  # a file that tells whether this process sees the storage
 
 
-def fit(cells: Sequence[Cell], weights: Path | None, cluster: Cluster, watch: Callable[[], None]) -> None:
-    """Train every cell and write its weights and curve; what an earlier, killed call did is not done again.
+def fit(runs: Sequence[Run], weights: Path | None, cluster: Cluster, watch: Callable[[], None]) -> None:
+    """Train every run and write its weights and curve; what an earlier, killed call did is not done again.
 
     Results are collected by their key and checksum. One that is missing or damaged then is trained again from the
     state that is left.
 
     Args:
-        cells: Of one row.
+        runs: Of one row.
         weights: Initialise the backbones.
         cluster: Where to train.
         watch: Called now and then while training goes on.
@@ -70,37 +70,37 @@ def fit(cells: Sequence[Cell], weights: Path | None, cluster: Cluster, watch: Ca
     """
     token = remote.place(cluster.storage) / ".tokens" / secrets.token_hex(8)
     checksum = sha256(weights) if weights else None
-    keyed = [(cell, keys.training(cell, checksum)) for cell in cells]
-    todo = [Training(cell, weights, cluster, keys.state(cell, cluster, key), key, token) for cell, key in keyed]
+    keyed = [(run, keys.training(run, checksum)) for run in runs]
+    todo = [Training(run, weights, cluster, keys.state(run, cluster, key), key, token) for run, key in keyed]
     for attempt in range(TRIES):
         if not (todo := [training for training in todo if not _collect(training)]):
             break
         if attempt:
-            names = ", ".join(training.cell.name for training in todo)
-            told = f"train {cells[0].row}: no whole weights of {names} in {cluster.storage}; training them again"
+            names = ", ".join(training.run.name for training in todo)
+            told = f"train {runs[0].row}: no whole weights of {names} in {cluster.storage}; training them again"
             print(told, file=sys.stderr, flush=True)
         write(token, token.name)
         try:
-            sent = node_cache.sent([training.cell for training in todo], cluster, [weights] if weights else [])
-            _train([replace(training, cell=cell) for training, cell in zip(todo, sent, strict=True)], watch)
+            sent = node_cache.sent([training.run for training in todo], cluster, [weights] if weights else [])
+            _train([replace(training, run=run) for training, run in zip(todo, sent, strict=True)], watch)
         finally:
             token.unlink(missing_ok=True)
     if todo := [training for training in todo if not _collect(training)]:
         raise UserError(f"{todo[0].folder} does not keep what training writes there; look at the disk or the store")
-    write_sums(cells[0].weights.parent)
+    write_sums(runs[0].weights.parent)
     watch()
 
 
 def _train(todo: Sequence[Training], watch: Callable[[], None]) -> None:
-    first, cluster = todo[0].cell, todo[0].cluster
+    first, cluster = todo[0].run, todo[0].cluster
     if team(first, cluster)[1] > 1:
         waiting = [_controller(training) for training in todo]
     else:
-        task = ray.remote(train_cell).options(
+        task = ray.remote(train_run).options(
             num_cpus=cluster.cpus_per_worker, num_gpus=cluster.gpus_per_worker, max_retries=cluster.max_failures
         )
         waiting = [task.remote(training) for training in todo]
-    total = sum(training.cell.recipe.epochs for training in todo)
+    total = sum(training.run.recipe.epochs for training in todo)
     with progress(f"train {first.row}, epochs", total) as advance:
         shown, watched, said = 0, time.monotonic(), ""
         while waiting:
@@ -125,22 +125,22 @@ def _collect(training: Training) -> bool:
         return False
     head, _, weights = content.partition(b"\n")
     lines, timings = json.loads(head)
-    cell = training.cell
-    write(cell.curve, _jsonl(lines))
-    write(cell.timings, _jsonl(timings))
-    write(cell.weights, weights)
+    run = training.run
+    write(run.curve, _jsonl(lines))
+    write(run.timings, _jsonl(timings))
+    write(run.weights, weights)
     return True
 
 
-def team(cell: Cell, cluster: Cluster) -> tuple[int, int]:
+def team(run: Run, cluster: Cluster) -> tuple[int, int]:
     """The fewest and the most workers of a training; a range ends at what a step's micro batches keep at work."""
     fewest, most = cluster.team
-    return fewest, max(fewest, min(most, cell.recipe.batch // cell.recipe.micro_batch))
+    return fewest, max(fewest, min(most, run.recipe.batch // run.recipe.micro_batch))
 
 
-def lack(cell: Cell, cluster: Cluster) -> str:
+def lack(run: Run, cluster: Cluster) -> str:
     """What the whole cluster, as it is now, has too little of for one such training; empty where it has room."""
-    workers, there = team(cell, cluster)[0], ray.cluster_resources()
+    workers, there = team(run, cluster)[0], ray.cluster_resources()
     wanted = {"CPU": workers * cluster.cpus_per_worker, "GPU": workers * cluster.gpus_per_worker}
     return "; ".join(
         f"its {workers} {'workers take' if workers > 1 else 'worker takes'} {amount:g} {kind}, "
@@ -150,23 +150,23 @@ def lack(cell: Cell, cluster: Cluster) -> str:
     )
 
 
-def forget(cells: Sequence[Cell], weights: str | None, cluster: Cluster) -> None:
+def forget(runs: Sequence[Run], weights: str | None, cluster: Cluster) -> None:
     """Remove a row's state, once its outputs are safe; `weights` is the sha256 of what training began with."""
-    made_under = [(cell, key) for cell in cells for key in (keys.training(cell, weights), keys.evaluation(cell))]
-    folders = [keys.state(cell, cluster, key) for cell, key in made_under]
-    state.clear(remote.place(cluster.storage), cells[0].row, folders)
+    made_under = [(run, key) for run in runs for key in (keys.training(run, weights), keys.evaluation(run))]
+    folders = [keys.state(run, cluster, key) for run, key in made_under]
+    state.clear(remote.place(cluster.storage), runs[0].row, folders)
 
 
-def running_log(cell: Cell, weights: str | None, cluster: Cluster) -> Place:
-    """Return the file that shows a cell's curve and timings while it trains; nothing is collected from it."""
-    return keys.state(cell, cluster, keys.training(cell, weights)) / LOG
+def running_log(run: Run, weights: str | None, cluster: Cluster) -> Place:
+    """Return the file that shows a run's curve and timings while it trains; nothing is collected from it."""
+    return keys.state(run, cluster, keys.training(run, weights)) / LOG
 
 
-def train_cell(training: Training) -> None:
-    """Train one cell in this process, which may be one of several ranks; rank 0 keeps state each epoch.
+def train_run(training: Training) -> None:
+    """Train one run in this process, which may be one of several ranks; rank 0 keeps state each epoch.
 
     Training resumes if there is state of the same key, with any number of ranks; otherwise it starts over. Whatever
-    is written follows from the key: several processes that train the same cell at once do each other no harm.
+    is written follows from the key: several processes that train the same run at once do each other no harm.
     """
     cluster, folder, token = training.cluster, training.folder, training.token
     if not token.exists() or token.read_text() != token.name:
@@ -174,11 +174,11 @@ def train_cell(training: Training) -> None:
             f"a worker on {ray.util.get_node_ip_address()} does not see cluster.storage; "
             "set it to a folder that all nodes share, or to s3://bucket/name"
         )
-    cell, weights = node_cache.brought(training.cell, cluster, training.weights, "train")
-    state.check(keys.training(cell, sha256(weights) if weights else None), training.key, "train")
+    run, weights = node_cache.brought(training.run, cluster, training.weights, "train")
+    state.check(keys.training(run, sha256(weights) if weights else None), training.key, "train")
     distributed = torch.distributed.is_initialized()
     place = ray.train.torch.get_device() if distributed else device(cluster)
-    torch.set_num_threads(cell.recipe.threads)
+    torch.set_num_threads(run.recipe.threads)
     first = not distributed or torch.distributed.get_rank() == 0
     resumed: list[Any] = [_resume(training) if first else None]
     if distributed:
@@ -187,7 +187,7 @@ def train_cell(training: Training) -> None:
     kept, lines, timings = resumed[0] or (None, [], [])
     if first and lines:  # who kept the state may have been killed before it came to the log
         _show(folder, lines, timings)
-    for epoch in loop.epochs(cell, weights, kept, place, cluster.loader_workers):
+    for epoch in loop.epochs(run, weights, kept, place, cluster.loader_workers):
         lines, timings = [*lines, *epoch.lines], [*timings, *epoch.timings]
         kept = epoch.state
         if first:
@@ -243,22 +243,22 @@ def device(cluster: Cluster) -> torch.device:
 
 
 def _controller(training: Training) -> Any:
-    """A task that drives Ray Train for one cell; it holds no CPU of its own."""
+    """A task that drives Ray Train for one run; it holds no CPU of its own."""
     task = ray.remote(train_distributed).options(num_cpus=0, max_retries=training.cluster.max_failures)
     return task.remote(training)
 
 
 def train_distributed(training: Training) -> None:
-    """As train_cell(), on team() data-parallel workers of Ray Train, which restarts them where their number changes."""
+    """As train_run(), on team() data-parallel workers of Ray Train, which restarts them where their number changes."""
     for name, value in PATIENCE.items():
         os.environ.setdefault(name, value)
-    cell, cluster = training.cell, training.cluster
-    fewest, most = team(cell, cluster)
+    run, cluster = training.run, training.cluster
+    fewest, most = team(run, cluster)
     resources = {"CPU": float(cluster.cpus_per_worker)}
     if cluster.gpus_per_worker:
         resources["GPU"] = cluster.gpus_per_worker
     # Ray's files of one start, apart from the state: that is ours, and others may use or remove it at any time.
-    above, name = remote.place(cluster.storage) / ".ray", f"{cell.row}-{cell.name}-{secrets.token_hex(8)}"
+    above, name = remote.place(cluster.storage) / ".ray", f"{run.row}-{run.name}-{secrets.token_hex(8)}"
     try:
         TorchTrainer(
             _loop,
@@ -280,7 +280,7 @@ def train_distributed(training: Training) -> None:
 
 
 def _loop(config: dict[str, Any]) -> None:
-    train_cell(config["training"])
+    train_run(config["training"])
 
 
 def _result(reference: Any) -> None:

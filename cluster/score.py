@@ -1,4 +1,4 @@
-"""Score the test videos of a row's cells, block by block, on Ray."""
+"""Score the test videos of a row's runs, block by block, on Ray."""
 
 import sys
 from collections.abc import Sequence
@@ -15,27 +15,27 @@ from pipeline.errors import UserError
 from pipeline.evaluate import inference
 from pipeline.storage.remote import Place
 from pipeline.train import keys, node_cache
-from pipeline.train.run import Cell
+from pipeline.train.run import Run
 
 TRIES = 3  # of a block that is damaged or gone when it is collected
 THREADS = 8  # blocks read at once
 Videos = list[tuple[str, list[int]]]  # name, labels
-Block = tuple[Cell, str, Videos, Place, Cluster]  # what block() takes
+Block = tuple[Run, str, Videos, Place, Cluster]  # what block() takes
 
-_scorers: dict[str, inference.Scorer] = {}  # this process's last one, for the blocks of that cell that follow
+_scorers: dict[str, inference.Scorer] = {}  # this process's last one, for the blocks of that run that follow
 
 
-def score(row: Sequence[Cell], cluster: Cluster) -> list[bytes]:
-    """Return the predictions of a row's cells, a Parquet file for each block.
+def score(row: Sequence[Run], cluster: Cluster) -> list[bytes]:
+    """Return the predictions of a row's runs, a Parquet file for each block.
 
     Blocks that an earlier, killed call made are not made again. Every block is collected by its key and checksum.
 
     Raises:
         UserError: Weights aren't the bytes that training left, or the storage keeps no results.
     """
-    for cell in row:
-        verify(cell.weights)
-    items = blocks(node_cache.sent(row, cluster, [cell.weights for cell in row]), cluster)
+    for run in row:
+        verify(run.weights)
+    items = blocks(node_cache.sent(row, cluster, [run.weights for run in row]), cluster)
     contents: list[bytes | None] = [None] * len(items)
     what = f"evaluate {row[0].row}, blocks"
     for attempt in range(TRIES + 1):
@@ -56,27 +56,27 @@ def score(row: Sequence[Cell], cluster: Cluster) -> list[bytes]:
     return [content for content in contents if content is not None]
 
 
-def blocks(row: Sequence[Cell], cluster: Cluster) -> list[Block]:
-    """Return what block() takes, for all blocks of the cells' test videos."""
+def blocks(row: Sequence[Run], cluster: Cluster) -> list[Block]:
+    """Return what block() takes, for all blocks of the runs' test videos."""
     return [
-        (cell, key, videos, keys.state(cell, cluster, key) / f"block-{number:05d}.parquet", cluster)
-        for cell in row
-        for key in [keys.evaluation(cell)]
-        for number, videos in enumerate(inference.blocks(cell))
+        (run, key, videos, keys.state(run, cluster, key) / f"block-{number:05d}.parquet", cluster)
+        for run in row
+        for key in [keys.evaluation(run)]
+        for number, videos in enumerate(inference.blocks(run))
     ]
 
 
-def block(cell: Cell, key: str, videos: Videos, target: Place, cluster: Cluster) -> None:
-    """Keep the predictions of a block, by the net that this process has of the cell already, or loads now."""
-    torch.set_num_threads(cell.recipe.threads)
-    place = f"{cell.weights} {key}"
+def block(run: Run, key: str, videos: Videos, target: Place, cluster: Cluster) -> None:
+    """Keep the predictions of a block, by the net that this process has of the run already, or loads now."""
+    torch.set_num_threads(run.recipe.threads)
+    place = f"{run.weights} {key}"
     if place not in _scorers:
         _scorers.clear()  # before the next is loaded: a GPU need not hold both
-        brought = node_cache.brought(cell, cluster)[0]
+        brought = node_cache.brought(run, cluster)[0]
         state.check(keys.evaluation(brought), key, "evaluate")
         _scorers[place] = inference.Scorer(brought, device(cluster))
     scorer = _scorers[place]
-    node_cache.bring_frames(cell, cluster, scorer.store, [name for name, _ in videos])
+    node_cache.bring_frames(run, cluster, scorer.store, [name for name, _ in videos])
     state.put(target, scorer.score(videos), key)
 
 

@@ -108,8 +108,8 @@ def build(
 
     With an even number of `planes` it takes clips (N, T, planes, H, W) of stacked optical flow (two planes a flow), and
     its first convolution is made from the one for RGB by adapt(). With an odd number, but for 3, clips are RGB and then
-    flow, and the net is models/layers/two_streams.py's, for an attention that makes one of two streams (its attach() has
-    `streams`).
+    flow, and the net is models/layers/two_streams.py's, for an attention that makes one of two streams (its attach()
+    has `streams`).
 
     `head_std` is the deviation of the classifier's first weights; None is torch's start. `knobs` are the keyword
     arguments of the attention's attach(). `weights` is read as by load_weights(): by the names of the plain backbone,

@@ -60,11 +60,11 @@ def plan(json_: Json = False) -> None:
         return
     marks = {"may run": " ?", "restored": " (comes from DVC's cache)", "runs": ""}
     show_table(
-        ["stage", "cells", "why", "work, from", "leaves, from"],
+        ["stage", "runs", "why", "work, from", "leaves, from"],
         (
             [
                 step.stage,
-                str(len(step.cells) or "–"),
+                str(len(step.runs) or "–"),
                 brief(step.reasons) + marks[step.state],
                 "unknown" if time.value is None else f"{duration(time.value)}, {time.source}",
                 "unknown" if size.value is None else f"{amount(size.value)}, {size.source}",
@@ -78,7 +78,7 @@ def plan(json_: Json = False) -> None:
         print(
             f"Estimated: {estimate.work(sum(known), cluster, speeds)} for {len(known)} of {len(found)} stages", end=""
         )
-        print(f"; {slots} cells at a time here, so about {duration(sum(known) / slots)}" if slots else "")
+        print(f"; {slots} runs at a time here, so about {duration(sum(known) / slots)}" if slots else "")
     else:
         print("No time can be estimated: " + "; ".join(sorted({time.source for _, time, _ in guesses})))
     if left := [size.value for _, _, size in guesses if size.value is not None]:

@@ -21,7 +21,7 @@ from stages import DATA, run
 
 def evaluate(row: str) -> None:
     given = load.load()
-    todo = rows.cells(given, row, DATA.absolute())
+    todo = rows.runs(given, row, DATA.absolute())
     rows.verify(todo)
     folder = DATA / "predictions" / row
     with session(given.cluster):

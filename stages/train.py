@@ -11,18 +11,17 @@ from pipeline.digest.files import sha256
 from pipeline.download import urls
 from pipeline.tracking import mlflow_mirror, run_record
 from pipeline.train import keys, rows
-from pipeline.train import run as cells
 from stages import DATA, run
 
 
 def train(row: str) -> None:
     given = load.load()
-    todo = rows.cells(given, row, DATA.absolute())
+    todo = rows.runs(given, row, DATA.absolute())
     rows.verify(todo)
     one = todo[0]
     weights = urls.weights(one.experiment.weights, DATA / "weights") if one.experiment.weights else None
     checksum = sha256(weights) if weights else None
-    cells.net(one, weights)  # a mistake in the row is said before any worker starts
+    one.net(weights)  # a mistake in the row is said before any worker starts
     places = [f"{given.suite}/{name}" for name, table in given.tables.items() if row in (*table.rows, table.base)]
     tags = run_record.tags(
         Path.cwd(),
@@ -33,7 +32,7 @@ def train(row: str) -> None:
     )
     settings = {"row": asdict(one.experiment), "recipe": asdict(one.recipe)}
     record = run_record.record(given.suite, row, settings, tags)
-    logs = {cell.name: (running_log(cell, checksum, given.cluster),) for cell in todo}
+    logs = {run.name: (running_log(run, checksum, given.cluster),) for run in todo}
     with session(given.cluster):
         fit(
             todo,

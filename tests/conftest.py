@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,10 +17,9 @@ from pipeline.decode.packing import INDEX, write_index, write_shard
 from pipeline.digest.files import sha256, write_sums
 from pipeline.storage.remote import Remote, place, remove
 
-TESTS = Path(__file__).parent
+ROOT = Path(__file__).parents[1]
 CACHE = tempfile.TemporaryDirectory(prefix="actionbench-tests-")  # of files known to be whole; goes with the process
 os.environ["ACTIONBENCH_CACHE"] = CACHE.name
-sys.path.insert(0, str(TESTS))  # tests share what they invent: invented.py
 torch.set_num_threads(1)  # the machine's cores are shared; one thread is also what a training task has
 
 
@@ -111,7 +109,7 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         patch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
         patch.setenv("ACTIONBENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS), str(TESTS.parent)]))
+        patch.setenv("PYTHONPATH", str(ROOT))
         boto3.client("s3").create_bucket(Bucket="there")
         yield url
     server.stop()

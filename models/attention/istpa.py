@@ -13,8 +13,8 @@ a column's distance to what each stage alone would attend to, frame by frame.
 net.backbone.neck.attention is a module that gives A (N, K*R, P) in each forward pass, rows frame by frame and in a
 frame row by row, R of them: a forward hook on it sees what a clip's map is made of.
 
-`streams`: RGB and flow together, as models/layers/two_streams.py reads what the paper names: fused by "attention", or RGB
-"reinforced" by motion (table 11); "one" is for RGB or flow by itself.
+`streams`: RGB and flow together, as models/layers/two_streams.py reads what the paper names: fused by "attention", or
+RGB "reinforced" by motion (table 11); "one" is for RGB or flow by itself.
 
 Ablations: `scales` (table 2; 0 is the plain net, TSN), `position` (table 1: after res3 "A", res4 "B", res5 "C", or
 "fc", of the frames' pooled features, a weight a frame), `fusion` (table 3), the losses (table 4), `shared` (table 5),

@@ -1,8 +1,8 @@
 """MAAGN: SDM and MTAM weigh the frames of a temporal pyramid's levels, and AGM merges the two.
 
 "Multipath Attention and Adaptive Gating Network for Video Action Recognition" (2024): SDM (equations 1 to 6), MTAM (7
-to 13) and AGM on TPN (models/layers/tpn.py), at each level after spatial and before temporal modulation. `arrangement`, `mask`
-and `pooling` are the ablations of tables 3, 4 and 5.
+to 13) and AGM on TPN (models/layers/tpn.py), at each level after spatial and before temporal modulation. `arrangement`,
+`mask` and `pooling` are the ablations of tables 3, 4 and 5.
 
 No code is public. Where the paper leaves a choice or can't be met, ours, and why:
 - The weights are for frames, as the text says (SDM compares the clip's first half with its second), and so for one T.

@@ -9,7 +9,8 @@ maps Z^i become
 and the means of Zhat^2 .. Zhat^5, 3840 features side by side, are classified. The loss is the classification's
 + lambda1 L_s + lambda2 L_t. `parts` are table 4's rows, `readout` Fig. 4's, `lambda1` and `lambda2` Fig. 5's.
 
-No code is public. Where the paper leaves a choice, ours, and why; models/layers/st_attention.py has those of the modules:
+No code is public. Where the paper leaves a choice, ours, and why; models/layers/st_attention.py has those of the
+modules:
 - The paper prints the sum of the three maps. The readout's squared length is then 26 times the baseline's (56,721 to
   2,215), and by the published rate the loss is not a number at step 7. So it is their mean; `joined` "sum" is as
   printed, and needs clipped gradients. A part that is off leaves its term out; MF alone fuses the plain stages. Without

@@ -1,7 +1,7 @@
 """TPN: a temporal pyramid over res4 and res5, MAAGN's baseline.
 
-Yang, Xu, Shi, Dai and Zhou, "Temporal Pyramid Network for Action Recognition" (CVPR 2020), section 3; models/layers/tpn.py
-says what it computes and where the authors' code and the text differ.
+Yang, Xu, Shi, Dai and Zhou, "Temporal Pyramid Network for Action Recognition" (CVPR 2020), section 3;
+models/layers/tpn.py says what it computes and where the authors' code and the text differ.
 
 - On a backbone that takes frames it stands on TSM, shifted in place, as in the authors' configuration for
   Something-Something; one that takes volumes (SlowOnly, theirs for Kinetics) is never shifted.

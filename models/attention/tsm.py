@@ -1,7 +1,7 @@
 """TSM: the temporal shift module, without a parameter or a multiplication.
 
-Lin, Gan and Han, "TSM: Temporal Shift Module for Efficient Video Understanding" (ICCV 2019); models/layers/shift.py says where
-its shift stands and what follows the authors' code.
+Lin, Gan and Han, "TSM: Temporal Shift Module for Efficient Video Understanding" (ICCV 2019); models/layers/shift.py
+says where its shift stands and what follows the authors' code.
 """
 
 from models.backbone import Backbone

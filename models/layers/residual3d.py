@@ -38,8 +38,8 @@ class Conv3d(nn.Conv3d):
 
     The views cost nothing. On one thread torch's own 1x1x1 and 3x1x1 convolutions of fewer than 16 clips do not go to
     oneDNN, take two to three times as long, and give up the memory order. Maps that the weights outweigh run in torch's
-    own order (models/memory_format.py). What comes of channels-last maps is channels-last, also where torch gives that up: it
-    convolves a single clip's small maps without oneDNN.
+    own order (models/memory_format.py). What comes of channels-last maps is channels-last, also where torch gives that
+    up: it convolves a single clip's small maps without oneDNN.
     """
 
     weighs = True

@@ -17,7 +17,7 @@ from pipeline.measure.scores import Accuracy, Precision
 from pipeline.papers.published import PAPERS, load
 from pipeline.tracking import mlflow_mirror, run_log, run_record
 from pipeline.train import keys
-from pipeline.train.run import Cell
+from pipeline.train.run import Run
 
 
 def explain(given: Params, table: str, row: str, root: Path, stages: Mapping[str, Any]) -> dict[str, Any]:
@@ -179,7 +179,7 @@ def _data(given: Params, row: str, data: Path) -> dict[str, str]:
     found = {}
     for split in experiment.splits:
         recipe, protocol = given.recipes[experiment.recipe], given.protocols[experiment.protocol]
-        cell = Cell(row, experiment, recipe, protocol, split, experiment.seeds[0], data)
+        cell = Run(row, experiment, recipe, protocol, split, experiment.seeds[0], data)
         if cell.split_table.exists() and (cell.frames / "index.arrow").exists():
             found[f"split {split}"] = keys.data(cell)
     return found

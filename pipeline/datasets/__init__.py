@@ -26,8 +26,8 @@ Its splits() needs no videos.
 
 Ids are strings that stay the same wherever the videos lie: the path without suffix where a set has a folder a class.
 A multi-label set gives one row a video, with all of its labels.
-Archives in archives, several of them, and odd top folders are pipeline/download/sources.py's and videos()'s matter: ids and
-splits never see them. Files here never import each other; what two of them share stands in this one.
+Archives in archives, several of them, and odd top folders are pipeline/download/sources.py's and videos()'s matter: ids
+and splits never see them. Files here never import each other; what two of them share stands in this one.
 """
 
 import hashlib

@@ -6,8 +6,9 @@ store has them, at their size, from their JPEGs' luma. T frames have T - 1 flows
 so that flow n belongs to frame n, and a video of one frame has one in which nothing moves.
 
 TV-L1 (Zach et al. 2007) runs with OpenCV's settings, DIS (Kroeger et al. 2016) with its preset "medium", the best of
-the three. Flow without the camera's motion is reckoned anew, on the second frame warped back by pipeline/decode/camera.py's
-homography, as TSN's warped flow is (section 3.1); where there is no such homography it is the plain flow.
+the three. Flow without the camera's motion is reckoned anew, on the second frame warped back by
+pipeline/decode/camera.py's homography, as TSN's warped flow is (section 3.1); where there is no such homography it is
+the plain flow.
 
 Legend: H, W pixels.
 """

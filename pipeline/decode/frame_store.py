@@ -67,8 +67,8 @@ class FrameStore:
     def jpegs(self, video: str, indices: Iterable[int], column: str = "jpeg") -> list[np.ndarray]:
         """Frames `indices` of a video as read-only uint8 views of the mapped file, with no copy.
 
-        `column` may be a plane of flow, see pipeline/decode/flow.py. Raises UserError for a video or column that is not there,
-        IndexError for a frame outside of 0 to frames - 1.
+        `column` may be a plane of flow, see pipeline/decode/flow.py. Raises UserError for a video or column that is not
+        there, IndexError for a frame outside of 0 to frames - 1.
         """
         entry = self.entry(video)
         reader = self._reader(entry.shard)

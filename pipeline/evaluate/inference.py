@@ -21,9 +21,8 @@ from pipeline.config.signature import protocol_signature
 from pipeline.decode.frame_store import FrameStore
 from pipeline.errors import UserError
 from pipeline.storage.atomic import writing
-from pipeline.train import run
 from pipeline.train.numerics import autocast
-from pipeline.train.run import Cell, classes, part
+from pipeline.train.run import Run
 
 BLOCK = 64  # videos scored by one task; fixed, so that forward batches don't depend on how many tasks run at once
 SCHEMA = pyarrow.schema(
@@ -39,30 +38,30 @@ SCHEMA = pyarrow.schema(
 )
 
 
-def load(cell: Cell, device: torch.device) -> VideoNet:
-    """The trained net of a cell, in evaluation mode."""
-    net = _retimed(cell)
-    net.load_state_dict(torch.load(cell.weights, weights_only=True, map_location="cpu"))
+def load(run: Run, device: torch.device) -> VideoNet:
+    """The trained net of a run, in evaluation mode."""
+    net = _retimed(run)
+    net.load_state_dict(torch.load(run.weights, weights_only=True, map_location="cpu"))
     channels_last(net.to(device))
     return net.eval()
 
 
-def blocks(cell: Cell) -> list[list[tuple[str, list[int]]]]:
-    """The test videos of a cell, (video, labels), BLOCK at a time."""
-    videos = part(cell, "test")
+def blocks(run: Run) -> list[list[tuple[str, list[int]]]]:
+    """The test videos of a run, (video, labels), BLOCK at a time."""
+    videos = run.part("test")
     return [videos[begin : begin + BLOCK] for begin in range(0, len(videos), BLOCK)]
 
 
 class Scorer:
-    """A cell's trained net and its frames: a process reads them once, however many blocks it scores.
+    """A run's trained net and its frames: a process reads them once, however many blocks it scores.
 
     Both take longer the larger the data set is. Read again for every block, evaluation would take the square of the
     number of videos.
     """
 
-    def __init__(self, cell: Cell, device: torch.device) -> None:
-        self.cell, self.device = cell, device
-        self.store, self.net = FrameStore(cell.frames), load(cell, device)
+    def __init__(self, run: Run, device: torch.device) -> None:
+        self.run, self.device = run, device
+        self.store, self.net = FrameStore(run.frames), load(run, device)
 
     def score(self, block: list[tuple[str, list[int]]]) -> bytes:
         """Return the predictions of a block of (video, labels), as a Parquet file.
@@ -70,25 +69,25 @@ class Scorer:
         A row a (video, view), views in order; a video that could not be decoded has one row, its logits null. Views are
         forwarded in batches of protocol.batch, so the same checkpoint gives the same bits.
         """
-        cell, store = self.cell, self.store
+        run, store = self.run, self.store
         rows: list[tuple[str, list[int], int, loading.View | None]] = []  # video, labels, number of the view, view
         for name, labels in block:
             if name in store.videos:
                 rows += [
                     (name, labels, n, view)
-                    for n, view in enumerate(views.views(cell.protocol, name, store.videos[name], cell.test_frames))
+                    for n, view in enumerate(views.views(run.protocol, name, store.videos[name], run.test_frames))
                 ]
             else:
                 rows.append((name, labels, 0, None))
         there = [(name, view) for name, _, _, view in rows if view]
-        logits, seconds = _forward(self.net, cell, store, there, self.device)
-        logits = views.swapped_back(logits, [view for _, view in there], run.mirrored(cell))
+        logits, seconds = _forward(self.net, run, store, there, self.device)
+        logits = views.swapped_back(logits, [view for _, view in there], run.mirrored())
         scores = iter(logits.tolist())
         table = pyarrow.table(
             {
-                "experiment": [cell.row] * len(rows),
-                "split": [cell.split] * len(rows),
-                "seed": [cell.seed] * len(rows),
+                "experiment": [run.row] * len(rows),
+                "split": [run.split] * len(rows),
+                "seed": [run.seed] * len(rows),
                 "video": [name for name, _, _, _ in rows],
                 "view": [n for _, _, n, _ in rows],
                 "labels": [labels for _, labels, _, _ in rows],
@@ -101,12 +100,12 @@ class Scorer:
         return made.getvalue().to_pybytes()
 
 
-def gather(row: Sequence[Cell], blocks: Iterable[bytes], target: Path) -> float:
-    """Write the blocks of a row's cells as one file, the interface to every table; return views forwarded a second."""
+def gather(row: Sequence[Run], blocks: Iterable[bytes], target: Path) -> float:
+    """Write the blocks of a row's runs as one file, the interface to every table; return views forwarded a second."""
     signature = protocol_signature(row[0].protocol, row[0].recipe)
     tables = [pyarrow.parquet.read_table(pyarrow.BufferReader(block)) for block in blocks]
     facts = [table.schema.metadata for table in tables]
-    names = json.dumps(classes(row[0]), ensure_ascii=False)
+    names = json.dumps(row[0].classes(), ensure_ascii=False)
     table = pyarrow.concat_tables([table.replace_schema_metadata(None) for table in tables])
     with writing(target) as temporary:
         about = {"protocol": signature, "classes": names, "rows": str(len(table))}
@@ -118,13 +117,13 @@ def gather(row: Sequence[Cell], blocks: Iterable[bytes], target: Path) -> float:
 
 @torch.inference_mode()
 def _forward(
-    net: VideoNet, cell: Cell, store: FrameStore, wanted: list[tuple[str, loading.View]], device: torch.device
+    net: VideoNet, run: Run, store: FrameStore, wanted: list[tuple[str, loading.View]], device: torch.device
 ) -> tuple[np.ndarray, float]:
     """Logits (V, K) float32 of the views in order, and the seconds their forward passes took."""
     torch.backends.cudnn.deterministic = True
-    recipe, protocol = cell.recipe, cell.protocol
+    recipe, protocol = run.recipe, run.protocol
     rows, seconds = [np.empty((0, net.head.out_features), np.float32)], 0.0
-    pixels = torch.empty(protocol.batch, cell.test_frames, protocol.size, protocol.size, recipe.planes, device=device)
+    pixels = torch.empty(protocol.batch, run.test_frames, protocol.size, protocol.size, recipe.planes, device=device)
     for begin in range(0, len(wanted), protocol.batch):
         group = wanted[begin : begin + protocol.batch]
         # (V, T, H, W, C) uint8
@@ -137,17 +136,17 @@ def _forward(
     return np.concatenate(rows), seconds
 
 
-def costs(cell: Cell) -> dict[str, int]:
-    """Parameters of the cell's net, and multiply-accumulates of one view under its protocol."""
-    net, size = _retimed(cell), cell.protocol.size
-    return {"parameters": parameters(net), "macs": macs(net, (1, cell.test_frames, cell.recipe.planes, size, size))}
+def costs(run: Run) -> dict[str, int]:
+    """Parameters of the run's net, and multiply-accumulates of one view under its protocol."""
+    net, size = _retimed(run), run.protocol.size
+    return {"parameters": parameters(net), "macs": macs(net, (1, run.test_frames, run.recipe.planes, size, size))}
 
 
-def _retimed(cell: Cell) -> VideoNet:
-    """The cell's net for clips of its protocol; UserError where its weights allow no other T than the recipe's."""
-    net = run.net(cell)
+def _retimed(run: Run) -> VideoNet:
+    """The run's net for clips of its protocol; UserError where its weights allow no other T than the recipe's."""
+    net = run.net()
     try:
-        net.retime(cell.test_frames)
+        net.retime(run.test_frames)
     except ValueError as error:
-        raise UserError(f"protocols.{cell.experiment.protocol}.frames: {error}") from None
+        raise UserError(f"protocols.{run.experiment.protocol}.frames: {error}") from None
     return net

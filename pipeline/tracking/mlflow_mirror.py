@@ -1,7 +1,7 @@
 """Mirrors runs into MLflow, and is the only file that knows it; what a run wrote itself stays the truth.
 
 The store can be filled again from the runs' own files, so an outage costs no more than a warning, and every call first
-asks the store what it already holds. Runs are nested: suite, row, cell (one split and seed). A number's time is its
+asks the store what it already holds. Runs are nested: suite, row, run (one split and seed). A number's time is its
 run's start and the seconds of training since, never the clock's: what is sent twice is then one and the same to MLflow.
 """
 
@@ -93,7 +93,7 @@ def asked(suite: str, row: str, training: str | None = None) -> str:
 
 
 def ids(root: Path, suite: str, row: str, training: str | None) -> dict[str, str]:
-    """Run ids of a row's newest training, or of the one that is given, and of its cells, by name.
+    """Run ids of a row's newest training, or of the one that is given, and of its runs, by name.
 
     Empty where the store has none or does not answer; no store is made.
     """
@@ -105,7 +105,7 @@ def ids(root: Path, suite: str, row: str, training: str | None) -> dict[str, str
             if not (found := runs.search(asked(suite, row, training))):
                 return {}
             below = runs.below(found[0])
-            return {row: found[0].info.run_id, **{cell: below[cell].info.run_id for cell in sorted(below)}}
+            return {row: found[0].info.run_id, **{name: below[name].info.run_id for name in sorted(below)}}
     except Exception as error:
         log.warning("MLflow at %s does not answer (%s)", clean(place), _said(error))
         return {}
@@ -119,13 +119,13 @@ class _Runs:
 
     def bring(self, record: Record, logs: "Logs", numbers: Numbers | None) -> int:
         """Whatever of a row the store lacks; how many epochs and evaluations that was."""
-        parent, sent, cells = self.row(record), 0, {}
+        parent, sent, children = self.row(record), 0, {}
         known = self.below(parent)
-        for cell in sorted({*logs, *(numbers.cells if numbers else ())}):
-            lines = epochs(*logs.get(cell, ()))
-            if not lines and not (numbers and cell in numbers.cells):
+        for name in sorted({*logs, *(numbers.runs if numbers else ())}):
+            lines = epochs(*logs.get(name, ()))
+            if not lines and not (numbers and name in numbers.runs):
                 continue
-            run = cells[cell] = self.whole(known.get(cell) or self.create(cell, parent), record)
+            run = children[name] = self.whole(known.get(name) or self.create(name, parent), record)
             # Each line's epoch is a metric too: its latest value says how far the store has come.
             last, elapsed, fresh = run.data.metrics.get("epoch", -1), 0.0, []
             for line in lines:
@@ -135,7 +135,7 @@ class _Runs:
             self.log(run, fresh)
             sent += len(fresh)
         if numbers:
-            closing = [(run, numbers.cells.get(cell, {})) for cell, run in cells.items()]
+            closing = [(run, numbers.runs.get(name, {})) for name, run in children.items()]
             for run, found in (*closing, (parent, numbers.row)):
                 named = {f"test/{name}": float(value) for name, value in found.items()}
                 fresh_numbers = {name: value for name, value in named.items() if run.data.metrics.get(name) != value}

@@ -43,10 +43,10 @@ class Record:
 
 @dataclass(frozen=True)
 class Numbers:
-    """What the evaluation of a training came to: for each cell its numbers, and the row's."""
+    """What the evaluation of a training came to: for each run its numbers, and the row's."""
 
     training: str
-    cells: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    runs: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     row: Mapping[str, float] = field(default_factory=dict)
 
 

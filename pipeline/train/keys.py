@@ -10,34 +10,34 @@ from pipeline.digest import code
 from pipeline.digest.files import sha256
 from pipeline.digest.key import key
 from pipeline.storage.remote import Place, place
-from pipeline.train.run import Cell
+from pipeline.train.run import Run
 
 
-def training(cell: Cell, weights: str | None) -> str:
-    """Return the key of a cell's training, from weights of that sha256 or from scratch."""
-    flips = cell.recipe.augment.flip  # without it no clip has the label of its mirror image
+def training(run: Run, weights: str | None) -> str:
+    """Return the key of a run's training, from weights of that sha256 or from scratch."""
+    flips = run.recipe.augment.flip  # without it no clip has the label of its mirror image
     return key(
-        [code.stage("train"), *_plugins(cell)],
-        {**_net(cell), "seed": cell.seed},
-        _data(cell)
-        | ({"mirrored": sha256(cell.mirror_list)} if flips else {})
+        [code.stage("train"), *_plugins(run)],
+        {**_net(run), "seed": run.seed},
+        _data(run)
+        | ({"mirrored": sha256(run.mirror_list)} if flips else {})
         | ({"weights": weights} if weights else {}),
     )
 
 
-def evaluation(cell: Cell) -> str:
-    """Return the key of a cell's evaluated blocks, which follow from its trained weights."""
-    settings = {"row": cell.row, "split": cell.split, "seed": cell.seed, "protocol": asdict(cell.protocol)}
+def evaluation(run: Run) -> str:
+    """Return the key of a run's evaluated blocks, which follow from its trained weights."""
+    settings = {"row": run.row, "split": run.split, "seed": run.seed, "protocol": asdict(run.protocol)}
     return key(
-        [code.stage("evaluate"), *_plugins(cell)],
-        {**_net(cell), **settings},
-        _data(cell) | {"mirrored": sha256(cell.mirror_list), "weights": sha256(cell.weights)},
+        [code.stage("evaluate"), *_plugins(run)],
+        {**_net(run), **settings},
+        _data(run) | {"mirrored": sha256(run.mirror_list), "weights": sha256(run.weights)},
     )
 
 
-def data(cell: Cell) -> str:
-    """Return the key of a cell's frames and split."""
-    return key([], {}, _data(cell))
+def data(run: Run) -> str:
+    """Return the key of a run's frames and split."""
+    return key([], {}, _data(run))
 
 
 def trajectories(settings: Trajectories, frames: Path, splits: Path) -> str:
@@ -47,23 +47,23 @@ def trajectories(settings: Trajectories, frames: Path, splits: Path) -> str:
     return key([code.stage("trajectories")], asdict(settings), inputs)
 
 
-def state(cell: Cell, cluster: Cluster, made_under: str) -> Place:
-    """Return the folder of a cell's state under a key: whose key differs, never meets it."""
-    return place(cluster.storage) / cell.row / f"{cell.name}-{made_under[:16]}"
+def state(run: Run, cluster: Cluster, made_under: str) -> Place:
+    """Return the folder of a run's state under a key: whose key differs, never meets it."""
+    return place(cluster.storage) / run.row / f"{run.name}-{made_under[:16]}"
 
 
-def _plugins(cell: Cell) -> list[str]:
-    experiment = cell.experiment
+def _plugins(run: Run) -> list[str]:
+    experiment = run.experiment
     return [code.plugin("backbone", experiment.backbone), code.plugin("attention", experiment.attention)]
 
 
-def _net(cell: Cell) -> Mapping[str, Any]:
+def _net(run: Run) -> Mapping[str, Any]:
     """The settings of the net and its training; names of data sets, recipes and files aren't among them."""
-    experiment = cell.experiment
+    experiment = run.experiment
     named = {"backbone": experiment.backbone, "variant": experiment.variant, "attention": experiment.attention}
-    return {**named, "knobs": experiment.knobs, "recipe": asdict(cell.recipe)}
+    return {**named, "knobs": experiment.knobs, "recipe": asdict(run.recipe)}
 
 
-def _data(cell: Cell) -> dict[str, str]:
-    files = {"frames": cell.frames / "index.arrow", "split": cell.split_table, "classes": cell.class_list}
+def _data(run: Run) -> dict[str, str]:
+    files = {"frames": run.frames / "index.arrow", "split": run.split_table, "classes": run.class_list}
     return {name: sha256(path) for name, path in files.items()}

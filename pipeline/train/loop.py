@@ -29,10 +29,9 @@ from pipeline.config.schema import Recipe
 from pipeline.decode.frame_store import FrameStore
 from pipeline.errors import UserError
 from pipeline.train import reduction
-from pipeline.train import run as cells
 from pipeline.train.numerics import autocast
 from pipeline.train.optimizer import freeze, groups, learning_rate, train_mode
-from pipeline.train.run import Cell, part
+from pipeline.train.run import Run
 from pipeline.train.throughput import Meter
 
 Line = dict[str, float | int | str]
@@ -47,43 +46,43 @@ class Epoch:
 
     number: int
     of: int
-    lines: list[Line]  # functions of the cell: kind, epoch, step, loss, lr
+    lines: list[Line]  # functions of the run: kind, epoch, step, loss, lr
     timings: list[Line]  # one for each of `lines`: kind, epoch, step, and what differs from run to run
     state: dict[str, Any]  # model and optimizer state dicts, epoch; loads with weights_only=True
 
 
 def epochs(
-    cell: Cell, weights: Path | None, state: dict[str, Any] | None, device: torch.device, loaders: int = 0
+    run: Run, weights: Path | None, state: dict[str, Any] | None, device: torch.device, loaders: int = 0
 ) -> Iterator[Epoch]:
-    """Trains a cell, from `state` (an earlier Epoch's) or from the start; yields after each epoch.
+    """Trains a run, from `state` (an earlier Epoch's) or from the start; yields after each epoch.
 
     `weights` initialise the backbone; `loaders` processes prepare clips (0: this one). Where torch.distributed is
     initialised, every rank calls this with equal arguments but for the device.
     """
-    recipe, rank, world = cell.recipe, *_place()
+    recipe, rank, world = run.recipe, *_place()
     share = recipe.batch // recipe.micro_batch
     if world > share:
         raise UserError(
             f"cluster.workers is {world}, but a step of this recipe has {share} micro batches to share; "
-            f"at most {share} workers, or a smaller recipes.{cell.experiment.recipe}.micro_batch"
+            f"at most {share} workers, or a smaller recipes.{run.experiment.recipe}.micro_batch"
         )
-    store = FrameStore(cell.frames)
-    items = [(name, labels) for each in recipe.train for name, labels in part(cell, each) if name in store.videos]
+    store = FrameStore(run.frames)
+    items = [(name, labels) for each in recipe.train for name, labels in run.part(each) if name in store.videos]
     if recipe.loss == "softmax" and (many := next((name for name, labels in items if len(labels) != 1), None)):
         raise UserError(
-            f"{cell.experiment.dataset}: {many} has not one label, but recipes.{cell.experiment.recipe}.loss softmax "
+            f"{run.experiment.dataset}: {many} has not one label, but recipes.{run.experiment.recipe}.loss softmax "
             "trains on single labels; videos of several take sigmoid"
         )
 
-    torch.manual_seed(cell.seed)
-    net = cells.net(cell, weights)
+    torch.manual_seed(run.seed)
+    net = run.net(weights)
     channels_last(net.to(device))
     freeze(net, recipe)
     wide = [m for m in net.modules() if isinstance(m, nn.Conv3d) and m.in_channels > 1 and m.kernel_size[0] > 1]
     if recipe.precision == "bf16" and device.type == "cpu" and wide:
         # On maps of two frames, oneDNN's bf16 gradients of such kernels hold memory that was never written.
         raise UserError(
-            f"recipes.{cell.experiment.recipe}.precision: bf16 gradients of 3D convolutions come out wrong on a CPU "
+            f"recipes.{run.experiment.recipe}.precision: bf16 gradients of 3D convolutions come out wrong on a CPU "
             "(torch 2.13); use fp32 there"
         )
     optimizer = torch.optim.SGD(
@@ -105,12 +104,12 @@ def epochs(
     own = [
         [(epoch, index) for index in micro]
         for epoch in range(begin, recipe.epochs)
-        for step in loading.steps(len(items), recipe.batch, recipe.micro_batch, cell.seed, epoch)
+        for step in loading.steps(len(items), recipe.batch, recipe.micro_batch, run.seed, epoch)
         for micro in step[rank::world]
     ]
     check_memory(recipe, loaders)
     loader = DataLoader(
-        loading.TrainClips(store, items, recipe, cell.seed, cells.mirrored(cell)),
+        loading.TrainClips(store, items, recipe, run.seed, run.mirrored()),
         sampler=own,
         batch_size=None,  # a key is a micro batch already
         num_workers=loaders,
@@ -119,7 +118,7 @@ def epochs(
         timeout=PATIENCE if loaders else 0,
     )
     pixels = torch.empty(recipe.micro_batch, recipe.frames, recipe.size, recipe.size, recipe.planes, device=device)
-    run = _Run(cell, net, parallel, ordered, optimizer, iter(loader), device, pixels, share, rank, world)
+    worker = _Worker(run, net, parallel, ordered, optimizer, iter(loader), device, pixels, share, rank, world)
     steps = len(items) // recipe.batch
     window = max(1, steps // WINDOWS)
     for epoch in range(begin, recipe.epochs):
@@ -132,7 +131,7 @@ def epochs(
             now = learning_rate(recipe, epoch, (step + 1) / steps)
             for group in optimizer.param_groups:
                 group["lr"] = now * group["multiplier"]
-            fresh.append(_step(run, epoch, step, meter))
+            fresh.append(_step(worker, epoch, step, meter))
             meter.add(recipe.batch)
             if (step + 1) % window == 0 or step + 1 == steps:
                 means = torch.stack(fresh).tolist()  # the one place that waits for the device
@@ -174,10 +173,10 @@ def loader_died(words: str) -> str:
 
 
 @dataclass(frozen=True)
-class _Run:
+class _Worker:
     """What stays the same over a run's steps, as one worker has it."""
 
-    cell: Cell
+    run: Run
     net: VideoNet
     parallel: nn.Module  # net, or DDP round it
     ordered: bool  # several workers, and what their micro batches give is added in one order
@@ -190,50 +189,51 @@ class _Run:
     world: int
 
 
-def _step(run: _Run, epoch: int, step: int, meter: Meter) -> Tensor:
+def _step(worker: _Worker, epoch: int, step: int, meter: Meter) -> Tensor:
     """One optimizer step over this worker's micro batches; the mean loss of the whole step's, over all workers."""
     # Running means and variances, and the count of batches; VGG has none.
-    statistics = [b for name, b in run.net.named_buffers() if "running_" in name or "num_batches_tracked" in name]
-    run.optimizer.zero_grad(set_to_none=True)
-    losses = _micros(run, epoch, step, meter, statistics)
-    if run.ordered:
-        loss, *summed = reduction.summed_in_order(run.net, losses, statistics, run.rank, run.world, run.share)
+    statistics = [b for name, b in worker.net.named_buffers() if "running_" in name or "num_batches_tracked" in name]
+    worker.optimizer.zero_grad(set_to_none=True)
+    losses = _micros(worker, epoch, step, meter, statistics)
+    if worker.ordered:
+        place = worker.rank, worker.world, worker.share
+        loss, *summed = reduction.summed_in_order(worker.net, losses, statistics, *place)
     else:
-        loss, *summed = reduction.summed(losses, statistics, run.world)  # of gradients DDP takes care
+        loss, *summed = reduction.summed(losses, statistics, worker.world)  # of gradients DDP takes care
     # The step's update of the running statistics is the mean of its micro batches' updates.
     if statistics:
-        torch._foreach_copy_(statistics, torch._foreach_div(summed, run.share))
-    if run.cell.recipe.clip_grad is not None:
-        nn.utils.clip_grad_norm_(run.net.parameters(), run.cell.recipe.clip_grad)
-    run.optimizer.step()
-    return loss / run.share
+        torch._foreach_copy_(statistics, torch._foreach_div(summed, worker.share))
+    if worker.run.recipe.clip_grad is not None:
+        nn.utils.clip_grad_norm_(worker.net.parameters(), worker.run.recipe.clip_grad)
+    worker.optimizer.step()
+    return loss / worker.share
 
 
-def _micros(run: _Run, epoch: int, step: int, meter: Meter, statistics: list[Tensor]) -> Iterator[Tensor]:
+def _micros(worker: _Worker, epoch: int, step: int, meter: Meter, statistics: list[Tensor]) -> Iterator[Tensor]:
     """The losses of this worker's micro batches; each of them finds the statistics as they were before the step."""
     before = [buffer.clone() for buffer in statistics]
-    for micro in range(run.rank, run.share, run.world):
+    for micro in range(worker.rank, worker.share, worker.world):
         if statistics:
             torch._foreach_copy_(statistics, before)
-        yield _micro(run, epoch, step, micro, meter)
+        yield _micro(worker, epoch, step, micro, meter)
 
 
-def _micro(run: _Run, epoch: int, step: int, micro: int, meter: Meter) -> Tensor:
+def _micro(worker: _Worker, epoch: int, step: int, micro: int, meter: Meter) -> Tensor:
     """A micro batch's loss; its gradients are added to those that are there."""
-    recipe, net = run.cell.recipe, run.net
+    recipe, net = worker.run.recipe, worker.net
     with meter.waiting():
         try:
-            batch, labels = next(run.loader)
+            batch, labels = next(worker.loader)
         except RuntimeError as error:  # torch's, where a loader's process died or keeps silent
             if "DataLoader" not in str(error):
                 raise
             raise UserError(loader_died(str(error))) from None
     # (N, T, H, W, C) uint8 -> (N, T, C, H, W) float
-    x = loading.normalise(batch.to(run.device, non_blocking=True), net.mean, net.std, net.channels, run.pixels)
+    x = loading.normalise(batch.to(worker.device, non_blocking=True), net.mean, net.std, net.channels, worker.pixels)
     # (N,) classes, or (N, K) of 0 and 1 for sigmoid; mixing makes it (N, K) shares
-    target = labels.to(run.device, non_blocking=True)
+    target = labels.to(worker.device, non_blocking=True)
     # Dropout and mixing draw from the micro batch's place in the run, whichever worker does it.
-    seed = loading.seed_of(run.cell.seed, epoch, step, micro)
+    seed = loading.seed_of(worker.run.seed, epoch, step, micro)
     torch.manual_seed(seed)
     if recipe.augment.mixup:
         x, target = loading.mixup(x, target, net.head.out_features, recipe.augment.mixup, seed)
@@ -241,22 +241,22 @@ def _micro(run: _Run, epoch: int, step: int, micro: int, meter: Meter) -> Tensor
     def criterion(scores: Tensor) -> Tensor:
         return loss_of(recipe, scores.float(), target)
 
-    exchanging = run.parallel is not net
-    hold = exchanging and micro + run.world < run.share  # DDP exchanges gradients once a step
-    with run.parallel.no_sync() if hold else contextlib.nullcontext():  # type: ignore[operator]
-        with autocast(recipe, run.device):
+    exchanging = worker.parallel is not net
+    hold = exchanging and micro + worker.world < worker.share  # DDP exchanges gradients once a step
+    with worker.parallel.no_sync() if hold else contextlib.nullcontext():  # type: ignore[operator]
+        with autocast(recipe, worker.device):
             try:
-                logits = run.parallel(x)  # (N, K)
+                logits = worker.parallel(x)  # (N, K)
             except ValueError as error:
                 if "more than 1 value per channel" not in str(error):
                     raise
                 raise UserError(
-                    f"recipes.{run.cell.experiment.recipe}: this net has a norm over maps of one value at size "
+                    f"recipes.{worker.run.experiment.recipe}: this net has a norm over maps of one value at size "
                     f"{recipe.size}, which needs a micro_batch of 2 at least, not {len(x)}; raise micro_batch or size"
                 ) from None
         loss = criterion(logits) + net.penalty(criterion)
         # A step's gradient is the mean over its micro batches; DDP divides by the number of workers.
-        (loss * ((run.world if exchanging else 1) / run.share)).backward()
+        (loss * ((worker.world if exchanging else 1) / worker.share)).backward()
     return loss.detach()
 
 

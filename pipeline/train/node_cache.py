@@ -28,7 +28,7 @@ from pipeline.digest.files import sha256 as digest_of
 from pipeline.errors import UserError
 from pipeline.storage.atomic import writing
 from pipeline.storage.remote import Remote, place
-from pipeline.train.run import Cell, part
+from pipeline.train.run import Run
 
 THREADS = 8  # files on their way at once
 CHUNK = 8 << 20  # bytes
@@ -96,8 +96,8 @@ def opened(store: Remote, key: str) -> Copy:
     return Copy(store, files, cache() / "lists" / name[:32])
 
 
-def sent(row: Sequence[Cell], cluster: Cluster, others: Iterable[Path] = ()) -> list[Cell]:
-    """The cells of a row as tasks get them: where cluster.storage is a store, it has all that they read of data/ then.
+def sent(row: Sequence[Run], cluster: Cluster, others: Iterable[Path] = ()) -> list[Run]:
+    """The runs of a row as tasks get them: where cluster.storage is a store, it has all that they read of data/ then.
 
     That is the data set's frames and splits, and the `others`: trained weights, or a file to initialise from.
     """
@@ -116,51 +116,51 @@ def sent(row: Sequence[Cell], cluster: Cluster, others: Iterable[Path] = ()) -> 
     key = hashlib.sha256(json.dumps(marks).encode()).hexdigest()  # shards follow from the index
     shards = sorted({entry.shard for entry in FrameStore(one.frames).videos.values()})
     publish(store, named | {_shard(one, shard): shard_path(one.frames, shard) for shard in shards}, key)
-    return [replace(cell, copy=key) for cell in row]
+    return [replace(run, copy=key) for run in row]
 
 
 def brought(
-    cell: Cell, cluster: Cluster, weights: Path | None = None, frames_of: str | None = None
-) -> tuple[Cell, Path | None]:
-    """The cell as this node has it, and its file to initialise from.
+    run: Run, cluster: Cluster, weights: Path | None = None, frames_of: str | None = None
+) -> tuple[Run, Path | None]:
+    """The run as this node has it, and its file to initialise from.
 
     All that it reads is here then, but of frames only those of the split's part `frames_of`, if one is named.
     """
-    if cell.copy is None:
-        return cell, weights
-    copy = _opened(cell, cluster)
-    apart = {_name(cell, cell.weights)}
-    copy.fetch(lambda name: name in apart or not name.startswith(("runs/", _shards(cell))))
-    here = replace(cell, data=copy.folder)
+    if run.copy is None:
+        return run, weights
+    copy = _opened(run, cluster)
+    apart = {_name(run, run.weights)}
+    copy.fetch(lambda name: name in apart or not name.startswith(("runs/", _shards(run))))
+    here = replace(run, data=copy.folder)
     if frames_of:
-        bring_frames(here, cluster, FrameStore(here.frames), [video for video, _ in part(here, frames_of)])
-    return here, weights and copy.folder / _name(cell, weights)
+        bring_frames(here, cluster, FrameStore(here.frames), [video for video, _ in here.part(frames_of)])
+    return here, weights and copy.folder / _name(run, weights)
 
 
-def bring_frames(cell: Cell, cluster: Cluster, store: FrameStore, videos: Iterable[str]) -> None:
-    """Brings the shards that hold these videos, before they are read; `store` is that of a cell from brought()."""
-    if cell.copy is not None:
-        wanted = {_shard(cell, store.videos[video].shard) for video in videos if video in store.videos}
-        _opened(cell, cluster).fetch(wanted.__contains__)
+def bring_frames(run: Run, cluster: Cluster, store: FrameStore, videos: Iterable[str]) -> None:
+    """Brings the shards that hold these videos, before they are read; `store` is that of a run from brought()."""
+    if run.copy is not None:
+        wanted = {_shard(run, store.videos[video].shard) for video in videos if video in store.videos}
+        _opened(run, cluster).fetch(wanted.__contains__)
 
 
-def _opened(cell: Cell, cluster: Cluster) -> Copy:
+def _opened(run: Run, cluster: Cluster) -> Copy:
     store = place(cluster.storage)
-    assert isinstance(store, Remote) and cell.copy is not None
-    return opened(store, cell.copy)
+    assert isinstance(store, Remote) and run.copy is not None
+    return opened(store, run.copy)
 
 
-def _name(cell: Cell, path: Path) -> str:
+def _name(run: Run, path: Path) -> str:
     """Of a file in a list."""
-    return path.relative_to(cell.data).as_posix() if path.is_relative_to(cell.data) else f"weights/{path.name}"
+    return path.relative_to(run.data).as_posix() if path.is_relative_to(run.data) else f"weights/{path.name}"
 
 
-def _shards(cell: Cell) -> str:
-    return f"{_name(cell, cell.frames)}/shard-"
+def _shards(run: Run) -> str:
+    return f"{_name(run, run.frames)}/shard-"
 
 
-def _shard(cell: Cell, shard: int) -> str:
-    return _name(cell, shard_path(cell.frames, shard))
+def _shard(run: Run, shard: int) -> str:
+    return _name(run, shard_path(run.frames, shard))
 
 
 def _list(store: Remote, key: str) -> Remote:

@@ -1,4 +1,4 @@
-"""A cell: one training run of a row, for one split and one seed, and the files it reads and leaves."""
+"""A run: the training of a row on one split with one seed, and the files it reads and leaves."""
 
 import json
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ from pipeline.errors import UserError
 
 
 @dataclass(frozen=True)
-class Cell:
-    """What one training run and its evaluation need to know; `data` is the project's data/ folder."""
+class Run:
+    """All that a training and its evaluation need to know; `data` is the project's data/ folder."""
 
     row: str
     experiment: Experiment
@@ -22,9 +22,7 @@ class Cell:
     split: int
     seed: int
     data: Path
-    copy: str | None = (
-        None  # a list of files in the store, for nodes that don't see `data`; see pipeline/train/node_cache.py
-    )
+    copy: str | None = None  # a list of files in the store, for nodes that don't see `data` (train/node_cache.py)
 
     @property
     def name(self) -> str:
@@ -66,41 +64,37 @@ class Cell:
     def mirror_list(self) -> Path:
         return self.split_table.with_name("mirrored.json")
 
+    def part(self, name: str) -> list[tuple[str, list[int]]]:
+        """(video, labels) of the split's part "train", "val" or "test", in the table's order."""
+        table = pyarrow.parquet.read_table(self.split_table, filters=[("part", "=", name)])
+        return list(zip(table["video"].to_pylist(), table["labels"].to_pylist(), strict=True))
 
-def part(cell: Cell, name: str) -> list[tuple[str, list[int]]]:
-    """(video, labels) of the split's part "train", "val" or "test", in the table's order."""
-    table = pyarrow.parquet.read_table(cell.split_table, filters=[("part", "=", name)])
-    return list(zip(table["video"].to_pylist(), table["labels"].to_pylist(), strict=True))
+    def classes(self) -> list[str]:
+        """Class names in the data set's official order; a label is an index into them."""
+        return json.loads(self.class_list.read_text(encoding="utf-8"))
 
+    def mirrored(self) -> list[int]:
+        """For each class that of its mirror image, -1 where there is none."""
+        return json.loads(self.mirror_list.read_text(encoding="utf-8"))
 
-def classes(cell: Cell) -> list[str]:
-    """Class names in the data set's official order; a label is an index into them."""
-    return json.loads(cell.class_list.read_text(encoding="utf-8"))
+    def net(self, weights: Path | None = None) -> VideoNet:
+        """The run's net, before training; `weights` initialise its backbone.
 
-
-def mirrored(cell: Cell) -> list[int]:
-    """For each class that of its mirror image, -1 where there is none."""
-    return json.loads(cell.mirror_list.read_text(encoding="utf-8"))
-
-
-def net(cell: Cell, weights: Path | None = None) -> VideoNet:
-    """The cell's net, before training; `weights` initialise its backbone.
-
-    Raises UserError for a backbone, variant, attention or knob that is not there and for weights that don't fit.
-    """
-    experiment = cell.experiment
-    try:
-        return build(
-            experiment.backbone,
-            experiment.variant,
-            experiment.attention,
-            frames=cell.recipe.frames,
-            classes=len(classes(cell)),
-            dropout=cell.recipe.dropout,
-            knobs=experiment.knobs,
-            weights=weights,
-            planes=cell.recipe.planes,
-            head_std=cell.recipe.head_std,
-        )
-    except ValueError as error:
-        raise UserError(f"experiments.{cell.row}: {error}") from None
+        Raises UserError for a backbone, variant, attention or knob that is not there and for weights that don't fit.
+        """
+        experiment = self.experiment
+        try:
+            return build(
+                experiment.backbone,
+                experiment.variant,
+                experiment.attention,
+                frames=self.recipe.frames,
+                classes=len(self.classes()),
+                dropout=self.recipe.dropout,
+                knobs=experiment.knobs,
+                weights=weights,
+                planes=self.recipe.planes,
+                head_std=self.recipe.head_std,
+            )
+        except ValueError as error:
+            raise UserError(f"experiments.{self.row}: {error}") from None

@@ -5,8 +5,8 @@ sections 2 and 3, and Wang and Schmid, "Action Recognition with Improved Traject
 
 - Points lie on a grid of 5 pixels, on scales 1 / sqrt(2) apart, where no followed point is near and the smaller
   eigenvalue of the autocorrelation is more than 0.001 of the frame's largest. They follow the median, 3x3, of flow.
-- The camera's motion is taken off by pipeline/decode/camera.py's homography, and flow is reckoned anew. So a trajectory has
-  its shape, 15 displacements by their summed length (30), and its histograms: of gradients (HOG, 96), of flow (HOF,
+- The camera's motion is taken off by pipeline/decode/camera.py's homography, and flow is reckoned anew. So a trajectory
+  has its shape, 15 displacements by their summed length (30), and its histograms: of gradients (HOG, 96), of flow (HOF,
   108, whose ninth bin counts what moves 0.4 pixels or less), of each part of flow's own gradients (MBHx, MBHy, 96
   each), over 32x32 pixels along the path in 2x2x3 cells. Each histogram is the root of its share ("RootSIFT").
 - Trajectories that stay, wander or jump are dropped, and those that go with the camera.

@@ -28,8 +28,8 @@ from pipeline.errors import UserError
 from pipeline.evaluate import inference
 from pipeline.report import film_strip
 from pipeline.report.film_strip import Bars
-from pipeline.train import rows, run
-from pipeline.train.run import Cell
+from pipeline.train import rows
+from pipeline.train.run import Run
 from stages import DATA
 
 Show = Literal["gradcam", "eam", "receptive"]
@@ -58,27 +58,27 @@ def look(
     Raises UserError for what isn't there: the row, its weights, the video, or an explanation that its net can't give.
     """
     given = load.load()
-    cell = _cell(rows.cells(given, row, DATA.absolute()), split, seed)
+    run = _cell(rows.runs(given, row, DATA.absolute()), split, seed)
     kind = f"{show}-{stage}" if stage else show
-    path = path or DATA / "looks" / f"{row}-{cell.name}-{video.strip('/').replace('/', '-')}-{kind}.png"
+    path = path or DATA / "looks" / f"{row}-{run.name}-{video.strip('/').replace('/', '-')}-{kind}.png"
     if path.suffix != ".png":
         raise UserError(f"{path}: a picture is written as .png")
-    if cell.recipe.input != "rgb":
-        raise UserError(f"experiments.{row} sees {cell.recipe.input}; what a net saw is shown for frames alone")
-    net = _trained(cell)
+    if run.recipe.input != "rgb":
+        raise UserError(f"experiments.{row} sees {run.recipe.input}; what a net saw is shown for frames alone")
+    net = _trained(run)
     known = explanations.available(net)
     if show not in known:
         raise UserError(
-            f"experiments.{row}: attention {cell.experiment.attention!r} has nothing for --show {show}; "
+            f"experiments.{row}: attention {run.experiment.attention!r} has nothing for --show {show}; "
             f"known: {', '.join(known)}"
         )
     if stage and (show != "gradcam" or stage not in net.backbone.stages):
         raise UserError(f"--stage {stage}: it goes with Grad-CAM alone; stages: {', '.join(net.backbone.stages)}")
-    clip = _clip(cell, video, given.datasets[cell.experiment.dataset].decode)
+    clip = _clip(run, video, given.datasets[run.experiment.dataset].decode)
     x = loading.normalise(torch.from_numpy(clip.pixels[None]), net.mean, net.std, net.channels)
-    verdict = _verdict(net, x[0], run.classes(cell), clip.labels)
+    verdict = _verdict(net, x[0], run.classes(), clip.labels)
     what = f"{TITLES[show]} in {stage}" if stage else TITLES[show]
-    title = f"{row}, {cell.name}: {what}\n{video}{f' ({clip.part})' if clip.part else ''}\n{verdict}"
+    title = f"{row}, {run.name}: {what}\n{video}{f' ({clip.part})' if clip.part else ''}\n{verdict}"
     heat, bars = _explained(net, x[0], show, stage)
     try:
         film_strip.film(path, title, clip.pixels, [f"frame {index}" for index in clip.indices], heat, bars)
@@ -89,46 +89,46 @@ def look(
     return path, title
 
 
-def _cell(found: list[Cell], split: int | None, seed: int | None) -> Cell:
-    """The first cell of that split and seed, the first of all by default."""
-    for cell in found:
-        if split in (None, cell.split) and seed in (None, cell.seed):
-            return cell
+def _cell(found: list[Run], split: int | None, seed: int | None) -> Run:
+    """The first run of that split and seed, the first of all by default."""
+    for run in found:
+        if split in (None, run.split) and seed in (None, run.seed):
+            return run
     raise UserError(
         f"experiments.{found[0].row} has no run of "
         + " and ".join(f"{what} {n}" for what, n in (("split", split), ("seed", seed)) if n is not None)
-        + f"; known: {', '.join(cell.name for cell in found)}"
+        + f"; known: {', '.join(run.name for run in found)}"
     )
 
 
-def _trained(cell: Cell) -> VideoNet:
-    if not cell.weights.is_file():
-        trained = sorted({path.parent.name for path in (cell.data / "runs").glob("*/*.pt")})
+def _trained(run: Run) -> VideoNet:
+    if not run.weights.is_file():
+        trained = sorted({path.parent.name for path in (run.data / "runs").glob("*/*.pt")})
         raise UserError(
-            f"experiments.{cell.row} has no weights of {cell.name} yet, `actionbench repro {cell.row}` trains it; "
+            f"experiments.{run.row} has no weights of {run.name} yet, `actionbench repro {run.row}` trains it; "
             f"trained: {', '.join(trained) or 'none'}"
         )
     try:
-        return inference.load(cell, torch.device("cpu"))
+        return inference.load(run, torch.device("cpu"))
     except (RuntimeError, EOFError, pickle.UnpicklingError):
         raise UserError(
-            f"{cell.weights} doesn't fit the row as it is now; `actionbench repro {cell.row}` trains it again"
+            f"{run.weights} doesn't fit the row as it is now; `actionbench repro {run.row}` trains it again"
         ) from None
 
 
-def _clip(cell: Cell, video: str, settings: Decode) -> Clip:
+def _clip(run: Run, video: str, settings: Decode) -> Clip:
     """Of a video of the row's data set, by its name, or else of a file."""
-    table = pyarrow.parquet.read_table(cell.split_table, columns=["video", "part", "labels"])
+    table = pyarrow.parquet.read_table(run.split_table, columns=["video", "part", "labels"])
     listed = {row["video"]: row for row in table.to_pylist()}
     if video in listed:
-        store = FrameStore(cell.frames)
-        return Clip(*_middle(cell, store, video), listed[video]["part"], listed[video]["labels"])
+        store = FrameStore(run.frames)
+        return Clip(*_middle(run, store, video), listed[video]["part"], listed[video]["labels"])
     if Path(video).is_file():
         with tempfile.TemporaryDirectory() as folder:
-            return Clip(*_middle(cell, _store(Path(video), settings, Path(folder)), video), "", ())
+            return Clip(*_middle(run, _store(Path(video), settings, Path(folder)), video), "", ())
     near = get_close_matches(video, listed, n=3) or list(listed)[:3]
     raise UserError(
-        f"no video {video!r} in split {cell.split} of {cell.experiment.dataset}, and no such file; "
+        f"no video {video!r} in split {run.split} of {run.experiment.dataset}, and no such file; "
         f"of the {len(listed)} there: {', '.join(near)}"
     )
 
@@ -148,11 +148,11 @@ def _store(path: Path, settings: Decode, folder: Path) -> FrameStore:
     return FrameStore(folder)
 
 
-def _middle(cell: Cell, store: FrameStore, video: str) -> tuple[np.ndarray, Sequence[int]]:
+def _middle(run: Run, store: FrameStore, video: str) -> tuple[np.ndarray, Sequence[int]]:
     """Pixels (T, S, S, 3) and frame numbers of the middle one of the protocol's views."""
-    found = views.views(cell.protocol, video, store.entry(video), cell.test_frames)
+    found = views.views(run.protocol, video, store.entry(video), run.test_frames)
     view = found[len(found) // 2]
-    return loading.load_views(store, [(video, view)], cell.protocol.size)[0], view.indices
+    return loading.load_views(store, [(video, view)], run.protocol.size)[0], view.indices
 
 
 def _verdict(net: VideoNet, clip: torch.Tensor, names: Sequence[str], labels: Sequence[int]) -> str:

@@ -16,7 +16,7 @@ def sync() -> None:
     folders = sorted(path for path in (DATA / "tracking").glob("*") if path.is_dir())
     if not folders:
         raise UserError("there are no runs in data/tracking yet; `actionbench repro` makes them")
-    rows = cells = sent = 0
+    rows = runs = sent = 0
     for folder in folders:
         record = run_record.load(folder)
         if record is None:
@@ -25,8 +25,8 @@ def sync() -> None:
         numbers = run_record.numbers(folder)
         if numbers and numbers.training != record.training:
             numbers = None  # of an earlier training
-        runs = run_log.places(DATA, folder.name)
-        sent += mlflow_mirror.sync(Path.cwd(), record, runs, numbers)
-        rows, cells = rows + 1, cells + len(runs)
+        logs = run_log.places(DATA, folder.name)
+        sent += mlflow_mirror.sync(Path.cwd(), record, logs, numbers)
+        rows, runs = rows + 1, runs + len(logs)
     place = run_record.clean(mlflow_mirror.store(Path.cwd()))
-    print(f"{rows} rows with {cells} runs, of which {place} lacked {sent} epochs and evaluations")
+    print(f"{rows} rows with {runs} runs, of which {place} lacked {sent} epochs and evaluations")

@@ -30,8 +30,8 @@ HEAD = """\
 Match: ours, to as many digits as are printed, is the printed figure; rounded, or truncated where the paper did so.
 Unreachable: what the paper and its authors' code describe does not have it, and "why" says what is known. Differs: it
 should match, and does not. Ours are counted on the nets of models/: all parameters, or one forward pass of one clip by
-the rules of the tool that the paper used (models/paper_flops.py). Ratios are ours to the printed. Written by `actionbench
-models --parity` from reports/papers/parity.yaml.
+the rules of the tool that the paper used (models/paper_flops.py). Ratios are ours to the printed. Written by
+`actionbench models --parity` from reports/papers/parity.yaml.
 """
 
 

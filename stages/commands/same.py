@@ -19,7 +19,7 @@ from pipeline.errors import UserError
 
 if TYPE_CHECKING:
     from pipeline.config.schema import Dataset, Params
-    from pipeline.train.run import Cell
+    from pipeline.train.run import Run
 
 STEPS = 2
 TEST = 16  # videos
@@ -61,8 +61,8 @@ def sample(folder: Path) -> dict[str, str]:
         digests |= {f"{name}: {what}": digest for what, digest in _data(name, dataset, folder).items()}
     for row, experiment in given.experiments.items():
         if experiment.dataset in drawn:
-            cell = rows.cells(given, row, folder)[0]
-            digests |= {f"{row}: {what}": digest for what, digest in _row(cell).items()}
+            run = rows.runs(given, row, folder)[0]
+            digests |= {f"{row}: {what}": digest for what, digest in _row(run).items()}
             print(f"{row} is done", file=sys.stderr, flush=True)
     return digests
 
@@ -115,8 +115,8 @@ def _data(name: str, dataset: "Dataset", folder: Path) -> dict[str, str]:
     return digests
 
 
-def _row(cell: "Cell") -> dict[str, str]:
-    """Digests of a row's first cell: weights and losses after its steps, logits, costs."""
+def _row(run: "Run") -> dict[str, str]:
+    """Digests of a row's first run: weights and losses after its steps, logits, costs."""
     import io
 
     import pyarrow.parquet
@@ -126,17 +126,17 @@ def _row(cell: "Cell") -> dict[str, str]:
     from pipeline.train import loop
 
     cpu = torch.device("cpu")
-    last = list(loop.epochs(cell, None, None, cpu))[-1]
+    last = list(loop.epochs(run, None, None, cpu))[-1]
     tensors = {name: value.cpu().contiguous() for name, value in last.state["model"].items()}
-    cell.weights.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(tensors, cell.weights)
-    block = inference.Scorer(cell, cpu).score(inference.blocks(cell)[0])
+    run.weights.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(tensors, run.weights)
+    block = inference.Scorer(run, cpu).score(inference.blocks(run)[0])
     logits = pyarrow.parquet.read_table(io.BytesIO(block))["logits"].to_pylist()
     return {
         "weights": _digest(bytes(tensors[name].numpy().data) for name in sorted(tensors)),
         "losses": _digest([repr([line["loss"] for line in last.lines]).encode()]),
         "logits": _digest([repr(logits).encode()]),
-        "costs": _digest([json.dumps(inference.costs(cell), sort_keys=True).encode()]),
+        "costs": _digest([json.dumps(inference.costs(run), sort_keys=True).encode()]),
     }
 
 

@@ -57,7 +57,7 @@ class Speed:
 
 
 def seconds(step: Step, params: Params, data: Path, speeds: Mapping[str, Speed]) -> Estimate:
-    """Seconds of work for all cells of a step, one after the other.
+    """Seconds of work for all runs of a step, one after the other.
 
     A row's own measured speed, if what decides it is as it was; else the nearest row's, scaled by MACs.
     """
@@ -88,7 +88,7 @@ def seconds(step: Step, params: Params, data: Path, speeds: Mapping[str, Speed])
 
 
 def work(seconds: float, cluster: Cluster, speeds: Mapping[str, Speed]) -> str:
-    """Seconds of cells one after the other, in words, and in hours of the devices that they hold at those speeds."""
+    """Seconds of runs one after the other, in words, and in hours of the devices that they hold at those speeds."""
     kind, each = ("GPU", cluster.gpus_per_worker) if cluster.gpus_per_worker else ("CPU", cluster.cpus_per_worker)
     hours = seconds / 3600 * statistics.median(speed.workers for speed in speeds.values()) * each
     return f"{duration(seconds)} of work ({hours:.2g} {kind}-hours)"
@@ -152,10 +152,10 @@ def cores() -> int:
 
 
 def side_by_side(cluster: Cluster) -> int | None:
-    """How many cells this machine trains at once; None where a cluster is named."""
+    """How many runs this machine trains at once; None where a cluster is named."""
     if os.environ.get("RAY_ADDRESS") or cluster.address != "local":
         return None
-    workers = cluster.team[1]  # of a range Ray gives the first cells as many as it can
+    workers = cluster.team[1]  # of a range Ray gives the first runs as many as it can
     slots = cores() // (workers * cluster.cpus_per_worker)
     if cluster.gpus_per_worker:
         gpus = len(list(Path("/dev").glob("nvidia[0-9]*")))
@@ -188,8 +188,8 @@ def running_logs(params: Params, row: str, data: Path) -> list["Place"]:
 
     try:
         weights = json.loads((data / "inputs" / "rows" / f"{row}.json").read_text(encoding="utf-8"))["weights"]
-        cells = rows.cells(params, row, data)
-        return [keys.state(cell, params.cluster, keys.training(cell, weights)) / run_log.RUNNING for cell in cells]
+        runs = rows.runs(params, row, data)
+        return [keys.state(run, params.cluster, keys.training(run, weights)) / run_log.RUNNING for run in runs]
     except (OSError, UserError):  # its frames, splits or inputs aren't there yet
         return []
 

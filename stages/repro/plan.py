@@ -38,7 +38,7 @@ class Step:
     stage: str
     state: State
     reasons: tuple[str, ...]
-    cells: tuple[str, ...]  # of a row: "split1-seed0", ...; else empty
+    runs: tuple[str, ...]  # of a row: "split1-seed0", ...; else empty
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def steps(params: Params, project: Project, lock: Mapping[str, Any], cached: Col
         restored = stage in cached and _outputs_alone(entries)
         state: State = "may run" if not direct else "restored" if restored else "runs"
         because = () if direct == NEVER else _because(makers, project.stages)
-        listed.append(Step(stage, state, (*direct, *because), _cells(params, stage)))
+        listed.append(Step(stage, state, (*direct, *because), _runs(params, stage)))
     return listed
 
 
@@ -212,7 +212,7 @@ def _because(makers: list[str], stages: Mapping[str, tuple[str, ...]]) -> tuple[
     return (f"because {nearest[0]}{others}",)
 
 
-def _cells(params: Params, stage: str) -> tuple[str, ...]:
+def _runs(params: Params, stage: str) -> tuple[str, ...]:
     if noun(stage) not in ("train", "evaluate") or key(stage) not in params.experiments:
         return ()
     experiment = params.experiments[key(stage)]

@@ -213,7 +213,7 @@ class Watch:
         return running[0] if running else "waiting" if "waiting" in own.values() else "done"
 
     def _epochs(self, row: str) -> tuple[int, int, float]:
-        """Of a row in training: epochs done and to be done, of all cells, and the clips a second of its last ones."""
+        """Of a row in training: epochs done and to be done, of all runs, and the clips a second of its last ones."""
         if self.states.get(f"train@{row}") != "running":
             return 0, 0, 0.0
         experiment = self.given.experiments[row]

@@ -15,12 +15,11 @@ import psutil
 import pytest
 from ruamel.yaml import YAML
 
-from cluster.fit import train_cell
+from cluster.fit import train_run
 from pipeline.tracking import run_log
 from pipeline.train import loop as loop
 from stages.repro.driver import mend
-from tests.support.trainings import trained, training
-from tests.train.test_loop import cell
+from tests.support.trainings import tiny_run, trained, training
 
 ROOT = Path(__file__).parents[2]
 ROW = {"dataset": "shapes", "backbone": "resnet", "variant": "tiny", "knobs": {}, "weights": None}
@@ -101,7 +100,7 @@ def _line(process: psutil.Process) -> str:
 
 
 VICTIMS = {
-    "training worker": ("ray::train_cell",),
+    "training worker": ("ray::train_run",),
     "driver of training": ("stages.train",),
     "driver of evaluation": ("stages.evaluate",),
     "decoding task": ("ray::_call",),
@@ -155,9 +154,9 @@ def test_two_starts_of_one_training_do_each_other_no_harm(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As Ray starts it again on another node while the first, lost from sight, is still at work."""
-    one = cell(data, epochs=3)
+    one = tiny_run(data, epochs=3)
     alone, shared = training(one, tmp_path / "alone"), training(one, tmp_path / "shared")
-    train_cell(alone)
+    train_run(alone)
     epochs = loop.epochs
 
     def overtaken(*arguments: Any) -> Iterator[Any]:
@@ -165,12 +164,12 @@ def test_two_starts_of_one_training_do_each_other_no_harm(
             if number == 1:
                 with monkeypatch.context() as patch:
                     patch.setattr(loop, "epochs", epochs)
-                    train_cell(shared)
+                    train_run(shared)
             yield epoch  # older than the state that the other has left by now
 
     with monkeypatch.context() as patch:
         patch.setattr(loop, "epochs", overtaken)
-        train_cell(shared)
+        train_run(shared)
     assert trained(shared) == trained(alone)
     assert [line["epoch"] for line in run_log.epochs(shared.folder / "log.jsonl")] == [0, 1, 2]
 
@@ -178,17 +177,16 @@ def test_two_starts_of_one_training_do_each_other_no_harm(
 TRAIN = """
 import sys
 from pathlib import Path
-sys.path.insert(0, {tests!r})
-from cluster.fit import train_cell
-from test_training import cell
-from trainings import training
-train_cell(training(cell(Path({data!r}), epochs=4), Path({folder!r})))
+sys.path.insert(0, {root!r})
+from cluster.fit import train_run
+from tests.support.trainings import tiny_run, training
+train_run(training(tiny_run(Path({data!r}), epochs=4), Path({folder!r})))
 """
 
 
 def test_a_killed_training_goes_on_after_its_last_epoch(data: Path, tmp_path: Path) -> None:
     def start(folder: Path) -> subprocess.Popen:
-        code = TRAIN.format(tests=str(Path(__file__).parent), data=str(data), folder=str(folder))
+        code = TRAIN.format(root=str(ROOT), data=str(data), folder=str(folder))
         return subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
 
     assert start(tmp_path / "whole").wait() == 0
@@ -207,5 +205,5 @@ def test_a_killed_training_goes_on_after_its_last_epoch(data: Path, tmp_path: Pa
     state = (tmp_path / "killed" / "state.pt").stat().st_mtime_ns
     assert start(tmp_path / "killed").wait() == 0
     assert 1 <= done < 4 and (tmp_path / "killed" / "state.pt").stat().st_mtime_ns > state
-    whole, again = (trained(training(cell(data, epochs=4), tmp_path / name)) for name in ("whole", "killed"))
+    whole, again = (trained(training(tiny_run(data, epochs=4), tmp_path / name)) for name in ("whole", "killed"))
     assert whole == again

@@ -26,9 +26,8 @@ from pipeline.digest.files import sha256
 from pipeline.errors import UserError
 from pipeline.evaluate import inference
 from pipeline.train import keys, rows
-from pipeline.train import run as cells
-from pipeline.train.run import Cell
-from tests.train.test_loop import RECIPE, params, run
+from pipeline.train.run import Run
+from tests.support.trainings import RECIPE, params, train
 
 COUNT, WIDTH, HEIGHT = 7, 40, 36
 WHOLE = Box(2, 2, 32, 32)
@@ -145,14 +144,14 @@ def raw(flow: dict[str, Any] | None, **recipe: Any) -> dict[str, Any]:
     }
 
 
-def cell(data: Path, **recipe: Any) -> Cell:
-    return rows.cells(parse(raw(FLOW, **recipe)), "row", data)[0]
+def flow_run(data: Path, **recipe: Any) -> Run:
+    return rows.runs(parse(raw(FLOW, **recipe)), "row", data)[0]
 
 
 @pytest.mark.parametrize("input", ["flow", "warped"])
 def test_a_net_trains_on_flow_and_is_scored_on_it(data: Path, tmp_path: Path, input: str) -> None:
-    one = cell(data, input=input, stack=2, augment={"crop": "random", "flip": True})
-    state = run(one)[-1].state["model"]
+    one = flow_run(data, input=input, stack=2, augment={"crop": "random", "flip": True})
+    state = train(one)[-1].state["model"]
     assert next(value for value in state.values() if value.ndim == 4).shape[1] == 4
     one.weights.parent.mkdir(parents=True, exist_ok=True)
     torch.save(state, one.weights)
@@ -167,8 +166,8 @@ def test_a_net_trains_on_flow_and_is_scored_on_it(data: Path, tmp_path: Path, in
 
 
 def test_costs_are_of_all_planes(data: Path) -> None:
-    rgb, flow = inference.costs(cell(data)), inference.costs(cell(data, input="flow", stack=5))
-    weight = cells.net(cell(data)).backbone.state_dict()["conv1.weight"]
+    rgb, flow = inference.costs(flow_run(data)), inference.costs(flow_run(data, input="flow", stack=5))
+    weight = flow_run(data).net().backbone.state_dict()["conv1.weight"]
     assert flow["parameters"] - rgb["parameters"] == weight[:, :1].numel() * (10 - 3)
     assert flow["macs"] > rgb["macs"]
 
@@ -214,7 +213,7 @@ def test_a_store_that_was_decoded_without_flow_is_said(data: Path, tmp_path: Pat
 
 
 def test_rows_of_other_flow_are_other_runs(data: Path) -> None:
-    recipe = cell(data, input="flow")
-    others = [cell(data), cell(data, input="warped"), replace(recipe, recipe=replace(recipe.recipe, stack=3))]
+    recipe = flow_run(data, input="flow")
+    others = [flow_run(data), flow_run(data, input="warped"), replace(recipe, recipe=replace(recipe.recipe, stack=3))]
     prints = {keys.training(one, None) for one in (recipe, *others)}
     assert len(prints) == 4

@@ -14,7 +14,7 @@ from pipeline.clips import loading
 from pipeline.config.schema import Augment, Experiment, Protocol, Recipe
 from pipeline.decode.frame_store import FrameStore
 from pipeline.train import keys
-from pipeline.train.run import Cell, mirrored
+from pipeline.train.run import Run
 
 RECIPE = Recipe(
     epochs=1,
@@ -103,11 +103,11 @@ def test_other_mirror_images_are_other_training_where_clips_are_mirrored(data):
 
     def marks() -> list[str]:
         recipes = [RECIPE, replace(RECIPE, augment=Augment(crop="center"))]
-        made = [Cell("row", experiment, recipe, protocol, 1, 0, data) for recipe in recipes]
+        made = [Run("row", experiment, recipe, protocol, 1, 0, data) for recipe in recipes]
         return [keys.training(cell, None) for cell in made]
 
     flipped, plain = marks()
     path: Path = data / "splits" / "tiny" / "mirrored.json"
     path.write_text("[1, 0, 2]")
-    assert mirrored(Cell("row", experiment, RECIPE, protocol, 1, 0, data)) == [1, 0, 2]
+    assert Run("row", experiment, RECIPE, protocol, 1, 0, data).mirrored() == [1, 0, 2]
     assert marks()[1] == plain and marks()[0] != flipped

@@ -11,24 +11,23 @@ import pytest
 import torch
 
 from cluster.fanout import fan_out
-from cluster.fit import fit, lack, train_cell
+from cluster.fit import fit, lack, train_run
 from cluster.gloo import interface
 from cluster.score import score
 from cluster.session import session
 from pipeline.config.schema import Cluster
 from pipeline.errors import UserError
-from pipeline.train.run import Cell
-from tests.support.trainings import folder, training
-from tests.train.test_loop import cell
+from pipeline.train.run import Run
+from tests.support.trainings import folder, tiny_run, training
 
-TESTS = Path(__file__).parent
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def joined() -> Iterator[None]:
     """One Ray session for this file; its workers find the tests' own functions."""
     before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(TESTS), str(TESTS.parent), before]))
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), before]))
     with session(Cluster()):
         yield
     if before is None:
@@ -97,13 +96,13 @@ def test_the_interface_of_an_address_is_found_by_it() -> None:
     assert interface("127.0.0.1") in ("lo", "lo0") and interface("192.0.2.1") is None
 
 
-def losses(one: Cell) -> list[float]:
+def losses(one: Run) -> list[float]:
     lines = [json.loads(line) for line in one.curve.read_text().splitlines()]
     return [line["loss"] for line in lines if line["kind"] == "steps"]
 
 
 def test_one_and_two_workers_give_one_curve_and_the_same_evaluation(joined: None, data: Path, tmp_path: Path) -> None:
-    one = cell(data)
+    one = tiny_run(data)
     watched = []
     alone = Cluster(storage=str(tmp_path / "alone"))
     fit([one], None, alone, lambda: watched.append(1))
@@ -132,7 +131,7 @@ def _logits(blocks: list[bytes]) -> list[list[float] | None]:
 
 
 def test_finished_training_is_taken_up_without_training(joined: None, data: Path, tmp_path: Path) -> None:
-    one, cluster = cell(data, epochs=1), Cluster(storage=str(tmp_path))
+    one, cluster = tiny_run(data, epochs=1), Cluster(storage=str(tmp_path))
     fit([one], None, cluster, lambda: None)
     state = folder(one, cluster) / "state.pt"
     before = state.stat().st_mtime_ns
@@ -143,15 +142,15 @@ def test_finished_training_is_taken_up_without_training(joined: None, data: Path
 
 def test_state_of_other_settings_is_not_gone_on_from(joined: None, data: Path, tmp_path: Path) -> None:
     cluster = Cluster(storage=str(tmp_path))
-    fit([cell(data, epochs=1)], None, cluster, lambda: None)
-    other = cell(data, epochs=2, lr=0.01)
+    fit([tiny_run(data, epochs=1)], None, cluster, lambda: None)
+    other = tiny_run(data, epochs=2, lr=0.01)
     fit([other], None, cluster, lambda: None)
     assert {json.loads(line)["epoch"] for line in other.curve.read_text().splitlines()} == {0, 1}
 
 
 def test_a_mistake_found_by_a_worker_is_one_line(joined: None, data: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="fewer than one batch"):
-        fit([cell(data, batch=64)], None, Cluster(storage=str(tmp_path)), lambda: None)
+        fit([tiny_run(data, batch=64)], None, Cluster(storage=str(tmp_path)), lambda: None)
 
 
 def test_what_the_cluster_lacks_is_named(joined: None, data: Path) -> None:
@@ -159,8 +158,8 @@ def test_what_the_cluster_lacks_is_named(joined: None, data: Path) -> None:
     import ray
 
     there = ray.cluster_resources()
-    assert lack(cell(data), Cluster(workers=(1, 4096))) == ""
-    said = lack(cell(data), Cluster(workers=2, cpus_per_worker=4096, gpus_per_worker=512))
+    assert lack(tiny_run(data), Cluster(workers=(1, 4096))) == ""
+    said = lack(tiny_run(data), Cluster(workers=2, cpus_per_worker=4096, gpus_per_worker=512))
     assert said == (
         f"its 2 workers take 8192 CPU, the cluster has {there['CPU']:g}; "
         f"its 2 workers take 1024 GPU, the cluster has {there.get('GPU', 0):g}"
@@ -169,4 +168,4 @@ def test_what_the_cluster_lacks_is_named(joined: None, data: Path) -> None:
 
 def test_storage_that_a_worker_does_not_see_is_said(joined: None, data: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"does not see cluster\.storage"):
-        train_cell(replace(training(cell(data), tmp_path), token=tmp_path / "elsewhere"))
+        train_run(replace(training(tiny_run(data), tmp_path), token=tmp_path / "elsewhere"))

@@ -18,16 +18,15 @@ import ray.train
 import ray.train.torch
 import torch
 
-from cluster.fit import fit, team, train_cell
+from cluster.fit import fit, team, train_run
 from cluster.session import session
 from pipeline.aggregate.provenance import workers
 from pipeline.config.schema import Cluster
 from pipeline.tracking import run_log
 from pipeline.train import loop as loop
-from pipeline.train.run import Cell
+from pipeline.train.run import Run
 from tests.support.trainings import folder as folder_of
-from tests.support.trainings import training
-from tests.train.test_loop import cell
+from tests.support.trainings import tiny_run, training
 
 ROOT = Path(__file__).parents[2]
 RECIPE: dict[str, Any] = {"epochs": 40}  # long enough to be struck
@@ -40,24 +39,24 @@ def test_a_range_ends_where_a_step_has_no_more_to_share(
     data: Path, given: int | tuple[int, int], expected: tuple[int, int]
 ) -> None:
     """A step here is two micro batches; where even the fewest are more than that, training says so."""
-    assert team(cell(data), Cluster(workers=given)) == expected
+    assert team(tiny_run(data), Cluster(workers=given)) == expected
 
 
-def rank(number: int, port: int, one: Cell, folders: list[Path], seen: Path) -> None:
+def rank(number: int, port: int, one: Run, folders: list[Path], seen: Path) -> None:
     """One of two ranks, as Ray Train would start them, but each with a folder of its own."""
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=number, world_size=2)
     told: list[int] = []
     ray.train.report = lambda metrics: told.append(metrics["epoch"])
     ray.train.torch.get_device = lambda: torch.device("cpu")
-    train_cell(training(one, folders[number], Cluster(workers=2)))
+    train_run(training(one, folders[number], Cluster(workers=2)))
     seen.with_suffix(f".{number}").write_text(json.dumps(told))
     torch.distributed.destroy_process_group()
 
 
 def test_all_ranks_go_on_from_the_epoch_that_the_first_one_reads(data: Path, tmp_path: Path) -> None:
     """On a file system that shows the others an older state, or none: without it they would wait for each other."""
-    one = cell(data, epochs=4)
+    one = tiny_run(data, epochs=4)
     folders = [tmp_path / "first", tmp_path / "second"]
     with pytest.raises(InterruptedError):
         train_until(2, one, folders[0])
@@ -71,7 +70,7 @@ def test_all_ranks_go_on_from_the_epoch_that_the_first_one_reads(data: Path, tmp
     assert [path.name for path in folders[1].iterdir()] == ["token"]
 
 
-def train_until(epochs: int, one: Cell, folder: Path) -> None:
+def train_until(epochs: int, one: Run, folder: Path) -> None:
     """Trains alone and is interrupted as the next epoch begins."""
     whole = loop.epochs
 
@@ -83,7 +82,7 @@ def train_until(epochs: int, one: Cell, folder: Path) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "epochs", some)
-        train_cell(training(one, folder))
+        train_run(training(one, folder))
 
 
 def log_of(path: Path, worlds: list[int | None]) -> Path:
@@ -133,7 +132,7 @@ class Pair:
 @pytest.fixture
 def pair() -> Iterator[Pair]:
     before = dict(os.environ)
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "tests"), str(ROOT)])
+    os.environ["PYTHONPATH"] = str(ROOT)
     os.environ["OMP_NUM_THREADS"] = "1"
     nodes = ray.cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     try:
@@ -177,7 +176,7 @@ def test_a_training_goes_on_to_the_same_end(
     after: int,
 ) -> None:
     """A range with what is left; a number with as many again, once there is room, and what it waits for is said."""
-    one = cell(data, **RECIPE)
+    one = tiny_run(data, **RECIPE)
     fit([one], None, Cluster(storage=str(tmp_path / "alone")), lambda: None)
     losses, weights = curve(one), one.weights.read_bytes()
     assert worlds(one) == [1] * 40
@@ -195,10 +194,10 @@ def test_a_training_goes_on_to_the_same_end(
     assert waited == (blow == "replace_the_second")
 
 
-def curve(one: Cell) -> list[float]:
+def curve(one: Run) -> list[float]:
     lines = [json.loads(line) for line in one.curve.read_text().splitlines()]
     return [line["loss"] for line in lines if line["kind"] == "steps"]
 
 
-def worlds(one: Cell) -> list[int]:
+def worlds(one: Run) -> list[int]:
     return [line["world"] for line in run_log.epochs(one.timings)]

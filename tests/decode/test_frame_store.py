@@ -112,7 +112,7 @@ def _descriptors() -> int:
 
 
 def test_nothing_that_reads_frames_imports_polars_or_a_decoder() -> None:
-    code = "import sys, pipeline.decode.frame_store; sys.exit(any(name in sys.modules for name in ('polars', 'ffmpeg', 'decord')))"
+    code = "import sys, pipeline.decode.frame_store; sys.exit(any(name in sys.modules for name in ('polars', 'ffmpeg', 'decord')))"  # noqa: E501
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 

@@ -13,8 +13,7 @@ import pytest
 import torch
 
 from pipeline.digest.files import write_sums
-from pipeline.train import run as cells
-from tests.train.test_loop import cell
+from tests.support.trainings import tiny_run
 
 ROOT = Path(__file__).parents[2]
 LEFT = {"decode": "frames", "train": "runs", "evaluate": "predictions", "trajectories": "scores.json"}
@@ -40,7 +39,7 @@ class Project:
 
     def run(self, stage: str, name: str, *stop: str) -> list:
         """Return what was computed in a workspace of that name."""
-        paths = os.pathsep.join([str(self.root), str(ROOT / "tests")])
+        paths = os.pathsep.join([str(self.root), str(ROOT)])
         command = [sys.executable, str(ROOT / "tests/support/resumed.py"), stage, str(self.root / "work" / name), *stop]
         done = subprocess.run(
             command, cwd=self.root, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True
@@ -73,7 +72,7 @@ def project(data: Path, videos: Path, tmp_path: Path) -> Project:
     weights = root / "work/runs/row/split1-seed3.pt"
     weights.parent.mkdir(parents=True)
     torch.manual_seed(0)
-    torch.save(cells.net(cell(data)).state_dict(), weights)
+    torch.save(tiny_run(data).net().state_dict(), weights)
     write_sums(weights.parent)
     return Project(root)
 

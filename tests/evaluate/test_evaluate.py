@@ -38,6 +38,6 @@ def test_test_numbers_are_sent_and_kept_apart_from_the_predictions(
     ((root, about, logs, numbers),) = sent
     assert (root, about, list(logs)) == (tmp_path, record, ["split1-seed0"])
     assert numbers.row == {key: value for key, value in expected.items() if not key.endswith(("_low", "_high"))}
-    assert set(numbers.cells) == {"split1-seed0", "split1-seed1"} and numbers.training == record.training
+    assert set(numbers.runs) == {"split1-seed0", "split1-seed1"} and numbers.training == record.training
     assert json.loads((data / "tracking" / "tsm" / "numbers.json").read_text())["row"] == numbers.row
     assert {path.name: path.read_bytes() for path in path.parent.iterdir()} == before

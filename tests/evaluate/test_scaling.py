@@ -93,22 +93,22 @@ def test_a_process_reads_a_cell_once_for_all_of_its_blocks(monkeypatch: pytest.M
     made: list[str] = []
 
     class Scorer:
-        def __init__(self, cell: object, device: object) -> None:
+        def __init__(self, run: object, device: object) -> None:
             self.store = None
             made.append(current[0])
 
         def score(self, block: list) -> bytes:
             return made[-1].encode()
 
-    class Cell:
+    class Run:
         def __init__(self, name: str) -> None:
             self.weights, self.copy, self.recipe = Path(name), None, SimpleNamespace(threads=1)
 
-    monkeypatch.setattr(score.predict, "Scorer", Scorer)
+    monkeypatch.setattr(score.inference, "Scorer", Scorer)
     monkeypatch.setattr(score, "_scorers", {})
     current = [""]
-    monkeypatch.setattr(score.keys, "evaluation", lambda cell: current[0])
+    monkeypatch.setattr(score.keys, "evaluation", lambda run: current[0])
     for number, (name, mark) in enumerate([("a", "1"), ("a", "1"), ("b", "1"), ("b", "2"), ("b", "2")]):
         current[0] = mark
-        score.block(Cell(name), mark, [], tmp_path / str(number), score.Cluster())  # type: ignore[arg-type]
+        score.block(Run(name), mark, [], tmp_path / str(number), score.Cluster())  # type: ignore[arg-type]
     assert made == ["1", "1", "2"]

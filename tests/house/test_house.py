@@ -54,7 +54,7 @@ def test_heavy_packages_have_one_home() -> None:
 
 
 def test_what_reads_frames_is_free_of_polars() -> None:
-    code = "import sys; import pipeline.train.loop, pipeline.evaluate.inference, cluster.fit; sys.exit('polars' in sys.modules)"
+    code = "import sys; import pipeline.train.loop, pipeline.evaluate.inference, cluster.fit; sys.exit('polars' in sys.modules)"  # noqa: E501
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 

@@ -23,7 +23,7 @@ from stages.commands import measure
 from tests.stages.test_measure import quick
 from tests.support import pairs
 from tests.support.pairs import build, clips, loss_of
-from tests.train.test_loop import cell, losses, run, same
+from tests.support.trainings import losses, same, tiny_run, train
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU here")
 GPU = torch.device("cuda")
@@ -92,39 +92,41 @@ def test_a_batch_is_normalised_and_mixed_as_on_the_cpu(channels: str) -> None:
 
 @pytest.mark.parametrize("attention", ["action", "eam", "tsm"])
 def test_training_is_the_cpus(data: Path, attention: str) -> None:
-    one = cell(data, attention, precision="fp32", dropout=0.0, augment={"crop": "random", "mixup": 0.2}, clip_grad=5.0)
-    np.testing.assert_allclose(losses(run(one, device=GPU)), losses(run(one)), rtol=1e-3)
+    one = tiny_run(
+        data, attention, precision="fp32", dropout=0.0, augment={"crop": "random", "mixup": 0.2}, clip_grad=5.0
+    )
+    np.testing.assert_allclose(losses(train(one, device=GPU)), losses(train(one)), rtol=1e-3)
 
 
 def test_training_in_bf16_is_near(data: Path) -> None:
-    one = cell(data, dropout=0.0, epochs=1)  # from there on these few noisy clips make another net of any rounding
+    one = tiny_run(data, dropout=0.0, epochs=1)  # from there on these few noisy clips make another net of any rounding
     assert one.recipe.precision == "auto"
     with numerics.autocast(one.recipe, GPU):
         assert torch.is_autocast_enabled("cuda") == torch.cuda.is_bf16_supported()
-    np.testing.assert_allclose(losses(run(one, device=GPU)), losses(run(one)), rtol=0.05)
+    np.testing.assert_allclose(losses(train(one, device=GPU)), losses(train(one)), rtol=0.05)
 
 
 def test_a_kept_state_is_gone_on_from_on_a_gpu_and_on_a_cpu(data: Path) -> None:
-    one = cell(data, precision="fp32", dropout=0.0)
-    whole = run(one, device=GPU)
+    one = tiny_run(data, precision="fp32", dropout=0.0)
+    whole = train(one, device=GPU)
     buffer = io.BytesIO()
     torch.save(whole[0].state, buffer)
     for device in (GPU, torch.device("cpu")):
         buffer.seek(0)
         state = torch.load(buffer, weights_only=True, map_location="cpu")
-        rest = run(one, state, device)
+        rest = train(one, state, device)
         assert [epoch.number for epoch in rest] == [1]
         np.testing.assert_allclose(losses(rest), losses(whole[1:]), rtol=1e-3)
 
 
 def test_loader_processes_change_nothing(data: Path) -> None:
-    one = cell(data, precision="fp32", dropout=0.0)
-    np.testing.assert_allclose(losses(run(one, device=GPU, loaders=2)), losses(run(one, device=GPU)), rtol=1e-4)
+    one = tiny_run(data, precision="fp32", dropout=0.0)
+    np.testing.assert_allclose(losses(train(one, device=GPU, loaders=2)), losses(train(one, device=GPU)), rtol=1e-4)
 
 
 def test_rays_tasks_train_and_score_two_cells_on_one_gpu(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(data)
-    one = cell(data, precision="fp32", dropout=0.0, epochs=1, lr=0.002)  # TensorFloat-32 is on in Ray's workers
+    one = tiny_run(data, precision="fp32", dropout=0.0, epochs=1, lr=0.002)  # TensorFloat-32 is on in Ray's workers
     both = [one, dataclasses.replace(one, seed=4)]
     cluster = Cluster(gpus_per_worker=0.5, storage=str(data / "work"))
     with session(cluster):
@@ -132,7 +134,7 @@ def test_rays_tasks_train_and_score_two_cells_on_one_gpu(data: Path, monkeypatch
         scored = score(both, cluster)
     trained = torch.load(one.weights, weights_only=True)
     assert {value.device.type for value in trained.values()} == {"cpu"}
-    same(run(one)[-1].state["model"], trained, rtol=1e-2, atol=2e-3)
+    same(train(one)[-1].state["model"], trained, rtol=1e-2, atol=2e-3)
     found = pyarrow.concat_tables([pyarrow.parquet.read_table(pyarrow.BufferReader(block)) for block in scored])
     assert found["seed"].unique().to_pylist() == [3, 4]
     here = Scorer(one, torch.device("cpu")).score(blocks(one)[0])

@@ -16,8 +16,7 @@ import torch
 from pipeline.config import load
 from pipeline.executable import ffmpeg_exe
 from pipeline.report import film_strip
-from pipeline.train.rows import cells
-from pipeline.train.run import net
+from pipeline.train.rows import runs
 from stages import cli
 
 HEAD = film_strip.LABELS + 2 * film_strip.LINE  # inches above the strip
@@ -106,9 +105,9 @@ def project(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     torch.manual_seed(0)
     given = load.load()
     for name in ("plain", "eam", "istpa"):
-        for cell in cells(given, name, Path("data")):
+        for cell in runs(given, name, Path("data")):
             cell.weights.parent.mkdir(parents=True, exist_ok=True)
-            torch.save(net(cell).state_dict(), cell.weights)
+            torch.save(cell.net().state_dict(), cell.weights)
     return folder
 
 

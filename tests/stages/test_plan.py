@@ -103,11 +103,11 @@ def test_a_changed_file_runs_its_rows_and_what_follows(given: Params) -> None:
     assert list(found) == ["train@b", "evaluate@b", "aggregate"]
     assert found["train@b"].reasons == ("changed code of attention tsm",)
     assert found["train@b"].state == "runs"
-    assert found["train@b"].cells == ("split1-seed0", "split1-seed1")
+    assert found["train@b"].runs == ("split1-seed0", "split1-seed1")
     assert found["evaluate@b"].reasons == ("because train@b runs",)
     assert found["evaluate@b"].state == "may run"
     assert found["aggregate"].reasons == ("because evaluate@b runs",)
-    assert found["aggregate"].cells == ()
+    assert found["aggregate"].runs == ()
 
 
 def test_a_data_set_runs_its_own_rows_only(given: Params) -> None:

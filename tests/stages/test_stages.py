@@ -71,7 +71,7 @@ def test_a_disk_that_really_is_full(tmp_path: Path) -> None:
         pytest.skip("this system allows no mount")
     code = (
         "import sys; from pathlib import Path; from dataclasses import replace; import stages\n"
-        "from pipeline import packing\n"
+        "from pipeline.decode import packing\n"
         "def fill():\n"
         "    videos = ({'jpeg': [bytes(10**5)] * 9} for _ in range(9))\n"
         "    packing.write_shard(Path(sys.argv[-1]) / 'shard-00000.arrow', videos)\n"

@@ -15,7 +15,7 @@ import pytest
 import ray
 import requests
 
-from cluster.fit import fit, forget, train_cell
+from cluster.fit import fit, forget, train_run
 from cluster.preflight import ask, differences, facts
 from cluster.score import score
 from cluster.session import session
@@ -27,10 +27,9 @@ from pipeline.train import loop
 from tests.cluster import test_preflight
 from tests.support import trainings
 from tests.support.bucket import S3, SECRET, names, one_line
-from tests.support.trainings import folder, trained
-from tests.train.test_loop import cell
+from tests.support.trainings import folder, tiny_run, trained
 
-TESTS = Path(__file__).parent
+ROOT = Path(__file__).parents[2]
 
 
 def test_it_is_used_as_a_path_is(store: Remote) -> None:
@@ -54,7 +53,7 @@ def test_it_is_used_as_a_path_is(store: Remote) -> None:
 
 def test_a_folder_and_a_store_give_the_same_bytes(store: Remote, data: Path, tmp_path: Path) -> None:
     """On Ray; and nowhere, Ray's own logs included, is there a secret."""
-    one, found = cell(data), []
+    one, found = tiny_run(data), []
     with session(S3):
         for cluster in (Cluster(storage=str(tmp_path / "folder")), S3):
             fit([one], None, cluster, lambda: None)
@@ -75,22 +74,21 @@ def test_a_folder_and_a_store_give_the_same_bytes(store: Remote, data: Path, tmp
 
 TRAIN = """
 from pathlib import Path
-from cluster.fit import train_cell
-from bucket import S3
-from test_training import cell
-from trainings import folder, training
-one = cell(Path({data!r}), epochs={epochs})
-train_cell(training(one, folder(one, S3), S3))
+from cluster.fit import train_run
+from tests.support.bucket import S3
+from tests.support.trainings import folder, tiny_run, training
+one = tiny_run(Path({data!r}), epochs={epochs})
+train_run(training(one, folder(one, S3), S3))
 """
 
 
 def test_a_killed_training_goes_on_from_the_store(
     store: Remote, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = cell(data, epochs=12)
+    one = tiny_run(data, epochs=12)
     kept_in = folder(one, S3)
     command = [sys.executable, "-c", TRAIN.format(data=str(data), epochs=12)]
-    killed = subprocess.Popen(command, cwd=TESTS.parent)
+    killed = subprocess.Popen(command, cwd=ROOT)
     while not (kept_in / "log.jsonl").exists():
         assert killed.poll() is None
         time.sleep(0.01)
@@ -107,10 +105,10 @@ def test_a_killed_training_goes_on_from_the_store(
 
     monkeypatch.setattr(loop, "epochs", counted)
     ours = trainings.training(one, kept_in, S3)
-    train_cell(ours)
+    train_run(ours)
     assert len(done) <= 12 - kept  # the state may be an epoch ahead of the log
     whole = trainings.training(one, tmp_path / "whole")
-    train_cell(whole)
+    train_run(whole)
     assert trained(ours) == trained(whole)
 
 
@@ -131,7 +129,7 @@ def strict(endpoint: str) -> Iterator[None]:
 
 def test_what_goes_wrong_is_one_line(store: Remote, data: Path, gone: str, monkeypatch: pytest.MonkeyPatch) -> None:
     absent = Cluster(storage="s3://absent/work")
-    said = one_line(lambda: fit([cell(data)], None, absent, lambda: None))
+    said = one_line(lambda: fit([tiny_run(data)], None, absent, lambda: None))
     assert said.startswith("s3://absent/work/") and "there is no bucket 'absent'; create it" in said
     assert "no bucket 'absent'" in one_line(lambda: ask(absent))
     monkeypatch.setenv("AWS_ENDPOINT_URL", gone)
@@ -173,7 +171,7 @@ def test_the_preflight_tells_a_node_that_sees_another_store(
 
 @pytest.mark.slow
 def test_two_workers_go_on_from_the_store_too(store: Remote, data: Path, tmp_path: Path) -> None:
-    one, found = cell(data, epochs=1), []
+    one, found = tiny_run(data, epochs=1), []
     with session(S3):
         for kept in (str(tmp_path / "folder"), S3.storage):
             fit([one], None, Cluster(workers=2, storage=kept), lambda: None)

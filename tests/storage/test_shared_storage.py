@@ -18,10 +18,10 @@ from pipeline.errors import UserError
 from pipeline.evaluate import inference
 from pipeline.train import keys, rows
 from pipeline.train import loop as loop
-from pipeline.train.run import Cell
+from pipeline.train.run import Run
 from tests.support.flips import flip
 from tests.support.local import local
-from tests.train.test_loop import cell
+from tests.support.trainings import tiny_run
 
 SETTINGS: list[dict[str, Any]] = [{"lr": 0.05}, {"lr": 0.01}, {"lr": 0.05}]  # the last is the first's twin
 STEPS = ("killed", "train", "evaluate", "killed", "train", "forget")
@@ -31,7 +31,7 @@ STEPS = ("killed", "train", "evaluate", "killed", "train", "forget")
 class Workspace:
     """A project's data folder and what it asks for; the frames and splits are those of the others, too."""
 
-    one: Cell
+    one: Run
     cluster: Cluster
 
     def killed(self, patch: pytest.MonkeyPatch) -> None:
@@ -69,7 +69,7 @@ def workspace(folder: Path, data: Path, storage: Path, **settings: Any) -> Works
     folder.mkdir()
     for part in ("frames", "splits"):
         (folder / part).symlink_to(data / part)
-    return Workspace(cell(folder, **settings), Cluster(storage=str(storage)))
+    return Workspace(tiny_run(folder, **settings), Cluster(storage=str(storage)))
 
 
 def test_each_workspace_gets_its_bytes_in_every_order(

@@ -13,7 +13,7 @@ def local(patch: pytest.MonkeyPatch) -> None:
 
     def train(todo: Sequence[fit.Training], watch: Callable[[], None]) -> None:
         for training in todo:
-            fit.train_cell(training)
+            fit.train_run(training)
 
     def fan_out(function: Callable[..., Any], items: Sequence[tuple], *_: Any, **__: Any) -> Iterator[Any]:
         for at, item in enumerate(items):

@@ -1,4 +1,4 @@
-"""Draws the papers' data sets for tier mini, in their real layouts: `python tests/support/mini_sets.py eam data/videos`.
+"""Draws the papers' data sets for tier mini, in their real layouts: `python tests/support/mini_sets.py eam VIDEOS`.
 
 Takes a suite or a data set, and a folder, which gets a folder a data set: the lists, official where they are here, else
 invented with exactly the official counts; and of the videos those alone that tier mini takes. A class has a motion and

@@ -47,12 +47,12 @@ def decode(folder: Path, stop: bool) -> list[Path]:
 
 def cells(folder: Path) -> tuple[Any, Any]:
     from pipeline.config.schema import Cluster
-    from tests.train.test_loop import cell
+    from tests.support.trainings import tiny_run
 
     for part in ("frames", "splits"):
         if not (folder / part).exists():
             (folder / part).symlink_to(folder.parent / "data" / part)
-    return cell(folder), Cluster(storage=str(folder / "work"))
+    return tiny_run(folder), Cluster(storage=str(folder / "work"))
 
 
 def train(folder: Path, stop: bool) -> list[Path]:

@@ -114,9 +114,9 @@ def test_runs_are_nested_and_each_epoch_is_logged_once(root: Path, tmp_path: Pat
 def test_a_restart_goes_on_where_the_store_is_and_a_half_written_line_waits(root: Path, tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
     half = '{"kind": "epoch", "epoch": 3, "lo'
-    code = "import sys, json; from pathlib import Path; from pipeline import records, tracking\n"
-    code += "a = json.loads(sys.argv[1]); record = records.record('restart', 'tsn', a[2], a[3])\n"
-    code += "tracking.mirror(Path(a[0]), record, {'split1-seed0': (Path(a[1]),)})"
+    code = "import sys, json; from pathlib import Path; from pipeline.tracking import mlflow_mirror, run_record\n"
+    code += "a = json.loads(sys.argv[1]); record = run_record.record('restart', 'tsn', a[2], a[3])\n"
+    code += "mlflow_mirror.mirror(Path(a[0]), record, {'split1-seed0': (Path(a[1]),)})"
     written(log, 3, half)
     given = json.dumps([str(root), str(log), PARAMS, TAGS])
     subprocess.run([sys.executable, "-c", code, given], check=True, cwd=Path(__file__).parents[2])
@@ -229,8 +229,12 @@ def test_a_broken_store_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFi
 
 def test_four_processes_at_once_on_a_fresh_store(tmp_path: Path) -> None:
     log = written(tmp_path / "log.jsonl", 3)
-    code = "import sys; from pathlib import Path; from pipeline import records, tracking; a = sys.argv\n"
-    code += "tracking.mirror(Path(a[1]), records.record('suite', a[3], {}, {}), {'split1-seed0': (Path(a[2]),)})"
+    code = (
+        "import sys; from pathlib import Path; from pipeline.tracking import mlflow_mirror, run_record; a = sys.argv\n"  # noqa: E501
+    )
+    code += (
+        "mlflow_mirror.mirror(Path(a[1]), run_record.record('suite', a[3], {}, {}), {'split1-seed0': (Path(a[2]),)})"  # noqa: E501
+    )
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", code, str(tmp_path), str(log), f"row{number}"],

@@ -1,6 +1,5 @@
 """Training: any restart, the same run; recipes do what they say."""
 
-import copy
 import dataclasses
 import io
 import sys
@@ -13,121 +12,62 @@ import pyarrow.parquet
 import pytest
 import torch
 
-from pipeline.config.load import parse
-from pipeline.config.schema import Group, Params, Recipe
+from pipeline.config.schema import Group, Recipe
 from pipeline.errors import UserError
 from pipeline.evaluate.inference import Scorer, blocks
 from pipeline.train import keys, loop
 from pipeline.train.optimizer import freeze, groups, kinds, learning_rate, train_mode
-from pipeline.train.rows import cells
-from pipeline.train.run import Cell
-
-CPU = torch.device("cpu")
-RECIPE: dict[str, Any] = {
-    "epochs": 2,
-    "batch": 4,
-    "micro_batch": 2,
-    "frames": 2,
-    "sampling": "segments",
-    "size": 32,
-    "augment": {"crop": "random"},
-    "lr": 0.05,
-    "momentum": 0.9,
-    "weight_decay": 0.0005,
-    "dropout": 0.5,
-}
-
-
-def params(attention: str = "action", **recipe: Any) -> Params:
-    decode = {"short_side": 36, "quality": 90, "decoder": "ffmpeg", "videos_per_shard": 64, "max_failed": 0.1}
-    protocol = {"clips": 2, "crops": "three", "sampling": "segments", "size": 32, "average": "softmax", "batch": 4}
-    row = {"dataset": "tiny", "backbone": "resnet", "variant": "tiny", "attention": attention, "knobs": {}}
-    return parse(
-        {
-            "suite": "test",
-            "datasets": {
-                "tiny": {"file": "folder", "source": "nowhere", "lists": None, "options": {}, "decode": decode}
-            },
-            "recipes": {"r": {**RECIPE, **recipe}},
-            "protocols": {"p": protocol},
-            "experiments": {
-                "row": {**row, "weights": None, "recipe": "r", "protocol": "p", "splits": [1], "seeds": [3]}
-            },
-            "tables": {},
-        }
-    )
-
-
-def cell(data: Path, attention: str = "action", **recipe: Any) -> Cell:
-    return cells(params(attention, **recipe), "row", data)[0]
+from pipeline.train.rows import runs
+from pipeline.train.run import Run
+from tests.support.trainings import CPU, RECIPE, losses, params, same, tiny_run, train
 
 
 def test_the_key_is_the_same_once_a_net_is_built(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """So that the second cell of a process is gone on from by a process of which it is the first."""
-    one = cell(data)
+    one = tiny_run(data)
     monkeypatch.delitem(sys.modules, "models.attention.action", raising=False)
     before = keys.training(one, None)
-    loop.cells.net(one)
+    one.net()
     assert keys.training(one, None) == before
 
 
-def run(
-    one: Cell, state: dict[str, Any] | None = None, device: torch.device = CPU, loaders: int = 0
-) -> list[loop.Epoch]:
-    """All epochs; states copied, for a generator's next epoch writes into the tensors of the last one."""
-    torch.set_num_threads(1)
-    return [
-        dataclasses.replace(epoch, state=copy.deepcopy(epoch.state))
-        for epoch in loop.epochs(one, None, state, device, loaders)
-    ]
-
-
-def losses(epochs: list[loop.Epoch]) -> list[float]:
-    return [float(line["loss"]) for epoch in epochs for line in epoch.lines if line["kind"] == "steps"]
-
-
 def test_a_net_without_norms_trains(data: Path) -> None:
-    one = cell(data, "none")
+    one = tiny_run(data, "none")
     plain = dataclasses.replace(one, experiment=dataclasses.replace(one.experiment, backbone="vgg"))
-    assert np.isfinite(losses(run(plain))).all()
-
-
-def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor], **tolerance: float) -> None:
-    for name, value in one.items():
-        torch.testing.assert_close(value, other[name], **(tolerance or {"rtol": 0, "atol": 0}), msg=name)
+    assert np.isfinite(losses(train(plain))).all()
 
 
 def test_a_run_is_repeated_bit_for_bit(data: Path) -> None:
-    first, second = run(cell(data)), run(cell(data))
+    first, second = train(tiny_run(data)), train(tiny_run(data))
     assert losses(first) == losses(second)
     same(first[-1].state["model"], second[-1].state["model"])
 
 
 def test_a_resumed_run_ends_as_an_undisturbed_one(data: Path) -> None:
-    whole = run(cell(data, epochs=3))
+    whole = train(tiny_run(data, epochs=3))
     buffer = io.BytesIO()
     torch.save(whole[0].state, buffer)
     buffer.seek(0)
-    rest = run(cell(data, epochs=3), torch.load(buffer, weights_only=True))
+    rest = train(tiny_run(data, epochs=3), torch.load(buffer, weights_only=True))
     assert [epoch.number for epoch in rest] == [1, 2]
     assert losses(rest) == losses(whole[1:])
     same(whole[-1].state["model"], rest[-1].state["model"])
 
 
 def test_another_seed_is_another_run(data: Path) -> None:
-    assert losses(run(cell(data))) != losses(run(dataclasses.replace(cell(data), seed=4)))
+    assert losses(train(tiny_run(data))) != losses(train(dataclasses.replace(tiny_run(data), seed=4)))
 
 
 def test_loader_processes_change_nothing(data: Path) -> None:
-    one = run(cell(data))
-    two = list(loop.epochs(cell(data), None, None, CPU, loaders=2))
+    one = train(tiny_run(data))
+    two = list(loop.epochs(tiny_run(data), None, None, CPU, loaders=2))
     assert losses(one) == losses(two)
 
 
 def test_a_global_batch_is_its_micro_batches_mean(data: Path) -> None:
     """Without batch norm in training mode, one micro batch of 4 and two of 2 give the same step."""
     frozen = {"epochs": 1, "dropout": 0.0, "partial_bn": True, "frozen": ["stem"], "frozen_norms": "eval"}
-    two, one = run(cell(data, micro_batch=2, **frozen)), run(cell(data, micro_batch=4, **frozen))
+    two, one = train(tiny_run(data, micro_batch=2, **frozen)), train(tiny_run(data, micro_batch=4, **frozen))
     np.testing.assert_allclose(losses(two), losses(one), rtol=1e-4)
 
 
@@ -152,7 +92,7 @@ def test_a_warm_up_of_one_epoch_warms(data: Path, monkeypatch: pytest.MonkeyPatc
         return step(self, *rest)
 
     monkeypatch.setattr(torch.optim.SGD, "step", watched)
-    run(cell(data, epochs=2, lr=0.03, warmup_epochs=1))
+    train(tiny_run(data, epochs=2, lr=0.03, warmup_epochs=1))
     assert rates == [pytest.approx(rate) for rate in (0.01, 0.02, 0.03, 0.03, 0.03, 0.03)]
 
 
@@ -169,13 +109,13 @@ def test_dampening_makes_a_steady_step_smaller(data: Path, monkeypatch: pytest.M
         momenta.append(self.state[weight]["momentum_buffer"].clone())
 
     monkeypatch.setattr(torch.optim.SGD, "step", watched)
-    run(cell(data, "none", epochs=1, weight_decay=0.0, dampening=0.9))
+    train(tiny_run(data, "none", epochs=1, weight_decay=0.0, dampening=0.9))
     torch.testing.assert_close(momenta[1], 0.9 * gradients[0] + 0.1 * gradients[1])
 
 
 @pytest.mark.parametrize("std", [0.001, 0.01, None])
 def test_the_head_starts_as_the_recipe_says(data: Path, std: float | None) -> None:
-    head = loop.cells.net(cell(data, "none", head_std=std)).head
+    head = tiny_run(data, "none", head_std=std).net().head
     if std is None:  # torch's: uniform up to 1 / sqrt(features), the biases too
         assert 0.9 < float(head.weight.abs().max()) * head.in_features**0.5 <= 1 and head.bias.all()
     else:
@@ -185,7 +125,7 @@ def test_the_head_starts_as_the_recipe_says(data: Path, std: float | None) -> No
 def test_groups_multiply_rate_and_decay(data: Path) -> None:
     """ACTION-Net's code: the head's weight at 5 times the rate, its bias at 10, other biases at 2, norms undecayed."""
     rules = (Group("head.weight", 5), Group("head.bias", 10, 0), Group("bias", 2, 0), Group("norm", 1, 0))
-    net = loop.cells.net(cell(data))
+    net = tiny_run(data).net()
     made = groups(net, dataclasses.replace(recipe(lr=0.1), groups=rules))
     found = {id(p): (group["lr"], group["weight_decay"]) for group in made for p in group["params"]}
     decay = RECIPE["weight_decay"]
@@ -201,8 +141,10 @@ def test_groups_multiply_rate_and_decay(data: Path) -> None:
 @pytest.mark.parametrize("mode", ["train", "eval"])
 def test_frozen_norms_are_in_the_mode_of_the_recipe(data: Path, mode: str) -> None:
     """Hara's code freezes by a learning rate of 0, and so its norms go on by each batch's statistics."""
-    one = cell(data, attention="none", frozen=["stem", "res2"], **({"frozen_norms": mode} if mode == "eval" else {}))
-    net = loop.cells.net(one)
+    one = tiny_run(
+        data, attention="none", frozen=["stem", "res2"], **({"frozen_norms": mode} if mode == "eval" else {})
+    )
+    net = one.net()
     freeze(net, one.recipe)
     train_mode(net, one.recipe)
     stages = {"stem": net.backbone.bn1, "res2": net.backbone.layer1, "res3": net.backbone.layer2}
@@ -211,17 +153,17 @@ def test_frozen_norms_are_in_the_mode_of_the_recipe(data: Path, mode: str) -> No
         assert {norm.training for norm in norms} == {mode == "train" or stage == "res3"}
         assert {norm.weight.requires_grad for norm in norms} == {stage == "res3"}
     before = {name: value.clone() for name, value in net.state_dict().items()}
-    after = run(one)[-1].state["model"]
+    after = train(one)[-1].state["model"]
     moved = not torch.equal(before["backbone.layer1.0.bn1.running_mean"], after["backbone.layer1.0.bn1.running_mean"])
     assert moved == (mode == "train")
 
 
 def test_frozen_stages_stay_as_loaded_but_for_their_attention(data: Path) -> None:
-    one = cell(data, frozen=["stem", "res2"], frozen_norms="eval")
+    one = tiny_run(data, frozen=["stem", "res2"], frozen_norms="eval")
     torch.manual_seed(one.seed)
-    before = {name: value.clone() for name, value in loop.cells.net(one).state_dict().items()}
-    after = run(one)[-1].state["model"]
-    net = loop.cells.net(one)
+    before = {name: value.clone() for name, value in one.net().state_dict().items()}
+    after = train(one)[-1].state["model"]
+    net = one.net()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     kept = {f"backbone.{part}." for stage in ("stem", "res2") for part in net.backbone.parts[stage]}
     inside = {name for name in changed if name.startswith(tuple(kept))}
@@ -232,45 +174,45 @@ def test_frozen_stages_stay_as_loaded_but_for_their_attention(data: Path) -> Non
 
 
 def test_an_unknown_frozen_stage_is_named(data: Path) -> None:
-    one = cell(data, frozen=["res9"])
+    one = tiny_run(data, frozen=["res9"])
     with pytest.raises(UserError, match=r"res9.*res2"):
-        freeze(loop.cells.net(one), one.recipe)
+        freeze(one.net(), one.recipe)
 
 
 def test_partial_bn_leaves_the_first_norm_alone_in_training_mode(data: Path) -> None:
-    one = cell(data, partial_bn=True)
-    net = loop.cells.net(one)
+    one = tiny_run(data, partial_bn=True)
+    net = one.net()
     train_mode(net, one.recipe)
     modes = [module.training for module in net.backbone.modules() if isinstance(module, torch.nn.BatchNorm2d)]
     assert modes[0] and not any(modes[1:])
 
 
 def test_bf16_trains(data: Path) -> None:
-    assert np.isfinite(losses(run(cell(data, precision="bf16", epochs=1)))).all()
+    assert np.isfinite(losses(train(tiny_run(data, precision="bf16", epochs=1)))).all()
 
 
 def test_bf16_on_3d_convolutions_is_refused_on_a_cpu(data: Path) -> None:
-    one = cell(data, attention="none", precision="bf16")
+    one = tiny_run(data, attention="none", precision="bf16")
     volume = dataclasses.replace(one, experiment=dataclasses.replace(one.experiment, backbone="resnet3d"))
     with pytest.raises(UserError, match="bf16 gradients of 3D convolutions"):
-        run(volume)
+        train(volume)
 
 
 def test_unknown_models_are_one_line(data: Path) -> None:
     with pytest.raises(UserError, match=r"experiments\.row\.attention: no 'acton'; did you mean 'action'"):
-        run(cell(data, attention="acton"))
+        train(tiny_run(data, attention="acton"))
 
 
 def test_an_absent_split_is_named(data: Path) -> None:
     given = params()
     row = dataclasses.replace(given.experiments["row"], splits=(1, 7))
     with pytest.raises(UserError, match=r"no split 7; splits there: 1"):
-        cells(dataclasses.replace(given, experiments={"row": row}), "row", data)
+        runs(dataclasses.replace(given, experiments={"row": row}), "row", data)
 
 
 def test_evaluation_is_equal_bit_for_bit_and_counts_the_undecoded(data: Path) -> None:
-    one = cell(data)
-    model = run(one)[-1].state["model"]
+    one = tiny_run(data)
+    model = train(one)[-1].state["model"]
     one.weights.parent.mkdir(parents=True)
     torch.save(model, one.weights)
     scorer = Scorer(one, CPU)
@@ -289,7 +231,9 @@ def test_parts_of_a_split_are_trained_on_together(data: Path) -> None:
     pa.parquet.write_table(pa.Table.from_pylist(table, schema), data / "splits" / "tiny" / "split-1.parquet")
     steps = {
         parts: sum(
-            line["kind"] == "steps" for epoch in run(cell(data, epochs=1, train=list(parts))) for line in epoch.lines
+            line["kind"] == "steps"
+            for epoch in train(tiny_run(data, epochs=1, train=list(parts)))
+            for line in epoch.lines
         )
         for parts in (("train",), ("train", "val"))
     }
@@ -297,10 +241,10 @@ def test_parts_of_a_split_are_trained_on_together(data: Path) -> None:
 
 
 def test_evaluation_swaps_mirrored_views_back(data: Path) -> None:
-    one = cell(data, "none")
+    one = tiny_run(data, "none")
     one = dataclasses.replace(one, protocol=dataclasses.replace(one.protocol, clips=1, crops="ten"))
     one.weights.parent.mkdir(parents=True)
-    torch.save(run(one)[-1].state["model"], one.weights)
+    torch.save(train(one)[-1].state["model"], one.weights)
     logits = {}
     for name, mirrored in (("as they are", "[0, 1, 2]"), ("swapped", "[1, 0, 2]")):
         (data / "splits" / "tiny" / "mirrored.json").write_text(mirrored)
@@ -311,7 +255,7 @@ def test_evaluation_swaps_mirrored_views_back(data: Path) -> None:
     assert np.array_equal(swapped[views % 2 == 1], plain[views % 2 == 1][:, [1, 0, 2]])
 
 
-def scored(one: Cell, data: Path) -> np.ndarray:
+def scored(one: Run, data: Path) -> np.ndarray:
     """The logits of a cell's first four test videos, which are decoded."""
     Scorer(one, "mark", CPU).score(blocks(one)[0][:4], data / "scored.parquet")
     return np.array(pa.parquet.read_table(data / "scored.parquet")["logits"].to_pylist())

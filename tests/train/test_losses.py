@@ -12,21 +12,21 @@ from sklearn.metrics import log_loss
 from pipeline.clips import loading
 from pipeline.errors import UserError
 from pipeline.train import loop
-from tests.train.test_loop import CPU, cell, losses, run
+from tests.support.trainings import CPU, losses, tiny_run, train
 
 SCORES = torch.tensor([[2.0, -1.0, 0.5], [0.0, 3.0, -2.0]])
 WANTED = torch.tensor([[1.0, 1.0, 0.0], [0.0, 0.0, 0.0]])  # the second clip has no class
 
 
 def test_sigmoid_is_the_mean_of_every_class_own_log_loss(data: Path) -> None:
-    recipe = cell(data, loss="sigmoid").recipe
+    recipe = tiny_run(data, loss="sigmoid").recipe
     own = [log_loss([wanted], [1 / (1 + torch.tensor(-score).exp().item())], labels=[0, 1])
            for score, wanted in zip(SCORES.flatten().tolist(), WANTED.flatten().tolist(), strict=True)]  # fmt: skip
     assert loop.loss_of(recipe, SCORES, WANTED).item() == pytest.approx(sum(own) / 6)
 
 
 def test_smoothing_shares_what_it_takes_among_the_answers(data: Path) -> None:
-    soft, each = (cell(data, loss=loss, label_smoothing=0.2).recipe for loss in ("softmax", "sigmoid"))
+    soft, each = (tiny_run(data, loss=loss, label_smoothing=0.2).recipe for loss in ("softmax", "sigmoid"))
     hard_soft, hard_each = (replace(recipe, label_smoothing=0.0) for recipe in (soft, each))
     labels = torch.tensor([0, 1])
     shares = 0.8 * torch.nn.functional.one_hot(labels, 3) + 0.2 / 3
@@ -45,7 +45,7 @@ def test_mixup_of_several_labels_mixes_each_by_the_clips_weight() -> None:
 
 def relabelled(data: Path, labels: list[list[int]]) -> None:
     """The first videos of the split get other labels."""
-    path = cell(data).split_table
+    path = tiny_run(data).split_table
     table = pyarrow.parquet.read_table(path)
     rows = table.to_pylist()
     for row, own in zip(rows, labels, strict=False):
@@ -57,16 +57,16 @@ def relabelled(data: Path, labels: list[list[int]]) -> None:
 def test_several_labels_or_none_need_sigmoid(data: Path, labels: list[int]) -> None:
     relabelled(data, [labels])
     with pytest.raises(UserError, match=r"video-00 has not one label, but recipes\.r\.loss softmax .* take sigmoid"):
-        next(loop.epochs(cell(data), None, None, CPU))
+        next(loop.epochs(tiny_run(data), None, None, CPU))
 
 
 def test_several_labels_or_none_are_learned_under_sigmoid(data: Path) -> None:
     relabelled(data, [[0, 1], [], [2, 0]])
-    own = losses(run(cell(data, loss="sigmoid", epochs=40, augment={"crop": "center"}, dropout=0.0)))
+    own = losses(train(tiny_run(data, loss="sigmoid", epochs=40, augment={"crop": "center"}, dropout=0.0)))
     # Six seeds, by three sets of CPU instructions, ended at 0.1 to 0.5 of their first loss; shares of classes give 0.9.
     assert np.mean(own[-12:]) < 0.7 * np.mean(own[:6])
 
 
 def test_smoothing_and_mixup_train_under_sigmoid(data: Path) -> None:
-    one = cell(data, loss="sigmoid", augment={"crop": "random", "mixup": 0.2}, label_smoothing=0.1)
-    assert all(0.3 < loss < 3 for loss in losses(run(one)))  # a class that is guessed evenly costs ln 2 = 0.69
+    one = tiny_run(data, loss="sigmoid", augment={"crop": "random", "mixup": 0.2}, label_smoothing=0.1)
+    assert all(0.3 < loss < 3 for loss in losses(train(one)))  # a class that is guessed evenly costs ln 2 = 0.69

@@ -5,23 +5,22 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from cluster.fit import train_cell
+from cluster.fit import train_run
 from cluster.score import block, blocks
 from pipeline.digest import state
 from pipeline.storage.atomic import write
 from pipeline.storage.remote import Remote
 from pipeline.train import node_cache
 from tests.support.bucket import S3, names, one_line
-from tests.support.trainings import folder, trained, training
-from tests.train.test_loop import cell
+from tests.support.trainings import folder, tiny_run, trained, training
 
 
 def test_a_node_without_the_data_trains_and_scores(store: Remote, data: Path, tmp_path: Path) -> None:
-    one = cell(data, epochs=1)
+    one = tiny_run(data, epochs=1)
     there = training(one, folder(one, S3), S3)
     here = node_cache.sent([one], S3)[0]
     shutil.move(data / "frames", tmp_path / "away")
-    train_cell(replace(there, cell=here))
+    train_run(replace(there, cell=here))
     shutil.move(tmp_path / "away", data / "frames")
     write(one.weights, trained(there))
     todo = blocks(node_cache.sent([one], S3, [one.weights]), S3)

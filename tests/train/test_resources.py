@@ -14,7 +14,7 @@ from pipeline.errors import UserError
 from pipeline.evaluate import inference
 from pipeline.train import keys
 from tests.support.local import local
-from tests.train.test_loop import cell
+from tests.support.trainings import tiny_run
 
 # Every field of `cluster:`, and why it can't change a byte on CPUs.
 FIELDS = {
@@ -34,7 +34,7 @@ def test_every_field_of_the_cluster_has_its_reason() -> None:
 
 def test_reserved_cpus_and_loaders_change_no_byte(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     local(monkeypatch)
-    one, contents = cell(data, epochs=1), set()
+    one, contents = tiny_run(data, epochs=1), set()
     settings: list[dict[str, Any]] = [{}, {"cpus_per_worker": 4}, {"loader_workers": 2}]
     for at, more in enumerate(settings):
         cluster = Cluster(storage=str(tmp_path / f"storage-{at}"), **more)
@@ -50,6 +50,6 @@ def test_reserved_cpus_and_loaders_change_no_byte(data: Path, tmp_path: Path, mo
 
 
 def test_the_recipes_threads_are_part_of_the_key_and_in_range(data: Path) -> None:
-    assert keys.training(cell(data), None) != keys.training(cell(data, threads=2), None)
+    assert keys.training(tiny_run(data), None) != keys.training(tiny_run(data, threads=2), None)
     with pytest.raises(UserError, match=r"recipes\.r\.threads is 0; it must be at least 1"):
-        cell(data, threads=0)
+        tiny_run(data, threads=0)

@@ -12,11 +12,11 @@ import torch.multiprocessing as mp
 
 from pipeline.errors import UserError
 from pipeline.train import loop
-from pipeline.train.run import Cell
-from tests.train.test_loop import CPU, cell, losses, run, same
+from pipeline.train.run import Run
+from tests.support.trainings import CPU, losses, same, tiny_run, train
 
 
-def _worker(rank: int, world: int, port: int, one: Cell, ordered: bool, path: Path) -> None:
+def _worker(rank: int, world: int, port: int, one: Run, ordered: bool, path: Path) -> None:
     torch.set_num_threads(1)
     loop.in_order = lambda device: ordered
     loop.reduction.CHUNK = 1000
@@ -27,7 +27,7 @@ def _worker(rank: int, world: int, port: int, one: Cell, ordered: bool, path: Pa
     dist.destroy_process_group()
 
 
-def together(one: Cell, world: int, ordered: bool, path: Path) -> dict[str, Any]:
+def together(one: Run, world: int, ordered: bool, path: Path) -> dict[str, Any]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -38,16 +38,16 @@ def together(one: Cell, world: int, ordered: bool, path: Path) -> dict[str, Any]
 @pytest.mark.parametrize("world", [2, 3, 4])
 def test_the_number_of_workers_changes_no_bit(data: Path, tmp_path: Path, world: int) -> None:
     """A step has four micro batches: of three workers, two have nothing to do in the second round."""
-    one = cell(data, batch=8, micro_batch=2, augment={"crop": "random", "mixup": 0.2}, clip_grad=5.0)
-    alone, found = run(one), together(one, world, True, tmp_path / "out.pt")
+    one = tiny_run(data, batch=8, micro_batch=2, augment={"crop": "random", "mixup": 0.2}, clip_grad=5.0)
+    alone, found = train(one), together(one, world, True, tmp_path / "out.pt")
     assert found["losses"] == losses(alone)
     same(alone[-1].state["model"], found["model"])
 
 
 def test_ddp_makes_nearly_the_same_of_it(data: Path, tmp_path: Path) -> None:
     """As GPUs exchange gradients; three micro batches, of which the second of two workers has one."""
-    one = cell(data, batch=6, micro_batch=2, augment={"crop": "random", "mixup": 0.2}, clip_grad=5.0)
-    alone, found = run(one), together(one, 2, False, tmp_path / "out.pt")
+    one = tiny_run(data, batch=6, micro_batch=2, augment={"crop": "random", "mixup": 0.2}, clip_grad=5.0)
+    alone, found = train(one), together(one, 2, False, tmp_path / "out.pt")
     np.testing.assert_allclose(found["losses"], losses(alone), rtol=1e-4)
     same(alone[-1].state["model"], found["model"], rtol=1e-3, atol=1e-4)
 
@@ -55,4 +55,4 @@ def test_ddp_makes_nearly_the_same_of_it(data: Path, tmp_path: Path) -> None:
 def test_more_workers_than_micro_batches_is_said(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "_place", lambda: (0, 3))
     with pytest.raises(UserError, match="at most 2 workers"):
-        next(loop.epochs(cell(data), None, None, CPU))
+        next(loop.epochs(tiny_run(data), None, None, CPU))
