@@ -11,8 +11,7 @@ from pipeline.measure import late_fusion, results
 from pipeline.measure.results import Result
 from pipeline.papers import published
 from pipeline.papers import tables as replication
-from pipeline.report import exports, figures, page
-from pipeline.report import table as tables
+from pipeline.report import exports, figures, page, suite_tables
 from pipeline.storage.atomic import write
 
 AT_ONCE = 2  # rows that are read and measured at once: bounds memory, as one with many views may hold a GiB
@@ -62,12 +61,12 @@ def aggregate(given: Params, data: Path, target: Folders, reports: Path) -> None
 def show(target: Folders, suite: str, reports: Path) -> Path:
     """Writes the page of this workspace's suite."""
     shown = page.Suite(target.tables, target.figures, "data/predictions")
-    return page.build(reports / "index.html", {suite: shown}, reports)
+    return page.build(reports / "index.html", {suite: shown}, reports, [target.tables / "scoreboard.json"])
 
 
 def _tables(given: Params, found: Mapping[str, Result], folder: Path) -> None:
+    suite_tables.save_all(folder, given.tables, found)
     for name, table in given.tables.items():
-        tables.save(folder, name, table, found)
         if table.base:
             exports.save_gains(folder / f"{name}-classes.csv", found[table.base], [found[row] for row in table.rows])
     exports.save_classes(folder / "classes.csv", found.values())
@@ -75,6 +74,7 @@ def _tables(given: Params, found: Mapping[str, Result], folder: Path) -> None:
 
 def _figures(given: Params, found: Mapping[str, Result], curves: Mapping[str, list[Path]], folder: Path) -> None:
     figures.accuracies(list(found.values()), folder / "accuracy.svg")
+    figures.against_macs(list(found.values()), folder / "macs.svg")
     figures.learning_curves(curves, folder / "curves.svg")
     for row, result in found.items():
         figures.confusion(result, folder / f"confusion-{row}.svg")

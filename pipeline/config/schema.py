@@ -246,6 +246,7 @@ class Table:
     title: str
     rows: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_distinct)]
     base: str | None = None
+    check: bool = False  # of one system with other seeds than the base: p is shown, and no verdict
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -2,6 +2,7 @@
 
 from pipeline.config.schema import Protocol, Recipe, Tier
 
+PRETRAINED = ("imagenet", "kinetics400", "sports1m", "none")  # words in the names of weights' files
 CROPS = {"center": 1, "whole": 1, "three": 3, "ten": 10, "squash": 1}
 
 
@@ -28,6 +29,15 @@ def protocol_signature(protocol: Protocol, recipe: Recipe) -> str:
     return ", ".join(
         [f"{clips} x {protocol.crops}", frames, f"{protocol.size} px", protocol.average, *seen[recipe.input]]
     )
+
+
+def pretrained(weights: str | None, otherwise: str = "") -> str:
+    """Return what weights were trained on, by the name of their file; "none" from scratch.
+
+    `otherwise` stands for a name that tells no data set; by default that is the name.
+    """
+    name = (weights or "none").partition("#")[0].rsplit("/", 1)[-1].lower()
+    return next((word for word in PRETRAINED if word in name), otherwise or name)
 
 
 def subset_in_words(tier: Tier) -> list[str]:
