@@ -122,7 +122,7 @@ def _headings(suite: str, tables: Path, reports: Path) -> tuple[str, str]:
 
 def size(reports: Path, suite: str) -> int:
     """Bytes of a suite's reference predictions."""
-    return sum(path.stat().st_size for path in folder(reports, suite).glob("predictions/*/predictions.parquet"))
+    return sum(path.stat().st_size for path in folder(reports, suite).glob("predictions/*/*.parquet"))
 
 
 def provenance() -> dict[str, Any]:
@@ -165,7 +165,7 @@ def _version(name: str) -> str | None:
 def _copy_row(data: Path, row: str, target: Path) -> None:
     """Predictions and costs, the epochs of each run's curve, and the measured speed."""
     made = target / "predictions" / row
-    _copy(data / "predictions" / row, ("predictions.parquet", "costs.json"), made)
+    _copy(data / "predictions" / row, ("*.parquet", "costs.json"), made)
     if made.is_dir():
         files.write_sums(made)
     _copy(data / "tracking" / row, ("speeds.json",), target / "tracking" / row)

@@ -1,6 +1,8 @@
 """A test protocol in words: the signature that stands beside every number measured under it."""
 
-from pipeline.config.schema import Protocol, Recipe, Tier
+from dataclasses import replace
+
+from pipeline.config.schema import Order, Protocol, Recipe, Tier
 
 PRETRAINED = ("imagenet", "kinetics400", "sports1m", "none")  # words in the names of weights' files
 CROPS = {"center": 1, "whole": 1, "three": 3, "ten": 10, "squash": 1}
@@ -26,9 +28,15 @@ def protocol_signature(protocol: Protocol, recipe: Recipe) -> str:
     flows = f"{recipe.stack} flow{'s' if recipe.stack > 1 else ''}"
     seen = {"rgb": [], "flow": [flows], "warped": [flows.replace(" ", " warped ")], "rgb+flow": [f"RGB + {flows}"]}
     frames = f"{protocol.frames or recipe.frames}f {sampling}"
+    order = [f"frames {protocol.order}"] if protocol.order != "forward" else []
     return ", ".join(
-        [f"{clips} x {protocol.crops}", frames, f"{protocol.size} px", protocol.average, *seen[recipe.input]]
+        [f"{clips} x {protocol.crops}", frames, f"{protocol.size} px", protocol.average, *seen[recipe.input], *order]
     )
+
+
+def in_order(protocol: Protocol, order: Order) -> Protocol:
+    """The protocol with its frames in this order, and without probes."""
+    return replace(protocol, order=order, probes=())
 
 
 def pretrained(weights: str | None, otherwise: str = "") -> str:

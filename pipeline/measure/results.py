@@ -10,8 +10,8 @@ import numpy as np
 import polars as pl
 
 from pipeline.config.load import named
-from pipeline.config.schema import Params
-from pipeline.config.signature import pretrained, protocol_signature, subset_in_words
+from pipeline.config.schema import Order, Params
+from pipeline.config.signature import in_order, pretrained, protocol_signature, subset_in_words
 from pipeline.digest import files
 from pipeline.errors import UserError
 from pipeline.evaluate import predictions
@@ -71,16 +71,16 @@ class Difference:
     unlike: str = ""  # why no verdict about the two systems can follow: other initial weights or views
 
 
-def read(params: Params, name: str, data: Path) -> Row:
+def read(params: Params, name: str, data: Path, order: Order = "forward") -> Row:
     """A row from what its evaluation left in the data folder; predictions that are refused are the reason instead.
 
-    Trajectories are a row too, of one view a video and seed 0.
+    Trajectories are a row too, of one view a video and seed 0. `order` is that of a probe of the row's protocol.
     """
     if name in params.trajectories:
         return _trajectories(params, name, data)
     experiment = named(params, name)
-    protocol = params.protocols[experiment.protocol]
-    path = data / "predictions" / name / "predictions.parquet"
+    protocol = in_order(params.protocols[experiment.protocol], order)
+    path = data / "predictions" / name / predictions.file_of(protocol)
     costs, counted = path.with_name("costs.json"), dict[str, float]()
     found: Predictions | str = "not run"
     if path.exists():
@@ -89,7 +89,7 @@ def read(params: Params, name: str, data: Path) -> Row:
                 files.verify(costs)
                 counted = json.loads(costs.read_text(encoding="utf-8"))
             files.verify(path)
-            found = predictions.read(path, name, params, data / "splits" / experiment.dataset)
+            found = predictions.read(path, name, params, data / "splits" / experiment.dataset, protocol)
         except UserError as error:
             found = f"failed: {error}"
     recipe = params.recipes[experiment.recipe]
@@ -266,10 +266,10 @@ def _values(
 def _renamed(row: Result, base: Result) -> Result:
     """The row with its seeds called as the base's, by their place."""
     names = dict(zip(sorted(row.seeds), sorted(base.seeds), strict=False))
-    if len(names) < len(row.seeds) or not isinstance(row.accuracy, Accuracy):
-        return row
-    right = row.accuracy.right.rename({str(old): f"seed {new}" for old, new in names.items()})
-    right = right.rename({f"seed {new}": str(new) for new in names.values()})
+    if not isinstance(row.accuracy, Accuracy):
+        return replace(row, seeds=tuple(names.values()))
+    columns = [pl.col(str(old)).alias(str(new)) for old, new in names.items()]
+    right = row.accuracy.right.select("split", "video", *columns)
     return replace(row, seeds=tuple(names.values()), accuracy=replace(row.accuracy, right=right))
 
 

@@ -189,7 +189,7 @@ def _field(cell: Cell, row: Sequence[Cell], table: Table, at: int) -> Field:
     value = values.get(key, "")
     if key.endswith("verdict"):
         mark = next((MARKS[word] for word in MARKS if value.startswith(word)), "·")
-        return Field(cell.read, value, key, mark if value else "")
+        return Field(cell.read, value, key, mark if value and cell.read != writers.BLANK else "")
     if not values.get(f"{key}_low") or not value:
         return Field(cell.read, value, key)
     ends = [float(other[at].data.get(f"{key}{end}") or 0) for other in table.rows for end in ("_low", "_high")]

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import stdev
 
+from pipeline.config.schema import Order
 from pipeline.config.schema import Table as Spec
 from pipeline.measure import claims, power
 from pipeline.measure.crossed import SEEDS, Estimate
@@ -77,7 +78,7 @@ def ablation(base: Result, rows: Sequence[Result], check: bool = False) -> list[
     ]
 
 
-def without_time(suite: str, forward: Mapping[str, Result], probes: Mapping[str, Mapping[str, Result]]) -> Table:
+def without_time(suite: str, forward: Mapping[str, Result], probes: Mapping[Order, Mapping[str, Result]]) -> Table:
     """A line a row: its accuracy, and what it loses under each other order of frames.
 
     Args:
