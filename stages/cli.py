@@ -11,7 +11,7 @@ from typer.exceptions import TyperException
 
 from pipeline.errors import UserError
 from stages import DATA, run
-from stages.commands.showing import Json, datasets, diff, explain, look, models, report, tables
+from stages.commands.showing import Json, datasets, diff, explain, look, models, papers, report, tables
 from stages.terminal import amount, brief, duration, screen, show_json, show_table
 
 app = typer.Typer(
@@ -21,7 +21,7 @@ app = typer.Typer(
 )
 tracking = typer.Typer(invoke_without_command=True)
 app.add_typer(tracking, name="mlflow")
-for command in (report, tables, look, models, datasets, diff, explain):
+for command in (report, tables, papers, look, models, datasets, diff, explain):
     app.command()(command)
 
 
@@ -31,8 +31,23 @@ def main() -> None:
 
 
 @app.command()
-def plan(json_: Json = False) -> None:
+def plan(
+    json_: Json = False,
+    power: Annotated[
+        bool, typer.Option("--power", help="Which verdicts the seeds and test videos can reach, instead.")
+    ] = False,
+    suite: Annotated[str | None, typer.Option(help="With --power: a suite of conf/; default: params.yaml.")] = None,
+    seed_sd: Annotated[float, typer.Option(min=0, help="With --power: sd between seeds, points, if unmeasured.")] = 1.0,
+    disagree: Annotated[
+        float, typer.Option(min=0, max=100, help="With --power: videos on which two networks differ, %, likewise.")
+    ] = 20.0,
+) -> None:
     """What would run, why, how long it would take and how many bytes it would leave."""
+    if power:
+        from stages.commands.power import show
+
+        show(suite, seed_sd / 100, disagree / 100, json_)
+        return
     from pipeline.config import load
     from stages.repro import estimate
     from stages.repro.plan import current, locked, project

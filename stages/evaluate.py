@@ -1,21 +1,25 @@
 """Stage 5, for one row: its checkpoints under its protocol; a prediction a video and view, and the counted costs."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from cluster.fit import forget
 from cluster.score import score
 from cluster.session import session
 from pipeline.config import load
-from pipeline.config.schema import Params
+from pipeline.config.schema import Order, Params
+from pipeline.config.signature import in_order
 from pipeline.digest.files import write_sums
 from pipeline.download import urls
 from pipeline.evaluate import inference
+from pipeline.evaluate.predictions import file_of
 from pipeline.measure import results
 from pipeline.report import exports
 from pipeline.storage.atomic import write
 from pipeline.tracking import mlflow_mirror, run_log, run_record
 from pipeline.train import rows
+from pipeline.train.run import Cell
 from stages import DATA, run
 
 
@@ -25,7 +29,12 @@ def evaluate(row: str) -> None:
     rows.verify(todo)
     folder = DATA / "predictions" / row
     with session(given.cluster):
-        speed = inference.gather(todo, score(todo, given.cluster), folder / "predictions.parquet")
+        probes = todo[0].protocol.probes
+        todo = _in_order(todo, "forward")
+        speed = inference.gather(todo, score(todo, given.cluster), folder / file_of(todo[0].protocol))
+        for order in probes:
+            probe = _in_order(todo, order)
+            inference.gather(probe, score(probe, given.cluster), folder / file_of(probe[0].protocol))
     write(folder / "costs.json", json.dumps(inference.costs(todo[0]), indent=2) + "\n")
     write_sums(folder)
     speeds = {"clips_per_second": round(speed, 1)}
@@ -33,6 +42,10 @@ def evaluate(row: str) -> None:
     mirror(given, row)
     weights = todo[0].experiment.weights
     forget(todo, urls.checksum(weights) if weights else None, given.cluster)
+
+
+def _in_order(cells: list[Cell], order: Order) -> list[Cell]:
+    return [replace(cell, protocol=in_order(cell.protocol, order)) for cell in cells]
 
 
 def mirror(given: Params, row: str) -> None:

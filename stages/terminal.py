@@ -7,6 +7,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from pipeline.report.table import Table as Written
+
+
+NARROW = 24  # characters of a column that is not broken
+
 
 def screen() -> "Console":
     """Standard output; 100 columns where it is no terminal."""
@@ -26,6 +31,32 @@ def show_table(heads: Sequence[str], lines: Iterable[Sequence[str]]) -> None:
     for line in lines:
         table.add_row(*map(escape, line))
     screen().print(table)
+
+
+def show_view(table: "Written") -> None:
+    """A table of results: its title, what is the same in every row, then the rest; one row stands upright."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from pipeline.report.table import in_every_row, view
+
+    console, shown = screen(), view(table)
+    console.print(table.title, style="bold", markup=False)
+    if not shown.rows:
+        console.print(*table.notes, "", sep="\n", markup=False)
+        return
+    if shown.shared:
+        console.print(in_every_row(shown), markup=False)
+    grid = Table(box=None, pad_edge=False, header_style="bold", show_header=len(shown.rows) > 1)
+    if len(shown.rows) == 1:
+        for pair in zip(shown.headings, shown.rows[0], strict=True):
+            grid.add_row(*map(escape, pair))
+    else:
+        for at, head in enumerate(shown.headings):
+            grid.add_column(escape(head), overflow="fold", no_wrap=max(len(row[at]) for row in shown.rows) <= NARROW)
+        for row in shown.rows:
+            grid.add_row(*map(escape, row))
+    console.print(grid, "", sep="\n")
 
 
 def show_json(document: Any) -> None:

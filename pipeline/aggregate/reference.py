@@ -18,10 +18,13 @@ from pipeline.config import load
 from pipeline.config.schema import Params
 from pipeline.digest import code, files
 from pipeline.errors import UserError, alternatives
-from pipeline.report import page
+from pipeline.papers import published
+from pipeline.papers.published import PAPERS
+from pipeline.report import page, table
 from pipeline.storage.atomic import write, writing
 from pipeline.tracking import run_log
 
+GROUPS = ("Measured on real videos", "Measured on drawn videos", "The papers' tables")
 KINDS = tuple(Folders.__dataclass_fields__)
 
 
@@ -95,21 +98,31 @@ def recompute(reports: Path, suite: str) -> list[str]:
 
 def show(reports: Path) -> Path:
     """Write the page of all reference suites."""
-    root = reports / "reference"
-    shown = {
-        suite: page.Suite(
-            root / suite / "tables",
-            root / suite / "figures",
-            f"reports/reference/{suite}/predictions" if has_predictions(reports, suite) else "",
-        )
-        for suite in suites(reports)
-    }
-    return page.build(root / "index.html", shown, reports)
+    root, names = reports / "reference", suites(reports)
+    shown = {}
+    for suite in (*(name for name in names if name not in PAPERS), *(name for name in PAPERS if name in names)):
+        folder = root / suite
+        kept = f"reports/reference/{suite}/predictions" if has_predictions(reports, suite) else ""
+        title, group = _headings(suite, folder / "tables", reports)
+        shown[suite] = page.Suite(folder / "tables", folder / "figures", kept, title, group)
+    ordered = sorted(shown, key=lambda suite: GROUPS.index(shown[suite].group))
+    target = root / "index.html"
+    return page.build(target, {suite: shown[suite] for suite in ordered}, reports, [root / "scoreboard.json"])
+
+
+def _headings(suite: str, tables: Path, reports: Path) -> tuple[str, str]:
+    """A suite's title on the page, and the heading that it stands under."""
+    if suite in PAPERS:
+        return published.load(suite, reports / "papers").title, GROUPS[2]
+    path = tables / "comparison.json"
+    rows = table.load(path).records() if path.is_file() else []
+    drawn = all(row["data_set"].startswith("shapes") for row in rows)
+    return f"Suite {suite}", GROUPS[1 if drawn else 0]
 
 
 def size(reports: Path, suite: str) -> int:
     """Bytes of a suite's reference predictions."""
-    return sum(path.stat().st_size for path in folder(reports, suite).glob("predictions/*/predictions.parquet"))
+    return sum(path.stat().st_size for path in folder(reports, suite).glob("predictions/*/*.parquet"))
 
 
 def provenance() -> dict[str, Any]:
@@ -152,7 +165,7 @@ def _version(name: str) -> str | None:
 def _copy_row(data: Path, row: str, target: Path) -> None:
     """Predictions and costs, the epochs of each run's curve, and the measured speed."""
     made = target / "predictions" / row
-    _copy(data / "predictions" / row, ("predictions.parquet", "costs.json"), made)
+    _copy(data / "predictions" / row, ("*.parquet", "costs.json"), made)
     if made.is_dir():
         files.write_sums(made)
     _copy(data / "tracking" / row, ("speeds.json",), target / "tracking" / row)

@@ -6,13 +6,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.config.schema import Params
+from pipeline.config.schema import Order, Params
 from pipeline.measure import late_fusion, results
 from pipeline.measure.results import Result
 from pipeline.papers import published
 from pipeline.papers import tables as replication
-from pipeline.report import exports, figures, page
-from pipeline.report import table as tables
+from pipeline.report import exports, figures, page, suite_tables
+from pipeline.report.table import save
 from pipeline.storage.atomic import write
 
 AT_ONCE = 2  # rows that are read and measured at once: bounds memory, as one with many views may hold a GiB
@@ -54,6 +54,8 @@ def aggregate(given: Params, data: Path, target: Folders, reports: Path) -> None
     curves = {row: sorted((data / "runs" / row).glob("*.jsonl")) for row in found}
     _tables(given, found, target.tables)
     exports.save_speed(target.tables, _speeds(data, found), published.speeds(given.suite, reports / "papers"))
+    if probes := _probes(given, data):
+        save(target.tables, suite_tables.without_time(given.suite, found, probes))
     _figures(given, found, curves, target.figures)
     replication.save(target.tables, target.figures, given, found, reports / "papers", reports / "parity.csv")
     _metrics(found, curves, target)
@@ -62,12 +64,21 @@ def aggregate(given: Params, data: Path, target: Folders, reports: Path) -> None
 def show(target: Folders, suite: str, reports: Path) -> Path:
     """Writes the page of this workspace's suite."""
     shown = page.Suite(target.tables, target.figures, "data/predictions")
-    return page.build(reports / "index.html", {suite: shown}, reports)
+    return page.build(reports / "index.html", {suite: shown}, reports, [target.tables / "scoreboard.json"])
+
+
+def _probes(given: Params, data: Path) -> dict[Order, dict[str, Result]]:
+    """Order of frames -> the rows whose protocol has a probe of that order."""
+    found: dict[Order, dict[str, Result]] = {}
+    for row, experiment in given.experiments.items():
+        for order in given.protocols[experiment.protocol].probes:
+            found.setdefault(order, {})[row] = results.measure(results.read(given, row, data, order))
+    return found
 
 
 def _tables(given: Params, found: Mapping[str, Result], folder: Path) -> None:
+    suite_tables.save_all(folder, given.tables, found)
     for name, table in given.tables.items():
-        tables.save(folder, name, table, found)
         if table.base:
             exports.save_gains(folder / f"{name}-classes.csv", found[table.base], [found[row] for row in table.rows])
     exports.save_classes(folder / "classes.csv", found.values())
@@ -75,6 +86,7 @@ def _tables(given: Params, found: Mapping[str, Result], folder: Path) -> None:
 
 def _figures(given: Params, found: Mapping[str, Result], curves: Mapping[str, list[Path]], folder: Path) -> None:
     figures.accuracies(list(found.values()), folder / "accuracy.svg")
+    figures.against_macs(list(found.values()), folder / "macs.svg")
     figures.learning_curves(curves, folder / "curves.svg")
     for row, result in found.items():
         figures.confusion(result, folder / f"confusion-{row}.svg")

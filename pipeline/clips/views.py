@@ -7,7 +7,7 @@ import numpy as np
 from pipeline.clips import sampling
 from pipeline.clips.augmentation import SHARE, Box, centred, side
 from pipeline.clips.loading import View
-from pipeline.config.schema import Protocol
+from pipeline.config.schema import Order, Protocol
 from pipeline.decode.frame_store import Entry
 from pipeline.errors import UserError, alternatives
 
@@ -28,10 +28,23 @@ def views(protocol: Protocol, video: str, stored: Entry, frames: int) -> list[Vi
     if sample is sampling.windows:
         clips = sampling.windows_in(stored.frames, frames, protocol.stride)
     return [
-        View(sample(sampling.Clip(stored.frames, frames, protocol.stride, clip, clips, video)), box, flip)
+        View(ordered(indices, protocol.order, video, clip), box, flip)
         for clip in range(clips)
+        for indices in [sample(sampling.Clip(stored.frames, frames, protocol.stride, clip, clips, video))]
         for box, flip in crops
     ]
+
+
+def ordered(indices: sampling.Indices, order: Order, video: str, clip: int) -> sampling.Indices:
+    """A clip's frames in a probe's order; "shuffled" is seeded by the video's name and the clip."""
+    match order:
+        case "reversed":
+            return indices[::-1]
+        case "shuffled":
+            return tuple(sampling.generator("order", clip, video).permutation(indices).tolist())
+        case "static":
+            return (indices[len(indices) // 2],) * len(indices)
+    return indices
 
 
 def swapped_back(logits: np.ndarray, views: Sequence[View], mirrored: Sequence[int]) -> np.ndarray:

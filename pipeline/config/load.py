@@ -97,6 +97,12 @@ def parse(raw: dict[str, Any], name: str = "params") -> Params:
         where = f"{name}: recipes.{experiment.recipe}.input is {recipe.input!r}, but datasets.{experiment.dataset}."
         if recipe.input != "rgb" and flow is None:
             raise UserError(f"{where}decode.flow is null; say {{algorithm: tvl1}}, or dis, which is faster")
+        protocol = params.protocols[experiment.protocol]
+        if recipe.input != "rgb" and (protocol.probes or protocol.order != "forward"):
+            raise UserError(
+                f"{name}: experiments.{row}: flow is of frames in their order, so protocols.{experiment.protocol} must "
+                "have order forward and no probes; give the row a protocol of its own"
+            )
         if recipe.input == "warped" and flow and not flow.compensated:
             raise UserError(f"{where}decode.flow.compensated is false; make it true, or take input flow")
     for table, spec in params.tables.items():

@@ -163,6 +163,10 @@ class Recipe:
         return planes(self.input, self.stack)
 
 
+# Of a clip's frames: as they are, from last to first, in an order drawn by the video's name, or one frame repeated.
+Order = Literal["forward", "reversed", "shuffled", "static"]
+
+
 @dataclass(frozen=True, config=STRICT)
 class Protocol:
     """How to test: clips x crops views a video, and how their scores are averaged."""
@@ -176,6 +180,9 @@ class Protocol:
     batch: Count  # views a forward pass; fixed, so that scores do not depend on the number of workers
     stride: Count = 1
     frames: Count | None = None  # T of a clip, where it is not the recipe's, for nets that take any
+    order: Order = "forward"
+    # Orders in which a row is tested too, by the same nets: the difference says whether they use time.
+    probes: Annotated[tuple[Order, ...], AfterValidator(_distinct)] = ()
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -246,6 +253,7 @@ class Table:
     title: str
     rows: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_distinct)]
     base: str | None = None
+    check: bool = False  # of one system with other seeds than the base: p is shown, and no verdict
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -1,7 +1,10 @@
 """A test protocol in words: the signature that stands beside every number measured under it."""
 
-from pipeline.config.schema import Protocol, Recipe, Tier
+from dataclasses import replace
 
+from pipeline.config.schema import Order, Protocol, Recipe, Tier
+
+PRETRAINED = ("imagenet", "kinetics400", "sports1m", "none")  # words in the names of weights' files
 CROPS = {"center": 1, "whole": 1, "three": 3, "ten": 10, "squash": 1}
 
 
@@ -25,9 +28,24 @@ def protocol_signature(protocol: Protocol, recipe: Recipe) -> str:
     flows = f"{recipe.stack} flow{'s' if recipe.stack > 1 else ''}"
     seen = {"rgb": [], "flow": [flows], "warped": [flows.replace(" ", " warped ")], "rgb+flow": [f"RGB + {flows}"]}
     frames = f"{protocol.frames or recipe.frames}f {sampling}"
+    order = [f"frames {protocol.order}"] if protocol.order != "forward" else []
     return ", ".join(
-        [f"{clips} x {protocol.crops}", frames, f"{protocol.size} px", protocol.average, *seen[recipe.input]]
+        [f"{clips} x {protocol.crops}", frames, f"{protocol.size} px", protocol.average, *seen[recipe.input], *order]
     )
+
+
+def in_order(protocol: Protocol, order: Order) -> Protocol:
+    """The protocol with its frames in this order, and without probes."""
+    return replace(protocol, order=order, probes=())
+
+
+def pretrained(weights: str | None, otherwise: str = "") -> str:
+    """Return what weights were trained on, by the name of their file; "none" from scratch.
+
+    `otherwise` stands for a name that tells no data set; by default that is the name.
+    """
+    name = (weights or "none").partition("#")[0].rsplit("/", 1)[-1].lower()
+    return next((word for word in PRETRAINED if word in name), otherwise or name)
 
 
 def subset_in_words(tier: Tier) -> list[str]:

@@ -13,7 +13,7 @@ import pyarrow
 import pyarrow.parquet
 
 from pipeline.config.load import named
-from pipeline.config.schema import Params
+from pipeline.config.schema import Params, Protocol
 from pipeline.config.signature import protocol_signature, views_per_video
 from pipeline.errors import UserError
 from pipeline.storage.atomic import writing
@@ -40,15 +40,22 @@ class Predictions:
     several: bool  # whether a video may have several labels, or none; else it has one
 
 
-def read(path: Path, row: str, params: Params, splits: Path) -> Predictions:
+def file_of(protocol: Protocol) -> str:
+    """The file of a row's predictions under a protocol; a probe has its own."""
+    return "predictions.parquet" if protocol.order == "forward" else f"{protocol.order}.parquet"
+
+
+def read(path: Path, row: str, params: Params, splits: Path, protocol: Protocol | None = None) -> Predictions:
     """The predictions of a row as its evaluation wrote them; `splits` is the folder of its data set's splits.
+
+    `protocol` is the row's by default, else a probe's.
 
     Raises UserError, naming the file and the reason, unless columns, protocol and classes are what params and splits
     say, and every test video of every split and seed is there exactly once per view, with finite logits. Under a
     protocol that averages sigmoids a video may have any number of labels, under others it has one.
     """
     experiment = named(params, row)
-    protocol = params.protocols[experiment.protocol]
+    protocol = protocol or params.protocols[experiment.protocol]
 
     def refuse(reason: str) -> NoReturn:
         raise UserError(f"{path}: {reason}; evaluate {row!r} again")

@@ -1,6 +1,6 @@
-"""Average precision, for videos of several labels: mAP and wAP as Charades measures them, and how sure they are.
+"""Average precision, for videos of several labels: mAP and wAP as Charades measures them.
 
-Legend: M videos of a split that have a label, S seeds, K classes, P the positives of a class, B resamples, Q rows.
+Legend: M videos of a split that have a label, S seeds, K classes, P the positives of a class, B weightings of videos.
 
 Source: the evaluation that comes with Charades (Sigurdsson et al. 2016), Charades_v1_classify.m. A class's average
 precision is the mean, over its positives, of the share of positives among the videos that score as high or higher. mAP
@@ -16,10 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import rankdata
 
-from pipeline.measure.uncertainty import LEVEL, Interval, generator
+from pipeline.measure import jackknife
 
-RESAMPLES = 1_000
-MAP, WAP = 0, 1  # the last axis of what is resampled
+MAP, WAP = 0, 1  # the last axis of values()
 
 
 @dataclass(frozen=True)
@@ -80,41 +79,20 @@ def values(rankings: Sequence[Ranking]) -> np.ndarray:
     return np.stack([_runs(one, np.ones((len(one.videos), 1), np.float32))[..., 0, :] for one in rankings])
 
 
-def bootstrap(rows: Sequence[Sequence[Ranking]], name: str, resamples: int = RESAMPLES) -> np.ndarray:
-    """B,Q,2: mAP and wAP of rows (each a ranking a split, of the same videos and seeds) on the same resamples.
-
-    Crossed, as in statistics.bootstrap(): of each split, videos are drawn with replacement, and seeds where there are
-    several; a function of the rankings and `name` alone.
-    """
-    rng = generator(name)
-    drawn = []
-    for split in zip(*rows, strict=True):
-        seeds, videos, _ = split[0].places.shape
-        weights = rng.multinomial(videos, np.full(videos, 1 / videos), size=resamples).T.astype(np.float32)  # M,B
-        shares = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples) / seeds  # B,S
-        drawn.append(np.stack([np.einsum("sbm,bs->bm", _runs(one, weights), shares) for one in split], axis=1))
-    return np.mean(drawn, axis=0)
-
-
-def interval(value: float, drawn: np.ndarray) -> Interval:
-    """95 % of what other test videos (and seeds) would have given, from B resampled values, moved to centre on `value`.
-
-    They are moved because a resample holds some videos twice, and a positive that stands beside itself scores higher:
-    the mean of the resamples lies above the value, most where positives are few.
-    """
-    low, high = np.quantile(drawn - drawn.mean(), [(1 - LEVEL) / 2, (1 + LEVEL) / 2]) + value
-    return Interval(value, float(low), float(high))
-
-
-def paired(difference: float, drawn: np.ndarray) -> float:
-    """Two-sided p of no difference between two rows, from B differences on the same resamples.
-
-    The share of resamples that lie as far from their mean as the difference from 0 (Davison and Hinkley 1997, section
-    4.4: a bootstrap test, centred on the hypothesis), the sample itself counted among them. Approximate, unlike the
-    exact test of top-1: mAP is no mean over videos, so there are no signs to flip. With several seeds it knows how they
-    scatter.
-    """
-    return float((1 + (np.abs(drawn - drawn.mean()) >= abs(difference)).sum()) / (1 + len(drawn)))
+def pseudo_values(rankings: Sequence[Ranking], weighted: bool = False) -> np.ndarray:
+    """S,R: the jackknife's pseudo-values of mAP, or of wAP where classes are weighted; splits one after the other."""
+    return np.concatenate(
+        [
+            np.stack(
+                [
+                    jackknife.pseudo_values(*jackknife.mean_average_precision(places, one.wanted, weighted))
+                    for places in one.places
+                ]
+            )
+            for one in rankings
+        ],
+        axis=1,
+    )
 
 
 def _runs(one: Ranking, weights: np.ndarray) -> np.ndarray:

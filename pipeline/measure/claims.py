@@ -12,10 +12,11 @@ import numpy as np
 from scipy.special import stdtrit
 
 from pipeline.measure.crossed import LEVEL, SEEDS, Estimate, Z
-from pipeline.measure.uncertainty import holm
 
 MARGIN = 0.01  # two runs of one recipe lie up to a point apart, and papers claim gains of one to three
 
+# Of a row whose initial weights or views aren't its base's: the comparison isn't one of systems.
+OTHER_WEIGHTS, OTHER_VIEWS = "other pre-training", "other views"
 BETTER, WORSE, NETS_DIFFER, CANT_TELL = "better", "worse", "these nets differ", "can't tell"
 REPRODUCED, BELOW, ABOVE = "reproduced", "below", "above"
 SURVIVES, SMALLER, LARGER, DOESNT, REVERSED = "survives", "survives, smaller", "larger", "doesn't", "reversed"
@@ -44,6 +45,12 @@ class Claim:
     ratio: float  # ours / printed
 
 
+def lacking(seeds: int) -> str:
+    """Return how many more seeds a verdict about systems needs, in words; empty where there are enough."""
+    more = SEEDS - seeds
+    return f"{more} more seed{'s' * (more > 1)} needed" if more > 0 else ""
+
+
 def adjusted(rows: Sequence[Estimate | None]) -> list[float | None]:
     """Holm-adjusted p of a table's rows against their base, in the given order.
 
@@ -55,6 +62,15 @@ def adjusted(rows: Sequence[Estimate | None]) -> list[float | None]:
     for number, p in zip(tested, ps, strict=True):
         result[number] = p
     return result
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """p values adjusted for their number, in the given order (Holm 1979): each holds with all others at once."""
+    adjusted, highest = [0.0] * len(ps), 0.0
+    for rank, index in enumerate(sorted(range(len(ps)), key=lambda index: (ps[index], index))):
+        highest = max(highest, min(1.0, (len(ps) - rank) * ps[index]))
+        adjusted[index] = highest
+    return adjusted
 
 
 def systems(gain: Estimate, p: float | None, nets: float) -> str:

@@ -23,12 +23,13 @@ def pseudo_values(measure: float, without: np.ndarray) -> np.ndarray:
     return values + (measure - values.mean())
 
 
-def mean_average_precision(places: np.ndarray, wanted: np.ndarray) -> tuple[float, np.ndarray]:
+def mean_average_precision(places: np.ndarray, wanted: np.ndarray, weighted: bool = False) -> tuple[float, np.ndarray]:
     """mAP of one seed, and M: mAP without each video.
 
     Args:
         places: M,K int: how many videos score as high or higher in the class; 1 is best and alone.
         wanted: M,K bool: whether the video has the class.
+        weighted: whether a class weighs by its positives (wAP).
 
     Raises:
         ValueError: no class has a positive.
@@ -36,14 +37,17 @@ def mean_average_precision(places: np.ndarray, wanted: np.ndarray) -> tuple[floa
     classes = np.flatnonzero(wanted.any(axis=0))
     if not len(classes):
         raise ValueError("no test video has a label, so there is no average precision")
-    total, whole = np.zeros(len(places)), 0.0
-    counted = np.full(len(places), len(classes))
+    total, whole, weights = np.zeros(len(places)), 0.0, 0
+    counted = np.zeros(len(places))  # the weights without each video
     for k in classes:
         precision, without = _average_precision(places[:, k], wanted[:, k])
-        whole += precision
-        counted -= np.isnan(without)
-        total += np.nan_to_num(without)
-    measure = whole / len(classes)
+        weight = int(wanted[:, k].sum()) if weighted else 1
+        left = weight - wanted[:, k] if weighted else weight * ~np.isnan(without)
+        whole += weight * precision
+        weights += weight
+        counted += left
+        total += left * np.nan_to_num(without)
+    measure = whole / weights
     return measure, np.where(counted > 0, total / np.maximum(counted, 1), measure)
 
 

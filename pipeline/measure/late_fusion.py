@@ -47,9 +47,11 @@ def read(params: Params, name: str, data: Path) -> Row:
     costs = ("parameters", "macs")
     return Row(
         name,
+        first.file,
         first.dataset,
         "fusion",
         None,
+        " + ".join(dict.fromkeys(row.pretrained for row in rows.values())),
         first.frames if len(frames) == 1 else None,
         f"{words}: {'; '.join(dict.fromkeys(row.protocol for row in rows.values()))}",
         first.splits,

@@ -10,16 +10,17 @@ import numpy as np
 import polars as pl
 
 from pipeline.config.load import named
-from pipeline.config.schema import Params
-from pipeline.config.signature import protocol_signature, subset_in_words
+from pipeline.config.schema import Order, Params
+from pipeline.config.signature import in_order, pretrained, protocol_signature, subset_in_words
 from pipeline.digest import files
 from pipeline.errors import UserError
 from pipeline.evaluate import predictions
 from pipeline.evaluate.predictions import Predictions
-from pipeline.measure import average_precision, scores, uncertainty
-from pipeline.measure.average_precision import MAP
+from pipeline.measure import average_precision, claims, crossed, scores
+from pipeline.measure.crossed import Estimate
 from pipeline.measure.scores import Accuracy, Precision
-from pipeline.measure.uncertainty import Interval
+from pipeline.measure.uncertainty import sign_flip
+from pipeline.measure.units import units
 
 
 @dataclass(frozen=True)
@@ -27,9 +28,11 @@ class System:
     """What a row is: whose numbers these are, and how they came about."""
 
     name: str
+    file: str  # of the data set in pipeline/datasets
     dataset: str  # with its part, where that is not all of it
     backbone: str  # with its variant
     attention: str | None
+    pretrained: str  # what its initial weights were trained on, or "none"
     frames: int | None  # of one clip
     protocol: str  # signature, with the data set's part, where that is not all of it
     splits: tuple[int, ...]
@@ -59,24 +62,25 @@ class Result(System):
 
 @dataclass(frozen=True)
 class Difference:
-    """A row less its base, on the same videos, splits and seeds."""
+    """A row less its base, on the same videos and splits, paired by seed."""
 
-    heading: str  # of what: top-1 or mAP
-    less: Interval
-    p: float  # of the paired test, not adjusted
+    heading: str  # of what: top-1, top-5 or mAP
+    less: Estimate
+    nets: float  # p of the test on the same videos that takes the trained networks as they are, blind to seeds
     videos: int
+    unlike: str = ""  # why no verdict about the two systems can follow: other initial weights or views
 
 
-def read(params: Params, name: str, data: Path) -> Row:
+def read(params: Params, name: str, data: Path, order: Order = "forward") -> Row:
     """A row from what its evaluation left in the data folder; predictions that are refused are the reason instead.
 
-    Trajectories are a row too, of one view a video and seed 0.
+    Trajectories are a row too, of one view a video and seed 0. `order` is that of a probe of the row's protocol.
     """
     if name in params.trajectories:
         return _trajectories(params, name, data)
     experiment = named(params, name)
-    protocol = params.protocols[experiment.protocol]
-    path = data / "predictions" / name / "predictions.parquet"
+    protocol = in_order(params.protocols[experiment.protocol], order)
+    path = data / "predictions" / name / predictions.file_of(protocol)
     costs, counted = path.with_name("costs.json"), dict[str, float]()
     found: Predictions | str = "not run"
     if path.exists():
@@ -85,15 +89,17 @@ def read(params: Params, name: str, data: Path) -> Row:
                 files.verify(costs)
                 counted = json.loads(costs.read_text(encoding="utf-8"))
             files.verify(path)
-            found = predictions.read(path, name, params, data / "splits" / experiment.dataset)
+            found = predictions.read(path, name, params, data / "splits" / experiment.dataset, protocol)
         except UserError as error:
             found = f"failed: {error}"
     recipe = params.recipes[experiment.recipe]
     return Row(
         name,
+        params.datasets[experiment.dataset].file,
         ", ".join([experiment.dataset, *(part := subset_in_words(params.tier))]),
         f"{experiment.backbone}-{experiment.variant}",
         experiment.attention,
+        pretrained(experiment.weights),
         protocol.frames or recipe.frames,
         ", ".join([protocol_signature(protocol, recipe), *part]),
         experiment.splits,
@@ -121,9 +127,11 @@ def _trajectories(params: Params, name: str, data: Path) -> Row:
             found = f"failed: {error}"
     return Row(
         name,
+        params.datasets[settings.dataset].file,
         ", ".join([settings.dataset, *part]),
         "trajectories",
         None,
+        "none",
         None,
         ", ".join([words, *part]),
         settings.splits,
@@ -151,7 +159,7 @@ def measure(row: Row) -> Result:
     if isinstance(row.predictions, str):
         return Result(**system, accuracy=row.predictions)
     return Result(
-        **system, accuracy=(scores.of_precision if row.several else scores.of_accuracy)(row.name, row.predictions)
+        **system, accuracy=(scores.of_precision if row.several else scores.of_accuracy)(row.file, row.predictions)
     )
 
 
@@ -183,56 +191,91 @@ def confused(row: Result, runs: Sequence[tuple[int, int]]) -> np.ndarray:
     return counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
 
 
-def difference(row: Result, base: Result) -> Difference | str:
-    """How the row differs from its base, or why that can't be told."""
-    if isinstance(runs := common(row, base), str):
-        return runs
-    seeds, name = sorted({seed for _, seed in runs}), f"{row.name} less {base.name}"
-    if isinstance(row.accuracy, Precision) and isinstance(base.accuracy, Precision):
-        return _less_precision(row, base, row.accuracy, base.accuracy, name, seeds)
-    if isinstance(less := pairs(row, base), str):
-        return less
-    columns = list(map(str, seeds))
-    whole = np.stack([less[column].to_numpy() for column in columns], axis=1)
-    splits = np.split(whole, np.flatnonzero(np.diff(less["split"].to_numpy())) + 1)
-    sums = whole.sum(axis=1, dtype=np.int64)
-    if len(splits) > 1:  # a video that several splits test is one unit of the test
-        by_video = less.select("video", total=pl.Series(sums)).group_by("video")
-        sums = by_video.agg(pl.col("total").sum())["total"].to_numpy()
-    top1 = uncertainty.bootstrap(splits, name, least=-1)
-    return Difference("top-1", top1, uncertainty.sign_flip(sums), len(less))
-
-
-def pairs(row: Result, base: Result) -> pl.DataFrame | str:
-    """split, video, and for each seed that both have a column, named as it: whether the row is right less the base.
-
-    Or why they can't be compared.
-    """
-    if isinstance(runs := common(row, base), str):
-        return runs
-    assert isinstance(row.accuracy, Accuracy) and isinstance(base.accuracy, Accuracy)
-    splits, seeds = ({run[at] for run in runs} for at in (0, 1))
-    one, other = (
-        found.right if splits == set(of.splits) else found.right.filter(pl.col("split").is_in(splits))
-        for of, found in ((row, row.accuracy), (base, base.accuracy))
-    )
-    if not one["video"].equals(other["video"]):
-        return "base has other videos"
-    return pl.DataFrame([one["split"], one["video"], *(one[seed] - other[seed] for seed in map(str, sorted(seeds)))])
-
-
-def _less_precision(
-    row: Result, base: Result, own: Precision, other: Precision, name: str, seeds: list[int]
+def difference(
+    row: Result, base: Result, which: str = "main", label: str | None = None, other_seeds: bool = False
 ) -> Difference | str:
-    splits = sorted(set(own.rankings) & set(other.rankings))
-    rows = [
-        [replace(ranked, places=ranked.places[[sorted(of.seeds).index(seed) for seed in seeds]]) for ranked in ranks]
-        for of, ranks in ((row, [own.rankings[s] for s in splits]), (base, [other.rankings[s] for s in splits]))
-    ]
-    if any(one.videos != two.videos for one, two in zip(*rows, strict=True)):
+    """The difference between a row and its base, or why there is none.
+
+    Args:
+        row: A row.
+        base: The row that it is compared with.
+        which: "main" (top-1 or mAP) or "top5".
+        label: A class: only its videos count.
+        other_seeds: Pair seeds by their place, as of two rows of one system that were trained with other seeds. Those
+            of a pair have nothing in common then, which the analysis allows.
+    """
+    if other_seeds and not isinstance(row.accuracy, str) and not isinstance(base.accuracy, str):
+        row = _renamed(row, base)
+    if isinstance(runs := common(row, base), str):
+        return runs
+    if isinstance(base.accuracy, Accuracy) and which == "top5" and not (row.accuracy.top5 and base.accuracy.top5):  # type: ignore[union-attr]
+        return "five guesses name every class"
+    if label is not None:
+        for one in (row, base):
+            if not isinstance(one.accuracy, Accuracy) or label not in one.accuracy.classes:
+                return f"row {one.name} has no class {label}"
+    splits, seeds = sorted({split for split, _ in runs}), sorted({seed for _, seed in runs})
+    own, tests, unit = _values(row, splits, seeds, which, label)
+    other, base_tests, _ = _values(base, splits, seeds, which, label)
+    if not tests["video"].equals(base_tests["video"]):
         return "base has other videos"
-    value = float(np.subtract(*(average_precision.values(ranks)[..., MAP].mean() for ranks in rows)))
-    drawn = average_precision.bootstrap(rows, name)[..., MAP]
-    less = drawn[:, 0] - drawn[:, 1]
-    videos = sum(len(one.videos) for one in rows[0])
-    return Difference("mAP", average_precision.interval(value, less), average_precision.paired(value, less), videos)
+    if not len(tests):
+        return f"no test video is of class {label}"
+    each = scores.weights(tests["split"])
+    less = crossed.difference(own, other, unit, each)
+    if isinstance(row.accuracy, Accuracy):
+        sums = (own - other).sum(axis=0, dtype=np.int64)
+        if len(splits) > 1:  # a video that several splits test is one unit of the test
+            by_video = tests.select("video", total=pl.Series(sums)).group_by("video", maintain_order=True)
+            sums = by_video.agg(pl.col("total").sum())["total"].to_numpy()
+        nets = sign_flip(sums)
+    else:
+        nets = crossed.difference(own.mean(axis=0, keepdims=True), other.mean(axis=0, keepdims=True), unit, each).p
+    heading = "top-5" if which == "top5" else row.accuracy.heading  # type: ignore[union-attr]
+    return Difference(heading, less, nets, len(tests), _unlike(row, base))
+
+
+def _values(
+    result: Result, splits: list[int], seeds: list[int], which: str, label: str | None
+) -> tuple[np.ndarray, pl.DataFrame, np.ndarray | None]:
+    """S,M values of a row over these splits and seeds, the split and video of each, and its unit."""
+    found = result.accuracy
+    several = len(splits) > 1
+    if isinstance(found, Precision):
+        rankings = {split: found.rankings[split] for split in splits}
+        at = [sorted(result.seeds).index(seed) for seed in seeds]
+        values = average_precision.pseudo_values([replace(one, places=one.places[at]) for one in rankings.values()])
+        tests = scores.ranked_videos(rankings)
+        return values, tests, units(found.file, tests["video"], several)
+    assert isinstance(found, Accuracy)
+    columns = list(map(str, seeds))
+    if which == "top5":
+        names = [name for name in found.right.columns if name not in ("split", "video")]
+        values = found.right5[[names.index(name) for name in columns]]
+    else:
+        values = np.stack([found.right[name].to_numpy() for name in columns])
+    if label is None and set(splits) == set(result.splits):
+        return values, found.right, found.units
+    kept = found.right["split"].is_in(splits).to_numpy()
+    if label is not None:
+        kept = kept & (found.labels == found.classes.index(label))
+    tests = found.right.filter(kept)
+    return values[:, kept], tests, units(found.file, tests["video"], several) if len(tests) else None
+
+
+def _renamed(row: Result, base: Result) -> Result:
+    """The row with its seeds called as the base's, by their place."""
+    names = dict(zip(sorted(row.seeds), sorted(base.seeds), strict=False))
+    if not isinstance(row.accuracy, Accuracy):
+        return replace(row, seeds=tuple(names.values()))
+    columns = [pl.col(str(old)).alias(str(new)) for old, new in names.items()]
+    right = row.accuracy.right.select("split", "video", *columns)
+    return replace(row, seeds=tuple(names.values()), accuracy=replace(row.accuracy, right=right))
+
+
+def _unlike(row: Result, base: Result) -> str:
+    """Why two rows give no verdict about systems, or nothing."""
+    if row.pretrained != base.pretrained:
+        return claims.OTHER_WEIGHTS
+    views = [one.protocol.rpartition(": ")[2].partition(",")[0] for one in (row, base)]
+    return claims.OTHER_VIEWS if row.frames and base.frames and views[0] != views[1] else ""

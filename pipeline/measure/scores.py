@@ -5,6 +5,7 @@ Legend: R runs (split x seed), M videos of a split, S seeds, K classes.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import ClassVar
 
@@ -12,9 +13,10 @@ import numpy as np
 import polars as pl
 
 from pipeline.evaluate.predictions import Predictions
-from pipeline.measure import accuracy, average_precision, uncertainty
-from pipeline.measure.average_precision import MAP, WAP, Ranking
-from pipeline.measure.uncertainty import Interval
+from pipeline.measure import accuracy, average_precision, crossed
+from pipeline.measure.average_precision import MAP, Ranking
+from pipeline.measure.crossed import Estimate
+from pipeline.measure.units import units
 
 
 @dataclass(frozen=True)
@@ -22,19 +24,28 @@ class Accuracy:
     """What predictions of one label a video say; shares are of all test videos, decoded or not."""
 
     heading: ClassVar = "top-1"
-    top1: Interval
-    top5: Interval | None  # None where five guesses name every class
+    top1: Estimate
+    top5: Estimate | None  # None where five guesses name every class
     mean_class: float
     videos: int  # of the test parts, summed over splits
     decoded: int  # of these
     classes: tuple[str, ...]
     by_split: Mapping[int, float]  # top-1, the mean over seeds
-    confusion: np.ndarray  # R,K,K+1, as metrics.confusion() says
+    confusion: np.ndarray  # R,K,K+1, as accuracy.confusion() says
     right: pl.DataFrame  # split, video, and for each seed a column of 0 and 1, named as the seed
+    right5: np.ndarray  # S,M of 0 and 1, in the order of `right`: whether the label is among the five best
+    labels: np.ndarray  # M
+    file: str  # the data set's, for its test units
+    units: np.ndarray | None  # M: the test unit of each video, as units() says
 
     @property
-    def main(self) -> Interval:
+    def main(self) -> Estimate:
         return self.top1
+
+    @cached_property
+    def chance(self) -> float:
+        """The accuracy of the best constant answer."""
+        return crossed.constant(self.labels, weights(self.right["split"]))
 
     def by_class(self, runs: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """K: test videos of each class, summed over these of the R runs, and the share that is right; NaN: none."""
@@ -47,8 +58,8 @@ class Precision:
     """What predictions of several labels a video say, of the test videos that have a label, decoded or not."""
 
     heading: ClassVar = "mAP"
-    map: Interval
-    wap: Interval
+    map: Estimate
+    wap: Estimate
     videos: int  # with a label, summed over splits
     decoded: int  # of these
     classes: tuple[str, ...]
@@ -56,9 +67,10 @@ class Precision:
     precisions: np.ndarray  # R,K: average precision; NaN where a class has no positive
     positives: np.ndarray  # R,K
     rankings: Mapping[int, Ranking]  # by split
+    file: str  # the data set's, for its test units
 
     @property
-    def main(self) -> Interval:
+    def main(self) -> Estimate:
         return self.map
 
     def by_class(self, runs: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
@@ -69,45 +81,60 @@ class Precision:
         return counts, np.where(there > 0, summed / np.maximum(there, 1), np.nan)
 
 
-def of_accuracy(name: str, found: Predictions) -> Accuracy:
-    """Of videos of one label each; the bootstrap draws by the name."""
+def weights(splits: pl.Series) -> np.ndarray | None:
+    """M weights under which each split counts the same; None where there is one split."""
+    return crossed.even(splits.to_numpy()) if splits[0] != splits[-1] else None
+
+
+def of_accuracy(file: str, found: Predictions) -> Accuracy:
+    """Of videos of one label each, of a data set of pipeline/datasets/<file>.py."""
     outcomes, classes = accuracy.outcomes(found), len(found.classes)
     confusion = accuracy.confusion(outcomes, classes)
     splits = outcomes["split"].to_numpy()
     begins = [0, *(np.flatnonzero(np.diff(splits)) + 1), len(splits)]
     parts = [outcomes[slice(*bounds)] for bounds in pairwise(begins)]  # a split each
     right = [_by_seed(part, part["top1"]) for part in parts]
-    among_five = [_by_seed(part, part["top5"]) for part in parts]
     decoded = [_by_seed(part, part["predicted"].is_not_null()) for part in parts]
+    named = pl.concat([_named(part, own) for part, own in zip(parts, right, strict=True)])
+    each = weights(named["split"])
+    unit = units(file, named["video"], each is not None)
+    among_five = np.concatenate([_by_seed(part, part["top5"]) for part in parts]).T
     return Accuracy(
-        uncertainty.bootstrap(right, name),
-        uncertainty.bootstrap(among_five, name) if classes > accuracy.BEST else None,
+        crossed.row(np.concatenate(right).T, unit, each),
+        crossed.row(among_five, unit, each) if classes > accuracy.BEST else None,
         accuracy.mean_class_accuracy(confusion),
         sum(map(len, right)),
         int(sum(split.all(axis=1).sum() for split in decoded)),
         found.classes,
         {int(part["split"][0]): float(own.mean()) for part, own in zip(parts, right, strict=True)},
         confusion,
-        pl.concat([_named(part, own) for part, own in zip(parts, right, strict=True)]),
+        named,
+        among_five,
+        np.concatenate([part["label"].to_numpy()[: len(own)] for part, own in zip(parts, right, strict=True)]),
+        file,
+        unit,
     )
 
 
-def of_precision(name: str, found: Predictions) -> Precision | str:
+def of_precision(file: str, found: Predictions) -> Precision | str:
     """Of videos of any number of labels; or why there is none."""
     if isinstance(ranked := _ranked(found), str):
         return ranked
     rankings, decoded = ranked
     ranks = list(rankings.values())
-    values, drawn = average_precision.values(ranks), average_precision.bootstrap([ranks], name)[:, 0]
+    values = average_precision.values(ranks)
     runs = [
         average_precision.precisions(places, one.wanted, np.ones((len(places), 1)))
         for one in ranks
         for places in one.places
     ]
     precisions, positives = (np.stack([run[part][:, 0] for run in runs]) for part in (0, 1))
+    tests = ranked_videos(rankings)
+    each = weights(tests["split"])
+    unit = units(file, tests["video"], each is not None)
     return Precision(
-        average_precision.interval(float(values[..., MAP].mean()), drawn[:, MAP]),
-        average_precision.interval(float(values[..., WAP].mean()), drawn[:, WAP]),
+        crossed.row(average_precision.pseudo_values(ranks), unit, each),
+        crossed.row(average_precision.pseudo_values(ranks, weighted=True), unit, each),
         sum(len(one.videos) for one in ranks),
         decoded,
         found.classes,
@@ -115,25 +142,20 @@ def of_precision(name: str, found: Predictions) -> Precision | str:
         precisions,
         positives,
         rankings,
+        file,
     )
 
 
-def points(found: Predictions) -> dict[str, float]:
-    """The numbers of predictions without their intervals, by name: shares, then counts; empty where there are none."""
-    if found.several:
-        if isinstance(ranked := _ranked(found), str):
-            return {}
-        values = average_precision.values(list(ranked[0].values()))
-        with_label = sum(len(ranking.videos) for ranking in ranked[0].values())
-        shares = {"map": float(values[..., MAP].mean()), "wap": float(values[..., WAP].mean())}
-        return {**shares, "n": with_label, "decoded": ranked[1]}
-    outcomes, classes = accuracy.outcomes(found), len(found.classes)
-    shares = {"top1": accuracy.accuracy(outcomes)}
-    if classes > accuracy.BEST:
-        shares["top5"] = accuracy.accuracy(outcomes, "top5")
-    shares["mean_class"] = accuracy.mean_class_accuracy(accuracy.confusion(outcomes, classes))
-    videos = outcomes.group_by("split", "video").agg(pl.col("predicted").is_not_null().all())
-    return {**shares, "n": len(videos), "decoded": int(videos["predicted"].sum())}
+def ranked_videos(rankings: Mapping[int, Ranking]) -> pl.DataFrame:
+    """split, video of each row of the pseudo-values."""
+    return pl.concat(
+        [
+            pl.DataFrame({"video": one.videos}, {"video": pl.String}).select(
+                pl.lit(split, pl.Int32).alias("split"), "video"
+            )
+            for split, one in rankings.items()
+        ]
+    )
 
 
 def _ranked(found: Predictions) -> tuple[dict[int, Ranking], int] | str:

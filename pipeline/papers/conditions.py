@@ -3,9 +3,8 @@
 from collections.abc import Iterator
 
 from pipeline.config.schema import Experiment, Params, Trajectories
+from pipeline.config.signature import pretrained
 from pipeline.papers.published import Conditions, Paper
-
-PRETRAINED = ("imagenet", "kinetics400", "sports1m")  # words in the names of weights' files
 
 
 def differences(paper: Paper, under: Conditions, given: Params, system: str) -> list[str]:
@@ -37,10 +36,9 @@ def _split(given: Params, own: Experiment | Trajectories, under: Conditions) -> 
 def _trained(paper: Paper, under: Conditions, given: Params, own: Experiment) -> Iterator[tuple[str, object, object]]:
     yield from _split(given, own, under)
     protocol = given.protocols[own.protocol]
-    weights = (own.weights or "none").rsplit("/", 1)[-1].lower()
     yield "frames", protocol.frames or given.recipes[own.recipe].frames, under.frames
-    told = next((word for word in (*PRETRAINED, "none") if word in weights), under.pretrained)
-    yield "pre-trained on", told, under.pretrained
+    if under.pretrained:
+        yield "pre-trained on", pretrained(own.weights, under.pretrained), under.pretrained
     if under.protocol:
         views = paper.protocols[under.protocol]
         for key in ("clips", "crops", "sampling", "stride", "size", "average"):

@@ -11,10 +11,9 @@ from matplotlib.axes import Axes
 from pipeline.measure.results import Result, by_class, common
 from pipeline.papers.match import Number
 from pipeline.papers.published import Classes, PaperTable
-from pipeline.report.figures import COLOURS, DASHES, GREY, drawing
+from pipeline.report.figures import COLOURS, DASHES, GREY, MARKERS, drawing
 
 ACCURACIES = ("top1", "map")
-MARKERS = ("o", "s", "D", "^", "v")
 
 
 def draw(table: PaperTable, cells: Sequence[Number], path: Path) -> None:

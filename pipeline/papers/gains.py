@@ -1,82 +1,146 @@
-"""Whether the gains that a paper's table prints survive: each row against the row it changes, on the same videos."""
+"""The gains that a paper's table prints, and ours: a row against the row it changes, on the same videos and seeds."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 
-import numpy as np
-
 from pipeline.config.schema import Params
-from pipeline.measure import uncertainty, verdict
-from pipeline.measure.results import Difference, Result, difference, pairs
-from pipeline.measure.scores import Accuracy
-from pipeline.measure.uncertainty import Interval
+from pipeline.measure import claims, power
+from pipeline.measure.crossed import Estimate
+from pipeline.measure.results import Difference, Result, difference
 from pipeline.papers.conditions import differences
-from pipeline.papers.match import SHARES
-from pipeline.papers.published import Column, Paper, Row, conditions, meant
+from pipeline.papers.published import Column, Conditions, Paper, PaperTable, Row, conditions, meant
+
+SHARES = {"%": 100, "fraction": 1}  # what a share is multiplied by to be in the unit
+PRINTED = ("gain", "class_gain", "class_loss")  # columns that print a gain; others are less the base's number
+NOT_RUN, FAILED, DIFFERS, NONE_PRINTED = "not run", "failed", "protocol differs", "none printed"
 
 
 @dataclass(frozen=True)
 class Gain:
-    """What a row gains on its base, as printed and with ours, in the printed unit."""
+    """A printed gain and ours."""
 
     row: Row
-    base: Row
+    over: str  # the label of the row that it is over, or of a system of ours
     column: str
     of: Column
-    printed: Decimal
-    ours: Interval
-    p: float  # Holm-adjusted for the table's rows
+    dataset: str
+    printed: Decimal  # in the printed unit
+    systems: tuple[str, str] | None  # ours, and what it is over
     verdict: str
-    videos: int
-    videos_needed: int | None  # to see the printed gain, had the test set more; None where nothing is paired so simply
-    seeds_needed: int | None  # the same, on these videos; None with one seed
+    why: str = ""
+    ours: Difference | None = None
+    p: float | None = None  # Holm-adjusted for the table's gains
+    ratio: float | None = None  # ours / printed
+    seeds_needed: int | None = None  # to see the printed gain on these videos; None where no number would, or unknown
+
+    @property
+    def claimed(self) -> float:
+        """The printed gain as a share."""
+        return float(self.printed) / SHARES[self.of.unit]
+
+    @property
+    def less(self) -> Estimate | None:
+        return self.ours.less if self.ours else None
+
+    @property
+    def read(self) -> str:
+        """The verdict, with the seeds that it lacks."""
+        lacking = claims.lacking(self.less.seeds) if self.less and self.verdict == claims.CANT_TELL else ""
+        return f"{self.verdict} ({lacking})" if lacking else self.verdict
 
 
 def gains(paper: Paper, name: str, given: Params, found: Mapping[str, Result]) -> list[Gain]:
-    """Every printed gain in the main measure of which both rows have run; in the paper's order.
+    """Return every gain of a table in the paper's order, whatever has run.
 
-    A gain that is printed as 0 has no verdict but its interval; one not measured as the paper's was has none at all.
+    A gain not measured as the paper's was has no verdict, nor has one over a row of other initial weights.
     """
-    pairs = list(_pairs(paper, name, given, found))
-    adjusted = uncertainty.holm([less.p for *_, less, _, _ in pairs])
-    lines = []
-    for (row, base, column, printed, less, observed, differs), p in zip(pairs, adjusted, strict=True):
-        of = paper.tables[name].columns[column]
-        scale = SHARES[of.unit]
-        claimed = float(printed) / scale
-        said = verdict.of_gain(less.less, p, claimed, less.videos) if claimed else "none printed"
-        videos = seeds = None
-        if claimed and observed is not None:
-            videos = verdict.videos_needed(observed, claimed, len(pairs))
-            seeds = verdict.seeds_needed(observed.mean(axis=0), claimed, len(pairs))
-        ours = Interval(scale * less.less.value, scale * less.less.low, scale * less.less.high)
-        said = "protocol differs" if differs else said
-        lines.append(Gain(row, base, column, of, printed, ours, p, said, less.videos, videos, seeds))
-    return lines
+    listed = list(_printed(paper, paper.tables[name], given, found))
+    # A table may print a gain twice, as two accuracies and as their difference: it is one test.
+    tested: dict[object, Estimate] = {}
+    for gain in listed:
+        if gain.less and not gain.verdict:
+            tested.setdefault(_test(gain), gain.less)
+    adjusted = dict(zip(tested, claims.adjusted(list(tested.values())), strict=True))
+    return [_judged(gain, adjusted.get(_test(gain)), len(tested)) if gain.ours else gain for gain in listed]
 
 
-def _pairs(
-    paper: Paper, name: str, given: Params, found: Mapping[str, Result]
-) -> Iterator[tuple[Row, Row, str, Decimal, Difference, np.ndarray | None, bool]]:
-    table = paper.tables[name]
-    bases = {row.label: row for row in table.rows}
+def against(table: PaperTable, row: Row, column: str) -> tuple[Row | None, str | None]:
+    """Return the printed row that a row's gain is over, and the experiment of ours in its place."""
+    base = next((one for one in table.rows if one.label == row.base), None)
+    return base, meant(row.against, table, column) or (meant(base.ours, table, column) if base else None)
+
+
+def _test(gain: Gain) -> object:
+    measure = gain.of.measure
+    label = gain.row.label if measure.startswith("class") else None
+    return gain.systems, "top5" if gain.of.of == "top5" else "main", label
+
+
+def _printed(paper: Paper, table: PaperTable, given: Params, found: Mapping[str, Result]) -> Iterator[Gain]:
+    """The gains of a table, with ours where both rows have run; those that can have a verdict have none yet."""
     for row in table.rows:
         for column, of in table.columns.items():
-            base = bases.get(row.base or "")
-            if not base or of.measure not in ("top1", "map") or column not in row.printed or column not in base.printed:
+            base, other = against(table, row, column)
+            if column not in row.printed:
                 continue
-            one, other = (found.get(meant(each.ours, table, column) or "") for each in (row, base))
-            if one and other and isinstance(less := difference(one, other), Difference):
+            if of.measure in PRINTED:
+                printed = Decimal(row.printed[column])
+            elif of.measure in ("top1", "map") and base and column in base.printed:
                 printed = Decimal(row.printed[column]) - Decimal(base.printed[column])
-                differs = any(
-                    differences(paper, conditions(table, each, column), given, result.name)
-                    for each, result in ((row, one), (base, other))
+                other = meant(base.ours, table, column)
+            else:
+                continue
+            under = conditions(table, row, column)
+            own = meant(row.ours, table, column)
+            over = base.label if base else other or ""
+            gain = Gain(
+                row, over, column, of, under.dataset or "", printed, (own, other) if own and other else None, ""
+            )
+            if gain.systems is None:
+                reason = meant(row.without, table, column) or (meant(base.without, table, column) if base else None)
+                yield replace(
+                    gain, verdict=NOT_RUN, why=paper.reasons.get(reason or "", "no system of ours to compare")
                 )
-                yield row, base, column, printed, less, _paired(one, other), differs
+                continue
+            # The base was measured under its own row's conditions, and may start from other weights.
+            theirs = conditions(table, base, column) if base else replace(under, pretrained=None)
+            yield _run(gain, paper, given, found, (under, theirs))
 
 
-def _paired(one: Result, base: Result) -> np.ndarray | None:
-    """M,S: for each video of each split, and each seed that both have, whether the one is right less the other."""
-    found = pairs(one, base) if isinstance(one.accuracy, Accuracy) else ""
-    return None if isinstance(found, str) else found.drop("split", "video").to_numpy()
+def _run(
+    gain: Gain, paper: Paper, given: Params, found: Mapping[str, Result], under: tuple[Conditions, Conditions]
+) -> Gain:
+    results = []
+    for name in gain.systems or ():
+        if name not in found:
+            return replace(gain, verdict=NOT_RUN, why=f"suite {given.suite} has no row {name}")
+        if isinstance(accuracy := found[name].accuracy, str):
+            word, _, reason = accuracy.partition(": ")
+            failed = word == FAILED
+            return replace(gain, verdict=FAILED if failed else NOT_RUN, why=reason if failed else "ours has not run")
+        results.append(found[name])
+    differs = list(
+        dict.fromkeys(
+            text for one, on in zip(results, under, strict=True) for text in differences(paper, on, given, one.name)
+        )
+    )
+    one, base = reversed(results) if gain.of.measure == "class_loss" else results
+    label = gain.row.label if gain.of.measure.startswith("class") else None
+    less = difference(one, base, "top5" if gain.of.of == "top5" else "main", label)
+    if isinstance(less, str):  # of so few classes as a tier may have, there may be no such number
+        return replace(gain, verdict=DIFFERS if differs else FAILED, why="; ".join([less, *differs]))
+    verdict = DIFFERS if differs else less.unlike if less.unlike else "" if gain.printed else NONE_PRINTED
+    return replace(gain, ours=less, verdict=verdict, why="; ".join(differs))
+
+
+def _judged(gain: Gain, p: float | None, tests: int) -> Gain:
+    """The gain with its verdict, where it has none yet, and the seeds that would tell."""
+    less = gain.less
+    assert less is not None
+    if not gain.printed:
+        return gain
+    claim = claims.claim(less, p, gain.claimed)
+    seeds = power.seeds_for_gain(less.spread, gain.claimed, tests) if less.seeds > 1 and less.units > 1 else None
+    judged = replace(gain, ratio=claim.ratio, seeds_needed=seeds)
+    return judged if gain.verdict else replace(judged, verdict=claim.verdict, p=p)

@@ -1,22 +1,21 @@
-"""Ours beside each number that a paper's table prints, and what the difference means."""
+"""Ours for each number that a paper's table prints, and the verdict on the two."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 
-from scipy.stats import binomtest
-
 from pipeline.config.schema import Params
-from pipeline.measure import accuracy as metrics
-from pipeline.measure import verdict
-from pipeline.measure.results import Result, difference
+from pipeline.measure import claims
+from pipeline.measure.crossed import Estimate
+from pipeline.measure.results import Difference, Result, difference
 from pipeline.measure.scores import Accuracy, Precision
-from pipeline.measure.uncertainty import LEVEL, Interval
+from pipeline.measure.uncertainty import Interval
 from pipeline.papers.conditions import differences
+from pipeline.papers.gains import DIFFERS, FAILED, NOT_RUN, PRINTED, SHARES, Gain, against
 from pipeline.papers.printed_costs import UNITS, Line, as_printed
 from pipeline.papers.published import Column, Paper, PaperTable, Row, conditions, meant
+from pipeline.report.table import BLANK, number
 
-SHARES = {"%": 100, "fraction": 1}  # what a share is multiplied by to be in the unit
 # (table, row, quantity) of a figure of parity.yaml -> what is printed, and our count
 Costs = Mapping[tuple[str, str, str], Line]
 
@@ -35,6 +34,8 @@ class Number:
     system: str | None = None  # the experiment or fusion
     ours: Interval | None = None
     videos: int | None = None  # None: a count, whose interval has no width
+    estimate: Estimate | None = None  # ours as a share; None of counts and efficiencies
+    read: str = ""  # the verdict to read, where it is more than the word
 
     @property
     def shown(self) -> list[str]:
@@ -44,17 +45,52 @@ class Number:
         return [f"{round(bound, digits) + 0.0:.{digits}f}" for bound in found]
 
 
-def numbers(paper: Paper, name: str, given: Params, found: Mapping[str, Result], costs: Costs) -> list[Number]:
-    """Every printed cell of a table, and all of rows of ours beside which nothing is printed; in the paper's order."""
+def numbers(
+    paper: Paper, name: str, given: Params, found: Mapping[str, Result], costs: Costs, gains: Sequence[Gain]
+) -> list[Number]:
+    """Every printed cell of a table, and all of rows of ours beside which nothing is printed; in the paper's order.
+
+    `gains` are the table's, as gains() finds them.
+    """
     table = paper.tables[name]
-    cells = [
-        _cost(name, table, row, column, costs)
-        if table.columns[column].measure in ("cost", "more")
-        else _number(paper, table, row, column, given, found, _more(name, table, row, column, costs))
-        for row in table.rows
-        for column in table.columns
-    ]
+    by_place = {(gain.row.label, gain.column): gain for gain in gains}
+    cells = []
+    for row in table.rows:
+        for column, of in table.columns.items():
+            gain = by_place.get((row.label, column))
+            if of.measure in ("cost", "more"):
+                cells.append(_cost(name, table, row, column, costs))
+            elif of.measure in PRINTED and gain:
+                cells.append(_of_gain(gain))
+            else:
+                more = _more(name, table, row, column, costs)
+                cells.append(_number(paper, table, row, column, given, found, more, gain))
     return [cell for cell in cells if cell.printed is not None or (cell.system and not cell.row.printed)]
+
+
+def scaled(of: Column, share: Estimate | None) -> Interval | None:
+    """A share in the printed unit."""
+    scale = SHARES.get(of.unit, 1)
+    return Interval(scale * share.value, scale * share.low, scale * share.high) if share else None
+
+
+def in_unit(of: Column, found: Interval | None, sign: str = "") -> str:
+    """A value with its interval in the printed unit, to read."""
+    if found is None:
+        return BLANK
+    digits = 4 if of.unit == "fraction" else 1
+    value, low, high = (number(bound, digits, sign) for bound in (found.value, found.low, found.high))
+    return f"{value} [{low}, {high}]"
+
+
+def _of_gain(gain: Gain) -> Number:
+    """A printed gain as a cell of its own."""
+    less = gain.less
+    return Number(
+        gain.row, gain.column, gain.of, gain.dataset, gain.row.printed[gain.column], gain.verdict, gain.why,
+        gain.systems[0] if gain.systems else None, scaled(gain.of, less), gain.ours.videos if gain.ours else None,
+        less, gain.read,
+    )  # fmt: skip
 
 
 def _number(
@@ -65,72 +101,52 @@ def _number(
     given: Params,
     found: Mapping[str, Result],
     more: Decimal | None,
+    gain: Gain | None,
 ) -> Number:
     of, under, printed = table.columns[column], conditions(table, row, column), row.printed.get(column)
     system = meant(row.ours, table, column)
 
-    def cell(word: str, reason: str = "", share: Interval | None = None, videos: int | None = None) -> Number:
-        scale = SHARES.get(of.unit, 1)
-        ours = Interval(scale * share.value, scale * share.low, scale * share.high) if share else None
+    def cell(word: str, reason: str = "", share: Estimate | Interval | None = None, read: str = "") -> Number:
+        estimate = share if isinstance(share, Estimate) else None
+        ours = scaled(of, estimate) if estimate else share
+        assert ours is None or isinstance(ours, Interval)
+        videos = estimate.videos if estimate else None
         said = word if printed else ""
-        return Number(row, column, of, under.dataset or "", printed, said, reason, system, ours, videos)
+        return Number(row, column, of, under.dataset or "", printed, said, reason, system, ours, videos, estimate, read)
 
     if system is None:
-        return cell("not run", paper.reasons[meant(row.without, table, column) or ""] if printed else "")
-    # What a gain is over was measured under its own row's conditions, and may start from other weights.
-    base = next((one for one in table.rows if one.label == row.base), None)
-    theirs = conditions(table, base, column) if base else replace(under, pretrained=None)
+        return cell(NOT_RUN, paper.reasons[meant(row.without, table, column) or ""] if printed else "")
+    other = against(table, row, column)[1] or "to compare with"
     results: list[Result] = []
-    for name in (system, *_against(table, row, base, column)):
+    for name in (system, other) if of.measure in (*PRINTED, "efficiency") else (system,):
         if name not in found:
-            return cell("not run", f"suite {given.suite} has no row {name}")
+            return cell(NOT_RUN, f"suite {given.suite} has no row {name}")
         results.append(found[name])
         if isinstance(accuracy := results[-1].accuracy, str):
             word, _, reason = accuracy.partition(": ")
-            return cell(*(("failed", reason) if word == "failed" else ("not run", "ours has not run")))
-    ours = _measured(of, row, results[0], results[-1], more)
-    both = zip(results, (under, theirs), strict=False)
-    differs = list(dict.fromkeys(text for one, on in both for text in differences(paper, on, given, one.name)))
+            return cell(*((FAILED, reason) if word == FAILED else (NOT_RUN, "ours has not run")))
+    differs = differences(paper, under, given, system)
+    if of.measure == "efficiency":
+        ratio = _efficiency(results[0], results[1], more)
+        if isinstance(ratio, str):
+            return cell(DIFFERS if differs else FAILED, "; ".join([ratio, *differs]))
+        interval, seeds = ratio
+        verdict = DIFFERS if differs else _outside(interval, printed, seeds)
+        lacking = claims.lacking(seeds) if verdict == claims.CANT_TELL else ""
+        return cell(verdict, "; ".join(differs), interval, f"{verdict} ({lacking})" if lacking else "")
+    ours = _accuracy(results[0], of.measure)
     if isinstance(ours, str):  # of so few classes as a tier may have, there may be no such number
-        return cell("protocol differs" if differs else "failed", "; ".join([ours, *differs]))
-    videos = 0 if isinstance(results[0].accuracy, str) else results[0].accuracy.videos
-    if differs:
-        return cell("protocol differs", "; ".join(differs), ours, videos)
-    # An efficiency is no share: there is no margin within which it would be the same.
-    margin = verdict.MARGIN if of.unit in SHARES else 0.0
-    return cell(verdict.of_number(ours, float(printed or 0) / SHARES.get(of.unit, 1), margin), "", ours, videos)
+        return cell(DIFFERS if differs else FAILED, "; ".join([ours, *differs]))
+    if differs or not printed:
+        return cell(DIFFERS, "; ".join(differs), ours)
+    scale = SHARES.get(of.unit, 1)
+    rounding = 0.5 * 10.0 ** -len(printed.partition(".")[2]) / scale
+    judged = claims.number(ours, float(printed) / scale, gain.claimed if gain else None, rounding)
+    lacking = claims.lacking(ours.seeds)
+    return cell(judged.verdict, "", ours, f"{judged.verdict} ({lacking})" if lacking else str(judged))
 
 
-def _against(table: PaperTable, row: Row, base: Row | None, column: str) -> list[str]:
-    """The experiment that a gain is over: the row's own `against`, or its base row's; [] of what is no gain."""
-    if table.columns[column].measure not in ("gain", "class_gain", "class_loss", "efficiency"):
-        return []
-    found = meant(row.against, table, column) or (meant(base.ours, table, column) if base else None)
-    return [found or "to compare with"]
-
-
-def _measured(of: Column, row: Row, one: Result, base: Result, more: Decimal | None) -> Interval | str:
-    """Ours as shares, or why there is none."""
-    match of.measure:
-        case "gain":
-            return _gain(one, base, of.of or "top1")
-        case "class_gain":
-            return _less(_of_class(one, row.label), _of_class(base, row.label))
-        case "class_loss":
-            return _less(_of_class(base, row.label), _of_class(one, row.label))
-        case "efficiency":
-            gain = _gain(one, base, "top1")
-            if isinstance(gain, str):
-                return gain
-            if more is None:
-                return "the nets' FLOPs are not counted"
-            if gain.low <= 0:
-                return "the gain is not surely one, so there is nothing to divide by"
-            return Interval(*(float(more) / (100 * share) for share in (gain.value, gain.high, gain.low)))
-    return _accuracy(one, of.measure)
-
-
-def _accuracy(result: Result, measure: str) -> Interval | str:
+def _accuracy(result: Result, measure: str) -> Estimate | str:
     found = result.accuracy
     if isinstance(found, Precision) and measure in ("map", "wap"):
         return found.map if measure == "map" else found.wap
@@ -141,30 +157,25 @@ def _accuracy(result: Result, measure: str) -> Interval | str:
     return f"row {result.name} has no {measure}"
 
 
-def _gain(one: Result, base: Result, measure: str) -> Interval | str:
-    """The paired difference, of what is paired: the main measure; else the two intervals' outer bounds."""
-    if measure in ("top1", "map"):
-        found = difference(one, base)
-        return found if isinstance(found, str) else found.less
-    return _less(_accuracy(one, measure), _accuracy(base, measure))
+def _efficiency(one: Result, base: Result, more: Decimal | None) -> tuple[Interval, int] | str:
+    """More FLOPs, in %, a point of top-1 gained, and the seeds of the gain."""
+    gain = difference(one, base)
+    if not isinstance(gain, Difference):
+        return gain
+    if more is None:
+        return "the nets' FLOPs are not counted"
+    if gain.less.low <= 0:
+        return "the gain is not surely one, so there is nothing to divide by"
+    bounds = (gain.less.value, gain.less.high, gain.less.low)
+    return Interval(*(float(more) / (100 * share) for share in bounds)), gain.less.seeds
 
 
-def _less(one: Interval | str, base: Interval | str) -> Interval | str:
-    """A difference whose interval reaches from one end of both to the other: wider than a paired one."""
-    if isinstance(one, str) or isinstance(base, str):
-        return one if isinstance(one, str) else str(base)
-    return Interval(one.value - base.value, one.low - base.high, one.high - base.low)
-
-
-def _of_class(result: Result, name: str) -> Interval | str:
-    """The accuracy of a class, the mean over runs, with the exact binomial interval of one run's videos."""
-    found = result.accuracy
-    if not isinstance(found, Accuracy) or name not in found.classes:
-        return f"row {result.name} has no class {name}"
-    share = float(metrics.class_accuracy(found.confusion)[found.classes.index(name)])
-    videos = int(found.confusion[:, found.classes.index(name)].sum() / len(found.confusion))
-    exact = binomtest(round(share * videos), videos).proportion_ci(LEVEL)
-    return Interval(share, min(share, exact.low), max(share, exact.high))
+def _outside(ours: Interval, printed: str | None, seeds: int) -> str:
+    """A ratio has no margin within which it would be the same: it is below, above, or can't be told."""
+    value = float(printed or 0)
+    if claims.lacking(seeds) or ours.low <= value <= ours.high:
+        return claims.CANT_TELL
+    return claims.BELOW if ours.high < value else claims.ABOVE
 
 
 def _cost(name: str, table: PaperTable, row: Row, column: str, costs: Costs) -> Number:
@@ -180,7 +191,7 @@ def _cost(name: str, table: PaperTable, row: Row, column: str, costs: Costs) -> 
         return _counted(row, column, of, figure.printed, line.scaled, same, reason)
     more, printed = _more(name, table, row, column, costs), row.printed.get(column)
     if printed is None or more is None:
-        return Number(row, column, of, "", printed, "not run", "the nets' FLOPs are not counted")
+        return Number(row, column, of, "", printed, NOT_RUN, "the nets' FLOPs are not counted")
     if of.unit != "%":
         one, base = (costs[key].ours for key in _keys(name, table, row, column))
         more = (one - base) / UNITS[of.unit]
@@ -188,7 +199,7 @@ def _cost(name: str, table: PaperTable, row: Row, column: str, costs: Costs) -> 
 
 
 def _counted(row: Row, column: str, of: Column, printed: str, ours: Decimal, same: bool, reason: str) -> Number:
-    word = "reproduced" if same else "below" if ours < Decimal(printed) else "above"
+    word = claims.REPRODUCED if same else claims.BELOW if ours < Decimal(printed) else claims.ABOVE
     return Number(row, column, of, "", printed, word, reason, None, Interval(*[float(ours)] * 3))
 
 

@@ -15,7 +15,6 @@ from pipeline.errors import UserError, alternatives
 from pipeline.papers.printed_costs import STRICT, parsed
 
 PAPERS = ("maagn", "istpa", "eam", "action_net", "st_manet")
-SHARES = {"%": 100, "fraction": 1}  # units of what is a share
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -115,6 +114,8 @@ class Paper:
     """All that one paper prints."""
 
     title: str
+    short: str  # the system's name
+    headline: tuple[tuple[str, str, str], ...]  # (table, row, column) of the gains that the paper is about
     protocols: dict[str, Views]
     reasons: dict[str, str]
     unstated: tuple[Unstated, ...]
@@ -130,6 +131,10 @@ def load(paper: str, folder: Path = Path("reports/papers")) -> Paper:
     for name, table in found.tables.items():
         for problem in _problems(found, table):
             raise UserError(f"{path}: tables.{name}: {problem}")
+    for name, label, column in found.headline:
+        rows = {row.label: row for row in found.tables[name].rows} if name in found.tables else {}
+        if label not in rows or column not in rows[label].printed:
+            raise UserError(f"{path}: headline: table {name} prints no {column} of row {label!r}")
     return found
 
 

@@ -6,10 +6,9 @@ from types import MappingProxyType
 
 import numpy as np
 
-from pipeline.measure import scores
-from pipeline.measure.results import Result, Row, by_class, common, confused
+from pipeline.measure.results import Result, Row, by_class, common, confused, measure
 from pipeline.measure.scores import Accuracy, Precision
-from pipeline.report.table import BLANK, Cell, csv_text, markdown
+from pipeline.report.table import ALWAYS, BLANK, Cell, Table, csv_text, save
 from pipeline.storage.atomic import write
 from pipeline.tracking.run_log import epochs
 
@@ -35,12 +34,9 @@ def summary(row: Result) -> dict[str, float]:
 
 
 def points(row: Row) -> dict[str, float]:
-    """The row's numbers as summary() has them, without the intervals, which take seconds."""
-    if isinstance(row.predictions, str):
-        return {}
-    numbers = scores.points(row.predictions)
-    counts = {name: number for name, number in numbers.items() if name in ("n", "decoded")}
-    return {**_percents({name: share for name, share in numbers.items() if name not in counts}), **counts}
+    """The row's numbers as summary() has them, without the intervals."""
+    numbers = summary(measure(row))
+    return {name: number for name, number in numbers.items() if not name.endswith(("_low", "_high"))}
 
 
 def _percents(shares: Mapping[str, float | None]) -> dict[str, float]:
@@ -119,16 +115,19 @@ def save_confusion(path: Path, row: Result) -> None:
 
 
 def save_speed(folder: Path, found: Mapping[str, float], printed: Mapping[str, str] = MappingProxyType({})) -> None:
-    """speed.md and speed.csv: the measured throughput of the rows that have one, and what papers print of it.
+    """Table "speed": the measured throughput of the rows that have one, and what papers print of it.
 
-    Apart from the tables, because it is never twice the same, while the tables' bytes follow from the predictions.
+    Apart from the others, because it is never twice the same, while their bytes follow from the predictions.
     """
-    lines = [[Cell("row", name, {}), Cell("clips/s", f"{speed:.1f}", {})] for name, speed in found.items()]
-    told = "Clips a second through the trained network where it was evaluated; varies from run to run."
+    rows = tuple(
+        (
+            Cell("row", name, {"row": name}, ALWAYS),
+            Cell("clips/s", f"{speed:.1f}", {"clips_per_second": f"{speed:.1f}"}, ALWAYS),
+            Cell("printed", printed.get(name, BLANK), {"printed": printed.get(name, "")}),
+        )
+        for name, speed in found.items()
+    )
+    notes = ["Clips a second through the trained network where it was evaluated; varies from run to run."]
     if beside := printed.keys() & found.keys():
-        lines = [[*line, Cell("printed", printed.get(line[0].read, BLANK), {})] for line in lines]
-        told += f" Printed speeds ({len(beside)}) are of other machines and work: compare rows, not columns."
-    table = f"{markdown(lines)}\n{told}" if lines else "No row has been timed."
-    write(folder / "speed.md", f"# Measured speed\n\n{table}\n")
-    values = [[row, f"{speed:.1f}", printed.get(row, "")] for row, speed in found.items()]
-    write(folder / "speed.csv", csv_text(["row", "clips_per_second", "printed"], values))
+        notes.append(f"Printed speeds ({len(beside)}) are of other machines and work: compare rows, not columns.")
+    save(folder, Table("speed", "Measured speed", rows, tuple(notes if rows else ["No row has been timed."])))

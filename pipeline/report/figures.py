@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import cycle
+from itertools import cycle, product
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from pipeline.measure import uncertainty
+from pipeline.measure.crossed import Estimate
 from pipeline.measure.results import Result, confused
 from pipeline.measure.scores import Accuracy
 from pipeline.report import confusion as matrices
@@ -23,6 +23,7 @@ from pipeline.tracking.run_log import epochs
 
 # Okabe and Ito (2008), colours that the colour-blind tell apart; without yellow, which is too faint for lines on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+MARKERS = ("o", "s", "D", "^", "v")
 DASHES = ("-", "--", "-.", ":")  # so that of two lines in one place both are seen
 GREY = "#666666"
 NO_XML = re.compile("[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\x7f-\\x9f\\ufffe\\uffff]")
@@ -78,6 +79,31 @@ def accuracies(rows: Sequence[Result], path: Path) -> None:
             _forest(axes, name, "mAP" if several else "top-1", members)
 
 
+def against_macs(rows: Sequence[Result], path: Path) -> None:
+    """Top-1 or mAP with interval against MACs of one view, a panel a data set; nothing where no row has both."""
+    sets: dict[tuple[str, str], list[tuple[Result, Estimate]]] = {}
+    for row in rows:
+        if not isinstance(row.accuracy, str) and row.costs.get("macs"):
+            sets.setdefault((row.dataset, row.accuracy.heading), []).append((row, row.accuracy.main))
+    if not sets:
+        return
+    with drawing(path, 8.0, 3.6 * len(sets)) as figure:
+        panels = figure.subplots(len(sets), 1, squeeze=False)[:, 0]
+        for axes, ((dataset, heading), members) in zip(panels, sets.items(), strict=True):
+            for (row, main), (marker, colour) in zip(members, cycle(product(MARKERS, COLOURS))):
+                macs, value = row.costs["macs"] / 1e9, 100 * main.value
+                error = [[value - 100 * main.low], [100 * main.high - value]]
+                axes.errorbar(macs, value, yerr=error, fmt=marker, color=colour, ms=5, elinewidth=1.0, label=row.name)
+            axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_major_formatter("{x:g}")
+            axes.xaxis.set_minor_formatter(NullFormatter())
+            axes.set_xlabel("MACs of one view, G")
+            axes.set_ylabel(f"{heading} %")
+            axes.set_title(dataset, loc="left", fontsize=9)
+            axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=7, ncols=1 + (len(members) - 1) // 16)
+
+
 def confusion(row: Result, path: Path) -> None:
     """The share of each class's test videos (rows) that was taken for which class (columns), over all runs.
 
@@ -127,10 +153,12 @@ def _forest(axes: Axes, dataset: str, heading: str, rows: Sequence[Result]) -> N
     mains = [(y, row.accuracy.main) for y, row in enumerate(rows) if not isinstance(row.accuracy, str)]
     ys, lows = [y for y, _ in mains], [100 * main.low for _, main in mains]
     axes.hlines(ys, lows, [100 * main.high for _, main in mains], color=COLOURS[0], linewidth=1.6)
-    axes.plot([100 * main.value for _, main in mains], ys, "o", color=COLOURS[0], markersize=5)
+    for y, main in mains:
+        axes.plot([100 * value for value in main.by_seed], [y] * main.seeds, "o", mfc="white", mec=GREY, markersize=3)
+    axes.plot([100 * main.value for _, main in mains], ys, "|", color=COLOURS[0], markersize=9, markeredgewidth=2)
     known = [row.accuracy for row in rows if not isinstance(row.accuracy, str)]
     if known and isinstance(known[0], Accuracy):
-        chance = 100 * uncertainty.chance(len(known[0].classes))
+        chance = 100 * known[0].chance
         axes.axvline(chance, color=GREY, linestyle="--", linewidth=1.0, label="chance")
         axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), borderaxespad=0.1)
     videos = sorted({accuracy.videos for accuracy in known})
@@ -138,7 +166,7 @@ def _forest(axes: Axes, dataset: str, heading: str, rows: Sequence[Result]) -> N
     axes.set_yticks(range(len(rows)), [row.name for row in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlim(0, 100)
-    axes.set_xlabel(f"{heading} %, 95 % interval")
+    axes.set_xlabel(f"{heading} %, 95 % interval; dots: seeds")
     axes.grid(axis="x", color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
 

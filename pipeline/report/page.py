@@ -1,7 +1,6 @@
 """All tables of one suite or of several, with their verdicts, on one page that needs no server."""
 
 import base64
-import csv
 import json
 import os
 import re
@@ -11,28 +10,34 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from pipeline.errors import UserError
+from pipeline.report import table as writers
+from pipeline.report.table import Cell, Table, View
 from pipeline.storage.atomic import write
 
-HIDDEN = {"status", "pairs", "p", "reason"}  # of a row's details alone: the column beside each says it in short
-SHARED = {"data_set", "backbone", "frames", "chance", "above_chance", "seeds", "splits", "protocol"}  # said once
+GROUP_OF_COSTS = "The papers' tables"
+SPEED = "speed"  # a table whose numbers no other run repeats
 MARKS = {  # a sign for each verdict, so that none is told by its colour alone
     "better": "▲",
     "above": "▲",
     "survives": "▲",
+    "larger": "▲",
     "worse": "▼",
     "below": "▼",
     "doesn't": "▼",
+    "reversed": "▼",
     "reproduced": "=",
     "match": "=",
-    "within noise": "≈",
     "can't tell": "≈",
+    "these nets differ": "≈",
     "protocol differs": "≠",
+    "other": "≠",
     "unreachable": "≠",
+    "differs": "≠",
     "not run": "○",
     "failed": "✕",
     "base": "·",
 }
+KINDS = {"▲": "good", "=": "good", "▼": "bad", "✕": "bad", "≈": "even", "·": "even", "○": "even", "≠": "odd"}
 
 
 @dataclass(frozen=True)
@@ -42,31 +47,48 @@ class Suite:
     tables: Path
     figures: Path
     predictions: str  # the folder that a reader looks for predictions in; empty where they are not kept
+    title: str = ""
+    group: str = "Suites"  # the heading that it stands under
 
 
 @dataclass(frozen=True)
-class Cell:
+class Bar:
+    """An interval as shares of an axis: value, low, high, and a dot for each seed."""
+
+    value: float
+    low: float
+    high: float
+    dots: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Field:
     """What a column shows of a row."""
 
     text: str
     value: str  # as in the CSV, to sort by
-    mark: str | None = None  # of a verdict
-    bar: tuple[float, float, float] | None = None  # value, low, high as shares of the axis
+    key: str
+    mark: str = ""  # of a verdict
+    bar: Bar | None = None
+
+    @property
+    def kind(self) -> str:
+        return KINDS.get(self.mark, "even")
 
 
 @dataclass(frozen=True)
-class Table:
+class Block:
     """One table of the page."""
 
     id: str
-    suite: str
-    title: str
+    table: Table
     path: str  # of its CSV, relative to the page
-    keys: tuple[str, ...]  # the columns that show
-    shared: tuple[tuple[str, str], ...]  # columns that are the same in all rows, and what they say
-    cells: tuple[tuple[Cell, ...], ...]
-    rows: tuple[Mapping[str, str], ...]  # the CSV whole, for a row's details
-    notes: tuple[str, ...]  # paragraphs below it
+    view: View
+    fields: tuple[tuple[Field, ...], ...]
+
+    @property
+    def shared(self) -> str:
+        return writers.in_every_row(self.view)
 
 
 @dataclass(frozen=True)
@@ -77,111 +99,108 @@ class Picture:
     source: str
 
 
-def build(target: Path, suites: Mapping[str, Suite], reports: Path) -> Path:
-    """Writes the page `target` from the suites' CSVs, Markdown and pictures; the same files, the same bytes.
+@dataclass(frozen=True)
+class Section:
+    """A suite on the page."""
 
-    `reports` holds templates/ and the table of costs, parity.csv. Raises UserError for a table whose lines lack
-    columns.
+    name: str
+    title: str
+    group: str
+    predictions: str
+    blocks: tuple[Block, ...]
+    pictures: tuple[Picture, ...]
+
+
+def build(target: Path, suites: Mapping[str, Suite], reports: Path, above: Sequence[Path] = ()) -> Path:
+    """Write the page from tables' JSON files and pictures; the same files, the same bytes.
+
+    Args:
+        target: The page.
+        suites: By name, in the page's order.
+        reports: The folder of templates/ and of the table of costs, parity.json.
+        above: Tables that stand before all suites.
+
+    Raises:
+        UserError: A table is damaged.
     """
     environment = Environment(
         loader=FileSystemLoader(reports / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    tables = [table for suite, files in suites.items() for table in _tables(target.parent, suite, files.tables)]
-    tables += _table(target.parent, "parity", reports / "parity.csv")
-    verdicts = sorted({row["verdict"] for table in tables for row in table.rows if row.get("verdict")})
-    sets = sorted({name for table in tables for row in table.rows if (name := dataset(row))})
-    data = json.dumps({table.id: table.rows for table in tables}, ensure_ascii=False)
+    root = target.parent
+    first = tuple(_block(root, "first", path) for path in above if path.is_file())
+    sections = [
+        Section(
+            name, files.title or name, files.group, files.predictions, tables, tuple(_pictures(files.figures, name))
+        )
+        for name, files in suites.items()
+        if (tables := tuple(_blocks(root, name, files.tables)))
+    ]
+    if (reports / "parity.json").is_file():
+        costs = _block(root, "costs", reports / "parity.json")
+        sections.append(Section("costs", "Parameters and FLOPs", GROUP_OF_COSTS, "", (costs,), ()))
+    blocks = [*first, *(block for section in sections for block in section.blocks)]
+    records = {block.id: block.table.records() for block in blocks}
+    every = [record for lines in records.values() for record in lines]
+    groups = dict.fromkeys(section.group for section in sections)
     page = environment.get_template("index.html").render(
-        suites={suite: [table for table in tables if table.suite == suite] for suite in _suites(tables)},
-        pictures={suite: list(_pictures(files.figures, suite)) for suite, files in suites.items()} | {"parity": []},
-        predictions={suite: files.predictions for suite, files in suites.items()},
-        verdicts=verdicts,
-        datasets=sets,
-        dataset=dataset,
+        above=first,
+        groups={group: [section for section in sections if section.group == group] for group in groups},
+        verdicts=sorted({record["verdict"] for record in every if record.get("verdict")}),
+        datasets=sorted({name for record in every if (name := record.get("data_set", ""))}),
         # Inside of <script>, "<" could end it.
-        data=data.replace("<", "\\u003c"),
+        data=json.dumps(records, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c"),
     )
     write(target, page)
     return target
 
 
-def dataset(row: Mapping[str, str]) -> str:
-    """The data set that a row is on, where its table says so."""
-    return row.get("data_set") or row.get("dataset") or ""
+def _blocks(root: Path, suite: str, folder: Path) -> Iterator[Block]:
+    """A suite's tables, but for speeds: comparisons, then those against a base, then claims."""
+    for path in sorted(folder.glob("*.json"), key=lambda path: (_rank(path.stem), _natural(path.stem))):
+        if path.stem not in (SPEED, "scoreboard"):
+            block = _block(root, suite, path)
+            if block.table.rows:
+                yield block
 
 
-def _suites(tables: Sequence[Table]) -> list[str]:
-    return list(dict.fromkeys(table.suite for table in tables))
+def _block(root: Path, suite: str, path: Path) -> Block:
+    table = writers.load(path)
+    shown = writers.view(table)
+    fields = tuple(tuple(_field(row[at], row, table, at) for at in shown.at) for row in table.rows)
+    place = Path(os.path.relpath(path.with_suffix(".csv"), root)).as_posix()
+    return Block(f"{suite}-{table.name}", table, place, shown, fields)
 
 
-def _tables(root: Path, suite: str, folder: Path) -> Iterator[Table]:
-    """A suite's tables but that of speeds, whose numbers no other run repeats."""
-    for path in sorted(folder.glob("*.csv")):
-        if path.stem != "speed":
-            yield from _table(root, suite, path)
+def _rank(name: str) -> int:
+    return ("claims", "comparison").index(name) if name in ("claims", "comparison") else 2
 
 
-def _table(root: Path, suite: str, path: Path) -> Iterator[Table]:
-    """The table of a CSV, if it has rows and a Markdown file, which holds title and notes; `root` is the page's."""
-    markdown = path.with_suffix(".md")
-    if not (path.is_file() and markdown.is_file()):
-        return
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = tuple(csv.DictReader(file))
-    if not rows:
-        return
-    if any(None in row or None in row.values() for row in rows):
-        raise UserError(f"{path} is damaged: a line has fewer or more fields than the first; aggregate again")
-    title, notes = _words(markdown.read_text(encoding="utf-8"))
-    shown = [key for key in rows[0] if _shows(key, rows)]
-    same = [key for key in shown if key in SHARED and len(rows) > 1 and len({row[key] for row in rows}) == 1]
-    keys = tuple(key for key in shown if key not in same)
-    shared = tuple((key, _number(rows[0][key])) for key in same)
-    cells = tuple(tuple(_cell(key, row, rows) for key in keys) for row in rows)
-    place = Path(os.path.relpath(path, root)).as_posix()
-    yield Table(f"{suite}-{path.stem}", suite, title, place, keys, shared, cells, rows, notes)
+def _natural(name: str) -> list[tuple[int, str]]:
+    """A key under which T2 comes before T10."""
+    return [(int(digits or 0), text) for text, digits in re.findall(r"(\D*)(\d*)", name)]
 
 
-def _shows(key: str, rows: Sequence[Mapping[str, str]]) -> bool:
-    bound = key.endswith(("_low", "_high")) and key.rpartition("_")[0] in rows[0]
-    return not bound and key not in HIDDEN and any(row[key] for row in rows)
-
-
-def _cell(key: str, row: Mapping[str, str], rows: Sequence[Mapping[str, str]]) -> Cell:
-    value = row[key]
+def _field(cell: Cell, row: Sequence[Cell], table: Table, at: int) -> Field:
+    key = next(iter(cell.data), "")
+    values = dict(cell.data)
+    if "status" in values and len(values) > 1:  # it stands before the number
+        del values["status"]
+        key = next(iter(values))
+    value = values.get(key, "")
     if key.endswith("verdict"):
         mark = next((MARKS[word] for word in MARKS if value.startswith(word)), "·")
-        return Cell(value, value, mark if value else None)
-    if not value:
-        # Where a number is missing, the status says why.
-        why = row.get("status", "ok") if f"{key}_low" in row else "ok"
-        return Cell("–" if why == "ok" else why, "")
-    if key in ("p", "p_holm"):
-        return Cell("< 0.001" if float(value) < 0.001 else f"{float(value):.3f}", value)
-    if not row.get(f"{key}_low"):
-        return Cell(_number(value), value)
-    number, low, high = (float(row[name]) for name in (key, f"{key}_low", f"{key}_high"))
-    signed = any(float(other[f"{key}_low"] or 0) < 0 for other in rows)
+        return Field(cell.read, value, key, mark if value and cell.read != writers.BLANK else "")
+    if not values.get(f"{key}_low") or not value:
+        return Field(cell.read, value, key)
+    ends = [float(other[at].data.get(f"{key}{end}") or 0) for other in table.rows for end in ("_low", "_high")]
     # A share stands on an axis from 0 to 100, a difference on one as wide as the table's largest, 0 in the middle.
-    span = max(abs(float(other[f"{key}{end}"] or 0)) for other in rows for end in ("_low", "_high")) if signed else 100
-    begin, width = (-span, 2 * span) if signed else (0, span)
-    sign = "+" if signed else ""
-    text = f"{number:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"
-    return Cell(text, value, bar=tuple(round((at - begin) / (width or 1), 4) for at in (number, low, high)))  # type: ignore[arg-type]
-
-
-def _number(value: str) -> str:
-    """A number to read: thousands apart, and of the four decimals that shares have one; other text as it is."""
-    if value.isdecimal():
-        return f"{int(value):,}"
-    return f"{float(value):.1f}" if re.fullmatch(r"-?\d+\.\d{4}", value) else value
-
-
-def _words(markdown: str) -> tuple[str, tuple[str, ...]]:
-    """The title and the paragraphs of a table's Markdown file."""
-    blocks = [block.strip() for block in markdown.split("\n\n") if block.strip()]
-    title = next((block.lstrip("# ") for block in blocks if block.startswith("#")), "")
-    return title, tuple(block for block in blocks if not block.startswith(("#", "|")))
+    signed = min(ends) < 0 or cell.read.startswith(("+", "-"))
+    span = (max(map(abs, ends)) if signed else 100) or 1
+    scale = lambda text: round((float(text) + span * signed) / (span * (1 + signed)), 4)  # noqa: E731
+    seeds = [text for each in row for name, text in each.data.items() if name.startswith("seed_") and text]
+    dots = () if signed or key == "wap" else tuple(map(scale, seeds))
+    at_axis = (scale(values[name]) for name in (key, f"{key}_low", f"{key}_high"))
+    return Field(cell.read, value, key, "", Bar(next(at_axis), next(at_axis), next(at_axis), dots))
 
 
 def _pictures(folder: Path, suite: str) -> Iterator[Picture]:

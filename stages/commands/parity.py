@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import UserError
 from pipeline.papers.printed_costs import Figure, Line, Net, Printed, load
-from pipeline.storage.atomic import write
-from stages.terminal import screen, show_json
+from stages.terminal import show_json, show_view
 
 if TYPE_CHECKING:
     from models.video import VideoNet
+    from pipeline.report.table import Table
 
 PRINTED, REPORT = Path("reports/papers/parity.yaml"), Path("reports/parity.md")
 COUNTERS = {
@@ -22,17 +22,13 @@ COUNTERS = {
     "thop": "thop 0.0.31",
     "macs": "multiply-accumulates alone",
 }
-HEAD = """\
-# Printed parameters and FLOPs, and ours
-
-{verdicts}
-
-Match: ours, to as many digits as are printed, is the printed figure; rounded, or truncated where the paper did so.
-Unreachable: what the paper and its authors' code describe does not have it, and "why" says what is known. Differs: it
-should match, and does not. Ours are counted on the nets of models/: all parameters, or one forward pass of one clip by
-the rules of the tool that the paper used (models/paper_flops.py). Ratios are ours to the printed. Written by
-`actionbench models --parity` from reports/papers/parity.yaml.
-"""
+NOTE = (
+    "{verdicts} Match: ours, to as many digits as are printed, is the printed figure; rounded, or truncated where the "
+    "paper did so. Unreachable: the paper and its authors' code describe no net that has it. Differs: it should match, "
+    "and does not. Ours are counted on the nets of models/: all parameters, or one forward pass of one clip by the "
+    "rules of the tool that the paper used (models/paper_flops.py). Ratios are ours to the printed. Written by "
+    "`actionbench models --parity` from reports/papers/parity.yaml."
+)
 
 
 def count(printed: Printed) -> list[Line]:
@@ -73,23 +69,40 @@ def _counted(built: "VideoNet", net: Net, by: str) -> int:
 
 
 def save(printed: Printed, lines: Sequence[Line], path: Path = REPORT) -> None:
-    """Writes the report, and beside it the CSV; the same counts give the same bytes."""
-    from pipeline.report.table import csv_text
+    """Write the report as every form of a table; the same counts give the same bytes."""
+    from pipeline.report import table
 
-    found = records(printed, lines)
-    write(path, text(printed, lines))
-    write(path.with_suffix(".csv"), csv_text(list(found[0]), [list(record.values()) for record in found]))
+    table.save(path.parent, of(printed, lines, path.stem))
 
 
-def text(printed: Printed, lines: Sequence[Line]) -> str:
-    """The report: a section a paper's table."""
-    from pipeline.report.table import Cell, markdown
+def of(printed: Printed, lines: Sequence[Line], name: str = REPORT.stem) -> "Table":
+    """The report as a table."""
+    from pipeline.report.table import ALWAYS, Cell, Table
 
-    sections = [
-        f"## {title}\n\n" + markdown([[Cell(heading, value, {}) for heading, value in line.items()] for line in grid])
-        for title, grid in _tables(printed, lines).items()
-    ]
-    return "\n".join([HEAD.format(verdicts=_verdicts(lines)), *sections])
+    rows = []
+    for record in records(printed, lines):
+        values = dict(record)
+
+        def cell(heading: str, read: str, *keys: str, values: dict[str, str] = values) -> Cell:
+            return Cell(heading, read, {key: values[key] for key in keys}, ALWAYS)
+
+        unit = record["unit"]
+        ours = f"{record['ours']} %" if unit == "%" else f"{int(record['ours']):,}"
+        rows.append(
+            (
+                cell("where", f"{record['paper']} {record['table']}", "paper", "table"),
+                cell("row", record["row"], "row"),
+                cell("of", record["quantity"], "quantity", "unit"),
+                cell("printed", f"{record['printed']} {unit}", "printed"),
+                cell("ours", ours, "ours", "ours_as_printed", "digits"),
+                cell("ratio", record["ratio"], "ratio"),
+                cell("verdict", record["verdict"], "verdict"),
+                cell(
+                    "counted by; why", f"{record['counted_by']}. {record['reason']}", "counted_by", "setting", "reason"
+                ),
+            )
+        )
+    return Table(name, "Printed parameters and FLOPs, and ours", tuple(rows), (NOTE.format(verdicts=_verdicts(lines)),))
 
 
 def records(printed: Printed, lines: Sequence[Line]) -> list[dict[str, str]]:
@@ -123,53 +136,13 @@ def show(as_json: bool) -> None:
     if as_json:
         show_json(records(printed, lines))
         return
-    from rich.padding import Padding
-    from rich.text import Text
-
-    console = screen()
-    for title, grid in _tables(printed, lines).items():
-        console.print(title, style="bold underline")
-        headings = list(grid[0])
-        widths = [max(map(len, (heading, *(line[heading] for line in grid)))) for heading in headings]
-        console.print("  ".join(map(str.ljust, headings[:-3], widths)), style="bold")
-        for line in grid:
-            *cells, counted_by, setting, why = line.values()
-            console.print("  ".join(map(str.ljust, cells, widths)), markup=False)
-            console.print(Padding(Text(f"{setting} ({counted_by}): {why}", style="dim"), (0, 0, 0, 4)))
-        print()
+    show_view(of(printed, lines))
     print(f"{_verdicts(lines)} {REPORT} and {REPORT.with_suffix('.csv')} are written.")
 
 
 def _verdicts(lines: Sequence[Line]) -> str:
     count = Counter(line.verdict for line in lines)
     return f"{len(lines)} figures: " + ", ".join(f"{count[verdict]} {verdict}" for verdict in sorted(count)) + "."
-
-
-def _tables(printed: Printed, lines: Sequence[Line]) -> dict[str, list[dict[str, str]]]:
-    """Title of each paper's table -> its lines' columns, as the report has them."""
-    tables: dict[str, list[dict[str, str]]] = {}
-    for record in records(printed, lines):
-        title = f"{printed.papers[record['paper']]}, {record['table']}"
-        tables.setdefault(title, []).append(_read(record))
-    return tables
-
-
-def _read(record: Mapping[str, str]) -> dict[str, str]:
-    """A line's columns, as the report has them."""
-    unit = record["unit"]
-    ours = f"{record['ours']} %" if unit == "%" else f"{int(record['ours']):,}"
-    return {
-        "row": record["row"],
-        "of": record["quantity"],
-        "printed": f"{record['printed']} {unit}",
-        "ours": ours,
-        "to its digits": f"{record['ours_as_printed']} {unit}" + (", truncated" * (record["digits"] == "truncated")),
-        "ratio": record["ratio"],
-        "verdict": record["verdict"],
-        "counted by": record["counted_by"],
-        "setting": record["setting"],
-        "why": record["reason"],
-    }
 
 
 def _setting(figure: Figure, nets: Mapping[str, Net]) -> str:

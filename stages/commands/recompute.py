@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+from pipeline.aggregate import papers as replicas
 from pipeline.aggregate import reference as references
 from pipeline.aggregate import suite as aggregation
 from pipeline.config import load
 from pipeline.errors import UserError
+from pipeline.papers.published import PAPERS
 from stages import DATA
 from stages.terminal import amount
 
@@ -22,10 +24,25 @@ def reference(suite: str | None) -> None:
         print(
             f"{name}: {f'{len(changed)} files changed, {changed[0]} first' if changed else 'the bytes that were there'}"
         )
+    if not suite:
+        papers()
     shown = references.show(REPORTS)
-    if lacking := [name for name in references.suites(REPORTS) if not _has_predictions(name)]:
+    if lacking := [name for name in references.suites(REPORTS) if not _has_predictions(name) and name not in PAPERS]:
         print(f"without reference predictions, so kept as they are: {', '.join(lacking)}")
     print(f"from {amount(total)} of predictions; all tables on {shown}")
+
+
+def papers() -> None:
+    """Write the five papers' tables, claims and scoreboard into reports/reference, whatever has run."""
+    from stages.repro.compose import composed
+
+    suites = {}
+    for name in PAPERS:
+        kept = REPORTS / "reference" / name
+        own = references.has_predictions(REPORTS, name) if (kept / "tables").is_dir() else False
+        suites[name] = (load.load(kept / "params.yaml"), kept) if own else (composed(name), DATA)
+    replicas.save(REPORTS, suites)
+    print(f"{', '.join(PAPERS)}: tables in {REPORTS / 'reference'}, claims in {REPORTS / 'reference' / 'claims.md'}")
 
 
 def workspace(suite: str | None) -> None:

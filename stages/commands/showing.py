@@ -184,6 +184,15 @@ def tables(
         recompute.workspace(suite)
 
 
+def papers() -> None:
+    """Write the five papers' tables, each printed number with ours, and their claims, from whatever has run."""
+    from pipeline.aggregate import reference
+    from stages.commands import recompute
+
+    recompute.papers()
+    print(f"all tables on {reference.show(Path('reports'))}")
+
+
 def explain(
     table: Annotated[str, typer.Argument(help="A table of params.yaml or of the suite's paper, e.g. ablation or T1.")],
     row: Annotated[str, typer.Argument(help="One of its rows, as the table names it.")],

@@ -257,3 +257,18 @@ def test_color_space_is_tpns():
     assert 0.55 < gains.min() < 0.65 < 1.35 < gains.max() < 1.45
     assert 0.4 < np.isclose(gains, 1, atol=0.015).all(1).mean() < 0.6
     assert 0.15 < np.isclose(drawn[..., :3] / gains[:, :1, None], np.eye(3), atol=0.02).all((1, 2)).mean() < 0.35
+
+
+def test_a_probe_has_the_same_frames_in_another_order() -> None:
+    stored = Stored(40, 96, 96)
+    forward = [view.indices for view in views.views(replace(PROTOCOL, clips=2), "v", stored, 8)]
+
+    def probed(order: str, video: str = "v") -> list[tuple[int, ...]]:
+        return [view.indices for view in views.views(replace(PROTOCOL, clips=2, order=order), video, stored, 8)]
+
+    assert probed("forward") == forward
+    assert probed("reversed") == [indices[::-1] for indices in forward]
+    assert [sorted(indices) for indices in probed("shuffled")] == [list(indices) for indices in forward]
+    assert probed("shuffled") == probed("shuffled") != forward
+    assert probed("shuffled", "w") != probed("shuffled") and probed("shuffled")[0] != probed("shuffled")[1]
+    assert probed("static") == [(indices[4],) * 8 for indices in forward]

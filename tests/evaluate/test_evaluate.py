@@ -1,4 +1,4 @@
-"""MLflow gets a row's test numbers when the row is evaluated, without a bootstrap and without an out of DVC's."""
+"""MLflow gets a row's test numbers when the row is evaluated, without an out of DVC's."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.measure import results, uncertainty
+from pipeline.measure import results
 from pipeline.report import exports
 from pipeline.tracking import mlflow_mirror, run_record
 from stages import evaluate
@@ -28,11 +28,7 @@ def test_test_numbers_are_sent_and_kept_apart_from_the_predictions(
     before = {path.name: path.read_bytes() for path in path.parent.iterdir()}
     sent: list[Any] = []
 
-    def bootstrap(*_: object) -> None:
-        raise AssertionError("an interval takes seconds")
-
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(uncertainty, "bootstrap", bootstrap)
     monkeypatch.setattr(mlflow_mirror, "finish", lambda *arguments: sent.append(arguments))
     evaluate.mirror(given, "tsm")
     ((root, about, logs, numbers),) = sent

@@ -1,4 +1,4 @@
-"""mAP and wAP are the official ones and scikit-learn's; their intervals cover, and their test keeps its level."""
+"""mAP and wAP are the official ones and scikit-learn's, and so are their jackknife's; rows are compared by video."""
 
 import json
 from pathlib import Path
@@ -12,8 +12,8 @@ from sklearn.metrics import average_precision_score
 
 from pipeline.errors import UserError
 from pipeline.evaluate.predictions import SCHEMA, Predictions, read
-from pipeline.measure import average_precision
-from pipeline.measure.average_precision import MAP, Ranking
+from pipeline.measure import average_precision, jackknife
+from pipeline.measure.average_precision import Ranking
 from pipeline.measure.results import Difference, Result, difference
 from tests.support import invented
 
@@ -94,47 +94,16 @@ def test_a_video_that_counts_twice_is_two_videos_of_equal_score() -> None:
     assert positives[:, 0].tolist() == (wanted * times[:, None]).sum(axis=0).tolist()
 
 
-def test_the_interval_covers_what_other_videos_would_have_given_and_the_plain_percentiles_do_not() -> None:
-    rng = np.random.default_rng(3)
-    expected = np.mean([measured(*drawn(rng, 150, 6, 0.08, 0.5))[0] for _ in range(600)])
-    covered, plain = [], []
-    for number in range(200):
-        one = ranked(*drawn(rng, 150, 6, 0.08, 0.5))
-        resampled = average_precision.bootstrap([[one]], str(number), 300)[:, 0, MAP]
-        found = average_precision.interval(float(average_precision.values([one])[0, 0, MAP]), resampled)
-        low, high = np.quantile(resampled, [0.025, 0.975])
-        covered.append(found.low <= expected <= found.high)
-        plain.append(low <= expected <= high)
-    # Three standard errors of 200 trials are 4.6 points; the bootstrap of 150 videos itself lacks some two.
-    assert np.mean(covered) > 0.88
-    assert np.mean(plain) < np.mean(covered)
-
-
-def test_the_paired_test_keeps_its_level_and_finds_a_difference() -> None:
-    rng = np.random.default_rng(4)
-
-    def p(number: int, *noise: float) -> float:
-        wanted, *rows = drawn(rng, 120, 5, 0.15, *noise)
-        both = [[ranked(wanted, scores)] for scores in rows]
-        value = average_precision.values(both[0])[..., MAP].mean() - average_precision.values(both[1])[..., MAP].mean()
-        resampled = average_precision.bootstrap(both, str(number), 200)[..., MAP]
-        return average_precision.paired(float(value), resampled[:, 0] - resampled[:, 1])
-
-    level = np.mean([p(number, 0.5, 0.5) < 0.05 for number in range(300)])
-    assert level < 0.05 + 3 * np.sqrt(0.05 * 0.95 / 300)
-    assert np.mean([p(number, 0.2, 2.0) < 0.05 for number in range(30)]) > 0.9
-
-
-def test_several_seeds_widen_the_interval_by_how_they_scatter() -> None:
-    rng = np.random.default_rng(5)
-    wanted, good, bad = drawn(rng, 300, 4, 0.2, 0.1, 3.0)
-    alike, apart = ranked(wanted, good, good), ranked(wanted, good, bad)
-    widths = []
-    for one in (alike, apart):
-        resampled = average_precision.bootstrap([[one]], "row")[:, 0, MAP]
-        found = average_precision.interval(float(average_precision.values([one])[..., MAP].mean()), resampled)
-        widths.append(found.high - found.low)
-    assert widths[1] > 2 * widths[0]
+def test_wap_without_each_video_is_the_official_measure_without_it() -> None:
+    wanted, scores = drawn(np.random.default_rng(6), 25, 4, 0.3, 1.0)
+    keep = wanted.any(axis=1)
+    wanted, scores = wanted[keep], scores[keep]
+    places = ranked(wanted, scores).places[0]
+    value, without = jackknife.mean_average_precision(places, wanted, weighted=True)
+    assert value == pytest.approx(official(wanted, scores)[1])
+    everyone = np.arange(len(wanted))
+    rest = [np.delete(everyone, video) for video in everyone]
+    assert without == pytest.approx([official(wanted[kept], scores[kept])[1] for kept in rest])
 
 
 # From here: whole rows of videos with several labels, through their files.
@@ -177,11 +146,12 @@ def test_differences_of_mAP_are_paired_by_video(tmp_path: Path) -> None:
     found = difference(better, base)
     assert isinstance(found, Difference) and found.heading == "mAP" and found.videos == base.accuracy.videos
     assert found.less.value == pytest.approx(better.accuracy.map.value - base.accuracy.map.value)
-    assert found.less.low > 0 and found.p < 0.01
+    assert found.nets < 0.01
     equal = difference(same, base)
-    assert isinstance(equal, Difference) and equal.less.low < 0 < equal.less.high and equal.p > 0.05
+    assert isinstance(equal, Difference) and equal.less.low < 0 < equal.less.high and equal.less.p > 0.05
+    assert equal.nets > 0.05
     alike = difference(base, base)
-    assert isinstance(alike, Difference) and alike.less.value == 0 and alike.p == 1
+    assert isinstance(alike, Difference) and alike.less.value == 0 and alike.less.p == 1
 
 
 def test_rows_of_another_kind_cant_be_compared(tmp_path: Path) -> None:

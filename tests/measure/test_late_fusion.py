@@ -16,7 +16,7 @@ from pipeline.errors import UserError
 from pipeline.evaluate.predictions import SCHEMA, Predictions
 from pipeline.measure import accuracy as metrics
 from pipeline.measure import late_fusion, results
-from pipeline.report import table
+from pipeline.report import suite_tables, table
 from tests.support import invented
 
 ROWS = {"rgb": 1.0, "flow": 1.5}
@@ -72,10 +72,10 @@ def test_a_fusion_is_a_row_with_interval_test_signature_and_summed_costs(tmp_pat
     assert both.protocol == "rgb*1 + flow*1.5: 1 clip x center, 8f segments, 64 px, softmax"
     assert both.costs == {"parameters": 201, "macs": 14}
     assert both.accuracy.top1.low < both.accuracy.top1.value < both.accuracy.top1.high
-    table.save(tmp_path, "t", Table("t", ("flow", "both"), base="rgb"), found)
+    table.save(tmp_path, suite_tables.of("t", Table("t", ("flow", "both"), base="rgb"), found))
     text = (tmp_path / "t.md").read_text()
     (line,) = [line for line in text.splitlines() if line.startswith("| both ")]
-    assert "can't tell (n = 120)" in line and "A fusion is the weighted mean" in text
+    assert "can't tell (1 more seed needed)" in line and "A fusion is the weighted mean" in text
 
 
 def test_a_weight_that_drowns_the_others_gives_that_row(tmp_path: Path) -> None:
@@ -168,7 +168,8 @@ def test_rows_that_do_not_fit_together_are_a_reason(tmp_path: Path) -> None:
         whole = flow.read_bytes()
         part = pl.read_parquet(flow).filter(pl.col("split").is_in(own["flow"].splits))
         invented.write(part.filter(pl.col("seed").is_in(own["flow"].seeds)), flow, given, "flow")
-        found = fused(replace(given, experiments=own), tmp_path).predictions
+        sets = {**given.datasets, "other": given.datasets["shapes"]}
+        found = fused(replace(given, experiments=own, datasets=sets), tmp_path).predictions
         flow.write_bytes(whole)
         return found
 
@@ -208,5 +209,5 @@ def test_several_labels_a_video_are_fused_by_their_sigmoids(tmp_path: Path) -> N
 @pytest.mark.parametrize("rows", [{}, {"rgb": 0.0}, {"rgb": 1.0, "flow": -1.0}])
 def test_weights_must_be_above_0(rows: dict[str, float]) -> None:
     raw = {"suite": "s", "datasets": {}, "recipes": {}, "protocols": {}, "experiments": {}, "tables": {}}
-    with pytest.raises(UserError, match=r"fusions\.both: it needs a row at least, and weights above 0"):
+    with pytest.raises(UserError, match=r"fusions\.both\.rows"):
         parse({**raw, "fusions": {"both": {"rows": rows}}})
