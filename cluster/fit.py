@@ -232,7 +232,7 @@ def _saved(content: dict[str, Any]) -> bytes:
 
 def _epochs_done(folder: Place) -> int:
     try:
-        return (folder / LOG).read_text().count('"kind": "epoch"')
+        return (folder / LOG).read_bytes().count(b'"kind": "epoch"')
     except FileNotFoundError:
         return 0
 

@@ -13,6 +13,7 @@ from pipeline.download import urls
 from pipeline.evaluate import inference
 from pipeline.measure import results
 from pipeline.report import exports
+from pipeline.storage import notes
 from pipeline.storage.atomic import write
 from pipeline.tracking import mlflow_mirror, run_log, run_record
 from pipeline.train import rows
@@ -28,8 +29,7 @@ def evaluate(row: str) -> None:
         speed = inference.gather(todo, score(todo, given.cluster), folder / "predictions.parquet")
     write(folder / "costs.json", json.dumps(inference.costs(todo[0]), indent=2) + "\n")
     write_sums(folder)
-    speeds = {"clips_per_second": round(speed, 1)}
-    write(DATA / "tracking" / row / "speeds.json", json.dumps(speeds, indent=2) + "\n")
+    notes.write(DATA / "tracking" / row / "speeds.json", {"clips_per_second": round(speed, 1)})
     mirror(given, row)
     weights = todo[0].experiment.weights
     forget(todo, urls.checksum(weights) if weights else None, given.cluster)

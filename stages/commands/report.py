@@ -5,13 +5,14 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import UserError, alternatives
+from pipeline.errors import UserError, alternatives, reading
 from stages.terminal import screen
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 REPORTS = Path("reports")
+REMEDY = "`actionbench tables` makes it again"
 
 
 def tables(suite: str) -> list[Path]:
@@ -31,7 +32,7 @@ def rows(suite: str) -> dict[str, list[dict[str, str]]]:
     for path in tables(suite):
         data = path.with_suffix(".csv")
         if data.is_file():
-            with data.open(encoding="utf-8", newline="") as lines:
+            with data.open(encoding="utf-8", newline="") as lines, reading(data, REMEDY):
                 found[path.stem] = list(csv.DictReader(lines))
     return found
 
@@ -50,11 +51,15 @@ def show(suite: str) -> None:
     console = screen()
     notes: dict[str, None] = {}
     for path in tables(suite):
-        for block in re.split(r"\n\s*\n", path.read_text(encoding="utf-8").strip()):
+        with reading(path, REMEDY):
+            text = path.read_text(encoding="utf-8").strip()
+        for block in re.split(r"\n\s*\n", text):
             if block.startswith("#"):
                 console.print(block.lstrip("# "), style="bold", markup=False)
             elif block.startswith("|"):
-                console.print(*table(block), "", sep="\n")
+                with reading(path, REMEDY):
+                    shown = table(block)
+                console.print(*shown, "", sep="\n")
             else:
                 notes[block] = None
     for note in notes:

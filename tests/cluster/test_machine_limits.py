@@ -121,10 +121,12 @@ def test_a_ray_of_this_machine_listens_on_loopback_alone(tmp_path: Path) -> None
     script = """
 import json, time, psutil
 from cluster.session import session
-from pipeline.schema import Cluster
+from pipeline.config.schema import Cluster
+def task():
+    return 1
 with session(Cluster()):
     import ray
-    ray.get(ray.remote(int).remote())
+    assert ray.get(ray.remote(task).remote()) == 1
     time.sleep(3)
     mine = {process.pid for process in psutil.Process().children(recursive=True)}
     found = [c.laddr.ip for c in psutil.net_connections("inet") if c.status == "LISTEN" and c.pid in mine]

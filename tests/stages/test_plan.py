@@ -270,7 +270,7 @@ def test_bytes(tmp_path: Path) -> None:
     step = Step("decode@one", "runs", (), ())
     assert estimate.size(step, tmp_path).value is None
     (tmp_path / "raw" / "one").mkdir(parents=True)
-    lines = ("video,path,bytes,sha256,first,last,fps", "a,a.mp4,70,00,,,", "b,b.mp4,30,00,,,", "")
+    lines = ("video,path,bytes,sha256,first,last,fps", f"a,a.mp4,70,{64 * '0'},,,", f"b,b.mp4,30,{64 * '0'},,,", "")
     (tmp_path / "raw" / "one" / "manifest.csv").write_text("\n".join(lines))
     assert estimate.size(step, tmp_path) == estimate.Estimate(100, "the videos'; frames take more")
     (tmp_path / "frames" / "one").mkdir(parents=True)
