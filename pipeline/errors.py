@@ -2,6 +2,8 @@
 
 import csv
 import difflib
+import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,5 +36,5 @@ def reading(path: Path, remedy: str) -> Iterator[None]:
         yield
     except (UserError, FileNotFoundError):
         raise
-    except (ValueError, LookupError, TypeError, AttributeError, EOFError, csv.Error, OSError):
+    except (ValueError, LookupError, TypeError, AttributeError, EOFError, csv.Error, OSError, zlib.error, zipfile.BadZipFile, RuntimeError):
         raise UserError(f"{path} is damaged; {remedy}") from None

@@ -28,6 +28,7 @@ from pipeline.errors import UserError
 from pipeline.storage import atomic, notes
 
 MADE = ".made.json"  # in a folder of videos that was made here: from what. Without it, a folder is the user's
+CHECKSUM = "# sha256 of the lines above: "  # the manifest's last line
 Each = Callable[[Callable[[Any], None], Sequence[Any]], None]
 
 
@@ -102,13 +103,17 @@ def manifest(name: str, dataset: Dataset, folder: Path, wanted: Collection[str] 
 
 
 def write(path: Path, entries: Sequence[Entry]) -> None:
-    """The manifest as CSV: video, path, bytes, sha256, and of folders of frames first, last, fps."""
+    """The manifest as CSV: video, path, bytes, sha256, and of folders of frames first, last, fps.
+
+    The last line is a comment with the sha256 of the lines above.
+    """
     text = io.StringIO()
     lines = csv.writer(text, lineterminator="\n")
     lines.writerow(Entry._fields)
     lines.writerows((*entry[:-1], entry.fps or "") for entry in entries)
     try:
-        atomic.write(path, text.getvalue())
+        lines_of_it = text.getvalue().encode()
+        atomic.write(path, lines_of_it + f"{CHECKSUM}{hashlib.sha256(lines_of_it).hexdigest()}\n".encode())
     except UnicodeEncodeError as error:
         bad = error.object[max(error.start - 60, 0) : error.end + 60]
         raise UserError(f"a video's name is not in UTF-8, rename it: {bad!r}") from None
@@ -117,9 +122,11 @@ def write(path: Path, entries: Sequence[Entry]) -> None:
 def read(path: Path) -> list[Entry]:
     """The manifest; UserError where it is absent or damaged."""
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            lines = csv.DictReader(file)
-            return [_read(line) for line in lines]
+        content, mark, digest = path.read_bytes().rpartition(CHECKSUM.encode())
+        if not mark or digest.strip().decode() != hashlib.sha256(content).hexdigest():
+            raise ValueError
+        lines = csv.DictReader(io.StringIO(content.decode(), newline=""))
+        return [_read(line) for line in lines]
     except FileNotFoundError:
         raise UserError(f"{path} is absent; the download stage writes it") from None
     except (KeyError, TypeError, ValueError, csv.Error):

@@ -43,5 +43,5 @@ def _line(text: bytes) -> dict[str, Any] | None:
         return None
     line = {"kind": "epoch", **line}
     epoch = line.get("epoch")
-    whole = all(isinstance(line.get(name, 0), int | float) for name in NUMBERS) and isinstance(epoch, int)
-    return line if whole and epoch >= 0 and line["kind"] in ("epoch", "steps") else None
+    whole = all(isinstance(line.get(name, 0), int | float) for name in NUMBERS)
+    return line if whole and isinstance(epoch, int) and epoch >= 0 and line["kind"] in ("epoch", "steps") else None

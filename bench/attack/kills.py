@@ -1,0 +1,1 @@
+def outcomes(folder, rng, end): return iter(())
