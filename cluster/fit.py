@@ -18,7 +18,7 @@ import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from cluster.fanout import progress
+from cluster.fanout import lost, progress
 from cluster.gloo import Gloo
 from pipeline.config.schema import Cluster
 from pipeline.digest import state
@@ -294,4 +294,8 @@ def _result(reference: Any) -> None:
             cause = getattr(cause, "cause", None) or cause
         if isinstance(cause, UserError | OSError):
             raise cause from None
+        if line := lost("train", cause):
+            raise line from None
         raise
+    except ray.exceptions.RayError as error:
+        raise lost("train", error) or error from None

@@ -36,5 +36,16 @@ def reading(path: Path, remedy: str) -> Iterator[None]:
         yield
     except (UserError, FileNotFoundError):
         raise
-    except (ValueError, LookupError, TypeError, AttributeError, EOFError, csv.Error, OSError, zlib.error, zipfile.BadZipFile, RuntimeError):
+    except (
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        EOFError,
+        csv.Error,
+        OSError,
+        zlib.error,
+        zipfile.BadZipFile,
+        RuntimeError,
+    ):
         raise UserError(f"{path} is damaged; {remedy}") from None

@@ -25,8 +25,24 @@ PACKERS: dict[str, Callable[[bytes], bytes]] = {
     "tar.xz": lzma.compress,
     "tar.zst": lambda content: pa.compress(content, "zstd", asbytes=True),
 }
-LEADING_OUT = ("../out.mp4", "a/../../out.mp4", "/tmp/out.mp4", "..\\out.mp4", "C:\\out.mp4", "a/../../../precious/x.mp4")
-ODD = ("x:y/a.mp4", "müsli/ß.mp4", "a b/c d.mp4", "=1+1/a.mp4", "-rf/a.mp4", "a'b/$HOME.mp4", "..a/b..mp4", "CON/nul.mp4")
+LEADING_OUT = (
+    "../out.mp4",
+    "a/../../out.mp4",
+    "/tmp/out.mp4",
+    "..\\out.mp4",
+    "C:\\out.mp4",
+    "a/../../../precious/x.mp4",
+)
+ODD = (
+    "x:y/a.mp4",
+    "müsli/ß.mp4",
+    "a b/c d.mp4",
+    "=1+1/a.mp4",
+    "-rf/a.mp4",
+    "a'b/$HOME.mp4",
+    "..a/b..mp4",
+    "CON/nul.mp4",
+)
 CONTROL = ("a\nb/c.mp4", "a\tb.mp4", "\x1b[31m.mp4", "\udcff.mp4")
 SPECIAL = {
     "link": tarfile.SYMTYPE,

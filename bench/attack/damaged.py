@@ -54,7 +54,9 @@ def project(folder: Path) -> Path:
     command = [str(Path(sys.executable).with_name("actionbench")), "repro"]
     subprocess.run(command, cwd=fresh / "done", env=variables, check=True, stdout=subprocess.DEVNULL)
     for name in BEGUN:
-        outcome = judged(Attack("damaged", name, "right", lambda _, name=name: _begin(fresh / "done", fresh / name, name), 300))
+        outcome = judged(
+            Attack("damaged", name, "right", lambda _, name=name: _begin(fresh / "done", fresh / name, name), 300)
+        )
         if outcome.outcome != "right":
             raise SystemExit(f"{name}: {outcome.said}")
     fresh.rename(base)

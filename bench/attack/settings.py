@@ -17,7 +17,22 @@ GOOD = ("tsn", "r2plus1d", "TSM-8f", "my_videos", "a+b", "0", "_x", "n" * 100, "
 BAD = (
     *("", ".", "..", "a/..", "/etc", "../x", "a/b", "a\\b", "tsn 8f", "r(2+1)d", "tsn-0.5", "my.videos", "tsn@1"),
     *("x;touch pwned", "$(touch pwned)", "`id`", "$HOME", "a&b", "a|b", "a>b", "a'b", 'a"b', "a\nb", "a\tb", "*", "?"),
-    *("-rf", "+x", "~", "#x", "ü", "日本", "e\u0301", "a\0b", "\u202ex", "n" * 101, "n" * 5000, "${suite}", "a%41", "a:b"),
+    *(
+        "-rf",
+        "+x",
+        "~",
+        "#x",
+        "ü",
+        "日本",
+        "e\u0301",
+        "a\0b",
+        "\u202ex",
+        "n" * 101,
+        "n" * 5000,
+        "${suite}",
+        "a%41",
+        "a:b",
+    ),
     *("[x]", "{x}", "a=b", "a,b", "!x", "^x", " ", "x ", " x", "null\n", "a\u00a0b", "\ufeffx"),
 )
 KINDS = ("experiments", "datasets", "recipes", "protocols", "tables", "suite")

@@ -66,7 +66,9 @@ def attacks(rng: random.Random) -> Iterator[Attack]:
     yield Attack("videos", "a link to /dev/zero", "line", lambda folder: _decoded(_link(folder, "/dev/zero")))
     yield Attack("videos", "a link to nothing", "line", lambda folder: _decoded(_link(folder, "nothing")))
     yield Attack("videos", "sound alone", "line", _sound)
-    yield Attack("videos", "a folder of frames", "right", lambda folder: _folder(folder, [f"{n}.jpg" for n in (1, 2, 3)]))
+    yield Attack(
+        "videos", "a folder of frames", "right", lambda folder: _folder(folder, [f"{n}.jpg" for n in (1, 2, 3)])
+    )
     yield Attack("videos", "a frame named 20240101123045.jpg", "line", _dated)
     yield Attack("videos", "frames with a gap", "line", lambda folder: _folder(folder, ["1.jpg", "3.jpg"]))
     yield Attack("videos", "a frame of 60,000 x 60,000", "line", _huge)

@@ -25,7 +25,9 @@ FLIPS = 8
 def attacks(rng: random.Random) -> Iterator[Attack]:
     yield _attack("a state dict", "right", lambda state: state)
     yield _attack("under state_dict, with an epoch", "right", lambda state: {"state_dict": state, "epoch": 3})
-    yield _attack("names with module.", "right", lambda state: {f"module.{name}": value for name, value in state.items()})
+    yield _attack(
+        "names with module.", "right", lambda state: {f"module.{name}": value for name, value in state.items()}
+    )
     yield _attack("an older format", "right", lambda state: state, old=True)
     for kind in (torch.float64, torch.float16, torch.bfloat16):
         yield _attack(f"numbers of {kind}", "right", _cast(kind), exact=kind == torch.float64)
@@ -55,7 +57,9 @@ def attacks(rng: random.Random) -> Iterator[Attack]:
         "safetensors": struct.pack("<Q", 2) + b"{}",
         "zeros": bytes(4096),
         "a zip of something else": _zip({"readme.txt": b"hi"}),
-        "a zip with a pickle that runs a command": _zip({"archive/data.pkl": pickle.dumps(Runs()), "archive/version": b"3"}),
+        "a zip with a pickle that runs a command": _zip(
+            {"archive/data.pkl": pickle.dumps(Runs()), "archive/version": b"3"}
+        ),
     }.items():
         yield _attack(words, "line", lambda state: state, change=lambda _, content=content: content)
     for _ in range(4):
@@ -133,7 +137,11 @@ def _pipe(folder: Path) -> Path:
 
 def _cast(kind: torch.dtype) -> Callable[[State], State]:
     return lambda state: {
-        name: value if name.endswith("tracked") else (value * 10).to(kind) if kind.is_signed is False else value.to(kind)
+        name: value
+        if name.endswith("tracked")
+        else (value * 10).to(kind)
+        if kind.is_signed is False
+        else value.to(kind)
         for name, value in state.items()
     }
 

@@ -35,8 +35,8 @@ COUNTS: dict[int, dict[str, int]] = {}
 PAIRS = (("left", "right"), ("up", "down"), ("grow", "shrink"), ("clockwise", "counter-clockwise"))
 CLASSES = tuple(name for pair in PAIRS for name in pair)
 MIRRORED = (PAIRS[0], PAIRS[3])  # the mirror image of up is up, and so it grows or shrinks
-RANGES = (("train", 8, 10**7), ("test", 8, 10**7), ("splits", 1, 1000), ("seed", 0, 2**32 - 1), ("fps", 1, 1000))
-RANGES += (("side", 32, 4096),)
+RANGES = {"train": (8, 10**7), "test": (8, 10**7), "splits": (1, 1000), "seed": (0, 2**32 - 1), "fps": (1, 1000)}
+RANGES |= {"side": (32, 4096)}
 MOST_FRAMES = 10**5
 CLIPS_PER_ITEM = 40  # about a second of work, so that starting a task costs little beside it
 
@@ -159,7 +159,7 @@ def _checked(options: Given) -> Options:
         raise UserError(
             f"shapes: option frames: from {given.frames[0]} to {given.frames[1]} is no range of lengths >= 2"
         )
-    for key, least, most in RANGES:
+    for key, (least, most) in RANGES.items():
         if not least <= (value := getattr(given, key)) <= most:
             raise UserError(f"shapes: option {key}: {value} is not from {least} to {most}")
     if given.side % 2:

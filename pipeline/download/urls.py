@@ -150,7 +150,10 @@ def weights(source: str, folder: Path) -> Path:
         if not path.is_file():
             raise UserError(f"no weights at {path.absolute()}")
         if zipfile.is_zipfile(path):  # as torch saves; it reads them without a look at their checksums
-            with reading(path, "its checksums are not those of its numbers; fetch it again"), zipfile.ZipFile(path) as file:
+            with (
+                reading(path, "its checksums are not those of its numbers; fetch it again"),
+                zipfile.ZipFile(path) as file,
+            ):
                 if file.testzip():
                     raise ValueError
         return path

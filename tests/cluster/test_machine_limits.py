@@ -153,13 +153,11 @@ def test_doctor_finds_what_a_machine_lacks(monkeypatch: pytest.MonkeyPatch, tmp_
     assert doctor.sources(given).state == doctor.weights(given).state == "ok"
     assert doctor.sources(None).state == doctor.weights(None).state == "ok"
     object.__setattr__(given.datasets["shapes"], "source", "no/such/folder")
+    object.__setattr__(given.datasets["shapes"], "lists", "no/such/lists")
     object.__setattr__(next(iter(given.experiments.values())), "weights", "no/such.pt")
     assert "shapes: no/such/folder" in doctor.sources(given).found
+    assert "shapes: no/such/lists" in doctor.sources(given).found
     assert "no/such.pt" in doctor.weights(given).found
     object.__setattr__(given.cluster, "loader_workers", 2)
     left(monkeypatch, 0)
     assert doctor.shared_memory(given).state == "broken"
-    monkeypatch.setattr(os, "access", lambda *_: False)
-    assert doctor.clone(tmp_path).state == "broken"
-    monkeypatch.setattr(doctor, "OLDEST", (9, 9))
-    assert doctor.python().state == "broken"
