@@ -14,6 +14,7 @@ ends well (--minutes bounds them). A kind that is run replaces its lines in the 
 
 import argparse
 import csv
+import itertools
 import random
 import sys
 import time
@@ -44,9 +45,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=30.0, help="begin no kill after so many")
     parser.add_argument("--folder", type=Path, default=Path("/tmp/attacks"), help="of the small project")
+    parser.add_argument("--first", type=int, help="of each kind only so many, printed and not saved")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    done = [outcome for outcome in read() if outcome.kind not in given.kinds]
     end = time.monotonic() + 60 * given.minutes
     for kind in given.kinds:
         rng = random.Random(f"{kind} {given.seed}")
@@ -56,11 +57,15 @@ def main() -> None:
             found = map(judged, damaged.attacks(given.folder, rng))
         else:
             found = map(judged, MAKERS[kind](rng))
-        for outcome in found:
+        done = []
+        for outcome in itertools.islice(found, given.first):
             done.append(outcome)
             if outcome.outcome not in ("right", "line"):
                 print(outcome.kind, outcome.name, outcome.outcome, outcome.said[-300:], sep=" | ", file=sys.stderr)
-        save(done)
+        if given.first is None:
+            save([outcome for outcome in read() if outcome.kind != kind] + done)
+        else:
+            print(*(f"{outcome.kind}: {outcome.outcome}" for outcome in done), sep="\n")
 
 
 def read() -> list[Outcome]:
@@ -74,7 +79,7 @@ def read() -> list[Outcome]:
 
 def save(done: list[Outcome]) -> None:
     """The report: a line a kind; every attack in the CSV."""
-    lines = []
+    done, lines = sorted(done, key=lambda outcome: KINDS.index(outcome.kind)), []
     for kind in (*KINDS, "all"):
         own = [outcome.outcome for outcome in done if kind in (outcome.kind, "all")]
         if own:

@@ -1,4 +1,7 @@
-"""SIGKILL to a process of `actionbench repro` at a random moment, with real DVC and Ray, and the same command again."""
+"""SIGKILL to a process of `actionbench repro` at a random moment, with real DVC and Ray, and the same command again.
+
+The project's path holds a blank, a percent sign and a letter beyond ASCII; the locale is C.
+"""
 
 import os
 import random
@@ -41,7 +44,7 @@ def outcomes(folder: Path, rng: random.Random, end: float) -> Iterator[Outcome]:
         stage, target, share = rng.choice(list(victim.MADE)), rng.choice(list(VICTIMS)), rng.random()
         if time.monotonic() > end:
             return
-        yield _killed(base, folder / "killed", f"{number}: {target} in {stage}", stage, target, share)
+        yield _killed(base, folder / "killed %41 ü", f"{number}: {target} in {stage}", stage, target, share)
 
 
 def _killed(base: Path, work: Path, name: str, stage: str, target: str, share: float) -> Outcome:
@@ -71,6 +74,7 @@ def _killed(base: Path, work: Path, name: str, stage: str, target: str, share: f
 def _repro(work: Path, mark: str) -> "subprocess.Popen[bytes]":
     variables = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "MLFLOW_"))}
     variables |= {"PYTHONPATH": str(work), "DVC_NO_ANALYTICS": "1", "OMP_NUM_THREADS": "1", MARK: mark}
+    variables["LC_ALL"] = "C"
     variables["DVC_SITE_CACHE_DIR"] = str(work.parent / "site")
     command = [str(Path(sys.executable).with_name("actionbench")), "repro"]
     with (work / "log").open("ab") as log:

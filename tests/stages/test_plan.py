@@ -12,9 +12,9 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from pipeline.download import sources
 from pipeline.config import load as params
 from pipeline.config.schema import Params
+from pipeline.download import sources
 from pipeline.errors import UserError
 from stages import fresh
 from stages.repro import estimate, plan

@@ -142,11 +142,11 @@ def test_names_of_lists_stay_in_their_folder(tmp_path: Path, name: str) -> None:
 )
 def test_a_damaged_list_of_a_store_is_a_line(tmp_path: Path, content: str) -> None:
     (tmp_path / "list.json").write_text(content)
-    with pytest.raises(UserError, match="the list .* is (damaged|refused)"):
+    with pytest.raises(UserError, match=r"the list .* is (damaged|refused)"):
         node_cache._read(tmp_path / "list.json")  # type: ignore[arg-type]
 
 
-# -- what is removed -----------------------------------------------------------------------------------------------------
+# -- what is removed -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("row", ["../precious", "/precious", "..", ".", "", "a/../../precious", "models/attention"])
