@@ -98,6 +98,11 @@ def put_back(place: Path, folder: Path, stage: str) -> None:
     for path in folder.glob("mlflow.db-*"):
         path.unlink()
     shutil.copytree(place, folder, dirs_exist_ok=True)
+    forget(folder, stage)
+
+
+def forget(folder: Path, stage: str) -> None:
+    """Take away what a stage made, its entry in dvc.lock, and what DVC's cache of runs knows."""
     _remove(folder / ".dvc/cache/runs")
     for name in MADE[stage]:
         _remove(folder / name)

@@ -40,11 +40,33 @@ def fan_out(
                 except ray.exceptions.RayTaskError as error:
                     if isinstance(error.cause, UserError | OSError):
                         raise error.cause from None
+                    if line := lost(what, error.cause):
+                        raise line from None
                     raise
+                except ray.exceptions.RayError as error:
+                    raise lost(what, error) or error from None
                 yield position, value
                 advance(1)
             if not ready:
                 advance(0)
+
+
+def lost(what: str, error: BaseException | None) -> UserError | None:
+    """The line for a task whose process or memory is gone, as often as it was tried; None for another error."""
+    if error is None:
+        return None
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        remedy = "lower micro_batch, batch or cluster.workers, or take a machine with more memory"
+        return UserError(f"{what}: out of memory ({_first(error)}); {remedy}")
+    if isinstance(error, ray.exceptions.RayError) and not isinstance(error, ray.exceptions.RayTaskError):
+        remedy = "memory may be short (`dmesg` names what the system killed); the same command goes on from there"
+        return UserError(f"{what}: a process of it died ({_first(error)}); {remedy}")
+    return None
+
+
+def _first(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
 
 
 def _call(function: Callable[..., Any], *arguments: Any) -> Any:

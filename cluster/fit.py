@@ -18,7 +18,7 @@ import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from cluster.fanout import progress
+from cluster.fanout import lost, progress
 from cluster.gloo import Gloo
 from pipeline.config.schema import Cluster
 from pipeline.digest import state
@@ -232,7 +232,7 @@ def _saved(content: dict[str, Any]) -> bytes:
 
 def _epochs_done(folder: Place) -> int:
     try:
-        return (folder / LOG).read_text().count('"kind": "epoch"')
+        return (folder / LOG).read_bytes().count(b'"kind": "epoch"')
     except FileNotFoundError:
         return 0
 
@@ -294,4 +294,8 @@ def _result(reference: Any) -> None:
             cause = getattr(cause, "cause", None) or cause
         if isinstance(cause, UserError | OSError):
             raise cause from None
+        if line := lost("train", cause):
+            raise line from None
         raise
+    except ray.exceptions.RayError as error:
+        raise lost("train", error) or error from None

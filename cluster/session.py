@@ -54,6 +54,11 @@ def session(cluster: Cluster, data: bool = False) -> Iterator[None]:
     with _files(address) as options:
         import ray  # which reads these variables
 
+        if options:
+            from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
+
+            Config.initialize("")  # this process may have read them before, for another Ray
+            AuthenticationTokenLoader.instance().reset_cache()
         try:
             knock(address)
             _init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)

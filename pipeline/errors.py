@@ -1,7 +1,12 @@
 """The exception for what a user can mend, and the words for a name that is not known."""
 
+import csv
 import difflib
-from collections.abc import Iterable
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 
 class UserError(Exception):
@@ -17,3 +22,30 @@ def alternatives(name: str, known: Iterable[object]) -> str:
     near = difflib.get_close_matches(name, names, n=1)
     guess = f"did you mean {near[0]!r}? " if near else ""
     return f"{guess}known: {', '.join(names) or 'none'}"
+
+
+@contextmanager
+def reading(path: Path, remedy: str) -> Iterator[None]:
+    """Read a file that this project wrote; whatever its reader says of a damaged one becomes a UserError.
+
+    Args:
+        path: The file.
+        remedy: Words for how it is made again.
+    """
+    try:
+        yield
+    except (UserError, FileNotFoundError):
+        raise
+    except (
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        EOFError,
+        csv.Error,
+        OSError,
+        zlib.error,
+        zipfile.BadZipFile,
+        RuntimeError,
+    ):
+        raise UserError(f"{path} is damaged; {remedy}") from None

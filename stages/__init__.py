@@ -31,11 +31,17 @@ def run(stage: Callable[..., None]) -> None:
     except UserError as error:
         _leave(str(error))
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            _leave(
+                "the disk is full; make room (`actionbench doctor` shows how much is left) and go on with the same "
+                "command"
+            )
+        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
             raise
-        _leave(
-            "the disk is full; make room (`actionbench doctor` shows how much is left) and go on with the same command"
-        )
+        place = error.filename or "a file"
+        _leave(f"{place} can't be read or written ({error.strerror}); `actionbench doctor` shows what this user lacks")
+    except MemoryError:
+        _leave("there is too little memory; close other programs, or take a machine with more")
 
 
 def chosen(params: "Params", name: str) -> "Dataset":

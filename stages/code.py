@@ -13,7 +13,7 @@ def write_digests() -> None:
     """Write a file for each stage and plug-in, and remove those of plug-ins that are gone."""
     texts = {FOLDER / path: text for path, text in code.files().items()}
     for path, text in texts.items():
-        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        if not path.is_file() or path.read_bytes() != text.encode():
             write(path, text)
     for path in sorted(FOLDER.rglob("*")):
         if path.is_file() and path not in texts:

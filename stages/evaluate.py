@@ -16,10 +16,11 @@ from pipeline.evaluate import inference
 from pipeline.evaluate.predictions import file_of
 from pipeline.measure import results
 from pipeline.report import exports
+from pipeline.storage import notes
 from pipeline.storage.atomic import write
 from pipeline.tracking import mlflow_mirror, run_log, run_record
 from pipeline.train import rows
-from pipeline.train.run import Cell
+from pipeline.train.run import Run
 from stages import DATA, run
 
 
@@ -37,15 +38,14 @@ def evaluate(row: str) -> None:
             inference.gather(probe, score(probe, given.cluster), folder / file_of(probe[0].protocol))
     write(folder / "costs.json", json.dumps(inference.costs(todo[0]), indent=2) + "\n")
     write_sums(folder)
-    speeds = {"clips_per_second": round(speed, 1)}
-    write(DATA / "tracking" / row / "speeds.json", json.dumps(speeds, indent=2) + "\n")
+    notes.write(DATA / "tracking" / row / "speeds.json", {"clips_per_second": round(speed, 1)})
     mirror(given, row)
     weights = todo[0].experiment.weights
     forget(todo, urls.checksum(weights) if weights else None, given.cluster)
 
 
-def _in_order(cells: list[Cell], order: Order) -> list[Cell]:
-    return [replace(cell, protocol=in_order(cell.protocol, order)) for cell in cells]
+def _in_order(runs: list[Run], order: Order) -> list[Run]:
+    return [replace(run, protocol=in_order(run.protocol, order)) for run in runs]
 
 
 def mirror(given: Params, row: str) -> None:

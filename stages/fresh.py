@@ -1,11 +1,11 @@
 """The stages that come first, `code` and `inputs`, without DVC: what other stages depend on, as it is now."""
 
-import json
 from pathlib import Path
 
 from pipeline.config import load
 from pipeline.digest import code, inputs
 from pipeline.errors import UserError
+from pipeline.storage import notes
 from stages import DATA
 from stages.code import FOLDER, write_digests
 from stages.inputs import write_inputs
@@ -26,10 +26,10 @@ def check() -> None:
     Raises:
         UserError: Sources or params.yaml changed since the first stages ran, or `dvc repro -s` skipped these.
     """
-    old = [name for name, text in code.files().items() if _text(FOLDER / name) != text]
+    old = [name for name, text in code.files().items() if _bytes(FOLDER / name) != text.encode()]
     settings = inputs.settings(load.load(), Path.cwd())
     for name, content in settings.items():
-        there = json.loads(_text(DATA / "inputs" / name) or "{}")
+        there = notes.read(DATA / "inputs" / name) or {}
         old += [name] * any(there.get(kind) != value for kind, value in content.items())
     if old:
         raise UserError(
@@ -37,5 +37,5 @@ def check() -> None:
         )
 
 
-def _text(path: Path) -> str | None:
-    return path.read_text(encoding="utf-8") if path.is_file() else None
+def _bytes(path: Path) -> bytes | None:
+    return path.read_bytes() if path.is_file() else None

@@ -10,7 +10,9 @@ from typing import Any
 from pipeline.aggregate import reference
 from pipeline.aggregate.changes import Move, Side, moves
 from pipeline.aggregate.suite import Folders
-from pipeline.errors import UserError
+from pipeline.errors import UserError, reading
+
+REMEDY = "`actionbench tables` makes it again, `actionbench tables --reference` a reference result's"
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,10 @@ def compare(reports: Path, suite: str) -> Agreement:
     old, new = (dict(_verdicts(folder)) for folder in (base / "tables", own.tables))
     verdicts = [Verdict(key[0], key[1], old.get(key, ""), new.get(key, "")) for key in dict.fromkeys((*old, *new))]
     path = base / "provenance.json"
-    was: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    was: dict[str, Any] = {}
+    if path.is_file():
+        with reading(path, f"`git checkout {path}` brings it back"):
+            was = dict(json.loads(path.read_text(encoding="utf-8")))
     here = reference.provenance() if was else {}
     machine, ours = _flat(was), _flat(here)
     return Agreement(
@@ -90,13 +95,18 @@ def words(found: Agreement) -> Iterator[str]:
 
 
 def _metrics(folder: Path) -> dict[str, dict[str, float]]:
-    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))}
+    found = {}
+    for path in sorted(folder.glob("*.json")):
+        with reading(path, REMEDY):
+            numbers = json.loads(path.read_text(encoding="utf-8")).items()
+            found[path.stem] = {name: float(value) for name, value in numbers}
+    return found
 
 
 def _verdicts(folder: Path) -> Iterator[tuple[tuple[str, ...], str]]:
     """(table, row, column, data set, which verdict) -> the verdict, of all tables of a folder."""
     for path in sorted(folder.glob("*.csv")):
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8") as file, reading(path, REMEDY):
             for line in csv.DictReader(file):
                 for key in (key for key in line if key.endswith("verdict") and line[key]):
                     yield (path.stem, line["row"], line.get("column", ""), line.get("data_set", ""), key), line[key]

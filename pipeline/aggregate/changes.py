@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
+from ruamel.yaml import YAML, YAMLError
 
-from pipeline.errors import UserError, alternatives
+from pipeline.errors import UserError, alternatives, reading
 
 WORKSPACE = "workspace"  # the files as they are now
 METRICS, CODE = "reports/metrics/", "reports/code/"
@@ -118,11 +118,19 @@ def read(revision: str, root: Path, cache: Path | None = None) -> Side:
         code = {
             name.removeprefix(CODE): _git(root, "show", f"{commit}:{name}") for name in tracked if name.startswith(CODE)
         }
-    return Side({row: json.loads(text) for row, text in texts.items()}, stages, code)
+    metrics = {}
+    for row, text in texts.items():
+        with reading(Path(f"{row}.json of {revision}"), "`actionbench repro` makes the metrics again"):
+            metrics[row] = dict(json.loads(text))
+    return Side(metrics, stages, code)
 
 
 def _stages(lock: str) -> dict[str, Any]:
-    return (YAML(typ="safe").load(lock) or {}).get("stages", {}) if lock else {}
+    with reading(Path("dvc.lock"), "`actionbench repro` puts it aside, `git checkout dvc.lock` brings back git's"):
+        try:
+            return dict((YAML(typ="safe").load(lock) or {}).get("stages", {})) if lock else {}
+        except YAMLError as error:
+            raise ValueError from error
 
 
 def _metrics(stages: Mapping[str, Any]) -> dict[str, str]:
@@ -140,7 +148,8 @@ def _cached(revision: str, out: Mapping[str, str], cache: Path) -> dict[str, str
         return (cache / "files" / "md5" / md5[:2] / md5[2:]).read_text(encoding="utf-8")
 
     try:
-        return {Path(entry["relpath"]).stem: read(entry["md5"]) for entry in json.loads(read(out["md5"]))}
+        with reading(cache, f"its {out['path']} of {revision} is not what DVC put there; `actionbench repro` there"):
+            return {Path(entry["relpath"]).stem: read(entry["md5"]) for entry in json.loads(read(out["md5"]))}
     except FileNotFoundError:
         raise UserError(
             f"DVC's cache has no {out['path']} of {revision} (`dvc fetch` gets it from a remote, if there is one); "

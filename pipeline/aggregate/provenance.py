@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 
 from pipeline.config.schema import Params
-from pipeline.errors import UserError, alternatives
+from pipeline.errors import UserError, alternatives, reading
 from pipeline.measure import accuracy as metrics
 from pipeline.measure import results
 from pipeline.measure.results import Row
@@ -53,7 +53,7 @@ def _printed(given: Params, name: str, row: str, root: Path, stages: Mapping[str
     path = root / "reports" / "tables" / given.suite / f"{name}.csv"
     if not path.exists():
         raise UserError(f"{path} is not there yet; `actionbench tables` writes it, whatever has run")
-    with path.open(newline="", encoding="utf-8") as file:
+    with path.open(newline="", encoding="utf-8") as file, reading(path, "`actionbench tables` makes it again"):
         cells = [cell for cell in csv.DictReader(file) if cell["row"] == row]
     about: dict[str, Any] = {"table": f"{given.suite}/{name}: {tables[name].caption}", "row": row}
     for cell in cells:

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.config.schema import Order, Params
+from pipeline.digest import files
 from pipeline.measure import late_fusion, results
 from pipeline.measure.results import Result
 from pipeline.papers import published
 from pipeline.papers import tables as replication
 from pipeline.report import exports, figures, page, suite_tables
 from pipeline.report.table import save
+from pipeline.storage import notes
 from pipeline.storage.atomic import write
 
 AT_ONCE = 2  # rows that are read and measured at once: bounds memory, as one with many views may hold a GiB
@@ -52,6 +54,8 @@ def aggregate(given: Params, data: Path, target: Folders, reports: Path) -> None
         found = {row.name: row for row in pool.map(lambda name: results.measure(results.read(given, name, data)), rows)}
     found |= {row: results.measure(late_fusion.read(given, row, data)) for row in given.fusions}
     curves = {row: sorted((data / "runs" / row).glob("*.jsonl")) for row in found}
+    for path in (path for paths in curves.values() for path in paths if (path.parent / files.SUMS).is_file()):
+        files.verify(path)
     _tables(given, found, target.tables)
     exports.save_speed(target.tables, _speeds(data, found), published.speeds(given.suite, reports / "papers"))
     if probes := _probes(given, data):
@@ -112,9 +116,6 @@ def _metrics(found: Mapping[str, Result], curves: Mapping[str, list[Path]], targ
 
 def _speeds(data: Path, rows: Mapping[str, Result]) -> dict[str, float]:
     """Clips a second of the rows that were timed where they were evaluated."""
-    paths = {row: data / "tracking" / row / "speeds.json" for row in rows}
-    return {
-        row: json.loads(path.read_text(encoding="utf-8"))["clips_per_second"]
-        for row, path in paths.items()
-        if path.exists()
-    }
+    read = {row: notes.read(data / "tracking" / row / "speeds.json") for row in rows}
+    found = {row: (speeds or {}).get("clips_per_second") for row, speeds in read.items()}
+    return {row: float(speed) for row, speed in found.items() if isinstance(speed, int | float)}

@@ -35,6 +35,9 @@ COUNTS: dict[int, dict[str, int]] = {}
 PAIRS = (("left", "right"), ("up", "down"), ("grow", "shrink"), ("clockwise", "counter-clockwise"))
 CLASSES = tuple(name for pair in PAIRS for name in pair)
 MIRRORED = (PAIRS[0], PAIRS[3])  # the mirror image of up is up, and so it grows or shrinks
+RANGES = {"train": (8, 10**7), "test": (8, 10**7), "splits": (1, 1000), "seed": (0, 2**32 - 1), "fps": (1, 1000)}
+RANGES |= {"side": (32, 4096)}
+MOST_FRAMES = 10**5
 CLIPS_PER_ITEM = 40  # about a second of work, so that starting a task costs little beside it
 
 Array = NDArray[Any]
@@ -147,6 +150,8 @@ def encode(frames: NDArray[np.uint8], path: Path, fps: int) -> None:
 
 def _checked(options: Given) -> Options:
     given = chosen(Options, options, "shapes")
+    if given.frames[1] > MOST_FRAMES:
+        raise UserError(f"shapes: option frames: {given.frames[1]} is more than {MOST_FRAMES}")
     for key in ("train", "test"):
         if (count := getattr(given, key)) < len(CLASSES) or count % len(CLASSES):
             raise UserError(f"shapes: option {key}: {count} is no multiple of the {len(CLASSES)} classes")
@@ -154,9 +159,9 @@ def _checked(options: Given) -> Options:
         raise UserError(
             f"shapes: option frames: from {given.frames[0]} to {given.frames[1]} is no range of lengths >= 2"
         )
-    for key, least in (("splits", 1), ("seed", 0), ("fps", 1), ("side", 32)):
-        if (value := getattr(given, key)) < least:
-            raise UserError(f"shapes: option {key}: {value} is less than {least}")
+    for key, (least, most) in RANGES.items():
+        if not least <= (value := getattr(given, key)) <= most:
+            raise UserError(f"shapes: option {key}: {value} is not from {least} to {most}")
     if given.side % 2:
         raise UserError(f"shapes: option side: {given.side} is odd, and H.264 stores colour at half size")
     return given

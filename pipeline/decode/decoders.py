@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import simplejpeg
 
-from pipeline.decode.ffmpeg import FFmpegRun
+from pipeline.decode.ffmpeg import FFmpegRun, check_end
 from pipeline.decode.integrity import Damaged
 from pipeline.errors import UserError
 from pipeline.executable import ffmpeg_exe
@@ -108,7 +108,10 @@ class Decord:
                 raise Damaged("decoding took too long")
             reason, fps, timestamps, jpegs, lumas, repeated = self._pipe.recv()
         except (EOFError, OSError):
+            self._process.join(10)
+            status = self._process.exitcode
             self.close()
+            check_end("decord", status, path)
             raise Damaged("decord crashed") from None
         if reason:
             raise Damaged(reason)

@@ -4,6 +4,7 @@ import io
 import math
 import os
 import re
+import signal
 import subprocess
 import tempfile
 import threading
@@ -16,6 +17,7 @@ import numpy as np
 
 from pipeline.decode import integrity
 from pipeline.decode.integrity import Damaged
+from pipeline.errors import UserError
 from pipeline.executable import ffmpeg_decoders, ffmpeg_exe
 
 # What a benchmark's videos come in. A text file that ffmpeg would take for a playlist or for ANSI art is none of them.
@@ -105,6 +107,7 @@ class FFmpegRun:
         if kind is None or issubclass(kind, Damaged):
             if self._verdict:
                 raise Damaged(self._verdict) from None
+            check_end("ffmpeg", status, self._path)
             reason, self.warning = complaint(self._log, self._path)
             if reason or self.warning:
                 reason = self._without_key() or reason or self._missing()
@@ -178,6 +181,16 @@ class FFmpegRun:
         return [int(stamp) / _FLICKS if stamp != "NOPTS" else math.nan for stamp in stamps]
 
 
+def check_end(name: str, status: int | None, path: Path) -> None:
+    """Tell a process that was killed from one that stopped at damage.
+
+    Raises:
+        UserError: Something killed it, such as the system where memory is short; nothing is known of the video then.
+    """
+    if status in (-signal.SIGKILL, -signal.SIGTERM):
+        raise UserError(f"{name} was killed while it decoded {path}; free memory, then run the same command again")
+
+
 def hole(path: Path) -> bool:
     """True if a VP8 or VP9 file has a lost sector that isn't another stream's silence."""
     if not integrity.hollow(path):
@@ -240,4 +253,7 @@ def _copied(path: Path, form: str, from_key: bool = False, others: bool = False)
     options |= {"map": ["0", "-0:v"]} if others else {"an": None, "sn": None, "dn": None}
     sink = source.output("pipe:", format=form, c="copy", **options)
     command = sink.global_args("-nostdin", "-loglevel", "quiet").compile(cmd=ffmpeg_exe()[0])
-    return subprocess.run(command, stdout=subprocess.PIPE, check=False, timeout=600).stdout
+    try:
+        return subprocess.run(command, stdout=subprocess.PIPE, check=False, timeout=600).stdout
+    except subprocess.TimeoutExpired:
+        raise Damaged("decoding took too long") from None

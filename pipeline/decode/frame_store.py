@@ -8,6 +8,7 @@ No polars here and no Arrow threads: what reads frames is forked by data loaders
 import csv
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -118,10 +119,10 @@ class FrameStore:
     def _why_absent(self, video: str) -> str:
         failed = self.folder / "failed.csv"
         if failed.is_file():
-            with failed.open(encoding="utf-8", newline="") as file:
+            with failed.open(encoding="utf-8", errors="replace", newline="") as file, suppress(csv.Error):
                 for row in csv.DictReader(file):
-                    if row["video"] == video:
-                        return f"it could not be decoded ({row['reason']})"
+                    if row.get("video") == video:
+                        return f"it could not be decoded ({row.get('reason')})"
         return f"it is not among its {len(self.videos)} videos"
 
 

@@ -26,6 +26,7 @@ INDEX = pa.schema(
         ("sha256", pa.string()),
         ("decoder", pa.string()),
         ("decoder_version", pa.string()),
+        ("warning", pa.string()),  # a decoder's complaint about frames that are whole; else ""
     ]
 )
 

@@ -1,12 +1,14 @@
 """Files bound to their bytes: SHA256SUMS beside them, in the format of `sha256sum`."""
 
 import hashlib
-from pathlib import Path
+import re
+from pathlib import Path, PurePosixPath
 
 from pipeline.errors import UserError
 from pipeline.storage import atomic
 
 SUMS = "SHA256SUMS"
+LINE = re.compile(r"[0-9a-f]{64}  .+", re.DOTALL)
 
 
 def sha256(path: Path) -> str:
@@ -29,12 +31,22 @@ def sums(folder: Path) -> dict[str, str]:
         UserError: The list is absent or damaged.
     """
     try:
-        lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
-        return {path: digest for digest, path in (line.split("  ", 1) for line in lines)}
+        text = (folder / SUMS).read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UserError(f"{folder / SUMS} is missing; {_remedy(folder)}") from None
     except (ValueError, OSError):
-        raise UserError(f"{folder / SUMS} is damaged; {_remedy(folder)}") from None
+        text = ""
+    lines = [line for line in text.split("\n") if line]
+    listed = {line[66:]: line[:64] for line in lines if LINE.fullmatch(line) and not leads_out(line[66:])}
+    if not lines or len(listed) < len(lines) or not text.endswith("\n"):
+        raise UserError(f"{folder / SUMS} is damaged; {_remedy(folder)}")
+    return listed
+
+
+def leads_out(name: str) -> bool:
+    """Tell whether a name from a list would lead out of the folder that it is for."""
+    path = PurePosixPath(name)
+    return path.is_absolute() or ".." in path.parts or not path.parts or "\0" in name
 
 
 def verify(path: Path) -> str:

@@ -19,7 +19,7 @@ from pipeline.config import places
 from pipeline.config.schema import Dataset, Params
 from pipeline.digest.files import sha256
 from pipeline.errors import UserError
-from pipeline.storage import atomic
+from pipeline.storage import atomic, notes
 
 Facts = dict[str, Any] | None  # None: the files are gone
 # The params that tables follow from.
@@ -38,10 +38,8 @@ class Memo:
     changed: bool = False
 
     def __post_init__(self) -> None:
-        try:
-            self.seen = json.loads(self.path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            self.seen = {}
+        seen = (notes.read(self.path) or {}).get("seen")
+        self.seen = seen if isinstance(seen, dict) else {}
 
     def sha256(self, path: Path) -> str:
         """Return the file's sha256; of one that can't be read the last one known at that path, else "absent"."""
@@ -57,7 +55,7 @@ class Memo:
 
     def save(self) -> None:
         if self.changed:
-            atomic.write(self.path, json.dumps(self.seen))
+            notes.write(self.path, {"seen": self.seen})
 
 
 def write(params: Params, root: Path, data: Path) -> None:
@@ -72,7 +70,7 @@ def write(params: Params, root: Path, data: Path) -> None:
     texts = {folder / path: json.dumps(content) + "\n" for path, content in taken(params, root, data, memo).items()}
     memo.save()
     for path, text in texts.items():
-        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        if not path.is_file() or path.read_bytes() != text.encode():
             atomic.write(path, text)
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path not in texts:
@@ -167,11 +165,8 @@ def _lists(dataset: Dataset, source: Facts, root: Path, videos: Path, memo: Memo
 
 
 def _last(path: Path) -> dict[str, Any]:
-    """Return what was written last; empty where nothing was."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
+    """Return what was written last; empty where nothing was, or it is damaged."""
+    return notes.read(path) or {}
 
 
 def _facts(path: Path) -> tuple[int, int]:

@@ -1,16 +1,20 @@
 """Work in progress in sealed files: bytes, the key they were made under and their checksum, written in one step."""
 
 import hashlib
+import re
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
 from pipeline.digest import code
+from pipeline.digest.files import leads_out
 from pipeline.errors import UserError
 from pipeline.storage.remote import Place, remove, write
 
 MAGIC = b"actionbench state 1"
+KEYED = re.compile(r"(^|-)[0-9a-f]{16}$")  # names of folders of state
 
 
 def put(place: Place, content: bytes, key: str) -> None:
@@ -39,12 +43,23 @@ def get(place: Place, key: str) -> bytes | None:
 def clear(storage: Place, row: str, folders: Iterable[Place]) -> None:
     """Remove a row's state, once its outputs are safe: all of it in the project's folder, elsewhere these folders.
 
-    Others who use the storage may have a row of the same name.
+    Others who use the storage may have a row of the same name. Only folders whose names end in a key are removed,
+    which is how this project names those that it makes.
+
+    Raises:
+        UserError: The row's name leads out of the storage.
     """
+    if leads_out(row) or "/" in row:
+        raise UserError(f"{row!r} is no name of a row; nothing was removed for it")
     if isinstance(storage, Path) and storage.is_relative_to(Path.cwd()):
-        folders = [storage / row]
+        above = storage / row
+        folders = [] if above.is_symlink() or not above.is_dir() else sorted(above.iterdir())
     for folder in folders:
-        remove(folder)
+        if KEYED.search(folder.name) and not (isinstance(folder, Path) and folder.is_symlink()):
+            remove(folder)
+    if isinstance(storage, Path):
+        with suppress(OSError):  # it holds other files, or isn't there
+            (storage / row).rmdir()
 
 
 @cache

@@ -135,3 +135,5 @@ def _check(archive: Path, members: Iterable[tuple[str, bool]]) -> None:
         if special or path.is_absolute() or ".." in path.parts or PureWindowsPath(name).is_absolute():
             what = "a link or device" if special else "a name that leads out of the folder"
             raise UserError(f"{archive} is refused: {name!r} is {what}")
+        if not name.isprintable():  # nor is what no UTF-8 has
+            raise UserError(f"{archive} is refused: {name!r} has characters that no name of a video needs")

@@ -4,7 +4,6 @@ import csv
 import functools
 import hashlib
 import io
-import json
 import re
 import shutil
 import sys
@@ -20,15 +19,16 @@ from pipeline import datasets
 from pipeline.config.places import located, path_of, remote
 from pipeline.config.schema import Dataset
 from pipeline.digest import code
-from pipeline.digest.files import SUMS, sums, write_sums
+from pipeline.digest.files import SUMS, leads_out, sums, write_sums
 from pipeline.digest.files import sha256 as digest_of
 from pipeline.digest.key import key
 from pipeline.download import archives
 from pipeline.download.urls import download, named, shown
 from pipeline.errors import UserError
-from pipeline.storage import atomic
+from pipeline.storage import atomic, notes
 
 MADE = ".made.json"  # in a folder of videos that was made here: from what. Without it, a folder is the user's
+CHECKSUM = "# sha256 of the lines above: "  # the manifest's last line
 Each = Callable[[Callable[[Any], None], Sequence[Any]], None]
 
 
@@ -103,13 +103,17 @@ def manifest(name: str, dataset: Dataset, folder: Path, wanted: Collection[str] 
 
 
 def write(path: Path, entries: Sequence[Entry]) -> None:
-    """The manifest as CSV: video, path, bytes, sha256, and of folders of frames first, last, fps."""
+    """The manifest as CSV: video, path, bytes, sha256, and of folders of frames first, last, fps.
+
+    The last line is a comment with the sha256 of the lines above.
+    """
     text = io.StringIO()
     lines = csv.writer(text, lineterminator="\n")
     lines.writerow(Entry._fields)
     lines.writerows((*entry[:-1], entry.fps or "") for entry in entries)
     try:
-        atomic.write(path, text.getvalue())
+        lines_of_it = text.getvalue().encode()
+        atomic.write(path, lines_of_it + f"{CHECKSUM}{hashlib.sha256(lines_of_it).hexdigest()}\n".encode())
     except UnicodeEncodeError as error:
         bad = error.object[max(error.start - 60, 0) : error.end + 60]
         raise UserError(f"a video's name is not in UTF-8, rename it: {bad!r}") from None
@@ -118,13 +122,16 @@ def write(path: Path, entries: Sequence[Entry]) -> None:
 def read(path: Path) -> list[Entry]:
     """The manifest; UserError where it is absent or damaged."""
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            lines = csv.DictReader(file)
-            return [_read(line) for line in lines]
+        content, mark, digest = path.read_bytes().rpartition(CHECKSUM.encode())
+        if not mark or digest.strip().decode() != hashlib.sha256(content).hexdigest():
+            raise ValueError
+        lines = csv.DictReader(io.StringIO(content.decode(), newline=""))
+        return [_read(line) for line in lines]
     except FileNotFoundError:
         raise UserError(f"{path} is absent; the download stage writes it") from None
-    except (KeyError, TypeError, ValueError):
-        raise UserError(f"{path} is damaged; the download stage writes it anew") from None
+    except (KeyError, TypeError, ValueError, csv.Error):
+        remedy = f"`dvc repro -f download@{path.parent.name}` writes it again"
+        raise UserError(f"{path} is damaged; {remedy}") from None
 
 
 def _generate(name: str, dataset: Dataset, videos: Path, each: Each, wanted: Collection[str] | None) -> None:
@@ -143,14 +150,15 @@ def _generate(name: str, dataset: Dataset, videos: Path, each: Each, wanted: Col
     }
     made_under = key([code.plugin("dataset", dataset.file)], {"options": dataset.options}, files)
     if _to_make(name, videos, made_under):
-        atomic.write(videos / MADE, _made(made_under))
-    for path in _lost(videos):
+        notes.write(videos / MADE, {"key": made_under})
+    lost = _lost(videos)
+    for path in lost:
         if path.exists():
             print(f"{path} is damaged; it is drawn again", file=sys.stderr, flush=True)
             path.unlink()
     if missing := [item for item in items if not generated.made(item, videos)]:
         each(functools.partial(generated.make, folder=videos.absolute()), missing)
-    if missing or not (videos / SUMS).exists():
+    if missing or lost or not (videos / SUMS).exists():
         write_sums(videos)
 
 
@@ -164,7 +172,7 @@ def _fetch_url(name: str, url: str, sha256: str, videos: Path) -> None:
         )
     if _to_make(name, videos, made_under := key(_unpacking(), {}, {"archive": sha256}), whole=True):
         folder = videos.with_name(f".{videos.name}.download")
-        atomic.write(folder / MADE, _made(made_under))
+        notes.write(folder / MADE, {"key": made_under})
         _unpack(download(url, sha256, folder / file), videos, made_under)
         _remove(folder)
 
@@ -184,9 +192,9 @@ def _unpack(archive: Path, videos: Path, made_under: str, content: str = "") -> 
     partial = videos.with_name(f".{videos.name}.unpacking")
     _remove(partial)  # of a run that was killed
     try:
-        atomic.write(partial / MADE, "{}")
+        notes.write(partial / MADE, {})
         archives.unpack(archive, partial)
-        atomic.write(partial / MADE, _made(made_under, content))
+        notes.write(partial / MADE, {"key": made_under, **({"content": content} if content else {})})
         write_sums(partial)
         partial.rename(videos)
     finally:
@@ -203,15 +211,12 @@ def _to_make(name: str, videos: Path, made_under: str, whole: bool = False) -> b
     if not any(videos.iterdir()):
         videos.rmdir()
         return True
-    try:
-        same = json.loads((videos / MADE).read_text(encoding="utf-8")).get("key") == made_under
-    except (ValueError, AttributeError):  # damaged: made again
-        same = False
-    except FileNotFoundError:
+    if not (videos / MADE).is_file():
         raise UserError(
             f"{name}: {videos.resolve()} holds files that were not put there by this project; move them away, "
             f"or give that folder as datasets.{name}.source"
-        ) from None
+        )
+    same = (notes.read(videos / MADE) or {}).get("key") == made_under
     if same and not (whole and (lost := _lost(videos))):
         return False
     if same:
@@ -223,18 +228,23 @@ def _to_make(name: str, videos: Path, made_under: str, whole: bool = False) -> b
     return True
 
 
-def _made(made_under: str, content: str = "") -> str:
-    return json.dumps({"key": made_under, **({"content": content} if content else {})})
-
-
 def _unpacking() -> list[str]:
     """The code that unpacks, by itself: an edit elsewhere is no reason to fetch a data set again."""
     return [module.meaning for module in code.modules(["pipeline.download.archives"]).values()]
 
 
 def _lost(videos: Path) -> list[Path]:
-    """Return the files that are gone or have other bytes than were noted when they were made."""
-    noted = {videos / path: sha256 for path, sha256 in sums(videos).items()} if (videos / SUMS).exists() else {}
+    """Return the files that are gone or have other bytes than were noted when they were made.
+
+    All of them where the list of the sha256s is damaged.
+    """
+    if not (videos / SUMS).exists():
+        return []
+    try:
+        noted = {videos / path: sha256 for path, sha256 in sums(videos).items()}
+    except UserError:
+        print(f"{videos / SUMS} is damaged and counts as absent", file=sys.stderr, flush=True)
+        return [path for path in videos.rglob("*") if path.is_file() and path.name != MADE]
 
     def same(path: Path) -> bool:
         return path.is_file() and digest_of(path) == noted[path]
@@ -264,6 +274,8 @@ def _remove(folder: Path) -> None:
 
 
 def _read(line: dict[str, str]) -> Entry:
+    if leads_out(line["path"]) or not re.fullmatch("[0-9a-f]{64}", line["sha256"]):
+        raise ValueError
     first, last = (int(line[name]) if line[name] else None for name in ("first", "last"))
     fps = float(line["fps"] or 0)
     return Entry(line["video"], line["path"], int(line["bytes"]), line["sha256"], first, last, fps)

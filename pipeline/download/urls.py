@@ -3,6 +3,7 @@
 import os
 import re
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -15,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from pipeline.digest import files
-from pipeline.errors import UserError
+from pipeline.errors import UserError, reading
 
 ATTEMPTS = 5  # in a row that bring no byte
 CHUNK = 1 << 16  # bytes: what a broken connection loses at most
@@ -25,7 +26,10 @@ SLOWEST, WINDOW = 1024, 60.0  # bytes a second, seconds: a connection that bring
 
 def shown(url: str) -> str:
     """A URL as a message may print it: without user, password, query and fragment, which may be secrets."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "an address that can't be read"
     try:
         port = f":{parts.port}" if parts.port else ""
     except ValueError:  # what stands where the port should may be a password: https://user:password
@@ -35,7 +39,11 @@ def shown(url: str) -> str:
 
 def named(url: str) -> str:
     """The file's name in a URL: what follows the last slash once the path is decoded, up to 100 characters of it."""
-    return PurePosixPath(unquote(urlsplit(url).path).replace("\0", "")).name[-100:]
+    try:
+        path = urlsplit(url).path
+    except ValueError:
+        raise UserError(f"{shown(url)} is no http or https address") from None
+    return PurePosixPath(unquote(path).replace("\0", "")).name[-100:]
 
 
 def download(url: str, sha256: str, path: Path, wait: Callable[[float], None] = time.sleep) -> Path:
@@ -44,7 +52,7 @@ def download(url: str, sha256: str, path: Path, wait: Callable[[float], None] = 
     What came before an interruption lies in <path>.part, and the next call goes on from there.
     Raises UserError for an address that can't be reached or answers with an error, and for bytes of another sha256.
     """
-    if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname or ":***" in shown(url):
+    if not re.match(r"https?://[^/?#]", shown(url)) or ":***" in shown(url):
         raise UserError(f"{shown(url)} is no http or https address")
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
@@ -54,10 +62,14 @@ def download(url: str, sha256: str, path: Path, wait: Callable[[float], None] = 
         part.replace(output_file)
 
     pooch.get_logger().setLevel("WARNING")  # it would print the URL, secrets and all
+    resumed = part.exists()
     try:
         # What pooch does: nothing where the file is right; else the sha256 is checked, and only then the file renamed.
         pooch.retrieve(url, f"sha256:{sha256.lower()}", fname=path.name, path=path.parent, downloader=downloader)
     except ValueError:
+        if resumed:  # what lay there was of another file
+            part.unlink(missing_ok=True)
+            return download(url, sha256, path, wait)
         raise UserError(
             f"{shown(url)} does not have the sha256 {sha256}; it was thrown away, for it is damaged or another version"
         ) from None
@@ -134,9 +146,17 @@ def weights(source: str, folder: Path) -> Path:
     Raises UserError for a path where there is none, a URL without its checksum, and another content than that.
     """
     if "://" not in source:
-        if not Path(source).is_file():
-            raise UserError(f"no weights at {Path(source).absolute()}")
-        return Path(source)
+        path = Path(source)
+        if not path.is_file():
+            raise UserError(f"no weights at {path.absolute()}")
+        if zipfile.is_zipfile(path):  # as torch saves; it reads them without a look at their checksums
+            with (
+                reading(path, "its checksums are not those of its numbers; fetch it again"),
+                zipfile.ZipFile(path) as file,
+            ):
+                if file.testzip():
+                    raise ValueError
+        return path
     url, _, sha256 = source.partition("#sha256=")
     if not re.fullmatch("[0-9a-f]{64}", sha256):
         raise UserError(f"weights {shown(url)} need their checksum: <URL>#sha256=<64 hex digits>")

@@ -1,12 +1,14 @@
 """A run's logs, in JSON lines: its curve, which follows from its inputs, and its timings, which never come twice."""
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pipeline.storage.remote import Place
 
+NUMBERS = ("step", "loss", "lr", "seconds", "clips_per_second", "world")  # where a line has them
 RUNNING = "log.jsonl"  # in a run's state: both, while it trains
 
 
@@ -17,14 +19,29 @@ def places(data: Path, row: str) -> dict[str, tuple[Path, Path]]:
 
 
 def epochs(*files: "Place") -> list[dict[str, Any]]:
-    """Epochs in order, each once, with all that the files hold of it; a half-written line is left for later."""
+    """Epochs in order, each once, with all that the files hold of it; a damaged line counts as absent."""
     found: dict[int, dict[str, Any]] = {}
     for file in files:
-        for text in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
-            try:
-                line = json.loads(text)
-            except ValueError:
-                continue
-            if isinstance(line, dict) and line.get("kind", "epoch") == "epoch" and line.get("epoch", -1) >= 0:
+        texts = file.read_bytes().splitlines() if file.exists() else []
+        lines = [line for text in texts if (line := _line(text))]
+        if len(lines) < len(texts):
+            damaged = len(texts) - len(lines)
+            print(f"{file}: {damaged} of {len(texts)} lines are damaged and count as absent", file=sys.stderr)
+        for line in lines:
+            if line["kind"] == "epoch":
                 found[line["epoch"]] = {**line, **found.get(line["epoch"], {})}
     return [found[epoch] for epoch in sorted(found)]
+
+
+def _line(text: bytes) -> dict[str, Any] | None:
+    """A line of a log, with its kind; None where it is damaged."""
+    try:
+        line = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(line, dict):
+        return None
+    line = {"kind": "epoch", **line}
+    epoch = line.get("epoch")
+    whole = all(isinstance(line.get(name, 0), int | float) for name in NUMBERS)
+    return line if whole and isinstance(epoch, int) and epoch >= 0 and line["kind"] in ("epoch", "steps") else None

@@ -4,13 +4,15 @@ import hashlib
 import json
 import re
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pipeline.errors import UserError
-from pipeline.storage.atomic import write
+from pydantic import TypeAdapter, ValidationError
+
+from pipeline.storage import notes
 
 T = TypeVar("T")
 RUN, NUMBERS = "run.json", "numbers.json"
@@ -77,7 +79,7 @@ def commit(folder: Path) -> str:
     """
     told = folder / SUBMITTED
     if told.is_file() and not (folder / ".git").exists():
-        return json.loads(told.read_text(encoding="utf-8"))["commit"]
+        return str((notes.read(told) or {}).get("commit", ""))
     command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
@@ -88,16 +90,16 @@ def commit(folder: Path) -> str:
 def save(found: Record | Numbers, folder: Path) -> None:
     """Writes a record or numbers into a row's folder of data/tracking."""
     name = RUN if isinstance(found, Record) else NUMBERS
-    write(folder / name, json.dumps(asdict(found), indent=2, sort_keys=True) + "\n")
+    notes.write(folder / name, asdict(found))
 
 
 def load(folder: Path) -> Record | None:
-    """The record of a row's folder of data/tracking; None where there is none, UserError for a damaged one."""
+    """The record of a row's folder of data/tracking; None where there is none, or a damaged one."""
     return _read(folder / RUN, Record)
 
 
 def numbers(folder: Path) -> Numbers | None:
-    """The numbers of a row's folder of data/tracking; None where there are none, UserError for damaged ones."""
+    """The numbers of a row's folder of data/tracking; None where there are none, or damaged ones."""
     return _read(folder / NUMBERS, Numbers)
 
 
@@ -118,9 +120,10 @@ def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _read(path: Path, kind: type[T]) -> T | None:
-    try:
-        return kind(**json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
+    if (content := notes.read(path)) is None:
         return None
-    except (ValueError, TypeError):
-        raise UserError(f"{path} is damaged; remove {path.parent}, and `actionbench repro` brings it back") from None
+    try:
+        return TypeAdapter(kind).validate_python(content)
+    except ValidationError:
+        print(f"{path} is damaged and counts as absent", file=sys.stderr, flush=True)
+        return None

@@ -9,7 +9,9 @@ import hashlib
 import json
 import mmap
 import os
+import re
 import socket
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -23,7 +25,7 @@ from pipeline.config.schema import Cluster
 from pipeline.decode.frame_store import FrameStore
 from pipeline.decode.layout import shard_path
 from pipeline.digest.checked import cache, remember
-from pipeline.digest.files import SUMS
+from pipeline.digest.files import SUMS, leads_out
 from pipeline.digest.files import sha256 as digest_of
 from pipeline.errors import UserError
 from pipeline.storage.atomic import writing
@@ -43,8 +45,13 @@ def publish(store: Remote, files: Mapping[str, Path], key: str) -> None:
     """
     listed, objects = _list(store, key), store / ".data" / "objects"
     there = objects.sizes()
-    if listed.exists() and all(there.get(sha256) == size for sha256, size in _read(listed).values()):
-        return
+    try:
+        if all(there.get(sha256) == size for sha256, size in _read(listed).values()):
+            return
+    except FileNotFoundError:
+        pass
+    except UserError as error:
+        print(f"{error}; it is written again", file=sys.stderr, flush=True)
 
     def send(path: Path) -> Facts:
         size = path.stat().st_size
@@ -89,7 +96,7 @@ class Copy:
 
 @lru_cache(maxsize=64)
 def opened(store: Remote, key: str) -> Copy:
-    """The list of that key; FileNotFoundError where there is none."""
+    """The list of that key; FileNotFoundError where there is none, UserError for a damaged one."""
     files = _read(_list(store, key))
     # By what it lists: a list that was written anew may name other objects.
     name = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
@@ -168,7 +175,16 @@ def _list(store: Remote, key: str) -> Remote:
 
 
 def _read(listed: Remote) -> dict[str, Facts]:
-    return {name: (sha256, size) for name, (sha256, size) in json.loads(listed.read_bytes()).items()}
+    try:
+        files = {name: (sha256, size) for name, (sha256, size) in json.loads(listed.read_bytes()).items()}
+    except (ValueError, TypeError, AttributeError):
+        raise UserError(f"the list {listed} is damaged") from None
+    for name, (sha256, size) in files.items():
+        if leads_out(name) or not (isinstance(sha256, str) and re.fullmatch("[0-9a-f]{64}", sha256)):
+            raise UserError(f"the list {listed} is refused: {name!r} is no file of a data folder with its sha256")
+        if not isinstance(size, int):
+            raise UserError(f"the list {listed} is damaged")
+    return files
 
 
 def _object(sha256: str) -> Path:

@@ -1,12 +1,13 @@
 """A submitted job's first step, on the head: its code into the shared folder, and `actionbench repro` runs there."""
 
-import json
 import os
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from pipeline.digest.files import leads_out
 from pipeline.errors import UserError
+from pipeline.storage import notes
 from pipeline.storage.atomic import write
 from pipeline.tracking.run_record import SUBMITTED
 from stages.repro import plan
@@ -75,7 +76,11 @@ def unpack(source: Path, folder: Path, commit: str) -> None:
     files = {path.relative_to(source).as_posix() for path in source.rglob("*") if path.is_file()}
     files = {name for name in files if "__pycache__" not in name}
     listed = folder / SUBMITTED
-    before = set(json.loads(listed.read_text(encoding="utf-8"))["files"]) if listed.is_file() else set()
+    noted = (notes.read(listed) or {}).get("files", [])
+    # Nothing is removed by a name that no submission brings: one that leads out, or through a link.
+    before = {
+        name for name in noted if isinstance(name, str) and not leads_out(name) and _within(folder / name, folder)
+    }
     _list(listed, commit, files | before)
     for name in before - files:
         if not name.startswith(RESULTS):
@@ -91,5 +96,9 @@ def unpack(source: Path, folder: Path, commit: str) -> None:
         plan.dvc("config", "--local", "core.no_scm", "true")
 
 
+def _within(path: Path, folder: Path) -> bool:
+    return path.parent.resolve() == folder.resolve() / path.parent.relative_to(folder)
+
+
 def _list(listed: Path, commit: str, files: set[str]) -> None:
-    write(listed, json.dumps({"commit": commit, "files": sorted(files)}, indent=1) + "\n")
+    notes.write(listed, {"commit": commit, "files": sorted(files)})

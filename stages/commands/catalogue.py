@@ -96,9 +96,11 @@ def class_count(dataset: Dataset, splits: Path) -> int | None:
     import json
 
     from pipeline.datasets import loaded
+    from pipeline.errors import reading
 
-    if (splits / "classes.json").is_file():
-        return len(json.loads((splits / "classes.json").read_text(encoding="utf-8")))
+    if (path := splits / "classes.json").is_file():
+        with reading(path, f"`dvc repro -f splits@{splits.name}` makes it again"):
+            return len(json.loads(path.read_text(encoding="utf-8")))
     return _classes(loaded(dataset.file))
 
 
@@ -191,7 +193,7 @@ def _indexed(name: str, setting: Dataset, plugin: "Plugin", data: Path, there: s
         names = f"; {data}/splits/{name}/absent.csv names what lacks" if listed else ""
         state, todo = f"partial: {count} of {whole} videos", f"complete {setting.source}{names}"
     failed = data / "frames" / name / "failed.csv"
-    bad = max(0, failed.read_text(encoding="utf-8").count("\n") - 1) if failed.is_file() else 0
+    bad = max(0, failed.read_bytes().count(b"\n") - 1) if failed.is_file() else 0
     return f"{state}, {bad} of them can't be decoded" if bad else state, todo
 
 
@@ -216,7 +218,10 @@ def _rows(path: Path) -> list[tuple[str, str]]:
     """(video, part) of each row of a split."""
     import pyarrow.parquet
 
-    table = pyarrow.parquet.read_table(path, columns=["video", "part"])
+    from pipeline.errors import reading
+
+    with reading(path, f"`dvc repro -f splits@{path.parent.name}` makes it again"):
+        table = pyarrow.parquet.read_table(path, columns=["video", "part"])
     return list(zip(table["video"].to_pylist(), table["part"].to_pylist(), strict=True))
 
 

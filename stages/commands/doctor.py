@@ -3,14 +3,17 @@
 import os
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from pipeline.config import load
 from pipeline.config.schema import Cluster, Params
@@ -21,7 +24,8 @@ from stages.repro.plan import dvc
 GIB = 2**30
 LITTLE, TOO_LITTLE = 20 * GIB, GIB  # free bytes below which to warn, and to stop
 STORE = "sqlite:///mlflow.db"
-OLDEST, BEYOND = (3, 11), (3, 15)  # of Python
+OLDEST, BEYOND = (3, 11), (3, 14)  # of Python
+DATABASES = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}  # their usual ports
 
 
 @dataclass(frozen=True)
@@ -160,14 +164,14 @@ def disk(folder: Path) -> Check:
 
 def clone(folder: Path) -> Check:
     """Stages write below the project's folder."""
-    if os.access(folder, os.W_OK):
+    if _writable(folder):
         return Check("clone", "ok", "can be written")
     return Check("clone", "broken", f"{folder.absolute()} can't be written", "clone the project to a place of your own")
 
 
 def home() -> Check:
     place = Path(os.environ.get("HOME", "/nowhere"))
-    if place.is_dir() and os.access(place, os.W_OK):
+    if _writable(place):
         return Check("home", "ok", "can be written")
     mend = "set HOME to a folder that can be written; to join a cluster without one, RAY_AUTH_TOKEN"
     return Check("home", "warning", f"HOME, {place}, can't be written", mend)
@@ -177,7 +181,7 @@ def temporary() -> Check:
     from cluster.session import temporary
 
     place = temporary()
-    if os.access(place, os.W_OK):
+    if _writable(place):
         return Check("temporary", "ok", f"{place}, short enough for Ray's sockets")
     return Check("temporary", "broken", f"{place} can't be written", "set RAY_TMPDIR to a short folder that can be")
 
@@ -198,16 +202,18 @@ def shared_memory(given: Params | None) -> Check:
 
 def sources(given: Params | None) -> Check:
     """Data sets that neither are drawn nor come from a URL, but lie with the user."""
-    named = {name: dataset.source for name, dataset in given.datasets.items()} if given else {}
-    own = {name: source for name, source in named.items() if source != "generated" and "://" not in source}
-    missing = [
-        f"{name}: {source}"
-        for name, source in own.items()
-        if not Path(source.partition("#sha256=")[0]).expanduser().exists()
-    ]
+    from pipeline.config import places
+
+    named = given.datasets if given else {}
+    needed = [(name, places.local(dataset, Path())) for name, dataset in named.items()]
+    needed += [(name, places.path_of(Path(), dataset.lists)) for name, dataset in named.items() if dataset.lists]
+    missing = [f"{name}: {path}" for name, path in needed if path and not path.exists()]
     if missing:
         return Check(
-            "sources", "broken", f"not there: {', '.join(missing)}", "put the videos there, or name their place"
+            "sources",
+            "broken",
+            f"not there: {', '.join(missing)}",
+            "put the videos or lists there, or name their place",
         )
     return Check("sources", "ok", f"{len(named)} data sets, none of whose videos are missing")
 
@@ -247,11 +253,13 @@ def tracking(uri: str) -> Check:
     shown = clean(uri)
     if uri.startswith("sqlite:///"):
         path = Path(uri.removeprefix("sqlite:///")).absolute()
-        place = path if path.exists() else path.parent
-        if not os.access(place, os.W_OK):
+        if not _writable(path.parent) or (path.exists() and not os.access(path, os.W_OK)):
             return Check(
                 "tracking", "warning", f"{shown} can't be written", "make it writable, or set MLFLOW_TRACKING_URI"
             )
+        if path.exists() and (why := _unreadable(path)):
+            mend = "move it away; `actionbench mlflow sync` makes it again from the runs' own files"
+            return Check("tracking", "warning", f"{shown} is damaged ({why})", mend)
         return Check("tracking", "ok", f"{shown}, " + ("writable" if path.exists() else "made by the first run"))
     if uri.startswith(("http://", "https://")):
         import urllib.request
@@ -262,7 +270,25 @@ def tracking(uri: str) -> Check:
         except (OSError, ValueError) as error:
             mend = "start that server, or unset MLFLOW_TRACKING_URI"
             return Check("tracking", "warning", f"{shown} does not answer ({error})", mend)
+    parts = urlsplit(uri)
+    if parts.hostname and (port := parts.port or DATABASES.get(parts.scheme.partition("+")[0])):
+        try:
+            socket.create_connection((parts.hostname, port), timeout=5).close()
+        except OSError as error:
+            mend = "start that database, or unset MLFLOW_TRACKING_URI"
+            return Check("tracking", "warning", f"{shown} does not answer ({error})", mend)
+        return Check("tracking", "ok", f"{shown} answers")
     return Check("tracking", "ok", f"{shown} (not tried)")
+
+
+def _unreadable(database: Path) -> str:
+    """Why SQLite can't read a database, or ""."""
+    try:
+        with closing(sqlite3.connect(database.as_uri() + "?mode=ro", uri=True, timeout=5)) as store:
+            (said,) = store.execute("PRAGMA quick_check(1)").fetchone()
+            return "" if said == "ok" else str(said).splitlines()[0]
+    except sqlite3.Error as error:
+        return str(error)
 
 
 def mlflow_port(port: int) -> Check:
@@ -286,6 +312,15 @@ def free_port() -> int:
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         return server.getsockname()[1]
+
+
+def _writable(folder: Path) -> bool:
+    """Tell if a file can be made in a folder; permissions alone don't tell, as on a read-only file system."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
 
 
 def _word(yes: bool) -> str:

@@ -23,7 +23,7 @@ from pipeline.decode import packing
 from pipeline.decode.frame_store import FrameStore
 from pipeline.decode.layout import shard_path
 from pipeline.decode.video import Damaged, decode, opened
-from pipeline.digest.files import sha256
+from pipeline.digest.files import sha256, verify
 from pipeline.errors import UserError
 from pipeline.evaluate import inference
 from pipeline.report import film_strip
@@ -108,6 +108,7 @@ def _trained(run: Run) -> VideoNet:
             f"experiments.{run.row} has no weights of {run.name} yet, `actionbench repro {run.row}` trains it; "
             f"trained: {', '.join(trained) or 'none'}"
         )
+    verify(run.weights)
     try:
         return inference.load(run, torch.device("cpu"))
     except (RuntimeError, EOFError, pickle.UnpicklingError):
@@ -118,6 +119,7 @@ def _trained(run: Run) -> VideoNet:
 
 def _clip(run: Run, video: str, settings: Decode) -> Clip:
     """Of a video of the row's data set, by its name, or else of a file."""
+    verify(run.split_table)
     table = pyarrow.parquet.read_table(run.split_table, columns=["video", "part", "labels"])
     listed = {row["video"]: row for row in table.to_pylist()}
     if video in listed:

@@ -1,5 +1,6 @@
 """`dvc repro` with one Ray session for all stages; rows side by side on demand."""
 
+import itertools
 import json
 import os
 import re
@@ -15,13 +16,18 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from dvc.rwlock import SCHEMA as RWLOCK_SCHEMA
+from dvc.schema import COMPILED_LOCKFILE_SCHEMA
 from ruamel.yaml import YAML, YAMLError
+from voluptuous import Invalid
 
 from pipeline.config import load
+from pipeline.errors import UserError
 from stages.repro import plan
 from stages.repro.plan import key, noun
 from stages.repro.watch import FAILS, Stream, Watch
 
+CONFLICT = re.compile(r"(<<<<<<<|>>>>>>>|\|\|\|\|\|\|\|)( |$)")  # that git leaves in a file
 GRACE = 10.0  # seconds that an interrupted stage has to end by itself
 # Kills its group once its standard input ends: when this process closes it, or is gone.
 WATCHER = """
@@ -77,32 +83,52 @@ def repro(targets: Sequence[str], jobs: int, keep_going: bool) -> int:
 
 
 def mend() -> None:
-    """Removes DVC's own notes where half of them is there: it writes them in place, and may have been killed meanwhile.
+    """Put aside a half-written lock file of DVC, and remove its half-written note of who reads what.
 
-    DVC would not run any more. What stages made before, it finds again in its cache.
+    DVC writes both in place, and would not run any more after it was killed meanwhile. What stages made before, it
+    finds again in its cache.
+
+    Raises:
+        UserError: A lock file has the marks of a merge conflict, which is the user's to solve.
     """
-
-    def is_lock(text: str) -> bool:
-        stages = YAML(typ="safe").load(text)["stages"].values()
-        lists = [made.get(kind, []) for made in stages for kind in ("deps", "outs")]
-        return text.endswith("\n") and all(isinstance(each, list) for each in lists)
-
-    checks: dict[str, Callable[[str], bool]] = {
-        ".dvc/tmp/rwlock": lambda text: isinstance(json.loads(text), dict),
-        "dvc.lock": is_lock,
+    checks: dict[str, Callable[[str], None]] = {
+        ".dvc/tmp/rwlock": lambda text: RWLOCK_SCHEMA(json.loads(text)),
+        **dict.fromkeys(("dvc.lock", "stages/dvc.lock"), _check_lock),
     }
-    for path, is_whole in ((Path(name), check) for name, check in checks.items()):
+    for path, check in ((Path(name), check) for name, check in checks.items()):
         for last in (False, True):  # another DVC may be writing it now: a second look
             try:
-                if not path.exists() or is_whole(path.read_text(encoding="utf-8")):
-                    break
-            except (ValueError, TypeError, KeyError, AttributeError, YAMLError):
-                pass
-            if last:
-                path.unlink(missing_ok=True)
-                print(f"{path} was half-written, and is made anew", file=sys.stderr, flush=True)
-            else:
-                time.sleep(1.0)
+                if path.exists():
+                    check(path.read_text(encoding="utf-8"))
+                break
+            except _Conflict as conflict:
+                raise UserError(
+                    f"{path}, line {conflict}: a merge conflict; solve it (`git checkout --ours {path}` or --theirs "
+                    "will do, since what is stale then runs again), and call this again"
+                ) from None
+            except (ValueError, TypeError, Invalid, YAMLError):
+                if not last:
+                    time.sleep(1.0)
+                elif path.name == "rwlock":
+                    path.unlink(missing_ok=True)
+                    print(f"{path} was half-written, and is made anew", file=sys.stderr, flush=True)
+                else:
+                    names = (path.with_name(f"{path.name}.damaged-{number}") for number in itertools.count(1))
+                    aside = next(name for name in names if not name.exists())
+                    path.rename(aside)
+                    print(f"{path} is damaged or half-written; it is now {aside}", file=sys.stderr, flush=True)
+
+
+class _Conflict(Exception):
+    """The number of the line at which git left a merge conflict."""
+
+
+def _check_lock(text: str) -> None:
+    """Raise what is wrong with a lock file; a last line without its end is not."""
+    lines = text.splitlines()
+    if mark := next((number for number, line in enumerate(lines, 1) if CONFLICT.match(line)), 0):
+        raise _Conflict(mark)
+    COMPILED_LOCKFILE_SCHEMA(YAML(typ="safe").load(text))
 
 
 class Crew:

@@ -165,30 +165,38 @@ def side_by_side(cluster: Cluster) -> int | None:
 
 @cache
 def videos(splits: Path, split: int) -> dict[str, int]:
-    """Videos of each part of a split; empty where its table isn't there."""
+    """Videos of each part of a split; empty where its table isn't there or is damaged."""
     import pyarrow.parquet
 
     path = splits / f"split-{split}.parquet"
     if not path.is_file():
         return {}
-    counts = pyarrow.parquet.read_table(path, columns=["part"])["part"].value_counts().to_pylist()
+    try:
+        counts = pyarrow.parquet.read_table(path, columns=["part"])["part"].value_counts().to_pylist()
+    except (pyarrow.ArrowException, OSError):
+        return {}
     return {count["values"]: count["counts"] for count in counts}
 
 
 def manifest_bytes(path: Path) -> int:
-    """Bytes of a manifest's videos; 0 where there is none."""
+    """Bytes of a manifest's videos; 0 where there is none, or a damaged one."""
     from pipeline.download import sources
 
-    return sum(entry.bytes for entry in sources.read(path)) if path.is_file() else 0
+    with suppress(UserError):
+        return sum(entry.bytes for entry in sources.read(path))
+    return 0
 
 
 def running_logs(params: Params, row: str, data: Path) -> list["Place"]:
     """The files that show each run of a row while it trains, under the key of its code, settings and inputs."""
+    from pipeline.storage import notes
     from pipeline.train import keys, rows
 
     try:
-        weights = json.loads((data / "inputs" / "rows" / f"{row}.json").read_text(encoding="utf-8"))["weights"]
+        if (inputs := notes.read(data / "inputs" / "rows" / f"{row}.json")) is None:
+            return []
         runs = rows.runs(params, row, data)
+        weights = inputs.get("weights")
         return [keys.state(run, params.cluster, keys.training(run, weights)) / run_log.RUNNING for run in runs]
     except (OSError, UserError):  # its frames, splits or inputs aren't there yet
         return []

@@ -155,7 +155,8 @@ def restorable() -> set[str]:
 
 def locked() -> dict[str, Any]:
     """dvc.lock's stages; none before the first run."""
-    return _yaml(Path("dvc.lock")).get("stages") or {}
+    stages = _yaml(Path("dvc.lock")).get("stages")
+    return stages if isinstance(stages, dict) else {}
 
 
 def current(params: Params, project: Project) -> list[Step]:
@@ -263,8 +264,8 @@ def _yaml(path: Path) -> dict[str, Any]:
     from ruamel.yaml import YAML, YAMLError
 
     try:
-        return YAML(typ="safe").load(path.read_text(encoding="utf-8")) or {}
+        return dict(YAML(typ="safe").load(path.read_text(encoding="utf-8")) or {})
     except FileNotFoundError:
         return {}
-    except YAMLError:
+    except (YAMLError, ValueError, TypeError):
         raise UserError(f"{path} is damaged; `git checkout {path}` brings the committed one back") from None

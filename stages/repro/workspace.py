@@ -54,5 +54,5 @@ def _named(holder: Path) -> str:
         since = time.strftime("%Y-%m-%d %H:%M", time.localtime(found["since"]))
         command = " ".join(["actionbench", *found["command"]])
         return f"process {found['pid']} on {found['host']} (`{command}`, since {since})"
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, LookupError, TypeError):
         return "another process"  # it has just come, or is just going

@@ -21,3 +21,43 @@ def start(name: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
 def test_it_starts(name: str) -> None:
     done = start(name, "--help")
     assert (done.returncode, done.stdout.split()[:1]) == (0, ["usage:"]), done.stderr
+
+
+def test_attacks_judge_their_first_inputs() -> None:
+    kinds = ["archives", "downloads", "weights", "names", "numbers", "videos"]
+    done = start("attacks", "--first", "2", "--kinds", *kinds)
+    assert done.returncode == 0, done.stderr
+    told = [line.partition(": ") for line in done.stdout.splitlines()]
+    assert [kind for kind, _, _ in told] == [kind for kind in kinds for _ in range(2)]
+    assert {outcome for _, _, outcome in told} <= {"right", "line"}
+
+
+def test_an_attack_is_judged_by_what_it_does(tmp_path: Path) -> None:
+    """One judge for all: it must tell each outcome from the others."""
+    script = """
+import time
+from bench.attack.judge import Attack, judged
+from pipeline.errors import UserError
+def line(_):
+    raise UserError("no such row")
+def lines(_):
+    raise UserError("no such row\\nand more")
+def left(_):
+    raise SystemExit("error: no such row")
+def bug(_):
+    raise KeyError("row")
+def died(_):
+    import os
+    os.kill(os.getpid(), 9)
+def hung(_):
+    time.sleep(60)
+cases = {"right": lambda _: "", "silent": lambda _: "other numbers", "line": line, "left": left, "lines": lines,
+         "bug": bug, "died": died, "hung": hung}
+for wants in ("right", "line"):
+    print(wants, *(judged(Attack("k", "n", wants, act, 1.0)).outcome for act in cases.values()))
+"""
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    same = "line line traceback traceback traceback hung"
+    expected = [f"right right silent {same.replace('line', 'refused')}", f"line silent silent {same}"]
+    assert done.stdout.splitlines() == expected, done.stderr

@@ -16,6 +16,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from cluster.fit import train_run
+from pipeline.errors import UserError
 from pipeline.tracking import run_log
 from pipeline.train import loop as loop
 from stages.repro.driver import mend
@@ -131,23 +132,57 @@ def test_a_kill_changes_no_table(victim: str, seed: int, undisturbed: dict[str, 
     assert tables(folder) == undisturbed
 
 
-def test_half_of_dvcs_own_notes_is_taken_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """DVC writes them in place, and with half of one every further `dvc repro` fails."""
+LOCK = "schema: '2.0'\nstages:\n  a:\n    cmd: 'true'\n    outs:\n    - path: a\n      md5: b\n"
+CONFLICT = LOCK.replace("      md5: b\n", "<<<<<<< HEAD\n      md5: b\n=======\n      md5: c\n>>>>>>> theirs\n")
+
+
+def test_half_of_dvcs_own_note_is_taken_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DVC writes it in place, and with half of it every further `dvc repro` fails."""
     monkeypatch.chdir(tmp_path)
-    notes = {
-        ".dvc/tmp/rwlock": '{"write": {}, "read": {"data": [{"pid": 7, "cmd": "dvc repro"}]}}',
-        "dvc.lock": "schema: '2.0'\nstages:\n  a:\n    cmd: true\n    outs:\n    - path: a\n      md5: b\n",
-    }
-    for name, text in notes.items():
-        path = Path(name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for end in (0, 5, text.index(":") + 1, len(text) - 1):
-            path.write_text(text[:end])
-            mend()
-            assert not path.exists(), text[:end]
-        path.write_text(text)
+    text, path = '{"write": {}, "read": {"data": [{"pid": 7, "cmd": "dvc repro"}]}}', Path(".dvc/tmp/rwlock")
+    path.parent.mkdir(parents=True)
+    for end in (0, 5, text.index(":") + 1, len(text) - 1):
+        path.write_text(text[:end])
         mend()
-        assert path.read_text() == text
+        assert not path.exists(), text[:end]
+    path.write_text(text)
+    mend()
+    assert path.read_text() == text
+
+
+@pytest.mark.parametrize("name", ["dvc.lock", "stages/dvc.lock"])
+def test_a_half_written_lock_is_put_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = Path(name)
+    path.parent.mkdir(exist_ok=True)
+    halves = [b"", LOCK[:5].encode(), LOCK[: LOCK.index("outs:") + 5].encode(), b"\xff" + LOCK.encode(), b"[1, 2]\n"]
+    for number, half in enumerate(halves, 1):
+        path.write_bytes(half)
+        mend()
+        aside = path.with_name(f"{path.name}.damaged-{number}")
+        assert (path.exists(), aside.read_bytes()) == (False, half)
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line == f"{path} is damaged or half-written; it is now {aside}"
+
+
+@pytest.mark.parametrize("text", [LOCK, LOCK.rstrip("\n"), LOCK.replace("\n", "\r\n")])
+def test_a_lock_that_dvc_reads_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("dvc.lock").write_bytes(text.encode())
+    mend()
+    assert [(path.name, path.read_bytes()) for path in Path().iterdir()] == [("dvc.lock", text.encode())]
+
+
+@pytest.mark.parametrize("text", [CONFLICT, CONFLICT.rstrip("\n"), CONFLICT[: CONFLICT.index("=====")]])
+def test_a_merge_conflict_is_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("dvc.lock").write_text(text)
+    with pytest.raises(UserError, match=r"^dvc\.lock, line 7: a merge conflict") as caught:
+        mend()
+    assert "\n" not in str(caught.value)
+    assert [(path.name, path.read_text()) for path in Path().iterdir()] == [("dvc.lock", text)]
 
 
 def test_two_starts_of_one_training_do_each_other_no_harm(

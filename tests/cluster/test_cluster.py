@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,6 +51,14 @@ def dies_once(path: Path) -> str:
     return "done"
 
 
+def dies(_: int) -> None:
+    os.kill(os.getpid(), 9)
+
+
+def takes_too_much(_: int) -> None:
+    raise MemoryError("4 TiB")
+
+
 def test_no_cluster_at_an_address_is_said() -> None:
     """Stands first: the other tests share a session."""
     with pytest.raises(UserError, match="no Ray cluster answers"), session(Cluster(address="127.0.0.1:1")):
@@ -85,6 +93,16 @@ def test_results_come_with_their_positions(joined: None) -> None:
 def test_a_users_mistake_in_a_task_is_said_as_it_is(joined: None) -> None:
     with pytest.raises(UserError, match="number 7 is wrong"):
         list(fan_out(blames, [(7,)], "blaming"))
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [(dies, "draw: a process of it died (WorkerCrashedError"), (takes_too_much, "draw: out of memory (MemoryError")],
+)
+def test_whatever_a_task_dies_of_is_a_line(joined: None, function: Callable[[int], None], words: str) -> None:
+    with pytest.raises(UserError) as caught:
+        list(fan_out(function, [(1,)], "draw", retries=1))
+    assert str(caught.value).startswith(words) and "\n" not in str(caught.value)
 
 
 def test_a_task_whose_process_dies_is_tried_again(joined: None, tmp_path: Path) -> None:

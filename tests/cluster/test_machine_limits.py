@@ -121,10 +121,12 @@ def test_a_ray_of_this_machine_listens_on_loopback_alone(tmp_path: Path) -> None
     script = """
 import json, time, psutil
 from cluster.session import session
-from pipeline.schema import Cluster
+from pipeline.config.schema import Cluster
+def task():
+    return 1
 with session(Cluster()):
     import ray
-    ray.get(ray.remote(int).remote())
+    assert ray.get(ray.remote(task).remote()) == 1
     time.sleep(3)
     mine = {process.pid for process in psutil.Process().children(recursive=True)}
     found = [c.laddr.ip for c in psutil.net_connections("inet") if c.status == "LISTEN" and c.pid in mine]
@@ -151,13 +153,11 @@ def test_doctor_finds_what_a_machine_lacks(monkeypatch: pytest.MonkeyPatch, tmp_
     assert doctor.sources(given).state == doctor.weights(given).state == "ok"
     assert doctor.sources(None).state == doctor.weights(None).state == "ok"
     object.__setattr__(given.datasets["shapes"], "source", "no/such/folder")
+    object.__setattr__(given.datasets["shapes"], "lists", "no/such/lists")
     object.__setattr__(next(iter(given.experiments.values())), "weights", "no/such.pt")
     assert "shapes: no/such/folder" in doctor.sources(given).found
+    assert "shapes: no/such/lists" in doctor.sources(given).found
     assert "no/such.pt" in doctor.weights(given).found
     object.__setattr__(given.cluster, "loader_workers", 2)
     left(monkeypatch, 0)
     assert doctor.shared_memory(given).state == "broken"
-    monkeypatch.setattr(os, "access", lambda *_: False)
-    assert doctor.clone(tmp_path).state == "broken"
-    monkeypatch.setattr(doctor, "OLDEST", (9, 9))
-    assert doctor.python().state == "broken"

@@ -121,7 +121,7 @@ def test_shapes_splits_are_balanced_and_test_on_different_clips():
         ({"train": 10}, "option train: 10 is no multiple of the 8 classes"),
         ({"frames": [6, 4]}, "from 6 to 4 is no range"),
         ({"side": 33}, "side: 33 is odd"),
-        ({"splits": 0}, "splits: 0 is less than 1"),
+        ({"splits": 0}, "splits: 0 is not from 1 to 1000"),
         ({"seed": "0"}, "option seed: .*integer"),
     ],
 )

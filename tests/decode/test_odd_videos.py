@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import simplejpeg
 
-from pipeline.decode.ffmpeg import complaint
+from pipeline.decode.ffmpeg import FFmpegRun, complaint
 from pipeline.decode.integrity import Damaged
 from pipeline.decode.video import Video, decode, opened
+from pipeline.errors import UserError
 from pipeline.executable import ffmpeg_exe
 from tests.support.encoded import make, settings
 
@@ -343,3 +344,27 @@ def test_an_ffmpeg_that_cannot_run_is_passed_over(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     assert shutil.which("ffmpeg") == str(tmp_path / "ffmpeg")
     assert executable.ffmpeg_exe.__wrapped__()[0] != str(tmp_path / "ffmpeg")
+
+
+@pytest.mark.parametrize("decoder", ["ffmpeg", "decord"])
+def test_a_decoder_that_something_kills_says_nothing_of_the_video(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, decoder: str
+) -> None:
+    """As the system does where memory is short: the video is not damaged, and no shard may say that it is."""
+    path = make(tmp_path / "a.mp4", "160x120", 1, ["-c:v", "libx264"])
+    if decoder == "ffmpeg":
+        begin = FFmpegRun.header
+
+        def header(run: FFmpegRun) -> tuple[int, int, float]:
+            found = begin(run)
+            run._process.kill()
+            return found
+
+        monkeypatch.setattr(FFmpegRun, "header", header)
+    with opened(settings(decoder)) as chosen:
+        if decoder == "decord":
+            decode(path, chosen)  # starts its process
+            chosen._process.kill()  # type: ignore[union-attr]
+        with pytest.raises(UserError, match=f"{decoder} was killed while it decoded") as caught:
+            decode(path, chosen)
+    assert "\n" not in str(caught.value)

@@ -2,15 +2,20 @@
 
 import http.server
 import json
+import shutil
 import socket
+import sqlite3
 import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from pipeline.config.schema import Cluster
+from cluster.shared import resources as RESOURCES
+from pipeline.config import load
+from pipeline.config.schema import Cluster, Params
 from stages import cli
 from stages.commands import doctor
 
@@ -135,3 +140,79 @@ def test_ports() -> None:
         check = doctor.mlflow_port(other.getsockname()[1])
     assert check.state == "warning"
     assert doctor.port_is_free(int(check.mend.split("--port ")[1].rstrip("`")))
+
+
+def test_a_damaged_store_and_a_database_that_is_away(tmp_path: Path) -> None:
+    database = tmp_path / "mlflow.db"
+    for content in (b"no database at all", b"SQLite format 3\0" + bytes(4096)):
+        database.write_bytes(content)
+        check = doctor.tracking(f"sqlite:///{database}")
+        assert (check.state, "is damaged" in check.found) == ("warning", True), check
+    with sqlite3.connect(tmp_path / "whole.db") as store:
+        store.execute("create table runs (name text)")
+    assert doctor.tracking(f"sqlite:///{tmp_path / 'whole.db'}").state == "ok"
+    away = doctor.tracking(f"postgresql://me:secret@127.0.0.1:{doctor.free_port()}/runs")
+    assert away.state == "warning" and "does not answer" in away.found and "secret" not in away.found
+    with socket.socket() as there:
+        there.bind(("127.0.0.1", 0))
+        there.listen()
+        assert doctor.tracking(f"postgresql+psycopg://me@127.0.0.1:{there.getsockname()[1]}/runs").state == "ok"
+
+
+def lacking(what: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, given: Params) -> tuple[str, str, str]:
+    """Take something away from this machine: (the check that finds it, its state, words of what it found)."""
+    if what == "shared memory":
+        object.__setattr__(given.cluster, "loader_workers", 2)
+        monkeypatch.setattr(
+            shutil, "disk_usage", lambda _: SimpleNamespace(free=2**30 if str(_) != "/dev/shm" else 2**16)
+        )
+        return "shared memory", "broken", "loader_workers"
+    if what == "TMPDIR":
+        monkeypatch.delenv("RAY_TMPDIR", raising=False)
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path / ("x" * 60)))
+        return "temporary", "broken", "set RAY_TMPDIR"
+    if what == "HOME":
+        monkeypatch.setenv("HOME", "/proc/nohome")
+        return "home", "warning", "/proc/nohome"
+    if what == "clone":  # where not even root can write
+        monkeypatch.setattr(doctor, "clone", lambda _, clone=doctor.clone: clone(Path("/proc")))
+        return "clone", "broken", "/proc can't be written"
+    if what == "data":
+        object.__setattr__(given.datasets["shapes"], "source", "my/videos")
+        return "sources", "broken", "my/videos"
+    if what == "weights":
+        object.__setattr__(given.experiments["tsn"], "weights", "my/resnet.pt")
+        return "weights", "broken", "my/resnet.pt"
+    if what == "disk":
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2**29))
+        return "disk", "broken", "0.5 GiB free"
+    if what == "Python":
+        monkeypatch.setattr(sys, "version_info", (3, 14, 1))
+        return "python", "broken", "3.14.1"
+    if what == "tracking":
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{doctor.free_port()}")
+        return "tracking", "warning", "does not answer"
+    monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{doctor.free_port()}")
+    monkeypatch.setattr("cluster.shared.resources", RESOURCES)
+    return "ray", "broken", "no Ray cluster answers"
+
+
+LACKING = ("shared memory", "TMPDIR", "HOME", "clone", "data", "weights", "disk", "Python", "tracking", "cluster")
+
+
+@pytest.mark.usefixtures("without_ray")
+@pytest.mark.parametrize("what", LACKING)
+def test_what_a_machine_lacks_is_found(what: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Each in a run of all checks; what has nothing to do with it is left out, for it takes long."""
+    monkeypatch.chdir(ROOT)
+    given = load.load()
+    monkeypatch.setattr(doctor.load, "load", lambda: given)
+    for name in ("torch_build", "git", "dvc_project", "ffmpeg", "decoder", "mlflow_port"):
+        monkeypatch.setattr(doctor, name, lambda *_, name=name, **__: doctor.Check(name, "ok", ""))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    before = {check.name: check.state for check in doctor.checks()}
+    name, state, words = lacking(what, monkeypatch, tmp_path, given)
+    check = next(check for check in doctor.checks() if check.name == name)
+    assert before[name] in ("ok", "warning") and before[name] != state
+    assert (check.state, words in check.found, "\n" in check.found) == (state, True, False), check
+    assert check.mend

@@ -14,6 +14,7 @@ import pytest
 
 from pipeline.config import load as params
 from pipeline.config.schema import Params
+from pipeline.download import sources
 from pipeline.errors import UserError
 from stages import fresh
 from stages.repro import estimate, plan
@@ -270,8 +271,8 @@ def test_bytes(tmp_path: Path) -> None:
     step = Step("decode@one", "runs", (), ())
     assert estimate.size(step, tmp_path).value is None
     (tmp_path / "raw" / "one").mkdir(parents=True)
-    lines = ("video,path,bytes,sha256,first,last,fps", "a,a.mp4,70,00,,,", "b,b.mp4,30,00,,,", "")
-    (tmp_path / "raw" / "one" / "manifest.csv").write_text("\n".join(lines))
+    entries = [sources.Entry("a", "a.mp4", 70, 64 * "0"), sources.Entry("b", "b.mp4", 30, 64 * "0")]
+    sources.write(tmp_path / "raw" / "one" / "manifest.csv", entries)
     assert estimate.size(step, tmp_path) == estimate.Estimate(100, "the videos'; frames take more")
     (tmp_path / "frames" / "one").mkdir(parents=True)
     (tmp_path / "frames" / "one" / "shard-00000.arrow").write_bytes(b"x" * 7)

@@ -36,6 +36,18 @@ def test_a_full_disk_is_one_line(
     assert code == 2 and said.startswith("error: the disk is full") and said.count("\n") == 1
 
 
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.EPERM])
+def test_what_cant_be_written_is_one_line(
+    number: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, said = leave(OSError(number, os.strerror(number), "data/x"), monkeypatch, capsys)
+    assert (code, said.count("\n")) == (2, 1) and said.startswith("error: data/x can't be read or written (")
+
+
+def test_too_little_memory_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert leave(MemoryError(), monkeypatch, capsys)[0] == 2
+
+
 def test_any_other_error_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     def stage() -> None:
         raise OSError(errno.EIO, "broken disk")
