@@ -20,6 +20,7 @@ from pipeline.measure import average_precision, scores, uncertainty
 from pipeline.measure.average_precision import MAP
 from pipeline.measure.scores import Accuracy, Precision
 from pipeline.measure.uncertainty import Interval
+from pipeline.train import divergence
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class System:
 class Row(System):
     """A row of a table as the stages left it."""
 
-    predictions: Predictions | str  # or why there are none: "not run", "failed: ..."
+    predictions: Predictions | str  # or why there are none: "not run", "failed: ...", "failed: diverged at ..."
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,10 @@ def read(params: Params, name: str, data: Path) -> Row:
     protocol = params.protocols[experiment.protocol]
     path = data / "predictions" / name / "predictions.parquet"
     costs, counted = path.with_name("costs.json"), dict[str, float]()
-    found: Predictions | str = "not run"
-    if path.exists():
+    runs = [f"split{split}-seed{seed}" for split, seed in product(experiment.splits, experiment.seeds)]
+    diverged = divergence.reason(data, name, runs)
+    found: Predictions | str = f"failed: {diverged}" if diverged else "not run"
+    if path.exists() and not diverged:  # else they are of an earlier training
         try:
             if costs.exists():
                 files.verify(costs)
