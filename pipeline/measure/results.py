@@ -22,6 +22,8 @@ from pipeline.measure.scores import Accuracy, Precision
 from pipeline.measure.uncertainty import Interval
 from pipeline.train import divergence
 
+UNTRAINED = "not trained here"  # beside the protocol of a row that tests a file of weights as it is
+
 
 @dataclass(frozen=True)
 class System:
@@ -32,7 +34,7 @@ class System:
     backbone: str  # with its variant
     attention: str | None
     frames: int | None  # of one clip
-    protocol: str  # signature, with the data set's part, where that is not all of it
+    protocol: str  # signature, with UNTRAINED and the data set's part, where that is so
     splits: tuple[int, ...]
     seeds: tuple[int, ...]
     several: bool  # whether videos have several labels: then mAP is measured, else top-1
@@ -91,14 +93,15 @@ def read(params: Params, name: str, data: Path) -> Row:
             found = predictions.read(path, name, params, data / "splits" / experiment.dataset)
         except UserError as error:
             found = f"failed: {error}"
-    recipe = params.recipes[experiment.recipe]
+    recipe = params.recipe(experiment)
+    how = [] if experiment.recipe else [UNTRAINED]
     return Row(
         name,
         ", ".join([experiment.dataset, *(part := subset_in_words(params.tier))]),
         f"{experiment.backbone}-{experiment.variant}",
         experiment.attention,
         protocol.frames or recipe.frames,
-        ", ".join([protocol_signature(protocol, recipe), *part]),
+        ", ".join([protocol_signature(protocol, recipe), *how, *part]),
         experiment.splits,
         experiment.seeds,
         protocol.average == "sigmoid",

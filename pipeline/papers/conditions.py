@@ -38,7 +38,7 @@ def _trained(paper: Paper, under: Conditions, given: Params, own: Experiment) ->
     yield from _split(given, own, under)
     protocol = given.protocols[own.protocol]
     weights = (own.weights or "none").rsplit("/", 1)[-1].lower()
-    yield "frames", protocol.frames or given.recipes[own.recipe].frames, under.frames
+    yield "frames", protocol.frames or given.recipe(own).frames, under.frames
     told = next((word for word in (*PRETRAINED, "none") if word in weights), under.pretrained)
     yield "pre-trained on", told, under.pretrained
     if under.protocol:
