@@ -39,7 +39,7 @@ def main() -> None:
             for before, now in [(expected.get(path), found.get(path))]
         ]
         rows += own
-        sizes = sorted({params.recipes[row.recipe].micro_batch for row in params.experiments.values()})
+        sizes = sorted({params.recipe(row).micro_batch for row in params.experiments.values()})
         told = (len(params.experiments), params.cluster.workers, "/".join(map(str, sizes)))
         lines.append([name, *map(str, told), *shares(own), *nearly(other, copy)])
     text = f"Suite {params.suite}."

@@ -138,7 +138,7 @@ def runs(params: Params) -> int:
 def job(params: Params, videos: int, speed: float) -> Job:
     """The row, on so many videos of which the validation list's are tested, on a GPU of so many clips/s in training."""
     row = params.experiments[ROW]
-    recipe, protocol = params.recipes[row.recipe], params.protocols[row.protocol]
+    recipe, protocol = params.recipe(row), params.protocols[row.protocol]
     with torch.device("meta"):
         net = video.build(row.backbone, row.variant, row.attention, recipe.frames, 400, knobs=row.knobs)
     frames = protocol.frames or recipe.frames

@@ -27,12 +27,14 @@ from pipeline.errors import UserError
 from pipeline.storage import remote
 from pipeline.storage.remote import Place, write
 from pipeline.tracking import run_log
-from pipeline.train import keys, node_cache
+from pipeline.train import divergence, keys, node_cache
 from pipeline.train import loop as loop
+from pipeline.train.divergence import Diverged
 from pipeline.train.run import Run
 
 TRIES = 3  # of a training whose result is damaged or gone when it is collected
 STATE, WEIGHTS, LOG = "state.pt", "weights.pt", run_log.RUNNING
+DIVERGED = "diverged.json"  # in a run's state: where, and the line for the user
 WATCH = 10.0  # seconds from one look at the running logs to the next
 # Of Ray Train; it passes them on to where they count.
 PATIENCE = {
@@ -66,8 +68,11 @@ def fit(runs: Sequence[Run], weights: Path | None, cluster: Cluster, watch: Call
         watch: Called now and then while training goes on.
 
     Raises:
+        Diverged: A run's loss isn't finite; the other runs of the row stop too.
         UserError: A worker hit a user's mistake or doesn't see the storage, or the storage keeps no results.
     """
+    for run in runs:
+        divergence.unmark(run)
     token = remote.place(cluster.storage) / ".tokens" / secrets.token_hex(8)
     checksum = sha256(weights) if weights else None
     keyed = [(run, keys.training(run, checksum)) for run in runs]
@@ -116,6 +121,18 @@ def _train(todo: Sequence[Training], watch: Callable[[], None]) -> None:
                 said = lacking
             for reference in ready:
                 _result(reference)
+            if ready:
+                _raise_diverged(todo)
+
+
+def _raise_diverged(todo: Sequence[Training]) -> None:
+    """Raise what a worker left of a run that diverged, with a mark for the row's result; the next try starts afresh."""
+    for training in todo:
+        if content := state.get(training.folder / DIVERGED, training.key):
+            (training.folder / DIVERGED).unlink(missing_ok=True)
+            error = Diverged(*json.loads(content))
+            divergence.mark(training.run, error.epoch, error.step)
+            raise error
 
 
 def _collect(training: Training) -> bool:
@@ -187,14 +204,19 @@ def train_run(training: Training) -> None:
     kept, lines, timings = resumed[0] or (None, [], [])
     if first and lines:  # who kept the state may have been killed before it came to the log
         _show(folder, lines, timings)
-    for epoch in loop.epochs(run, weights, kept, place, cluster.loader_workers):
-        lines, timings = [*lines, *epoch.lines], [*timings, *epoch.timings]
-        kept = epoch.state
+    try:
+        for epoch in loop.epochs(run, weights, kept, place, cluster.loader_workers):
+            lines, timings = [*lines, *epoch.lines], [*timings, *epoch.timings]
+            kept = epoch.state
+            if first:
+                _keep(training, kept, lines, timings)
+                _show(folder, lines, timings)
+            if distributed:
+                ray.train.report({"epoch": epoch.number, "loss": lines[-1]["loss"]})
+    except Diverged as error:  # the same on every rank; raised here, Ray would start the workers again
         if first:
-            _keep(training, kept, lines, timings)
-            _show(folder, lines, timings)
-        if distributed:
-            ray.train.report({"epoch": epoch.number, "loss": lines[-1]["loss"]})
+            state.put(folder / DIVERGED, json.dumps(error.args).encode(), training.key)
+        return
     if first and kept:
         # Contiguous copies: the bytes then don't depend on the memory order that training used.
         weights_only = _saved({name: value.cpu().contiguous() for name, value in kept["model"].items()})

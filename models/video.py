@@ -159,11 +159,11 @@ def build(
     return net
 
 
-def load_weights(net: VideoNet, path: Path) -> None:
-    """Loads a file of weights, strictly as to the backbone.
+def load_weights(net: VideoNet, path: Path, whole: bool = False) -> None:
+    """Loads a file of weights, strictly as to the backbone and, of a `whole` net, to the classifier.
 
-    models/weights.py says which names it may have. A classifier of other classes is left out, and the head stays as it
-    is.
+    models/weights.py says which names it may have. Else a classifier of other classes is left out, and the head stays
+    as it is.
 
     Raises ValueError for a file that is absent or no such dict, for a tensor that isn't floating and finite, and for a
     backbone that lacks a name, has one too many or has another shape; it names the first.
@@ -171,7 +171,9 @@ def load_weights(net: VideoNet, path: Path) -> None:
     state = ours(net, read(path))
     if problem := misfit(net, state):
         raise ValueError(f"{path} does not fit: {problem}")
-    fill(net, state)
+    if not fill(net, state) and whole:
+        held = f"one of {len(state['head.weight'])}" if "head.weight" in state else "none"
+        raise ValueError(f"{path} has no classifier of {net.head.out_features} classes, but {held}")
 
 
 def _head(features: int, classes: int, std: float | None) -> nn.Linear:

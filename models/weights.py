@@ -154,16 +154,18 @@ def misfit(net: Net, state: Mapping[str, Tensor]) -> str:
     return "; ".join(f"it {what} {', '.join(_first(names))}" for what, names in problems.items() if names)
 
 
-def fill(net: Net, state: Mapping[str, Tensor]) -> None:
-    """Loads a state whose backbone fits; its classifiers only where they fit too."""
+def fill(net: Net, state: Mapping[str, Tensor]) -> bool:
+    """Load a state whose backbone fits, and its classifier if that fits too; return whether it did."""
     own = net.head.state_dict()
     head = {name: state["head." + name] for name in own if "head." + name in state}
-    if {name: value.shape for name, value in head.items()} == {name: value.shape for name, value in own.items()}:
+    fits = {name: value.shape for name, value in head.items()} == {name: value.shape for name, value in own.items()}
+    if fits:
         net.head.load_state_dict(head)
     inner = {name.removeprefix("backbone."): value for name, value in state.items() if name.startswith("backbone.")}
     fresh = net.backbone.state_dict()
     others = {name for name in inner if inner[name].shape != fresh[name].shape}  # an auxiliary classifier's
     net.backbone.load_state_dict({**inner, **{name: fresh[name] for name in others}})
+    return fits
 
 
 def _first(names: Iterable[str]) -> list[str]:

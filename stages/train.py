@@ -7,7 +7,7 @@ from cluster.fit import fit, running_log
 from cluster.session import session
 from pipeline.config import load
 from pipeline.config.signature import protocol_signature
-from pipeline.digest.files import sha256
+from pipeline.digest.files import sha256, write_sums
 from pipeline.download import urls
 from pipeline.tracking import mlflow_mirror, run_record
 from pipeline.train import keys, rows
@@ -30,9 +30,15 @@ def train(row: str) -> None:
         protocol=protocol_signature(one.protocol, one.recipe),
         place=" ".join(places),
     )
-    settings = {"row": asdict(one.experiment), "recipe": asdict(one.recipe)}
+    settings = {"row": asdict(one.experiment), "recipe": asdict(one.recipe) if one.experiment.recipe else None}
     record = run_record.record(given.suite, row, settings, tags)
     logs = {run.name: (running_log(run, checksum, given.cluster),) for run in todo}
+    if one.experiment.recipe is None and weights:  # the file is tested as it is
+        for run in todo:
+            run.convert(weights)
+        write_sums(one.weights.parent)
+        run_record.save(record, DATA / "tracking" / row)
+        return
     with session(given.cluster):
         fit(
             todo,

@@ -1,5 +1,6 @@
 """Downloads: a local server that breaks off, forgets, lies, drips and redirects; and addresses of all sorts."""
 
+import contextlib
 import gzip
 import hashlib
 import random
@@ -51,10 +52,8 @@ class Script(BaseHTTPRequestHandler):
         pass
 
     def handle(self) -> None:
-        try:
+        with contextlib.suppress(OSError):  # the client has gone
             super().handle()
-        except OSError:  # the client has gone
-            pass
 
 
 def attacks(rng: random.Random) -> Iterator[Attack]:

@@ -84,7 +84,7 @@ def _experiment(given: Params, row: str, root: Path, stages: Mapping[str, Any]) 
         "row": row,
         "protocol": result.protocol,
         "experiment": asdict(experiment),
-        "recipe": asdict(given.recipes[experiment.recipe]),
+        "recipe": asdict(given.recipe(experiment)) if experiment.recipe else results.UNTRAINED,
         "predictions": str(data / "predictions" / row / "predictions.parquet"),
         "remake": [f"dvc repro -f -s train@{row} evaluate@{row}", "actionbench repro"],
         "MLflow": _runs(given, row, root),
@@ -178,7 +178,7 @@ def _data(given: Params, row: str, data: Path) -> dict[str, str]:
     experiment = given.experiments[row]
     found = {}
     for split in experiment.splits:
-        recipe, protocol = given.recipes[experiment.recipe], given.protocols[experiment.protocol]
+        recipe, protocol = given.recipe(experiment), given.protocols[experiment.protocol]
         cell = Run(row, experiment, recipe, protocol, split, experiment.seeds[0], data)
         if cell.split_table.exists() and (cell.frames / "index.arrow").exists():
             found[f"split {split}"] = keys.data(cell)

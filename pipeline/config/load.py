@@ -89,11 +89,14 @@ def parse(raw: dict[str, Any], name: str = "params") -> Params:
         raise UserError(f"{name}: {error}") from None
     for row, experiment in params.experiments.items():
         _known(f"{name}: experiments.{row}.dataset", experiment.dataset, params.datasets)
-        _known(f"{name}: experiments.{row}.recipe", experiment.recipe, params.recipes)
         _known(f"{name}: experiments.{row}.protocol", experiment.protocol, params.protocols)
+        if experiment.recipe is None:
+            _check_untrained(f"{name}: experiments.{row}.recipe is null", experiment, params)
+        else:
+            _known(f"{name}: experiments.{row}.recipe", experiment.recipe, params.recipes)
         _known(f"{name}: experiments.{row}.attention", experiment.attention, known("attention"))
         _known(f"{name}: experiments.{row}.backbone", experiment.backbone, known("backbone"))
-        recipe, flow = params.recipes[experiment.recipe], params.datasets[experiment.dataset].decode.flow
+        recipe, flow = params.recipe(experiment), params.datasets[experiment.dataset].decode.flow
         where = f"{name}: recipes.{experiment.recipe}.input is {recipe.input!r}, but datasets.{experiment.dataset}."
         if recipe.input != "rgb" and flow is None:
             raise UserError(f"{where}decode.flow is null; say {{algorithm: tvl1}}, or dis, which is faster")
@@ -123,6 +126,16 @@ def parse(raw: dict[str, Any], name: str = "params") -> Params:
                 f"{name}: recipes.{key}.batch ({recipe.batch}) is no multiple of micro_batch ({recipe.micro_batch})"
             )
     return params
+
+
+def _check_untrained(where: str, experiment: Experiment, params: Params) -> None:
+    """UserError for a row without a recipe that lacks what its test needs."""
+    if experiment.weights is None:
+        raise UserError(f"{where}, and so is weights; name a recipe, or a file of weights to test as it is")
+    if params.protocols[experiment.protocol].frames is None:
+        raise UserError(f"{where}, and so is protocols.{experiment.protocol}.frames; say there how many a clip has")
+    if len(experiment.seeds) > 1:
+        raise UserError(f"{where}, so every seed gives the same scores; name one, such as [0]")
 
 
 def named(params: Params, row: str) -> Experiment:

@@ -163,6 +163,12 @@ class Recipe:
         return planes(self.input, self.stack)
 
 
+def no_recipe(protocol: "Protocol") -> Recipe:
+    """What stands for the recipe of a row that isn't trained: RGB clips as the protocol has them, in fp32."""
+    frames, augment = protocol.frames or 1, Augment("center")
+    return Recipe(1, 1, 1, frames, "segments", protocol.size, augment, 1.0, 0.0, 0.0, precision="fp32")
+
+
 # Of a clip's frames: as they are, from last to first, in an order drawn by the video's name, or one frame repeated.
 Order = Literal["forward", "reversed", "shuffled", "static"]
 
@@ -193,7 +199,7 @@ class Experiment:
     backbone: str  # models/backbones/<backbone>.py
     variant: str  # which member of that family, e.g. "50" or "tiny"
     attention: str  # models/attention/<attention>.py
-    recipe: str
+    recipe: str | None  # null: not trained here; the file of weights is tested as it is, with its classifier
     protocol: str
     splits: Splits
     seeds: Seeds
@@ -287,3 +293,9 @@ class Params:
     trajectories: dict[Name, Trajectories] = field(default_factory=dict)
     tier: Tier = field(default_factory=Tier)
     cluster: Cluster = field(default_factory=Cluster)
+
+    def recipe(self, experiment: Experiment) -> Recipe:
+        """Return how a row is trained; of one that isn't, no_recipe()."""
+        if experiment.recipe is None:
+            return no_recipe(self.protocols[experiment.protocol])
+        return self.recipes[experiment.recipe]

@@ -85,14 +85,16 @@ def settings(params: Params, root: Path) -> dict[str, dict[str, Any]]:
     raw = YAML(typ="safe").load((root / "params.yaml").read_text(encoding="utf-8"))
     parts = {f"datasets/{name}.json": {"datasets": name} for name in params.datasets}
     for name, row in params.experiments.items():
-        parts[f"rows/{name}.json"] = {"experiments": name, "recipes": row.recipe, "protocols": row.protocol}
+        parts[f"rows/{name}.json"] = {"experiments": name, "recipes": str(row.recipe), "protocols": row.protocol}
     parts |= {f"trajectories/{name}.json": {"trajectories": name} for name in params.trajectories}
+    raw["recipes"] = {"None": None, **raw["recipes"]}  # DVC's name for the recipe of a row that has none
     files = {path: {kind: {name: raw[kind][name]} for kind, name in part.items()} for path, part in parts.items()}
     for name in params.experiments:  # the recipe and the protocol stand beside it, weights count by content
         row = files[f"rows/{name}.json"]["experiments"][name]
         files[f"rows/{name}.json"]["experiments"] = {name: {field: row[field] for field in ROW}}
     for name in params.datasets:
         files[f"datasets/{name}.json"]["tier"] = {"subset": (raw.get("tier") or {}).get("subset")}
+    del raw["recipes"]["None"]
     return {**files, "suite.json": {name: raw.get(name) or {} for name in TABLES}}
 
 

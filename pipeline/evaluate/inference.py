@@ -68,6 +68,8 @@ class Scorer:
 
         A row a (video, view), views in order; a video that could not be decoded has one row, its logits null. Views are
         forwarded in batches of protocol.batch, so the same checkpoint gives the same bits.
+
+        Raises UserError for a logit that isn't finite.
         """
         run, store = self.run, self.store
         rows: list[tuple[str, list[int], int, loading.View | None]] = []  # video, labels, number of the view, view
@@ -81,8 +83,14 @@ class Scorer:
                 rows.append((name, labels, 0, None))
         there = [(name, view) for name, _, _, view in rows if view]
         logits, seconds = _forward(self.net, run, store, there, self.device)
+        for (name, _), scores in zip(there, logits, strict=True):
+            if not np.isfinite(scores).all():
+                raise UserError(
+                    f"experiments.{run.row}, {run.name}: {name} has logits that aren't finite; try "
+                    f"recipes.{run.experiment.recipe}.precision fp32, or train again with a lower lr"
+                )
         logits = views.swapped_back(logits, [view for _, view in there], run.mirrored())
-        scores = iter(logits.tolist())
+        found = iter(logits.tolist())
         table = pyarrow.table(
             {
                 "experiment": [run.row] * len(rows),
@@ -91,7 +99,7 @@ class Scorer:
                 "video": [name for name, _, _, _ in rows],
                 "view": [n for _, _, n, _ in rows],
                 "labels": [labels for _, labels, _, _ in rows],
-                "logits": [next(scores) if view else None for _, _, _, view in rows],
+                "logits": [next(found) if view else None for _, _, _, view in rows],
             },
             schema=SCHEMA.with_metadata({"views": str(len(there)), "seconds": str(seconds)}),
         )

@@ -61,7 +61,7 @@ def read(path: Path, row: str, params: Params, splits: Path, protocol: Protocol 
         raise UserError(f"{path}: {reason}; evaluate {row!r} again")
 
     frame, written = _columns(path, refuse)
-    signature = protocol_signature(protocol, params.recipes[experiment.recipe])
+    signature = protocol_signature(protocol, params.recipe(experiment))
     if written.get("protocol") != signature:
         refuse(f"its protocol is {written.get('protocol', 'not given')!r}, but params say {signature!r}")
     classes = class_names(splits)

@@ -21,6 +21,9 @@ from pipeline.measure.crossed import Estimate
 from pipeline.measure.scores import Accuracy, Precision
 from pipeline.measure.uncertainty import sign_flip
 from pipeline.measure.units import units
+from pipeline.train import divergence
+
+UNTRAINED = "not trained here"  # beside the protocol of a row that tests a file of weights as it is
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class System:
     attention: str | None
     pretrained: str  # what its initial weights were trained on, or "none"
     frames: int | None  # of one clip
-    protocol: str  # signature, with the data set's part, where that is not all of it
+    protocol: str  # signature, with UNTRAINED and the data set's part, where that is so
     splits: tuple[int, ...]
     seeds: tuple[int, ...]
     several: bool  # whether videos have several labels: then mAP is measured, else top-1
@@ -45,7 +48,7 @@ class System:
 class Row(System):
     """A row of a table as the stages left it."""
 
-    predictions: Predictions | str  # or why there are none: "not run", "failed: ..."
+    predictions: Predictions | str  # or why there are none: "not run", "failed: ...", "failed: diverged at ..."
 
 
 @dataclass(frozen=True)
@@ -82,8 +85,10 @@ def read(params: Params, name: str, data: Path, order: Order = "forward") -> Row
     protocol = in_order(params.protocols[experiment.protocol], order)
     path = data / "predictions" / name / predictions.file_of(protocol)
     costs, counted = path.with_name("costs.json"), dict[str, float]()
-    found: Predictions | str = "not run"
-    if path.exists():
+    runs = [f"split{split}-seed{seed}" for split, seed in product(experiment.splits, experiment.seeds)]
+    diverged = divergence.reason(data, name, runs)
+    found: Predictions | str = f"failed: {diverged}" if diverged else "not run"
+    if path.exists() and not diverged:  # else they are of an earlier training
         try:
             if costs.exists():
                 files.verify(costs)
@@ -92,7 +97,8 @@ def read(params: Params, name: str, data: Path, order: Order = "forward") -> Row
             found = predictions.read(path, name, params, data / "splits" / experiment.dataset, protocol)
         except UserError as error:
             found = f"failed: {error}"
-    recipe = params.recipes[experiment.recipe]
+    recipe = params.recipe(experiment)
+    how = [] if experiment.recipe else [UNTRAINED]
     return Row(
         name,
         params.datasets[experiment.dataset].file,
@@ -101,7 +107,7 @@ def read(params: Params, name: str, data: Path, order: Order = "forward") -> Row
         experiment.attention,
         pretrained(experiment.weights),
         protocol.frames or recipe.frames,
-        ", ".join([protocol_signature(protocol, recipe), *part]),
+        ", ".join([protocol_signature(protocol, recipe), *how, *part]),
         experiment.splits,
         experiment.seeds,
         protocol.average == "sigmoid",

@@ -36,7 +36,7 @@ def _split(given: Params, own: Experiment | Trajectories, under: Conditions) -> 
 def _trained(paper: Paper, under: Conditions, given: Params, own: Experiment) -> Iterator[tuple[str, object, object]]:
     yield from _split(given, own, under)
     protocol = given.protocols[own.protocol]
-    yield "frames", protocol.frames or given.recipes[own.recipe].frames, under.frames
+    yield "frames", protocol.frames or given.recipe(own).frames, under.frames
     if under.pretrained:
         yield "pre-trained on", pretrained(own.weights, under.pretrained), under.pretrained
     if under.protocol:

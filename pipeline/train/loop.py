@@ -8,35 +8,31 @@ micro batches only through the order of float additions. On CPUs that is always 
 result has the same bits; on GPUs the exchange is DDP's. Workers are found through torch.distributed.
 """
 
-import contextlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from models.memory_format import channels_last
-from models.video import VideoNet
 from pipeline.clips import loading
 from pipeline.config.schema import Recipe
 from pipeline.decode.frame_store import FrameStore
 from pipeline.errors import UserError
-from pipeline.train import reduction
-from pipeline.train.numerics import autocast
+from pipeline.train import divergence, reduction
 from pipeline.train.optimizer import freeze, groups, learning_rate, train_mode
 from pipeline.train.run import Run
+from pipeline.train.step import PATIENCE, SHARED_MEMORY, Worker, step
 from pipeline.train.throughput import Meter
 
 Line = dict[str, float | int | str]
 
-SHARED_MEMORY, PATIENCE = Path("/dev/shm"), 50  # of loaders; seconds without a micro batch
 WINDOWS = 10  # lines of the curve an epoch, each the mean over its steps
 
 
@@ -46,7 +42,7 @@ class Epoch:
 
     number: int
     of: int
-    lines: list[Line]  # functions of the run: kind, epoch, step, loss, lr
+    lines: list[Line]  # functions of the run: kind, epoch, step, loss, gradient norm before clipping, lr
     timings: list[Line]  # one for each of `lines`: kind, epoch, step, and what differs from run to run
     state: dict[str, Any]  # model and optimizer state dicts, epoch; loads with weights_only=True
 
@@ -58,6 +54,8 @@ def epochs(
 
     `weights` initialise the backbone; `loaders` processes prepare clips (0: this one). Where torch.distributed is
     initialised, every rank calls this with equal arguments but for the device.
+
+    Raises Diverged at the first step whose loss or gradient isn't finite.
     """
     recipe, rank, world = run.recipe, *_place()
     share = recipe.batch // recipe.micro_batch
@@ -118,7 +116,7 @@ def epochs(
         timeout=PATIENCE if loaders else 0,
     )
     pixels = torch.empty(recipe.micro_batch, recipe.frames, recipe.size, recipe.size, recipe.planes, device=device)
-    worker = _Worker(run, net, parallel, ordered, optimizer, iter(loader), device, pixels, share, rank, world)
+    worker = Worker(run, net, parallel, ordered, optimizer, iter(loader), device, pixels, share, rank, world)
     steps = len(items) // recipe.batch
     window = max(1, steps // WINDOWS)
     for epoch in range(begin, recipe.epochs):
@@ -126,20 +124,20 @@ def epochs(
         rate = learning_rate(recipe, epoch)
         meter = Meter(device)
         lines, timings = list[Line](), list[Line]()
-        losses, fresh = list[float](), list[Tensor]()
-        for step in range(steps):
-            now = learning_rate(recipe, epoch, (step + 1) / steps)
+        measured = list[tuple[float, float]]()  # of each step: loss, gradient norm
+        for number in range(steps):
+            now = learning_rate(recipe, epoch, (number + 1) / steps)
             for group in optimizer.param_groups:
                 group["lr"] = now * group["multiplier"]
-            fresh.append(_step(worker, epoch, step, meter))
+            loss, norm = step(worker, epoch, number, meter).tolist()  # waits for the device
+            divergence.check(run, epoch, number, now, loss, norm)
+            measured.append((loss, norm))
             meter.add(recipe.batch)
-            if (step + 1) % window == 0 or step + 1 == steps:
-                means = torch.stack(fresh).tolist()  # the one place that waits for the device
-                place: Line = {"kind": "steps", "epoch": epoch, "step": step + 1}
-                lines.append({**place, "loss": sum(means) / len(means)})
+            if (number + 1) % window == 0 or number + 1 == steps:
+                place: Line = {"kind": "steps", "epoch": epoch, "step": number + 1}
+                lines.append({**place, **_means(measured[number // window * window :])})
                 timings.append({**place, **meter.window()})
-                losses, fresh = [*losses, *means], []
-        lines.append({"kind": "epoch", "epoch": epoch, "lr": rate, "loss": sum(losses) / len(losses)})
+        lines.append({"kind": "epoch", "epoch": epoch, "lr": rate, **_means(measured)})
         timings.append({"kind": "epoch", "epoch": epoch, "world": world, **meter.total()})
         yield Epoch(
             epoch,
@@ -163,120 +161,14 @@ def check_memory(recipe: Recipe, loaders: int) -> None:
         )
 
 
-def loader_died(words: str) -> str:
-    """The line for a loader's process that died or keeps silent, from torch's words."""
-    free = f"{shutil.disk_usage(SHARED_MEMORY).free / 2**20:.0f} MiB" if SHARED_MEMORY.is_dir() else "nothing"
-    return (
-        f"a process that loads clips died or sent nothing for {PATIENCE} s ({' '.join(words.split())[:160]}); "
-        f"{SHARED_MEMORY} has {free} left; set cluster.loader_workers lower, 0 for none"
-    )
-
-
-@dataclass(frozen=True)
-class _Worker:
-    """What stays the same over a run's steps, as one worker has it."""
-
-    run: Run
-    net: VideoNet
-    parallel: nn.Module  # net, or DDP round it
-    ordered: bool  # several workers, and what their micro batches give is added in one order
-    optimizer: torch.optim.Optimizer
-    loader: Iterator[tuple[Tensor, Tensor]]  # this worker's micro batches, all epochs one after another
-    device: torch.device
-    pixels: Tensor  # (N, T, H, W, C) float: the memory of every micro batch in turn, free again after its backward pass
-    share: int  # micro batches of a step; those from `rank` on in steps of `world` are this worker's
-    rank: int
-    world: int
-
-
-def _step(worker: _Worker, epoch: int, step: int, meter: Meter) -> Tensor:
-    """One optimizer step over this worker's micro batches; the mean loss of the whole step's, over all workers."""
-    # Running means and variances, and the count of batches; VGG has none.
-    statistics = [b for name, b in worker.net.named_buffers() if "running_" in name or "num_batches_tracked" in name]
-    worker.optimizer.zero_grad(set_to_none=True)
-    losses = _micros(worker, epoch, step, meter, statistics)
-    if worker.ordered:
-        place = worker.rank, worker.world, worker.share
-        loss, *summed = reduction.summed_in_order(worker.net, losses, statistics, *place)
-    else:
-        loss, *summed = reduction.summed(losses, statistics, worker.world)  # of gradients DDP takes care
-    # The step's update of the running statistics is the mean of its micro batches' updates.
-    if statistics:
-        torch._foreach_copy_(statistics, torch._foreach_div(summed, worker.share))
-    if worker.run.recipe.clip_grad is not None:
-        nn.utils.clip_grad_norm_(worker.net.parameters(), worker.run.recipe.clip_grad)
-    worker.optimizer.step()
-    return loss / worker.share
-
-
-def _micros(worker: _Worker, epoch: int, step: int, meter: Meter, statistics: list[Tensor]) -> Iterator[Tensor]:
-    """The losses of this worker's micro batches; each of them finds the statistics as they were before the step."""
-    before = [buffer.clone() for buffer in statistics]
-    for micro in range(worker.rank, worker.share, worker.world):
-        if statistics:
-            torch._foreach_copy_(statistics, before)
-        yield _micro(worker, epoch, step, micro, meter)
-
-
-def _micro(worker: _Worker, epoch: int, step: int, micro: int, meter: Meter) -> Tensor:
-    """A micro batch's loss; its gradients are added to those that are there."""
-    recipe, net = worker.run.recipe, worker.net
-    with meter.waiting():
-        try:
-            batch, labels = next(worker.loader)
-        except RuntimeError as error:  # torch's, where a loader's process died or keeps silent
-            if "DataLoader" not in str(error):
-                raise
-            raise UserError(loader_died(str(error))) from None
-    # (N, T, H, W, C) uint8 -> (N, T, C, H, W) float
-    x = loading.normalise(batch.to(worker.device, non_blocking=True), net.mean, net.std, net.channels, worker.pixels)
-    # (N,) classes, or (N, K) of 0 and 1 for sigmoid; mixing makes it (N, K) shares
-    target = labels.to(worker.device, non_blocking=True)
-    # Dropout and mixing draw from the micro batch's place in the run, whichever worker does it.
-    seed = loading.seed_of(worker.run.seed, epoch, step, micro)
-    torch.manual_seed(seed)
-    if recipe.augment.mixup:
-        x, target = loading.mixup(x, target, net.head.out_features, recipe.augment.mixup, seed)
-
-    def criterion(scores: Tensor) -> Tensor:
-        return loss_of(recipe, scores.float(), target)
-
-    exchanging = worker.parallel is not net
-    hold = exchanging and micro + worker.world < worker.share  # DDP exchanges gradients once a step
-    with worker.parallel.no_sync() if hold else contextlib.nullcontext():  # type: ignore[operator]
-        with autocast(recipe, worker.device):
-            try:
-                logits = worker.parallel(x)  # (N, K)
-            except ValueError as error:
-                if "more than 1 value per channel" not in str(error):
-                    raise
-                raise UserError(
-                    f"recipes.{worker.run.experiment.recipe}: this net has a norm over maps of one value at size "
-                    f"{recipe.size}, which needs a micro_batch of 2 at least, not {len(x)}; raise micro_batch or size"
-                ) from None
-        loss = criterion(logits) + net.penalty(criterion)
-        # A step's gradient is the mean over its micro batches; DDP divides by the number of workers.
-        (loss * ((worker.world if exchanging else 1) / worker.share)).backward()
-    return loss.detach()
-
-
 def in_order(device: torch.device) -> bool:
     """Whether workers on such devices add their gradients in one order, and not as DDP does."""
     return device.type == "cpu"
 
 
-def loss_of(recipe: Recipe, scores: Tensor, target: Tensor) -> Tensor:
-    """The recipe's loss of scores (N, K), a scalar.
-
-    softmax: cross entropy, the mean over clips; target is (N,) classes or (N, K) shares. sigmoid: binary cross
-    entropy, the mean over clips and classes; target is (N, K), 1 where the clip has the class, all 0 where it has
-    none, and anything between after mixup. Smoothing by s leaves 1 - s of the target: the rest goes evenly to the K
-    classes of a softmax (Szegedy et al. 2016, section 7), and to the two answers to each class's own question here.
-    """
-    smoothing = recipe.label_smoothing
-    if recipe.loss == "softmax":
-        return F.cross_entropy(scores, target, label_smoothing=smoothing)
-    return F.binary_cross_entropy_with_logits(scores, target * (1 - smoothing) + smoothing / 2)
+def _means(measured: Sequence[tuple[float, float]]) -> Line:
+    losses, norms = zip(*measured, strict=True)
+    return {"loss": sum(losses) / len(losses), "grad_norm": sum(norms) / len(norms)}
 
 
 def _place() -> tuple[int, int]:

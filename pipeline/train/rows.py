@@ -17,7 +17,7 @@ def runs(params: Params, row: str, data: Path) -> list[Run]:
         UserError: The row is unknown, or the data set lacks one of its splits.
     """
     experiment = named(params, row)
-    recipe, protocol = params.recipes[experiment.recipe], params.protocols[experiment.protocol]
+    recipe, protocol = params.recipe(experiment), params.protocols[experiment.protocol]
     listed = [
         Run(row, experiment, recipe, protocol, split, seed, data)
         for split in experiment.splits

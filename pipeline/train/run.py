@@ -1,14 +1,17 @@
 """A run: the training of a row on one split with one seed, and the files it reads and leaves."""
 
+import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow.parquet
+import torch
 
-from models.video import VideoNet, build
+from models.video import VideoNet, build, load_weights
 from pipeline.config.schema import Experiment, Protocol, Recipe
 from pipeline.errors import UserError
+from pipeline.storage.atomic import write
 
 
 @dataclass(frozen=True)
@@ -77,14 +80,20 @@ class Run:
         """For each class that of its mirror image, -1 where there is none."""
         return json.loads(self.mirror_list.read_text(encoding="utf-8"))
 
+    def convert(self, weights: Path) -> None:
+        """Write a file of weights under our names, as the trained weights of a run without a recipe."""
+        buffer = io.BytesIO()
+        torch.save({name: value.contiguous() for name, value in self.net(weights).state_dict().items()}, buffer)
+        write(self.weights, buffer.getvalue())
+
     def net(self, weights: Path | None = None) -> VideoNet:
-        """The run's net, before training; `weights` initialise its backbone.
+        """The run's net, before training; `weights` initialise its backbone, or are the whole net without a recipe.
 
         Raises UserError for a backbone, variant, attention or knob that is not there and for weights that don't fit.
         """
         experiment = self.experiment
         try:
-            return build(
+            net = build(
                 experiment.backbone,
                 experiment.variant,
                 experiment.attention,
@@ -92,9 +101,12 @@ class Run:
                 classes=len(self.classes()),
                 dropout=self.recipe.dropout,
                 knobs=experiment.knobs,
-                weights=weights,
+                weights=weights if experiment.recipe else None,
                 planes=self.recipe.planes,
                 head_std=self.recipe.head_std,
             )
+            if weights and not experiment.recipe:
+                load_weights(net, weights, whole=True)
+            return net
         except ValueError as error:
             raise UserError(f"experiments.{self.row}: {error}") from None

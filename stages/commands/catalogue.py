@@ -66,7 +66,7 @@ def costs(params: Params, data: Path) -> list[RowCost]:
 
     found = []
     for row, experiment in params.experiments.items():
-        recipe, protocol = asdict(params.recipes[experiment.recipe]), params.protocols[experiment.protocol]
+        recipe, protocol = asdict(params.recipe(experiment)), params.protocols[experiment.protocol]
         classes = class_count(params.datasets[experiment.dataset], data / "splits" / experiment.dataset)
         try:
             made = built(wanted := net(asdict(experiment), recipe, protocol.size), classes or 1)

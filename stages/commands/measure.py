@@ -93,7 +93,7 @@ def measure(params: Params, data: Path, names: Sequence[str], turns: int = TURNS
         Row(
             name,
             given := params.experiments[name],
-            params.recipes[given.recipe],
+            params.recipe(given),
             params.protocols[given.protocol],
             class_count(params.datasets[given.dataset], data / "splits" / given.dataset) or 100,
         )

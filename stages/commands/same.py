@@ -71,7 +71,7 @@ def _small(given: "Params", name: str) -> "Dataset":
     """A drawn data set with as many videos as its rows' recipes need for STEPS steps."""
     from pipeline.config.schema import Flow
 
-    batches = [given.recipes[row.recipe].batch for row in given.experiments.values() if row.dataset == name]
+    batches = [given.recipe(row).batch for row in given.experiments.values() if row.dataset == name]
     dataset = given.datasets[name]
     options = {**dataset.options, "train": STEPS * max(batches, default=16), "test": TEST}
     decode = dataclasses.replace(dataset.decode, videos_per_shard=TEST, flow=Flow(**FLOW))

@@ -65,8 +65,10 @@ def seconds(step: Step, params: Params, data: Path, speeds: Mapping[str, Speed])
         return Estimate(None, "nothing is measured for this stage")
     row = key(step.stage)
     experiment = params.experiments[row]
-    recipe, protocol = params.recipes[experiment.recipe], params.protocols[experiment.protocol]
+    recipe, protocol = params.recipe(experiment), params.protocols[experiment.protocol]
     training = noun(step.stage) == "train"
+    if training and experiment.recipe is None:
+        return Estimate(0.0, "weights are only converted")
     counts = [videos(data / "splits" / experiment.dataset, split) for split in experiment.splits]
     if not all(counts):
         return Estimate(None, "the splits are not there yet")

@@ -222,7 +222,7 @@ class Watch:
             self.logs[row] = estimate.running_logs(self.given, row, DATA)
         epochs = [lines for log in self.logs[row] if (lines := logs.epochs(log))]
         last = [lines[-1].get("clips_per_second", 0.0) for lines in epochs]
-        return sum(map(len, epochs)), self.given.recipes[experiment.recipe].epochs * len(names), sum(last)
+        return sum(map(len, epochs)), self.given.recipe(experiment).epochs * len(names), sum(last)
 
     def _left(self, row: str, done: int, of: int) -> float | None:
         """Seconds of work, of its training's epochs so many done; None where nothing tells."""

@@ -17,8 +17,9 @@ from cluster.score import score
 from cluster.session import session
 from pipeline.config.schema import Cluster
 from pipeline.errors import UserError
+from pipeline.measure import results
 from pipeline.train.run import Run
-from tests.support.trainings import folder, tiny_run, training
+from tests.support.trainings import folder, params, tiny_run, training
 
 ROOT = Path(__file__).parents[2]
 
@@ -169,6 +170,20 @@ def test_state_of_other_settings_is_not_gone_on_from(joined: None, data: Path, t
 def test_a_mistake_found_by_a_worker_is_one_line(joined: None, data: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="fewer than one batch"):
         fit([tiny_run(data, batch=64)], None, Cluster(storage=str(tmp_path)), lambda: None)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_run_that_diverges_is_one_line_and_a_mark(joined: None, data: Path, tmp_path: Path, workers: int) -> None:
+    one, cluster = tiny_run(data, lr=1e30), Cluster(workers=workers, storage=str(tmp_path))
+    for _ in "ab":  # each try trains
+        with pytest.raises(UserError, match="diverged at epoch 1 of 2, step 2"):
+            fit([one], None, cluster, lambda: None)
+        found = results.read(params(lr=1e30), "row", data).predictions
+        assert found == "failed: diverged at epoch 1, step 2 (split1-seed3)"
+    mended = tiny_run(data, epochs=1)
+    fit([mended], None, cluster, lambda: None)
+    mended.weights.unlink()
+    assert results.read(params(), "row", data).predictions == "not run"
 
 
 def test_what_the_cluster_lacks_is_named(joined: None, data: Path) -> None:

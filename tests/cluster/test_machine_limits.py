@@ -19,7 +19,8 @@ from cluster import session
 from pipeline.config import load
 from pipeline.config.schema import Augment, Cluster, Recipe
 from pipeline.errors import UserError
-from pipeline.train import loop
+from pipeline.train import loop, step
+from pipeline.train.throughput import Meter
 from stages.commands import doctor
 
 ROOT = Path(__file__).parents[2]
@@ -66,13 +67,13 @@ class Silent:
     ],
 )
 def test_a_loader_that_dies_is_a_line(words: str) -> None:
-    run: Any = SimpleNamespace(cell=SimpleNamespace(recipe=RECIPE), net=None, loader=Silent(words))
+    run: Any = SimpleNamespace(run=SimpleNamespace(recipe=RECIPE), net=None, loader=Silent(words))
     with pytest.raises(UserError, match="loader_workers lower, 0 for none") as caught:
-        loop._micro(run, 0, 0, 0, loop.Meter(torch.device("cpu")))
+        step._micro(run, 0, 0, 0, Meter(torch.device("cpu")))
     assert "\n" not in str(caught.value)
     run.loader = Silent("CUDA error")
     with pytest.raises(RuntimeError, match="CUDA error"):
-        loop._micro(run, 0, 0, 0, loop.Meter(torch.device("cpu")))
+        step._micro(run, 0, 0, 0, Meter(torch.device("cpu")))
 
 
 @pytest.mark.parametrize("variable", ["TMPDIR", "RAY_TMPDIR"])

@@ -12,6 +12,7 @@ from sklearn.metrics import log_loss
 from pipeline.clips import loading
 from pipeline.errors import UserError
 from pipeline.train import loop
+from pipeline.train.step import loss_of
 from tests.support.trainings import CPU, losses, tiny_run, train
 
 SCORES = torch.tensor([[2.0, -1.0, 0.5], [0.0, 3.0, -2.0]])
@@ -22,7 +23,7 @@ def test_sigmoid_is_the_mean_of_every_class_own_log_loss(data: Path) -> None:
     recipe = tiny_run(data, loss="sigmoid").recipe
     own = [log_loss([wanted], [1 / (1 + torch.tensor(-score).exp().item())], labels=[0, 1])
            for score, wanted in zip(SCORES.flatten().tolist(), WANTED.flatten().tolist(), strict=True)]  # fmt: skip
-    assert loop.loss_of(recipe, SCORES, WANTED).item() == pytest.approx(sum(own) / 6)
+    assert loss_of(recipe, SCORES, WANTED).item() == pytest.approx(sum(own) / 6)
 
 
 def test_smoothing_shares_what_it_takes_among_the_answers(data: Path) -> None:
@@ -30,9 +31,9 @@ def test_smoothing_shares_what_it_takes_among_the_answers(data: Path) -> None:
     hard_soft, hard_each = (replace(recipe, label_smoothing=0.0) for recipe in (soft, each))
     labels = torch.tensor([0, 1])
     shares = 0.8 * torch.nn.functional.one_hot(labels, 3) + 0.2 / 3
-    assert loop.loss_of(soft, SCORES, labels).item() == pytest.approx(loop.loss_of(hard_soft, SCORES, shares).item())
+    assert loss_of(soft, SCORES, labels).item() == pytest.approx(loss_of(hard_soft, SCORES, shares).item())
     answers = torch.tensor([[0.9, 0.9, 0.1], [0.1, 0.1, 0.1]])
-    assert loop.loss_of(each, SCORES, WANTED).item() == pytest.approx(loop.loss_of(hard_each, SCORES, answers).item())
+    assert loss_of(each, SCORES, WANTED).item() == pytest.approx(loss_of(hard_each, SCORES, answers).item())
 
 
 def test_mixup_of_several_labels_mixes_each_by_the_clips_weight() -> None:

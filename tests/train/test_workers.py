@@ -23,8 +23,12 @@ def _worker(rank: int, world: int, port: int, one: Run, ordered: bool, path: Pat
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
     epochs = list(loop.epochs(one, None, None, CPU))
     if rank == 0:
-        torch.save({"losses": losses(epochs), "model": epochs[-1].state["model"]}, path)
+        torch.save({"losses": losses(epochs), "norms": norms(epochs), "model": epochs[-1].state["model"]}, path)
     dist.destroy_process_group()
+
+
+def norms(epochs: list[loop.Epoch]) -> list[float]:
+    return [float(line["grad_norm"]) for epoch in epochs for line in epoch.lines]
 
 
 def together(one: Run, world: int, ordered: bool, path: Path) -> dict[str, Any]:
@@ -40,7 +44,7 @@ def test_the_number_of_workers_changes_no_bit(data: Path, tmp_path: Path, world:
     """A step has four micro batches: of three workers, two have nothing to do in the second round."""
     one = tiny_run(data, batch=8, micro_batch=2, augment={"crop": "random", "mixup": 0.2}, clip_grad=5.0)
     alone, found = train(one), together(one, world, True, tmp_path / "out.pt")
-    assert found["losses"] == losses(alone)
+    assert found["losses"] == losses(alone) and found["norms"] == norms(alone)
     same(alone[-1].state["model"], found["model"])
 
 
@@ -49,6 +53,7 @@ def test_ddp_makes_nearly_the_same_of_it(data: Path, tmp_path: Path) -> None:
     one = tiny_run(data, batch=6, micro_batch=2, augment={"crop": "random", "mixup": 0.2}, clip_grad=5.0)
     alone, found = train(one), together(one, 2, False, tmp_path / "out.pt")
     np.testing.assert_allclose(found["losses"], losses(alone), rtol=1e-4)
+    np.testing.assert_allclose(found["norms"], norms(alone), rtol=1e-3)
     same(alone[-1].state["model"], found["model"], rtol=1e-3, atol=1e-4)
 
 

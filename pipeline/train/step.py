@@ -1,0 +1,137 @@
+"""One optimizer step: a data-parallel worker's micro batches of it, forward and backward, and their sum's update.
+
+Legend: N clips of a micro batch, T frames, H, W pixels, K classes.
+"""
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.video import VideoNet
+from pipeline.clips import loading
+from pipeline.config.schema import Recipe
+from pipeline.errors import UserError
+from pipeline.train import reduction
+from pipeline.train.numerics import autocast
+from pipeline.train.run import Run
+from pipeline.train.throughput import Meter
+
+SHARED_MEMORY, PATIENCE = Path("/dev/shm"), 50  # of loaders; seconds without a micro batch
+
+
+@dataclass(frozen=True)
+class Worker:
+    """What stays the same over a run's steps, as one worker has it."""
+
+    run: Run
+    net: VideoNet
+    parallel: nn.Module  # net, or DDP round it
+    ordered: bool  # several workers, and what their micro batches give is added in one order
+    optimizer: torch.optim.Optimizer
+    loader: Iterator[tuple[Tensor, Tensor]]  # this worker's micro batches, all epochs one after another
+    device: torch.device
+    pixels: Tensor  # (N, T, H, W, C) float: the memory of every micro batch in turn, free again after its backward pass
+    share: int  # micro batches of a step; those from `rank` on in steps of `world` are this worker's
+    rank: int
+    world: int
+
+
+def step(worker: Worker, epoch: int, step: int, meter: Meter) -> Tensor:
+    """Do an optimizer step of all workers; return its mean loss and its gradient's norm before clipping, (2,)."""
+    # Running means and variances, and the count of batches; VGG has none.
+    statistics = [b for name, b in worker.net.named_buffers() if "running_" in name or "num_batches_tracked" in name]
+    worker.optimizer.zero_grad(set_to_none=True)
+    losses = _micros(worker, epoch, step, meter, statistics)
+    if worker.ordered:
+        place = worker.rank, worker.world, worker.share
+        loss, *summed = reduction.summed_in_order(worker.net, losses, statistics, *place)
+    else:
+        loss, *summed = reduction.summed(losses, statistics, worker.world)  # of gradients DDP takes care
+    # The step's update of the running statistics is the mean of its micro batches' updates.
+    if statistics:
+        torch._foreach_copy_(statistics, torch._foreach_div(summed, worker.share))
+    norm = nn.utils.get_total_norm([value.grad for value in worker.net.parameters() if value.grad is not None])
+    if worker.run.recipe.clip_grad is not None:
+        nn.utils.clip_grads_with_norm_(worker.net.parameters(), worker.run.recipe.clip_grad, norm)
+    worker.optimizer.step()
+    return torch.stack((loss / worker.share, norm))
+
+
+def _micros(worker: Worker, epoch: int, step: int, meter: Meter, statistics: list[Tensor]) -> Iterator[Tensor]:
+    """The losses of this worker's micro batches; each of them finds the statistics as they were before the step."""
+    before = [buffer.clone() for buffer in statistics]
+    for micro in range(worker.rank, worker.share, worker.world):
+        if statistics:
+            torch._foreach_copy_(statistics, before)
+        yield _micro(worker, epoch, step, micro, meter)
+
+
+def _micro(worker: Worker, epoch: int, step: int, micro: int, meter: Meter) -> Tensor:
+    """A micro batch's loss; its gradients are added to those that are there."""
+    recipe, net = worker.run.recipe, worker.net
+    with meter.waiting():
+        try:
+            batch, labels = next(worker.loader)
+        except RuntimeError as error:  # torch's, where a loader's process died or keeps silent
+            if "DataLoader" not in str(error):
+                raise
+            raise UserError(loader_died(str(error))) from None
+    # (N, T, H, W, C) uint8 -> (N, T, C, H, W) float
+    x = loading.normalise(batch.to(worker.device, non_blocking=True), net.mean, net.std, net.channels, worker.pixels)
+    # (N,) classes, or (N, K) of 0 and 1 for sigmoid; mixing makes it (N, K) shares
+    target = labels.to(worker.device, non_blocking=True)
+    # Dropout and mixing draw from the micro batch's place in the run, whichever worker does it.
+    seed = loading.seed_of(worker.run.seed, epoch, step, micro)
+    torch.manual_seed(seed)
+    if recipe.augment.mixup:
+        x, target = loading.mixup(x, target, net.head.out_features, recipe.augment.mixup, seed)
+
+    def criterion(scores: Tensor) -> Tensor:
+        return loss_of(recipe, scores.float(), target)
+
+    exchanging = worker.parallel is not net
+    hold = exchanging and micro + worker.world < worker.share  # DDP exchanges gradients once a step
+    with worker.parallel.no_sync() if hold else contextlib.nullcontext():  # type: ignore[operator]
+        with autocast(recipe, worker.device):
+            try:
+                logits = worker.parallel(x)  # (N, K)
+            except ValueError as error:
+                if "more than 1 value per channel" not in str(error):
+                    raise
+                raise UserError(
+                    f"recipes.{worker.run.experiment.recipe}: this net has a norm over maps of one value at size "
+                    f"{recipe.size}, which needs a micro_batch of 2 at least, not {len(x)}; raise micro_batch or size"
+                ) from None
+        loss = criterion(logits) + net.penalty(criterion)
+        # A step's gradient is the mean over its micro batches; DDP divides by the number of workers.
+        (loss * ((worker.world if exchanging else 1) / worker.share)).backward()
+    return loss.detach()
+
+
+def loss_of(recipe: Recipe, scores: Tensor, target: Tensor) -> Tensor:
+    """The recipe's loss of scores (N, K), a scalar.
+
+    softmax: cross entropy, the mean over clips; target is (N,) classes or (N, K) shares. sigmoid: binary cross
+    entropy, the mean over clips and classes; target is (N, K), 1 where the clip has the class, all 0 where it has
+    none, and anything between after mixup. Smoothing by s leaves 1 - s of the target: the rest goes evenly to the K
+    classes of a softmax (Szegedy et al. 2016, section 7), and to the two answers to each class's own question here.
+    """
+    smoothing = recipe.label_smoothing
+    if recipe.loss == "softmax":
+        return F.cross_entropy(scores, target, label_smoothing=smoothing)
+    return F.binary_cross_entropy_with_logits(scores, target * (1 - smoothing) + smoothing / 2)
+
+
+def loader_died(words: str) -> str:
+    """The line for a loader's process that died or keeps silent, from torch's words."""
+    free = f"{shutil.disk_usage(SHARED_MEMORY).free / 2**20:.0f} MiB" if SHARED_MEMORY.is_dir() else "nothing"
+    return (
+        f"a process that loads clips died or sent nothing for {PATIENCE} s ({' '.join(words.split())[:160]}); "
+        f"{SHARED_MEMORY} has {free} left; set cluster.loader_workers lower, 0 for none"
+    )
