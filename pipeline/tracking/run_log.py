@@ -1,4 +1,4 @@
-"""A run's logs, in JSON lines: its curve, which follows from its inputs, and its timings, which never come twice."""
+"""A run's logs, in JSON lines: its curve, which is reproducible, and its timings, which vary."""
 
 import json
 from pathlib import Path
@@ -11,13 +11,13 @@ RUNNING = "log.jsonl"  # in a run's state: both, while it trains
 
 
 def places(data: Path, row: str) -> dict[str, tuple[Path, Path]]:
-    """Run -> its curve and its timings, of the row's runs that have a curve in the data folder."""
+    """Return run -> (curve, timings), of the row's runs with a curve in the data folder."""
     curves = sorted((data / "runs" / row).glob("*.jsonl"))
     return {curve.stem: (curve, data / "tracking" / row / f"{curve.stem}.timings.jsonl") for curve in curves}
 
 
 def epochs(*files: "Place") -> list[dict[str, Any]]:
-    """Epochs in order, each once, with all that the files hold of it; a half-written line is left for later."""
+    """Merge the files' lines by epoch, in order; a half-written line is skipped."""
     found: dict[int, dict[str, Any]] = {}
     for file in files:
         for text in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():

@@ -1,4 +1,4 @@
-"""The keys of what can be resumed: training, evaluated blocks, trajectories, and where their state lies."""
+"""Keys of resumable work (training, evaluation, trajectories) and folders of its state."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -26,7 +26,7 @@ def training(run: Run, weights: str | None) -> str:
 
 
 def evaluation(run: Run) -> str:
-    """Return the key of a run's evaluated blocks, which follow from its trained weights."""
+    """Return the key of a run's evaluated blocks, which depend on its trained weights."""
     settings = {"row": run.row, "split": run.split, "seed": run.seed, "protocol": asdict(run.protocol)}
     return key(
         [code.stage("evaluate"), *_plugins(run)],
@@ -48,7 +48,7 @@ def trajectories(settings: Trajectories, frames: Path, splits: Path) -> str:
 
 
 def state(run: Run, cluster: Cluster, made_under: str) -> Place:
-    """Return the folder of a run's state under a key: whose key differs, never meets it."""
+    """Return the folder of a run's state under a key; another key has another folder."""
     return place(cluster.storage) / run.row / f"{run.name}-{made_under[:16]}"
 
 
@@ -58,7 +58,7 @@ def _plugins(run: Run) -> list[str]:
 
 
 def _net(run: Run) -> Mapping[str, Any]:
-    """The settings of the net and its training; names of data sets, recipes and files aren't among them."""
+    """Return the settings of the net and its training, without names of data sets and files."""
     experiment = run.experiment
     named = {"backbone": experiment.backbone, "variant": experiment.variant, "attention": experiment.attention}
     return {**named, "knobs": experiment.knobs, "recipe": asdict(run.recipe)}

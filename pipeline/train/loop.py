@@ -1,11 +1,11 @@
-"""The training loop: a generator of epochs that knows neither its launcher nor where its state is kept.
+"""The training loop: a generator of epochs, independent of its launcher and storage.
 
 Legend: N clips of a micro batch, T frames, H, W pixels, K classes.
 
-A step's clips are `recipe.batch`, cut into micro batches of `recipe.micro_batch`. Gradients are means over the step,
-and every micro batch is normalised by its own statistics, so the result depends on how many workers share a step's
-micro batches only through the order of float additions. On CPUs that is always the same one (reduction.py), and the
-result has the same bits; on GPUs the exchange is DDP's. Workers are found through torch.distributed.
+A step has `recipe.batch` clips, cut into micro batches of `recipe.micro_batch`. Gradients are means over the step, and
+every micro batch is normalized by its own statistics. So the number of workers changes the result only through the
+order of float additions. On CPUs that order is fixed (reduction.py), and the result has the same bits; on GPUs DDP
+exchanges gradients. Workers find each other through torch.distributed.
 """
 
 import contextlib
@@ -42,7 +42,7 @@ WINDOWS = 10  # lines of the curve an epoch, each the mean over its steps
 
 @dataclass(frozen=True)
 class Epoch:
-    """A finished epoch: its lines for the curve, their timings, and all that resuming after it needs."""
+    """A finished epoch: its lines for the curve, their timings, and the state to resume from."""
 
     number: int
     of: int
@@ -54,10 +54,20 @@ class Epoch:
 def epochs(
     run: Run, weights: Path | None, state: dict[str, Any] | None, device: torch.device, loaders: int = 0
 ) -> Iterator[Epoch]:
-    """Trains a run, from `state` (an earlier Epoch's) or from the start; yields after each epoch.
+    """Train a run from `state` (an earlier Epoch's), or from the start; yield after each epoch.
 
-    `weights` initialise the backbone; `loaders` processes prepare clips (0: this one). Where torch.distributed is
-    initialised, every rank calls this with equal arguments but for the device.
+    If torch.distributed is initialized, every rank calls this with equal arguments except the device.
+
+    Args:
+        run: the run.
+        weights: file to initialize the backbone from.
+        state: an earlier Epoch's, to resume from.
+        device: to train on.
+        loaders: number of processes that prepare clips (0: this one).
+
+    Raises:
+        UserError: Workers outnumber a step's micro batches, labels do not fit the loss, or the precision fails on the
+            device.
     """
     recipe, rank, world = run.recipe, *_place()
     share = recipe.batch // recipe.micro_batch
@@ -151,7 +161,10 @@ def epochs(
 
 
 def check_memory(recipe: Recipe, loaders: int) -> None:
-    """UserError where the loaders' clips in flight don't fit in shared memory: they would be lost in silence."""
+    """Raise UserError if the loaders' clips in flight exceed shared memory.
+
+    They would be lost silently.
+    """
     if not loaders or not SHARED_MEMORY.is_dir():
         return
     clip = recipe.frames * recipe.size**2 * recipe.planes
@@ -164,7 +177,7 @@ def check_memory(recipe: Recipe, loaders: int) -> None:
 
 
 def loader_died(words: str) -> str:
-    """The line for a loader's process that died or keeps silent, from torch's words."""
+    """Return the message for a loader's process that died or is silent, with torch's words."""
     free = f"{shutil.disk_usage(SHARED_MEMORY).free / 2**20:.0f} MiB" if SHARED_MEMORY.is_dir() else "nothing"
     return (
         f"a process that loads clips died or sent nothing for {PATIENCE} s ({' '.join(words.split())[:160]}); "
@@ -174,7 +187,7 @@ def loader_died(words: str) -> str:
 
 @dataclass(frozen=True)
 class _Worker:
-    """What stays the same over a run's steps, as one worker has it."""
+    """One worker's constants over a run's steps."""
 
     run: Run
     net: VideoNet
@@ -190,7 +203,7 @@ class _Worker:
 
 
 def _step(worker: _Worker, epoch: int, step: int, meter: Meter) -> Tensor:
-    """One optimizer step over this worker's micro batches; the mean loss of the whole step's, over all workers."""
+    """Run one optimizer step over this worker's micro batches; return the whole step's mean loss."""
     # Running means and variances, and the count of batches; VGG has none.
     statistics = [b for name, b in worker.net.named_buffers() if "running_" in name or "num_batches_tracked" in name]
     worker.optimizer.zero_grad(set_to_none=True)
@@ -210,7 +223,7 @@ def _step(worker: _Worker, epoch: int, step: int, meter: Meter) -> Tensor:
 
 
 def _micros(worker: _Worker, epoch: int, step: int, meter: Meter, statistics: list[Tensor]) -> Iterator[Tensor]:
-    """The losses of this worker's micro batches; each of them finds the statistics as they were before the step."""
+    """Yield the losses of this worker's micro batches, each from the statistics before the step."""
     before = [buffer.clone() for buffer in statistics]
     for micro in range(worker.rank, worker.share, worker.world):
         if statistics:
@@ -219,7 +232,7 @@ def _micros(worker: _Worker, epoch: int, step: int, meter: Meter, statistics: li
 
 
 def _micro(worker: _Worker, epoch: int, step: int, micro: int, meter: Meter) -> Tensor:
-    """A micro batch's loss; its gradients are added to those that are there."""
+    """Return a micro batch's loss; its gradients are added to the existing ones."""
     recipe, net = worker.run.recipe, worker.net
     with meter.waiting():
         try:
@@ -261,17 +274,17 @@ def _micro(worker: _Worker, epoch: int, step: int, micro: int, meter: Meter) -> 
 
 
 def in_order(device: torch.device) -> bool:
-    """Whether workers on such devices add their gradients in one order, and not as DDP does."""
+    """Return true if workers on such devices add their gradients in a fixed order, not as DDP."""
     return device.type == "cpu"
 
 
 def loss_of(recipe: Recipe, scores: Tensor, target: Tensor) -> Tensor:
-    """The recipe's loss of scores (N, K), a scalar.
+    """Return the recipe's loss of scores (N, K), a scalar.
 
-    softmax: cross entropy, the mean over clips; target is (N,) classes or (N, K) shares. sigmoid: binary cross
-    entropy, the mean over clips and classes; target is (N, K), 1 where the clip has the class, all 0 where it has
-    none, and anything between after mixup. Smoothing by s leaves 1 - s of the target: the rest goes evenly to the K
-    classes of a softmax (Szegedy et al. 2016, section 7), and to the two answers to each class's own question here.
+    softmax: cross entropy, the mean over clips; target is (N,) classes or (N, K) shares. sigmoid: binary cross entropy,
+    the mean over clips and classes. Its target is (N, K), 1 where the clip has the class, all 0 where it has none, and
+    anything between after mixup. Smoothing by s leaves 1 - s of the target. The rest is spread evenly over the K
+    classes of a softmax (Szegedy et al. 2016, section 7), or over the two outcomes of each class of a sigmoid.
     """
     smoothing = recipe.label_smoothing
     if recipe.loss == "softmax":
@@ -280,7 +293,7 @@ def loss_of(recipe: Recipe, scores: Tensor, target: Tensor) -> Tensor:
 
 
 def _place() -> tuple[int, int]:
-    """(rank, world size); (0, 1) where nothing is distributed."""
+    """Return (rank, world size), or (0, 1) outside torch.distributed."""
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
     return 0, 1
