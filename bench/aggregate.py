@@ -150,7 +150,10 @@ def settings(count: int) -> dict[str, Any]:
 
 
 def staged(project: Path) -> dict[str, float]:
-    """Return wall and CPU seconds and peak memory of the stage; every row must have its result."""
+    """Return wall and CPU seconds and peak memory of the stage.
+
+    Every row must have its result.
+    """
     env, began = os.environ | {"PYTHONPATH": str(ROOT)}, time.perf_counter()
     process = subprocess.Popen([sys.executable, "-m", "stages.aggregate"], cwd=project, env=env)
     _, status, used = os.wait4(process.pid, 0)
@@ -162,7 +165,10 @@ def staged(project: Path) -> dict[str, float]:
 
 
 def sampled(project: Path) -> list[dict[str, Any]]:
-    """Return seconds per row of ours and of pandas, in turn, over all rows but the first, the base."""
+    """Return seconds per row of ours and of pandas, in turn.
+
+    All rows count but the first, the base.
+    """
     given = load.load(project / "params.yaml")
     first, *names = given.experiments
     base, other = ours(given, first, project, None)[0], by_pandas(predicted(project, first), None)
@@ -187,7 +193,10 @@ def ours(given: Params, name: str, project: Path, base: Result | None) -> tuple[
 
 
 def by_pandas(path: Path, base: dict[str, Any] | None) -> dict[str, Any]:
-    """Return the same numbers as ours with plain pandas; the McNemar test if there is a base."""
+    """Return the same numbers as ours with plain pandas.
+
+    The McNemar test if there is a base.
+    """
     began = time.process_time()
     frame = pandas.read_parquet(path, columns=["split", "seed", "video", "view", "labels", "logits"])
     logits = np.stack(frame["logits"].to_numpy()).astype(np.float64)
@@ -215,7 +224,10 @@ def by_pandas(path: Path, base: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def same(result: Result, less: Difference | str | None, found: dict[str, Any]) -> None:
-    """Fail if ours and pandas' numbers differ; two bootstraps by at most a 20th of their width."""
+    """Fail if ours and pandas' numbers differ.
+
+    Two bootstraps by at most a 20th of their width.
+    """
     accuracy = result.accuracy
     assert isinstance(accuracy, results.Accuracy) and isinstance(less, Difference) and accuracy.top5
     pairs = [

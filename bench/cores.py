@@ -1,4 +1,4 @@
-"""Decoding and evaluation on one and two cores, by Ray and plain processes; Ray's task costs.
+"""Decoding and evaluation on one and two cores, and the costs of Ray's tasks.
 
     python -m bench.cores [--turns N]
 
@@ -136,7 +136,7 @@ def items(stage: str, root: Path, out: Path) -> tuple[Callable[..., Any], list[t
 
 
 def timed(stage: str, way: str, count: int, root: Path) -> list[dict[str, Any]]:
-    """Return a row for the whole, in wall-clock time, and one for each item, in CPU time."""
+    """Return a row for the whole (wall-clock time), and one per item (CPU time)."""
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:count])  # inherited by children
     with tempfile.TemporaryDirectory(dir=root) as out, on_ray(count) if way == "Ray" else in_processes(count) as run:
         function, work = items(stage, root, Path(out))
@@ -158,7 +158,10 @@ def cpu_of(function: Callable[..., Any], *arguments: Any) -> float:
 
 
 def warm(function: Callable[..., Any], *arguments: Any) -> None:
-    """Run an item per worker before the clock starts; the wait keeps one worker from doing two."""
+    """Run an item per worker before the clock starts.
+
+    The wait keeps one worker from doing two.
+    """
     cpu_of(function, *arguments)
     time.sleep(2)
 
@@ -204,7 +207,10 @@ def abs_(value: Any) -> int:
 
 
 def imported() -> float:
-    """Return this process's CPU seconds since its start, after importing training and evaluation."""
+    """Return this process's CPU seconds since its start.
+
+    Imports of training and evaluation are included.
+    """
     import cluster.fit
     import cluster.score  # noqa: F401
 

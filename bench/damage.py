@@ -1,4 +1,4 @@
-"""Detection of damage in video files: by the container's check, the decoder, or nothing.
+"""Detection of damage in video files: by container check, decoder, or nothing.
 
     python -m bench.damage [--videos FOLDER] [--each N]
 

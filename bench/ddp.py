@@ -1,4 +1,4 @@
-"""Ray Train's cost for data-parallel training, against the same and a plain loop on torchrun.
+"""Ray Train's cost for data-parallel training, against loops on torchrun.
 
     python -m bench.ddp [--turns N] [--epochs N]
 
@@ -70,7 +70,7 @@ def main() -> None:
 
 
 def run(way: str, workers: int, one: Run, root: Path, turn: int) -> dict[str, Any]:
-    """Train once; return times in s, all logged losses, and the seconds of their windows."""
+    """Train once; return times in s, all logged losses and their windows' seconds."""
     place = root / f"{turn}-{workers}-{way.replace(' ', '-')}"
     place.mkdir()
     (place / "token").write_text("token")
@@ -100,7 +100,10 @@ def run(way: str, workers: int, one: Run, root: Path, turn: int) -> dict[str, An
 
 
 def watched(train: Callable[[], object], log: Path) -> list[float]:
-    """Train, and return the times of the log's writes by epoch: first and last, at least."""
+    """Train, and return the times of the log's writes by epoch.
+
+    There are a first and a last one at least.
+    """
     seen: list[float] = []
     over = threading.Event()
 

@@ -1,4 +1,4 @@
-"""Frames per second on one core, from video files to JPEG: our decoders and plain ffmpeg.
+"""Frames per second on one core, from video files to JPEG, against ffmpeg.
 
     python -m bench.decoding [--videos FOLDER] [--turns N]
 

@@ -1,4 +1,4 @@
-"""Optical flow frames per second: the decode stage, and OpenCV in a plain loop, in turns.
+"""Optical flow frames per second: the decode stage, and OpenCV in a loop.
 
     python -m bench.flow [--turns N]
 
@@ -160,7 +160,10 @@ def cpu_of(work: Callable[[], object]) -> float:
 
 
 def lines(rows: list[dict[str, Any]]) -> list[list[str]]:
-    """Return the table's lines: medians over turns, with ratios to the plain loop or one worker."""
+    """Return the table's lines: medians over turns.
+
+    Ratios are to the plain loop, or to one worker.
+    """
     lines = []
     for name, way in sorted(dict.fromkeys((one["flow"], one["way"]) for one in rows), key=lambda key: key[0]):
         of, _, who = way.rpartition(", ")

@@ -1,4 +1,4 @@
-"""Environment of bench/chaos.py's runs: a separate file system, nodes, MLflow's server.
+"""Environment of bench/chaos.py: a file system, nodes, MLflow's server.
 
 Every process has a mark in its environment, by which it is found even if orphaned.
 """
@@ -49,7 +49,7 @@ class Bench:
         self.nodes.start()
 
     def undisturbed(self, workers: int) -> Path:
-        """Return the output of an undisturbed run of the same code with so many workers, made once."""
+        """Return an undisturbed run's output, made once per code and number of workers."""
         kept = self.root / f"kept-{victim.code(self.project)}"
         place = kept / str(workers)
         if not place.exists():
@@ -85,7 +85,10 @@ class Bench:
             )
 
     def serve(self) -> None:
-        """Start MLflow's server on the head's loopback, empty except for this run's content."""
+        """Start MLflow's server on the head's loopback.
+
+        It is empty except for this run's content.
+        """
         if not self.store.exists():
             shutil.copy(self.empty, self.store)
         command = [BIN / "mlflow", "server", "--host=127.0.0.1", "--port=5000", "--workers=1"]

@@ -56,7 +56,10 @@ def line(process: psutil.Process) -> str:
 
 
 def at_work(bench: Bench, words: Sequence[str] = ()) -> Iterator[tuple[int, psutil.Process]]:
-    """Yield (node, process) of processes that are not Ray's, or that start with one of the words."""
+    """Yield (node, process) of processes that are not Ray's.
+
+    With words, yield those whose command line starts with one.
+    """
     for number in (1, 2):
         for process in bench.nodes.members(number):
             said = line(process)
@@ -113,7 +116,7 @@ def watch(bench: Bench, run: Run, driver: subprocess.Popen[bytes]) -> None:
 
 
 def mend(bench: Bench, run: Run) -> None:
-    """Repair as an operator does: free disk space, a new node, MLflow's server running again."""
+    """Repair as an operator does: free disk space, a new node, a new MLflow server."""
     (bench.disk / "ballast").unlink(missing_ok=True)
     if run.kind in ("node", "network") and run.hit:
         number = int(run.hit[-1])
@@ -125,7 +128,10 @@ def mend(bench: Bench, run: Run) -> None:
 
 
 def replace(bench: Bench, run: Run, driver: subprocess.Popen[bytes]) -> None:
-    """Replace a lost node, as a launcher or operator does: a full-size training waits for it."""
+    """Replace a lost node, as a launcher or operator does.
+
+    A full-size training waits for it.
+    """
     try:
         driver.wait(REPLACED)
     except subprocess.TimeoutExpired:
@@ -146,7 +152,10 @@ def left(bench: Bench, run: Run) -> Iterator[str]:
 
 
 def repro(bench: Bench, run: Run, rng: random.Random | None = None, usual: float = 0.0, program: str = "dvc") -> int:
-    """Run one `dvc repro`, disturbed if there is a generator; return its status and add its time."""
+    """Run one `dvc repro`, disturbed if there is a generator.
+
+    Return its status and add its time.
+    """
     begin = time.monotonic()
     if rng and run.kind == "driver":
         program = rng.choice(("dvc", "actionbench"))

@@ -1,4 +1,4 @@
-"""Clips per second on one core, from storage to batch: the frame store, decord, Pillow.
+"""Clips per second on one core, from storage to batch, of three loaders.
 
     python -m bench.loading
 
@@ -89,7 +89,10 @@ def main() -> None:
 
 
 def prepare(root: Path) -> float:
-    """Write videos, frame store and JPEG files below root; return a frame's mean size in kB."""
+    """Write videos, frame store and JPEG files below root.
+
+    Return a frame's mean size in kB.
+    """
     for n in range(VIDEOS):
         pixels = pan(n)
         for folder, options in (("default", []), ("short", ["-g", "12"])):
@@ -183,7 +186,7 @@ def written(rows: list[dict], errors: dict[int, dict[str, float]], size: float) 
 
 
 def differences(root: Path, plan: loading.TrainClips) -> dict[str, float]:
-    """Return crop's side -> mean absolute pixel difference between the frame store and Pillow."""
+    """Return crop's side -> mean absolute pixel difference from Pillow."""
     files, found = PillowClips(root / "jpegs", plan), {}
     for side in (256, 224, 192, 168):
         view = View((3, 77, 151, 230), Box(42, (HEIGHT - side) // 4 * 2, side, side), False)

@@ -1,4 +1,4 @@
-"""Scaling of all code that lists videos, up to a million: is any of it superlinear?
+"""Scaling, up to a million videos, of all code that lists them.
 
     python -m bench.million [--sizes N ...] [--turns N]
 
@@ -76,7 +76,7 @@ def main() -> None:
 
 
 def invented(root: Path, size: int) -> None:
-    """Write the download stage's output of so many videos, and decoding's of the training videos."""
+    """Write the output of the download stage, and of decoding the training videos."""
     names = [f"class_{n % CLASSES:03d}/video_{n:07d}" for n in range(size)]
     entries = [
         sources.Entry(name, f"{name}.mp4", 10**6, hashlib.sha256(name.encode()).hexdigest()) for name in sorted(names)

@@ -1,4 +1,4 @@
-"""Forward and training time of the papers' nets: ours and a straightforward version.
+"""Forward and training time of the papers' nets, against plain versions.
 
     python -m bench.models
 

@@ -1,4 +1,4 @@
-"""The papers' nets at the papers' sizes, and the versions that bench/models.py times."""
+"""The papers' nets at the papers' sizes, in bench/models.py's versions."""
 
 import contextlib
 from collections.abc import Callable
@@ -58,7 +58,10 @@ def built(net: Net) -> video.VideoNet:
 
 
 def passes(net: Net, version: str, dtype: torch.dtype = torch.float) -> dict[str, Callable[[], Any]]:
-    """Return PASSES -> a function that runs one of a version; "forward" gives the logits."""
+    """Return PASSES -> a function that runs one of a version.
+
+    "forward" gives the logits.
+    """
     torch.manual_seed(0)
     made = built(net).to(dtype)
     n = net.clips * SCALE

@@ -1,4 +1,4 @@
-"""Real Ray nodes on one machine, in separate networks, that can be killed or cut off.
+"""Real Ray nodes on one machine, in networks that can be cut off.
 
     python -m bench.nodes --cpus 0 2 2 -- dvc repro    # a command on a head and two nodes, started from this folder
 
@@ -33,7 +33,10 @@ HEALTH = {
 
 
 class Nodes:
-    """A head without CPUs and some nodes, started from one folder; `stop` leaves nothing behind."""
+    """A head without CPUs and some nodes, started from one folder.
+
+    `stop` leaves nothing behind.
+    """
 
     def __init__(self, name: str, project: Path, cpus: Sequence[int], variables: Mapping[str, str]) -> None:
         """Describe the nodes.
@@ -63,7 +66,11 @@ class Nodes:
         }
 
     def start(self) -> None:
-        """Start the networks and every node; RuntimeError with the log's end if one fails."""
+        """Start the networks and every node.
+
+        Raises:
+            RuntimeError: A node fails; with the log's end.
+        """
         self.stop()  # left by a killed run of the same name
         self._networks()
         for number in range(len(self.cpus)):
@@ -74,7 +81,11 @@ class Nodes:
         return ["nsenter", f"--net=/run/netns/{self.name}{number}", *map(str, command)]
 
     def start_node(self, number: int) -> None:
-        """Start a node, again if it exceeded Ray's fixed 30 s; RuntimeError with the log's end."""
+        """Start a node, again if it exceeded Ray's fixed 30 s.
+
+        Raises:
+            RuntimeError: It fails; with the log's end.
+        """
         role = (
             ["--head", f"--port={PORT}", "--include-dashboard=false", "--no-monitor"]
             if number == 0

@@ -83,7 +83,10 @@ def prepare(folder: Path, count: int) -> Path:
 
 
 def first_run(folder: Path, count: int) -> None:
-    """Write all rows' outputs: DVC runs the first, the others are copied; 200 would take half an hour."""
+    """Write all rows' outputs: DVC runs the first, the others are copied.
+
+    Running 200 would take half an hour.
+    """
     dvc(folder, "repro", "-q", f"evaluate@{name(0)}")
     yaml = YAML(typ="safe")
     lock = yaml.load((folder / "dvc.lock").read_text())

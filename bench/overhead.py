@@ -1,4 +1,4 @@
-"""Ray's cost per training step: plain PyTorch, our loop alone, a Ray task, Ray Train.
+"""Ray's cost per training step: plain PyTorch, our loop, a Ray task, Ray Train.
 
     python -m bench.overhead
 

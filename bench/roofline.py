@@ -25,13 +25,16 @@ def least(work: list[tuple[int, int]], passed: str, version: str, device: torch.
 
 
 def layers(net: VideoNet, clips_shape: tuple[int, ...]) -> list[tuple[int, int]]:
-    """Return multiply-accumulates, and elements read and written, of each layer of a forward pass."""
+    """Return each layer's multiply-accumulates, and elements read and written."""
     return [(layer.macs, layer.inputs + layer.outputs) for layer in paper_flops.layers(net, clips_shape)]
 
 
 @cache
 def ceilings(dtype: torch.dtype, device: torch.device) -> tuple[float, float]:
-    """Return the highest measured operations/s in a type, and bytes/s of a copy, read and written."""
+    """Return the highest measured operations/s, and bytes/s of a copy.
+
+    Bytes are read and written.
+    """
     size = 8192 if device.type == "cuda" else 2048
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     works: list[tuple[float, Callable[[], Any]]] = [(2 * size**3, partial(torch.mm, a, b))]

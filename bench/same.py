@@ -1,4 +1,4 @@
-"""Comparison of copies of this project that ran one suite elsewhere, to the byte or nearly.
+"""Comparison of copies of this project that ran one suite elsewhere.
 
     python -m bench.same "three nodes=../three=../one" ["three nodes=../two=../one" ...]    # name=copy=reference
 
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def marks(folder: Path) -> dict[str, str]:
-    """Return path -> first digits of the sha256, of the files that depend on the inputs alone.
+    """Return path -> first digits of the sha256, of files that inputs determine.
 
     Of reports/, only the suite's.
     """

@@ -1,4 +1,4 @@
-"""Simulation of 1 to 256 GPUs on Kinetics-400, from measured costs: time, efficiency, limits.
+"""Simulation of 1 to 256 GPUs on Kinetics-400, from measured costs.
 
     python -m bench.scaling [--speeds CLIPS/S ...] [--videos N] [--storage GB/S] [--node N] [--cores N]
                             [--inside GB/S] [--outside GB/S]

@@ -1,4 +1,4 @@
-"""Simulated time of decoding, training and evaluation on a cluster: a heap of workers.
+"""Simulated time of decoding, training and evaluation on a cluster.
 
 Nothing here measures: `Costs` are from benchmarks, `Job` from a row's recipe and protocol, `Machine` is assumed. The
 stages follow one another, as in `dvc repro`. Times are in s, sizes in bytes.
@@ -93,7 +93,9 @@ def drained(
     transfer: float = 0.0,
     ahead: int = AHEAD,
 ) -> float:
-    """Return the end of the last task, in s; each goes to the worker that is free first.
+    """Return the end of the last task, in s.
+
+    Each goes to the worker that is free first.
 
     Args:
         costs: s of each task.
@@ -126,7 +128,7 @@ def decoded(costs: Costs, job: Job, machine: Machine) -> float:
 
 
 def trained(costs: Costs, job: Job, machine: Machine, workers: int, active: int) -> float:
-    """Return the time of a training run on so many workers, while `active` GPUs train in all."""
+    """Return the time of a training run, while `active` GPUs train in all."""
     micros = job.batch // job.micro_batch
     steps = job.train // job.batch
     rounds = micros / workers if machine.without == "recipe's micro batches" else math.ceil(micros / workers)
@@ -152,9 +154,9 @@ def evaluated(costs: Costs, job: Job, machine: Machine) -> float:
 
 
 def stages(costs: Costs, job: Job, machine: Machine) -> dict[str, float]:
-    """Return the seconds of each stage, with the best number of training workers per run.
+    """Return the seconds of each stage.
 
-    That number is at most the recipe's.
+    Training uses the best number of workers per run. That number is at most the recipe's.
     """
     free = machine.without == "recipe's micro batches"
     most = min(machine.gpus, machine.gpus if free else job.batch // job.micro_batch)
@@ -174,7 +176,7 @@ def stages(costs: Costs, job: Job, machine: Machine) -> dict[str, float]:
 
 
 def efficiency(costs: Costs, job: Job, machine: Machine) -> float:
-    """Return one GPU's time divided by the number of GPUs times their time: 1 without loss."""
+    """Return one GPU's time divided by (GPUs times their time): 1 without loss."""
     alone = sum(stages(costs, job, replace(machine, gpus=1, without="")).values())
     return alone / (machine.gpus * sum(stages(costs, job, machine).values()))
 

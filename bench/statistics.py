@@ -172,7 +172,10 @@ def family(cell: Cell, trials: int) -> dict[str, float]:
 
 
 def power(cell: Cell, trials: int) -> dict[str, float]:
-    """Return the power of ours and of two oracles for a true gain, in the same trials."""
+    """Return the power of ours and of two oracles for a true gain.
+
+    All see the same trials.
+    """
     rng, gain = generator(cell), 0.0
     for size in (100, 400):  # the variances depend a little on the gain
         pilot = [parts(cell, rng, gain)[1] for _ in range(size)]
@@ -230,7 +233,10 @@ def measured(cell: Cell, trials: int) -> dict[str, Any]:
 
 
 def all_measured(todo: list[Cell], trials: int, processes: int) -> list[dict[str, Any]]:
-    """Return every cell's rates, in order; those measured before by the same code are read."""
+    """Return every cell's rates, in order.
+
+    Those measured before by the same code are read.
+    """
     sources = (Path(__file__), Path(crossed.__file__), Path(claims.__file__))
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
     kept = Path(tempfile.gettempdir()) / f"actionbench-statistics-{digest}-{trials}.jsonl"

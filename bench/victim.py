@@ -1,4 +1,4 @@
-"""The small project that bench/chaos.py disturbs: creation, reset to before a stage, checks.
+"""The small project that bench/chaos.py disturbs: creation, reset, checks.
 
 It has two rows on a few drawn videos. A stage's outputs can be removed, with its entry in dvc.lock, so that `dvc repro`
 runs that stage, and then those that its outputs make stale: none if the bytes are the same.

@@ -1,4 +1,4 @@
-"""Fan-out of independent tasks on Ray, with results as they complete and progress shown."""
+"""Fan-out of independent tasks on Ray, with progress shown."""
 
 import sys
 import time

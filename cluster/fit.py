@@ -1,4 +1,7 @@
-"""Training of a row's runs in parallel: Ray tasks for one worker each, Ray Train for several."""
+"""Training of a row's runs in parallel.
+
+One worker is a Ray task; several use Ray Train.
+"""
 
 import io
 import json
@@ -54,10 +57,10 @@ class Training:
 
 
 def fit(runs: Sequence[Run], weights: Path | None, cluster: Cluster, watch: Callable[[], None]) -> None:
-    """Train every run and write its weights and curve, except work that an earlier call finished.
+    """Train every run and write its weights and curve.
 
-    Results are collected by their key and checksum. One that is missing or damaged then is trained again from the
-    remaining state.
+    Work that an earlier call finished is not repeated. Results are collected by their key and checksum. One that is
+    missing or damaged then is trained again from the remaining state.
 
     Args:
         runs: Of one row.
@@ -119,7 +122,10 @@ def _train(todo: Sequence[Training], watch: Callable[[], None]) -> None:
 
 
 def _collect(training: Training) -> bool:
-    """Write a finished training's files to data/; return False without a valid result of its key."""
+    """Write a finished training's files to data/.
+
+    Return False without a valid result of its key.
+    """
     content = state.get(training.folder / WEIGHTS, training.key)
     if content is None:
         return False
@@ -154,22 +160,29 @@ def lack(run: Run, cluster: Cluster) -> str:
 
 
 def forget(runs: Sequence[Run], weights: str | None, cluster: Cluster) -> None:
-    """Remove a row's state, once its outputs are safe; `weights` is the initial weights' sha256."""
+    """Remove a row's state, once its outputs are safe.
+
+    `weights` is the initial weights' sha256.
+    """
     made_under = [(run, key) for run in runs for key in (keys.training(run, weights), keys.evaluation(run))]
     folders = [keys.state(run, cluster, key) for run, key in made_under]
     state.clear(remote.place(cluster.storage), runs[0].row, folders)
 
 
 def running_log(run: Run, weights: str | None, cluster: Cluster) -> Place:
-    """Return the file that shows a run's curve and timings while it trains; it is only for display."""
+    """Return the file that shows a run's curve and timings while it trains.
+
+    It is only for display.
+    """
     return keys.state(run, cluster, keys.training(run, weights)) / LOG
 
 
 def train_run(training: Training) -> None:
-    """Train one run in this process, which may be one of several ranks; rank 0 keeps state each epoch.
+    """Train one run in this process, which may be one of several ranks.
 
-    Training resumes if there is state of the same key, with any number of ranks; otherwise it starts over. Everything
-    written depends on the key alone: several processes may train the same run at once.
+    Rank 0 keeps state each epoch. Training resumes if there is state of the same key, with any number of ranks;
+    otherwise it starts over. Everything written depends on the key alone: several processes may train the same run at
+    once.
 
     Raises:
         UserError: The node does not see the storage, or its code or data differ.
@@ -213,7 +226,7 @@ def _keep(training: Training, kept: dict[str, Any], lines: list[dict], timings: 
 
 
 def _resume(training: Training) -> tuple[dict[str, Any], list[dict], list[dict]] | None:
-    """Return the state of the last epoch, the curve's lines and their timings, or None."""
+    """Return the last epoch's state, the curve's lines and their timings, or None."""
     content = state.get(training.folder / STATE, training.key)
     if content is None:
         return None
@@ -244,7 +257,10 @@ def _epochs_done(folder: Place) -> int:
 
 
 def device(cluster: Cluster) -> torch.device:
-    """Return the device of a Ray task: its GPU if it has one (Ray shows it no other), or the CPU."""
+    """Return the device of a Ray task: its GPU if it has one, or the CPU.
+
+    Ray shows it no other GPU.
+    """
     return torch.device("cuda", 0) if cluster.gpus_per_worker and torch.cuda.is_available() else torch.device("cpu")
 
 

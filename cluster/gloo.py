@@ -1,4 +1,4 @@
-"""gloo's network interface for training workers on CPUs: the one of Ray's node address."""
+"""gloo's network interface for training workers on CPUs: Ray's."""
 
 import os
 from typing import Any

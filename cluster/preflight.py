@@ -1,4 +1,4 @@
-"""Check before training: every node runs the same code and packages and sees the same files."""
+"""Preflight check: all nodes run the same code and see the same files."""
 
 import importlib.metadata
 import importlib.util
@@ -83,7 +83,10 @@ def _seen(folder: str, token: str) -> str:
 
 
 def differences(here: Mapping[str, str], there: Mapping[str, str]) -> list[str]:
-    """List a node's differences from this process with their remedies, the most urgent first."""
+    """List a node's differences from this process.
+
+    Each has its remedy, the most urgent first.
+    """
     found = [name for name in MEND if name in here and here[name] != there.get(name)]
     return [
         f"{there[name]}, in the environment of `ray start` there"  # a store's message contains the remedy
@@ -111,7 +114,7 @@ def preflight(cluster: Cluster, data: bool = False) -> int:
 
 
 def ask(cluster: Cluster, data: bool = False) -> tuple[int, list[str]]:
-    """Return the number of living nodes of the joined cluster, and a line for each faulty one."""
+    """Return the number of living nodes, and a line for each faulty one."""
     import ray
     from ray import cloudpickle
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -148,7 +151,11 @@ def ask(cluster: Cluster, data: bool = False) -> tuple[int, list[str]]:
 
 
 def wait_for(nodes: int, seconds: float) -> None:
-    """Wait until the joined cluster has so many living nodes; UserError after so many seconds."""
+    """Wait until the joined cluster has so many living nodes.
+
+    Raises:
+        UserError: It takes longer than `seconds`.
+    """
     import ray
 
     end = time.monotonic() + seconds
@@ -177,9 +184,9 @@ def _token(folders: Mapping[str, str]) -> Iterator[str]:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run `python -m cluster.preflight NODES`: wait for the nodes at RAY_ADDRESS and check each.
+    """Run the preflight: wait for the nodes at RAY_ADDRESS and check each.
 
-    A failure exits with code 2.
+    `python -m cluster.preflight NODES`. A failure exits with code 2.
     """
     import ray
 

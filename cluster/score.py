@@ -67,7 +67,10 @@ def blocks(row: Sequence[Run], cluster: Cluster) -> list[Block]:
 
 
 def block(run: Run, key: str, videos: Videos, target: Place, cluster: Cluster) -> None:
-    """Store the predictions of a block; this process loads the run's net unless it already has it."""
+    """Store the predictions of a block.
+
+    This process loads the run's net unless it already has it.
+    """
     torch.set_num_threads(run.recipe.threads)
     place = f"{run.weights} {key}"
     if place not in _scorers:

@@ -38,10 +38,11 @@ MALLOC = {
 
 @contextmanager
 def session(cluster: Cluster, data: bool = False) -> Iterator[None]:
-    """Connect to RAY_ADDRESS or cluster.address; "local" starts Ray here and stops it at the end.
+    """Connect to RAY_ADDRESS or cluster.address.
 
-    A Ray that is started here listens on loopback, and accepts only its token: a random one for this process and its
-    children, in their environment. Its files are in a folder that only this user can open.
+    "local" starts Ray here and stops it at the end. A Ray that is started here listens on loopback, and accepts only
+    its token: a random one for this process and its children, in their environment. Its files are in a folder that only
+    this user can open.
 
     Args:
         cluster: the settings.
@@ -132,7 +133,10 @@ def temporary() -> Path:
 
 
 def _init(**options: Any) -> None:
-    """Run ray.init(), again if a node exceeded Ray's fixed 30 s, as on a loaded machine."""
+    """Run ray.init(), again if a node exceeded Ray's fixed 30 s.
+
+    This happens on a loaded machine.
+    """
     import ray
 
     for left in range(TRIES - 1, -1, -1):

@@ -1,4 +1,4 @@
-"""One Ray session for several processes: started here, joined by children via environment."""
+"""One Ray session for several processes, joined through the environment."""
 
 import os
 from collections.abc import Iterator
@@ -26,7 +26,11 @@ def shared(cluster: Cluster) -> Iterator[dict[str, str]]:
 
 
 def resources(cluster: Cluster) -> dict[str, float]:
-    """Return the cluster's resources, e.g. {"CPU": 2.0}; UserError if it does not answer."""
+    """Return the cluster's resources, e.g. {"CPU": 2.0}.
+
+    Raises:
+        UserError: The cluster does not answer.
+    """
     with session(cluster):
         import ray
 

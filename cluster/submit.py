@@ -1,4 +1,4 @@
-"""Job submission to a Ray cluster: upload the files, run a command, follow its log."""
+"""Job submission to a Ray cluster: upload, run, follow the log."""
 
 import asyncio
 import logging
@@ -25,7 +25,7 @@ LOST = 60.0  # s without an answer until the cluster counts as lost
 
 
 def submit(cluster: Cluster, package: Path, command: Sequence[str]) -> int:
-    """Run a command on the cluster's head, in a folder unpacked from a zip, and print its output.
+    """Run a command on the cluster's head, in an unpacked zip, and print its output.
 
     The cluster is RAY_API_SERVER_ADDRESS (its dashboard), or RAY_ADDRESS, or cluster.address. Ctrl-C stops the job. If
     this process is killed or the connection lost, the job continues. None of this process's variables are sent, because
@@ -71,9 +71,9 @@ def submit(cluster: Cluster, package: Path, command: Sequence[str]) -> int:
 
 
 def home() -> str:
-    """Return the folder where Ray was started on this node, from the cluster at RAY_ADDRESS.
+    """Return the folder where Ray was started on this node.
 
-    Its tasks work there.
+    The cluster is at RAY_ADDRESS. Its tasks work there.
     """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy

@@ -1,4 +1,4 @@
-"""The interface of a backbone: its blocks, stages and facts for attention modules."""
+"""The interface of a backbone: blocks, stages and places for attention."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal
@@ -52,7 +52,7 @@ class Neck(nn.Module):
     """A module that works across stages: it reads and replaces each stage's maps."""
 
     def forward(self, stage: str, maps: Tensor, seen: dict[str, Tensor]) -> Tensor:
-        """Return the maps that the next stage sees, or the backbone's output after the last stage.
+        """Return the maps for the next stage, or the backbone's output at the end.
 
         Args:
             stage: name of the stage.
@@ -110,11 +110,17 @@ class Backbone(nn.Module):
         yield from ((name, module) for name, module in self.named_modules() if isinstance(module, Block))
 
     def streams(self) -> tuple["Backbone", ...]:
-        """Return the nets that see pixels in parallel: itself, or models/layers/two_streams.py's two."""
+        """Return the nets that see pixels in parallel.
+
+        This is one, or the two of models/layers/two_streams.py.
+        """
         return (self,)
 
     def fitted(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """Return a weight file's tensors by this backbone's names, reshaped where the file differs."""
+        """Return a weight file's tensors by this backbone's names.
+
+        Tensors are reshaped where the file differs.
+        """
         return state
 
     def stage(self, name: str, x: Tensor) -> Tensor:
@@ -164,7 +170,7 @@ def frame_blocks(net: Backbone, attention: str) -> dict[str, list[Block]]:
 
 
 def place(net: Backbone, attention: str, placement: str, module: Callable[[int], nn.Module]) -> None:
-    """Put module(channels) at the exit of every block, or after the last block of each stage.
+    """Put module(channels) at the exit of every block, or after each stage.
 
     Args:
         net: the backbone.

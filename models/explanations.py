@@ -1,4 +1,4 @@
-"""Explanations of a prediction: Grad-CAM over a clip, EAM's weights, ISTPA's attention.
+"""Explanations of a prediction: Grad-CAM, EAM's weights, ISTPA's attention.
 
 - grad_cam: Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization" (ICCV
   2017), equations 1 and 2, once per frame. The paper is about images. Read for clips: a backbone that takes frames has

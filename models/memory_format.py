@@ -1,9 +1,10 @@
-"""Memory order of convolutions: channels-last, except for weights larger than their maps.
+"""Memory order of convolutions: channels-last, except for large weights.
 
-On a CPU, oneDNN gives a weight's gradient in blocks. torch copies it to a contiguous tensor and, for channels-last
-weights, copies that again. This costs time and memory in proportion to the weight, while channels-last gains time in
-proportion to the maps. In a net's last stages maps are small, and kernels over time have millions of weights. So a
-layer that asks outweighs() runs such maps as contiguous copies, and channels_last() leaves its weights as they are.
+A weight is large if it has more elements than its maps. On a CPU, oneDNN gives a weight's gradient in blocks. torch
+copies it to a contiguous tensor and, for channels-last weights, copies that again. This costs time and memory in
+proportion to the weight, while channels-last gains time in proportion to the maps. In a net's last stages maps are
+small, and kernels over time have millions of weights. So a layer that asks outweighs() runs such maps as contiguous
+copies, and channels_last() leaves its weights as they are.
 """
 
 import torch
@@ -14,7 +15,10 @@ LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 def large(weight: Tensor) -> bool:
-    """Return true if a weight keeps torch's default order, in a module that asks outweighs()."""
+    """Return true if a weight keeps torch's default order.
+
+    Its module must ask outweighs().
+    """
     return weight.device.type == "cpu" and weight.numel() >= LARGE
 
 
@@ -27,7 +31,7 @@ def outweighs(weight: Tensor, maps: Tensor) -> bool:
 
 
 def channels_last(net: nn.Module) -> None:
-    """Set convolution weights to the memory order that fast kernels of CPUs and GPUs read.
+    """Set convolution weights to the memory order of fast kernels.
 
     A module with `weighs = True` asks outweighs(): its large weights keep their order.
     """

@@ -38,7 +38,7 @@ _LAYERS = {
 
 
 class Layer(NamedTuple):
-    """One call: its kind, elements in and out, multiply-accumulates, elements of its bias."""
+    """One call: its kind, elements in and out, multiply-accumulates and bias."""
 
     kind: str
     inputs: int
@@ -110,7 +110,10 @@ class _Recorder(TorchFunctionMode):
 
 
 def _layer(name: str, args: tuple, kwargs: dict, out: Any) -> Layer | None:
-    """Return a torch function's call, with its output, as a layer; None if it is no layer."""
+    """Return a torch function's call, with its output, as a layer.
+
+    None if it is no layer.
+    """
     if name not in _LAYERS or (name in ("mean", "amax") and not _pools(args, kwargs)):
         return None
     kind, inputs = _LAYERS[name], args[0].numel()

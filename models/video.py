@@ -72,7 +72,10 @@ class VideoNet(nn.Module):
         return self.backbone(clips.flatten(0, 1) if self.backbone.layout == "frames" else clips.transpose(1, 2))
 
     def _logits(self, pooled: Tensor, n: int) -> Tensor:
-        """Classify (N*T, features) or (N, features), averaged over the frames: (N, classes)."""
+        """Return logits (N, classes), averaged over the frames.
+
+        `pooled` is (N*T, features) or (N, features).
+        """
         return self.head(self.dropout(pooled)).unflatten(0, (n, -1)).mean(1)
 
     def retime(self, frames: int) -> None:
@@ -93,7 +96,7 @@ class VideoNet(nn.Module):
             module.frames = frames  # type: ignore[assignment]
 
     def penalty(self, criterion: Callable[[Tensor], Tensor]) -> Tensor:
-        """Return the sum of the modules' penalties for the last clips seen in training mode, ().
+        """Return the sum of the modules' penalties for the last training clips, ().
 
         A module keeps the inputs of its penalty(criterion) in training, and drops them once asked.
 
@@ -116,7 +119,7 @@ def build(
     planes: int = 3,
     head_std: float | None = 0.001,
 ) -> VideoNet:
-    """Build a VideoNet of models/backbones/<backbone>.py and models/attention/<attention>.py.
+    """Build a VideoNet from the names of a backbone and an attention.
 
     Args:
         backbone: name of the backbone.
@@ -195,10 +198,11 @@ def load_weights(net: VideoNet, path: Path) -> None:
 
 
 def _head(features: int, classes: int, std: float | None) -> nn.Linear:
-    """Build the head (N, features) -> (N, classes), with weights of deviation `std` and biases 0.
+    """Build the head: (N, features) -> (N, classes).
 
-    None is torch's default, as in Hara's code. 0.001 is TSN's, TSM's and ACTION-Net's: all start at the loss of a
-    uniform guess, and a fresh head's first gradients leave pre-trained features alone. 0.01 is TPN's.
+    Weights have deviation `std`, biases are 0. None is torch's default, as in Hara's code. 0.001 is TSN's, TSM's and
+    ACTION-Net's: all start at the loss of a uniform guess, and a fresh head's first gradients leave pre-trained
+    features alone. 0.01 is TPN's.
     """
     head = nn.Linear(features, classes)
     if std is not None:
@@ -208,7 +212,11 @@ def _head(features: int, classes: int, std: float | None) -> nn.Linear:
 
 
 def _check_knobs(attention: str, attach: Any, knobs: Mapping[str, Any]) -> None:
-    """Raise ValueError for a knob that attach() lacks, or whose value has the wrong type."""
+    """Check knobs against attach().
+
+    Raises:
+        ValueError: attach() lacks a knob, or its value has the wrong type.
+    """
     keywords = [p for p in inspect.signature(attach).parameters.values() if p.kind is p.KEYWORD_ONLY]
     types = {p.name: get_origin(p.annotation) or p.annotation for p in keywords}
     for name, value in knobs.items():

@@ -102,7 +102,7 @@ def _unfit(name: object, value: Tensor) -> str:
 
 
 def ours(net: Net, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return a file's tensors by the names of the net, backbone.* and head.*, where known."""
+    """Return a file's tensors by the net's names, backbone.* and head.*, if known."""
     shapes = {name: value.shape for name, value in net.state_dict().items()}
     necks = {neck_by_tpn(name.removeprefix(NECK)): name for name in shapes if name.startswith(NECK)}
     heads = (*CLASSIFIERS, net.backbone.classifier + ".")
@@ -143,7 +143,10 @@ def _unwrapped(name: str) -> str:
 
 
 def _shaped(value: Tensor, shape: torch.Size | None) -> Tensor:
-    """Reshape a 1x1 convolution's kernel to a linear layer's matrix, where the net has one."""
+    """Reshape a 1x1 convolution's kernel to a linear layer's matrix.
+
+    Only where the net has a linear layer.
+    """
     same = shape is not None and value.shape != shape and value.shape == (*shape, *[1] * (value.ndim - len(shape)))
     return value.reshape(shape) if same and shape is not None else value
 

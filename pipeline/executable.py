@@ -13,7 +13,9 @@ from pipeline.errors import UserError
 
 @cache
 def ffmpeg_exe() -> tuple[str, str]:
-    """Return (path, version) of the ffmpeg on PATH if 5.1 or later, or of imageio-ffmpeg's.
+    """Return (path, version) of the ffmpeg on PATH, or of imageio-ffmpeg's.
+
+    The one on PATH must be 5.1 or later.
 
     Raises:
         UserError: Neither is 5.1 or later.

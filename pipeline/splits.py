@@ -1,4 +1,7 @@
-"""Split tables: checked lists as a Parquet file per split, classes.json and mirrored.json."""
+"""Split tables: Parquet files per split, classes.json and mirrored.json.
+
+They hold the checked content of the lists.
+"""
 
 import itertools
 import json
@@ -32,7 +35,7 @@ class Tables:
 
 
 def build(name: str, dataset: Dataset, entries: Sequence[Entry], lists: Path, subset: Subset | None = None) -> Tables:
-    """Build the splits of a data set, or of a subset of it, for the manifest's entries.
+    """Build the splits of a data set, or of a subset, for the manifest's entries.
 
     Labels and numbers of rows are checked on the whole lists. A part that lacks some videos is a note: they stay in the
     table, so that they count as wrong.
@@ -89,7 +92,10 @@ def build(name: str, dataset: Dataset, entries: Sequence[Entry], lists: Path, su
 
 
 def write(built: Tables, folder: Path) -> None:
-    """Write split-<k>.parquet, classes.json, mirrored.json, absent.csv; remove obsolete splits."""
+    """Write split-<k>.parquet, classes.json, mirrored.json, absent.csv.
+
+    Remove obsolete splits.
+    """
     for old in folder.glob("split-*.parquet"):
         if old.stem.removeprefix("split-") not in map(str, built.tables):
             old.unlink()
@@ -104,10 +110,10 @@ def write(built: Tables, folder: Path) -> None:
 def mirror_images(
     classes: Sequence[str], pairs: Iterable[tuple[str, str]], one_way: Iterable[str] = ()
 ) -> tuple[int, ...]:
-    """Return the class of each class's mirror image: its partner in `pairs`, or itself.
+    """Return the class of each class's mirror image.
 
-    -1, for none, if it is `one_way` or its partner is not among the classes. A data set without either is safe to flip;
-    of a user's folder only its owner knows.
+    It is its partner in `pairs`, or itself. -1, for none, if it is `one_way` or its partner is not among the classes. A
+    data set without either is safe to flip; of a user's folder only its owner knows.
     """
     partner = {name: other for pair in pairs for name, other in (pair, pair[::-1])}
     numbers = {name: number for number, name in enumerate(classes)} | dict.fromkeys(one_way, -1)
@@ -144,7 +150,10 @@ def _absent(where: str, table: pl.DataFrame, gone: pl.DataFrame, layout: str) ->
 
 
 def _untaught(where: str, table: pl.DataFrame, classes: Sequence[str]) -> list[str]:
-    """Return a note on classes that are tested but never trained, as a mistyped label would be."""
+    """Return a note on classes that are tested but never trained.
+
+    A mistyped label looks like that.
+    """
     taught, tested = (
         set(table.filter(pl.col("part") == part)["labels"].explode().drop_nulls()) for part in ("train", "test")
     )

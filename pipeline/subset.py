@@ -1,4 +1,4 @@
-"""A tier's subset of a data set: a few classes, with the same few videos everywhere."""
+"""A tier's subset of a data set: a few classes and videos, always the same."""
 
 import hashlib
 from collections import defaultdict
@@ -9,11 +9,12 @@ from pipeline.datasets import Part, Row, Splits
 
 
 def reduced(whole: Splits, subset: Subset) -> Splits:
-    """Return the lists reduced to the subset: its classes, renumbered, and its rows, in order.
+    """Return the lists reduced to the subset.
 
-    Classes are evenly spaced in the official order. Of each class and part the videos whose ids have the smallest
-    sha256 are taken, so the choice depends on the lists and not on the videos present. A part "val" takes as many as
-    "test". A multi-label video keeps its chosen classes. A subset's subset is itself.
+    Its classes are renumbered, and its rows are in order. Classes are evenly spaced in the official order. Of each
+    class and part the videos whose ids have the smallest sha256 are taken, so the choice depends on the lists and not
+    on the videos present. A part "val" takes as many as "test". A multi-label video keeps its chosen classes. A
+    subset's subset is itself.
     """
     chosen = _spaced(len(whole.classes), subset.classes)
     numbers = {old: new for new, old in enumerate(chosen)}
@@ -27,7 +28,10 @@ def videos(whole: Splits, subset: Subset) -> frozenset[str]:
 
 
 def _spaced(count: int, wanted: int) -> list[int]:
-    """Return `wanted` of `count` numbers, the middles of equal parts, or all if there are fewer."""
+    """Return `wanted` of `count` numbers, the middles of equal parts.
+
+    If there are fewer, return all.
+    """
     wanted = min(count, wanted)
     return [(2 * part + 1) * count // (2 * wanted) for part in range(wanted)]
 

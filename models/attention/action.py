@@ -80,7 +80,7 @@ class MotionExcitation(nn.Module):
         return torch.sigmoid(self.expand(motion)).reshape(*x.shape[:2], 1, 1)
 
     def published(self, x: Tensor) -> Tensor:
-        """Return the same mask in the paper's order: subtract the maps, then pool the difference."""
+        """Return the same mask in the paper's order: subtract maps, then pool."""
         features = self.norm(self.squeeze(x))  # (N*T, R, H, W)
         now, then = (maps.unflatten(0, (-1, self.frames)) for maps in (features, self.conv(features)))
         motion = F.pad(then[:, 1:] - now[:, :-1], (0,) * 7 + (1,)).flatten(0, 1)  # (N*T, R, H, W)

@@ -32,9 +32,9 @@ STAGES = ("res2", "res3", "res4", "res5")
 
 
 class Gate(nn.Module):
-    """Return a weight in (0, 1) for each of L items: sigmoid(Conv1d(average + maximum)).
+    """Return a weight in (0, 1) for each of L items.
 
-    Two descriptors (N, L) -> (N, L).
+    sigmoid(Conv1d(average + maximum)). Two descriptors (N, L) -> (N, L).
     """
 
     def __init__(self, k: int) -> None:
@@ -76,7 +76,7 @@ class Eam(nn.Module):
         return v * (1 + weights)[..., None, None]
 
     def _weights(self, axis: str, average: Tensor, maximum: Tensor) -> Tensor:
-        """Return the weights of channels (N, C, 1) for axis "S", or of frames (N, 1, T) for "T".
+        """Return the weights of channels (N, C, 1), or of frames (N, 1, T).
 
         Args:
             axis: "S" or "T".
@@ -87,7 +87,10 @@ class Eam(nn.Module):
         return self.gates[axis](average.mean(rest), maximum.amax(rest)).unsqueeze(rest)
 
     def published(self, v: Tensor) -> Tensor:
-        """Return the same as in the paper: each gate pools all of its input, equations 1 to 11."""
+        """Return the same in the paper's order, equations 1 to 11.
+
+        Each gate pools all of its input.
+        """
         folded = v.ndim == 4
         v = v.unflatten(0, (-1, self.frames)).transpose(1, 2) if folded else v  # (N, C, T, H, W)
         if self.mode == "S//T":
@@ -100,7 +103,7 @@ class Eam(nn.Module):
         return out.transpose(1, 2).flatten(0, 1) if folded else out
 
     def _weigh(self, axis: str, v: Tensor) -> Tensor:
-        """Return v times the weights of its channels ("S") or frames ("T"): (N, C, T, H, W)."""
+        """Multiply v (N, C, T, H, W) by the weights of its channels or frames."""
         v = v if axis == "S" else v.transpose(1, 2)  # the paper's T_trans
         weights = self.gates[axis](v.flatten(2).mean(2), v.flatten(2).amax(2))
         v = v * weights[..., None, None, None]

@@ -82,7 +82,7 @@ def attach(
     start: str = "xavier",
     bare: str = "published",
 ) -> Backbone:
-    """Add the pyramid after the stage of `position`, with scores of this and earlier stages.
+    """Add the pyramid after the stage of `position`.
 
     Args:
         net: a backbone that takes frames, or two streams of them.

@@ -40,7 +40,10 @@ GATED = ("input", "softmax")
 
 
 def mlp(ins: int, outs: int, reduction: int) -> nn.Sequential:
-    """Build a perceptron with max(1, ins // reduction) hidden units: (N, ins) -> (N, outs)."""
+    """Build a perceptron with max(1, ins // reduction) hidden units.
+
+    (N, ins) -> (N, outs).
+    """
     hidden = max(1, ins // reduction)
     first = nn.Linear(ins, hidden, bias=False)
     if hidden == 1:
@@ -50,7 +53,10 @@ def mlp(ins: int, outs: int, reduction: int) -> nn.Sequential:
 
 
 def paired(a: Tensor, b: Tensor, groups: int) -> Tensor:
-    """Join two (N, D, ...) as (N, 2D, ...): one after the other, or interleaved for groups."""
+    """Join two (N, D, ...) as (N, 2D, ...).
+
+    One follows the other, or they are interleaved for groups.
+    """
     return torch.cat((a, b), 1) if groups == 1 else torch.stack((a, b), 2).flatten(1, 2)
 
 

@@ -133,7 +133,10 @@ class StManet(Neck):
         return torch.cat(means, 1)[..., None, None, None]
 
     def train(self, mode: bool = True) -> Self:
-        """Switch to training or evaluation; evaluation drops the attention kept for a penalty."""
+        """Switch to training or evaluation.
+
+        Evaluation drops the attention kept for a penalty.
+        """
         self.kept = self.kept if mode else {}
         return super().train(mode)
 
@@ -164,10 +167,10 @@ def attach(
     normed: bool = False,
     branch: str = "added",
 ) -> Backbone:
-    """Add ST-MANet; without "mf" the net ends at stage `readout`, which is classified.
+    """Add ST-MANet.
 
-    The module docstring describes `feed`, `joined`, `once` and `branch`, that of models/layers/st_attention.py the
-    other options.
+    Without "mf" the net ends at stage `readout`, which is classified. The module docstring describes `feed`, `joined`,
+    `once` and `branch`, that of models/layers/st_attention.py the other options.
 
     Args:
         net: a backbone of layout "volume" that ends with res5.

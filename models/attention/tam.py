@@ -49,7 +49,10 @@ class TemporalAdaptive(nn.Module):
         return self._adapted(x, x.mean((2, 3)))
 
     def published(self, x: Tensor) -> Tensor:
-        """Return the same with averages that FLOP counters do not see, as in the authors' code."""
+        """Return the same with averages that FLOP counters do not see.
+
+        As in the authors' code.
+        """
         return self._adapted(x, x.sum((2, 3)) / x[0, 0].numel())
 
     def _adapted(self, x: Tensor, means: Tensor) -> Tensor:
@@ -67,7 +70,7 @@ class TemporalAdaptive(nn.Module):
 
 
 class AdaptedConv2d(nn.Conv2d):
-    """A ResNet block's second convolution with TAM before it, its weight and name kept."""
+    """A ResNet block's second convolution, weight and name kept, with TAM before it."""
 
     def __init__(self, conv: nn.Conv2d, tam: TemporalAdaptive) -> None:
         super().__init__(conv.in_channels, conv.out_channels, 3, padding=1, bias=False, device="meta")

@@ -1,4 +1,4 @@
-"""TDN: frame differences in the first stages, segment differences in later blocks.
+"""TDN: differences of frames in the first stages, of segments in later blocks.
 
 Wang, Tong, Ji and Wu, "TDN: Temporal Difference Networks for Efficient Action Recognition" (CVPR 2021), section 3, on
 ResNet. `parts` leaves one of the two modules out:
@@ -79,7 +79,7 @@ class ShortTerm(Neck):
                 return maps
 
     def differences(self, x: Tensor) -> Tensor:
-        """Return the differences from two frames before each frame to two after, in that order.
+        """Return the differences from two frames before each frame to two after.
 
         (N*T, P, H, W) -> (N*T, 4*P, H // 2, W // 2).
         """

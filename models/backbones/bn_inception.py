@@ -30,7 +30,10 @@ from models.registry import unknown
 
 @dataclass(frozen=True)
 class Widths:
-    """Channels of a block's convolutions; with `one` and `project` 0 the block halves the size."""
+    """Channels of a block's convolutions.
+
+    With `one` and `project` 0 the block halves the size.
+    """
 
     one: int
     reduce: int
@@ -82,9 +85,10 @@ STAGE_OF = {"3a": "res3", "3b": "res3", "3c": "res4", "4e": "res5", "5a": "res5"
 
 
 class Inception(Block):
-    """An inception block: (B, ins, H, W) -> (B, outs, H, W), or half of H and W, rounded up.
+    """An inception block.
 
-    Its convolutions and norms are children of the net, as Cadene's flat names need; forward() takes the net.
+    (B, ins, H, W) -> (B, outs, H, W), or half of H and W, rounded up. Its convolutions and norms are children of the
+    net, as Cadene's flat names need; forward() takes the net.
     """
 
     def __init__(self, name: str, ins: int, widths: Widths) -> None:
@@ -95,7 +99,10 @@ class Inception(Block):
         self.name, self.widths = name, widths
 
     def units(self) -> dict[str, tuple[int, int, int, int]]:
-        """Return convolution -> (channels in, channels out, kernel, stride), in Cadene's order."""
+        """Return convolution -> (channels in, channels out, kernel, stride).
+
+        They are in Cadene's order.
+        """
         ins, w = self.in_channels, self.widths
         stride = 1 if w.one else 2
         units = {

@@ -30,7 +30,7 @@ Step = tuple[int, Kernel]  # a convolution: channels out, kernel
 
 @dataclass(frozen=True)
 class Member:
-    """One Inception-ResNet-v2: blocks of res3, res4 and res5, and changes to Cadene's."""
+    """One Inception-ResNet-v2: blocks of res3, res4 and res5, changes to Cadene's."""
 
     depths: tuple[int, int, int] = (10, 20, 10)
     divisor: int = 1  # of all widths
@@ -75,9 +75,10 @@ class Branches(nn.Module):
 
 
 class Residual(Block):
-    """x + scale * conv2d(branches(x)), and a ReLU: (B, channels, H, W) -> the same shape.
+    """x + scale * conv2d(branches(x)), and a ReLU.
 
-    The branches' last ReLUs act on the concatenation: autograd keeps that for the gradient, and no single branch.
+    (B, channels, H, W) -> the same shape. The branches' last ReLUs act on the concatenation: autograd keeps that for
+    the gradient, and no single branch.
     """
 
     def __init__(
@@ -115,9 +116,9 @@ class Residual(Block):
 
 
 class InceptionResNetV2(Backbone):
-    """Inception-ResNet-v2 without its head, for any H and W if padded, otherwise from 75.
+    """Inception-ResNet-v2 without its head.
 
-    (B, 3, H, W) -> (B, features, h, w), h about H/32 - 1.
+    Any H and W if padded, otherwise from 75. (B, 3, H, W) -> (B, features, h, w), h about H/32 - 1.
     """
 
     layout = "frames"
@@ -180,9 +181,10 @@ class InceptionResNetV2(Backbone):
         return x
 
     def _branch(self, ins: int, *steps: Step, halves: bool = False, padding: int | None = None) -> nn.Module:
-        """Build units in sequence; they keep the size, unless the last halves it or `padding` is set.
+        """Build units in sequence.
 
-        Widths are the full net's. A single unit comes without a Sequential.
+        They keep the size, unless the last halves it or `padding` is set. Widths are the full net's. A single unit
+        comes without a Sequential.
         """
         units, width = [], ins if ins == 3 else ins // self.member.divisor
         for at, (outs, kernel) in enumerate(steps):

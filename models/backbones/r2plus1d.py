@@ -29,7 +29,7 @@ Three = tuple[int, int, int]  # (t, h, w)
 
 @dataclass(frozen=True)
 class Member:
-    """One network: blocks and widths of res2..res5, and the implementations' differences."""
+    """One network: blocks and widths of res2..res5, details of implementations."""
 
     depths: tuple[int, int, int, int]
     widths: tuple[int, int, int, int] = (64, 128, 256, 512)

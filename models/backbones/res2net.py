@@ -22,7 +22,7 @@ from models.registry import unknown
 
 @dataclass(frozen=True)
 class Member:
-    """One Res2Net: blocks and base widths of res2..res5, parts, channels per part at width 64."""
+    """One Res2Net: blocks and base widths of res2..res5, parts and their share."""
 
     depths: tuple[int, int, int, int]
     widths: tuple[int, int, int, int] = (64, 128, 256, 512)
@@ -39,9 +39,10 @@ VARIANTS = tuple(MEMBERS)
 
 
 class Bottle2neck(Block):
-    """A residual block of S parts: (B, ins, H, W) -> (B, 4*width, H/stride, W/stride).
+    """A residual block of S parts.
 
-    It has two more places for modules: `inner` sees all parts together, (B, S*W, H, W), and `rest` the last one.
+    (B, ins, H, W) -> (B, 4*width, H/stride, W/stride). It has two more places for modules: `inner` sees all parts
+    together, (B, S*W, H, W), and `rest` the last one.
     """
 
     def __init__(self, ins: int, width: int, stride: int, first: bool, member: Member) -> None:

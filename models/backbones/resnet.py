@@ -136,7 +136,7 @@ def _stage(block: type[BasicBlock] | type[Bottleneck], ins: int, width: int, dep
 
 
 def _shortcut(ins: int, outs: int, stride: int) -> nn.Sequential | None:
-    """Build a 1x1 convolution and norm where the block changes the shape, otherwise None."""
+    """Build a 1x1 convolution and norm where the shape changes, otherwise None."""
     if stride == 1 and ins == outs:
         return None
     return nn.Sequential(nn.Conv2d(ins, outs, 1, stride, bias=False), nn.BatchNorm2d(outs))

@@ -54,9 +54,9 @@ VARIANTS = tuple(MEMBERS)
 
 
 class SlowFast(Backbone):
-    """SlowFast without its head, the averages of both pathways' maps, for any T, H and W.
+    """SlowFast without its head: the averages of both pathways' maps.
 
-    (N, 3, T, H, W) -> (N, features, 1, 1, 1).
+    Any T, H and W. (N, 3, T, H, W) -> (N, features, 1, 1, 1).
     """
 
     layout, pooling = "volume", "unseen"

@@ -71,7 +71,10 @@ class Stage(Block):
 
 
 class Vgg(Backbone):
-    """VGG without its classifier, for any H and W from 32: (B, 3, H, W) -> (B, features, 1, 1)."""
+    """VGG without its classifier, for any H and W from 32.
+
+    (B, 3, H, W) -> (B, features, 1, 1).
+    """
 
     layout = "frames"
     mean, std, channels = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375), "rgb"  # torchvision's, times 255
@@ -110,7 +113,7 @@ class Vgg(Backbone):
         return {self._own(name): value for name, value in state.items()}
 
     def _own(self, name: str) -> str:
-        """Rename features.10.<rest> to res3.10.<rest>, classifier.0 and .3 to fc6 and fc7.
+        """Rename features.10.<rest> to res3.10.<rest>, classifier.0 and .3 to fc6, fc7.
 
         Any other name stays.
         """

@@ -1,4 +1,4 @@
-"""Inflation: kernels of a 2D network repeated over time (Carreira and Zisserman 2017)."""
+"""Inflation of a 2D network's kernels over time (Carreira and Zisserman 2017)."""
 
 from collections.abc import Mapping
 

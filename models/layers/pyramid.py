@@ -75,7 +75,10 @@ class Scores(nn.Linear):
 
 
 class PyramidAttention(nn.Module):
-    """Attention with columns of length 1, from each scale's scores: (N, K*R, P) -> the same shape."""
+    """Attention with columns of length 1, from each scale's scores.
+
+    (N, K*R, P) -> the same shape.
+    """
 
     def __init__(self, fusion: str) -> None:
         super().__init__()
@@ -86,7 +89,9 @@ class PyramidAttention(nn.Module):
 
 
 class InteractionPyramid(Neck):
-    """The layer: maps (N*K, C, H, W) of several stages -> one merged map per clip (N, C, h, w).
+    """ISTPA's layer, which merges the maps of several stages.
+
+    Maps (N*K, C, H, W) of each stage -> one map per clip (N, C, h, w).
 
     Args:
         frames: K.
@@ -144,7 +149,10 @@ class InteractionPyramid(Neck):
         return next(self.parameters()).new_zeros(()) if loss is None else loss
 
     def _positions(self, maps: Tensor, size: tuple[int, int]) -> Tensor:
-        """Pool maps (N*K, C, H, W) to the top stage's size: x (N, K*R, C), in fp32 at least."""
+        """Pool maps to the top stage's size: x (N, K*R, C), in fp32 at least.
+
+        Maps are (N*K, C, H, W).
+        """
         pooled = (F.adaptive_avg_pool2d if self.average else F.adaptive_max_pool2d)(maps, size)
         x = pooled.unflatten(0, (-1, self.frames)).flatten(3).transpose(2, 3)  # (N, K, R, C)
         # Tracers and the CPU disagree on the memory order that adaptive pooling gives; a copy has a known order.
@@ -185,5 +193,8 @@ class InteractionPyramid(Neck):
 
 
 def _without_autocast(device: str) -> contextlib.AbstractContextManager:
-    """Turn autocast off, except on the meta device, which has none and serves to count layers."""
+    """Turn autocast off.
+
+    The meta device has none; it serves to count layers.
+    """
     return contextlib.nullcontext() if device == "meta" else torch.autocast(device, enabled=False)

@@ -1,4 +1,4 @@
-"""3D residual networks of bottleneck blocks: Hara's ResNet and ResNeXt, and SlowOnly.
+"""3D residual networks of bottlenecks: Hara's ResNet and ResNeXt, SlowOnly.
 
 Parameters have the names of torchvision's ResNet, as in Hara's code: conv1, bn1, layer1.0.conv1, ...,
 layer1.0.downsample.0, ...; the classifier is fc. Kernels and strides are (t, h, w).
@@ -34,12 +34,12 @@ class Member:
 
 
 class Conv3d(nn.Conv3d):
-    """nn.Conv3d that runs kernels of one frame or one pixel as 2D in channels-last memory.
+    """nn.Conv3d that runs flat kernels as 2D in channels-last memory.
 
-    The views cost nothing. On one thread torch's 1x1x1 and 3x1x1 convolutions of fewer than 16 clips do not use oneDNN,
-    take two to three times as long, and lose the memory order. Maps that the weights outweigh run in torch's default
-    order (models/memory_format.py). Channels-last maps give channels-last output, also where torch loses that order: it
-    convolves a single clip's small maps without oneDNN.
+    A flat kernel covers one frame or one pixel. The views cost nothing. On one thread torch's 1x1x1 and 3x1x1
+    convolutions of fewer than 16 clips do not use oneDNN, take two to three times as long, and lose the memory order.
+    Maps that the weights outweigh run in torch's default order (models/memory_format.py). Channels-last maps give
+    channels-last output, also where torch loses that order: it convolves a single clip's small maps without oneDNN.
     """
 
     weighs = True

@@ -58,7 +58,7 @@ class Shift(torch.autograd.Function):
 
 
 def keep_unshifted(conv: nn.Module, seen: tuple[Tensor], out: Tensor) -> None:
-    """Keep autograd from storing a copy of shifted maps for a convolution's weight gradient.
+    """Keep autograd from copying shifted maps for a convolution's gradient.
 
     A forward hook of the convolution. Where a ReLU gave the maps, autograd already stores its output for the ReLU's
     gradient, and that is shifted again. A compiler handles this by itself.
@@ -81,9 +81,10 @@ def _shifted_again(node: Any) -> Tensor:
 
 
 class TemporalShiftConv(nn.Module):
-    """Depthwise convolution over time, kernel 3, that starts as the shift: (N*T, C, H, W).
+    """Depthwise convolution over time, kernel 3, that starts as the shift.
 
-    Channels outside both folds of C//fold start as the identity; with fold None all channels are.
+    (N*T, C, H, W) -> the same shape. Channels outside both folds of C//fold start as the identity; with fold None all
+    channels are.
     """
 
     def __init__(self, channels: int, frames: int, fold: int | None = 8) -> None:

@@ -1,4 +1,4 @@
-"""ST-MANet's attention over frames and over pixels, and the similarity of stages' attention.
+"""ST-MANet's attention over frames and over pixels, and its similarity.
 
 models/attention/st_manet.py names the paper and describes the use of each module. These are its equations, of one stage
 with maps Z of C channels, Z_TDA^{i-1} of C/2 from the branch, and Z_c both of them, 3C/2 channels:
@@ -110,7 +110,10 @@ def response(conv: nn.Module, channels: int, like: Tensor) -> Tensor:
 
 
 class Aggregation(nn.Module):
-    """eps(A value(x)): attention (N, T, T), maps (N, ins, T, H, W) -> (N, outs, T, H, W)."""
+    """Aggregation of values over frames, eps(A value(x)).
+
+    Attention (N, T, T), maps (N, ins, T, H, W) -> (N, outs, T, H, W).
+    """
 
     def __init__(self, ins: int, outs: int, reading: Reading, dense: bool = True) -> None:
         super().__init__()
@@ -132,7 +135,10 @@ class Aggregation(nn.Module):
         return self.norm(self.eps(self._rows(attention.unsqueeze(1) @ values, x)))
 
     def _rows(self, rows: Tensor, x: Tensor) -> Tensor:
-        """Return A value(x), (N, ins, T, P), in x's shape, after the second softmax if it is on."""
+        """Return A value(x), (N, ins, T, P), in x's shape.
+
+        The second softmax comes first, if it is on.
+        """
         if self.second_softmax:
             rows = rows.transpose(1, 2).flatten(2).softmax(2).unflatten(2, (x.shape[1], -1)).transpose(1, 2)
         return rows.unflatten(3, x.shape[3:])
@@ -175,15 +181,19 @@ class TemporalDynamicAttention(nn.Module):
     def _attended(
         self, attention: Tensor, z: Tensor, own: Tensor, both: Tensor
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Return A_t, Z_t and Z_TDA^i, where `own` is the part of Z_c that Z_t attends to."""
+        """Return A_t, Z_t and Z_TDA^i.
+
+        `own` is the part of Z_c that Z_t attends to.
+        """
         z_t = None if self.main is None else z + self.main(attention, own)
         return attention, z_t, None if self.branch is None else self.branch(attention, both)
 
 
 class SpatialAttention(nn.Module):
-    """SDA of one stage: Z (N, C, T, H, W) -> A_s (N, P, P), and `onto` + Z_s, of Z's shape.
+    """SDA of one stage.
 
-    `channels` is C where alpha, beta, eta and pi are convolutions; 0 for a module without weights, of any C.
+    Z (N, C, T, H, W) -> A_s (N, P, P), and `onto` + Z_s, of Z's shape. `channels` is C where alpha, beta, eta and pi
+    are convolutions; 0 for a module without weights, of any C.
     """
 
     def __init__(self, reading: Reading, channels: int = 0) -> None:
@@ -225,7 +235,10 @@ class SpatialAttention(nn.Module):
 
 
 def softmax(products: Tensor, length: int, scaled: bool) -> Tensor:
-    """Softmax of products of rows of `length`, scaled if asked: (N, L, L) -> (N, L, L)."""
+    """Softmax of products of rows of `length`, scaled if asked.
+
+    (N, L, L) -> (N, L, L).
+    """
     return (products * length**-0.5 if scaled else products).softmax(2)
 
 
@@ -240,7 +253,7 @@ def pooled(branch: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def averaged(matrix: Tensor, old: Sequence[int], new: Sequence[int]) -> Tensor:
-    """Resize attention (N, L, L) from a grid `old` of positions to a grid `new` by adaptive means.
+    """Resize attention (N, L, L) from a grid `old` to a grid `new` by means.
 
     L is the product of `old`. Each axis of the grid is averaged separately, of the queries and of the keys.
     """

@@ -55,7 +55,10 @@ def halving(ins: int, outs: int) -> nn.Sequential:
 
 
 def initialise(module: nn.Module) -> None:
-    """Initialize every 3D convolution in a module by Xavier's uniform distribution, as in TPN."""
+    """Initialize every 3D convolution in a module by Xavier's uniform distribution.
+
+    As in TPN's neck.
+    """
     for inner in module.modules():
         if isinstance(inner, nn.Conv3d):
             nn.init.xavier_uniform_(inner.weight)
@@ -77,7 +80,10 @@ class TemporalModulation(nn.Module):
 
 
 class UnitPooling(nn.Module):
-    """A maximum over windows of one value: in the authors' code, counted by tools, no effect."""
+    """A maximum over windows of one value, without effect.
+
+    The authors' code has it, and tools count it.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         return x
@@ -87,9 +93,9 @@ class UnitPooling(nn.Module):
 
 
 class LevelFusion(nn.Module):
-    """Fuse levels (N, ins, T, H, W), each through a grouped convolution to `middle` channels.
+    """Fuse levels (N, ins, T, H, W) to one (N, outs, T, H, W).
 
-    The output is (N, outs, T, H, W).
+    Each passes a grouped convolution to `middle` channels. The output is (N, outs, T, H, W).
     """
 
     def __init__(self, levels: int, ins: int, middle: int, outs: int) -> None:
@@ -103,7 +109,7 @@ class LevelFusion(nn.Module):
 
 
 class TemporalPyramid(nn.Module):
-    """Fuse levels, each with half the H and W of the one before: (N, features, T/scale, H, W).
+    """The pyramid: levels with halving H and W -> (N, features, T/scale, H, W).
 
     `attention` has a place for a module at each level, between spatial and temporal modulation, where all levels have
     the last one's channels and size. They are identities until an attach() fills them.
@@ -197,13 +203,19 @@ class AuxiliaryHead(nn.Module):
         return super().train(mode)
 
     def penalty(self, criterion: Callable[[Tensor], Tensor]) -> Tensor:
-        """Return the weighted loss of the last level seen in training, (); zero if there was none."""
+        """Return the weighted loss of the last level seen in training, ().
+
+        Zero if there was none.
+        """
         logits, self.logits = self.logits, None
         return self.fc.weight.new_zeros(()) if logits is None else self.weight * criterion(logits)
 
 
 class PyramidNeck(Neck):
-    """A pyramid over the maps of several stages, with one frame left: N maps, in the net's layout."""
+    """A pyramid over several stages' maps that leaves one frame.
+
+    The output is N maps, in the net's layout.
+    """
 
     def __init__(self, stages: Sequence[str], frames: int, pyramid: TemporalPyramid, aux: AuxiliaryHead | None) -> None:
         super().__init__()
@@ -266,7 +278,10 @@ def attach_pyramid(
 
 
 class ShiftedShortcut(nn.Sequential):
-    """A block's shortcut, with its names kept, that sees the shifted input: (N*T, C, H, W)."""
+    """A block's shortcut, names kept, that sees the shifted input.
+
+    The input is (N*T, C, H, W).
+    """
 
     def __init__(self, shortcut: nn.Sequential, frames: int, fold: int) -> None:
         super().__init__(*shortcut)

@@ -36,10 +36,10 @@ STREAMS = ("attention", "reinforced")
 
 
 class TwoStreams(Backbone):
-    """RGB and flow in parallel: (B, 3 + planes, H, W), RGB first -> (B, 2*features, h, w).
+    """RGB and flow in parallel.
 
-    Once merged(), it gives the RGB net's (N, features, h, w). Stages have twice a stream's channels, until the stage at
-    which flow ends.
+    (B, 3 + planes, H, W), RGB first -> (B, 2*features, h, w). Once merged(), it gives the RGB net's (N, features, h,
+    w). Stages have twice a stream's channels, until the stage at which flow ends.
     """
 
     def __init__(self, rgb: Backbone, flow: Backbone) -> None:
@@ -59,7 +59,7 @@ class TwoStreams(Backbone):
         return self.rgb, self.flow
 
     def merge(self, at: str) -> None:
-        """Remove the flow net behind stage `at`, where a neck merges the two streams' maps."""
+        """Remove the flow net behind stage `at`, where a neck merges both streams."""
         names = list(self.stages)
         self.alone = frozenset(names[names.index(at) + 1 :])
         for stage in self.alone:

@@ -74,7 +74,9 @@ def draw(augment: Augment, width: int, height: int, size: int, rng: np.random.Ge
 
 
 def color(augment: Augment, rng: np.random.Generator) -> Color | None:
-    """Draw the color change of one clip, an affine map of RGB in 0..255; None for none.
+    """Draw the color change of one clip, an affine map of RGB in 0..255.
+
+    None for none.
 
     - jitter: noise along the main axes of ImageNet's colors, 0.1 of their deviations.
     - space: TPN's color-space augmentation before the jitter. Brightness (up to 32 more or less), contrast, saturation

@@ -49,14 +49,18 @@ def seed_of(seed: int, epoch: int, step: int, micro: int) -> int:
 
 
 def epoch_order(n: int, seed: int, epoch: int) -> list[int]:
-    """Return the order of n clips in an epoch: a permutation, from (seed, epoch) alone."""
+    """Return the order of n clips in an epoch, a permutation.
+
+    It depends on (seed, epoch) only.
+    """
     return sampling.generator("order", seed, epoch).permutation(n).tolist()
 
 
 def steps(n: int, batch: int, micro_batch: int, seed: int, epoch: int) -> list[list[list[int]]]:
-    """Return an epoch's steps: lists of batch / micro_batch micro batches of clip positions.
+    """Return an epoch's steps, as lists of micro batches of clip positions.
 
-    Worker r of w takes step[r::w]. The last, incomplete batch is dropped: different clips in every epoch.
+    A step has batch / micro_batch micro batches. Worker r of w takes step[r::w]. The last, incomplete batch is dropped:
+    different clips in every epoch.
 
     Raises:
         UserError: There are fewer clips than one batch.
@@ -78,7 +82,7 @@ def load(store: FrameStore, video: str, indices: Sequence[int], box: Box, flip: 
 def load_views(
     store: FrameStore, views: Sequence[tuple[str, View]], size: int, input: str = "rgb", stack: int = 0
 ) -> np.ndarray:
-    """Return the clips of (video, view): frames cropped to a box, resized, and flipped.
+    """Return the clips of (video, view): cropped, resized and flipped frames.
 
     With flow, each frame has the `stack` flows that start there, x1, y1, x2, y2, ..., after RGB if that is asked for
     too. At a video's end the last flow is repeated, as in TSN's reader. Frames are resized bilinearly as in PIL.
@@ -140,9 +144,9 @@ def load_views(
 
 
 class TrainClips(Dataset[tuple[np.ndarray, np.ndarray]]):
-    """Micro batches of training clips, for DataLoader(..., sampler=micro batches, batch_size=None).
+    """Micro batches of training clips for a DataLoader.
 
-    A key is a list of (epoch, position in items).
+    Use DataLoader(..., sampler=micro batches, batch_size=None). A key is a list of (epoch, position in items).
 
     A flipped clip has the labels of its mirror image: "left" becomes "right". mmaction2 trains TPN, TSM and TSN on
     Something-Something in this way. The authors' code differs. ACTION-Net's never flips, and TSM's does not flip
@@ -236,7 +240,9 @@ def normalise(
 
 
 def mixup(x: Tensor, labels: Tensor, classes: int, alpha: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Mix each clip and its labels with another of its batch (Zhang et al., mixup, section 2).
+    """Mix each clip and its labels with another of its batch.
+
+    Zhang et al., mixup, section 2.
 
     Args:
         x: (N,...) float.
@@ -271,7 +277,7 @@ def _places(
 
 
 def _decode(jpeg: np.ndarray, shrink: int, colours: str) -> np.ndarray:
-    """Decode a JPEG at 1 / shrink of its size: (H,W,3), or (H,W) if `colours` is "GRAY"."""
+    """Decode a JPEG at 1 / shrink of its size: (H,W,3), or (H,W) for "GRAY"."""
     least = {}
     if shrink > 1:
         height, width, _, _ = simplejpeg.decode_jpeg_header(jpeg)
@@ -281,7 +287,10 @@ def _decode(jpeg: np.ndarray, shrink: int, colours: str) -> np.ndarray:
 
 
 def _cut(frame: np.ndarray, box: Box, shrink: int, out: np.ndarray) -> None:
-    """Cut `box` from a frame decoded at 1 / shrink, into `out`, (size,size,3) or (size,size)."""
+    """Cut `box` from a frame decoded at 1 / shrink, into `out`.
+
+    `out` is (size,size,3) or (size,size).
+    """
     x, y, w, h = (length // shrink for length in box)
     if x < 0 or y < 0 or y + h > frame.shape[0] or x + w > frame.shape[1]:
         edges = [(max(0, -y), max(0, y + h - frame.shape[0])), (max(0, -x), max(0, x + w - frame.shape[1]))]
@@ -292,10 +301,10 @@ def _cut(frame: np.ndarray, box: Box, shrink: int, out: np.ndarray) -> None:
 
 
 def resized(frame: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resize (H,W,3) or (H,W) uint8 to height x width, bilinearly, with a filter when smaller.
+    """Resize (H,W,3) or (H,W) uint8 to height x width.
 
-    As PIL does, which the papers' code uses, within 1 of 255. OpenCV's bilinear skips pixels instead: crops twice as
-    large have 14 to 31 % more gradient.
+    Bilinearly, with a filter when smaller. As PIL does, which the papers' code uses, within 1 of 255. OpenCV's bilinear
+    skips pixels instead: crops twice as large have 14 to 31 % more gradient.
     """
     planes = torch.from_numpy(np.ascontiguousarray(frame)).view(*frame.shape[:2], -1).permute(2, 0, 1)[None]
     out = F.interpolate(planes, (height, width), mode="bilinear", antialias=True)[0].permute(1, 2, 0).numpy()

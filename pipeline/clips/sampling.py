@@ -1,4 +1,4 @@
-"""Frame sampling: indices of the frames in a clip, and the generators for training.
+"""Frame sampling: the frames of a clip, and the generators for training.
 
 | method | training | testing |
 |---|---|---|
@@ -27,7 +27,10 @@ Indices = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Clip:
-    """Arguments of a sampling: T = `frames` indices into a video's `count` frames, both above 0."""
+    """Arguments of a sampling: T = `frames` indices into a video's `count` frames.
+
+    Both are above 0.
+    """
 
     count: int
     frames: int
@@ -83,12 +86,12 @@ def random_segments(clip: Clip) -> Indices:
 
 
 def dense(clip: Clip) -> Indices:
-    """Take T frames, each `stride` after the last: 8, 32 or all of 64 frames, or Hara's 16.
+    """Take T frames, each `stride` after the last.
 
-    In training the start is random (Hara et al., implementation; ST-MANet and MAAGN, implementation details). In
-    testing starts are evenly spaced from the first possible to the last (TSM's dense sampling), and a single clip is in
-    the middle. A video shorter than T * stride starts over at its first frame: modulo as in TSM's dense sampling, which
-    for stride 1 is Hara's LoopPadding.
+    8, 32 or all of 64 frames, or Hara's 16. In training the start is random (Hara et al., implementation; ST-MANet and
+    MAAGN, implementation details). In testing starts are evenly spaced from the first possible to the last (TSM's dense
+    sampling), and a single clip is in the middle. A video shorter than T * stride starts over at its first frame:
+    modulo as in TSM's dense sampling, which for stride 1 is Hara's LoopPadding.
     """
     last = _last_start(clip)
     if clip.rng is not None:
@@ -97,10 +100,10 @@ def dense(clip: Clip) -> Indices:
 
 
 def uniform_clips(clip: Clip) -> Indices:
-    """Take dense() clips, tested at the middle of `of` equal parts of the possible starts.
+    """Take dense() clips, tested at the middle of parts of the possible starts.
 
-    TPN (implementation details, inference) and MAAGN (section 4.1.3) spread 10 clips uniformly; the exact starts are
-    those of TPN's code, mmaction's SampleFrames.
+    There are `of` equal parts. TPN (implementation details, inference) and MAAGN (section 4.1.3) spread 10 clips
+    uniformly; the exact starts are those of TPN's code, mmaction's SampleFrames.
     """
     if clip.rng is not None:
         return dense(clip)
@@ -108,7 +111,7 @@ def uniform_clips(clip: Clip) -> Indices:
 
 
 def parts(clip: Clip) -> Indices:
-    """Take dense() clips, tested at the start of each of `of` equal parts of the video.
+    """Take dense() clips, tested at the start of `of` equal parts of the video.
 
     ISTPA's first 64 frames of each tenth. A part's frames may reach into the next; the last parts of a short video
     start where T * stride frames are left.
@@ -119,11 +122,11 @@ def parts(clip: Clip) -> Indices:
 
 
 def windows(clip: Clip) -> Indices:
-    """Take window `number` of the video cut into pieces of T * stride frames; `of` is not used.
+    """Take window `number` of the video cut into pieces of T * stride frames.
 
-    Hara's non-overlapping 16-frame clips (implementation, recognition), EAM's of 16 or 64; with stride 2 all 64-frame
-    segments of ST-MANet (implementation details). windows_in() counts them. The last piece, if shorter, loops within
-    itself (Hara's LoopPadding). Training is dense()'s.
+    `of` is not used. Hara's non-overlapping 16-frame clips (implementation, recognition), EAM's of 16 or 64; with
+    stride 2 all 64-frame segments of ST-MANet (implementation details). windows_in() counts them. The last piece, if
+    shorter, loops within itself (Hara's LoopPadding). Training is dense()'s.
     """
     if clip.rng is not None:
         return dense(clip)
@@ -133,17 +136,21 @@ def windows(clip: Clip) -> Indices:
 
 
 def windows_in(count: int, frames: int, stride: int) -> int:
-    """Return the number of windows of frames * stride frames in a video, with a partial last one."""
+    """Return the number of windows of frames * stride frames in a video.
+
+    The last one may be partial.
+    """
     return max(1, -(-count // (frames * stride)))
 
 
 def multirate(clip: Clip) -> Indices:
-    """Take dense() at several rates: `stride` times 1, 2 or 4, an input pyramid as in MAAGN's figure 1.
+    """Take dense() at several rates: `stride` times 1, 2 or 4.
 
-    In training rate and start are random. In testing clips take the rates in turn, those of one rate are placed as
-    dense()'s, and averaging their scores joins the rates. Our reading: the figure shows inputs at several rates, while
-    the text builds the pyramid from one input's features, as TPN and the nets here do. A net that uses several rates of
-    one clip, as SlowFast (section 3), takes the slower ones from a dense() clip: x[:, ::rate].
+    This is an input pyramid as in MAAGN's figure 1. In training rate and start are random. In testing clips take the
+    rates in turn, those of one rate are placed as dense()'s, and averaging their scores joins the rates. Our reading:
+    the figure shows inputs at several rates, while the text builds the pyramid from one input's features, as TPN and
+    the nets here do. A net that uses several rates of one clip, as SlowFast (section 3), takes the slower ones from a
+    dense() clip: x[:, ::rate].
     """
     turn = clip.number if clip.rng is None else int(clip.rng.integers(len(RATES)))
     stride = clip.stride * RATES[turn % len(RATES)]

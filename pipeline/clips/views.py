@@ -15,10 +15,10 @@ Crops = list[tuple[Box, bool]]
 
 
 def views(protocol: Protocol, video: str, stored: Entry, frames: int) -> list[View]:
-    """Return all views of a video under a protocol; view number = clip * crops + crop.
+    """Return all views of a video under a protocol.
 
-    Equal arguments give equal views: a sampling's draws are seeded by the video's name and the clip. Sampling "windows"
-    takes as many clips as the video has windows, and ignores protocol.clips.
+    View number = clip * crops + crop. Equal arguments give equal views: a sampling's draws are seeded by the video's
+    name and the clip. Sampling "windows" takes as many clips as the video has windows, and ignores protocol.clips.
 
     Args:
         protocol: the protocol.
@@ -54,9 +54,9 @@ def swapped_back(logits: np.ndarray, views: Sequence[View], mirrored: Sequence[i
 
 
 def center(width: int, height: int, size: int) -> Crops:
-    """Return the centered square of 7/8 of the short side, or more: see augmentation.side().
+    """Return the centered square of 7/8 of the short side, or more.
 
-    224 of 256 pixels: TSN, TSM.
+    See augmentation.side(). 224 of 256 pixels: TSN, TSM.
     """
     square = side(width, height, size)
     return [(centred(width, height, square, square), False)]
@@ -78,15 +78,18 @@ def three(width: int, height: int, size: int) -> Crops:
 
 
 def squash(width: int, height: int, size: int) -> Crops:
-    """Return the whole frame; the square input loses its aspect (ACTION-Net's code on EgoGesture)."""
+    """Return the whole frame.
+
+    The square input loses its aspect (ACTION-Net's code on EgoGesture).
+    """
     return [(Box(0, 0, width, height), False)]
 
 
 def ten(width: int, height: int, size: int) -> Crops:
-    """Return four corners and the center, each followed by its mirror image (TSN, section 3.3).
+    """Return four corners and the center, each followed by its mirror image.
 
-    Their side is center()'s, but at most 7/8 of the short side, so that all ten differ. The scores of a mirror image
-    are swapped back: see swapped_back().
+    TSN, section 3.3. Their side is center()'s, but at most 7/8 of the short side, so that all ten differ. The scores of
+    a mirror image are swapped back: see swapped_back().
     """
     square = side(width, height, size)
     square = square if square < min(width, height) else max(1, round(square * SHARE))

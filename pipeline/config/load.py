@@ -1,4 +1,7 @@
-"""Reading params.yaml; an error for an unknown, missing or mistyped key gives its neighbors."""
+"""Reading and checking of params.yaml.
+
+An error for an unknown, missing or mistyped key names its neighbors.
+"""
 
 import json
 from pathlib import Path

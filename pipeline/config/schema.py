@@ -1,4 +1,4 @@
-"""Schema of params.yaml as frozen dataclasses: data sets, recipes, protocols, rows, tables."""
+"""Schema of params.yaml, as frozen dataclasses."""
 
 import math
 from collections.abc import Callable
@@ -61,7 +61,10 @@ def _team(value: object) -> object:
 
 @dataclass(frozen=True, config=STRICT)
 class Flow:
-    """Optical flow, stored with the frames: from each frame to the next, in stored pixels."""
+    """Optical flow, stored with the frames.
+
+    It is from each frame to the next, in stored pixels.
+    """
 
     algorithm: Literal["tvl1", "dis"]
     bound: Positive = 20.0  # pixels: clipped to +-bound, then 8 bits, 128 is no motion
@@ -108,7 +111,10 @@ class Augment:
 
 @dataclass(frozen=True, config=STRICT)
 class Group:
-    """A parameter group: the first group whose kind matches a parameter sets its multipliers."""
+    """A parameter group.
+
+    The first group whose kind matches a parameter sets its multipliers.
+    """
 
     kind: Literal["head.weight", "head.bias", "norm", "bias", "attention", "weight"]
     lr: AtLeastZero = 1.0
@@ -165,7 +171,7 @@ class Recipe:
 
 @dataclass(frozen=True, config=STRICT)
 class Protocol:
-    """Settings for testing: clips x crops views per video, and the averaging of scores."""
+    """Settings for testing: clips x crops views per video, and mean of scores."""
 
     clips: Count
     crops: Literal["center", "whole", "three", "ten", "squash"]
@@ -196,7 +202,10 @@ class Experiment:
 
 @dataclass(frozen=True, config=STRICT)
 class Fusion:
-    """A row of a table from other rows' predictions: late fusion, a weighted mean of scores."""
+    """A row of a table from other rows' predictions.
+
+    Late fusion, a weighted mean of scores.
+    """
 
     rows: Annotated[dict[str, Positive], Field(min_length=1)]  # row -> weight
     outside: dict[str, Positive] = field(default_factory=dict)  # Parquet file with the columns of predictions -> weight
@@ -204,7 +213,10 @@ class Fusion:
 
 @dataclass(frozen=True, config=STRICT)
 class Trajectories:
-    """Improved dense trajectories on a data set, without a net; their scores can be fused."""
+    """Improved dense trajectories on a data set, without a net.
+
+    Their scores can be fused.
+    """
 
     dataset: str
     splits: Splits
@@ -217,7 +229,10 @@ class Trajectories:
 
 @dataclass(frozen=True, config=STRICT)
 class Subset:
-    """Part of a data set: numbers of classes and of videos per class and part, chosen by hash."""
+    """Part of a data set: numbers of classes and of videos per class.
+
+    They are chosen by hash.
+    """
 
     classes: Count
     train: Whole
@@ -241,7 +256,10 @@ class Tier:
 
 @dataclass(frozen=True, config=STRICT)
 class Table:
-    """Rows of a table; with a base, an ablation: every row as its difference from the base."""
+    """Rows of a table.
+
+    With a base, an ablation: every row as its difference from the base.
+    """
 
     title: str
     rows: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_distinct)]

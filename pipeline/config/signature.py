@@ -1,4 +1,4 @@
-"""A test protocol as a short text, printed next to every number measured under it."""
+"""A test protocol as a short text, printed next to numbers measured under it."""
 
 from pipeline.config.schema import Protocol, Recipe, Tier
 
@@ -6,7 +6,10 @@ CROPS = {"center": 1, "whole": 1, "three": 3, "ten": 10, "squash": 1}
 
 
 def views_per_video(protocol: Protocol) -> int | None:
-    """Return the number of scored views per video, clips x crops; None if its length decides."""
+    """Return the number of scored views per video, clips x crops.
+
+    None if its length decides.
+    """
     return None if protocol.sampling == "windows" else protocol.clips * CROPS[protocol.crops]
 
 
@@ -31,9 +34,9 @@ def protocol_signature(protocol: Protocol, recipe: Recipe) -> str:
 
 
 def subset_in_words(tier: Tier) -> list[str]:
-    """Describe a tier's part of its data sets, e.g. ["mini 5 x (12 + 8)"], or [] for all.
+    """Describe a tier's part of its data sets, e.g. ["mini 5 x (12 + 8)"].
 
-    Classes x (training + test videos of each). Printed with every data set and protocol.
+    [] is all of them. Classes x (training + test videos of each). Printed with every data set and protocol.
     """
     part = tier.subset
     return [f"{tier.name} {part.classes} x ({part.train} + {part.test})"] if part else []

@@ -1,4 +1,6 @@
-"""Data sets, one file each, registered by file name: `file: jhmdb` imports jhmdb.py here.
+"""Data sets, one file each, registered by file name.
+
+`file: jhmdb` imports jhmdb.py here.
 
 A file holds (see `Plugin`)
   LICENCE, CITATION, HOMEPAGE  facts a user must know before using the videos.
@@ -125,7 +127,11 @@ def loaded(name: str) -> Plugin:
 
 
 def chosen(kind: type[T], options: Options, where: str) -> T:
-    """Check the options of params.yaml as the data set's dataclass; UserError names a wrong key."""
+    """Check the options of params.yaml as the data set's dataclass.
+
+    Raises:
+        UserError: A key is wrong.
+    """
     try:
         return TypeAdapter(kind).validate_json(json.dumps(dict(options)))  # JSON mode: strict, but lists become tuples
     except ValidationError as error:
@@ -140,9 +146,10 @@ def chosen(kind: type[T], options: Options, where: str) -> T:
 
 
 def walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
-    """Yield (path relative to `folder`, names of its files) for it and each visible folder below.
+    """Yield (relative path, names of files) for a folder and each below.
 
-    Links are followed, because a set may be on several disks, except one to a folder that contains the link.
+    Hidden folders are skipped. Links are followed, because a set may be on several disks, except one to a folder that
+    contains the link.
 
     Raises:
         UserError: A folder can't be read; otherwise its videos would count as absent.
@@ -182,7 +189,7 @@ def found(folder: Path) -> list[Video]:
 
 
 def frames(folder: Path, first: int | None = None, last: int | None = None) -> list[tuple[int, Path]]:
-    """List (number, file) of a folder's JPEG frames, from `first` to `last`, both included.
+    """List (number, file) of a folder's JPEG frames, `first` to `last` included.
 
     Other names, and anything but a file, such as a pipe, are skipped. Two files of one number are both returned.
 
@@ -197,19 +204,25 @@ def frames(folder: Path, first: int | None = None, last: int | None = None) -> l
 
 
 def listed(lists: Path, *names: str) -> Path:
-    """Return the first of several lists in `lists` or its folder labels/, or the first name's path."""
+    """Return the first existing list, in `lists` or its folder labels/.
+
+    If none exists, return the first name's path.
+    """
     places = [lists / folder / name for name in names for folder in ("", "labels")]
     return next((place for place in places if place.is_file()), places[0])
 
 
 def names_of_lists(prefix: str, suffix: str) -> tuple[str, ...]:
-    """Return the names of lists that listed() tries; older copies of a set have a prefix."""
+    """Return the names of lists that listed() tries.
+
+    Older copies of a set have a prefix.
+    """
     kinds = ("labels", "test", "train", "validation")
     return tuple(f"{folder}{old}{kind}{suffix}" for folder in ("", "labels/") for old in ("", prefix) for kind in kinds)
 
 
 def lines(name: str, path: Path, layout: str) -> list[tuple[str, str]]:
-    """List (file and line number, text) of each line of a data set's list that isn't blank.
+    """List (file and line number, text) of each line of a list that isn't blank.
 
     The text is stripped. Line ends of any system work, and a byte order mark is skipped.
 

@@ -1,4 +1,4 @@
-"""Charades: 9,848 multi-label videos at home, 157 actions (Sigurdsson et al. 2016).
+"""Charades: 9,848 multi-label videos, 157 actions (Sigurdsson et al. 2016).
 
 There is a train and a test list.
 - Multi-label: a row is a video with all its actions, each once, at any time in the video. `actions` reads their times.
@@ -85,7 +85,11 @@ def splits(videos: Sequence[Video], lists: Path, options: Options) -> Splits:
 
 
 def actions(path: Path) -> Iterator[tuple[str, list[Action]]]:
-    """Yield (video, its actions) of each line of a list; UserError names an unreadable line."""
+    """Yield (video, its actions) of each line of a list.
+
+    Raises:
+        UserError: A line is unreadable.
+    """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = csv.DictReader(file)

@@ -1,4 +1,4 @@
-"""CIFAR-100: 60,000 images of 32 x 32 pixels in 100 classes, as videos of one frame.
+"""CIFAR-100: 60,000 32 x 32 images in 100 classes, as videos of one frame.
 
 Krizhevsky 2009. All images are in two files, so they are written as videos here: uncompressed AVI, without loss. The
 frame store then keeps them as JPEG, with color at half the size. Labels are the fine ones. Rows are in the files'
@@ -130,7 +130,10 @@ def make(item: Item, folder: Path) -> None:
 
 
 def avi(image: NDArray[np.uint8]) -> bytes:
-    """Encode an image (3,H,W), RGB, W a multiple of 4, as a one-frame AVI (RIFF with a bitmap)."""
+    """Encode an image (3,H,W) as a one-frame AVI.
+
+    RGB, W a multiple of 4; a RIFF file with a bitmap.
+    """
     _, height, width = image.shape
     pixels = np.ascontiguousarray(image[::-1, ::-1].transpose(1, 2, 0)).tobytes()  # blue first, the lowest row first
     size = len(pixels)

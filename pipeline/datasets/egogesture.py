@@ -1,4 +1,6 @@
-"""EgoGesture: 24,161 gestures of 83 classes, ranges of 2,081 videos (Zhang et al. 2018).
+"""EgoGesture: 24,161 gestures of 83 classes (Zhang et al., TMM 2018).
+
+They are ranges of frames of 2,081 longer videos.
 
 - A row is a gesture. Its id is the video and the range, first and last frame, counted from 1:
   Subject03/Scene1/Color/rgb1/67-112. Stretches without gesture, class 84 of the lists "all", are no rows.

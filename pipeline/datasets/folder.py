@@ -63,7 +63,7 @@ def _places(lists: Path) -> dict[int, Path]:
 
 
 def _written(place: Path) -> list[tuple[str, str, Part, str]]:
-    """List (file and line number, video id, part, label) of each line of a split's lists."""
+    """List (file and line number, video id, part, label) of a split's lists."""
     written: list[tuple[str, str, Part, str]] = []
     for part in PARTS:
         path = place / f"{part}.txt"
@@ -84,7 +84,10 @@ def _written(place: Path) -> list[tuple[str, str, Part, str]]:
 
 
 def _classes(lists: Path, seen: set[str]) -> tuple[str, ...]:
-    """Return the names of classes.txt, or those seen, in order, numbers by their value."""
+    """Return the names of classes.txt, or those seen.
+
+    Those seen are in order, numbers by their value.
+    """
     path = lists / "classes.txt"
     if path.is_file():
         names = [name for _, name in lines("folder", path, LAYOUT)]

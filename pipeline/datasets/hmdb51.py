@@ -1,4 +1,4 @@
-"""HMDB51: 6,766 clips in 51 classes, three official splits (Kuehne et al., ICCV 2011).
+"""HMDB51: 6,766 clips in 51 classes, three official splits (Kuehne et al. 2011).
 
 A split has 70 training and 30 test clips per class.
 """
@@ -35,7 +35,10 @@ PARTS: dict[str, Part | None] = {"0": None, "1": "train", "2": "test"}  # 0: not
 
 
 def videos(folder: Path, options: Options) -> list[Video]:
-    """List the clips present, id <class>/<file without suffix>, with any folders around the classes."""
+    """List the clips present, id <class>/<file without suffix>.
+
+    Any folders may be around the classes.
+    """
     chosen(NoOptions, options, "hmdb51")
     paths: dict[str, str] = {}
     for video in found(folder):

@@ -1,4 +1,4 @@
-"""Jester: 148,092 clips of hand gestures in 27 classes (Materzynska et al., ICCVW 2019).
+"""Jester: 148,092 hand gesture clips in 27 classes (Materzynska et al. 2019).
 
 A clip is a folder of JPEG frames. The official validation list is the part "test": papers report on it. The official
 test list came without labels, so its clips are no rows. If it is present, its count is checked and that it shares no

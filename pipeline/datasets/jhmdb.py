@@ -1,4 +1,7 @@
-"""J-HMDB: 928 clips of HMDB51 in 21 classes, three official splits (Jhuang et al., ICCV 2013)."""
+"""J-HMDB: 928 clips of HMDB51 in 21 classes (Jhuang et al., ICCV 2013).
+
+There are three official splits.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Shapes: generated H.264 videos in eight classes that differ only in frame order.
+"""Shapes: generated H.264 videos in eight classes that differ in frame order.
 
 A marked shape moves left or right, up or down, grows or shrinks, turns clockwise or counter-clockwise. The textured
 background drifts, smaller shapes swing back and forth, and noise is added. A clip of a pair's second class is the
@@ -75,9 +75,9 @@ def videos(folder: Path, options: Given) -> list[Video]:
 
 
 def splits(videos: Sequence[Video], lists: Path, options: Given) -> Splits:
-    """Test split k on the k-th stretch of each class's pool; train on the clips after it.
+    """Test split k on the k-th stretch of each class's pool.
 
-    Training clips wrap around the pool's end.
+    Train on the clips after it. Training clips wrap around the pool's end.
     """
     given = _checked(options)
     train, test = given.train // len(CLASSES), given.test // len(CLASSES)
@@ -126,7 +126,7 @@ def clip(label: int, rng: Rng, options: Options) -> NDArray[np.uint8]:
 
 
 def encode(frames: NDArray[np.uint8], path: Path, fps: int) -> None:
-    """Encode frames (T,H,W,3) to an H.264 file: equal bytes for equal frames and ffmpeg.
+    """Encode frames (T,H,W,3) to H.264: equal bytes for equal frames and ffmpeg.
 
     Raises:
         UserError: ffmpeg fails.
@@ -207,7 +207,10 @@ def _forward(motion: str, rng: Rng, length: int, side: int) -> NDArray[np.uint8]
 
 
 def _swing(rng: Rng, time: Array, least: float, most: float) -> Array:
-    """Return a swing back and forth (T,), with an amplitude between the two and no direction."""
+    """Return a swing back and forth (T,), with an amplitude between the two.
+
+    It has no direction.
+    """
     turns, start = rng.uniform(0.7, 1.5), rng.uniform()
     return rng.uniform(least, most) * np.sin(2 * np.pi * (turns * time + start), dtype=np.float32)
 
@@ -253,9 +256,9 @@ def _draw(image: Array, x: Array, y: Array, radius: Array, angle: Array, rng: Rn
 
 
 def _blend(image: Array, distance: Array, colour: Array) -> None:
-    """Color (3,) the inside, where distance (T,S,S), in sides, is negative, with a soft edge.
+    """Color (3,) the inside of a shape, with a soft edge.
 
-    The edge is a pixel wide.
+    The inside has a negative distance (T,S,S), in sides. The edge is a pixel wide.
     """
     inside = np.nonzero(distance * image.shape[1] < 0.5)  # few pixels of many
     cover = np.minimum(0.5 - distance[inside] * image.shape[1], 1)[:, None]

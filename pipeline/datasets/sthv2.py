@@ -1,4 +1,4 @@
-"""Something-Something V2: 220,847 clips of hands and things in 174 classes (Goyal et al. 2017).
+"""Something-Something V2: 220,847 clips in 174 classes (Goyal et al. 2017).
 
 A clip is a WebM file. The official validation list is the part "test": papers report on it. The official test list came
 without labels, so its clips are no rows. If it is present, its count is checked and that it shares no clip with the

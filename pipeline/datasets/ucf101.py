@@ -1,4 +1,4 @@
-"""UCF101: 13,320 clips in 101 classes, three official splits (Soomro et al. 2012)."""
+"""UCF101: 13,320 clips in 101 classes, three splits (Soomro et al. 2012)."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,7 +45,10 @@ PARTS: tuple[Part, ...] = ("train", "test")
 
 
 def videos(folder: Path, options: Options) -> list[Video]:
-    """List the clips present, id <class>/<file without suffix>, with any folders around the classes."""
+    """List the clips present, id <class>/<file without suffix>.
+
+    Any folders may be around the classes.
+    """
     chosen(NoOptions, options, "ucf101")
     paths: dict[str, str] = {}
     for video in found(folder):

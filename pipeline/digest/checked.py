@@ -1,4 +1,7 @@
-"""Files checked against their sha256 once per node, for all processes that read them."""
+"""Files checked against their sha256 once per node.
+
+All processes share the result.
+"""
 
 import os
 from contextlib import suppress
@@ -10,9 +13,9 @@ from pipeline.digest import files
 
 
 def cache() -> Path:
-    """Return a node's cache folder, private to its user: ACTIONBENCH_CACHE, or below ~/.cache.
+    """Return a node's cache folder, private to its user.
 
-    It may be removed at any time.
+    It is ACTIONBENCH_CACHE, or below ~/.cache. It may be removed at any time.
     """
     above = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return Path(os.environ.get("ACTIONBENCH_CACHE") or above / "actionbench").absolute()

@@ -29,10 +29,10 @@ def closure(
     project: Path = ROOT,
     modules: dict[str, Module | None] | None = None,
 ) -> dict[str, Module]:
-    """Return the modules that importing `roots` may run, by name, in alphabetical order.
+    """Return the modules that importing `roots` may run, by name.
 
-    Imports inside functions count, those under TYPE_CHECKING don't. A module without code, as most packages'
-    __init__.py, is not listed.
+    They are in alphabetical order. Imports inside functions count, those under TYPE_CHECKING don't. A module without
+    code, as most packages' __init__.py, is not listed.
 
     Args:
         roots: names of modules.

@@ -71,12 +71,18 @@ def stage(name: str) -> str:
 
 
 def plugin(kind: str, name: str) -> str:
-    """Return the digest of a plug-in's code; `kind` is "attention", "backbone" or "dataset"."""
+    """Return the digest of a plug-in's code.
+
+    `kind` is "attention", "backbone" or "dataset".
+    """
     return hashlib.sha256(_listing([f"{PLUGINS[kind]}.{name}"]).encode()).hexdigest()
 
 
 def files(project: Path = ROOT) -> dict[str, str]:
-    """Return the output of stage `code`: path below reports/code/ -> a line per module and pin."""
+    """Return the output of stage `code`, path -> text.
+
+    Paths are below reports/code/; a text has a line per module and pin.
+    """
     read: dict[str, Module | None] = {}
     texts = {f"stages/{name}": _listing(roots, project, read) for name, roots in ROOTS.items()}
     for package in PLUGINS.values():

@@ -1,4 +1,4 @@
-"""Stages' params, and the files that params name by a path, reduced to their content.
+"""Stages' params, with files that they name reduced to their content.
 
 The user's videos count by a listing (names, sizes, times), because hashing takes long. Lists, weights and scores from
 outside count by sha256. A file that is gone counts as last seen, so that results outlive their source files.
@@ -31,7 +31,10 @@ UNREADABLE = {"unreadable": True}  # the stage that reads it reports the reason
 
 @dataclass
 class Memo:
-    """The last known sha256 of files; a file with a new size, times or inode is read again."""
+    """The last known sha256 of files.
+
+    A file with a new size, times or inode is read again.
+    """
 
     path: Path
     seen: dict[str, tuple[list[int], str]] = field(default_factory=dict)  # path -> its facts, its sha256
@@ -44,7 +47,10 @@ class Memo:
             self.seen = {}
 
     def sha256(self, path: Path) -> str:
-        """Return the file's sha256; if unreadable, the last one known at that path, or "absent"."""
+        """Return the file's sha256.
+
+        If unreadable, the last one known at that path, or "absent".
+        """
         name = str(path.absolute())
         facts, digest = self.seen.get(name, ([], "absent"))
         with suppress(OSError):
@@ -61,7 +67,9 @@ class Memo:
 
 
 def write(params: Params, root: Path, data: Path) -> None:
-    """Write the inputs below data/inputs; a file with the same content is left as it is.
+    """Write the inputs below data/inputs.
+
+    A file with the same content is left as it is.
 
     Args:
         params: The params to take the inputs from.
@@ -120,7 +128,10 @@ def taken(params: Params, root: Path, data: Path, memo: Memo) -> dict[str, dict[
 
 
 def weights(source: str | None, root: Path, memo: Memo) -> str | None:
-    """Return the sha256 of a row's weights; for a URL the one it contains; None without weights."""
+    """Return the sha256 of a row's weights.
+
+    For a URL the one it contains; None without weights.
+    """
     if source is None:
         return None
     return source.partition("#sha256=")[2].lower() if places.remote(source) else memo.sha256(root / source)
@@ -153,7 +164,10 @@ def _source(dataset: Dataset, root: Path, memo: Memo) -> Facts:
 
 
 def _lists(dataset: Dataset, source: Facts, root: Path, videos: Path, memo: Memo) -> Facts:
-    """Return the facts of a data set's lists; the videos' if lists come with them or are drawn."""
+    """Return the facts of a data set's lists.
+
+    The videos' if lists come with them or are drawn.
+    """
     local = places.local(dataset, root)
     if dataset.lists is None and not (local and local.is_dir()):
         return source

@@ -50,7 +50,10 @@ def clear(storage: Place, row: str, folders: Iterable[Place]) -> None:
 
 @cache
 def running(stage: str) -> str:
-    """Return the digest of a stage's code as this process runs it; later edits don't count."""
+    """Return the digest of a stage's code as this process runs it.
+
+    Later edits don't count.
+    """
     return code.stage(stage)
 
 

@@ -1,7 +1,7 @@
-"""Canonical syntax of a Python module, without comments, docstrings and formatting.
+"""Canonical syntax of a Python module, without comments and docstrings.
 
-`ast.dump` differs between Python versions, which add fields and move positions; this walker gives the same text on
-Python 3.11 to 3.14. Annotations stay, because pydantic reads them.
+Formatting does not count. `ast.dump` differs between Python versions, which add fields and move positions; this walker
+gives the same text on Python 3.11 to 3.14. Annotations stay, because pydantic reads them.
 """
 
 import ast
@@ -45,7 +45,10 @@ def _list(values: list) -> str:
 
 
 def _joined(values: list[ast.expr]) -> list[ast.expr]:
-    """Join the parts of an f-string; Python versions differ in empty and neighboring strings."""
+    """Join the parts of an f-string.
+
+    Python versions differ in empty and neighboring strings.
+    """
     parts: list[ast.expr] = []
     for value in values:
         last = parts[-1] if parts else None

@@ -9,10 +9,10 @@ from pathlib import Path
 
 @contextmanager
 def writing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path in `path`'s folder, renamed to `path` if the block succeeds.
+    """Yield a temporary path, renamed to `path` if the block succeeds.
 
-    On an error it is removed. The file is synced before it is renamed, and its folder after: a crash never leaves a
-    name without its bytes.
+    It is in the same folder. On an error it is removed. The file is synced before it is renamed, and its folder after:
+    a crash never leaves a name without its bytes.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

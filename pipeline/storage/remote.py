@@ -1,4 +1,7 @@
-"""Storage that outlives a task: a folder or an S3-compatible bucket, with atomic writes."""
+"""Storage that outlives a task: a folder or an S3-compatible bucket.
+
+Writes are atomic.
+"""
 
 import fnmatch
 import os
@@ -32,7 +35,7 @@ SAID = {
 
 @dataclass(frozen=True)
 class Remote:
-    """An object of a store, or all objects below it, with the methods of Path used here.
+    """An object of a store, or all below it, with the methods of Path used here.
 
     An absent object is a FileNotFoundError, as for a Path; every other failure is a UserError of one line. Credentials
     and address are read from the environment only: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL and the
@@ -81,7 +84,10 @@ class Remote:
         return self.read_bytes().decode(encoding)
 
     def write_bytes(self, content: Any) -> None:
-        """Write anything with a buffer in one step; a failure or kill leaves the old content."""
+        """Write anything with a buffer in one step.
+
+        A failure or kill leaves the old content.
+        """
         with self._told(), self.system.open_output_stream(self.path) as stream:
             stream.write(content)
 

@@ -1,8 +1,8 @@
-"""MLflow mirror of runs, the only module that uses MLflow; a run's files stay authoritative.
+"""MLflow mirror of runs, the only module that uses MLflow.
 
-The store can be refilled from the runs' files, so an outage costs only a warning. Every call first asks the store for
-its content. Runs are nested: suite, row, run (one split and seed). A number's time is its run's start plus the seconds
-of training since, never the clock's: numbers sent twice are then equal to MLflow.
+A run's files stay authoritative. The store can be refilled from the runs' files, so an outage costs only a warning.
+Every call first asks the store for its content. Runs are nested: suite, row, run (one split and seed). A number's time
+is its run's start plus the seconds of training since, never the clock's: numbers sent twice are then equal to MLflow.
 """
 
 import logging
@@ -49,9 +49,10 @@ _resting: dict[str, float] = {}  # store -> time of the next try, time.monotonic
 
 
 def mirror(root: Path, record: Record, logs: "Logs") -> None:
-    """Send a row's runs up to the last epoch in their logs; call it repeatedly while they grow.
+    """Send a row's runs up to the last epoch in their logs.
 
-    Never raises, and takes seconds at most. A later call, or sync(), sends the rest.
+    Call it repeatedly while they grow. Never raises, and takes seconds at most. A later call, or sync(), sends the
+    rest.
 
     Args:
         root: folder of the default store (mlflow.db, mlartifacts/); MLFLOW_TRACKING_URI overrides it.
@@ -62,7 +63,10 @@ def mirror(root: Path, record: Record, logs: "Logs") -> None:
 
 
 def finish(root: Path, record: Record, logs: "Logs", numbers: Numbers) -> None:
-    """Send runs as mirror() does, add the evaluation's numbers as test/<name>, and close the runs."""
+    """Send runs as mirror() does, with the evaluation's numbers, and close them.
+
+    Numbers are named test/<name>.
+    """
     _try(root, lambda runs: runs.bring(record, logs, numbers), rested=True)  # once per row: always try
 
 
@@ -123,7 +127,10 @@ class _Runs:
         self.client, self.experiment = client, experiment
 
     def bring(self, record: Record, logs: "Logs", numbers: Numbers | None) -> int:
-        """Send everything of a row that the store lacks; return the number of epochs and evaluations."""
+        """Send everything of a row that the store lacks.
+
+        Return the number of epochs and evaluations.
+        """
         parent, sent, children = self.row(record), 0, {}
         known = self.below(parent)
         for name in sorted({*logs, *(numbers.runs if numbers else ())}):
@@ -193,7 +200,10 @@ class _Runs:
         return run
 
     def log(self, run: "Run", steps: Iterable[tuple[int, float, Mapping[str, Any]]]) -> None:
-        """Log numbers of each step, after so many seconds; those of one step are sent together."""
+        """Log numbers of each step, after so many seconds.
+
+        Those of one step are sent together.
+        """
         from mlflow.entities import Metric
 
         batch = list[Metric]()

@@ -1,4 +1,7 @@
-"""A row's record in data/tracking/<row>/: settings, tags and test numbers, without secrets."""
+"""A row's record in data/tracking/<row>/: settings, tags and test numbers.
+
+It holds no secrets.
+"""
 
 import hashlib
 import json
@@ -39,7 +42,7 @@ class Record:
 
     @property
     def training(self) -> str:
-        """The training's id, which changes with settings and tags, but not with the commit."""
+        """The training's id: changes with settings and tags, not with the commit."""
         identity = [self.params, {name: value for name, value in self.tags.items() if name != COMMIT}]
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -125,7 +128,10 @@ def clean(text: str) -> str:
 
 
 def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield (dotted name, value) of nested values; a list of plain values stays whole."""
+    """Yield (dotted name, value) of nested values.
+
+    A list of plain values stays whole.
+    """
     if isinstance(value, list | tuple) and any(isinstance(item, Mapping) for item in value):
         value = dict(enumerate(value))
     if not isinstance(value, Mapping):

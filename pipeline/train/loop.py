@@ -1,4 +1,4 @@
-"""The training loop: a generator of epochs, independent of its launcher and storage.
+"""The training loop: a generator of epochs, without launcher and storage.
 
 Legend: N clips of a micro batch, T frames, H, W pixels, K classes.
 
@@ -42,7 +42,7 @@ WINDOWS = 10  # lines of the curve an epoch, each the mean over its steps
 
 @dataclass(frozen=True)
 class Epoch:
-    """A finished epoch: its lines for the curve, their timings, and the state to resume from."""
+    """A finished epoch: its curve lines, their timings, and the state to resume."""
 
     number: int
     of: int
@@ -54,9 +54,10 @@ class Epoch:
 def epochs(
     run: Run, weights: Path | None, state: dict[str, Any] | None, device: torch.device, loaders: int = 0
 ) -> Iterator[Epoch]:
-    """Train a run from `state` (an earlier Epoch's), or from the start; yield after each epoch.
+    """Train a run from `state` (an earlier Epoch's), or from the start.
 
-    If torch.distributed is initialized, every rank calls this with equal arguments except the device.
+    Yield after each epoch. If torch.distributed is initialized, every rank calls this with equal arguments except the
+    device.
 
     Args:
         run: the run.
@@ -177,7 +178,10 @@ def check_memory(recipe: Recipe, loaders: int) -> None:
 
 
 def loader_died(words: str) -> str:
-    """Return the message for a loader's process that died or is silent, with torch's words."""
+    """Return the message for a loader's process that died or is silent.
+
+    It includes torch's words.
+    """
     free = f"{shutil.disk_usage(SHARED_MEMORY).free / 2**20:.0f} MiB" if SHARED_MEMORY.is_dir() else "nothing"
     return (
         f"a process that loads clips died or sent nothing for {PATIENCE} s ({' '.join(words.split())[:160]}); "
@@ -203,7 +207,10 @@ class _Worker:
 
 
 def _step(worker: _Worker, epoch: int, step: int, meter: Meter) -> Tensor:
-    """Run one optimizer step over this worker's micro batches; return the whole step's mean loss."""
+    """Run one optimizer step over this worker's micro batches.
+
+    Return the whole step's mean loss.
+    """
     # Running means and variances, and the count of batches; VGG has none.
     statistics = [b for name, b in worker.net.named_buffers() if "running_" in name or "num_batches_tracked" in name]
     worker.optimizer.zero_grad(set_to_none=True)
@@ -223,7 +230,10 @@ def _step(worker: _Worker, epoch: int, step: int, meter: Meter) -> Tensor:
 
 
 def _micros(worker: _Worker, epoch: int, step: int, meter: Meter, statistics: list[Tensor]) -> Iterator[Tensor]:
-    """Yield the losses of this worker's micro batches, each from the statistics before the step."""
+    """Yield the losses of this worker's micro batches.
+
+    Each starts from the statistics before the step.
+    """
     before = [buffer.clone() for buffer in statistics]
     for micro in range(worker.rank, worker.share, worker.world):
         if statistics:
@@ -274,7 +284,10 @@ def _micro(worker: _Worker, epoch: int, step: int, micro: int, meter: Meter) -> 
 
 
 def in_order(device: torch.device) -> bool:
-    """Return true if workers on such devices add their gradients in a fixed order, not as DDP."""
+    """Return true if workers on a device add gradients in a fixed order.
+
+    DDP does not.
+    """
     return device.type == "cpu"
 
 

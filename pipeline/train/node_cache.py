@@ -1,7 +1,8 @@
-"""Content-addressed files in a store, and each node's copies of them, fetched once.
+"""Content-addressed files in a store, and each node's copies of them.
 
-A store keeps `.data/objects/<sha256>`, the bytes, and `.data/lists/<key>.json`, a list of files: name -> sha256, bytes.
-A node keeps the same objects in cache(), and for each list a folder of links to them, laid out as data/.
+A node fetches a file once. A store keeps `.data/objects/<sha256>`, the bytes, and `.data/lists/<key>.json`, a list of
+files: name -> sha256, bytes. A node keeps the same objects in cache(), and for each list a folder of links to them,
+laid out as data/.
 """
 
 import errno
@@ -37,9 +38,10 @@ Facts = tuple[str, int]  # sha256, bytes
 
 
 def publish(store: Remote, files: Mapping[str, Path], key: str) -> None:
-    """Put named files into the store, only the bytes it lacks, and last their list as `key`.
+    """Put named files and their list, as `key`, into the store.
 
-    An existing list of that key with all of its objects is kept: the key depends on the content.
+    Only missing bytes are sent, and the list comes last. An existing list of that key with all of its objects is kept:
+    the key depends on the content.
     """
     listed, objects = _list(store, key), store / ".data" / "objects"
     there = objects.sizes()
@@ -99,9 +101,10 @@ def opened(store: Remote, key: str) -> Copy:
 
 
 def sent(row: Sequence[Run], cluster: Cluster, others: Iterable[Path] = ()) -> list[Run]:
-    """Return a row's runs for its tasks, after uploading their files if cluster.storage is a store.
+    """Return a row's runs for its tasks, after uploading their files.
 
-    The files are the data set's frames and splits, and the `others`: trained weights, or a file to initialize from.
+    Files are uploaded if cluster.storage is a store. The files are the data set's frames and splits, and the `others`:
+    trained weights, or a file to initialize from.
     """
     store, one = place(cluster.storage), row[0]
     if isinstance(store, Path):
@@ -140,7 +143,10 @@ def brought(
 
 
 def bring_frames(run: Run, cluster: Cluster, store: FrameStore, videos: Iterable[str]) -> None:
-    """Fetch the shards of these videos before they are read; `store` is of a run from brought()."""
+    """Fetch the shards of these videos before they are read.
+
+    `store` is of a run from brought().
+    """
     if run.copy is not None:
         wanted = {_shard(run, store.videos[video].shard) for video in videos if video in store.videos}
         _opened(run, cluster).fetch(wanted.__contains__)

@@ -1,4 +1,4 @@
-"""Optimizer settings of a recipe: trained parameters, rates, decays and batch norm modes."""
+"""Optimizer settings of a recipe: parameters, rates, decays, batch norm modes."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -23,7 +23,10 @@ def learning_rate(recipe: Recipe, epoch: int, share: float = 1.0) -> float:
 
 
 def groups(net: VideoNet, recipe: Recipe) -> list[dict[str, Any]]:
-    """Return optimizer groups of the trained parameters, by the first of recipe.groups that matches."""
+    """Return optimizer groups of the trained parameters.
+
+    The first of recipe.groups that matches applies.
+    """
     rules: dict[str, tuple[float, float]] = {}
     for group in recipe.groups:
         rules.setdefault(group.kind, (group.lr, group.decay))
@@ -57,7 +60,9 @@ def kinds(net: VideoNet) -> Iterator[tuple[str, nn.Parameter]]:
 
 
 def freeze(net: VideoNet, recipe: Recipe) -> None:
-    """Freeze the parameters of recipe.frozen stages; attention modules inside them train.
+    """Freeze the parameters of recipe.frozen stages.
+
+    Attention modules inside them train.
 
     Raises:
         UserError: The backbone has no such stage.

@@ -35,12 +35,18 @@ class Run:
 
     @property
     def curve(self) -> Path:
-        """A JSON line for each window of steps and each epoch, an output of the train stage."""
+        """The curve, an output of the train stage.
+
+        It has a JSON line for each window of steps and each epoch.
+        """
         return self.data / "runs" / self.row / f"{self.name}.jsonl"
 
     @property
     def timings(self) -> Path:
-        """The curve's lines with varying values: seconds, clips/s, workers, memory. Not an output."""
+        """The curve's lines with varying values: seconds, clips/s, workers, memory.
+
+        They are not an output.
+        """
         return self.data / "tracking" / self.row / f"{self.name}.timings.jsonl"
 
     @property
@@ -65,12 +71,18 @@ class Run:
         return self.split_table.with_name("mirrored.json")
 
     def part(self, name: str) -> list[tuple[str, list[int]]]:
-        """List (video, labels) of the split's part "train", "val" or "test", in the table's order."""
+        """List (video, labels) of the split's part "train", "val" or "test".
+
+        They are in the table's order.
+        """
         table = pyarrow.parquet.read_table(self.split_table, filters=[("part", "=", name)])
         return list(zip(table["video"].to_pylist(), table["labels"].to_pylist(), strict=True))
 
     def classes(self) -> list[str]:
-        """Return class names in the data set's official order; a label is an index into them."""
+        """Return class names in the data set's official order.
+
+        A label is an index into them.
+        """
         return json.loads(self.class_list.read_text(encoding="utf-8"))
 
     def mirrored(self) -> list[int]:

@@ -1,4 +1,4 @@
-"""A training run's speed: throughput, share of time spent waiting for clips, peak memory."""
+"""A training run's throughput, share of time waiting for clips, peak memory."""
 
 import contextlib
 import resource
@@ -9,7 +9,10 @@ import torch
 
 
 class Meter:
-    """Sums over a window of steps, and over all windows. It sees no loss and changes no result."""
+    """Sums over a window of steps, and over all windows.
+
+    They see no loss and change no result.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device

@@ -1,4 +1,4 @@
-"""Improved dense trajectories: points followed for 15 frames, described by their path and surroundings.
+"""Improved dense trajectories: points followed for 15 frames, described.
 
 Wang, Klaeser, Schmid and Liu, "Dense Trajectories and Motion Boundary Descriptors for Action Recognition" (IJCV 2013),
 sections 2 and 3, and Wang and Schmid, "Action Recognition with Improved Trajectories" (ICCV 2013), section 3.
@@ -60,9 +60,9 @@ class _Tracks:
 
 
 def describe(frames: Sequence[np.ndarray], flow: str, scales: int) -> np.ndarray:
-    """Compute the descriptors of a video: (P, 426) float32, those of SIZES concatenated.
+    """Compute the descriptors of a video: (P, 426) float32.
 
-    Videos of 15 frames or fewer have none. The same frames give the same bits.
+    Those of SIZES are concatenated. Videos of 15 frames or fewer have none. The same frames give the same bits.
 
     Args:
         frames: gray, (H, W) uint8, of one size.
@@ -75,7 +75,10 @@ def describe(frames: Sequence[np.ndarray], flow: str, scales: int) -> np.ndarray
 
 
 def grid(gray: np.ndarray, taken: np.ndarray) -> np.ndarray:
-    """Return new points (P, 2): centers of grid cells with texture and no point in `taken`."""
+    """Return new points (P, 2): centers of free grid cells with texture.
+
+    Free cells hold none of the points `taken`.
+    """
     height, width = gray.shape
     texture = cv2.cornerMinEigenVal(gray, 3, ksize=3)
     y, x = np.mgrid[0 : height // GRID, 0 : width // GRID]
@@ -89,9 +92,10 @@ def grid(gray: np.ndarray, taken: np.ndarray) -> np.ndarray:
 
 
 def oriented(x: np.ndarray, y: np.ndarray, still: float | None = None) -> np.ndarray:
-    """Return the lengths of vectors (H, W) in 8 orientations (H, W, 8), split between the two nearest.
+    """Return the lengths of vectors (H, W) in 8 orientations (H, W, 8).
 
-    With `still`, there is a ninth: 1 for a vector no longer than that, whose eight are 0.
+    Each is split between the two nearest. With `still`, there is a ninth: 1 for a vector no longer than that, whose
+    eight are 0.
     """
     length, angle = cv2.cartToPolar(x, y)
     turns = angle * np.float32(8 / (2 * np.pi))
@@ -205,7 +209,10 @@ def _gradient(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _boxes(maps: np.ndarray, side: int) -> np.ndarray:
-    """Return sums (H, W, bins) over the square that starts at each pixel, cut at the border."""
+    """Return sums (H, W, bins) over the square that starts at each pixel.
+
+    Squares are cut at the border.
+    """
     return cv2.boxFilter(maps, -1, (side, side), anchor=(0, 0), normalize=False, borderType=cv2.BORDER_CONSTANT)
 
 

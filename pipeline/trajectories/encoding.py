@@ -1,7 +1,8 @@
-"""Improved dense trajectories of a data set by shards: descriptors, codebooks, Fisher vectors.
+"""Improved dense trajectories of a data set, computed by shards.
 
-Wang and Schmid (ICCV 2013), sections 2.2 and 2.3. Every file is one task's, sealed under the work's key and written
-once; that key names their folder. Descriptors are kept in 16 bits: they are shares.
+Files hold descriptors, codebooks, Fisher vectors. Wang and Schmid (ICCV 2013), sections 2.2 and 2.3. Every file is one
+task's, sealed under the work's key and written once; that key names their folder. Descriptors are kept in 16 bits: they
+are shares.
 
 Legend: N videos.
 """
@@ -27,7 +28,10 @@ SHARD = 8  # videos
 
 @dataclass(frozen=True)
 class Work:
-    """Facts shared by all tasks of a row. Videos are those of the frame store, in its order."""
+    """Facts shared by all tasks of a row.
+
+    Videos are those of the frame store, in its order.
+    """
 
     settings: Trajectories
     frames: Path
@@ -54,7 +58,10 @@ class Work:
 
 
 def work(settings: Trajectories, frames: Path, storage: Path, key: str) -> Work:
-    """Return a row's work; its files are in a folder of `storage` that is named by their key."""
+    """Return a row's work.
+
+    Its files are in a folder of `storage` that is named by their key.
+    """
     return Work(
         settings, frames, storage / key[:16], tuple(FrameStore(frames).videos), key, state.running("trajectories")
     )
@@ -81,9 +88,9 @@ def describe(work: Work, number: int) -> None:
 
 
 def learn(work: Work, split: int, kind: str, train: frozenset[str]) -> None:
-    """Learn a split's codebook of one kind of descriptor from a sample, unless it exists.
+    """Learn a split's codebook of one kind of descriptor, unless it exists.
 
-    The sample takes equally many descriptors of each training video, as far as it has them.
+    It uses a sample. The sample takes equally many descriptors of each training video, as far as it has them.
 
     Raises:
         UserError: No training video could be decoded.
@@ -104,7 +111,10 @@ def learn(work: Work, split: int, kind: str, train: frozenset[str]) -> None:
 
 
 def encode(work: Work, split: int, number: int) -> None:
-    """Compute the Fisher vectors (N, numbers) float32 of a shard's videos, unless they exist."""
+    """Compute the Fisher vectors of a shard's videos, unless they exist.
+
+    They are (N, numbers) float32.
+    """
     if _done(work, work.vectors(split, number)):
         return
     books = {kind: fisher.Codebook(**_needed(work, work.codebook(split, kind))) for kind in dense.SIZES}
@@ -124,10 +134,10 @@ def scores(
     test: Sequence[tuple[str, list[int]]],
     classes: int,
 ) -> list[list[float] | None]:
-    """Return each test video's decision values, one per class; None if it isn't in the store.
+    """Return each test video's decision values, one per class.
 
-    Values are the SVM's margins times fisher.scale(). As logits they can be fused with a net's. Unscaled margins of
-    about 1 can't: their softmax is almost uniform.
+    None if it isn't in the store. Values are the SVM's margins times fisher.scale(). As logits they can be fused with a
+    net's. Unscaled margins of about 1 can't: their softmax is almost uniform.
 
     Args:
         work: the row's work.

@@ -1,4 +1,4 @@
-"""Fisher vectors of local descriptors, and linear support vector machines over them.
+"""Fisher vectors of local descriptors, and linear SVMs over them.
 
 Perronnin, Sanchez and Mensink, "Improving the Fisher Kernel for Large-Scale Image Classification" (ECCV 2010), sections
 2 and 3, as used by Wang and Schmid (ICCV 2013, section 2.3). Each kind of descriptor is reduced to half its numbers by
@@ -32,7 +32,9 @@ class Codebook:
 
 
 def learn(descriptors: np.ndarray, gaussians: int, seed: int) -> Codebook:
-    """Learn the codebook of a sample (P, numbers); the same sample and seed give the same.
+    """Learn the codebook of a sample (P, numbers).
+
+    The same sample and seed give the same.
 
     Raises:
         UserError: There are fewer descriptors than Gaussians or axes.
@@ -47,7 +49,10 @@ def learn(descriptors: np.ndarray, gaussians: int, seed: int) -> Codebook:
 
 
 def vector(descriptors: np.ndarray, book: Codebook) -> np.ndarray:
-    """Return the Fisher vector (2 * D * K,) float32 of descriptors (P, numbers); zeros for none."""
+    """Return the Fisher vector (2 * D * K,) float32 of descriptors (P, numbers).
+
+    Zeros for none.
+    """
     if not len(descriptors):
         return np.zeros(2 * book.means.size, np.float32)
     x = (descriptors - book.centre) @ book.axes.T  # (P, D)
@@ -70,11 +75,11 @@ def vector(descriptors: np.ndarray, book: Codebook) -> np.ndarray:
 
 
 def scale(train: np.ndarray, labels: Sequence[Sequence[int]], classes: int, cost: float = 100.0) -> float:
-    """Return the factor that makes margins() the best logits, by likelihood on held-out videos.
+    """Return the factor that makes margins() the best logits.
 
-    SVMs are trained three times, each without a third of each class's videos. The thirds are neighbors in the lists,
-    because clips of one source are neighbors. Logits are a softmax's, or sigmoids' if a video does not have exactly one
-    label. The factor is 1 if classes have fewer than three videos.
+    It maximizes the likelihood of held-out videos. SVMs are trained three times, each without a third of each class's
+    videos. The thirds are neighbors in the lists, because clips of one source are neighbors. Logits are a softmax's, or
+    sigmoids' if a video does not have exactly one label. The factor is 1 if classes have fewer than three videos.
     """
     firsts = [own[0] if len(own) else -1 for own in labels]
     ranks = [firsts[:at].count(first) * 3 // firsts.count(first) for at, first in enumerate(firsts)]
@@ -104,10 +109,10 @@ def scale(train: np.ndarray, labels: Sequence[Sequence[int]], classes: int, cost
 def margins(
     train: np.ndarray, labels: Sequence[Sequence[int]], test: np.ndarray, classes: int, cost: float = 100.0
 ) -> np.ndarray:
-    """Return decision values (N, classes) of test vectors, by SVMs on the `train` vectors.
+    """Return decision values (N, classes) of test vectors.
 
-    Training vectors may have any number of labels. A class without a training video gives -1 for every video, one with
-    all of them 1.
+    They are of SVMs on the `train` vectors. Training vectors may have any number of labels. A class without a training
+    video gives -1 for every video, one with all of them 1.
     """
     kernel, between = train @ train.T, test @ train.T
     found = np.empty((len(test), classes), np.float32)
