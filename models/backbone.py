@@ -191,7 +191,7 @@ def place(net: Backbone, attention: str, placement: str, module: Callable[[int],
                 block.exit = module(block.out_channels)
 
 
-def check_subset(attention: str, knob: str, given: Sequence[str], known: Sequence[str]) -> None:
+def check_subset(attention: str, knob: str, chosen: Sequence[str], known: Sequence[str]) -> None:
     """Raise ValueError unless the knob's names are one or more of the known names."""
-    if not given or any(name not in known for name in given):
-        raise ValueError(f"attention {attention!r}: {knob} {list(given)} must be some of {', '.join(known)}")
+    if not chosen or any(name not in known for name in chosen):
+        raise ValueError(f"attention {attention!r}: {knob} {list(chosen)} must be some of {', '.join(known)}")

@@ -31,8 +31,12 @@ from models.video import VideoNet
 
 def available(net: VideoNet) -> tuple[str, ...]:
     """Return those of "gradcam", "eam" and "receptive" that a net has."""
-    there = {"gradcam": True, "eam": bool(_eam(net)), "receptive": isinstance(net.backbone.neck, InteractionPyramid)}
-    return tuple(name for name, has in there.items() if has)
+    supported = {
+        "gradcam": True,
+        "eam": bool(_eam(net)),
+        "receptive": isinstance(net.backbone.neck, InteractionPyramid),
+    }
+    return tuple(name for name, has in supported.items() if has)
 
 
 class Watch(Neck):
@@ -86,8 +90,8 @@ def grad_cam(net: VideoNet, clip: Tensor, target: int | None = None, stage: str 
     maps = watch.maps[stage]
     (slopes,) = torch.autograd.grad(logits[int(logits.argmax()) if target is None else target], maps)
     weights = slopes.mean(tuple(range(2, maps.ndim)), keepdim=True)  # equation 1: alpha
-    found = F.relu((weights * maps).sum(1)).detach()  # equation 2
-    return _to_one(found[0] if backbone.layout == "volume" else found)
+    heat = F.relu((weights * maps).sum(1)).detach()  # equation 2
+    return _to_one(heat[0] if backbone.layout == "volume" else heat)
 
 
 def upsampled(maps: Tensor, frames: int, height: int, width: int) -> Tensor:
@@ -112,10 +116,10 @@ def eam_weights(net: VideoNet, clip: Tensor) -> dict[str, dict[str, Tensor]]:
     modules = _eam(net)
     if not modules:
         raise ValueError("this net has no EAM")
-    found: dict[str, dict[str, Tensor]] = {stage: {} for stage in modules}
+    by_stage: dict[str, dict[str, Tensor]] = {stage: {} for stage in modules}
 
-    def keep(stage: str, axis: str, gate: nn.Module, given: tuple[Tensor, ...], weights: Tensor) -> None:
-        found[stage][axis] = weights[0]
+    def keep(stage: str, axis: str, gate: nn.Module, inputs: tuple[Tensor, ...], weights: Tensor) -> None:
+        by_stage[stage][axis] = weights[0]
 
     hooks = [
         gate.register_forward_hook(partial(keep, stage, axis))
@@ -128,7 +132,7 @@ def eam_weights(net: VideoNet, clip: Tensor) -> dict[str, dict[str, Tensor]]:
     finally:
         for hook in hooks:
             hook.remove()
-    return found
+    return by_stage
 
 
 def salient_fields(net: VideoNet, clip: Tensor) -> Salient:
@@ -140,13 +144,15 @@ def salient_fields(net: VideoNet, clip: Tensor) -> Salient:
     neck = net.backbone.neck
     if not isinstance(neck, InteractionPyramid):
         raise ValueError("this net has no ISTPA")
-    found: list[Tensor] = []
-    hook = neck.attention.register_forward_hook(lambda module, given, attention: found.append(attention.detach()[0]))
+    attentions: list[Tensor] = []
+    hook = neck.attention.register_forward_hook(
+        lambda module, inputs, attention: attentions.append(attention.detach()[0])
+    )
     try:
         pixels, _, watch = _watched(net, clip)
     finally:
         hook.remove()
-    attention, x = found[0], watch.seen[neck.top][0]  # (T*R, P), (T*R, C) with R = h*w
+    attention, x = attentions[0], watch.seen[neck.top][0]  # (T*R, P), (T*R, C) with R = h*w
     weights, rows = attention.max(0)  # (P,) each
     (slopes,) = torch.autograd.grad((weights[:, None] * x[rows]).sum(), pixels)  # (1, T, C, H, W)
     frames = len(clip)

@@ -140,8 +140,8 @@ def build(
         ValueError: A backbone, variant, attention or knob is unknown; a knob has the wrong type; the attention does not
             match the backbone or two streams; or the weights do not fit.
     """
-    made = named("backbone", backbone)
-    net = VideoNet(made.build(variant), frames, classes, dropout, head_std)
+    plugin = named("backbone", backbone)
+    net = VideoNet(plugin.build(variant), frames, classes, dropout, head_std)
     file = read(weights) if weights else {}
     state = ours(net, file)
     problem = misfit(net, state) if file else ""
@@ -154,7 +154,7 @@ def build(
     elif planes > 3:
         if "streams" not in inspect.signature(attach).parameters:
             raise ValueError(f"attention {attention!r} takes RGB or flow by itself; istpa takes both (input rgb+flow)")
-        flow = made.build(variant)
+        flow = plugin.build(variant)
         if file and not problem:
             flow.load_state_dict(net.backbone.state_dict())
         adapt(flow, planes - 3)
@@ -222,7 +222,7 @@ def _check_knobs(attention: str, attach: Any, knobs: Mapping[str, Any]) -> None:
     for name, value in knobs.items():
         if name not in types:
             raise unknown(f"knob of attention {attention!r}", name, types)
-        wanted = types[name]
-        kinds = (int, float) if wanted is float else wanted  # 0 is as good as 0.0
-        if not isinstance(value, kinds) or any(isinstance(value, kind) != (wanted is kind) for kind in (str, bool)):
-            raise ValueError(f"attention {attention!r}: knob {name} is {value!r}, which is no {wanted.__name__}")
+        expected = types[name]
+        kinds = (int, float) if expected is float else expected  # 0 is as good as 0.0
+        if not isinstance(value, kinds) or any(isinstance(value, kind) != (expected is kind) for kind in (str, bool)):
+            raise ValueError(f"attention {attention!r}: knob {name} is {value!r}, which is no {expected.__name__}")

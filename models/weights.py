@@ -106,20 +106,20 @@ def ours(net: Net, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     shapes = {name: value.shape for name, value in net.state_dict().items()}
     necks = {neck_by_tpn(name.removeprefix(NECK)): name for name in shapes if name.startswith(NECK)}
     heads = (*CLASSIFIERS, net.backbone.classifier + ".")
-    found: dict[str, Tensor] = {}
+    renamed: dict[str, Tensor] = {}
     plain: dict[str, Tensor] = {}
     for name, value in state.items():
         name = name.removeprefix("base_model.")
         if neck := re.match(r"necks?\.", name):
-            found[necks.get(name[neck.end() :], name)] = value
+            renamed[necks.get(name[neck.end() :], name)] = value
         elif head := next((head for head in heads if name.startswith(head)), ""):
-            found["head." + name.removeprefix(head)] = value
+            renamed["head." + name.removeprefix(head)] = value
         elif name.startswith(("backbone.", "head.")):
-            found[_unwrapped(name)] = value
+            renamed[_unwrapped(name)] = value
         else:
             plain[_unwrapped(name)] = value
-    found |= {"backbone." + name: value for name, value in (net.backbone.fitted(plain).items() if plain else ())}
-    return {name: _shaped(value, shapes.get(name)) for name, value in found.items()}
+    renamed |= {"backbone." + name: value for name, value in (net.backbone.fitted(plain).items() if plain else ())}
+    return {name: _shaped(value, shapes.get(name)) for name, value in renamed.items()}
 
 
 def neck_by_tpn(name: str) -> str:
@@ -156,15 +156,15 @@ def misfit(net: Net, state: Mapping[str, Tensor]) -> str:
 
     It gives the first three names of each kind.
     """
-    wanted = {name: value.shape for name, value in net.state_dict().items() if not name.startswith("head.")}
-    given = {name: value.shape for name, value in state.items() if not name.startswith("head.")}
+    expected = {name: value.shape for name, value in net.state_dict().items() if not name.startswith("head.")}
+    actual = {name: value.shape for name, value in state.items() if not name.startswith("head.")}
     # Files from before torch 0.4.1 do not count batches.
-    missing = [name for name in wanted if name not in given and not name.endswith("num_batches_tracked")]
-    surplus = [name for name in given if name not in wanted]
+    missing = [name for name in expected if name not in actual and not name.endswith("num_batches_tracked")]
+    surplus = [name for name in actual if name not in expected]
     shapes = [
-        f"{name} {tuple(shape)} for {tuple(wanted[name])}"
-        for name, shape in given.items()
-        if shape != wanted.get(name, shape) and not name.startswith(AUXILIARY)
+        f"{name} {tuple(shape)} for {tuple(expected[name])}"
+        for name, shape in actual.items()
+        if shape != expected.get(name, shape) and not name.startswith(AUXILIARY)
     ]
     problems = {"lacks": missing, "has the unknown": surplus, "has other shapes:": shapes}
     return "; ".join(f"it {what} {', '.join(_first(names))}" for what, names in problems.items() if names)
@@ -172,9 +172,9 @@ def misfit(net: Net, state: Mapping[str, Tensor]) -> str:
 
 def fill(net: Net, state: Mapping[str, Tensor]) -> None:
     """Load a state whose backbone fits; its classifiers only where they fit too."""
-    own = net.head.state_dict()
-    head = {name: state["head." + name] for name in own if "head." + name in state}
-    if {name: value.shape for name, value in head.items()} == {name: value.shape for name, value in own.items()}:
+    expected = net.head.state_dict()
+    head = {name: state["head." + name] for name in expected if "head." + name in state}
+    if {name: value.shape for name, value in head.items()} == {name: value.shape for name, value in expected.items()}:
         net.head.load_state_dict(head)
     inner = {name.removeprefix("backbone."): value for name, value in state.items() if name.startswith("backbone.")}
     fresh = net.backbone.state_dict()

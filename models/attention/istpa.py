@@ -108,9 +108,9 @@ def attach(
     choices: dict[str, tuple[str, Collection[str]]]
     choices = {"fusion": (fusion, FUSIONS), "position": (position, TOPS), "streams": (streams, STREAMS)}
     choices |= {"start": (start, STARTS), "bare": (bare, BARE)}
-    for knob, (given, known) in choices.items():
-        if given not in known:
-            raise ValueError(f"attention 'istpa': {knob} is {given!r}; known: {', '.join(known)}")
+    for knob, (choice, known) in choices.items():
+        if choice not in known:
+            raise ValueError(f"attention 'istpa': {knob} is {choice!r}; known: {', '.join(known)}")
     if positions < 1:
         raise ValueError(f"attention 'istpa': positions is {positions}; the side of a map is 1 or more")
     for knob, weight in (("interaction", interaction), ("attention", attention)):

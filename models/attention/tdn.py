@@ -67,9 +67,9 @@ class ShortTerm(Neck):
     def forward(self, stage: str, maps: Tensor, seen: dict[str, Tensor]) -> Tensor:
         match stage:
             case "pixels":
-                found = self.norm(self.conv(self.differences(maps)))
+                features = self.norm(self.conv(self.differences(maps)))
                 # ReLU after the pooling gives the same values as before it.
-                seen["motion"] = F.relu(F.max_pool2d(found, 3, 2, 1))
+                seen["motion"] = F.relu(F.max_pool2d(features, 3, 2, 1))
                 return maps
             case "stem":
                 return self._added(maps, seen["motion"])

@@ -166,8 +166,8 @@ class BNInception(Backbone):
                 self._add(unit, *shape)
             self.add_module(f"inception_{name}", block)
             stage = STAGE_OF.get(name, "res4")
-            own = [f"inception_{name}", *(part for unit in block.units() for part in (unit, f"{unit}_bn"))]
-            self.parts[stage] = (*self.parts.get(stage, ()), *own)
+            part_names = [f"inception_{name}", *(part for unit in block.units() for part in (unit, f"{unit}_bn"))]
+            self.parts[stage] = (*self.parts.get(stage, ()), *part_names)
             self.stages[stage] = self.features = block.out_channels
         self.names = tuple(member.blocks)
         for module in self.modules():

@@ -106,8 +106,8 @@ class C3D(Backbone):
         fitted = {}
         for name, value in state.items():
             layer, _, rest = name.partition(".")
-            own = f"{stage_of[layer]}.{layer}.{rest.removeprefix('conv.')}" if layer in stage_of else name
-            fitted[own] = value
+            renamed = f"{stage_of[layer]}.{layer}.{rest.removeprefix('conv.')}" if layer in stage_of else name
+            fitted[renamed] = value
         return fitted
 
     def stage(self, name: str, x: Tensor) -> Tensor:

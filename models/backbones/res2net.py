@@ -66,14 +66,14 @@ class Bottle2neck(Block):
     def forward(self, x: Tensor) -> Tensor:
         out = self.inner(F.relu(self.bn1(self.conv1(self.entry(x))), inplace=True))
         *parts, last = out.chunk(len(self.convs) + 1, 1)  # each (B, W, H, W)
-        made: list[Tensor] = []
+        outputs: list[Tensor] = []
         for part, conv, norm in zip(parts, self.convs, self.bns, strict=True):
-            seen = part if self.first or not made else part + made[-1]
-            made.append(F.relu(norm(conv(seen)), inplace=True))
+            seen = part if self.first or not outputs else part + outputs[-1]
+            outputs.append(F.relu(norm(conv(seen)), inplace=True))
         last = self.rest(last)
         if self.first:
             last = F.avg_pool2d(last, 3, self.stride, 1)
-        out = self.exit(self.bn3(self.conv3(torch.cat((*made, last), 1))))
+        out = self.exit(self.bn3(self.conv3(torch.cat((*outputs, last), 1))))
         out += x if self.downsample is None else self.downsample(x)
         return self.after(self.relu(out))
 

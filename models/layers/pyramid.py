@@ -33,8 +33,8 @@ def interaction_loss(x: Tensor, attention: Tensor) -> Tensor:
     """
     kept = (x.detach().transpose(1, 2) @ attention).square().sum((1, 2))
     gram = attention.transpose(1, 2) @ attention  # (N, P, P)
-    own = gram.diagonal(dim1=1, dim2=2).square().sum(1)
-    return gram.square().sum((1, 2)) - own - kept
+    lengths = gram.diagonal(dim1=1, dim2=2).square().sum(1)
+    return gram.square().sum((1, 2)) - lengths - kept
 
 
 def attention_loss(attention: Tensor, scores: Sequence[Tensor], frames: int) -> Tensor:

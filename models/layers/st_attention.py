@@ -179,13 +179,13 @@ class TemporalDynamicAttention(nn.Module):
         return self._attended(attention, z, z, both)
 
     def _attended(
-        self, attention: Tensor, z: Tensor, own: Tensor, both: Tensor
+        self, attention: Tensor, z: Tensor, attended: Tensor, both: Tensor
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Return A_t, Z_t and Z_TDA^i.
 
-        `own` is the part of Z_c that Z_t attends to.
+        `attended` is the part of Z_c that Z_t attends to.
         """
-        z_t = None if self.main is None else z + self.main(attention, own)
+        z_t = None if self.main is None else z + self.main(attention, attended)
         return attention, z_t, None if self.branch is None else self.branch(attention, both)
 
 

@@ -126,11 +126,11 @@ def load_views(
                     raise UserError(
                         f"{video}: frame {index} of the store is damaged ({error}); decode it again"
                     ) from None
-                (place, own), *others = places[index]
+                (place, planes), *others = places[index]
                 for clip, box in crops:
-                    _cut(frame, box, shrink, clip[place][..., own])
+                    _cut(frame, box, shrink, clip[place][..., planes])
                     for other, same_channels in others:
-                        clip[other][..., same_channels] = clip[place][..., own]
+                        clip[other][..., same_channels] = clip[place][..., planes]
     for clip, (_, view) in zip(clips, views, strict=True):
         if view.flip:
             rows = clip.reshape(-1, size, channels)  # all frames as one tall image
@@ -201,10 +201,10 @@ class TrainClips(Dataset[tuple[np.ndarray, np.ndarray]]):
         """Return the labels of N clips in the form that the recipe's loss takes."""
         if self.recipe.loss == "softmax":
             return np.array([label for (label,) in labels], np.int64)
-        wanted = np.zeros((len(labels), len(self.mirrored)), np.float32)
-        for row, own in zip(wanted, labels, strict=True):
-            row[list(own)] = 1
-        return wanted
+        encoded = np.zeros((len(labels), len(self.mirrored)), np.float32)
+        for row, classes in zip(encoded, labels, strict=True):
+            row[list(classes)] = 1
+        return encoded
 
 
 def normalise(
@@ -258,22 +258,22 @@ def mixup(x: Tensor, labels: Tensor, classes: int, alpha: float, seed: int) -> t
     weight = float(draws.beta(alpha, alpha))
     partner = torch.from_numpy(draws.permutation(len(x))).to(x.device)
     one_hot = torch.nn.functional.one_hot
-    wanted = (labels if labels.dim() == 2 else one_hot(labels, classes)).to(x.dtype)  # N,K
-    return x.lerp(x[partner], 1 - weight), wanted.lerp(wanted[partner], 1 - weight)
+    targets = (labels if labels.dim() == 2 else one_hot(labels, classes)).to(x.dtype)  # N,K
+    return x.lerp(x[partner], 1 - weight), targets.lerp(targets[partner], 1 - weight)
 
 
 def _places(
     column: str, indices: Sequence[int], last: int, stack: int, colours: int
 ) -> dict[int, list[tuple[int, slice | int]]]:
     """Return frame of a column -> its places in the clip, (frame of T, channels)."""
-    found: dict[int, list[tuple[int, slice | int]]] = {}
+    by_frame: dict[int, list[tuple[int, slice | int]]] = {}
     for place, index in enumerate(indices):
         if column == "jpeg":
-            found.setdefault(index, []).append((place, slice(colours)))
+            by_frame.setdefault(index, []).append((place, slice(colours)))
             continue
         for n in range(stack):
-            found.setdefault(min(index + n, last), []).append((place, colours + 2 * n + column.endswith("y")))
-    return dict(sorted(found.items()))
+            by_frame.setdefault(min(index + n, last), []).append((place, colours + 2 * n + column.endswith("y")))
+    return dict(sorted(by_frame.items()))
 
 
 def _decode(jpeg: np.ndarray, shrink: int, colours: str) -> np.ndarray:

@@ -23,7 +23,7 @@ A set that is drawn rather than downloaded also holds (see `Generated`)
   made(item, folder)  True if all of an item's videos exist.
   make(item, folder)  makes an item's videos; each is renamed into place, so an existing one is complete.
   drawn_from(options) the files it is drawn from, if any; they count by their sha256.
-  only(items, wanted) for tiers: items of the videos with these ids only.
+  only(items, ids)    for tiers: items of the videos with these ids only.
 Its splits() needs no videos.
 
 Ids are strings that do not depend on the videos' folder: the path without suffix in a set with one folder per class.

@@ -75,8 +75,8 @@ def splits(videos: Sequence[Video], lists: Path, options: Options) -> Splits:
         UserError: A list is absent, a line is unreadable, or an action is no class.
     """
     chosen(NoOptions, options, "charades")
-    own = lists / "Charades"
-    folder = own if own.is_dir() else lists
+    inner = lists / "Charades"
+    folder = inner if inner.is_dir() else lists
     classes, rows = _classes(folder / "Charades_v1_classes.txt"), []
     for part in PARTS:
         for name, each in actions(folder / f"Charades_v1_{part}.csv"):

@@ -106,10 +106,10 @@ def plan(options: Given) -> list[Item]:
     return items
 
 
-def only(items: Sequence[Item], wanted: Collection[str]) -> list[Item]:
+def only(items: Sequence[Item], ids: Collection[str]) -> list[Item]:
     """Reduce items to the wanted images; an item without any is left out."""
     fewer = [
-        item._replace(numbers=[n for n, name in zip(item.numbers, _names(item), strict=True) if name in wanted])
+        item._replace(numbers=[n for n, name in zip(item.numbers, _names(item), strict=True) if name in ids])
         for item in items
     ]
     return [item for item in fewer if item.numbers]

@@ -78,7 +78,7 @@ def _rows(path: Path, part: Part) -> list[Row]:
     for number, entry in enumerate(entries, 1):
         clip, label = (entry.get("vid_name"), entry.get("label")) if isinstance(entry, dict) else (None, None)
         if not isinstance(clip, str) or not clip or type(label) is not int:
-            said = json.dumps(entry)[:80]
-            raise UserError(f"{path}, entry {number}: expected a text vid_name and a whole number label, not {said}")
+            content = json.dumps(entry)[:80]
+            raise UserError(f"{path}, entry {number}: expected a text vid_name and a whole number label, not {content}")
         rows.append(Row(clip, part, (label,)))
     return rows

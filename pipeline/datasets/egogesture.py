@@ -109,12 +109,12 @@ def videos(folder: Path, options: Options) -> list[Video]:
     if not paths:
         return []
     gestures = [gesture for part in PARTS for gesture in _gestures(folder, part)]
-    there = {
+    listed = {
         each.id: Video(each.id, paths[each.video], each.first, each.last)
         for each in gestures
         if each.first in frames.get(each.video, ())
     }
-    return [there[gesture] for gesture in sorted(there)]
+    return [listed[gesture] for gesture in sorted(listed)]
 
 
 def splits(videos: Sequence[Video], lists: Path, options: Options) -> Splits:
@@ -135,8 +135,8 @@ def splits(videos: Sequence[Video], lists: Path, options: Options) -> Splits:
 
 
 def _gestures(lists: Path, part: Part) -> list[Gesture]:
-    own = lists / "annotation_EgoGesture"
-    path = (own if own.is_dir() else lists) / f"{part}listall_but_None.txt"
+    inner = lists / "annotation_EgoGesture"
+    path = (inner if inner.is_dir() else lists) / f"{part}listall_but_None.txt"
     gestures = []
     for where, line in lines("egogesture", path, LAYOUT):
         video, *numbers = line.split()

@@ -58,8 +58,8 @@ def splits(videos: Sequence[Video], lists: Path, options: Options) -> Splits:
         UserError: A list is absent, or a line is not `<file>.avi <0, 1 or 2>`.
     """
     chosen(NoOptions, options, "hmdb51")
-    own = lists / "testTrainMulti_7030_splits"
-    folder = own if own.is_dir() else lists
+    inner = lists / "testTrainMulti_7030_splits"
+    folder = inner if inner.is_dir() else lists
     return Splits(CLASSES, {split: [row for name in CLASSES for row in _rows(folder, name, split)] for split in COUNTS})
 
 

@@ -106,8 +106,8 @@ def _listed(path: Path) -> list[tuple[str, str, str]]:
                 clip = f"{video}_{start:0>6}_{end:0>6}"
                 whole = start.isdecimal() and end.isdecimal() and int(start) < int(end)
                 if not label or not whole or not CLIP.fullmatch(clip):
-                    said = ",".join(str(value) for value in line.values())
-                    raise UserError(f"{where}: expected a label, an id of 11 signs and whole seconds, not {said!r}")
+                    content = ",".join(str(value) for value in line.values())
+                    raise UserError(f"{where}: expected a label, an id of 11 signs and whole seconds, not {content!r}")
                 listed.append((where, clip, label))
     except (UnicodeDecodeError, csv.Error):
         raise UserError(f"kinetics400: the list {path.resolve()} is no CSV in UTF-8") from None

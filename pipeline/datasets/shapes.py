@@ -79,22 +79,22 @@ def splits(videos: Sequence[Video], lists: Path, options: Given) -> Splits:
 
     Train on the clips after it. Training clips wrap around the pool's end.
     """
-    given = _checked(options)
-    train, test = given.train // len(CLASSES), given.test // len(CLASSES)
-    rows: dict[int, list[Row]] = {split: [] for split in range(1, given.splits + 1)}
+    checked = _checked(options)
+    train, test = checked.train // len(CLASSES), checked.test // len(CLASSES)
+    rows: dict[int, list[Row]] = {split: [] for split in range(1, checked.splits + 1)}
     for split, label in ((split, label) for split in rows for label in range(len(CLASSES))):
         for place in range(test + train):
-            index = ((split - 1) * test + place) % given.pool
+            index = ((split - 1) * test + place) % checked.pool
             rows[split].append(Row(_name(label, index), "test" if place < test else "train", (label,)))
     return Splits(CLASSES, rows)
 
 
 def plan(options: Given) -> list[Item]:
     """List independent pieces of work of up to CLIPS_PER_ITEM clips each."""
-    given = _checked(options)
-    starts = range(0, given.pool, CLIPS_PER_ITEM)
+    checked = _checked(options)
+    starts = range(0, checked.pool, CLIPS_PER_ITEM)
     return [
-        Item(label, start, min(start + CLIPS_PER_ITEM, given.pool), given)
+        Item(label, start, min(start + CLIPS_PER_ITEM, checked.pool), checked)
         for label in range(len(CLASSES))
         for start in starts
     ]
@@ -151,25 +151,27 @@ def encode(frames: NDArray[np.uint8], path: Path, fps: int) -> None:
         try:
             target.overwrite_output().run(cmd=ffmpeg_exe()[0], input=frames.tobytes(), quiet=True)
         except ffmpeg.Error as error:
-            said = error.stderr.decode(errors="replace").strip().splitlines()
-            raise UserError(f"ffmpeg could not write {path.name}: {said[-1] if said else 'it said nothing'}") from None
+            messages = error.stderr.decode(errors="replace").strip().splitlines()
+            raise UserError(
+                f"ffmpeg could not write {path.name}: {messages[-1] if messages else 'it printed no error'}"
+            ) from None
 
 
 def _checked(options: Given) -> Options:
-    given = chosen(Options, options, "shapes")
+    checked = chosen(Options, options, "shapes")
     for key in ("train", "test"):
-        if (count := getattr(given, key)) < len(CLASSES) or count % len(CLASSES):
+        if (count := getattr(checked, key)) < len(CLASSES) or count % len(CLASSES):
             raise UserError(f"shapes: option {key}: {count} is no multiple of the {len(CLASSES)} classes")
-    if not 2 <= given.frames[0] <= given.frames[1]:
+    if not 2 <= checked.frames[0] <= checked.frames[1]:
         raise UserError(
-            f"shapes: option frames: from {given.frames[0]} to {given.frames[1]} is no range of lengths >= 2"
+            f"shapes: option frames: from {checked.frames[0]} to {checked.frames[1]} is no range of lengths >= 2"
         )
     for key, least in (("splits", 1), ("seed", 0), ("fps", 1), ("side", 32)):
-        if (value := getattr(given, key)) < least:
+        if (value := getattr(checked, key)) < least:
             raise UserError(f"shapes: option {key}: {value} is less than {least}")
-    if given.side % 2:
-        raise UserError(f"shapes: option side: {given.side} is odd, and H.264 stores colour at half size")
-    return given
+    if checked.side % 2:
+        raise UserError(f"shapes: option side: {checked.side} is odd, and H.264 stores colour at half size")
+    return checked
 
 
 def _name(label: int, index: int) -> str:

@@ -68,8 +68,8 @@ def splits(videos: Sequence[Video], lists: Path, options: Options) -> Splits:
         UserError: A list is absent, a line is unreadable, or a label is of another class.
     """
     chosen(NoOptions, options, "ucf101")
-    own = lists / "ucfTrainTestlist"
-    folder = own if own.is_dir() else lists
+    inner = lists / "ucfTrainTestlist"
+    folder = inner if inner.is_dir() else lists
     return Splits(CLASSES, {split: [row for part in PARTS for row in _rows(folder, part, split)] for split in COUNTS})
 
 

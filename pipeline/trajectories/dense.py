@@ -70,8 +70,8 @@ def describe(frames: Sequence[np.ndarray], flow: str, scales: int) -> np.ndarray
         scales: the largest number of scales; patches have to fit.
     """
     cv2.setNumThreads(1)  # DIS splits its work by the number of threads, which changes its rounding
-    found = _described(frames, flow, scales) if len(frames) > LENGTH else ()
-    return np.concatenate([np.empty((0, sum(SIZES.values())), np.float32), *found])
+    parts = _described(frames, flow, scales) if len(frames) > LENGTH else ()
+    return np.concatenate([np.empty((0, sum(SIZES.values())), np.float32), *parts])
 
 
 def grid(gray: np.ndarray, taken: np.ndarray) -> np.ndarray:
@@ -135,15 +135,17 @@ def _described(frames: Sequence[np.ndarray], flow: str, scales: int) -> Iterator
         moved = algorithm.calc(first, second, None)  # type: ignore[call-overload]  # None: no initial flow
         motion = camera.homography(first, moved, before, seen)
         for at, (width, height) in enumerate(sizes):
-            one, other = (cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA) for image in (first, second))
+            scaled, scaled_next = (
+                cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA) for image in (first, second)
+            )
             factor = first.shape[1] / width
-            flows = [algorithm.calc(one, other, None) if at else moved]  # type: ignore[call-overload]
+            flows = [algorithm.calc(scaled, scaled_next, None) if at else moved]  # type: ignore[call-overload]
             if motion is None:
                 flows.append(flows[0])
             else:
                 down, up = np.diag([1 / factor, 1 / factor, 1.0]), np.diag([factor, factor, 1.0])
-                flows.append(algorithm.calc(one, camera.held_still(one, other, down @ motion @ up), None))  # type: ignore[call-overload]
-            tracks[at] = _followed(tracks[at], one, *flows)
+                flows.append(algorithm.calc(scaled, camera.held_still(scaled, scaled_next, down @ motion @ up), None))  # type: ignore[call-overload]
+            tracks[at] = _followed(tracks[at], scaled, *flows)
             whole = tracks[at].age == LENGTH
             done = tracks[at].kept(whole)
             tracks[at] = tracks[at].kept(~whole)
@@ -197,10 +199,10 @@ def _followed(tracks: _Tracks, gray: np.ndarray, flow: np.ndarray, still: np.nda
 
     tracks.moves[at, tracks.age] = still[y, x]
     smooth = np.stack([cv2.medianBlur(np.ascontiguousarray(flow[..., axis]), 3) for axis in (0, 1)], 2)
-    there = here + smooth[y, x]
+    moved = here + smooth[y, x]
     tracks.age += 1
-    tracks.places[at, tracks.age] = there
-    return tracks.kept(((there >= 0) & (there <= (width - 1, height - 1))).all(1))
+    tracks.places[at, tracks.age] = moved
+    return tracks.kept(((moved >= 0) & (moved <= (width - 1, height - 1))).all(1))
 
 
 def _gradient(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

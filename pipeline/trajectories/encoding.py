@@ -82,8 +82,8 @@ def describe(work: Work, number: int) -> None:
             frames = [simplejpeg.decode_jpeg(jpeg, "GRAY")[..., 0] for jpeg in jpegs]
         except ValueError as error:
             raise UserError(f"{video}: a frame of the store is damaged ({error}); decode it again") from None
-        found = dense.describe(frames, work.settings.flow, work.settings.scales)
-        descriptors[str(at)] = found.astype(np.float16)
+        vectors = dense.describe(frames, work.settings.flow, work.settings.scales)
+        descriptors[str(at)] = vectors.astype(np.float16)
     _put(work, work.described(number), descriptors)
 
 
@@ -149,10 +149,10 @@ def scores(
     place = {video: at for at, video in enumerate(work.videos)}
     vectors = np.concatenate([_needed(work, work.vectors(split, number))["vectors"] for number in range(work.shards)])
     known = [(place[video], labels) for video, labels in train if video in place]
-    there = [place[video] for video, _ in test if video in place]
+    tested = [place[video] for video, _ in test if video in place]
     trained, labels = vectors[[at for at, _ in known]], [labels for _, labels in known]
-    found = fisher.margins(trained, labels, vectors[there], classes) * fisher.scale(trained, labels, classes)
-    values = iter(found.tolist())
+    decisions = fisher.margins(trained, labels, vectors[tested], classes) * fisher.scale(trained, labels, classes)
+    values = iter(decisions.tolist())
     return [next(values) if video in place else None for video, _ in test]
 
 
@@ -189,5 +189,5 @@ def _needed(work: Work, path: Path) -> dict[str, np.ndarray]:
 def _columns(kind: str) -> slice:
     """Return the columns of a kind of descriptor among the 426 numbers."""
     kinds = list(dense.SIZES)
-    begin = sum(dense.SIZES[one] for one in kinds[: kinds.index(kind)])
+    begin = sum(dense.SIZES[name] for name in kinds[: kinds.index(kind)])
     return slice(begin, begin + dense.SIZES[kind])

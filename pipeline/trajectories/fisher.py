@@ -81,7 +81,7 @@ def scale(train: np.ndarray, labels: Sequence[Sequence[int]], classes: int, cost
     videos. The thirds are neighbors in the lists, because clips of one source are neighbors. Logits are a softmax's, or
     sigmoids' if a video does not have exactly one label. The factor is 1 if classes have fewer than three videos.
     """
-    firsts = [own[0] if len(own) else -1 for own in labels]
+    firsts = [video_labels[0] if len(video_labels) else -1 for video_labels in labels]
     ranks = [firsts[:at].count(first) * 3 // firsts.count(first) for at, first in enumerate(firsts)]
     folds = np.array(ranks)
     if len(set(ranks)) < 3:
@@ -89,19 +89,19 @@ def scale(train: np.ndarray, labels: Sequence[Sequence[int]], classes: int, cost
     held = np.empty((len(train), classes))
     for fold in range(3):
         out = folds == fold
-        kept = [own for own, left in zip(labels, out, strict=True) if not left]
+        kept = [video_labels for video_labels, left in zip(labels, out, strict=True) if not left]
         held[out] = margins(train[~out], kept, train[out], classes, cost)
-    wanted = np.zeros((len(train), classes))
-    for row, own in zip(wanted, labels, strict=True):
-        row[list(own)] = 1
-    single = all(len(own) == 1 for own in labels)
+    targets = np.zeros((len(train), classes))
+    for row, video_labels in zip(targets, labels, strict=True):
+        row[list(video_labels)] = 1
+    single = all(len(video_labels) == 1 for video_labels in labels)
 
     def loss(factor: float) -> float:
         logits = factor * held
         if single:
             peak = logits.max(1)
-            return float((peak + np.log(np.exp(logits - peak[:, None]).sum(1)) - (logits * wanted).sum(1)).mean())
-        return float((np.logaddexp(0, logits) - logits * wanted).mean())
+            return float((peak + np.log(np.exp(logits - peak[:, None]).sum(1)) - (logits * targets).sum(1)).mean())
+        return float((np.logaddexp(0, logits) - logits * targets).mean())
 
     return float(min(np.geomspace(0.1, 100, 61), key=loss))
 
@@ -115,11 +115,11 @@ def margins(
     video gives -1 for every video, one with all of them 1.
     """
     kernel, between = train @ train.T, test @ train.T
-    found = np.empty((len(test), classes), np.float32)
+    decisions = np.empty((len(test), classes), np.float32)
     for at in range(classes):
-        wanted = np.array([at in own for own in labels])
-        if wanted.all() or not wanted.any():
-            found[:, at] = 1 if wanted.any() else -1
+        positive = np.array([at in video_labels for video_labels in labels])
+        if positive.all() or not positive.any():
+            decisions[:, at] = 1 if positive.any() else -1
         else:
-            found[:, at] = SVC(C=cost, kernel="precomputed").fit(kernel, wanted).decision_function(between)
-    return found
+            decisions[:, at] = SVC(C=cost, kernel="precomputed").fit(kernel, positive).decision_function(between)
+    return decisions
