@@ -1,21 +1,21 @@
-"""How long the last stage takes over many rows, whether time and memory grow linearly, and how pandas fares beside it.
+"""Time and memory of the last stage over many rows, compared with pandas.
 
     python -m bench.aggregate [--rows N] [--videos N] [--classes K] [--sample N]
 
-The project is invented: each row has one split, one seed and one view; eight nets' worth of logits (each right on
-another share of videos) serve all rows in turn, in a file of each row's own, packed as an evaluation packs it. All rows
-stand in one comparison, and in one ablation table against the first: so each has its interval, its exact paired test,
-its confusion and the change of it; there are no training logs to draw. `stages.aggregate` runs on this whole, at a
-quarter, half and all of the rows, and of the videos (with an eighth of the rows). Seconds are the wall's, others' load
-included; CPU seconds are those of all threads, user's and system's; memory is the largest resident set.
+The project is synthetic: each row has one split, one seed and one view. Eight nets' logits (each right on a different
+share of videos) serve all rows in turn, in a separate file per row, packed as an evaluation packs it. All rows are in
+one comparison, and in one ablation table against the first. So each has its interval, its exact paired test, its
+confusion and the change of it; there are no training logs to draw. `stages.aggregate` runs on all of this, on a quarter
+and half of the rows, and on a quarter and half of the videos (with an eighth of the rows). Seconds are wall-clock
+seconds, which include other load. CPU seconds are those of all threads, user and system; memory is the largest resident
+set.
 
-Beside it, in the same run, in turn and on one thread, pandas does a sample of rows: reads Parquet, takes the softmax
-and its mean over views, top-1, top-5, accuracy by class, confusion, 10,000 resamples of the videos, of which it takes
-the intervals of top-1, top-5 and the difference to the first row, and the exact McNemar test against that row. Both
-results are compared before any time is told. What pandas would take for all rows is its median times their number, and
-is said to be that; writing tables and drawing pictures, which the stage does besides, it is spared. pandas without the
-bootstrap is told apart: there ours draws the counts that matter instead of videos, which is a better method rather
-than a faster library.
+In the same run, in turn and on one thread, pandas processes a sample of rows. It reads Parquet and computes the softmax
+and its mean over views, top-1, top-5, accuracy by class and confusion. It draws 10,000 resamples of the videos for the
+intervals of top-1, top-5 and the difference to the first row, and does the exact McNemar test against that row. Both
+results are compared before any time is printed. The time of pandas for all rows is its median times their number, and
+is labeled so. It excludes writing tables and drawing pictures, which the stage includes. pandas without the bootstrap
+is listed separately: ours draws the counts that matter instead of videos, a better method rather than a faster library.
 
 By default its files take some 10 GB below TMPDIR.
 """
@@ -53,7 +53,7 @@ from pipeline.measure.uncertainty import LEVEL, RESAMPLES
 
 ROOT = Path(__file__).parents[1]
 NETS = 8
-KIN = 5  # classes that a class is like, in the mean
+KIN = 5  # classes that a class resembles, on average
 SIZES = (1, 2, 4)  # quarters
 ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "ARROW")} | {"POLARS_MAX_THREADS": "1"}
 
@@ -85,7 +85,7 @@ def main() -> None:
 
 
 def invented(project: Path, count: int, videos: int, classes: int) -> Path:
-    """A project of so many rows as its evaluations leave it."""
+    """Write a project of so many rows as its evaluations leave it."""
     names = named(count)
     project.mkdir()
     (project / "params.yaml").write_text(json.dumps(settings(count)))
@@ -95,7 +95,7 @@ def invented(project: Path, count: int, videos: int, classes: int) -> Path:
     (splits / "classes.json").write_text(json.dumps([f"class {k}" for k in range(classes)]))
     rng = np.random.default_rng(0)
     label = rng.integers(0, classes, videos)
-    kin = 3 * (rng.random((classes, classes)) < KIN / classes)  # what a class is taken for: a net errs so, not evenly
+    kin = 3 * (rng.random((classes, classes)) < KIN / classes)  # confusions of a net are not uniform
     order = rng.permutation(videos)  # lists are sorted by class, if at all
     tests = pl.DataFrame({"video": [f"video_{number:06d}" for number in order], "part": "test"}).with_columns(
         labels=pl.Series(label[:, None].astype(np.int32), dtype=pl.List(pl.Int32))
@@ -128,7 +128,7 @@ def named(count: int) -> list[str]:
 
 
 def settings(count: int) -> dict[str, Any]:
-    """params.yaml of so many rows."""
+    """Return the content of params.yaml for so many rows."""
     names = named(count)
     clip = {"sampling": "segments", "size": 64}
     dataset: dict[str, Any] = {"file": "shapes", "source": "generated", "lists": None, "options": {}}
@@ -150,7 +150,10 @@ def settings(count: int) -> dict[str, Any]:
 
 
 def staged(project: Path) -> dict[str, float]:
-    """Wall and CPU seconds of the stage, and the most memory it held; every row must have its result."""
+    """Return wall and CPU seconds and peak memory of the stage.
+
+    Every row must have its result.
+    """
     env, began = os.environ | {"PYTHONPATH": str(ROOT)}, time.perf_counter()
     process = subprocess.Popen([sys.executable, "-m", "stages.aggregate"], cwd=project, env=env)
     _, status, used = os.wait4(process.pid, 0)
@@ -162,7 +165,10 @@ def staged(project: Path) -> dict[str, float]:
 
 
 def sampled(project: Path) -> list[dict[str, Any]]:
-    """Seconds a row of ours and of pandas', in turn, over the rows of a project but its first, which is the base."""
+    """Return seconds per row of ours and of pandas, in turn.
+
+    All rows count but the first, the base.
+    """
     given = load.load(project / "params.yaml")
     first, *names = given.experiments
     base, other = ours(given, first, project, None)[0], by_pandas(predicted(project, first), None)
@@ -176,7 +182,7 @@ def sampled(project: Path) -> list[dict[str, Any]]:
 
 
 def timed(work: Callable[[], Any]) -> tuple[Any, float]:
-    """What work returns, and its CPU seconds: others on the machine don't count."""
+    """Return work's result and CPU seconds, which exclude other load on the machine."""
     began = time.process_time()
     return work(), time.process_time() - began
 
@@ -187,7 +193,10 @@ def ours(given: Params, name: str, project: Path, base: Result | None) -> tuple[
 
 
 def by_pandas(path: Path, base: dict[str, Any] | None) -> dict[str, Any]:
-    """The same numbers as ours, as one would write it with pandas; the McNemar test where there is a base."""
+    """Return the same numbers as ours with plain pandas.
+
+    The McNemar test if there is a base.
+    """
     began = time.process_time()
     frame = pandas.read_parquet(path, columns=["split", "seed", "video", "view", "labels", "logits"])
     logits = np.stack(frame["logits"].to_numpy()).astype(np.float64)
@@ -215,7 +224,10 @@ def by_pandas(path: Path, base: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def same(result: Result, less: Difference | str | None, found: dict[str, Any]) -> None:
-    """Fails where ours and pandas' numbers differ; two bootstraps by a 20th of their width at most."""
+    """Fail if ours and pandas' numbers differ.
+
+    Two bootstraps by at most a 20th of their width.
+    """
     accuracy = result.accuracy
     assert isinstance(accuracy, results.Accuracy) and isinstance(less, Difference) and accuracy.top5
     pairs = [

@@ -1,17 +1,19 @@
-"""What a run loses when something is killed, filled up or cut off at a random moment, and whether it ends the same.
+"""Loss of time and correctness of runs disturbed at a random moment.
 
-    python -m bench.chaos [--runs 66] [--kinds K ...] [--minutes M] [--folder F]    # as root; goes on after its CSV
+    python -m bench.chaos [--runs 66] [--kinds K ...] [--minutes M] [--folder F]    # as root; continues its CSV
 
-Three real Ray nodes (bench/nodes.py), a small project on a file system of its own (bench/victim.py). Each run takes
-away what one stage made, starts `dvc repro`, and disturbs it at a moment of that stage, both drawn from the run's
-number; then all is mended as an operator would (bench/havoc.py), and `dvc repro` called until it succeeds, twice at
-most, the second time by `actionbench repro`, which mends DVC's own files first. A run is good where tables, frames,
-splits, weights and predictions are the undisturbed ones to the byte, every output is read whole by its own reader with
-nothing half-written beside it, MLflow holds no number and no run twice, and no process is left, neither before the next
-`dvc repro` nor at the end. Lost: the seconds of all calls of `dvc repro`, less the median of undisturbed ones from that
-stage on; what the operator took is not in it.
+Three real Ray nodes (bench/nodes.py) run a small project on a separate file system (bench/victim.py). Each run removes
+the outputs of one stage, starts `dvc repro`, and disturbs it during that stage; stage and moment are drawn from the
+run's number. Then everything is repaired as by an operator (bench/havoc.py), and `dvc repro` is called until it
+succeeds, at most twice. The second time it is `actionbench repro`, which repairs DVC's files first. A run is good if
+- tables, frames, splits, weights and predictions are byte-identical to the undisturbed ones,
+- every output can be read in full by its reader, with no half-written file left,
+- MLflow holds no number and no run twice, and
+- no process is left, neither before the next `dvc repro` nor at the end.
+The loss is the seconds of all calls of `dvc repro`, minus the median of undisturbed ones from that stage on. The
+operator's time is not included.
 
-- training worker, task: SIGKILL to a Ray worker at work.  - stage: to the stage's process.  - MLflow: to its server.
+- training worker, task: SIGKILL to a busy Ray worker.  - stage: to the stage's process.  - MLflow: to its server.
 - driver: to dvc or actionbench.  - node: to every process of a node; a new one comes when the run is over, or after two
 minutes.  - network: a node's link is down from then on.
 - disk: the project's file system is filled up.
@@ -49,7 +51,7 @@ KINDS = {
     "MLflow": ("train", "evaluate"),
 }
 REPAIRS = 2
-SECONDS = 10.0  # that a stage is taken to last where it was not seen undisturbed
+SECONDS = 10.0  # assumed for a stage that was not seen undisturbed
 
 
 def main() -> None:
@@ -76,7 +78,7 @@ def main() -> None:
 
 
 def planned(number: int) -> tuple[Run, random.Random]:
-    """Run `number`, and what its moment is drawn from."""
+    """Return run `number`, and the generator of its moment."""
     rng = random.Random(f"chaos {number}")
     if number <= 0:
         return Run(number, "nothing", ("train", *STAGES)[-number], 2 if number == 0 else 1), rng
@@ -128,7 +130,7 @@ def read() -> list[Run]:
 
 
 def save(done: Sequence[Run]) -> None:
-    """The report: a line a kind, and one a fault."""
+    """Write the report: a line per kind, and one per fault."""
     rows, lines = [], []
     for run in sorted(done, key=lambda run: run.run):
         base = [one.seconds for one in undisturbed(done, run)]

@@ -1,22 +1,22 @@
-"""Decoding and evaluation on one core and on two, through Ray and in plain processes; and what Ray's tasks cost.
+"""Decoding and evaluation on one and two cores, and the costs of Ray's tasks.
 
     python -m bench.cores [--turns N]
 
-The work is what stages 2 and 5 fan out: shards of one video each (340x256, H.264, 10 s), and blocks of two videos for
-TSM on ResNet-50 (8x224x224, one view). Ray has one CPU or two and goes through cluster/fanout.py; the control is the
-same functions in one process or two that take the next item when they are free. Workers have begun, imported and
-loaded their net before the clock starts. All four take turns. A run with one worker is held on one core, with its
-ffmpeg, its driver and Ray's own processes, for a worker and its ffmpeg alone would run on two. Efficiency is the time
-of one worker by twice that of two. How much the control loses is the machine's: its two cores may share a processor,
-its caches or its memory.
+The work is the fan-out of stages 2 and 5: shards of one video each (340x256, H.264, 10 s), and blocks of two videos for
+TSM on ResNet-50 (8x224x224, one view). Ray has one CPU or two and uses cluster/fanout.py. The control is the same
+functions in one process or two that take the next item when they are free. Workers have started, imported and loaded
+their net before the clock starts. All four take turns. A run with one worker is pinned to one core, with its ffmpeg,
+its driver and Ray's processes, because a worker and its ffmpeg would otherwise run on two. Efficiency is the time of
+one worker divided by twice that of two. The control's loss is the machine's: its two cores may share a processor,
+caches or memory.
 
-What Ray's tasks cost, on a Ray of one CPU:
+The costs of Ray's tasks, on a Ray of one CPU:
 
-- hand out: CPU time of the driver's process, all of its threads, for a task that does nothing, in a fan-out that hands
-  out so many ahead.
-- task: from handing out one to its result, by the clock.
-- process: CPU time from a worker process's beginning until it has imported what trains and evaluates.
-- transfer: seconds to put 64 MiB into the object store and read it in a task. The pipeline itself sends paths.
+- hand out: CPU time of the driver's process, all of its threads, for an empty task, in a fan-out that submits so many
+  ahead.
+- task: wall-clock time from submitting a task to its result.
+- process: CPU time from a worker process's start until it has imported the code that trains and evaluates.
+- transfer: seconds to put 64 MiB into the object store and read it in a task. The pipeline sends only paths.
 """
 
 import argparse
@@ -56,7 +56,7 @@ from pipeline.train.run import Run
 ROOT = Path(__file__).parents[1]
 VIDEOS, SECONDS, SIZE, NAME = 96, 10, "340x256", "videos"
 DECODE = Decode(short_side=256, quality=90, decoder="ffmpeg", videos_per_shard=1, max_failed=0.0)
-AHEAD = (4, 64, 1024)  # tasks handed out ahead
+AHEAD = (4, 64, 1024)  # tasks submitted ahead
 TASKS = 2048
 WAYS = ("Ray", "processes")
 Doing = Callable[[Callable[..., Any], list[tuple]], list[Any]]
@@ -95,7 +95,7 @@ def child(*work: str) -> list[dict[str, Any]]:
 
 
 def prepare(root: Path) -> None:
-    """Videos, their frames, their split and a net's weights."""
+    """Write videos, their frames, their split and a net's weights."""
     few = made(root / "videos", 6, "mp4", SIZE, SECONDS, ["-c:v", "libx264", "-g", "12"])
     for n in range(len(few), VIDEOS):
         os.link(few[n % len(few)], root / "videos" / f"{n}.mp4")
@@ -128,16 +128,16 @@ def run_of(root: Path) -> Run:
 
 
 def items(stage: str, root: Path, out: Path) -> tuple[Callable[..., Any], list[tuple]]:
-    """What the stage fans out."""
+    """Return the function and items of the stage's fan-out."""
     if stage == "decode":
         return shards.decode_shard, [(task,) for task in decoding(root, out)]
-    inference.BLOCK = 2  # in this process, which alone cuts the blocks
+    inference.BLOCK = 2  # in this process, the only one that cuts the blocks
     return score.block, list(score.blocks([run_of(root)], Cluster(storage=str(out))))
 
 
 def timed(stage: str, way: str, count: int, root: Path) -> list[dict[str, Any]]:
-    """A row for the whole, by the clock, and one for each item, by CPU time."""
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:count])  # which children inherit
+    """Return a row for the whole (wall-clock time), and one per item (CPU time)."""
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:count])  # inherited by children
     with tempfile.TemporaryDirectory(dir=root) as out, on_ray(count) if way == "Ray" else in_processes(count) as run:
         function, work = items(stage, root, Path(out))
         run(warm, [(function, *work[n]) for n in range(count)])
@@ -150,7 +150,7 @@ def timed(stage: str, way: str, count: int, root: Path) -> list[dict[str, Any]]:
 
 
 def cpu_of(function: Callable[..., Any], *arguments: Any) -> float:
-    """CPU seconds of a call, with those of the processes that it starts."""
+    """Return the CPU seconds of a call, with those of the processes that it starts."""
     torch.set_num_threads(1)
     began = cpu_seconds()
     function(*arguments)
@@ -158,7 +158,10 @@ def cpu_of(function: Callable[..., Any], *arguments: Any) -> float:
 
 
 def warm(function: Callable[..., Any], *arguments: Any) -> None:
-    """An item that every worker does before the clock starts; the wait keeps one worker from doing two."""
+    """Run an item per worker before the clock starts.
+
+    The wait keeps one worker from doing two.
+    """
     cpu_of(function, *arguments)
     time.sleep(2)
 
@@ -204,7 +207,10 @@ def abs_(value: Any) -> int:
 
 
 def imported() -> float:
-    """CPU seconds of this process since it began, once it has imported what trains and evaluates."""
+    """Return this process's CPU seconds since its start.
+
+    Imports of training and evaluation are included.
+    """
     import cluster.fit
     import cluster.score  # noqa: F401
 

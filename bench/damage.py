@@ -1,10 +1,10 @@
-"""Which damage to a video file is found, and by what: the container's check, the decoder, or nobody.
+"""Detection of damage in video files: by container check, decoder, or nothing.
 
     python -m bench.damage [--videos FOLDER] [--each N]
 
-Each clip is damaged N times in each way, seeded, and decoded. What is not found is told apart by its frames: the very
-same bits as the whole clip's, or others. A flipped bit that leaves a valid stream is another picture, not an error, and
-no decoder can know; the sha256 that the download stage records finds every one of them, if it came later.
+Each clip is damaged N times in each way, seeded, and decoded. Undetected damage is classified by its frames: the same
+bits as the intact clip's, or others. A flipped bit that leaves a valid stream gives another picture, not an error, and
+no decoder can detect it. The sha256 that the download stage records detects all of it, if the damage came later.
 
 - cut: ends at a random byte.    - zeros: 4096 bytes in a row are 0.    - one bit: a single bit is flipped.
 - 1e-4, 1e-3: as many bits as that share of the file's bytes are flipped.
@@ -44,7 +44,7 @@ class Job(NamedTuple):
     path: Path
     way: str
     number: int
-    whole: str  # digest of the whole clip's frames
+    whole: str  # digest of the intact clip's frames
 
 
 def main() -> None:
@@ -99,7 +99,7 @@ def damaged(way: str, content: bytes, rng: random.Random) -> bytes:
 
 
 def fate(job: Job) -> str:
-    """One of FATES."""
+    """Return one of FATES."""
     rng = random.Random(f"{job.path.name} {job.way} {job.number}")
     with tempfile.NamedTemporaryFile(suffix=job.path.suffix) as file:
         file.write(damaged(job.way, job.path.read_bytes(), rng))
@@ -109,7 +109,7 @@ def fate(job: Job) -> str:
 
 
 def fate_of(path: Path) -> tuple[str, str]:
-    """(who finds fault with a video, or "", the digest of its frames)."""
+    """Return (the check that rejects a video, or "", the digest of its frames)."""
     try:
         integrity.check(path)
     except Damaged:

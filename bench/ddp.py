@@ -1,18 +1,18 @@
-"""What Ray Train costs data-parallel training: beside it the same loop, and a plain one, under torchrun.
+"""Ray Train's cost for data-parallel training, against loops on torchrun.
 
     python -m bench.ddp [--turns N] [--epochs N]
 
-All train the same net on the same clips, read by the same pipeline/clips/loading.py, on one worker and on two of one
-thread each, with gloo; all take turns. Ray itself runs already, as it does when stage 4 begins.
+All train the same net on the same clips, read by pipeline/clips/loading.py, on one worker and on two of one thread
+each, with gloo; all take turns. Ray is already running, as it is when stage 4 starts.
 
 - Ray Train: cluster/fit.py's train_distributed(), as stage 4 trains with several workers.
-- torchrun, the same loop: pipeline/train/loop.py under torchrun, state kept each epoch as in fit.py: only the launcher
-  differs.
-- torchrun, plain: the shortest DDP loop that does the same: DistributedDataParallel, SGD, clipped gradients.
+- torchrun, the same loop: pipeline/train/loop.py under torchrun, with state kept each epoch as in fit.py: only the
+  launcher differs.
+- torchrun, plain: the shortest equivalent DDP loop: DistributedDataParallel, SGD, clipped gradients.
 
-A step's time is that of the median epoch after the first, as each loop's own clock has it; a ratio is of the same turn.
-Between epochs stands what else an epoch takes: keeping the state, Ray Train's report. Start-up is from the call to the
-first step; the end from the last epoch to the return. The losses of all steps' windows are compared in every turn.
+A step's time is that of the median epoch after the first, by each loop's clock; a ratio is within one turn. "Between
+epochs" is the rest of an epoch: keeping the state, Ray Train's report. Start-up is from the call to the first step; the
+end from the last epoch to the return. The losses of all steps' windows are compared in every turn.
 """
 
 import argparse
@@ -70,7 +70,7 @@ def main() -> None:
 
 
 def run(way: str, workers: int, one: Run, root: Path, turn: int) -> dict[str, Any]:
-    """Trains once: times in s, and all losses that were logged, and the seconds of their windows."""
+    """Train once; return times in s, all logged losses and their windows' seconds."""
     place = root / f"{turn}-{workers}-{way.replace(' ', '-')}"
     place.mkdir()
     (place / "token").write_text("token")
@@ -100,7 +100,10 @@ def run(way: str, workers: int, one: Run, root: Path, turn: int) -> dict[str, An
 
 
 def watched(train: Callable[[], object], log: Path) -> list[float]:
-    """Trains; when the log was written, epoch by epoch: first and last, at least."""
+    """Train, and return the times of the log's writes by epoch.
+
+    There are a first and a last one at least.
+    """
     seen: list[float] = []
     over = threading.Event()
 
@@ -120,7 +123,7 @@ def watched(train: Callable[[], object], log: Path) -> list[float]:
 
 
 def under_torchrun(way: str, place: Path, epochs: int) -> None:
-    """What each rank does."""
+    """Run one rank."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
     one = overhead.run_of(place.parent, epochs)
@@ -140,7 +143,7 @@ def same(one: Run, place: Path) -> None:
 
 
 def plain(one: Run, place: Path) -> None:
-    """The shortest loop; a loss is a window's mean, as training.py logs it."""
+    """Train in the shortest loop; a loss is a window's mean, as loop.py logs it."""
     recipe, rank, world = one.recipe, dist.get_rank(), dist.get_world_size()
     torch.manual_seed(one.seed)
     net = one.net()
@@ -236,5 +239,5 @@ def save(rows: list[dict[str, Any]], one: Run, turns: int, epochs: int) -> None:
 if __name__ == "__main__":
     if MALLOC.items() <= os.environ.items():
         main()
-    else:  # as in bench/overhead.py: all loops have from their start what Ray's workers inherit
+    else:  # as in bench/overhead.py: all loops start with the settings that Ray's workers inherit
         os.execve(sys.executable, [sys.executable, "-m", "bench.ddp", *sys.argv[1:]], {**os.environ, **MALLOC})

@@ -1,18 +1,18 @@
-"""Frames a second on one core, from video files to JPEG: this project's two decoders and plain ffmpeg, in turns.
+"""Frames per second on one core, from video files to JPEG, against ffmpeg.
 
     python -m bench.decoding [--videos FOLDER] [--turns N]
 
-Every way scales to a short side of 256 with the same filter and encodes 4:2:0, one video after the other on one core.
-CPU time is that of the process and of all it started, so that what else the machine does counts little; the clock is
-there too. A ratio is the median over turns, with the least and the most.
+Every way scales to a short side of 256 with the same filter and encodes 4:2:0, one video after the other on one core,
+in turns. CPU time is that of the process and of all it started, so that other load on the machine matters little;
+wall-clock time is listed too. A ratio is the median over turns, with the smallest and largest.
 
-- ffmpeg to files: `ffmpeg -threads 1 -i VIDEO -vf scale=... -q:v 2 %05d.jpg`, a process a video, as is usual.
-- store, ffmpeg: shards.decode_shard(), all of it: sha256, the container's check, decoding, JPEG, the Arrow file.
-- store, decord: the same with decord, which works in a process of its own that is started once a shard.
+- ffmpeg to files: `ffmpeg -threads 1 -i VIDEO -vf scale=... -q:v 2 %05d.jpg`, one process per video, as is usual.
+- store, ffmpeg: all of shards.decode_shard(): sha256, the container's check, decoding, JPEG, the Arrow file.
+- store, decord: the same with decord, which runs in a separate process that is started once per shard.
 
 The store's JPEG quality is 95, where it loses no more than `-q:v 2` does. The error is the mean over pixels of the
-absolute difference from ffmpeg's own RGB frames in 0..255, of the worst frame of the first video. The clips are pans
-over photographs with noise, made by ffmpeg.
+absolute difference from ffmpeg's RGB frames in 0..255, of the worst frame of the first video. The clips are pans over
+photographs with noise, made by ffmpeg.
 """
 
 import argparse
@@ -42,7 +42,7 @@ from pipeline.executable import ffmpeg_exe
 
 SHORT_SIDE, QUALITY = 256, 95
 SCALE = f"scale=w='if(lt(iw,ih),{SHORT_SIDE},-2)':h='if(lt(iw,ih),-2,{SHORT_SIDE})':flags=bilinear"
-# name: (how many, file's suffix, size, seconds, the encoder and its options)
+# name: (count, file's suffix, size, seconds, the encoder and its options)
 MADE: dict[str, tuple[int, str, str, float, list[str]]] = {
     "H.264, 340x256, 10 s": (6, "mp4", "340x256", 10, ["-c:v", "libx264", "-g", "12"]),
     "Xvid with B-frames, 320x240, 10 s": (6, "avi", "320x240", 10, ["-c:v", "libxvid", "-bf", "2", "-q:v", "5"]),
@@ -72,7 +72,7 @@ def main() -> None:
 
 
 def made(folder: Path, count: int, suffix: str, size: str, seconds: float, codec: list[str]) -> list[Path]:
-    """Videos of 30 frames a second, each of which wanders over a photograph."""
+    """Make videos of 30 frames per second, each of which pans over a photograph."""
     folder.mkdir()
     paths = [folder / f"{n}.{suffix}" for n in range(count)]
     for n, path in enumerate(paths):
@@ -86,7 +86,7 @@ def made(folder: Path, count: int, suffix: str, size: str, seconds: float, codec
 
 
 def race(name: str, paths: list[Path], out: Path, turns: int) -> list[dict[str, Any]]:
-    """A row for each turn and way, after one turn that warms up."""
+    """Return a row for each turn and way, after one warm-up turn."""
     ways: dict[str, Callable[[list[Path], Path], None]] = {
         "ffmpeg to files": to_files,
         "store, ffmpeg": lambda paths, out: to_store(paths, out, "ffmpeg"),
@@ -125,7 +125,7 @@ def to_store(paths: list[Path], out: Path, decoder: str) -> None:
 
 
 def count(out: Path) -> tuple[int, int]:
-    """(frames, bytes) that a way left."""
+    """Return (frames, bytes) of a way's output."""
     if (out / "index.arrow").exists():
         frames = sum(entry.frames for entry in FrameStore(out).videos.values())
     else:
@@ -134,7 +134,7 @@ def count(out: Path) -> tuple[int, int]:
 
 
 def loss(first: Path, out: Path) -> float:
-    """The worst frame's mean absolute error, of the first video."""
+    """Return the worst frame's mean absolute error, of the first video."""
     if (out / "index.arrow").exists():
         store = FrameStore(out)
         jpegs: list[Any] = store.jpegs(first.name, range(store.videos[first.name].frames))
@@ -145,7 +145,7 @@ def loss(first: Path, out: Path) -> float:
 
 
 def lines(rows: list[dict[str, Any]]) -> list[list[str]]:
-    """The table's lines: medians over turns."""
+    """Return the table's lines: medians over turns."""
     lines = []
     for name, way in dict.fromkeys((row["videos"], row["way"]) for row in rows):
         own = [row for row in rows if (row["videos"], row["way"]) == (name, way)]
@@ -161,13 +161,13 @@ def lines(rows: list[dict[str, Any]]) -> list[list[str]]:
 
 
 def cpu_seconds() -> float:
-    """CPU time so far of this process and of those it waited for, in s."""
+    """Return the CPU time so far of this process and of those it waited for, in s."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(one.ru_utime + one.ru_stime for one in used)
 
 
 def cpu() -> str:
-    """The vector instructions of this processor that codecs use."""
+    """Return the vector instructions of this processor that codecs use."""
     flags = Path("/proc/cpuinfo")
     known = set(flags.read_text().split()) if flags.exists() else set()
     return ", ".join(name for name in ("sse4_2", "avx2", "avx512f", "neon", "asimd") if name in known) or "unknown"

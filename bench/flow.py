@@ -1,20 +1,19 @@
-"""Frames of optical flow a second: this project's decode stage, and OpenCV called in a plain loop, in turns.
+"""Optical flow frames per second: the decode stage, and OpenCV in a loop.
 
     python -m bench.flow [--turns N]
 
-From video files to JPEG planes on one core, one video after the other, by the same algorithm with the same settings
-and one OpenCV thread. CPU time is that of the process and of all it started, so that what else the machine does counts
-little. A ratio is the median over turns, with the least and the most.
+From video files to JPEG planes on one core, one video after the other, by the same algorithm with the same settings and
+one OpenCV thread. CPU time is that of the process and of all it started, so that other load on the machine matters
+little. A ratio is the median over turns, with the smallest and largest.
 
 - OpenCV in a loop: cv2.VideoCapture, gray, calc() of a frame and the next, clipped to +-20 pixels, scaled to 8 bits,
   cv2.imwrite() of the two planes at JPEG quality 95.
-- store: shards.decode_shard() with decode.flow, all of it: sha256, the container's check, the frames as JPEG, flow.
-- store, compensated: the same with flow that has no camera motion beside the other, which takes a second calc().
+- store: all of shards.decode_shard() with decode.flow: sha256, the container's check, the frames as JPEG, flow.
+- store, compensated: the same, with a second flow without camera motion, which takes a second calc().
 
-Workers: the same videos for one process and for two, which have begun and take whole videos, as Ray's take shards; what
-Ray costs is bench/overhead.py's matter. By the clock two are twice as fast where both cores are free and are cores of
-their own; how far the machine's are is shown by the plain loop, one and two of it in the same way. The clips are
-bench/decoding.py's.
+Workers: the same videos for one process and for two, already started, which take whole videos as Ray's take shards.
+bench/overhead.py measures Ray's cost. By the clock two are twice as fast only on two free physical cores. The plain
+loop, run once and twice in the same way, shows how far the machine's are. The clips are bench/decoding.py's.
 """
 
 import argparse
@@ -42,7 +41,7 @@ from pipeline.decode.shards import Source, Task, decode_shard
 
 QUALITY, SIZE, SHORT_SIDE, BOUND = 95, "340x256", 256, 20.0
 FRAMES = {"dis": 30, "tvl1": 3}  # of a video
-VIDEOS = 4  # of two kinds, on which the algorithms differ in time: so two workers have as much to do each
+VIDEOS = 4  # of two kinds, on which the algorithms differ in time: so two workers have equal work
 WORKERS = {1: "one worker", 2: "two workers"}
 
 
@@ -71,7 +70,7 @@ def main() -> None:
 
 
 def race(turn: int, name: str, paths: Sequence[Path], root: Path) -> list[dict[str, Any]]:
-    """A row a way, on this process's core."""
+    """Return a row per way, on this process's core."""
     ways: dict[str, Callable[[Path], None]] = {
         "OpenCV in a loop": lambda out: loop(name, paths, out),
         "store": lambda out: stored(tasks(name, paths, out)),
@@ -88,7 +87,7 @@ def race(turn: int, name: str, paths: Sequence[Path], root: Path) -> list[dict[s
 
 
 def workers(count: int) -> ProcessPoolExecutor:
-    """That many processes, which have begun."""
+    """Return a pool of `count` started processes."""
     pool = ProcessPoolExecutor(count, get_context("spawn"))
     list(pool.map(time.sleep, [1] * count))
     return pool
@@ -97,7 +96,7 @@ def workers(count: int) -> ProcessPoolExecutor:
 def shared(
     turn: int, name: str, paths: Sequence[Path], root: Path, pools: Mapping[str, ProcessPoolExecutor]
 ) -> list[dict[str, Any]]:
-    """A row for each pool of workers, the plain loop's and the store's."""
+    """Return a row for each pool of workers, of the plain loop and of the store."""
     rows = []
     for way in ("OpenCV in a loop", "store"):
         for count, pool in pools.items():
@@ -121,7 +120,7 @@ def row(turn: int, name: str, way: str, cpu_s: float, clock_s: float) -> dict[st
 
 
 def loop(name: str, paths: Sequence[Path], out: Path) -> None:
-    """What one would write: every frame's flow to the next, as pairs of pictures."""
+    """Compute every frame's flow to the next in a plain loop, as pairs of images."""
     algorithm = ALGORITHMS[name]()
     for path in paths:
         video = cv2.VideoCapture(str(path))
@@ -146,14 +145,14 @@ def stored(shards: Sequence[Task]) -> None:
 
 
 def tasks(name: str, paths: Sequence[Path], out: Path, compensated: bool = False) -> list[Task]:
-    """A shard a video."""
+    """Return one shard per video."""
     settings = Decode(SHORT_SIDE, QUALITY, "ffmpeg", 1, 0.0, Flow(name, BOUND, compensated))  # type: ignore[arg-type]
     sources = [Source(path.name, path.name, sha256(path.read_bytes()).hexdigest()) for path in paths]
     return [Task(out, n, paths[n].parent, (source,), settings) for n, source in enumerate(sources)]
 
 
 def cpu_of(work: Callable[[], object]) -> float:
-    """CPU time of the work, in s, on one OpenCV thread."""
+    """Return the CPU time of the work, in s, on one OpenCV thread."""
     cv2.setNumThreads(1)
     began = cpu_seconds()
     work()
@@ -161,7 +160,10 @@ def cpu_of(work: Callable[[], object]) -> float:
 
 
 def lines(rows: list[dict[str, Any]]) -> list[list[str]]:
-    """The table's lines: medians over turns; ways on one core beside the plain loop, two workers beside one."""
+    """Return the table's lines: medians over turns.
+
+    Ratios are to the plain loop, or to one worker.
+    """
     lines = []
     for name, way in sorted(dict.fromkeys((one["flow"], one["way"]) for one in rows), key=lambda key: key[0]):
         of, _, who = way.rpartition(", ")

@@ -1,6 +1,6 @@
-"""Where bench/chaos.py makes its runs: a file system of its own, nodes, MLflow's server.
+"""Environment of bench/chaos.py: a file system, nodes, MLflow's server.
 
-Every process bears a mark in its environment, by which it is found however it was orphaned.
+Every process has a mark in its environment, by which it is found even if orphaned.
 """
 
 import os
@@ -34,7 +34,7 @@ class Bench:
         return f"{self.root} {what}"
 
     def open(self) -> None:
-        self.nodes.stop()  # what a killed one left
+        self.nodes.stop()  # left by a killed run
         self.disk.mkdir(parents=True, exist_ok=True)
         subprocess.run(["umount", "-q", self.disk])
         image = self.root / "disk.img"
@@ -49,7 +49,7 @@ class Bench:
         self.nodes.start()
 
     def undisturbed(self, workers: int) -> Path:
-        """What an undisturbed run of the same code leaves with so many workers; made once."""
+        """Return an undisturbed run's output, made once per code and number of workers."""
         kept = self.root / f"kept-{victim.code(self.project)}"
         place = kept / str(workers)
         if not place.exists():
@@ -68,7 +68,7 @@ class Bench:
         subprocess.run(["umount", self.disk], check=True)
 
     def repro(self, mark: str, program: str = "dvc", mlflow: str = "") -> subprocess.Popen[bytes]:
-        """A driver on the head, the leader of a process group."""
+        """Start a driver on the head as the leader of a process group."""
         variables = {
             **self.nodes.variables,
             **({"MLFLOW_TRACKING_URI": mlflow} if mlflow else {}),
@@ -85,7 +85,10 @@ class Bench:
             )
 
     def serve(self) -> None:
-        """MLflow's server, on the head's loopback; an empty one, but for what it was told in this run."""
+        """Start MLflow's server on the head's loopback.
+
+        It is empty except for this run's content.
+        """
         if not self.store.exists():
             shutil.copy(self.empty, self.store)
         command = [BIN / "mlflow", "server", "--host=127.0.0.1", "--port=5000", "--workers=1"]
@@ -99,7 +102,7 @@ class Bench:
             time.sleep(0.5)
 
     def rest(self) -> None:
-        """Ends the server that only some runs have, and forgets what it was told."""
+        """Stop the server that only some runs have, and delete its content."""
         for process in self.marked("server"):
             process.kill()
         self.store.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What strikes the runs of bench/chaos.py, how it is mended, and what a run leaves behind."""
+"""Disturbances of bench/chaos.py's runs, their repair, and checks of leftovers."""
 
 import os
 import random
@@ -12,20 +12,20 @@ import psutil
 
 from bench.ground import MLFLOW, Bench
 
-AFTER = ("driver", "disk")  # kinds that may strike when the stage is over, while DVC still notes what it made
-AT_WORK = ("training worker", "task", "node", "network")  # kinds that strike where a node is at work
+AFTER = ("driver", "disk")  # kinds that may strike after the stage, while DVC still records its outputs
+AT_WORK = ("training worker", "task", "node", "network")  # kinds that strike a busy node
 WORKERS = {"training worker": ("ray::train_run", "ray::RayTrainWorker"), "task": ("ray::_call", "ray::_block")}
 SERVICES = (
     *("raylet", "bin/ray start", "ray::DashboardAgent", "ray::RuntimeEnvAgent", "ray::IDLE"),
-    *("dashboard/agent.py", "runtime_env/agent/main.py"),  # the agents, as long as they start
+    *("dashboard/agent.py", "runtime_env/agent/main.py"),  # the agents, while they start
 )
 PATIENCE, GRACE = 900.0, 60.0  # s: for a `dvc repro` to end; for processes to be gone after it
-REPLACED = 120.0  # s without a lost node, after which a run that still goes on, or waits for it, has a new one
+REPLACED = 120.0  # s without a lost node, after which a run that still continues, or waits for it, has a new one
 
 
 @dataclass
 class Run:
-    """What was planned for a run, and what came of it."""
+    """The plan of a run, and its outcome."""
 
     run: int
     kind: str
@@ -41,7 +41,7 @@ class Run:
     after_s: float = 0.0  # and from the stage's first sign to the driver's end
     epochs_behind: int = 0  # that MLflow lacks
     faults: str = ""
-    commit: str = ""  # whose code it disturbed
+    commit: str = ""  # of the disturbed code
 
 
 def stage_of(bench: Bench, run: Run) -> list[psutil.Process]:
@@ -56,7 +56,10 @@ def line(process: psutil.Process) -> str:
 
 
 def at_work(bench: Bench, words: Sequence[str] = ()) -> Iterator[tuple[int, psutil.Process]]:
-    """(node, process) of what isn't Ray's own there, or whose command line starts with one of the words."""
+    """Yield (node, process) of processes that are not Ray's.
+
+    With words, yield those whose command line starts with one.
+    """
     for number in (1, 2):
         for process in bench.nodes.members(number):
             said = line(process)
@@ -65,7 +68,7 @@ def at_work(bench: Bench, words: Sequence[str] = ()) -> Iterator[tuple[int, psut
 
 
 def disturb(bench: Bench, run: Run, rng: random.Random, driver: subprocess.Popen[bytes], usual: float) -> None:
-    """Waits for the moment and strikes; `hit` stays empty where the stage was over before."""
+    """Wait for the moment and strike; `hit` stays empty if the stage was over before."""
 
     def found() -> list[tuple[int, psutil.Process]]:
         if run.kind in AT_WORK:
@@ -101,7 +104,7 @@ def disturb(bench: Bench, run: Run, rng: random.Random, driver: subprocess.Popen
 
 
 def watch(bench: Bench, run: Run, driver: subprocess.Popen[bytes]) -> None:
-    """How long an undisturbed stage and its tasks show themselves."""
+    """Record the time that an undisturbed stage and its tasks are visible."""
     stage, tasks = list[float](), list[float]()
     while driver.poll() is None:
         now = time.monotonic()
@@ -113,7 +116,7 @@ def watch(bench: Bench, run: Run, driver: subprocess.Popen[bytes]) -> None:
 
 
 def mend(bench: Bench, run: Run) -> None:
-    """What an operator does: room on the disk, a new node for the lost one, MLflow's server up again."""
+    """Repair as an operator does: free disk space, a new node, a new MLflow server."""
     (bench.disk / "ballast").unlink(missing_ok=True)
     if run.kind in ("node", "network") and run.hit:
         number = int(run.hit[-1])
@@ -125,7 +128,10 @@ def mend(bench: Bench, run: Run) -> None:
 
 
 def replace(bench: Bench, run: Run, driver: subprocess.Popen[bytes]) -> None:
-    """A cluster's launcher, or an operator: a training of as many workers as the cluster had room for waits for it."""
+    """Replace a lost node, as a launcher or operator does.
+
+    A full-size training waits for it.
+    """
     try:
         driver.wait(REPLACED)
     except subprocess.TimeoutExpired:
@@ -133,7 +139,7 @@ def replace(bench: Bench, run: Run, driver: subprocess.Popen[bytes]) -> None:
 
 
 def left(bench: Bench, run: Run) -> Iterator[str]:
-    """Processes of a run that has ended, once they had time to go."""
+    """Yield the processes of a run that has ended, after a grace period."""
     end = time.monotonic() + GRACE
     cut = int(run.hit[-1]) if run.kind == "network" and run.hit and not run.repairs else 0  # can't know yet
     while there := [*bench.marked(f"run {run.run}"), *(process for node, process in at_work(bench) if node != cut)]:
@@ -146,7 +152,10 @@ def left(bench: Bench, run: Run) -> Iterator[str]:
 
 
 def repro(bench: Bench, run: Run, rng: random.Random | None = None, usual: float = 0.0, program: str = "dvc") -> int:
-    """One `dvc repro`, disturbed where there is a generator; its exit status, and its time onto the run's."""
+    """Run one `dvc repro`, disturbed if there is a generator.
+
+    Return its status and add its time.
+    """
     begin = time.monotonic()
     if rng and run.kind == "driver":
         program = rng.choice(("dvc", "actionbench"))

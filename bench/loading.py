@@ -1,17 +1,17 @@
-"""Clips a second on one core, from storage to the batch a network reads: the frame store, decord, JPEG files by Pillow.
+"""Clips per second on one core, from storage to batch, of three loaders.
 
     python -m bench.loading
 
-All loaders take the same clips: 8 random frames, one a segment, a corner crop of side 1, .875, .75 or .66 of the short
-side, resized, normalised. They run in turns on one core, several times; a ratio is the median over turns, and time is
-the process's own CPU time, so that what else the machine does counts little. Files are in the page cache.
+All loaders take the same clips: 8 random frames, one per segment, a corner crop of side 1, .875, .75 or .66 of the
+short side, resized, normalized. They run in turns on one core, several times. A ratio is the median over turns, and
+time is the process's CPU time, so that other load on the machine matters little. Files are in the page cache.
 
-- store: this project's frame store, clips.TrainClips, clips.normalise() into a batch that is used again.
-- store, uint8: the same without normalising, which with a GPU is done there.
+- store: this project's frame store, loading.TrainClips, loading.normalise() into a reused batch.
+- store, uint8: the same without normalizing, which a GPU would do.
 - decord: get_batch() of the 8 frames of the H.264 file, x264's default key frames (250 apart) or one in 12; the same
-  crop and resize by OpenCV, the same normalising.
-- Pillow: a folder of the very JPEG files that the store holds, read as the code of TSN, TSM and ACTION-Net does:
-  open, convert to RGB, crop, resize, concatenate along channels, to a float tensor by / 255, normalise by channel.
+  crop and resize by OpenCV, the same normalizing.
+- Pillow: a folder of the same JPEG files as in the store, read as the code of TSN, TSM and ACTION-Net does: open,
+  convert to RGB, crop, resize, concatenate along channels, to a float tensor by / 255, normalize by channel.
 """
 
 import argparse
@@ -46,7 +46,7 @@ from pipeline.decode import frame_store, shards
 from pipeline.storage import atomic
 
 RESULTS = Path(__file__).parent / "results"
-VIDEOS, LENGTH, WIDTH, HEIGHT = 16, 240, 340, 256  # 8 s at 30 frames a second
+VIDEOS, LENGTH, WIDTH, HEIGHT = 16, 240, 340, 256  # 8 s at 30 frames per second
 CLIPS, TURNS = 32, 7
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 DECODE = Decode(short_side=HEIGHT, quality=90, decoder="ffmpeg", videos_per_shard=8, max_failed=0.0)
@@ -89,7 +89,10 @@ def main() -> None:
 
 
 def prepare(root: Path) -> float:
-    """Videos in root/default and root/short, their frames in root/store and root/jpegs; mean size of a frame in kB."""
+    """Write videos, frame store and JPEG files below root.
+
+    Return a frame's mean size in kB.
+    """
     for n in range(VIDEOS):
         pixels = pan(n)
         for folder, options in (("default", []), ("short", ["-g", "12"])):
@@ -111,7 +114,7 @@ def prepare(root: Path) -> float:
 
 
 def pan(n: int) -> np.ndarray:
-    """A camera that wanders over a photograph, (LENGTH,HEIGHT,WIDTH,3) uint8 RGB."""
+    """Draw a camera pan over a photograph, (LENGTH,HEIGHT,WIDTH,3) uint8 RGB."""
     photo = load_sample_image(("china.jpg", "flower.jpg")[n % 2])
     height, width = photo.shape[:2]
     pixels = np.empty((LENGTH, HEIGHT, WIDTH, 3), np.uint8)
@@ -134,7 +137,7 @@ def encode(pixels: np.ndarray, path: Path, options: list[str]) -> None:
 
 
 def race(root: Path, plan: loading.TrainClips) -> list[dict[str, str | int | float]]:
-    """A row for each turn and loader, after one turn that warms up."""
+    """Return a row for each turn and loader, after one warm-up turn."""
     rows: list[dict[str, str | int | float]] = []
     racers, batch = loaders(root, plan), plan.recipe.micro_batch
     for turn in range(TURNS + 1):
@@ -152,7 +155,7 @@ def race(root: Path, plan: loading.TrainClips) -> list[dict[str, str | int | flo
 
 
 def written(rows: list[dict], errors: dict[int, dict[str, float]], size: float) -> str:
-    """The report, in Markdown."""
+    """Return the report, in Markdown."""
     lines = [
         "# Loading clips on one core",
         "",
@@ -183,7 +186,7 @@ def written(rows: list[dict], errors: dict[int, dict[str, float]], size: float) 
 
 
 def differences(root: Path, plan: loading.TrainClips) -> dict[str, float]:
-    """Crop's side -> mean absolute difference of pixels between the frame store and Pillow."""
+    """Return crop's side -> mean absolute pixel difference from Pillow."""
     files, found = PillowClips(root / "jpegs", plan), {}
     for side in (256, 224, 192, 168):
         view = View((3, 77, 151, 230), Box(42, (HEIGHT - side) // 4 * 2, side, side), False)
@@ -194,7 +197,7 @@ def differences(root: Path, plan: loading.TrainClips) -> dict[str, float]:
 
 
 class DecordClips(Dataset):
-    """(T,size,size,3) uint8 from the video itself."""
+    """(T,size,size,3) uint8 read from the video file."""
 
     def __init__(self, folder: Path, plan: loading.TrainClips) -> None:
         self.folder, self.plan = folder, plan
@@ -229,7 +232,10 @@ class PillowClips(Dataset):
 
 
 def loaders(root: Path, plan: loading.TrainClips) -> dict[str, Callable[[list[list[Key]]], Iterator[Tensor]]]:
-    """Name -> from micro batches of keys to batches, (N,T,C,H,W) float but for "store, uint8"."""
+    """Return name -> function from micro batches of keys to batches.
+
+    Batches are (N,T,C,H,W) float, except for "store, uint8".
+    """
     size = plan.recipe.size
     again = torch.empty(plan.recipe.micro_batch, plan.recipe.frames, size, size, 3)
 

@@ -1,20 +1,20 @@
-"""A million videos through all that lists them: does any of it grow faster than the number of videos?
+"""Scaling, up to a million videos, of all code that lists them.
 
     python -m bench.million [--sizes N ...] [--turns N]
 
-The data set is invented: rows of a manifest, lists of the `folder` kind (a video in 14 is a test video, as in
-Kinetics-400), shards of 64 videos whose frames are a few bytes each, with the reports that decoding leaves, which have
-the times of 300 frames a video. Each step runs in a process of its own, told by the CPU time of all its threads after
-its imports, and by the most memory that it held above them, pages of mapped files included.
+The data set is synthetic: rows of a manifest, lists of the `folder` kind (a video in 14 is a test video, as in
+Kinetics-400), and shards of 64 videos whose frames are a few bytes each. Decoding's reports have the times of 300
+frames per video. Each step runs in a separate process. It is measured by the CPU time of all its threads after its
+imports, and by its peak memory above them, with pages of mapped files.
 
-- splits: stage 3, whole: manifest, lists, checks, tables.
-- plan shards, finish: of stage 2 all that isn't decoding: the manifest into tasks; the shards' reports into one index.
-- open frames, look up: the index read; 8 frames each of 10,000 videos drawn at random from all shards.
+- splits: all of stage 3: manifest, lists, checks, tables.
+- plan shards, finish: all of stage 2 but decoding: the manifest into tasks; the shards' reports into one index.
+- open frames, look up: reading the index; 8 frames each of 10,000 videos drawn at random from all shards.
 - training list: the split's clips that have frames, and one epoch's order of them.
-- score: stage 5 but for pixels and net: all blocks of test videos, none of which has frames here, by one worker.
+- score: stage 5 without pixels and net: all blocks of test videos, none of which has frames here, by one worker.
 
 The exponent is the slope between the sizes on logarithmic scales: 1 is linear, 2 quadratic. n log n reads as 1.05 to
-1.1. What costs the same whatever the size has no exponent to tell.
+1.1. A cost that does not depend on the size has no meaningful exponent.
 """
 
 import argparse
@@ -59,7 +59,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="A million videos through all that lists them")
     parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--turns", type=int, default=1)
-    parser.add_argument("--step", nargs=2, help=argparse.SUPPRESS)  # a step, and the folder that it works in
+    parser.add_argument("--step", nargs=2, help=argparse.SUPPRESS)  # a step, and its folder
     given = parser.parse_args()
     if given.step:
         return print(json.dumps(measured(STEPS[given.step[0]], Path(given.step[1]))))
@@ -76,7 +76,7 @@ def main() -> None:
 
 
 def invented(root: Path, size: int) -> None:
-    """What the download stage leaves of so many videos, and what decoding leaves of the training videos."""
+    """Write the output of the download stage, and of decoding the training videos."""
     names = [f"class_{n % CLASSES:03d}/video_{n:07d}" for n in range(size)]
     entries = [
         sources.Entry(name, f"{name}.mp4", 10**6, hashlib.sha256(name.encode()).hexdigest()) for name in sorted(names)
@@ -98,7 +98,7 @@ def invented(root: Path, size: int) -> None:
 
 
 def reported(task: shards.Task, failed: Collection[str]) -> None:
-    """A shard and its report, as decoding would leave them, but for what the frames show."""
+    """Write a shard and its report as decoding would, without real frames."""
     there = [source.video not in failed for source in task.sources]
     decoded = sum(there)
     packing.write_shard(task.path, ({"jpeg": [b"jpeg"] * STORED} for _ in range(decoded)))
@@ -122,7 +122,7 @@ def planned(root: Path) -> list[shards.Task]:
 
 
 def run_of(root: Path) -> Run:
-    """Of row tsn of suite quick, on the invented set."""
+    """Return the run of row tsn of suite quick, on the synthetic set."""
     params = load(ROOT / "params.yaml")
     row = replace(params.experiments["tsn"], dataset=NAME, splits=(1,), seeds=(0,))
     return rows.runs(replace(params, experiments={"tsn": row}), "tsn", root)[0]
@@ -161,7 +161,7 @@ def scored(root: Path) -> Callable[[], object]:
     return blocks
 
 
-# name -> from the folder to the work; what it needs that is no part of it is done before the work is given.
+# name -> from the folder to the work; preparation is done before the work is returned.
 STEPS: dict[str, Callable[[Path], Callable[[], object]]] = {
     "splits": lambda root: lambda: make_splits(root),
     "plan shards": lambda root: lambda: planned(root),
@@ -174,9 +174,9 @@ STEPS: dict[str, Callable[[Path], Callable[[], object]]] = {
 
 
 def measured(step: Callable[[Path], Callable[[], object]], root: Path) -> dict[str, float]:
-    """CPU seconds of the step's work, and MiB that it held beyond what there was before."""
+    """Return CPU seconds of the step's work, and the MiB that it held in addition."""
     work = step(root)
-    Path("/proc/self/clear_refs").write_text("5")  # the most memory so far is forgotten; Linux alone can
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak memory; Linux only
     before, began = resident(), time.process_time()
     kept = work()
     seconds, held = time.process_time() - began, resident("VmHWM") - before
@@ -203,7 +203,7 @@ def save(rows: list[dict[str, Any]], sizes: list[int]) -> None:
 
 
 def exponent(sizes: list[int], found: list[float]) -> str:
-    """The slope between two sizes on logarithmic scales."""
+    """Return the slope between two sizes on logarithmic scales."""
     if len(sizes) < 2 or min(found) <= 0:
         return "–"
     return f"{math.log(found[1] / found[0]) / math.log(sizes[1] / sizes[0]):.2f}"

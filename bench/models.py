@@ -1,27 +1,25 @@
-"""A forward pass and a training step of the papers' nets: this project's, and a straightforward version of each.
+"""Forward and training time of the papers' nets, against plain versions.
 
     python -m bench.models
 
-Clips have the papers' sizes. The straightforward version is what a paper's reader would write first: eager, float32,
-contiguous memory, every module's published order of operations, nothing in place, TSM's shift as slices into zeros,
-ACTION's by a convolution over time in an order made for it, its paths x + x*mask one by one, and 3D convolutions where
-the papers have them. Both have the same weights, and must give the same logits in double precision. Ours is what
-`train` and `evaluate` run: the nets of models/, channels-last. "bf16" is ours under autocast, with --compiled by
-torch.compile too. On a CPU `train` refuses it to nets with kernels over time (EAM, TPN, MAAGN, ST-MANet), whose
-gradients come out wrong.
+Clips have the papers' sizes. The straightforward version is a reader's first implementation: eager, float32, contiguous
+memory, every module's published order of operations, nothing in place. TSM's shift is slices into zeros, ACTION's a
+convolution over time in an order made for it, its paths x + x*mask one by one, and 3D convolutions are the papers'.
+Both have the same weights, and must give the same logits in double precision. Ours is the code of `train` and
+`evaluate`: the nets of models/, channels-last. "bf16" is ours under autocast, with --compiled by torch.compile too. On
+a CPU `train` refuses it for nets with kernels over time (EAM, TPN, MAAGN, ST-MANet), whose gradients are wrong there.
 
 The versions of a net take turns in one process, each pass twice, of which the second counts; a ratio is the median over
-turns of a turn's ratio. Clips are noise and wait in memory, on a GPU SCALE times as many. A training step is forward,
-loss, backward and SGD. On a CPU all use all cores and give freed memory back to nobody (cluster/session.py's MALLOC).
-Memory is the most that one training step takes: on a GPU what its allocator says; on a CPU, in a process of its own,
-what that holds in RAM beyond what it did before it built the net, which differs from run to run, so it is the median of
-some, beside the least and the most.
+turns of a turn's ratio. Clips are noise in memory, SCALE times as many on a GPU. A training step is forward, loss,
+backward and SGD. On a CPU all use all cores and keep freed memory (cluster/session.py's MALLOC). Memory is the peak of
+one training step. On a GPU its allocator reports it. On a CPU it is the RAM of a separate process beyond that before it
+built the net. That varies, so it is the median of some runs, with the smallest and largest.
 
-"Convolutions" is their share of our training step, as torch's profiler has it; "limit" is how much faster than the
-straightforward version ours would be if all but its convolutions took no time. "Roofline" is the least time that a pass
-could take, over the time it took: each layer at the higher of its arithmetic by this machine's highest measured rate
-(of a matrix product and of two convolutions) and its maps, read and written once, by the rate of a measured copy; a
-training step is three passes.
+"Convolutions" is their share of our training step, by torch's profiler. "Limit" is our speed-up over the
+straightforward version if all but its convolutions took no time. "Roofline" is the minimum time of a pass divided by
+its time. Each layer counts the larger of its arithmetic at this machine's highest measured rate (of a matrix product
+and of two convolutions) and its maps, read and written once, at the rate of a measured copy. A training step is three
+passes.
 """
 
 import argparse
@@ -43,8 +41,8 @@ from bench.roofline import layers, least
 from cluster.session import MALLOC
 from stages.commands.trial import resident, timed
 
-BAR = 1.3  # what ours is to be faster by
-RUNS = 3  # processes that a version's memory is measured in on a CPU
+BAR = 1.3  # the required speed-up of ours
+RUNS = 3  # processes for a version's memory on a CPU
 
 
 def main() -> None:
@@ -64,7 +62,7 @@ def main() -> None:
     for name in given.nets or NETS:
         try:
             own, share, held, uncompiled = race(name, versions, given.turns)
-        except Exception as error:  # the other nets' times are not to be lost
+        except Exception as error:  # the other nets' times must not be lost
             failed.append(f"{name}: {reason(error)}")
         else:
             failed += [f"{name}, {COMPILED}: {uncompiled}"] if uncompiled else []
@@ -73,7 +71,7 @@ def main() -> None:
             rows += [{**row, "training_bytes": statistics.median(held[row["version"]])} for row in own]
             lines += [line(name, passed, versions, own, held, share, work) for passed in PASSES]
         if rows:
-            tell(given.turns, versions, lines, rows, failed)  # after each, so that what ends the run takes none away
+            tell(given.turns, versions, lines, rows, failed)  # after each net, so that an abort loses none
     if failed:
         raise SystemExit("\n".join(failed))
 
@@ -81,7 +79,7 @@ def main() -> None:
 def tell(
     turns: int, versions: Sequence[str], lines: list[list[str]], rows: list[dict[str, Any]], failed: list[str]
 ) -> None:
-    """Writes the table of the nets measured so far."""
+    """Write the table of the nets measured so far."""
     where = torch.cuda.get_device_name() if CUDA else f"{torch.get_num_threads()} CPU threads"
     sizes = "; ".join(
         f"{name} {net.backbone} {net.variant}, {net.clips * SCALE} x {net.frames}x{net.size}x{net.size}"
@@ -110,7 +108,7 @@ def line(
     share: float,
     work: list[tuple[int, int]],
 ) -> list[str]:
-    """A line of the table; empty cells for a version that `held` lacks."""
+    """Return a line of the table; empty cells for a version that `held` lacks."""
     ms = {version: [row["ms"] for row in own if (row["version"], row["pass"]) == (version, passed)] for version in held}
     middle = {version: statistics.median(values) for version, values in ms.items()}
     faster = {version: [base / one for base, one in zip(ms[VERSIONS[0]], ms[version], strict=True)] for version in held}
@@ -135,7 +133,7 @@ def reason(error: Exception) -> str:
 
 
 def mebibytes(runs: list[int]) -> str:
-    """The median of some runs' bytes, and the least and the most."""
+    """Format some runs' bytes: the median, the smallest and the largest."""
     low, median, high = (count / 2**20 for count in (min(runs), statistics.median(runs), max(runs)))
     return f"{median:.0f} MiB ({low:.0f} to {high:.0f})"
 
@@ -143,9 +141,11 @@ def mebibytes(runs: list[int]) -> str:
 def race(
     name: str, versions: Sequence[str], turns: int
 ) -> tuple[list[dict[str, Any]], float, dict[str, list[int]], str]:
-    """Every turn's ms of a net's versions and passes, the convolutions' share of our step, and the versions' bytes.
+    """Measure a net's versions and passes.
 
-    Last, why the compiled version is not among them; empty where it is, or wasn't asked for.
+    Returns:
+        Every turn's ms, the convolutions' share of our step, the versions' bytes, and the reason that the compiled
+        version is missing, or "".
     """
     agree(name)
     actors: dict[str, dict[str, Callable[[], Any]]] = {}
@@ -179,7 +179,7 @@ def timings(name: str, actors: dict[str, dict[str, Callable[[], Any]]], turns: i
     for turn in range(turns):
         for passed in PASSES:
             for version, actor in actors.items():
-                actor[passed]()  # what another left in caches is not this one's
+                actor[passed]()  # fills the caches, which another version used
                 used = time.process_time()
                 seconds = timed(actor[passed], DEVICE)
                 used = time.process_time() - used
@@ -189,20 +189,20 @@ def timings(name: str, actors: dict[str, dict[str, Callable[[], Any]]], turns: i
 
 
 def convolutions(step: Callable[[], Any]) -> float:
-    """The share of a step that convolutions take, as torch's profiler has it."""
+    """Return the share of a step that convolutions take, by torch's profiler."""
     activity = torch.profiler.ProfilerActivity
     with torch.profiler.profile(activities={activity.CPU, activity.CUDA} if CUDA else {activity.CPU}) as seen:
         step()
     spent = {
         event.key: event.self_device_time_total if CUDA else event.self_cpu_time_total
         for event in seen.key_averages()
-        if event.device_type == torch.autograd.DeviceType.CPU  # calls; a GPU's kernels, which they began, are in them
+        if event.device_type == torch.autograd.DeviceType.CPU  # calls, which include the GPU kernels that they start
     }
     return sum(time for key, time in spent.items() if "conv" in key) / (sum(spent.values()) or math.nan)
 
 
 def memory(net: Net, version: str) -> int:
-    """Bytes of RAM that a training step takes at most, the net and its clips included."""
+    """Return the peak RAM of a training step in bytes, with the net and its clips."""
     before = resident()
     step = passes(net, version)["training"]
     for _ in range(2):  # the second with the optimizer's state
@@ -211,7 +211,7 @@ def memory(net: Net, version: str) -> int:
 
 
 def apart(name: str, version: str) -> int:
-    """The same, in a process of its own."""
+    """Return the same, from a separate process."""
     command = [sys.executable, "-m", "bench.models", name, "--memory", version]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return int(json.loads(done.stdout))
@@ -220,5 +220,5 @@ def apart(name: str, version: str) -> int:
 if __name__ == "__main__":
     if MALLOC.items() <= os.environ.items():
         main()
-    else:  # has to be there from a process's start
+    else:  # must be set at a process's start
         os.execve(sys.executable, [sys.executable, "-m", "bench.models", *sys.argv[1:]], {**os.environ, **MALLOC})

@@ -1,4 +1,4 @@
-"""The papers' nets at the papers' sizes, and the versions of each that bench/models.py times."""
+"""The papers' nets at the papers' sizes, in bench/models.py's versions."""
 
 import contextlib
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from models.memory_format import channels_last
 
 
 class Net(NamedTuple):
-    """A paper's net: how it is built, and the clips it sees."""
+    """A paper's net: its construction, and the clips it sees."""
 
     backbone: str
     variant: str
@@ -44,8 +44,8 @@ COMPILED = "bf16, compiled"
 
 
 def agree(name: str) -> None:
-    """Stops where the versions do not give the same logits."""
-    # In double precision: deep nets make of single precision's roundings what may look like another net.
+    """Raise ValueError if the versions do not give the same logits."""
+    # In double precision: in deep nets the rounding of single precision may look like another net.
     ours, other = (
         passes(NETS[name]._replace(clips=1), version, torch.double)["forward"]() for version in VERSIONS[1::-1]
     )
@@ -58,7 +58,10 @@ def built(net: Net) -> video.VideoNet:
 
 
 def passes(net: Net, version: str, dtype: torch.dtype = torch.float) -> dict[str, Callable[[], Any]]:
-    """PASSES -> what does one of a version; the forward pass, in evaluation, gives the logits."""
+    """Return PASSES -> a function that runs one of a version.
+
+    "forward" gives the logits.
+    """
     torch.manual_seed(0)
     made = built(net).to(dtype)
     n = net.clips * SCALE

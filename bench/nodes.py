@@ -1,9 +1,10 @@
-"""Real Ray nodes on this machine, each in a network of its own: what can be killed or cut off without harm to others.
+"""Real Ray nodes on one machine, in networks that can be cut off.
 
     python -m bench.nodes --cpus 0 2 2 -- dvc repro    # a command on a head and two nodes, started from this folder
 
-Linux network namespaces, joined by a bridge in the head's: every node has its own loopback, address, ports, temporary
-folder, object store and resources; files are shared, as on a cluster with one file system. Needs root, and `ip`.
+Linux network namespaces, joined by a bridge in the head's: every node has a separate loopback, address, ports,
+temporary folder, object store and resources. Files are shared, as on a cluster with one file system. Needs root, and
+`ip`.
 """
 
 import argparse
@@ -20,9 +21,9 @@ from pathlib import Path
 import psutil
 
 BIN = Path(sys.executable).parent
-PORT = 6379  # of the head, inside its own network
-TRIES = 20  # times to start a node: Ray gives it 30 s, which on a machine under load may be too few
-# A node is given up after 5 to 20 s without a sign of life, not after Ray's half a minute: it is often waited for.
+PORT = 6379  # of the head, inside its network
+TRIES = 20  # times to start a node: Ray gives it 30 s, which on a loaded machine may be too few
+# A node counts as lost after 5 to 20 s without a sign of life, not after Ray's half a minute: this is often waited for.
 HEALTH = {
     "RAY_health_check_initial_delay_ms": "5000",
     "RAY_health_check_period_ms": "1000",
@@ -32,10 +33,20 @@ HEALTH = {
 
 
 class Nodes:
-    """A head without CPUs and some nodes, all started from one project's folder; `stop` leaves nothing behind."""
+    """A head without CPUs and some nodes, started from one folder.
+
+    `stop` leaves nothing behind.
+    """
 
     def __init__(self, name: str, project: Path, cpus: Sequence[int], variables: Mapping[str, str]) -> None:
-        """`cpus`: of the head and of each node; `variables` are set in every process of theirs."""
+        """Describe the nodes.
+
+        Args:
+            name: of the namespaces.
+            project: the folder.
+            cpus: of the head and of each node.
+            variables: set in every process.
+        """
         self.name, self.project, self.cpus = name, project, cpus
         self.head = f"10.77.0.1:{PORT}"
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
@@ -55,18 +66,26 @@ class Nodes:
         }
 
     def start(self) -> None:
-        """The networks and every node; RuntimeError with the log's end where one does not come up."""
-        self.stop()  # what a killed one of the same name left
+        """Start the networks and every node.
+
+        Raises:
+            RuntimeError: A node fails; with the log's end.
+        """
+        self.stop()  # left by a killed run of the same name
         self._networks()
         for number in range(len(self.cpus)):
             self.start_node(number)
 
     def inside(self, number: int, *command: str | Path) -> list[str]:
-        """A command line that runs a command in a node's network."""
+        """Return a command line that runs a command in a node's network."""
         return ["nsenter", f"--net=/run/netns/{self.name}{number}", *map(str, command)]
 
     def start_node(self, number: int) -> None:
-        """Starts a node, again where it did not come up in Ray's fixed 30 s; RuntimeError with the log's end."""
+        """Start a node, again if it exceeded Ray's fixed 30 s.
+
+        Raises:
+            RuntimeError: It fails; with the log's end.
+        """
         role = (
             ["--head", f"--port={PORT}", "--include-dashboard=false", "--no-monitor"]
             if number == 0
@@ -96,7 +115,7 @@ class Nodes:
         return Path(f"/tmp/{self.name}{number}")  # short: it is part of the paths of sockets
 
     def members(self, number: int) -> list[psutil.Process]:
-        """All processes in a node's network; in the head's also the drivers."""
+        """List all processes in a node's network; the head's includes the drivers."""
         told = subprocess.run(["ip", "netns", "pids", f"{self.name}{number}"], capture_output=True, text=True)
         found = []
         for pid in map(int, told.stdout.split()):
@@ -107,7 +126,7 @@ class Nodes:
         return found
 
     def kill(self, number: int) -> None:
-        """SIGKILL to all of a node at once."""
+        """Send SIGKILL to all of a node at once."""
         for process in self.members(number):
             try:
                 process.send_signal(signal.SIGKILL)
@@ -117,7 +136,7 @@ class Nodes:
             self.processes.pop(number).wait()
 
     def link(self, number: int, up: bool) -> None:
-        """Plugs a node's network cable in, or pulls it."""
+        """Set a node's network link up or down."""
         ip("-n", f"{self.name}0", "link", "set", f"v{number}", "up" if up else "down")
 
     def stop(self) -> None:

@@ -2,8 +2,8 @@
 
     python -m bench.noop [--rows 14 200] [--turns 5]
 
-The project's dvc.yaml with its stages `code` and `inputs`, and stand-ins for the others; each count in a folder of its
-own. CPU time is that of DVC and of the stages it starts.
+The project's dvc.yaml with its stages `code` and `inputs`, and stand-ins for the others; each count in a separate
+folder. CPU time is that of DVC and of the stages it starts.
 """
 
 import argparse
@@ -56,7 +56,10 @@ def main() -> None:
 
 
 def prepare(folder: Path, count: int) -> Path:
-    """Return the project with `count` rows, whose stages but `code` and `inputs` only write their outs."""
+    """Return the project with `count` rows, whose stages only write their outs.
+
+    `code` and `inputs` are real.
+    """
     for path in ("models", "pipeline", "cluster", "stages", "reports/papers", "reports/templates"):
         shutil.copytree(ROOT / path, folder / path, ignore=shutil.ignore_patterns("__pycache__"))
     for path in (".dvcignore", "constraints.txt", "reports/parity.csv", "reports/parity.md"):
@@ -80,7 +83,10 @@ def prepare(folder: Path, count: int) -> Path:
 
 
 def first_run(folder: Path, count: int) -> None:
-    """Leave all rows as a run does: DVC runs the first, the others are copied, as 200 would take half an hour."""
+    """Write all rows' outputs: DVC runs the first, the others are copied.
+
+    Running 200 would take half an hour.
+    """
     dvc(folder, "repro", "-q", f"evaluate@{name(0)}")
     yaml = YAML(typ="safe")
     lock = yaml.load((folder / "dvc.lock").read_text())
@@ -102,7 +108,7 @@ def name(row: int) -> str:
 
 
 def cpu() -> float:
-    """CPU seconds of all processes that have ended below this one."""
+    """Return the CPU seconds of all ended child processes."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
@@ -111,12 +117,12 @@ def dvc(folder: Path, *arguments: str) -> None:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     command = [Path(sys.executable).parent / "dvc", *arguments]
     variables = {**os.environ, "PATH": path, "DVC_NO_ANALYTICS": "1"}
-    variables.pop("PYTHONDONTWRITEBYTECODE", None)  # else DVC is compiled again in each process
+    variables.pop("PYTHONDONTWRITEBYTECODE", None)  # otherwise DVC is compiled again in each process
     subprocess.run(command, cwd=folder, check=True, env=variables)
 
 
 def _files(stage: dict) -> list[str]:
-    """A file for each of a stage's outs, inside of it where it is a folder."""
+    """Return a file for each of a stage's outs, inside it if it is a folder."""
     outs = [*stage.get("outs", []), *stage.get("metrics", []), *stage.get("plots", [])]
     paths = [out if isinstance(out, str) else next(iter(out)) for out in outs]
     return [path if "." in Path(path).name else f"{path}/x" for path in paths]

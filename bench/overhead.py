@@ -1,11 +1,11 @@
-"""What Ray costs a training step: plain PyTorch, this project's loop alone, as a Ray task, and through Ray Train.
+"""Ray's cost per training step: plain PyTorch, our loop, a Ray task, Ray Train.
 
     python -m bench.overhead
 
-All do the same steps on the same clips, one worker and one thread, in turns. "Plain" is the shortest loop a user would
-write: the same loader, normalising, forward, backward and SGD step, nothing counted or logged. A step's time is the
-median of the epochs' after the first, which no burst of other work moves; a ratio is the median over turns. Start-up,
-all that isn't an epoch, stands apart.
+All do the same steps on the same clips, one worker and one thread, in turns. "Plain" is a user's shortest loop: the
+same loader, normalizing, forward, backward and SGD step, without counting or logging. A step's time is the median of
+the epochs' after the first, which is robust against bursts of other load; a ratio is the median over turns. Start-up,
+all outside the epochs, is listed separately.
 """
 
 import argparse
@@ -38,7 +38,7 @@ from pipeline.train import loop, rows
 from pipeline.train.run import Run
 
 ROOT = Path(__file__).parents[1]
-STEPS = 20  # an epoch
+STEPS = 20  # per epoch
 
 
 def main() -> None:
@@ -90,7 +90,7 @@ def main() -> None:
 
 
 def prepare(root: Path, epochs: int) -> Run:
-    """A few drawn clips, STEPS steps an epoch, and their run_of()."""
+    """Write a few drawn clips, STEPS steps per epoch, and return their run_of()."""
     params = load(ROOT / "params.yaml")
     recipe = params.recipes["quick"]
     options = {**params.datasets["shapes"].options, "train": recipe.batch * STEPS, "test": 16, "splits": 1}
@@ -107,13 +107,13 @@ def prepare(root: Path, epochs: int) -> Run:
 
 
 def run_of(root: Path, epochs: int) -> Run:
-    """Of row tsm, on what prepare() made."""
+    """Return the run of row tsm, on prepare()'s clips."""
     one = rows.runs(load(ROOT / "params.yaml"), "tsm", root)[0]
     return replace(one, recipe=replace(one.recipe, epochs=epochs, steps=()))
 
 
 def plain(run: Run, place: Path) -> float:
-    """Seconds a step of the shortest loop."""
+    """Return the seconds per step of the shortest loop."""
     recipe, store = run.recipe, FrameStore(run.frames)
     torch.manual_seed(run.seed)
     net = run.net()
@@ -170,7 +170,7 @@ def logged(place: Path) -> float:
 
 
 def steady(lines: list[dict]) -> float:
-    """Seconds a step in the median epoch after the first."""
+    """Return the seconds per step in the median epoch after the first."""
     epochs = [line["seconds"] for line in lines if line["kind"] == "epoch"]
     return statistics.median(epochs[1:]) / STEPS
 
@@ -178,5 +178,5 @@ def steady(lines: list[dict]) -> float:
 if __name__ == "__main__":
     if MALLOC.items() <= os.environ.items():
         main()
-    else:  # what Ray's workers inherit, the loops in this process must have from their start
+    else:  # the settings that Ray's workers inherit must be set from this process's start
         os.execve(sys.executable, [sys.executable, "-m", "bench.overhead", *sys.argv[1:]], {**os.environ, **MALLOC})

@@ -1,4 +1,4 @@
-"""How a benchmark writes what it found: a Markdown table to read, and every measurement as CSV."""
+"""Reports of benchmarks: a Markdown table to read, and every measurement as CSV."""
 
 import csv
 import io
@@ -19,7 +19,7 @@ def save(
     lines: Sequence[Sequence[str]],
     rows: Sequence[dict[str, Any]],
 ) -> None:
-    """results/<name>.md, printed too, and results/<name>.csv."""
+    """Write results/<name>.md, printed too, and results/<name>.csv."""
     table = [f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *lines)]
     said = f"{text} " if text else ""
     parts = [

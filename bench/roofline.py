@@ -1,4 +1,7 @@
-"""The least time that a net's pass could take on this device, by its highest measured rates: see bench/models.py."""
+"""The minimum time of a net's pass on a device, by its highest measured rates.
+
+See bench/models.py.
+"""
 
 from collections.abc import Callable
 from functools import cache, partial
@@ -13,7 +16,7 @@ from stages.commands.trial import timed
 
 
 def least(work: list[tuple[int, int]], passed: str, version: str, device: torch.device) -> float:
-    """ms that a pass over layers of such work takes at the roofline."""
+    """Return the ms of a pass over layers of such work at the roofline."""
     dtype = torch.bfloat16 if "bf16" in version else torch.float32
     arithmetic, copies = ceilings(dtype, device)
     maps = dtype.itemsize / copies
@@ -22,13 +25,16 @@ def least(work: list[tuple[int, int]], passed: str, version: str, device: torch.
 
 
 def layers(net: VideoNet, clips_shape: tuple[int, ...]) -> list[tuple[int, int]]:
-    """Multiply-accumulates, and elements read and written, of each layer of a forward pass over clips of that shape."""
+    """Return each layer's multiply-accumulates, and elements read and written."""
     return [(layer.macs, layer.inputs + layer.outputs) for layer in paper_flops.layers(net, clips_shape)]
 
 
 @cache
 def ceilings(dtype: torch.dtype, device: torch.device) -> tuple[float, float]:
-    """The highest measured operations/s in that type, and bytes/s of a copy, its reads and writes."""
+    """Return the highest measured operations/s, and bytes/s of a copy.
+
+    Bytes are read and written.
+    """
     size = 8192 if device.type == "cuda" else 2048
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     works: list[tuple[float, Callable[[], Any]]] = [(2 * size**3, partial(torch.mm, a, b))]

@@ -1,17 +1,17 @@
-"""Copies of this project that ran one suite, each in another place: are their results the same, to the byte or nearly?
+"""Comparison of copies of this project that ran one suite elsewhere.
 
-    python -m bench.same "three nodes=../three=../one" ["three nodes=../two=../one" ...]    # name=copy=held against
+    python -m bench.same "three nodes=../three=../one" ["three nodes=../two=../one" ...]    # name=copy=reference
 
-The copies are made and run by hand, `actionbench repro` in each, on several nodes by bench/nodes.py; on one machine,
-for another kind of CPU rounds otherwise.
+The copies are made and run by hand, `actionbench repro` in each, on several nodes by bench/nodes.py. Use one machine,
+because results vary slightly between CPU types.
 
-- workers: how many train a run in the copy; what it is held against has one. Micro batch: clips of a forward pass, of
-  which a worker takes one or more.
-- same bytes: files that have the very same, of all that follow from the inputs alone: frames, splits, weights,
-  predictions, and the CSVs of the suite's tables and rows. Then of the CSVs.
-- loss: how far a row's mean loss of its first and of its last epoch is from the other's, at most, in percent.
-- top-1: how far a row's is, at most, in points.
-- verdicts: how many rows of tables have the same.
+- workers: how many train a run in the copy; the reference has one. Micro batch: clips of a forward pass, of which a
+  worker takes one or more.
+- same bytes: files with identical bytes, of all that depend on the inputs alone: frames, splits, weights, predictions,
+  and the CSVs of the suite's tables and rows. Then of the CSVs.
+- loss: largest difference of a row's mean loss, of its first and of its last epoch, in percent.
+- top-1: largest difference of a row's top-1, in points.
+- verdicts: number of rows of tables with the same verdict.
 """
 
 import argparse
@@ -49,7 +49,10 @@ def main() -> None:
 
 
 def marks(folder: Path) -> dict[str, str]:
-    """Path -> SHA-256's beginning, of all that follows from the inputs alone; of reports/, what the suite made."""
+    """Return path -> first digits of the sha256, of files that inputs determine.
+
+    Of reports/, only the suite's.
+    """
     params = load(folder / "params.yaml")
     made = ("data", *(f"reports/{name}/{params.suite}" for name in ("tables", "metrics", "plots")))
     found = sorted(victim.results(folder).items())
@@ -57,13 +60,13 @@ def marks(folder: Path) -> dict[str, str]:
 
 
 def shares(rows: list[dict[str, Any]]) -> Iterator[str]:
-    """How many files have the same bytes: of all, and of the CSVs."""
+    """Yield the number of files with the same bytes: of all, and of the CSVs."""
     for some in (rows, [row for row in rows if row["file"].endswith(".csv") and row["file"].startswith("reports/")]):
         yield f"{sum(row['this'] == row['other'] for row in some)} of {len(some)}"
 
 
 def nearly(one: Path, other: Path) -> Iterator[str]:
-    """Losses, top-1 and verdicts of one copy beside another's."""
+    """Yield the differences of two copies' losses, top-1 and verdicts."""
     params = load(one / "params.yaml")
     for epoch in (0, -1):
         curves = [f"reports/plots/{params.suite}/curves/{row}.csv" for row in params.experiments]
@@ -78,7 +81,7 @@ def nearly(one: Path, other: Path) -> Iterator[str]:
 
 
 def judged(folder: Path) -> Iterator[tuple[tuple[str, str], dict[str, str]]]:
-    """(table, row) -> its cells, where it has a top-1."""
+    """Yield ((table, row), its cells) of rows with a top-1."""
     for path in sorted(folder.glob("*.csv")):
         yield from (((path.stem, row["row"]), row) for row in read(path) if row.get("top1"))
 

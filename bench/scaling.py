@@ -1,16 +1,16 @@
-"""From 1 to 256 GPUs on Kinetics-400, simulated from what was measured: how long, how efficient, and what stops it.
+"""Simulation of 1 to 256 GPUs on Kinetics-400, from measured costs.
 
     python -m bench.scaling [--speeds CLIPS/S ...] [--videos N] [--storage GB/S] [--node N] [--cores N]
                             [--inside GB/S] [--outside GB/S]
 
 bench/simulation.py simulates. Decoding, loading, the spread of steps and blocks, Ray's costs and the index's are read
-from results/ (cores.csv, ddp.csv, loading.csv, million.csv), by their medians: run those benchmarks first. No GPU was
-at hand: how many clips a second it trains on is given, several speeds by default; `actionbench models --measure` tells
-a GPU's own. Evaluating a view takes a third of training a clip of its size, by multiply-accumulates. The work is row
-tsm-resnet50-kinetics400-8f as conf/ has it, once, and as often as suite `all` has runs on Kinetics-400.
+from results/ (cores.csv, ddp.csv, loading.csv, million.csv), by their medians: run those benchmarks first. A GPU's
+training clips per second are an argument, several speeds by default; `actionbench models --measure` measures a GPU's.
+Evaluating a view takes a third of training a clip of its size, by multiply-accumulates. The work is row
+tsm-resnet50-kinetics400-8f as in conf/, once, and as often as suite `all` has runs on Kinetics-400.
 
-Efficiency is one GPU's time by as many times the GPUs' time. What holds it up is what would save most of the time if it
-were away, all else being the same. Same input, same bytes, the picture too.
+Efficiency is one GPU's time divided by the number of GPUs times their time. The limit is the cost whose removal would
+save most of the time, all else being equal. The same input gives the same bytes, also of the picture.
 """
 
 import argparse
@@ -38,9 +38,9 @@ from pipeline.evaluate import inference
 from pipeline.report import figures
 
 ROOT = Path(__file__).parents[1]
-ROW, SECONDS, RATE = "tsm-resnet50-kinetics400-8f", 10, 30  # a clip of Kinetics, in s and frames a second
+ROW, SECONDS, RATE = "tsm-resnet50-kinetics400-8f", 10, 30  # a clip of Kinetics, in s and frames per second
 GPUS = tuple(2**n for n in range(9))
-WORTH = 0.8  # of efficiency: less is told as the end of scaling
+WORTH = 0.8  # of efficiency: less counts as the end of scaling
 
 
 def main() -> None:
@@ -73,7 +73,7 @@ def main() -> None:
 
 
 def measured(results: Path) -> Costs:
-    """What the benchmarks' CSVs say."""
+    """Read the costs from the benchmarks' CSVs."""
     cored = rows(results / "cores.csv")
     millions, loads, trains = (rows(results / f"{name}.csv") for name in ("million", "loading", "ddp"))
 
@@ -122,7 +122,7 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 
 def composed() -> Params:
-    """All papers' rows as published."""
+    """Return all papers' rows as published."""
     with tempfile.TemporaryDirectory() as place:
         path = Path(place) / "params.yaml"
         compose_and_dump(str(path), str(ROOT / "conf"), None, "config", "", ["suite=all", "tier=full"])
@@ -130,13 +130,16 @@ def composed() -> Params:
 
 
 def runs(params: Params) -> int:
-    """Training runs on Kinetics-400: rows x splits x seeds."""
+    """Return the number of training runs on Kinetics-400: rows x splits x seeds."""
     own = [row for row in params.experiments.values() if row.dataset == "kinetics400"]
     return sum(len(row.splits) * len(row.seeds) for row in own)
 
 
 def job(params: Params, videos: int, speed: float) -> Job:
-    """The row, on so many videos of which the validation list's are tested, on a GPU of so many clips/s in training."""
+    """Return the row's job, on so many videos and a GPU of so many training clips/s.
+
+    The validation list's videos are the test.
+    """
     row = params.experiments[ROW]
     recipe, protocol = params.recipe(row), params.protocols[row.protocol]
     with torch.device("meta"):

@@ -1,12 +1,12 @@
-"""How long a cluster takes to decode a data set, train on it and evaluate: a heap of workers, with what holds them up.
+"""Simulated time of decoding, training and evaluation on a cluster.
 
-Nothing here measures: `Costs` come from benchmarks, `Job` from a row's recipe and protocol, `Machine` is assumed. The
+Nothing here measures: `Costs` are from benchmarks, `Job` from a row's recipe and protocol, `Machine` is assumed. The
 stages follow one another, as in `dvc repro`. Times are in s, sizes in bytes.
 
-Tasks are handed out as cluster/fanout.py does: by one driver, one after the other, so many ahead of those that run. A
-task first reads and writes its data, which shared storage serves in turn, at its full bandwidth, then computes. A
-training step waits for its slowest worker, then for the sum of the gradients round a ring, none of it hidden behind
-the backward pass. Training clips are loaded beside the GPU's work, so a step takes the longer of both.
+Tasks are submitted as in cluster/fanout.py: by one driver, one after the other, so many ahead of those that run. A task
+first reads and writes its data, which shared storage serves in turn, at its full bandwidth, then computes. A training
+step waits for its slowest worker, then for the ring all-reduce of the gradients, none of it hidden behind the backward
+pass. Training clips are loaded in parallel with the GPU's work, so a step takes the longer of both.
 """
 
 import heapq
@@ -18,7 +18,7 @@ import numpy as np
 
 from cluster.fanout import AHEAD
 
-# What may hold a cluster up; Machine.without takes one away.
+# Limits of a cluster; Machine.without removes one.
 LIMITS = (
     "recipe's micro batches",
     "end of a stage",
@@ -33,16 +33,16 @@ LIMITS = (
 
 @dataclass(frozen=True)
 class Costs:
-    """What was measured."""
+    """Measured costs."""
 
-    decode: tuple[float, ...]  # of a core, for each of the videos that were tried
+    decode: tuple[float, ...]  # of a core, for each of the videos measured
     load: float  # of a core, for a training clip
-    steps: tuple[float, ...]  # windows of training steps that were timed, each by their mean
-    evaluate: tuple[float, ...]  # and blocks of test videos, each by their mean
+    steps: tuple[float, ...]  # timed windows of training steps, each divided by their mean
+    evaluate: tuple[float, ...]  # and blocks of test videos, each divided by their mean
     task: float  # the driver's time for a task,
-    ahead: float  # and as much more for each that is handed out ahead
-    start: float  # of a task that does nothing, there and back: a worker waits so long for its next, at most
-    process: float  # until a worker's process has begun and has imported what it needs
+    ahead: float  # and the additional time for each submitted ahead
+    start: float  # of an empty task, there and back: a worker waits at most so long for its next
+    process: float  # until a worker's process has started and imported its code
     trainer: float  # until Ray Train's workers take their first step
     finish: float  # merging the index, for a video
     open: float  # reading the index, for a video
@@ -53,28 +53,28 @@ class Costs:
 
 @dataclass(frozen=True)
 class Job:
-    """What is to be done."""
+    """The work to do."""
 
     train: int  # videos
     test: int
     frames: int  # of a video
-    shard: int  # videos a decoding task
+    shard: int  # videos per decoding task
     epochs: int
-    batch: int  # clips a step
+    batch: int  # clips per step
     micro_batch: int
     clip: int  # frames of a training clip
-    block: int  # videos an evaluation task
+    block: int  # videos per evaluation task
     views: int  # of a test video, each of `view` frames
     view: int
     train_clip: float  # s of a GPU
     evaluate_view: float  # s of a GPU
     weights: int  # bytes of the gradients
-    runs: int = 1  # rows x splits x seeds, which are trained and evaluated side by side
+    runs: int = 1  # rows x splits x seeds, trained and evaluated in parallel
 
 
 @dataclass(frozen=True)
 class Machine:
-    """A cluster that is assumed."""
+    """An assumed cluster."""
 
     gpus: int
     node: int  # GPUs of a node
@@ -93,13 +93,20 @@ def drained(
     transfer: float = 0.0,
     ahead: int = AHEAD,
 ) -> float:
-    """When the last of the tasks is done, in s; each goes to the worker that is free first.
+    """Return the end of the last task, in s.
 
-    driver: s for each task, one after the other, and at most `ahead` x workers of them not yet done. start: s from free
-    and handed out to begun. transfer: s of the shared storage for each task, one after the other.
+    Each goes to the worker that is free first.
+
+    Args:
+        costs: s of each task.
+        workers: their number.
+        driver: s for each task, one after the other.
+        start: s from free and submitted to started.
+        transfer: s of the shared storage for each task, one after the other.
+        ahead: at most `ahead` x workers submitted tasks are not yet done.
     """
-    running: list[float] = []  # ends of the tasks that run: a heap
-    ended: list[float] = []  # ends of those that are done, in order
+    running: list[float] = []  # ends of the running tasks: a heap
+    ended: list[float] = []  # ends of the finished tasks, in order
     handed = served = 0.0
     for n, cost in enumerate(costs):
         if len(running) == workers:
@@ -112,7 +119,7 @@ def drained(
 
 
 def decoded(costs: Costs, job: Job, machine: Machine) -> float:
-    """The decode stage, on all cores."""
+    """Return the time of the decode stage, on all cores."""
     videos, workers = job.train + job.test, machine.gpus * machine.cores
     shards = -(-videos // job.shard)
     drawn = np.random.default_rng(0).choice(costs.decode, (shards, job.shard)).sum(axis=1)
@@ -121,7 +128,7 @@ def decoded(costs: Costs, job: Job, machine: Machine) -> float:
 
 
 def trained(costs: Costs, job: Job, machine: Machine, workers: int, active: int) -> float:
-    """One training run on so many workers, while so many GPUs train in all."""
+    """Return the time of a training run, while `active` GPUs train in all."""
     micros = job.batch // job.micro_batch
     steps = job.train // job.batch
     rounds = micros / workers if machine.without == "recipe's micro batches" else math.ceil(micros / workers)
@@ -138,16 +145,19 @@ def trained(costs: Costs, job: Job, machine: Machine, workers: int, active: int)
 
 
 def evaluated(costs: Costs, job: Job, machine: Machine) -> float:
-    """The evaluation of all runs, on all GPUs."""
+    """Return the time of the evaluation of all runs, on all GPUs."""
     sizes = [min(job.block, job.test - begin) for begin in range(0, job.test, job.block)] * job.runs
     drawn = np.random.default_rng(2).choice(costs.evaluate, len(sizes)) * sizes * job.views
-    drawn *= job.evaluate_view + costs.load  # stage 5 loads views where it forwards them, one after the other
+    drawn *= job.evaluate_view + costs.load  # stage 5 loads and forwards views in one process, in turn
     size = job.block * job.views * job.view * costs.frame_bytes
     return _tasks(costs, drawn, machine.gpus, size, machine) + _index(costs.open, job.train + job.test, machine)
 
 
 def stages(costs: Costs, job: Job, machine: Machine) -> dict[str, float]:
-    """Seconds of each stage. Training takes the number of workers a run that suits it best, up to the recipe's most."""
+    """Return the seconds of each stage.
+
+    Training uses the best number of workers per run. That number is at most the recipe's.
+    """
     free = machine.without == "recipe's micro batches"
     most = min(machine.gpus, machine.gpus if free else job.batch // job.micro_batch)
     options = []
@@ -166,20 +176,20 @@ def stages(costs: Costs, job: Job, machine: Machine) -> dict[str, float]:
 
 
 def efficiency(costs: Costs, job: Job, machine: Machine) -> float:
-    """What one GPU takes, by as many times the GPUs' time: 1 where nothing is lost."""
+    """Return one GPU's time divided by (GPUs times their time): 1 without loss."""
     alone = sum(stages(costs, job, replace(machine, gpus=1, without="")).values())
     return alone / (machine.gpus * sum(stages(costs, job, machine).values()))
 
 
 def losses(costs: Costs, job: Job, machine: Machine) -> dict[str, float]:
-    """For each of LIMITS, the share of the time that would be saved without it, most first."""
+    """Return, for each of LIMITS, the share of time saved without it, largest first."""
     whole = sum(stages(costs, job, machine).values())
     saved = {limit: 1 - sum(stages(costs, job, replace(machine, without=limit)).values()) / whole for limit in LIMITS}
     return dict(sorted(saved.items(), key=lambda item: -item[1]))
 
 
 def _tasks(costs: Costs, drawn: np.ndarray, workers: int, size: float, machine: Machine) -> float:
-    """Tasks that read and write `size` bytes each."""
+    """Return the time of tasks that read and write `size` bytes each."""
     driver, start = costs.task + costs.ahead * AHEAD * workers, costs.start
     if machine.without == "driver's tasks":
         driver = start = 0.0
@@ -197,5 +207,5 @@ def _start(seconds: float, machine: Machine) -> float:
 
 
 def _index(seconds: float, videos: int, machine: Machine) -> float:
-    """What one process does for every video, whatever the number of GPUs."""
+    """Return the time of one process's work for every video, at any number of GPUs."""
     return 0.0 if machine.without == "index of videos" else seconds * videos

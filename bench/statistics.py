@@ -1,25 +1,25 @@
-"""Known answers for verdicts: how often they are wrong where the truth is known, and how often right.
+"""Error rates of verdicts where the truth is known.
 
     python -m bench.statistics [--trials N] [--processes N] [--only KIND ...]
 
-Answers are invented by a probit model: a net is right on a video where accuracy + seed + difficulty + chance > 0, each
-normal. Difficulty, the share rho of what isn't seed, is common to all nets (drawn from 0.6 to 0.75 in each trial);
+Answers are drawn from a probit model: a net is right on a video if accuracy + seed + difficulty + chance > 0, each
+normal. Difficulty, the share rho of all but the seed, is common to all nets (drawn from 0.6 to 0.75 in each trial);
 seeds shift a net by `sd` points of accuracy. Each cell is judged by pipeline.measure as a table would be.
 
 - same: two rows of one system. Verdicts (bar: at most 8 %); coverage of the 95 % intervals of accuracy and difference
   (at least 92 %); one more run as the printed number, called below or above (at most 8 %).
 - groups: the same with half of difficulty shared in groups of 5, and the groups as units.
 - family: seven rows and their base, all one system, under Holm: any verdict at all (at most 10 %).
-- power: a true gain, 5 seeds, chosen so that the oracle sees it in half or in 80 %. The oracle knows the variances, and
-  so the mean's error and Hillis's degrees of freedom; ours must be within 5 points. The "z" oracle needs no degrees of
-  freedom. No test that keeps its level is near that one where seeds matter: it would have to know, from 5 seeds, how
-  seeds vary.
-- elsewhere: as same, at random other places: 60 to 6,000 videos, 3 to 12 seeds, accuracies from 20 to 98 %, rho from
-  0.2 to 0.9, a part of it each system's, seeds of two rows correlated or not, groups of unequal size.
+- power: a true gain, 5 seeds, chosen so that the oracle detects it in half or in 80 %. The oracle knows the variances,
+  and so the mean's error and Hillis's degrees of freedom; ours must be within 5 points. The "z" oracle needs no degrees
+  of freedom. No test that keeps its level is near the z oracle if seeds matter: it would have to know, from 5 seeds,
+  the variance between seeds.
+- elsewhere: as same, at other random settings: 60 to 6,000 videos, 3 to 12 seeds, accuracies from 20 to 98 %, rho from
+  0.2 to 0.9, a part of it separate for each system, seeds of two rows correlated or not, groups of unequal size.
 
-"Hillis" is what the published formula (degrees of freedom (S - 1) / share^2, no floor) does to the same answers. With
-1,000 trials a true 5 % comes out as up to 7 %. Seeded; a cell that is done is kept in the temporary folder under the
-digest of the code, so a run that was stopped goes on.
+"Hillis" is the published formula (degrees of freedom (S - 1) / share^2, no floor) on the same answers. With 1,000
+trials a true 5 % is measured as up to 7 %. Seeded. A finished cell is kept in the temporary folder under the digest of
+the code, so a stopped run resumes.
 """
 
 import argparse
@@ -54,7 +54,7 @@ ALPHA = 1 - crossed.LEVEL
 
 @dataclass(frozen=True)
 class Cell:
-    """One simulated comparison; shares, but `sd` in points of accuracy."""
+    """One simulated comparison; shares, except `sd` in points of accuracy."""
 
     kind: str
     videos: int
@@ -62,7 +62,7 @@ class Cell:
     sd: float
     accuracy: float = ACCURACY
     rho: float | None = None  # None: from 0.6 to 0.75, drawn in each trial
-    system: float = 0.0  # part of rho that is each system's own
+    system: float = 0.0  # part of rho that differs by system
     paired: float = 0.0  # correlation of the rows' seeds
     group: float = 0.0  # mean size of groups, which share half of difficulty; of equal size if whole
     oracle: float = 0.0
@@ -101,9 +101,9 @@ def elsewhere() -> Iterator[Cell]:
 
 
 def answers(cell: Cell, rng: np.random.Generator, rows: int, gain: float = 0.0) -> tuple[list[np.ndarray], np.ndarray]:
-    """Rows' answers, seeds x videos each; the last is another system by `gain`. And the videos' groups, R.
+    """Draw the rows' answers, seeds x videos each, and the videos' groups.
 
-    The first row has one seed more, the last: a run whose number somebody printed.
+    The last row is better by `gain`. The first row has one more seed, the last: a run that a paper printed.
     """
     rho = rng.uniform(0.6, 0.75) if cell.rho is None else cell.rho
     groups = grouped(cell, rng)
@@ -127,7 +127,7 @@ def answers(cell: Cell, rng: np.random.Generator, rows: int, gain: float = 0.0) 
 
 
 def shift(sd: float, accuracy: float) -> float:
-    """The seeds' sd on the probit scale."""
+    """Return the seeds' sd on the probit scale."""
     return float(sd * np.sqrt(2 * np.pi) * np.exp(ndtri(accuracy) ** 2 / 2))
 
 
@@ -140,7 +140,7 @@ def grouped(cell: Cell, rng: np.random.Generator) -> np.ndarray:
 
 
 def rates(cell: Cell, trials: int) -> dict[str, float]:
-    """Two rows of one system."""
+    """Return the error rates of two rows of one system."""
     rng, counts = generator(cell), np.zeros(6)
     for _ in range(trials):
         (ours, other), groups = answers(cell, rng, 2)
@@ -161,7 +161,7 @@ def rates(cell: Cell, trials: int) -> dict[str, float]:
 
 
 def family(cell: Cell, trials: int) -> dict[str, float]:
-    """Seven rows against their base, all one system."""
+    """Return the error rates of seven rows against their base, all one system."""
     rng, wrong, plain = generator(cell), 0, 0
     for _ in range(trials):
         made, _ = answers(cell, rng, ROWS + 1)
@@ -172,7 +172,10 @@ def family(cell: Cell, trials: int) -> dict[str, float]:
 
 
 def power(cell: Cell, trials: int) -> dict[str, float]:
-    """A true gain, which ours and two oracles see or don't, in the same trials."""
+    """Return the power of ours and of two oracles for a true gain.
+
+    All see the same trials.
+    """
     rng, gain = generator(cell), 0.0
     for size in (100, 400):  # the variances depend a little on the gain
         pilot = [parts(cell, rng, gain)[1] for _ in range(size)]
@@ -192,7 +195,7 @@ def power(cell: Cell, trials: int) -> dict[str, float]:
 
 
 def oracle(cell: Cell, variances: list[tuple[float, float]]) -> tuple[float, float]:
-    """The difference's true error, and how many times it the oracle asks for."""
+    """Return the difference's true error, and the oracle's threshold in units of it."""
     of_seeds, between = np.maximum(np.mean(variances, axis=0), 0.0)
     variance = of_seeds + between
     degrees = crossed.degrees(of_seeds / variance, cell.seeds, exponent=2)
@@ -200,7 +203,7 @@ def oracle(cell: Cell, variances: list[tuple[float, float]]) -> tuple[float, flo
 
 
 def parts(cell: Cell, rng: np.random.Generator, gain: float) -> tuple[crossed.Estimate, tuple[float, float]]:
-    """The difference, and unbiased estimates of its variance's two parts."""
+    """Return the difference, and unbiased estimates of its variance's two parts."""
     (ours, other), _ = answers(cell, rng, 2, gain)
     estimate = difference(other, ours[:-1])
     spread = estimate.spread
@@ -208,7 +211,7 @@ def parts(cell: Cell, rng: np.random.Generator, gain: float) -> tuple[crossed.Es
 
 
 def hillis(estimate: crossed.Estimate) -> float:
-    """p of the published formula."""
+    """Return p of the published formula."""
     spread = estimate.spread
     if not spread.variance:
         return 1.0
@@ -230,7 +233,10 @@ def measured(cell: Cell, trials: int) -> dict[str, Any]:
 
 
 def all_measured(todo: list[Cell], trials: int, processes: int) -> list[dict[str, Any]]:
-    """Every cell's rates, in order; those measured before by the same code are read."""
+    """Return every cell's rates, in order.
+
+    Those measured before by the same code are read.
+    """
     sources = (Path(__file__), Path(crossed.__file__), Path(claims.__file__))
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
     kept = Path(tempfile.gettempdir()) / f"actionbench-statistics-{digest}-{trials}.jsonl"
@@ -251,7 +257,7 @@ def all_measured(todo: list[Cell], trials: int, processes: int) -> list[dict[str
     return [done[repr(cell)] for cell in todo]
 
 
-# bar: kind, column, whether the column must stay below, and the limit
+# bar: kind, column, true if the column must stay below, and the limit
 BARS: tuple[tuple[str, str, str, bool, float], ...] = (
     ("verdicts between two rows of one system", "same", "verdicts", True, 0.08),
     ("any verdict among 7 rows of one system", "family", "family", True, 0.10),
@@ -272,7 +278,7 @@ BARS: tuple[tuple[str, str, str, bool, float], ...] = (
 
 
 def judged(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Each bar with its worst cell."""
+    """Return each bar with its worst cell."""
     result = []
     for text, kind, column, below, limit in BARS:
         picked = [{**entry, **shortfall(entry)} for entry in rows if entry["kind"] == kind]

@@ -1,4 +1,4 @@
-"""The nets as a paper's reader would write them first: bench/models.py says how, and what they stand beside."""
+"""The nets in a reader's first implementation, for comparison in bench/models.py."""
 
 from collections.abc import Callable
 from types import MethodType
@@ -17,7 +17,7 @@ from models.layers.tpn import ShiftedShortcut
 
 
 def straighten(net: nn.Module) -> None:
-    """Swaps every module's forward() for its published order, and for what STRAIGHT has."""
+    """Replace every module's forward() by its published order or STRAIGHT's."""
     for module in net.modules():
         how = STRAIGHT.get(type(module), getattr(type(module), "published", None))
         if how:
@@ -25,7 +25,7 @@ def straighten(net: nn.Module) -> None:
 
 
 class NothingInPlace(TorchFunctionMode):
-    """ReLUs and additions make new tensors."""
+    """Make ReLUs and additions return new tensors."""
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
@@ -55,7 +55,10 @@ def shortcut(self: ShiftedShortcut, x: Tensor) -> Tensor:
 
 
 def action(self: Action, x: Tensor) -> Tensor:
-    """ACTION of (N*T, C, H, W): the shift on (N*H*W, C, T), then the sum of the paths' x + x*mask."""
+    """ACTION of (N*T, C, H, W), path by path.
+
+    The shift is on (N*H*W, C, T); then the paths' x + x*mask are summed.
+    """
     (_, c, h, w), frames = x.shape, self.shift.frames
     pixels = x.unflatten(0, (-1, frames)).permute(0, 3, 4, 2, 1).flatten(0, 2)
     moved = F.conv1d(pixels, self.shift.weight, padding=1, groups=c)

@@ -1,7 +1,7 @@
-"""The small project that bench/chaos.py disturbs: made, put back to before a stage, and judged against the undisturbed.
+"""The small project that bench/chaos.py disturbs: creation, reset, checks.
 
-Two rows on a few drawn videos. What a stage makes can be taken away, with its entry in dvc.lock, so that `dvc repro`
-runs that stage, and after it what its outputs make stale: nothing where they are the very same bytes.
+It has two rows on a few drawn videos. A stage's outputs can be removed, with its entry in dvc.lock, so that `dvc repro`
+runs that stage, and then those that its outputs make stale: none if the bytes are the same.
 """
 
 import hashlib
@@ -22,8 +22,8 @@ from pipeline.download import sources
 
 ROOT = Path(__file__).parents[1]
 ROW, SUITE, EPOCHS = "tsm", "quick", 3
-KEPT = ("data", "reports", "dvc.lock", "stages/dvc.lock", "params.yaml", ".dvc/cache", "mlflow.db")  # what runs change
-# What each stage makes, of row ROW where it is a row's.
+KEPT = ("data", "reports", "dvc.lock", "stages/dvc.lock", "params.yaml", ".dvc/cache", "mlflow.db")  # changed by runs
+# Outputs of each stage, of row ROW for stages by row.
 MADE = {
     "download": ("data/raw", "data/videos"),
     "decode": ("data/frames",),
@@ -41,7 +41,7 @@ OUTS = (*EQUAL, "data/tracking", "reports")
 
 
 def make(folder: Path, micro_batch: int = 4) -> None:
-    """Code and settings, with DVC set up, and nothing run yet."""
+    """Write code and settings, with DVC set up, and nothing run yet."""
     for name in ("models", "pipeline", "cluster", "stages", "reports/papers", "reports/templates"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("dvc.yaml", ".dvcignore", "constraints.txt", "reports/parity.csv", "reports/parity.md"):
@@ -58,7 +58,7 @@ def make(folder: Path, micro_batch: int = 4) -> None:
 
 
 def code(folder: Path) -> str:
-    """A mark of all that a project just made runs."""
+    """Return a digest of all code in a project just made."""
     files = [path for place in ("models", "pipeline", "cluster", "stages") for path in (folder / place).rglob("*.py")]
     told = [f"{path.relative_to(folder)} {path.read_text()}" for path in (*files, folder / "dvc.yaml")]
     return hashlib.sha256("".join(sorted(told)).encode()).hexdigest()[:12]
@@ -71,14 +71,14 @@ def set_workers(folder: Path, workers: int) -> None:
 
 
 def empty_store(database: Path) -> None:
-    """MLflow's database with nothing in it."""
+    """Create an empty MLflow database."""
     from mlflow import MlflowClient
 
     MlflowClient(f"sqlite:///{database}").search_experiments()
 
 
 def keep(folder: Path, place: Path) -> None:
-    """Copies what runs change."""
+    """Copy everything that runs change."""
     shutil.rmtree(place, ignore_errors=True)
     for name in KEPT:
         if (folder / name).is_dir():
@@ -89,9 +89,10 @@ def keep(folder: Path, place: Path) -> None:
 
 
 def put_back(place: Path, folder: Path, stage: str) -> None:
-    """The project as keep() found it, less what a stage made; the folder itself stays, nodes work in it.
+    """Reset the project to keep()'s copy, minus a stage's outputs.
 
-    Nor may DVC know what that stage once made from the same: its cache of runs is left out.
+    The folder stays, because nodes work in it. DVC's run cache is left out, so that DVC does not know the stage's
+    earlier outputs.
     """
     for name in (*KEPT, ".dvc/tmp"):
         _remove(folder / name)
@@ -113,14 +114,14 @@ def forget(folder: Path, stage: str) -> None:
 
 
 def results(folder: Path) -> dict[str, str]:
-    """sha256 of every file that follows from the inputs alone."""
+    """Return the sha256 of every file that depends on the inputs alone."""
     found = [path for name in EQUAL for path in (folder / name).rglob("*") if path.is_file()]
     found += [path for path in (folder / "reports").rglob("*.csv") if path.stem != "speed"]
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in found}
 
 
 def faults(folder: Path, expected: Mapping[str, str]) -> Iterator[str]:
-    """What is wrong with a project that should be as `expected` by results(); nothing where all is well."""
+    """Yield the faults of a project whose results() should be `expected`."""
     found = results(folder)
     for name in sorted(found.keys() | expected.keys()):
         if found.get(name) != expected.get(name):
@@ -130,12 +131,12 @@ def faults(folder: Path, expected: Mapping[str, str]) -> Iterator[str]:
             yield f"{path.relative_to(folder)} is left over"
     try:
         _read(folder)
-    except Exception as error:  # whatever a reader says of a file that isn't whole
+    except Exception as error:  # any error of a reader of an incomplete file
         yield f"not readable: {type(error).__name__}: {error}"
 
 
 def logged(database: Path) -> tuple[list[str], int]:
-    """What MLflow holds twice, and how many of row ROW's epochs it lacks."""
+    """Return MLflow's duplicates, and the number of row ROW's epochs that it lacks."""
     with sqlite3.connect(database.as_uri() + "?mode=ro", uri=True) as store:
         metrics = store.execute("SELECT run_uuid, key, step FROM metrics").fetchall()
         parents = dict(store.execute("SELECT run_uuid, value FROM tags WHERE key = 'mlflow.parentRunId'").fetchall())
@@ -149,7 +150,7 @@ def logged(database: Path) -> tuple[list[str], int]:
 
 
 def _read(folder: Path) -> None:
-    """Every output through what reads it in earnest, to its end."""
+    """Read every output with its real reader, to its end."""
     data = folder / "data"
     listed = sources.read(data / "raw" / "shapes" / "manifest.csv")
     store = frame_store.FrameStore(data / "frames" / "shapes")

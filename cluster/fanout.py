@@ -1,4 +1,4 @@
-"""Many independent tasks on Ray, results as they come, progress shown."""
+"""Fan-out of independent tasks on Ray, with progress shown."""
 
 import sys
 import time
@@ -12,16 +12,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from pipeline.errors import UserError
 
-AHEAD = 4  # tasks handed to Ray beyond what it can run at once, for each CPU
+AHEAD = 4  # tasks submitted to Ray beyond its capacity, for each CPU
 
 
 def fan_out(
     function: Callable[..., Any], items: Sequence[tuple], what: str, retries: int = 3, cpus: float = 1, gpus: float = 0
 ) -> Iterator[tuple[int, Any]]:
-    """(position, function(*items[position])) in the order of completion.
+    """Yield (position, function(*items[position])) in the order of completion.
 
-    A task whose process dies is tried again, `retries` times. An exception of the function itself isn't: it ends the
-    fan-out, a UserError as itself.
+    A task whose process dies is tried again, `retries` times. An exception of the function is not retried: it ends the
+    fan-out, a UserError unchanged.
     """
     remote = ray.remote(_call).options(num_cpus=cpus, num_gpus=gpus, max_retries=retries)
     ahead = max(AHEAD, int(AHEAD * ray.cluster_resources().get("CPU", 1)))
@@ -70,12 +70,15 @@ def _first(error: BaseException) -> str:
 
 
 def _call(function: Callable[..., Any], *arguments: Any) -> Any:
-    return function(*arguments)  # Ray takes no functools.partial by itself
+    return function(*arguments)  # Ray takes no functools.partial
 
 
 @contextmanager
 def progress(what: str, total: int, every: float = 20.0) -> Iterator[Callable[[float], None]]:
-    """A function that advances: a bar with rate and time left on a terminal, a line now and then in a log."""
+    """Yield a function that advances a progress bar on a terminal, or lines in a log.
+
+    Both show rate and time left.
+    """
     console = Console(file=sys.stderr)
     if console.is_terminal:
         columns = (

@@ -1,4 +1,7 @@
-"""Train the runs of a row in parallel: Ray tasks for one worker each, Ray Train for several."""
+"""Training of a row's runs in parallel.
+
+One worker is a Ray task; several use Ray Train.
+"""
 
 import io
 import json
@@ -38,7 +41,7 @@ DIVERGED = "diverged.json"  # in a run's state: where, and the line for the user
 WATCH = 10.0  # seconds from one look at the running logs to the next
 # Of Ray Train; it passes them on to where they count.
 PATIENCE = {
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # its controller looks at the workers; every report() waits for that
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # its controller polls the workers; every report() waits for that
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "15",  # a range counts on a lost node for so long, once or twice
 }
 
@@ -48,24 +51,24 @@ class Training:
     """The arguments of a process that trains a run."""
 
     run: Run
-    weights: Path | None  # that initialise the backbone
+    weights: Path | None  # to initialize the backbone from
     cluster: Cluster
-    folder: Place  # of its state, which outlives a crash
+    folder: Place  # of its state, which survives a crash
     key: str  # of the training (pipeline/train/keys.py)
-    token: Place  # a file that tells whether this process sees the storage
+    token: Place  # a file that shows if this process sees the storage
 
 
 def fit(runs: Sequence[Run], weights: Path | None, cluster: Cluster, watch: Callable[[], None]) -> None:
-    """Train every run and write its weights and curve; what an earlier, killed call did is not done again.
+    """Train every run and write its weights and curve.
 
-    Results are collected by their key and checksum. One that is missing or damaged then is trained again from the
-    state that is left.
+    Work that an earlier call finished is not repeated. Results are collected by their key and checksum. One that is
+    missing or damaged then is trained again from the remaining state.
 
     Args:
         runs: Of one row.
-        weights: Initialise the backbones.
+        weights: To initialize the backbones from.
         cluster: Where to train.
-        watch: Called now and then while training goes on.
+        watch: Called repeatedly during training.
 
     Raises:
         Diverged: A run's loss isn't finite; the other runs of the row stop too.
@@ -136,7 +139,10 @@ def _raise_diverged(todo: Sequence[Training]) -> None:
 
 
 def _collect(training: Training) -> bool:
-    """Write a finished training's files to data/; False where the storage has no whole result of its key."""
+    """Write a finished training's files to data/.
+
+    Return False without a valid result of its key.
+    """
     content = state.get(training.folder / WEIGHTS, training.key)
     if content is None:
         return False
@@ -150,13 +156,16 @@ def _collect(training: Training) -> bool:
 
 
 def team(run: Run, cluster: Cluster) -> tuple[int, int]:
-    """The fewest and the most workers of a training; a range ends at what a step's micro batches keep at work."""
+    """Return the smallest and largest number of workers of a training.
+
+    A range ends at the number of a step's micro batches.
+    """
     fewest, most = cluster.team
     return fewest, max(fewest, min(most, run.recipe.batch // run.recipe.micro_batch))
 
 
 def lack(run: Run, cluster: Cluster) -> str:
-    """What the whole cluster, as it is now, has too little of for one such training; empty where it has room."""
+    """Describe the resources that the cluster lacks for one such training, or ""."""
     workers, there = team(run, cluster)[0], ray.cluster_resources()
     wanted = {"CPU": workers * cluster.cpus_per_worker, "GPU": workers * cluster.gpus_per_worker}
     return "; ".join(
@@ -168,22 +177,32 @@ def lack(run: Run, cluster: Cluster) -> str:
 
 
 def forget(runs: Sequence[Run], weights: str | None, cluster: Cluster) -> None:
-    """Remove a row's state, once its outputs are safe; `weights` is the sha256 of what training began with."""
+    """Remove a row's state, once its outputs are safe.
+
+    `weights` is the initial weights' sha256.
+    """
     made_under = [(run, key) for run in runs for key in (keys.training(run, weights), keys.evaluation(run))]
     folders = [keys.state(run, cluster, key) for run, key in made_under]
     state.clear(remote.place(cluster.storage), runs[0].row, folders)
 
 
 def running_log(run: Run, weights: str | None, cluster: Cluster) -> Place:
-    """Return the file that shows a run's curve and timings while it trains; nothing is collected from it."""
+    """Return the file that shows a run's curve and timings while it trains.
+
+    It is only for display.
+    """
     return keys.state(run, cluster, keys.training(run, weights)) / LOG
 
 
 def train_run(training: Training) -> None:
-    """Train one run in this process, which may be one of several ranks; rank 0 keeps state each epoch.
+    """Train one run in this process, which may be one of several ranks.
 
-    Training resumes if there is state of the same key, with any number of ranks; otherwise it starts over. Whatever
-    is written follows from the key: several processes that train the same run at once do each other no harm.
+    Rank 0 keeps state each epoch. Training resumes if there is state of the same key, with any number of ranks;
+    otherwise it starts over. Everything written depends on the key alone: several processes may train the same run at
+    once.
+
+    Raises:
+        UserError: The node does not see the storage, or its code or data differ.
     """
     cluster, folder, token = training.cluster, training.folder, training.token
     if not token.exists() or token.read_text() != token.name:
@@ -199,10 +218,10 @@ def train_run(training: Training) -> None:
     first = not distributed or torch.distributed.get_rank() == 0
     resumed: list[Any] = [_resume(training) if first else None]
     if distributed:
-        # What one rank has read is what all go on from: a shared file system may show another one the epoch before.
+        # All resume from what one rank has read: on a shared file system another may see the epoch before.
         torch.distributed.broadcast_object_list(resumed, src=0, device=place)
     kept, lines, timings = resumed[0] or (None, [], [])
-    if first and lines:  # who kept the state may have been killed before it came to the log
+    if first and lines:  # the process that kept the state may have been killed before it wrote the log
         _show(folder, lines, timings)
     try:
         for epoch in loop.epochs(run, weights, kept, place, cluster.loader_workers):
@@ -229,7 +248,7 @@ def _keep(training: Training, kept: dict[str, Any], lines: list[dict], timings: 
 
 
 def _resume(training: Training) -> tuple[dict[str, Any], list[dict], list[dict]] | None:
-    """Return the state of the last epoch, the curve's lines and their timings; None where there is none."""
+    """Return the last epoch's state, the curve's lines and their timings, or None."""
     content = state.get(training.folder / STATE, training.key)
     if content is None:
         return None
@@ -260,18 +279,24 @@ def _epochs_done(folder: Place) -> int:
 
 
 def device(cluster: Cluster) -> torch.device:
-    """The device of a Ray task: its GPU where it was given one (Ray shows it no other), else the CPU."""
+    """Return the device of a Ray task: its GPU if it has one, or the CPU.
+
+    Ray shows it no other GPU.
+    """
     return torch.device("cuda", 0) if cluster.gpus_per_worker and torch.cuda.is_available() else torch.device("cpu")
 
 
 def _controller(training: Training) -> Any:
-    """A task that drives Ray Train for one run; it holds no CPU of its own."""
+    """Start a task that drives Ray Train for one run and reserves no CPU."""
     task = ray.remote(train_distributed).options(num_cpus=0, max_retries=training.cluster.max_failures)
     return task.remote(training)
 
 
 def train_distributed(training: Training) -> None:
-    """As train_run(), on team() data-parallel workers of Ray Train, which restarts them where their number changes."""
+    """Train as train_run() does, on team() data-parallel workers of Ray Train.
+
+    Ray Train restarts the workers when their number changes.
+    """
     for name, value in PATIENCE.items():
         os.environ.setdefault(name, value)
     run, cluster = training.run, training.cluster
@@ -279,7 +304,7 @@ def train_distributed(training: Training) -> None:
     resources = {"CPU": float(cluster.cpus_per_worker)}
     if cluster.gpus_per_worker:
         resources["GPU"] = cluster.gpus_per_worker
-    # Ray's files of one start, apart from the state: that is ours, and others may use or remove it at any time.
+    # Ray's files of one start, apart from our state, which others may use or remove at any time.
     above, name = remote.place(cluster.storage) / ".ray", f"{run.row}-{run.name}-{secrets.token_hex(8)}"
     try:
         TorchTrainer(

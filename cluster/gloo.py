@@ -1,4 +1,4 @@
-"""Where gloo listens when training workers on CPUs join: at the address by which Ray knows the node."""
+"""gloo's network interface for training workers on CPUs: Ray's."""
 
 import os
 from typing import Any
@@ -10,9 +10,10 @@ from ray.train.torch.config import _TorchBackend
 
 
 class Gloo(TorchConfig):
-    """Ray's own; alone, gloo listens where the host's name leads, often to the loopback (on Debian by /etc/hosts).
+    """Ray's TorchConfig for gloo, with the interface of the node's address.
 
-    No other node gets there: joining would end in "Connection refused", or wait.
+    By default gloo listens at the address of the host's name, often the loopback (on Debian by /etc/hosts). Other nodes
+    can't reach that: joining would end in "Connection refused", or wait.
     """
 
     def __init__(self) -> None:
@@ -35,6 +36,6 @@ def _choose() -> None:
 
 
 def interface(address: str) -> str | None:
-    """The network interface of this machine that has an address; None where none has."""
+    """Return the network interface of this machine with an address, or None."""
     found = (name for name, own in psutil.net_if_addrs().items() if any(one.address == address for one in own))
     return next(found, None)

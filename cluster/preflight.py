@@ -1,4 +1,4 @@
-"""Before the first GPU second: does every node of the cluster run what this process runs, and see the same files?"""
+"""Preflight check: all nodes run the same code and see the same files."""
 
 import importlib.metadata
 import importlib.util
@@ -17,10 +17,10 @@ from pipeline.errors import UserError
 from pipeline.storage.remote import STORE, Place, place, write
 
 PACKAGES = ("torch", "ray", "pyarrow")
-SOURCES = ("models", "pipeline", "cluster")  # what tasks run
-DATA = "data"  # the stages keep all they make below it, by a relative path
-ANSWER = 60.0  # seconds that a node has; a sound one takes one or two
-# What is to be done about a difference; of several, the first is told.
+SOURCES = ("models", "pipeline", "cluster")  # the code that tasks run
+DATA = "data"  # all stages write below it, by a relative path
+ANSWER = 60.0  # seconds that a node has; a healthy one takes one or two
+# Remedies of differences, the most urgent first.
 MEND = {
     "folder": "start Ray there from the project's folder, which all nodes see under one path",
     "storage": "set cluster.storage to a folder that all nodes share and may write, or to s3://bucket/name",
@@ -30,16 +30,20 @@ MEND = {
     "python": "make that node's environment with the same Python",
     **{name: f"install that version there: pip install -c constraints.txt {name}" for name in PACKAGES},
 }
-UNTRIED = "untried"  # what a node's copy of the code or its packages could not look at: those differ then, too
+UNTRIED = "untried"  # a check that a node's copy of the code or its packages could not run: those differ too
 SHOWN = {"folder": "the folder it works in", "sources": "the project's code", "storage": "cluster.storage"}
 
 
 def facts(folders: Mapping[str, str], token: str) -> dict[str, str]:
-    """What the process that runs this is, and what it sees of each folder: name -> path, where `token` lies.
+    """Return the facts of this process, and its access to each folder.
 
-    A folder, or place of a store, is "shared" where the token was read and an answer beside it written; else the reason
-    stands there. Nodes run this by value, with nothing of the project installed: so it stands on the standard library
-    alone, but for a store, which the node's own copy of the project opens.
+    A folder, or place of a store, is "shared" if the token was read and an answer written next to it; otherwise its
+    value is the reason. Nodes run this by value, with nothing of the project installed. So it needs only the standard
+    library, except for a store, which the node's copy of the project opens.
+
+    Args:
+        folders: name -> path.
+        token: the name and content of a file in each folder.
     """
     found = {"python": platform.python_version(), "folder": os.getcwd()}  # noqa: PTH109
     for name in PACKAGES:
@@ -49,7 +53,7 @@ def facts(folders: Mapping[str, str], token: str) -> dict[str, str]:
             found[name] = "not installed"
     digest = sha256()
     for package in SOURCES:
-        # Found without being imported: a node's copy may be of another commit, and not even load.
+        # Located without being imported: a node's copy may be of another commit, and not even load.
         spec = importlib.util.find_spec(package)
         for origin in map(Path, (spec and spec.submodule_search_locations) or []):
             for path in sorted(origin.rglob("*.py")):
@@ -60,7 +64,7 @@ def facts(folders: Mapping[str, str], token: str) -> dict[str, str]:
             found[name] = _seen(folder, token)
         except OSError as error:
             found[name] = "no such file" if folder.startswith(STORE) else f"{error.strerror or error}".lower()
-        except Exception as error:  # a store's, of a class that this does not know; or the project's copy does not load
+        except Exception as error:  # a store's error of an unknown class, or the project's copy does not load
             found[name] = str(error) if str(error).startswith(STORE) else UNTRIED
     return found
 
@@ -79,10 +83,13 @@ def _seen(folder: str, token: str) -> str:
 
 
 def differences(here: Mapping[str, str], there: Mapping[str, str]) -> list[str]:
-    """What a node has otherwise than this process, and what to do about it; first what is to be mended first."""
+    """List a node's differences from this process.
+
+    Each has its remedy, the most urgent first.
+    """
     found = [name for name in MEND if name in here and here[name] != there.get(name)]
     return [
-        f"{there[name]}, in the environment of `ray start` there"  # a store says itself what to do
+        f"{there[name]}, in the environment of `ray start` there"  # a store's message contains the remedy
         if there.get(name, "").startswith(STORE)
         else f"{SHOWN.get(name, name)} is {there.get(name)}, not {here[name]} as here; {MEND[name]}"
         for name in sorted(found, key=lambda name: there.get(name) == UNTRIED)
@@ -90,10 +97,15 @@ def differences(here: Mapping[str, str], there: Mapping[str, str]) -> list[str]:
 
 
 def preflight(cluster: Cluster, data: bool = False) -> int:
-    """Asks every living node of the joined cluster; their number. `data`: see session().
+    """Check every living node of the joined cluster and return their number.
 
-    Raises UserError, in one line, for a node that has another Python, project or package, that works in another folder,
-    that doesn't see or may not write the storage or data/, or that doesn't answer.
+    Args:
+        cluster: the settings.
+        data: see session().
+
+    Raises:
+        UserError: In one line, a node has another Python, project, package or folder, doesn't see or may not write the
+            storage or data/, or doesn't answer.
     """
     nodes, wrong = ask(cluster, data)
     if wrong:
@@ -102,7 +114,7 @@ def preflight(cluster: Cluster, data: bool = False) -> int:
 
 
 def ask(cluster: Cluster, data: bool = False) -> tuple[int, list[str]]:
-    """How many living nodes the joined cluster has, and a line for each with which something is wrong."""
+    """Return the number of living nodes, and a line for each faulty one."""
     import ray
     from ray import cloudpickle
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -110,7 +122,7 @@ def ask(cluster: Cluster, data: bool = False) -> tuple[int, list[str]]:
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
     wrong = []
     folders = {"storage": cluster.storage}
-    if data or isinstance(place(cluster.storage), Path):  # else tasks have their own copies of it
+    if data or isinstance(place(cluster.storage), Path):  # otherwise tasks have separate copies of it
         folders["data"] = DATA
     with _token(folders) as token:
         here = facts(folders, token)
@@ -139,7 +151,11 @@ def ask(cluster: Cluster, data: bool = False) -> tuple[int, list[str]]:
 
 
 def wait_for(nodes: int, seconds: float) -> None:
-    """Returns once the joined cluster has so many living nodes; UserError after so many seconds."""
+    """Wait until the joined cluster has so many living nodes.
+
+    Raises:
+        UserError: It takes longer than `seconds`.
+    """
     import ray
 
     end = time.monotonic() + seconds
@@ -151,7 +167,7 @@ def wait_for(nodes: int, seconds: float) -> None:
 
 @contextmanager
 def _token(folders: Mapping[str, str]) -> Iterator[str]:
-    """A token that lies in each folder while the block runs, and nothing of it afterwards."""
+    """Yield a token that exists in each folder while the block runs."""
     token = secrets.token_hex(8)
     try:
         for name, folder in folders.items():
@@ -168,7 +184,10 @@ def _token(folders: Mapping[str, str]) -> Iterator[str]:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """`python -m cluster.preflight NODES`: waits for so many nodes at RAY_ADDRESS, asks each; else exit code 2."""
+    """Run the preflight: wait for the nodes at RAY_ADDRESS and check each.
+
+    `python -m cluster.preflight NODES`. A failure exits with code 2.
+    """
     import ray
 
     from pipeline.config import load

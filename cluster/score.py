@@ -1,4 +1,4 @@
-"""Score the test videos of a row's runs, block by block, on Ray."""
+"""Scoring of the test videos of a row's runs, block by block, on Ray."""
 
 import sys
 from collections.abc import Sequence
@@ -20,18 +20,18 @@ from pipeline.train.run import Run
 TRIES = 3  # of a block that is damaged or gone when it is collected
 THREADS = 8  # blocks read at once
 Videos = list[tuple[str, list[int]]]  # name, labels
-Block = tuple[Run, str, Videos, Place, Cluster]  # what block() takes
+Block = tuple[Run, str, Videos, Place, Cluster]  # block()'s arguments
 
-_scorers: dict[str, inference.Scorer] = {}  # this process's last one, for the blocks of that run that follow
+_scorers: dict[str, inference.Scorer] = {}  # this process's last one, for later blocks of that run
 
 
 def score(row: Sequence[Run], cluster: Cluster) -> list[bytes]:
     """Return the predictions of a row's runs, a Parquet file for each block.
 
-    Blocks that an earlier, killed call made are not made again. Every block is collected by its key and checksum.
+    Blocks that an earlier, killed call finished are not scored again. Every block is collected by its key and checksum.
 
     Raises:
-        UserError: Weights aren't the bytes that training left, or the storage keeps no results.
+        UserError: Weights differ from training's, or the storage keeps no results.
     """
     for run in row:
         verify(run.weights)
@@ -57,7 +57,7 @@ def score(row: Sequence[Run], cluster: Cluster) -> list[bytes]:
 
 
 def blocks(row: Sequence[Run], cluster: Cluster) -> list[Block]:
-    """Return what block() takes, for all blocks of the runs' test videos."""
+    """Return block()'s arguments for all blocks of the runs' test videos."""
     return [
         (run, key, videos, keys.state(run, cluster, key) / f"block-{number:05d}.parquet", cluster)
         for run in row
@@ -67,7 +67,10 @@ def blocks(row: Sequence[Run], cluster: Cluster) -> list[Block]:
 
 
 def block(run: Run, key: str, videos: Videos, target: Place, cluster: Cluster) -> None:
-    """Keep the predictions of a block, by the net that this process has of the run already, or loads now."""
+    """Store the predictions of a block.
+
+    This process loads the run's net unless it already has it.
+    """
     torch.set_num_threads(run.recipe.threads)
     place = f"{run.weights} {key}"
     if place not in _scorers:

@@ -1,4 +1,4 @@
-"""A Ray session: this machine by default, an existing cluster where one is named."""
+"""A Ray session: on this machine by default, or on a named cluster."""
 
 import logging
 import os
@@ -16,10 +16,10 @@ from cluster.preflight import preflight
 from pipeline.config.schema import Cluster
 from pipeline.errors import UserError
 
-OURS = "ACTIONBENCH_RAY"  # the address of a Ray that a parent process started on this machine, for itself alone
-LONGEST = 28  # characters; a socket's path has 107 at most, of which Ray's names below take 78
-# For a Ray of this machine alone: its ports are on loopback (Ray's switch for that is named after the systems on which
-# it is the default), and its metrics ports, which ask for no token, are off.
+OURS = "ACTIONBENCH_RAY"  # the address of a Ray that a parent process started on this machine, for itself only
+LONGEST = 28  # characters; a socket's path has at most 107, and Ray's names below take 78
+# For a Ray of this machine only: its ports are on loopback (Ray names that switch after the systems where it is the
+# default), and its metrics ports, which need no token, are off.
 CLOSED = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_enable_metrics_collection": "0",
@@ -27,8 +27,8 @@ CLOSED = {
     "DASHBOARD_METRIC_PORT": "-1",
 }
 TRIES = 5  # times to start a node here
-# A training step frees what the next one asks for again. Left alone, glibc gives such blocks back to the kernel, and
-# the page faults of getting them anew take a tenth to a quarter of a step on a CPU. Workers inherit these.
+# A training step frees memory that the next one needs. By default glibc returns such blocks to the kernel, and their
+# page faults take a tenth to a quarter of a step on a CPU. Workers inherit these.
 MALLOC = {
     "MALLOC_TOP_PAD_": "268435456",
     "MALLOC_TRIM_THRESHOLD_": "1073741824",
@@ -38,13 +38,19 @@ MALLOC = {
 
 @contextmanager
 def session(cluster: Cluster, data: bool = False) -> Iterator[None]:
-    """Connects to RAY_ADDRESS, else cluster.address; "local" starts Ray here and stops it at the end.
+    """Connect to RAY_ADDRESS or cluster.address.
 
-    `data`: its tasks read and write data/ themselves; every node has to see it, even with cluster.storage in a store.
-    A Ray that is started here listens on loopback, and answers only who has its token: a random one for this process
-    and its children, in their environment. Its files lie in a folder that only this user can open.
-    Raises UserError where the named cluster doesn't answer, has another Python, Ray or token, or has a node that fails
-    the preflight.
+    "local" starts Ray here and stops it at the end. A Ray that is started here listens on loopback, and accepts only
+    its token: a random one for this process and its children, in their environment. Its files are in a folder that only
+    this user can open.
+
+    Args:
+        cluster: the settings.
+        data: tasks read and write data/, so every node must see it, even with cluster.storage in a store.
+
+    Raises:
+        UserError: The named cluster doesn't answer, has another Python, Ray or token, or has a node that fails the
+            preflight.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -79,8 +85,8 @@ def session(cluster: Cluster, data: bool = False) -> Iterator[None]:
 
 
 def _refusal(address: str, error: Exception) -> str:
-    """The line for a cluster that doesn't answer, or not to this process."""
-    cause = error.__cause__ or error  # Ray's ConnectionError says nothing; what lies behind it does
+    """Return the message for a cluster that doesn't answer, or refuses this process."""
+    cause = error.__cause__ or error  # Ray's ConnectionError has no details; its cause does
     said = " ".join(str(cause).split())
     if "authenticat" in said.lower():
         said = "its token is another; put it into ~/.ray/auth_token or RAY_AUTH_TOKEN, with RAY_AUTH_MODE=token"
@@ -95,18 +101,18 @@ def _refusal(address: str, error: Exception) -> str:
 
 @contextmanager
 def _files(address: str) -> Iterator[dict[str, Any]]:
-    """Options of ray.init(): for a Ray that starts here, a folder and a token for this session alone."""
+    """Yield options of ray.init(): for a local Ray, a private folder and token."""
     if address != "local":
         yield {}
         return
     place = temporary()
     try:
-        private = tempfile.mkdtemp(prefix="ab", dir=place)  # 0700; Ray makes the folder it is given, and others, 0777
+        private = tempfile.mkdtemp(prefix="ab", dir=place)  # 0700; Ray makes its folder, and others, 0777
     except OSError as error:
         raise UserError(
             f"{place} can't be written ({error.strerror}); set RAY_TMPDIR to a short folder that can be"
         ) from None
-    # Ray reads a process's token once, so a process keeps it; children get it with the environment, nothing is written.
+    # Ray reads a process's token once, so a process keeps it; children inherit it, and nothing is written.
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     os.environ |= CLOSED
@@ -117,7 +123,11 @@ def _files(address: str) -> Iterator[dict[str, Any]]:
 
 
 def temporary() -> Path:
-    """The folder for Ray's files on this machine; UserError if it is too long for the sockets that lie below it."""
+    """Return the folder for Ray's files on this machine.
+
+    Raises:
+        UserError: It is too long for the sockets below it.
+    """
     place = Path(os.environ.get("RAY_TMPDIR") or ("/tmp" if sys.platform == "darwin" else tempfile.gettempdir()))
     if len(os.fsencode(place)) > LONGEST:
         raise UserError(
@@ -128,7 +138,10 @@ def temporary() -> Path:
 
 
 def _init(**options: Any) -> None:
-    """ray.init(), again where a node did not come up within Ray's fixed 30 s, as on a machine under load."""
+    """Run ray.init(), again if a node exceeded Ray's fixed 30 s.
+
+    This happens on a loaded machine.
+    """
     import ray
 
     for left in range(TRIES - 1, -1, -1):
@@ -142,7 +155,10 @@ def _init(**options: Any) -> None:
 
 
 def knock(address: str) -> None:
-    """ConnectionError where nothing listens at a host:port; Ray itself would try for minutes and end the process."""
+    """Raise ConnectionError if nothing listens at a host:port.
+
+    Ray would try for minutes and end the process.
+    """
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host:
         try:

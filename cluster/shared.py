@@ -1,4 +1,4 @@
-"""One Ray session for several processes: started here, joined by children through their environment."""
+"""One Ray session for several processes, joined through the environment."""
 
 import os
 from collections.abc import Iterator
@@ -10,10 +10,10 @@ from pipeline.config.schema import Cluster
 
 @contextmanager
 def shared(cluster: Cluster) -> Iterator[dict[str, str]]:
-    """Variables with which a child process joins this session instead of starting its own.
+    """Yield variables with which a child process joins this session.
 
-    Empty where a cluster is named: there every process joins by itself. Ray started here ends with this process,
-    however that ends. Children inherit its token from this process's environment.
+    Empty if a cluster is named: every process joins it separately. Ray started here ends with this process, in any
+    case. Children inherit its token from this process's environment.
     """
     if os.environ.get("RAY_ADDRESS") or cluster.address != "local":
         yield {}
@@ -26,7 +26,11 @@ def shared(cluster: Cluster) -> Iterator[dict[str, str]]:
 
 
 def resources(cluster: Cluster) -> dict[str, float]:
-    """What the cluster has, e.g. {"CPU": 2.0}, found by joining or starting it; UserError where none answers."""
+    """Return the cluster's resources, e.g. {"CPU": 2.0}.
+
+    Raises:
+        UserError: The cluster does not answer.
+    """
     with session(cluster):
         import ray
 

@@ -1,4 +1,4 @@
-"""A job on an existing Ray cluster: the project's files and a command handed over, its log followed, its exit code."""
+"""Job submission to a Ray cluster: upload, run, follow the log."""
 
 import asyncio
 import logging
@@ -18,19 +18,29 @@ from pipeline.errors import UserError
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
-HANDED_ON = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray's own name: what a job's driver makes its tasks' environment from
-GRACE = 30  # s that a stopped job has to end by itself; Ray's own 3 s are fewer than `actionbench repro` takes
-AGAIN = 2.0  # s until a log that broke off is asked for again
-LOST = 60.0  # s without an answer until the cluster is given up
+HANDED_ON = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray's name for the source of a job's tasks' environment
+GRACE = 30  # s that a stopped job has to end; Ray's 3 s are fewer than `actionbench repro` takes
+AGAIN = 2.0  # s until a broken log is requested again
+LOST = 60.0  # s without an answer until the cluster counts as lost
 
 
 def submit(cluster: Cluster, package: Path, command: Sequence[str]) -> int:
-    """Runs a command on the cluster's head, in a folder made of the package (a zip), and prints what it prints.
+    """Run a command on the cluster's head, in an unpacked zip, and print its output.
 
-    The cluster is RAY_API_SERVER_ADDRESS (its dashboard), else RAY_ADDRESS, else cluster.address. The command's exit
-    code; 1 where Ray couldn't run it, 130 for a stopped job. Ctrl-C stops the job. Where this process is killed or the
-    connection lost, the job goes on. None of this process's variables travels, since Ray shows a job's to all who may
-    list jobs. UserError where no cluster is named, none answers, it takes another token, or it is lost.
+    The cluster is RAY_API_SERVER_ADDRESS (its dashboard), or RAY_ADDRESS, or cluster.address. Ctrl-C stops the job. If
+    this process is killed or the connection lost, the job continues. None of this process's variables are sent, because
+    Ray shows a job's to all who may list jobs.
+
+    Args:
+        cluster: the settings.
+        package: the zip.
+        command: and its arguments.
+
+    Returns:
+        The command's exit code; 1 if Ray couldn't run it, 130 for a stopped job.
+
+    Raises:
+        UserError: No cluster is named, none answers, its token differs, or it is lost.
     """
     client = _client(cluster)
     environment = {"working_dir": str(package), "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(GRACE)}}
@@ -61,7 +71,10 @@ def submit(cluster: Cluster, package: Path, command: Sequence[str]) -> int:
 
 
 def home() -> str:
-    """The folder in which Ray was started on this node, where its tasks work; asked of the cluster at RAY_ADDRESS."""
+    """Return the folder where Ray was started on this node.
+
+    The cluster is at RAY_ADDRESS. Its tasks work there.
+    """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -103,13 +116,13 @@ def _client(cluster: Cluster) -> "JobSubmissionClient":
 
 
 class _Log:
-    """A job's log, each character of it printed once."""
+    """A job's log, with each character printed once."""
 
     def __init__(self, client: "JobSubmissionClient", job: str) -> None:
         self.client, self.job, self.shown = client, job, 0
 
     async def follow(self) -> None:
-        """Until the job has ended; where the connection breaks, it is made again."""
+        """Print the log until the job has ended; reconnect after a broken connection."""
         import aiohttp
 
         heard = time.monotonic()
@@ -131,7 +144,7 @@ class _Log:
             await asyncio.sleep(AGAIN)
 
     def rest(self) -> None:
-        """What was written as it ended."""
+        """Print the last output of the ended job."""
         self._show(self.client.get_job_logs(self.job), 0)
 
     def _show(self, text: str, passed: int) -> None:

@@ -1,4 +1,4 @@
-"""What a backbone is: the places it offers to attention modules and the facts about it that others need."""
+"""The interface of a backbone: blocks, stages and places for attention."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal
@@ -9,11 +9,16 @@ from torch import Tensor, nn
 class Block(nn.Module):
     """A block of a backbone, with three places for an attention module.
 
-    `entry` sees what the first convolution of the residual branch sees (the shortcut keeps the plain input) and is
-    `in_channels` wide; `exit` sees what the branch's last norm gives, before the addition; `after` sees what the block
-    gives, after the addition and its ReLU; both are `out_channels` wide. All are identities until an attach() fills
-    them: without parameters, so that a net's weights keep their names. `relu` is what a residual block does last; with
-    an identity in its place the block gives its maps "without activation", and who put it there has to activate them.
+    Attributes:
+        entry: sees the input of the residual branch's first convolution, `in_channels` wide; the shortcut keeps the
+            plain input.
+        exit: sees the output of the branch's last norm, before the addition, `out_channels` wide.
+        after: sees the block's output, after the addition and its ReLU, `out_channels` wide.
+        relu: the last step of a residual block. With an identity in its place the block gives its maps "without
+            activation", and the module that put it there has to activate them.
+
+    The three places are identities until an attach() fills them. Identities have no parameters, so a net's weights keep
+    their names.
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
@@ -26,9 +31,9 @@ class Block(nn.Module):
 
 
 class BehindConv2d(nn.Conv2d):
-    """A 3x3 convolution of a block, its weight and the weight's name kept, behind modules of these names.
+    """A 3x3 convolution of a block behind other modules, its weight and name kept.
 
-    For an attention module that belongs between two convolutions: it is put in the convolution's place.
+    It replaces the convolution, for an attention module that belongs between two convolutions.
     """
 
     def __init__(self, conv: nn.Conv2d, **before: nn.Module) -> None:
@@ -44,12 +49,15 @@ class BehindConv2d(nn.Conv2d):
 
 
 class Neck(nn.Module):
-    """A module that works across stages: it sees each stage's maps, and says what the next stage gets instead."""
+    """A module that works across stages: it reads and replaces each stage's maps."""
 
     def forward(self, stage: str, maps: Tensor, seen: dict[str, Tensor]) -> Tensor:
-        """`maps` of `stage`, in the backbone's layout -> what goes on; after the last stage, the backbone's output.
+        """Return the maps for the next stage, or the backbone's output at the end.
 
-        `seen` is the memory of one forward pass: empty at its start, it keeps what earlier calls have put there.
+        Args:
+            stage: name of the stage.
+            maps: its output, in the backbone's layout.
+            seen: memory of one forward pass, empty at its start, where calls store what later ones read.
         """
         raise NotImplementedError
 
@@ -57,25 +65,26 @@ class Neck(nn.Module):
 class Backbone(nn.Module):
     """A network from pixels to a feature map, without pooling and head.
 
-    Attributes a subclass sets:
+    Attributes that a subclass sets:
         layout: "frames" if it takes (N*T, C, H, W) and gives (N*T, features, h, w); "volume" if it takes
             (N, C, T, H, W) and gives (N, features, t, h, w).
-        stages: stage -> channels it gives, in order: stem, res2, res3, res4, res5 (as many as there are), and tail
-            where layers without a place for attention follow.
-        parts: stage -> names of the modules of the backbone's own that make it up, in order.
-        features: channels of the feature map; a neck that changes them says so here.
-        rounds_up: whether each stage behind res2 has half the size of the one before, rounded up, whatever that is.
-        shortcuts: whether its blocks are residual.
+        stages: stage -> its output channels, in order: stem, res2, res3, res4, res5 (those that exist), and tail for
+            layers behind them without a place for attention.
+        parts: stage -> names of the backbone's modules that make it up, in order.
+        features: channels of the feature map; a neck that changes them updates this.
+        rounds_up: each stage behind res2 has half the size of the stage before, rounded up, at any size.
+        shortcuts: its blocks are residual.
         neck: a Neck, or None; an attach() may set it.
-        classes: what the net that it is part of tells apart; set before an attach() is called.
-        mean, std: what is taken off each channel and what it is then divided by, in units of 0..255.
+        classes: number of classes of the whole net; set before an attach() is called.
+        mean, std: subtracted from each channel, then its divisor, in units of 0..255.
         channels: their order, "rgb" or "bgr".
-        classifier: name of the classifier in the weight files that users have; it becomes VideoNet's head.
-        pooling: how the published net pools its last maps, as tools that count modules see it: by one to a single value
-            ("adaptive"), by one with a window of the maps' size ("window"), or by none ("unseen").
+        classifier: name of the classifier in public weight files; it becomes VideoNet's head.
+        pooling: the published net's last pooling, as tools that count modules see it: one to a single value
+            ("adaptive"), one with a window of the maps' size ("window"), or none ("unseen").
 
-    A module whose forward() computes what was published in a cheaper order may keep that order as published(), with the
-    same arguments and result, a backbone as published_stage(): models/paper_flops.py counts that one.
+    A module whose forward() computes the published result in a cheaper order may keep the published order as
+    published(), with the same arguments and result; a backbone as published_stage(). models/paper_flops.py counts that
+    order.
     """
 
     layout: Literal["frames", "volume"]
@@ -97,30 +106,36 @@ class Backbone(nn.Module):
         self.neck = None
 
     def blocks(self) -> Iterator[tuple[str, Block]]:
-        """(qualified name, block) of every block, in the order of the forward pass."""
+        """Yield (qualified name, block) of every block, in the order of the forward pass."""
         yield from ((name, module) for name, module in self.named_modules() if isinstance(module, Block))
 
     def streams(self) -> tuple["Backbone", ...]:
-        """The nets that see pixels side by side: itself, or the two of models/layers/two_streams.py."""
+        """Return the nets that see pixels in parallel.
+
+        This is one, or the two of models/layers/two_streams.py.
+        """
         return (self,)
 
     def fitted(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """A weight file's tensors by this backbone's names, made to fit where its users' files are of another shape."""
+        """Return a weight file's tensors by this backbone's names.
+
+        Tensors are reshaped where the file differs.
+        """
         return state
 
     def stage(self, name: str, x: Tensor) -> Tensor:
-        """What one stage makes of the one before, or of the pixels."""
+        """Return a stage's output, given the output of the stage before, or the pixels."""
         raise NotImplementedError
 
     def published_stage(self, name: str, x: Tensor) -> Tensor:
-        """The same in the order that was published."""
+        """Return the same, computed in the published order."""
         return self.stage(name, x)
 
     def forward(self, x: Tensor) -> Tensor:
         return self._through(self.stage, x)
 
     def published(self, x: Tensor) -> Tensor:
-        """The same by published_stage()."""
+        """Return the same by published_stage()."""
         return self._through(self.published_stage, x)
 
     def _through(self, stage: Callable[[str, Tensor], Tensor], x: Tensor) -> Tensor:
@@ -133,7 +148,7 @@ class Backbone(nn.Module):
 
 
 def stage_blocks(net: Backbone) -> dict[str, list[Block]]:
-    """stage -> its blocks, in order."""
+    """Return stage -> its blocks, in order."""
     within = {stage: tuple(f"{part}." for part in parts) for stage, parts in net.parts.items()}
     by_stage: dict[str, list[Block]] = {}
     for name, block in net.blocks():
@@ -142,7 +157,11 @@ def stage_blocks(net: Backbone) -> dict[str, list[Block]]:
 
 
 def frame_blocks(net: Backbone, attention: str) -> dict[str, list[Block]]:
-    """stage -> its blocks, of a backbone that sees frames; ValueError for any other, which names the attention."""
+    """Return stage -> its blocks, of a backbone that takes frames.
+
+    Raises:
+        ValueError: The backbone has another layout; the message names the attention.
+    """
     if net.layout != "frames":
         raise ValueError(
             f"attention {attention!r} needs a backbone that takes frames, not one of layout {net.layout!r}"
@@ -151,9 +170,16 @@ def frame_blocks(net: Backbone, attention: str) -> dict[str, list[Block]]:
 
 
 def place(net: Backbone, attention: str, placement: str, module: Callable[[int], nn.Module]) -> None:
-    """Puts a module(channels) at the exit of every block ("block"), or after the last block of each stage ("stage").
+    """Put module(channels) at the exit of every block, or after each stage.
 
-    Raises ValueError, which names the attention, for any other placement.
+    Args:
+        net: the backbone.
+        attention: name for the error.
+        placement: "block" or "stage".
+        module: builds a module for a number of channels.
+
+    Raises:
+        ValueError: The placement is unknown.
     """
     if placement not in ("block", "stage"):
         raise ValueError(f"attention {attention!r}: placement is {placement!r}; known: block, stage")
@@ -165,7 +191,7 @@ def place(net: Backbone, attention: str, placement: str, module: Callable[[int],
                 block.exit = module(block.out_channels)
 
 
-def check_subset(attention: str, knob: str, given: Sequence[str], known: Sequence[str]) -> None:
-    """ValueError unless a knob's `given` names are one or more of the known."""
-    if not given or any(name not in known for name in given):
-        raise ValueError(f"attention {attention!r}: {knob} {list(given)} must be some of {', '.join(known)}")
+def check_subset(attention: str, knob: str, chosen: Sequence[str], known: Sequence[str]) -> None:
+    """Raise ValueError unless the knob's names are one or more of the known names."""
+    if not chosen or any(name not in known for name in chosen):
+        raise ValueError(f"attention {attention!r}: {knob} {list(chosen)} must be some of {', '.join(known)}")

@@ -1,4 +1,4 @@
-"""What a net costs: parameters and multiply-accumulates."""
+"""Cost of a net: parameters and multiply-accumulates."""
 
 import copy
 
@@ -8,17 +8,21 @@ from torch.utils.flop_counter import FlopCounterMode
 
 
 def parameters(net: nn.Module) -> int:
-    """Number of parameters, whether they train or not; running statistics are none."""
+    """Count the parameters, trained or not, without running statistics."""
     return sum(parameter.numel() for parameter in net.parameters())
 
 
 def macs(net: nn.Module, clips_shape: tuple[int, ...]) -> int:
-    """Multiply-accumulates of one forward pass in eval mode over clips of that shape, (N, T, C, H, W).
+    """Count the multiply-accumulates of one forward pass in eval mode.
 
-    Counted by torch: convolutions (zero padding included), linear layers, matrix products and attention. Biases,
-    norms, activations, pooling and element-wise products count nothing, unlike in ptflops and thop, whose numbers
-    papers print. A module's published() is counted instead of its forward(), so that a net costs what its paper says.
-    The pass runs on the meta device: nothing is computed, and the net stays as it is.
+    Counted by torch: convolutions (zero padding included), linear layers, matrix products and attention. Biases, norms,
+    activations, pooling and element-wise products count nothing, unlike in ptflops and thop, whose numbers papers
+    print. A module's published() is counted instead of its forward(), so that a net costs as much as in its paper. The
+    pass runs on the meta device: nothing is computed, and the net stays as it is.
+
+    Args:
+        net: takes clips.
+        clips_shape: (N, T, C, H, W).
     """
     shadow = copy.deepcopy(net).to("meta").eval()
     for module in shadow.modules():

@@ -1,16 +1,15 @@
-"""Where and when a net looked: Grad-CAM over a clip, EAM's weights, and what ISTPA attended to.
+"""Explanations of a prediction: Grad-CAM, EAM's weights, ISTPA's attention.
 
 - grad_cam: Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization" (ICCV
-  2017), equations 1 and 2, once a frame. The paper is of pictures. Read for clips: a backbone that takes frames has its
-  channels' weights from each frame's own gradients, averaged over space; one that takes volumes has one weight a
+  2017), equations 1 and 2, once per frame. The paper is about images. Read for clips: a backbone that takes frames has
+  its channels' weights from each frame's gradients, averaged over space. One that takes volumes has one weight per
   channel, averaged over space and time. A clip has one scale, so that its frames can be compared.
 - eam_weights: the weights in (0, 1) that EAM's gates give to frames and channels (models/attention/eam.py).
-- salient_fields: what ISTPA calls the salient receptive field (models/attention/istpa.py; figure 5, B and C). Equation
-  17 takes the positions of all frames with A > 0.5 for the merged map's position (1, 1), equation 18 those of frame t =
-  1
-  with A > 0.7 for all positions of the merged map: these are `first` and `start`. The `fields` do without a threshold:
-  each position m of the merged map has one row of A that it attends to most, r(m) = argmax_r A[r, m]; its receptive
-  field is the pixels that move the features X there, by their gradient. The fields of all m are added up, weighted by
+- salient_fields: ISTPA's "salient receptive field" (models/attention/istpa.py; figure 5, B and C). Equation 17 takes
+  the positions of all frames with A > 0.5 for the merged map's position (1, 1). Equation 18 takes those of frame t = 1
+  with A > 0.7 for all positions of the merged map. These are `first` and `start`. The `fields` need no threshold. Each
+  position m of the merged map has one row of A with its largest weight, r(m) = argmax_r A[r, m]. Its receptive field is
+  the pixels that change the features X there, by their gradient. The fields of all m are added up, weighted by
   A[r(m), m], and shown in cells, as many as X has in a frame.
 """
 
@@ -31,13 +30,17 @@ from models.video import VideoNet
 
 
 def available(net: VideoNet) -> tuple[str, ...]:
-    """Which of "gradcam", "eam" and "receptive" a net has."""
-    there = {"gradcam": True, "eam": bool(_eam(net)), "receptive": isinstance(net.backbone.neck, InteractionPyramid)}
-    return tuple(name for name, has in there.items() if has)
+    """Return those of "gradcam", "eam" and "receptive" that a net has."""
+    supported = {
+        "gradcam": True,
+        "eam": bool(_eam(net)),
+        "receptive": isinstance(net.backbone.neck, InteractionPyramid),
+    }
+    return tuple(name for name, has in supported.items() if has)
 
 
 class Watch(Neck):
-    """Keeps each stage's maps as they go by, before the net's own neck sees them, and what that neck remembers."""
+    """Keep each stage's maps before the net's neck sees them, and that neck's memory."""
 
     def __init__(self, inner: Neck | None) -> None:
         super().__init__()
@@ -51,24 +54,31 @@ class Watch(Neck):
 
 
 class Salient(NamedTuple):
-    """What ISTPA attended to in a clip; a frame has h*w positions of X, the merged map P."""
+    """ISTPA's attention in a clip; a frame has h*w positions of X, the merged map P."""
 
     fields: Tensor  # (T, h, w), from 0 to 1: the salient receptive fields, in cells of H/h x W/w pixels
-    places: Tensor  # (P, 2), int: the frame and the position in it that each position of the merged map looks at most
-    shares: Tensor  # (T,), of the whole attention; their sum is 1
+    places: Tensor  # (P, 2), int: frame and position with the largest weight for each position of the merged map
+    shares: Tensor  # (T,), shares of the whole attention; their sum is 1
     first: Tensor  # (T, h, w), bool, equation 17: A > 0.5 for position (1, 1) of the merged map
     start: Tensor  # (P, h, w), bool, equation 18: A > 0.7 in frame t = 1, for each position of the merged map
 
 
 def grad_cam(net: VideoNet, clip: Tensor, target: int | None = None, stage: str | None = None) -> Tensor:
-    """What speaks for a class: (t, h, w), from 0 to 1; t is T, or fewer where the net has merged frames by then.
+    """Return the evidence for a class, (t, h, w), from 0 to 1.
 
-    The largest value of the clip is 1, unless nothing speaks for the class: then all are 0. upsampled() brings the map
-    to the clip's size.
+    The largest value of the clip is 1; without any evidence, all are 0. upsampled() resizes the map to the clip.
 
-    clip: (T, C, H, W), normalised, for a net in evaluation mode. target: the class; the predicted one by default.
-    stage: whose maps A; by default the last but for `tail`, and always before a neck changes them.
-    Raises ValueError for an unknown class or stage.
+    Args:
+        net: in evaluation mode.
+        clip: (T, C, H, W), normalized.
+        target: the class; by default the predicted one.
+        stage: the stage of the maps A, before a neck changes them; by default the last but `tail`.
+
+    Returns:
+        A map for each of t frames: T, or fewer where the net has merged frames by then.
+
+    Raises:
+        ValueError: The class or stage is unknown.
     """
     backbone = net.backbone
     stage = stage or [name for name in backbone.stages if name != "tail"][-1]
@@ -80,28 +90,36 @@ def grad_cam(net: VideoNet, clip: Tensor, target: int | None = None, stage: str 
     maps = watch.maps[stage]
     (slopes,) = torch.autograd.grad(logits[int(logits.argmax()) if target is None else target], maps)
     weights = slopes.mean(tuple(range(2, maps.ndim)), keepdim=True)  # equation 1: alpha
-    found = F.relu((weights * maps).sum(1)).detach()  # equation 2
-    return _to_one(found[0] if backbone.layout == "volume" else found)
+    heat = F.relu((weights * maps).sum(1)).detach()  # equation 2
+    return _to_one(heat[0] if backbone.layout == "volume" else heat)
 
 
 def upsampled(maps: Tensor, frames: int, height: int, width: int) -> Tensor:
-    """(t, h, w) -> (frames, height, width), linear in time and space."""
+    """Resize maps linearly in time and space: (t, h, w) -> (frames, height, width)."""
     return F.interpolate(maps[None, None], (frames, height, width), mode="trilinear")[0, 0]
 
 
 def eam_weights(net: VideoNet, clip: Tensor) -> dict[str, dict[str, Tensor]]:
-    """stage -> {"S": weights of its channels (C,), "T": weights of its frames (t,)}, as many as EAM's mode has.
+    """Return the weights of EAM's gates in each stage.
 
-    clip: (T, C, H, W), normalised. t is T, or fewer where the backbone takes volumes and has merged frames by then.
-    Raises ValueError for a net without EAM.
+    Args:
+        net: with EAM.
+        clip: (T, C, H, W), normalized.
+
+    Returns:
+        stage -> {"S": weights of its channels (C,), "T": weights of its frames (t,)}, those of EAM's mode. t is T, or
+        fewer where the backbone takes volumes and has merged frames by then.
+
+    Raises:
+        ValueError: The net has no EAM.
     """
     modules = _eam(net)
     if not modules:
         raise ValueError("this net has no EAM")
-    found: dict[str, dict[str, Tensor]] = {stage: {} for stage in modules}
+    by_stage: dict[str, dict[str, Tensor]] = {stage: {} for stage in modules}
 
-    def keep(stage: str, axis: str, gate: nn.Module, given: tuple[Tensor, ...], weights: Tensor) -> None:
-        found[stage][axis] = weights[0]
+    def keep(stage: str, axis: str, gate: nn.Module, inputs: tuple[Tensor, ...], weights: Tensor) -> None:
+        by_stage[stage][axis] = weights[0]
 
     hooks = [
         gate.register_forward_hook(partial(keep, stage, axis))
@@ -114,28 +132,34 @@ def eam_weights(net: VideoNet, clip: Tensor) -> dict[str, dict[str, Tensor]]:
     finally:
         for hook in hooks:
             hook.remove()
-    return found
+    return by_stage
 
 
 def salient_fields(net: VideoNet, clip: Tensor) -> Salient:
-    """What ISTPA attended to in a clip (T, C, H, W), normalised; ValueError for a net without ISTPA."""
+    """Return ISTPA's attention in a clip (T, C, H, W), normalized.
+
+    Raises:
+        ValueError: The net has no ISTPA.
+    """
     neck = net.backbone.neck
     if not isinstance(neck, InteractionPyramid):
         raise ValueError("this net has no ISTPA")
-    found: list[Tensor] = []
-    hook = neck.attention.register_forward_hook(lambda module, given, attention: found.append(attention.detach()[0]))
+    attentions: list[Tensor] = []
+    hook = neck.attention.register_forward_hook(
+        lambda module, inputs, attention: attentions.append(attention.detach()[0])
+    )
     try:
         pixels, _, watch = _watched(net, clip)
     finally:
         hook.remove()
-    attention, x = found[0], watch.seen[neck.top][0]  # (T*R, P), (T*R, C) with R = h*w
+    attention, x = attentions[0], watch.seen[neck.top][0]  # (T*R, P), (T*R, C) with R = h*w
     weights, rows = attention.max(0)  # (P,) each
     (slopes,) = torch.autograd.grad((weights[:, None] * x[rows]).sum(), pixels)  # (1, T, C, H, W)
     frames = len(clip)
     height, width = (1, 1) if neck.average else watch.maps[neck.top].shape[2:]
     fields = F.adaptive_avg_pool2d(slopes[0].abs().sum(1), (height, width))  # (T, h, w)
     cells = height * width
-    # Where RGB and flow are fused there are twice the rows; a frame has what either has.
+    # Where RGB and flow are fused there are twice the rows; a frame takes the larger of both.
     by_frame = attention.unflatten(0, (-1, frames, cells))  # (1 or 2, T, R, P)
     shares, most = by_frame.sum((0, 2, 3)) / attention.sum(), by_frame.amax(0)
     first = (most[:, :, 0] > 0.5).unflatten(1, (height, width))
@@ -145,7 +169,11 @@ def salient_fields(net: VideoNet, clip: Tensor) -> Salient:
 
 
 def _watched(net: VideoNet, clip: Tensor) -> tuple[Tensor, Tensor, Watch]:
-    """Shows the clip (T, C, H, W) to the net: the pixels (1, T, C, H, W), the logits (classes,), and what went by."""
+    """Run the net on the clip (T, C, H, W).
+
+    Returns:
+        The pixels (1, T, C, H, W), the logits (classes,), and the maps seen.
+    """
     pixels, watch = clip.detach()[None].requires_grad_(), Watch(net.backbone.neck)
     net.backbone.neck = watch
     try:
@@ -156,7 +184,7 @@ def _watched(net: VideoNet, clip: Tensor) -> tuple[Tensor, Tensor, Watch]:
 
 
 def _eam(net: VideoNet) -> dict[str, Eam]:
-    """stage -> its EAM."""
+    """Return stage -> its EAM."""
     return {
         stage: module
         for stage, blocks in stage_blocks(net.backbone).items()
@@ -167,6 +195,6 @@ def _eam(net: VideoNet) -> dict[str, Eam]:
 
 
 def _to_one(maps: Tensor) -> Tensor:
-    """Maps of no negative value, divided by their largest."""
+    """Divide non-negative maps by their maximum."""
     peak = maps.max()
     return maps / peak if peak > 0 else maps

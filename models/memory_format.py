@@ -1,32 +1,39 @@
-"""Which order of memory a convolution runs in: channels-last, but for weights that outweigh their maps.
+"""Memory order of convolutions: channels-last, except for large weights.
 
-On a CPU, oneDNN gives a weight's gradient in blocks, of which torch makes a contiguous tensor, and of that, for
-channels-last weights, one more. This costs time and memory by the weight, while what channels-last gains goes by the
-maps: in the last stages of a net maps are small, and kernels over time have millions of weights. So a layer that asks
-outweighs() runs such maps as contiguous copies, and channels_last() leaves its weights as they are.
+A weight is large if it has more elements than its maps. On a CPU, oneDNN gives a weight's gradient in blocks. torch
+copies it to a contiguous tensor and, for channels-last weights, copies that again. This costs time and memory in
+proportion to the weight, while channels-last gains time in proportion to the maps. In a net's last stages maps are
+small, and kernels over time have millions of weights. So a layer that asks outweighs() runs such maps as contiguous
+copies, and channels_last() leaves its weights as they are.
 """
 
 import torch
 from torch import Tensor, nn
 
-LARGE = 2**20  # elements from which on a weight keeps torch's own order
+LARGE = 2**20  # weights with this many elements keep torch's default order
 LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 def large(weight: Tensor) -> bool:
-    """Whether a weight keeps torch's own order, in a module that asks outweighs()."""
+    """Return true if a weight keeps torch's default order.
+
+    Its module must ask outweighs().
+    """
     return weight.device.type == "cpu" and weight.numel() >= LARGE
 
 
 def outweighs(weight: Tensor, maps: Tensor) -> bool:
-    """Whether a convolution of these maps, in any order of dimensions, is to run in torch's own order."""
+    """Return true if a convolution of these maps should run in torch's default order.
+
+    The maps may have any order of dimensions.
+    """
     return large(weight) and weight.numel() > maps.numel()
 
 
 def channels_last(net: nn.Module) -> None:
-    """Convolution weights in the memory order that CPUs' and GPUs' fast kernels read.
+    """Set convolution weights to the memory order of fast kernels.
 
-    A module with `weighs = True` asks outweighs(): its large weights stay.
+    A module with `weighs = True` asks outweighs(): its large weights keep their order.
     """
     for module in net.modules():
         weighs = getattr(module, "weighs", False)

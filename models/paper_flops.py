@@ -1,22 +1,22 @@
-"""What two tools that papers print would count of a net: ptflops 0.6.4 and thop 0.0.31.
+"""FLOPs as two tools that papers use count them: ptflops 0.6.4 and thop 0.0.31.
 
-Neither counts multiply-accumulates alone (costs.macs does), and newer releases of both count otherwise. Their rules, as
-they show in the counts of 55 nets (tests/models/test_costs.py):
+Neither counts multiply-accumulates only (costs.macs does), and newer releases of both count differently. Their rules,
+as the counts of 55 nets show (tests/models/test_costs.py):
 
 | layer | ptflops | thop |
 |---|---|---|
-| convolution | multiply-accumulates, and one an output for the bias | the same |
-| linear | multiply-accumulates, and the bias once, whatever the batch | multiply-accumulates |
-| batch norm | 2 an input | 2 an input |
-| ReLU | 1 an input | 0 |
-| maximum pooling | 1 an input | 0 |
-| average pooling in windows | 1 an input | 1 an output |
-| average pooling to a given size, "adaptive", most often 1 | 1 an input | 1 an input and 1 an output |
+| convolution | multiply-accumulates, and 1 per output for the bias | the same |
+| linear | multiply-accumulates, and the bias once, for any batch | multiply-accumulates |
+| batch norm | 2 per input | 2 per input |
+| ReLU | 1 per input | 0 |
+| maximum pooling | 1 per input | 0 |
+| average pooling in windows | 1 per input | 1 per output |
+| average pooling to a fixed size, "adaptive", usually 1 | 1 per input | 1 per input and 1 per output |
 | sigmoid, softmax, element-wise, matrix products, other averages | 0 | 0 |
 
-The tools hook modules; this counts calls of functions, so that it sees what a net computes without a module too. A mean
-or maximum over the last dimensions is a pooling. A module's published() is counted instead of its forward(); there, a
-sum stands for a pooling that the published code has outside of modules, and that tools miss.
+The tools hook modules. This counts function calls, so it also sees computation without a module. A mean or maximum over
+the last dimensions is a pooling. A module's published() is counted instead of its forward(). In it, a sum stands for a
+pooling that the published code has outside of modules, and that the tools miss.
 """
 
 import copy
@@ -38,7 +38,7 @@ _LAYERS = {
 
 
 class Layer(NamedTuple):
-    """One call: its kind, elements in and out, multiply-accumulates, elements of its bias."""
+    """One call: its kind, elements in and out, multiply-accumulates and bias."""
 
     kind: str
     inputs: int
@@ -48,7 +48,7 @@ class Layer(NamedTuple):
 
 
 def ptflops(layer: Layer) -> int:
-    """What ptflops 0.6.4 counts of a layer."""
+    """Return ptflops 0.6.4's count of a layer."""
     match layer.kind:
         case "convolution":
             return layer.macs + (layer.outputs if layer.bias else 0)
@@ -61,7 +61,7 @@ def ptflops(layer: Layer) -> int:
 
 
 def thop(layer: Layer) -> int:
-    """What thop 0.0.31 counts of a layer."""
+    """Return thop 0.0.31's count of a layer."""
     match layer.kind:
         case "convolution":
             return layer.macs + (layer.outputs if layer.bias else 0)
@@ -78,9 +78,13 @@ def thop(layer: Layer) -> int:
 
 
 def layers(net: nn.Module, clips_shape: tuple[int, ...]) -> list[Layer]:
-    """What the tools see of one forward pass in eval mode over clips of that shape, (N, T, C, H, W), in order.
+    """List the layers that the tools see in one forward pass in eval mode.
 
     The pass runs on the meta device: nothing is computed, and the net stays as it is.
+
+    Args:
+        net: takes clips.
+        clips_shape: (N, T, C, H, W).
     """
     shadow = copy.deepcopy(net).to("meta").eval()
     for module in shadow.modules():
@@ -91,7 +95,7 @@ def layers(net: nn.Module, clips_shape: tuple[int, ...]) -> list[Layer]:
 
 
 class _Recorder(TorchFunctionMode):
-    """Notes every call that is a layer; calls inside of one are not seen."""
+    """Record every call that is a layer, without the calls inside it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -106,7 +110,10 @@ class _Recorder(TorchFunctionMode):
 
 
 def _layer(name: str, args: tuple, kwargs: dict, out: Any) -> Layer | None:
-    """The call of a torch function of that name, and what it gave, as a layer; None if it is none."""
+    """Return a torch function's call, with its output, as a layer.
+
+    None if it is no layer.
+    """
     if name not in _LAYERS or (name in ("mean", "amax") and not _pools(args, kwargs)):
         return None
     kind, inputs = _LAYERS[name], args[0].numel()
@@ -118,7 +125,7 @@ def _layer(name: str, args: tuple, kwargs: dict, out: Any) -> Layer | None:
 
 
 def _pools(args: tuple, kwargs: dict) -> bool:
-    """Whether a mean or maximum is over the last dimensions, but not all."""
+    """Return true if a mean or maximum is over the last dimensions, but not all."""
     ndim, dim = args[0].ndim, args[1] if len(args) > 1 else kwargs.get("dim")
     over = {at % ndim for at in ((dim,) if isinstance(dim, int) else dim or ())}
     return 0 < len(over) < ndim and over == set(range(ndim - len(over), ndim))

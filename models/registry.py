@@ -1,4 +1,4 @@
-"""A file is its own registration: named("attention", "tsm") is models/attention/tsm.py."""
+"""Registry by file name: named("attention", "tsm") is models/attention/tsm.py."""
 
 import difflib
 from collections.abc import Iterable
@@ -10,7 +10,11 @@ KINDS = {"attention": "models.attention", "backbone": "models.backbones"}
 
 
 def named(kind: str, name: str) -> ModuleType:
-    """The module of that kind ("attention" or "backbone") and name; ValueError lists the known ones."""
+    """Return the module of a kind ("attention" or "backbone") and name.
+
+    Raises:
+        ValueError: The kind or name is unknown; the message lists the known ones.
+    """
     names = known(kind)
     if name not in names:
         raise unknown(kind, name, names)
@@ -18,14 +22,14 @@ def named(kind: str, name: str) -> ModuleType:
 
 
 def known(kind: str) -> list[str]:
-    """Names of all files of a kind, sorted; ValueError for an unknown kind."""
+    """List the files of a kind, sorted; ValueError for an unknown kind."""
     if kind not in KINDS:
         raise unknown("kind of model", kind, KINDS)
     return sorted(module.name for module in iter_modules(import_module(KINDS[kind]).__path__))
 
 
 def unknown(what: str, name: str, names: Iterable[str]) -> ValueError:
-    """The error for a name that is none of `names`: says which is nearest, then all of them."""
+    """Return the error for a name that is not in `names`: the nearest one, then all."""
     names = list(names)
     near = difflib.get_close_matches(name, names, n=1)
     guess = f"did you mean {near[0]!r}? " if near else ""

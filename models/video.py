@@ -1,4 +1,4 @@
-"""From clips to logits: fold the clip, run the backbone, pool, classify, average over the frames."""
+"""Video network from clips to logits: backbone, pooling, head, mean over frames."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -15,19 +15,19 @@ from models.weights import fill, misfit, ours, read
 
 
 class VideoNet(nn.Module):
-    """A backbone and a linear head: clips (N, T, C, H, W), float and normalised, -> logits (N, classes).
+    """A backbone and a linear head: clips (N, T, C, H, W) -> logits (N, classes).
 
-    A backbone of layout "frames" classifies every frame, and the logits' mean over the frames is the clip's (TSN's
-    average consensus, Wang et al. 2016, section 3.1); what an attention module merges into fewer maps has fewer to
-    average. A backbone of layout "volume" sees the clip whole. Memory order is kept: clips that are views of
-    (N, T, H, W, C) run channels-last with no copy.
+    Clips are float and normalized. A backbone of layout "frames" classifies every frame, and a clip's logits are the
+    mean over its frames (TSN's average consensus, Wang et al. 2016, section 3.1). An attention module that merges
+    frames leaves fewer maps to average. A backbone of layout "volume" sees the whole clip. Memory order is kept: clips
+    that are views of (N, T, H, W, C) run channels-last with no copy.
 
     Attributes:
         backbone, head: the network's two parts; head is the last Linear.
-        frames: T. A clip with another T is a ValueError, for modules that unfold frames would silently mix clips;
+        frames: T. A clip with another T is a ValueError, because modules that unfold frames would silently mix clips;
             retime() changes it.
-        mean, std, channels: how pixels are normalised, the backbone's; as many means as a clip has planes.
-        attention_parameters: names of the parameters that the attention brought along, as in named_parameters().
+        mean, std, channels: the backbone's normalization of pixels; as many means as a clip has planes.
+        attention_parameters: names of the attention's parameters, as in named_parameters().
     """
 
     def __init__(
@@ -46,7 +46,10 @@ class VideoNet(nn.Module):
         return self._logits(maps.flatten(2).mean(2), len(clips))
 
     def published(self, clips: Tensor) -> Tensor:
-        """The same by the backbone's published pooling, for models/paper_flops.py, which does not see a sum."""
+        """Return the same by the backbone's published pooling.
+
+        For models/paper_flops.py, which does not see a sum.
+        """
         maps = self._maps(clips)
         places = maps.flatten(2)  # (N*T or N, features, t*h*w)
         match self.backbone.pooling:
@@ -59,20 +62,30 @@ class VideoNet(nn.Module):
         return self._logits(pooled, len(clips))
 
     def _maps(self, clips: Tensor) -> Tensor:
-        """The backbone's maps of clips (N, T, C, H, W), in its layout."""
+        """Return the backbone's maps of clips (N, T, C, H, W), in its layout.
+
+        Raises:
+            ValueError: The clips have another shape.
+        """
         if clips.ndim != 5 or clips.shape[1] != self.frames:
             raise ValueError(f"clips are (N, T, C, H, W) with T = {self.frames}, not {tuple(clips.shape)}")
         return self.backbone(clips.flatten(0, 1) if self.backbone.layout == "frames" else clips.transpose(1, 2))
 
     def _logits(self, pooled: Tensor, n: int) -> Tensor:
-        """(N*T, features) or (N, features) -> (N, classes), averaged over the frames."""
+        """Return logits (N, classes), averaged over the frames.
+
+        `pooled` is (N*T, features) or (N, features).
+        """
         return self.head(self.dropout(pooled)).unflatten(0, (n, -1)).mean(1)
 
     def retime(self, frames: int) -> None:
-        """Takes clips of another T from now on; ValueError, and no change, where weights were made for one T.
+        """Take clips of another T from now on.
 
-        A module that unfolds frames keeps their number as `frames`, and says `retimable = False` where its weights do
+        A module that unfolds frames keeps their number as `frames`, and sets `retimable = False` where its weights do
         not allow another.
+
+        Raises:
+            ValueError: Weights are for one T; the net is unchanged.
         """
         folding = [module for module in self.backbone.modules() if isinstance(getattr(module, "frames", None), int)]
         fixed = [module for module in folding if not getattr(module, "retimable", True)]
@@ -83,10 +96,12 @@ class VideoNet(nn.Module):
             module.frames = frames  # type: ignore[assignment]
 
     def penalty(self, criterion: Callable[[Tensor], Tensor]) -> Tensor:
-        """What modules add to the loss for the last clips they saw in training mode: the sum of their penalties, ().
+        """Return the sum of the modules' penalties for the last training clips, ().
 
-        `criterion` is the training's loss of logits (N, classes), for a module that classifies on its own. A module
-        keeps what its penalty(criterion) needs while it is training, and forgets it when asked.
+        A module keeps the inputs of its penalty(criterion) in training, and drops them once asked.
+
+        Args:
+            criterion: the training loss of logits (N, classes), for a module with a classifier.
         """
         terms = [getattr(module, "penalty", None) for module in self.backbone.modules()]
         return sum((term(criterion) for term in terms if callable(term)), start=self.head.weight.new_zeros(()))
@@ -104,22 +119,29 @@ def build(
     planes: int = 3,
     head_std: float | None = 0.001,
 ) -> VideoNet:
-    """A VideoNet of models/backbones/<backbone>.py and models/attention/<attention>.py.
+    """Build a VideoNet from the names of a backbone and an attention.
 
-    With an even number of `planes` it takes clips (N, T, planes, H, W) of stacked optical flow (two planes a flow), and
-    its first convolution is made from the one for RGB by adapt(). With an odd number, but for 3, clips are RGB and then
-    flow, and the net is models/layers/two_streams.py's, for an attention that makes one of two streams (its attach()
-    has `streams`).
+    Args:
+        backbone: name of the backbone.
+        variant: of the backbone.
+        attention: name of the attention.
+        frames: T.
+        classes: number of classes.
+        dropout: before the classifier.
+        knobs: keyword arguments of the attention's attach().
+        weights: file as in load_weights(). It is read by the plain backbone's names, before the attention is attached;
+            a file with the attention's weights too, or of a net for flow, is read after.
+        planes: of a frame. An even number is stacked optical flow (two planes per flow), and the first convolution is
+            adapted from RGB's by adapt(). An odd number above 3 is RGB, then flow, for models/layers/two_streams.py's
+            net and an attention whose attach() has `streams`.
+        head_std: deviation of the classifier's initial weights; None is torch's default.
 
-    `head_std` is the deviation of the classifier's first weights; None is torch's start. `knobs` are the keyword
-    arguments of the attention's attach(). `weights` is read as by load_weights(): by the names of the plain backbone,
-    before the attention is attached; a file that holds the attention's weights too, or those of a net for flow, after.
-
-    Raises ValueError for an unknown backbone, variant, attention or knob, a knob of another type, an attention that
-    does not go with the backbone or with two streams, and weights that do not fit.
+    Raises:
+        ValueError: A backbone, variant, attention or knob is unknown; a knob has the wrong type; the attention does not
+            match the backbone or two streams; or the weights do not fit.
     """
-    made = named("backbone", backbone)
-    net = VideoNet(made.build(variant), frames, classes, dropout, head_std)
+    plugin = named("backbone", backbone)
+    net = VideoNet(plugin.build(variant), frames, classes, dropout, head_std)
     file = read(weights) if weights else {}
     state = ours(net, file)
     problem = misfit(net, state) if file else ""
@@ -132,7 +154,7 @@ def build(
     elif planes > 3:
         if "streams" not in inspect.signature(attach).parameters:
             raise ValueError(f"attention {attention!r} takes RGB or flow by itself; istpa takes both (input rgb+flow)")
-        flow = made.build(variant)
+        flow = plugin.build(variant)
         if file and not problem:
             flow.load_state_dict(net.backbone.state_dict())
         adapt(flow, planes - 3)
@@ -140,7 +162,7 @@ def build(
     net.mean, net.std, net.channels = net.backbone.mean, net.backbone.std, net.backbone.channels
 
     plain = set(net.parameters())
-    # What an attention module wants to know of the classes, for a classifier of its own, it finds there.
+    # An attention module with a classifier reads the number of classes here.
     net.backbone.classes = classes
     net.backbone = attach(net.backbone, frames, **(knobs or {}))
     if net.head.in_features != net.backbone.features:
@@ -165,8 +187,9 @@ def load_weights(net: VideoNet, path: Path, whole: bool = False) -> None:
     models/weights.py says which names it may have. Else a classifier of other classes is left out, and the head stays
     as it is.
 
-    Raises ValueError for a file that is absent or no such dict, for a tensor that isn't floating and finite, and for a
-    backbone that lacks a name, has one too many or has another shape; it names the first.
+    Raises:
+        ValueError: The file is absent or no dict of tensors; a tensor is not floating or not finite; or the backbone
+            lacks a name, has one too many or has another shape. The message names the first.
     """
     state = ours(net, read(path))
     if problem := misfit(net, state):
@@ -177,10 +200,11 @@ def load_weights(net: VideoNet, path: Path, whole: bool = False) -> None:
 
 
 def _head(features: int, classes: int, std: float | None) -> nn.Linear:
-    """(N, features) -> (N, classes), of weights of deviation `std` and biases 0, or as torch starts it.
+    """Build the head: (N, features) -> (N, classes).
 
-    0.001 is TSN's, TSM's and ACTION-Net's: all start at the loss of a uniform guess, and a fresh head's first gradients
-    leave pre-trained features alone. 0.01 is TPN's; Hara's code has torch's.
+    Weights have deviation `std`, biases are 0. None is torch's default, as in Hara's code. 0.001 is TSN's, TSM's and
+    ACTION-Net's: all start at the loss of a uniform guess, and a fresh head's first gradients leave pre-trained
+    features alone. 0.01 is TPN's.
     """
     head = nn.Linear(features, classes)
     if std is not None:
@@ -190,13 +214,17 @@ def _head(features: int, classes: int, std: float | None) -> nn.Linear:
 
 
 def _check_knobs(attention: str, attach: Any, knobs: Mapping[str, Any]) -> None:
-    """ValueError for a knob that attach() has not, or whose value is of another type than it says."""
+    """Check knobs against attach().
+
+    Raises:
+        ValueError: attach() lacks a knob, or its value has the wrong type.
+    """
     keywords = [p for p in inspect.signature(attach).parameters.values() if p.kind is p.KEYWORD_ONLY]
     types = {p.name: get_origin(p.annotation) or p.annotation for p in keywords}
     for name, value in knobs.items():
         if name not in types:
             raise unknown(f"knob of attention {attention!r}", name, types)
-        wanted = types[name]
-        kinds = (int, float) if wanted is float else wanted  # 0 is as good as 0.0
-        if not isinstance(value, kinds) or any(isinstance(value, kind) != (wanted is kind) for kind in (str, bool)):
-            raise ValueError(f"attention {attention!r}: knob {name} is {value!r}, which is no {wanted.__name__}")
+        expected = types[name]
+        kinds = (int, float) if expected is float else expected  # 0 is as good as 0.0
+        if not isinstance(value, kinds) or any(isinstance(value, kind) != (expected is kind) for kind in (str, bool)):
+            raise ValueError(f"attention {attention!r}: knob {name} is {value!r}, which is no {expected.__name__}")

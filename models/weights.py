@@ -1,14 +1,14 @@
-"""Files of weights: the names that authors' releases have, as a VideoNet's.
+"""Weight files: the names of authors' releases, mapped to a VideoNet's.
 
-What loads, with its classifier where the classes are the net's:
-- A VideoNet's own state dict (backbone.*, head.*), and torchvision's and Cadene's image nets, by the backbones' names.
+These load, with their classifier where its classes are the net's:
+- A VideoNet's state dict (backbone.*, head.*), and torchvision's and Cadene's image nets, by the backbones' names.
 - Hara's 3D nets: `module.layer1.0.conv1.weight`, `module.fc.weight`.
 - TSN's, TSM's and ACTION-Net's nets: `module.base_model.layer1.0.conv1.net.weight` is the convolution that a shift or
-  ACTION wraps, `...conv1.action_shift.weight` and its like are ACTION's, `module.new_fc.weight` the classifier's.
+  ACTION wraps, `...conv1.action_shift.weight` and others are ACTION's, `module.new_fc.weight` the classifier's.
 - TPN's: `backbone.layer1.0.conv1.weight`, `necks.level_fusion_op.ops.0.conv.weight`, `cls_head.fc_cls.weight`.
 
-A state dict may stand alone or under "state_dict", where releases keep an epoch and an optimizer beside it. Only
-tensors are read: torch.load(weights_only=True).
+A state dict may stand alone or under "state_dict", where releases also keep an epoch and an optimizer. Only tensors
+are read: torch.load(weights_only=True).
 """
 
 import re
@@ -25,7 +25,7 @@ FLOATS = frozenset((torch.float16, torch.bfloat16, torch.float32, torch.float64)
 COUNTS = frozenset((torch.int32, torch.int64))
 NECK = "backbone.neck."
 AUXILIARY = NECK + "aux.fc."  # the classifier of TPN's auxiliary head
-CLASSIFIERS = ("new_fc.", "cls_head.fc_cls.", "fc_cls.")  # besides the backbone's own
+CLASSIFIERS = ("new_fc.", "cls_head.fc_cls.", "fc_cls.")  # in addition to the backbone's
 
 # ACTION-Net's names of a module's parameters -> ours, behind a block's `entry`.
 ACTION = {
@@ -58,7 +58,7 @@ TPN = [
 
 
 class Net(Protocol):
-    """What is loaded into: models/video.py's VideoNet."""
+    """The net that weights are loaded into: models/video.py's VideoNet."""
 
     backbone: Backbone
     head: nn.Linear
@@ -67,7 +67,11 @@ class Net(Protocol):
 
 
 def read(path: Path) -> dict[str, Tensor]:
-    """A file's tensors by its own names, but for `module.`; ValueError if it is no file of weights."""
+    """Read a file's tensors by their names, without `module.`.
+
+    Raises:
+        ValueError: The file is absent or not a file of weights.
+    """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
@@ -84,7 +88,10 @@ def read(path: Path) -> dict[str, Tensor]:
 
 
 def _unfit(name: object, value: Tensor) -> str:
-    """Why a tensor is no weight, or "": numbers are of 16 to 64 bits, floating, dense and finite; counts are whole."""
+    """Return the reason that a tensor is no weight, or "".
+
+    Weights are of 16 to 64 bits, floating, dense and finite; counts are whole.
+    """
     if value.layout is not torch.strided or value.device.type != "cpu":
         return "is no dense tensor"
     if str(name).endswith("num_batches_tracked"):
@@ -95,35 +102,38 @@ def _unfit(name: object, value: Tensor) -> str:
 
 
 def ours(net: Net, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A file's tensors by the names of the net, backbone.* and head.*, as far as they are known."""
+    """Return a file's tensors by the net's names, backbone.* and head.*, if known."""
     shapes = {name: value.shape for name, value in net.state_dict().items()}
     necks = {neck_by_tpn(name.removeprefix(NECK)): name for name in shapes if name.startswith(NECK)}
     heads = (*CLASSIFIERS, net.backbone.classifier + ".")
-    found: dict[str, Tensor] = {}
+    renamed: dict[str, Tensor] = {}
     plain: dict[str, Tensor] = {}
     for name, value in state.items():
         name = name.removeprefix("base_model.")
         if neck := re.match(r"necks?\.", name):
-            found[necks.get(name[neck.end() :], name)] = value
+            renamed[necks.get(name[neck.end() :], name)] = value
         elif head := next((head for head in heads if name.startswith(head)), ""):
-            found["head." + name.removeprefix(head)] = value
+            renamed["head." + name.removeprefix(head)] = value
         elif name.startswith(("backbone.", "head.")):
-            found[_unwrapped(name)] = value
+            renamed[_unwrapped(name)] = value
         else:
             plain[_unwrapped(name)] = value
-    found |= {"backbone." + name: value for name, value in (net.backbone.fitted(plain).items() if plain else ())}
-    return {name: _shaped(value, shapes.get(name)) for name, value in found.items()}
+    renamed |= {"backbone." + name: value for name, value in (net.backbone.fitted(plain).items() if plain else ())}
+    return {name: _shaped(value, shapes.get(name)) for name, value in renamed.items()}
 
 
 def neck_by_tpn(name: str) -> str:
-    """TPN's name of a parameter of its neck, by ours behind `backbone.neck.`."""
+    """Return TPN's name of a neck parameter, given ours behind `backbone.neck.`."""
     for mine, theirs in TPN:
         name = re.sub(mine, theirs, name)
     return name
 
 
 def _unwrapped(name: str) -> str:
-    """A name without the shift or ACTION that wraps a block's first convolution, whose own parameters are `entry`'s."""
+    """Remove the shift or ACTION that wraps a block's first convolution from a name.
+
+    Parameters of the wrapper become `entry`'s.
+    """
     name = name.replace(".net.", ".")
     owner, mark, parameter = name.partition(".action_")
     theirs = next((theirs for theirs in ACTION if mark and ("action_" + parameter).startswith(theirs)), "")
@@ -133,22 +143,28 @@ def _unwrapped(name: str) -> str:
 
 
 def _shaped(value: Tensor, shape: torch.Size | None) -> Tensor:
-    """A 1x1 convolution's kernel as the matrix of a linear layer, where that is what the net has."""
+    """Reshape a 1x1 convolution's kernel to a linear layer's matrix.
+
+    Only where the net has a linear layer.
+    """
     same = shape is not None and value.shape != shape and value.shape == (*shape, *[1] * (value.ndim - len(shape)))
     return value.reshape(shape) if same and shape is not None else value
 
 
 def misfit(net: Net, state: Mapping[str, Tensor]) -> str:
-    """Why a state's backbone is not this net's, in one line with the first three names of either; empty if it is."""
-    wanted = {name: value.shape for name, value in net.state_dict().items() if not name.startswith("head.")}
-    given = {name: value.shape for name, value in state.items() if not name.startswith("head.")}
+    """Return the mismatch of a state's backbone and this net's in one line, or "".
+
+    It gives the first three names of each kind.
+    """
+    expected = {name: value.shape for name, value in net.state_dict().items() if not name.startswith("head.")}
+    actual = {name: value.shape for name, value in state.items() if not name.startswith("head.")}
     # Files from before torch 0.4.1 do not count batches.
-    missing = [name for name in wanted if name not in given and not name.endswith("num_batches_tracked")]
-    surplus = [name for name in given if name not in wanted]
+    missing = [name for name in expected if name not in actual and not name.endswith("num_batches_tracked")]
+    surplus = [name for name in actual if name not in expected]
     shapes = [
-        f"{name} {tuple(shape)} for {tuple(wanted[name])}"
-        for name, shape in given.items()
-        if shape != wanted.get(name, shape) and not name.startswith(AUXILIARY)
+        f"{name} {tuple(shape)} for {tuple(expected[name])}"
+        for name, shape in actual.items()
+        if shape != expected.get(name, shape) and not name.startswith(AUXILIARY)
     ]
     problems = {"lacks": missing, "has the unknown": surplus, "has other shapes:": shapes}
     return "; ".join(f"it {what} {', '.join(_first(names))}" for what, names in problems.items() if names)
@@ -169,7 +185,7 @@ def fill(net: Net, state: Mapping[str, Tensor]) -> bool:
 
 
 def _first(names: Iterable[str]) -> list[str]:
-    """Up to three names, and how many more there are."""
+    """Return up to three names, and the number of the others."""
     names = list(names)
     shown = [name.removeprefix("backbone.") for name in names[:3]]
     return [*shown, f"and {len(names) - 3} more"] if len(names) > 3 else shown

@@ -1,4 +1,4 @@
-"""The exception for what a user can mend, and the words for a name that is not known."""
+"""The error class for users' mistakes, and the message for an unknown name."""
 
 import csv
 import difflib
@@ -10,14 +10,14 @@ from pathlib import Path
 
 
 class UserError(Exception):
-    """A mistake in what the user gave: one line that names the thing and the alternatives.
+    """A user's mistake: one line that names the thing and the alternatives.
 
-    The stages and the command line print it without a traceback and leave with exit code 2.
+    The stages and the command line print it without a traceback and exit with code 2.
     """
 
 
 def alternatives(name: str, known: Iterable[object]) -> str:
-    """Return the tail of an error message: the nearest known name, then all of them."""
+    """Return the end of an error message: the nearest known name, then all of them."""
     names = sorted(map(str, known))
     near = difflib.get_close_matches(name, names, n=1)
     guess = f"did you mean {near[0]!r}? " if near else ""

@@ -1,4 +1,4 @@
-"""Which ffmpeg to run."""
+"""The ffmpeg executable."""
 
 import re
 import shutil
@@ -13,15 +13,21 @@ from pipeline.errors import UserError
 
 @cache
 def ffmpeg_exe() -> tuple[str, str]:
-    """(path, version) of the ffmpeg on PATH if it is 5.1 or later, else of the one that imageio-ffmpeg brings."""
+    """Return (path, version) of the ffmpeg on PATH, or of imageio-ffmpeg's.
+
+    The one on PATH must be 5.1 or later.
+
+    Raises:
+        UserError: Neither is 5.1 or later.
+    """
     for exe in filter(None, (shutil.which("ffmpeg"), _bundled())):
         said = ""
-        with suppress(OSError, subprocess.TimeoutExpired, UnicodeDecodeError):  # no program of this machine's, or none
+        with suppress(OSError, subprocess.TimeoutExpired, UnicodeDecodeError):  # absent, or built for another machine
             said = subprocess.run(
                 [exe, "-version"], capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60
             ).stdout
         version = said.split()[2] if said.startswith("ffmpeg version") else ""
-        number = re.match(r"n?(\d+)\.(\d+)", version)  # a build from git has no number, and is taken as new
+        number = re.match(r"n?(\d+)\.(\d+)", version)  # a build from git has no number, and counts as new
         if version and (not number or (int(number[1]), int(number[2])) >= (5, 1)):
             return exe, version
     raise UserError("no ffmpeg 5.1 or later: install one on PATH, or the package imageio-ffmpeg")
@@ -29,7 +35,7 @@ def ffmpeg_exe() -> tuple[str, str]:
 
 @cache
 def ffmpeg_decoders() -> dict[str, str]:
-    """What that ffmpeg can decode: a decoder's name -> video, audio or subtitle."""
+    """Return that ffmpeg's decoders: name -> video, audio or subtitle."""
     said = subprocess.run([ffmpeg_exe()[0], "-hide_banner", "-decoders"], capture_output=True, text=True, check=True)
     kinds = {"V": "video", "A": "audio", "S": "subtitle"}
     return {name: kinds[kind] for kind, name in re.findall(r"^ ([VAS])[F.][S.][X.][B.][D.] (\S+)", said.stdout, re.M)}

@@ -1,4 +1,7 @@
-"""Split tables: what the lists say, checked, as a Parquet file a split, classes.json and mirrored.json."""
+"""Split tables: Parquet files per split, classes.json and mirrored.json.
+
+They hold the checked content of the lists.
+"""
 
 import itertools
 import json
@@ -17,7 +20,7 @@ from pipeline.errors import UserError
 from pipeline.storage import atomic
 
 SCHEMA = {"video": pl.String(), "part": pl.String(), "labels": pl.List(pl.Int32())}
-SHOWN = 3  # names that a message gives of many
+SHOWN = 3  # names that a message lists of many
 
 
 @dataclass(frozen=True)
@@ -25,21 +28,29 @@ class Tables:
     """A data set's splits."""
 
     classes: tuple[str, ...]  # in official order
-    mirrored: tuple[int, ...]  # for each class that of its mirror image, -1 where there is none
-    tables: dict[int, pl.DataFrame]  # by split: SCHEMA's columns, in the lists' order
+    mirrored: tuple[int, ...]  # for each class that of its mirror image, or -1
+    tables: dict[int, pl.DataFrame]  # warnings for the user, a line each
     notes: tuple[str, ...]  # what a user should know though nothing failed, a line each
-    absent: pl.DataFrame  # split, part, video: listed, and not there
+    absent: pl.DataFrame  # split, part, video: listed, but absent
 
 
 def build(name: str, dataset: Dataset, entries: Sequence[Entry], lists: Path, subset: Subset | None = None) -> Tables:
-    """The splits of the data set, or of a subset of it, against the manifest's entries.
+    """Build the splits of a data set, or of a subset, for the manifest's entries.
 
-    lists: the folder of the lists; for a set that is distributed with them, its folder of videos. Labels and numbers of
-    rows are those of the whole lists when they are checked.
-    Raises UserError for a label that is no class, a video without a label but in a multi-label set, a video that
-    stands twice in a split, another number of rows than published, files that are the same in training and test (a note
-    where the split is an official one, which is not ours to change), and for a part of a split none of whose videos is
-    there. A part that lacks some is a note: they stay in the table, so that they count as wrong.
+    Labels and numbers of rows are checked on the whole lists. A part that lacks some videos is a note: they stay in the
+    table, so that they count as wrong.
+
+    Args:
+        name: of the data set.
+        dataset: its settings.
+        entries: the manifest's.
+        lists: folder of the lists; for a set that is distributed with them, its folder of videos.
+        subset: of classes and videos.
+
+    Raises:
+        UserError: A label is unknown; a video has no label in a single-label set; a video is twice in a split; the
+            number of rows is not the published one; files are equal in training and test (a note for an official split,
+            which is never changed); or all videos of a part are absent.
     """
     plugin = datasets.loaded(dataset.file)
     whole = plugin.splits([Video(entry.video, entry.path) for entry in entries], lists, dataset.options)
@@ -70,7 +81,7 @@ def build(name: str, dataset: Dataset, entries: Sequence[Entry], lists: Path, su
             if not plugin.COUNTS:
                 raise UserError(same)
             notes.append(f"{same}; kept, for the split is the official one")
-        if not plugin.COUNTS:  # lists of the user's own
+        if not plugin.COUNTS:  # the user's lists
             notes += _untaught(where, table, classes)
         tables[split] = table
     unlisted = there.join(pl.concat(tables.values()).select("video").unique(), on="video", how="anti")["video"]
@@ -81,7 +92,10 @@ def build(name: str, dataset: Dataset, entries: Sequence[Entry], lists: Path, su
 
 
 def write(built: Tables, folder: Path) -> None:
-    """split-<k>.parquet, classes.json, mirrored.json, absent.csv; an earlier run's split that is no more is removed."""
+    """Write split-<k>.parquet, classes.json, mirrored.json, absent.csv.
+
+    Remove obsolete splits.
+    """
     for old in folder.glob("split-*.parquet"):
         if old.stem.removeprefix("split-") not in map(str, built.tables):
             old.unlink()
@@ -96,10 +110,10 @@ def write(built: Tables, folder: Path) -> None:
 def mirror_images(
     classes: Sequence[str], pairs: Iterable[tuple[str, str]], one_way: Iterable[str] = ()
 ) -> tuple[int, ...]:
-    """For each class the class of its mirror image: its partner's among `pairs`, else its own.
+    """Return the class of each class's mirror image.
 
-    -1, for none, where it is `one_way` or its partner is not among the classes. A data set that names neither takes
-    no harm from mirroring, which of a folder of one's own only its owner knows.
+    It is its partner in `pairs`, or itself. -1, for none, if it is `one_way` or its partner is not among the classes. A
+    data set without either is safe to flip; of a user's folder only its owner knows.
     """
     partner = {name: other for pair in pairs for name, other in (pair, pair[::-1])}
     numbers = {name: number for number, name in enumerate(classes)} | dict.fromkeys(one_way, -1)
@@ -136,7 +150,10 @@ def _absent(where: str, table: pl.DataFrame, gone: pl.DataFrame, layout: str) ->
 
 
 def _untaught(where: str, table: pl.DataFrame, classes: Sequence[str]) -> list[str]:
-    """A sentence on classes that are tested but never trained on; a label that was mistyped looks like that."""
+    """Return a note on classes that are tested but never trained.
+
+    A mistyped label looks like that.
+    """
     taught, tested = (
         set(table.filter(pl.col("part") == part)["labels"].explode().drop_nulls()) for part in ("train", "test")
     )
@@ -149,9 +166,9 @@ def _untaught(where: str, table: pl.DataFrame, classes: Sequence[str]) -> list[s
 
 
 def _same_bytes(where: str, table: pl.DataFrame) -> str | None:
-    """A sentence on files of the same bytes in two parts; None where there are none.
+    """Return a note on files of the same bytes in two parts, or None.
 
-    Pairs are counted, not listed: a picture that says "not available" may stand in for thousands of videos.
+    Pairs are counted, not listed: one "not available" image may replace thousands of videos.
     """
     pairs, example = 0, ""
     for first, second in itertools.combinations(("train", "val", "test"), 2):

@@ -1,4 +1,4 @@
-"""A tier's subset of a data set: a few classes, of each a few videos, the same ones wherever it is made."""
+"""A tier's subset of a data set: a few classes and videos, always the same."""
 
 import hashlib
 from collections import defaultdict
@@ -9,11 +9,12 @@ from pipeline.datasets import Part, Row, Splits
 
 
 def reduced(whole: Splits, subset: Subset) -> Splits:
-    """What lists say, for the subset alone: its classes, numbered anew, and its rows, in the lists' order.
+    """Return the lists reduced to the subset.
 
-    Classes are evenly spaced in the official order. Of each class and part those videos are taken whose ids have the
-    smallest sha256, so that the choice depends on the lists and not on the videos that are there; a part "val" takes as
-    many as "test". A video of several labels keeps those of the chosen classes. A subset's subset is itself.
+    Its classes are renumbered, and its rows are in order. Classes are evenly spaced in the official order. Of each
+    class and part the videos whose ids have the smallest sha256 are taken, so the choice depends on the lists and not
+    on the videos present. A part "val" takes as many as "test". A multi-label video keeps its chosen classes. A
+    subset's subset is itself.
     """
     chosen = _spaced(len(whole.classes), subset.classes)
     numbers = {old: new for new, old in enumerate(chosen)}
@@ -22,12 +23,15 @@ def reduced(whole: Splits, subset: Subset) -> Splits:
 
 
 def videos(whole: Splits, subset: Subset) -> frozenset[str]:
-    """Ids of the subset's videos, of all splits."""
+    """Return the ids of the subset's videos, of all splits."""
     return frozenset(row.video for rows in reduced(whole, subset).rows.values() for row in rows)
 
 
 def _spaced(count: int, wanted: int) -> list[int]:
-    """`wanted` of `count` numbers, the middles of equal parts; all of them where there are no more."""
+    """Return `wanted` of `count` numbers, the middles of equal parts.
+
+    If there are fewer, return all.
+    """
     wanted = min(count, wanted)
     return [(2 * part + 1) * count // (2 * wanted) for part in range(wanted)]
 

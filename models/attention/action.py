@@ -1,4 +1,4 @@
-"""ACTION: spatio-temporal, channel and motion excitation of the frames' features.
+"""ACTION: spatio-temporal, channel and motion excitation of frame features.
 
 Wang, She and Smolic, "ACTION-Net: Multipath Excitation for Action Recognition" (CVPR 2021), section 3: STE (3.1,
 equations 1 to 3), CE (3.2, equations 4 to 8), ME (3.3, equation 9), added up (3.4), at the start of every residual
@@ -7,14 +7,15 @@ the paper's ablations (tables 3 and 4).
 
 Where the authors' code (github.com/V-Sense/ACTION-Net) and the paper differ, the printed parameters and FLOPs follow
 the code, and so does this file:
-- All paths see features shifted in time by a learnable depthwise convolution that starts as TSM's shift; the paper has
+- All paths see features shifted in time by a learnable depthwise convolution that starts as TSM's shift. The paper has
   no shift. The ablations with a single path keep it.
 - CE has a ReLU after its convolution over time. ME has a batch norm after its squeeze, and its 3x3 convolution is
   depthwise. No convolution has a bias.
 - The three outputs x*(1 + mask) are added, not averaged: about 4.5 times x when training starts.
-- Whether table 4's stages without ACTION keep the shift is not said: they are plain, or shifted as TSM's (`rest`).
-- A net with a stage of 23 blocks or more (ResNet-101) takes it at every second block of each stage.
-Written differently, to the same result:
+- The paper leaves open if table 4's stages without ACTION keep the shift. They are plain, or shifted as in TSM
+  (`rest`).
+- A net with a stage of 23 blocks or more (ResNet-101) has ACTION at every second block of each stage.
+Written differently, with the same result:
 - The paths' sum is x*(3 + masks), in fp32 under lower precision too: in bf16 the factor would have ten values. ME pools
   its two maps before it subtracts them, and 1x1 convolutions of pooled features are linear layers.
 """
@@ -75,11 +76,11 @@ class MotionExcitation(nn.Module):
         features = self.norm(self.squeeze(x))  # (N*T, R, H, W)
         now = features.mean((2, 3)).unflatten(0, (-1, self.frames))  # (N, T, R)
         then = self.conv(features).mean((2, 3)).unflatten(0, (-1, self.frames))
-        motion = F.pad(then[:, 1:] - now[:, :-1], (0, 0, 0, 1))  # the last frame has no next: zero
+        motion = F.pad(then[:, 1:] - now[:, :-1], (0, 0, 0, 1))  # the last frame has no next frame: zero
         return torch.sigmoid(self.expand(motion)).reshape(*x.shape[:2], 1, 1)
 
     def published(self, x: Tensor) -> Tensor:
-        """The same in the paper's order: it subtracts the maps, then pools their difference."""
+        """Return the same mask in the paper's order: subtract maps, then pool."""
         features = self.norm(self.squeeze(x))  # (N*T, R, H, W)
         now, then = (maps.unflatten(0, (-1, self.frames)) for maps in (features, self.conv(features)))
         motion = F.pad(then[:, 1:] - now[:, :-1], (0,) * 7 + (1,)).flatten(0, 1)  # (N*T, R, H, W)
@@ -91,7 +92,10 @@ STAGES = ("res2", "res3", "res4", "res5")
 
 
 class Action(nn.Module):
-    """(N*T, C, H, W) -> the same shape: the sum over the paths of x*(1 + mask), x being shifted in time."""
+    """The sum over the paths of x*(1 + mask), with x shifted in time.
+
+    (N*T, C, H, W) -> the same shape.
+    """
 
     def __init__(self, channels: int, frames: int, paths: Sequence[str] = tuple(PATHS), reduction: int = 16) -> None:
         super().__init__()
@@ -117,12 +121,19 @@ def attach(
     reduction: int = 16,
     rest: str = "plain",
 ) -> Backbone:
-    """ACTION at the entry of the blocks of these stages, of those that the backbone has, with these of its paths.
+    """Add ACTION at the entry of the blocks of the given stages.
 
-    `rest`: the other stages are "plain", or "shifted" as TSM's.
+    Args:
+        net: a backbone that takes frames.
+        frames: T.
+        paths: the excitations to use, of PATHS.
+        stages: the stages to use, of STAGES; those that the backbone lacks are skipped.
+        reduction: C / R.
+        rest: the other stages are "plain", or "shifted" as in TSM.
 
-    Raises ValueError for a backbone that takes volumes, for a reduction below 1, for paths or stages that are none or
-    unknown, for stages of which the backbone has none, and for an unknown rest.
+    Raises:
+        ValueError: The backbone takes volumes, the reduction is below 1, paths or stages are empty or unknown, the
+            backbone has none of the stages, or `rest` is unknown.
     """
     if rest not in ("plain", "shifted"):
         raise ValueError(f"attention 'action': rest is {rest!r}; known: plain, shifted")

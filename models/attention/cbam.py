@@ -1,15 +1,15 @@
-"""CBAM: a gate for channels from averages and maxima, then one for places from the map that is left.
+"""CBAM: a channel gate from averages and maxima, then a spatial gate.
 
 Woo, Park, Lee and Kweon, "CBAM: Convolutional Block Attention Module" (ECCV 2018), section 3, equations 1 to 3: a
 shared perceptron with reduction r = 16 over the pooled channels, then a 7x7 convolution over the maximum and the
-average of the channels; on the residual branch of every block, after its last norm and before the addition.
+average of the channels. It is on the residual branch of every block, after its last norm and before the addition.
 
-- As in the authors' code (github.com/Jongchan/attention-module): the perceptron has biases, and a batch norm with
-  momentum 0.01 follows the 7x7 convolution, which has none.
+- As in the authors' code (github.com/Jongchan/attention-module), the perceptron has biases. A batch norm with momentum
+  0.01 follows the 7x7 convolution, which has no bias.
 - placement "stage": after the last block of each stage, where EAM's paper compares with it (table 4).
-- On a backbone that takes volumes the channel gate pools T, H and W, and the spatial gate is one map for all frames,
-  from maximum and average over C and T: of the ways to take it to 3D, the printed FLOPs of EAM's table 4 rule out a
-  7x7x7 gate and one map a frame. On a backbone that takes frames, both work frame by frame.
+- On a backbone that takes volumes, the channel gate pools T, H and W. The spatial gate is one map for all frames, from
+  maximum and average over C and T. The FLOPs of EAM's table 4 rule out the other 3D versions: a 7x7x7 gate, or one map
+  per frame. On a backbone that takes frames, both gates work frame by frame.
 """
 
 import torch
@@ -19,7 +19,7 @@ from models.backbone import Backbone, place
 
 
 class ChannelGate(nn.Module):
-    """(B, C, ...) -> a weight in (0, 1) for each channel, (B, C)."""
+    """Return a weight in (0, 1) for each channel: (B, C, ...) -> (B, C)."""
 
     def __init__(self, channels: int, reduction: int) -> None:
         super().__init__()
@@ -32,7 +32,10 @@ class ChannelGate(nn.Module):
 
 
 class SpatialGate(nn.Module):
-    """(B, C, H, W) or (B, C, T, H, W) -> a weight in (0, 1) for each place, (B, 1, H, W)."""
+    """Return a weight in (0, 1) for each position.
+
+    (B, C, H, W) or (B, C, T, H, W) -> (B, 1, H, W).
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,7 +48,10 @@ class SpatialGate(nn.Module):
 
 
 class Cbam(nn.Module):
-    """(B, C, H, W) or (B, C, T, H, W) -> the same shape, times the channels' weights, then times the places'."""
+    """Multiply by the channel weights, then by the spatial weights.
+
+    (B, C, H, W) or (B, C, T, H, W) -> the same shape.
+    """
 
     def __init__(self, channels: int, reduction: int = 16, spatial: bool = True) -> None:
         super().__init__()
@@ -64,9 +70,17 @@ class Cbam(nn.Module):
 def attach(
     net: Backbone, frames: int, *, reduction: int = 16, spatial: bool = True, placement: str = "block"
 ) -> Backbone:
-    """CBAM at the exit of every residual block, or after each stage; without its spatial gate if not `spatial`.
+    """Add CBAM at the exit of every residual block, or after each stage.
 
-    Raises ValueError for a reduction below 1, and for a placement other than "block" and "stage".
+    Args:
+        net: any backbone.
+        frames: T; not used.
+        reduction: of the channel gate's perceptron.
+        spatial: use the spatial gate.
+        placement: "block" or "stage".
+
+    Raises:
+        ValueError: The reduction is below 1, or the placement is unknown.
     """
     if reduction < 1:
         raise ValueError(f"attention 'cbam': reduction is {reduction}; 1 or more is needed")

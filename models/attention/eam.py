@@ -1,21 +1,21 @@
-"""EAM: channels and frames reweighted by one small convolution each, over all channels and over all frames.
+"""EAM: channels and frames reweighted by one small convolution each.
 
 Jiang, Jiang, Fang and Chen, "An efficient attention module for 3D convolutional neural networks in action recognition"
-(Applied Intelligence, 2021), equations 1 to 11: EAM-S weighs channels, EAM-T frames, EAM-ST the one after the other,
-and V + V'' comes out; in the stages res2 to res5. `k`, `mode` and `stages` are the ablations of tables 1, 2 and 3.
+(Applied Intelligence, 2021), equations 1 to 11: EAM-S weighs channels, EAM-T frames, EAM-ST first channels, then
+frames. The output is V + V'', in the stages res2 to res5. `k`, `mode` and `stages` are the ablations of tables 1 to 3.
 
-No code is public. Where the paper leaves a choice, ours, and why:
-- One module after the last block of each stage, not one a block: table 4 prints parameters for SE in EAM's places,
+No code is public. Where the paper leaves a choice, this is ours, and why:
+- One module after the last block of each stage, not one per block: table 4 prints parameters for SE in EAM's places,
   and only that gives them.
-- The convolutions have no bias and pad k//2 zeros, as ECA's; table 4's parameters and FLOPs agree.
-- EAM-S and EAM-T alone are V + V*w; EAM-S//T, "parallel with fusion", is the sum V + V*w_c + V*w_t, both from V.
+- The convolutions have no bias and pad k//2 zeros, as in ECA; table 4's parameters and FLOPs agree.
+- EAM-S and EAM-T alone are V + V*w. EAM-S//T, "parallel with fusion", is the sum V + V*w_c + V*w_t, both from V.
 - Equation 9's k <= W is read as k <= C.
-- In training of res5, the last layer and EAM alone (4.2), the frozen stages' batch norms are in train mode, as in
-  Hara's code (recipe eam): EAM multiplies its stage's maps by 1 to 2, four times on the way, and norms in eval mode
-  would pass that on: maps 5.3 times the plain net's, against 1.15 times.
-Written differently, to the same result:
-- V is read once: a weight in (0, 1) comes out of the mean and the maximum over a frame, so both gates work on those.
-Beyond the paper: on a backbone that takes frames, those of a clip are unfolded first, so that it sees the clip's T.
+- When only res5, the last layer and EAM are trained (4.2), the frozen stages' batch norms are in train mode, as in
+  Hara's code (recipe eam). EAM multiplies its stage's maps by 1 to 2, four times in a row. Norms in eval mode would
+  not correct this: the maps would be 5.3 times the plain net's, against 1.15 times.
+Written differently, with the same result:
+- V is read once: both gates work on the mean and the maximum over each frame, because their weights are in (0, 1).
+Beyond the paper: on a backbone that takes frames, a clip's frames are unfolded first, so that EAM sees the clip's T.
 """
 
 from collections.abc import Sequence
@@ -32,7 +32,10 @@ STAGES = ("res2", "res3", "res4", "res5")
 
 
 class Gate(nn.Module):
-    """sigmoid(Conv1d(average + maximum)): two descriptors (N, L) -> a weight in (0, 1) for each of L, (N, L)."""
+    """Return a weight in (0, 1) for each of L items.
+
+    sigmoid(Conv1d(average + maximum)). Two descriptors (N, L) -> (N, L).
+    """
 
     def __init__(self, k: int) -> None:
         super().__init__()
@@ -43,9 +46,14 @@ class Gate(nn.Module):
 
 
 class Eam(nn.Module):
-    """V -> V*(1 + weights), of V's shape: weights of channels (N, C, 1), of frames (N, 1, T), or of both (N, C, T).
+    """V*(1 + weights), with weights of channels, of frames, or of both.
 
-    `frames` is T of the maps (N*T, C, H, W) that are unfolded; volumes need none.
+    V -> the same shape; weights are (N, C, 1), (N, 1, T) or (N, C, T).
+
+    Args:
+        frames: T of the maps (N*T, C, H, W) that are unfolded; not used for volumes.
+        mode: one of MODES.
+        k: kernel of the gates' convolutions.
     """
 
     def __init__(self, frames: int = 1, mode: str = "ST", k: int = 3) -> None:
@@ -68,12 +76,21 @@ class Eam(nn.Module):
         return v * (1 + weights)[..., None, None]
 
     def _weights(self, axis: str, average: Tensor, maximum: Tensor) -> Tensor:
-        """From (N, C, T) both: of channels (N, C, 1) for axis "S", of frames (N, 1, T) for "T"."""
+        """Return the weights of channels (N, C, 1), or of frames (N, 1, T).
+
+        Args:
+            axis: "S" or "T".
+            average: (N, C, T).
+            maximum: (N, C, T).
+        """
         rest = 2 if axis == "S" else 1
         return self.gates[axis](average.mean(rest), maximum.amax(rest)).unsqueeze(rest)
 
     def published(self, v: Tensor) -> Tensor:
-        """The same as the paper has it: each gate pools the whole of what it weighs, equations 1 to 11."""
+        """Return the same in the paper's order, equations 1 to 11.
+
+        Each gate pools all of its input.
+        """
         folded = v.ndim == 4
         v = v.unflatten(0, (-1, self.frames)).transpose(1, 2) if folded else v  # (N, C, T, H, W)
         if self.mode == "S//T":
@@ -86,7 +103,7 @@ class Eam(nn.Module):
         return out.transpose(1, 2).flatten(0, 1) if folded else out
 
     def _weigh(self, axis: str, v: Tensor) -> Tensor:
-        """(N, C, T, H, W) -> the same, times the weights of its channels ("S") or frames ("T")."""
+        """Multiply v (N, C, T, H, W) by the weights of its channels or frames."""
         v = v if axis == "S" else v.transpose(1, 2)  # the paper's T_trans
         weights = self.gates[axis](v.flatten(2).mean(2), v.flatten(2).amax(2))
         v = v * weights[..., None, None, None]
@@ -94,10 +111,10 @@ class Eam(nn.Module):
 
 
 def attach(net: Backbone, frames: int, *, mode: str = "ST", k: int = 3, stages: Sequence[str] = STAGES) -> Backbone:
-    """EAM after the last block of each of these stages.
+    """Add EAM after the last block of each of the given stages.
 
-    Raises ValueError for a mode that is not one of MODES, a kernel that is even or below 1, and stages that are none
-    or unknown.
+    Raises:
+        ValueError: The mode is unknown, k is even or below 1, or stages are empty or unknown.
     """
     if mode not in MODES:
         raise ValueError(f"attention 'eam': mode is {mode!r}; known: {', '.join(MODES)}")

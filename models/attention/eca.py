@@ -1,8 +1,8 @@
-"""ECA: channels reweighted by one convolution over their averages, without reduction.
+"""ECA: channels reweighted by one convolution over their averages.
 
 Wang et al., "ECA-Net: Efficient Channel Attention for Deep Convolutional Neural Networks" (CVPR 2020), section 3.2: a
-global average, a convolution with kernel k over the channels, a sigmoid; on the residual branch of every block, after
-its last norm and before the addition.
+global average, a convolution with kernel k over the channels without reduction, a sigmoid. It is on the residual branch
+of every block, after its last norm and before the addition.
 
 - `k` is the same for every width, 3; the paper's rule gives 5 for 128 to 1024 channels and 7 for 2048.
 - placement "stage": after the last block of each stage, where EAM's paper compares with it (table 4).
@@ -16,7 +16,7 @@ from models.backbone import Backbone, place
 
 
 class EfficientChannelAttention(nn.Module):
-    """(B, C, ...) -> the same shape, each channel times a weight in (0, 1)."""
+    """Multiply each channel by a weight in (0, 1): (B, C, ...) -> the same shape."""
 
     def __init__(self, k: int = 3) -> None:
         super().__init__()
@@ -29,9 +29,10 @@ class EfficientChannelAttention(nn.Module):
 
 
 def attach(net: Backbone, frames: int, *, k: int = 3, placement: str = "block") -> Backbone:
-    """ECA at the exit of every residual block, or after each stage.
+    """Add ECA at the exit of every residual block, or after each stage.
 
-    Raises ValueError for a kernel that is even or below 1, and for a placement other than "block" and "stage".
+    Raises:
+        ValueError: k is even or below 1, or the placement is neither "block" nor "stage".
     """
     if k < 1 or k % 2 == 0:
         raise ValueError(f"attention 'eca': k is {k}; an odd number is needed")

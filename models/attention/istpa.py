@@ -1,52 +1,53 @@
-"""ISTPA: the frames' maps merged into one by attention whose scores come from a pyramid of stages.
+"""ISTPA: frame maps merged into one by attention over a pyramid of stages.
 
 "Interaction-Aware Spatio-Temporal Pyramid Attention Networks for Action Classification" (Du, Yuan, Li, Hu et al.; ECCV
-2018, and its journal version, whose numbers of equations and tables these are), section 3. X_j, C_j x K*P, are the maps
-of stage j of all K frames, max-pooled to P positions each. Their scores X_j^T W_j + b_j (K*P x P, equation 2) are fused
-over the stages. Each column, softmaxed over all positions of all frames and divided by its length, says what one
-position of the merged map is made of: M = X A (C x P, equation 4), X being the last stage's. M takes the place
-of K maps, so the rest of the net sees one map a clip. No weight depends on K; K = 1 is the attention of images (table
-6). Two losses are added with the weights `interaction` and `attention` (equations 12 and 16; 0.0 switches one off).
-Equation 8 asks of each column a share of the maps' energy, and of any two that they differ; equations 9 to 15 maximize
-a column's distance to what each stage alone would attend to, frame by frame.
+2018), section 3. Numbers of equations and tables are those of its journal version. X_j, C_j x K*P, are the maps of
+stage j of all K frames, max-pooled to P positions each. Their scores X_j^T W_j + b_j (K*P x P, equation 2) are fused
+over the stages. Each column is softmaxed over all positions of all frames and divided by its length. It holds the
+weights of one position of the merged map: M = X A (C x P, equation 4), where X is the last stage's. M replaces K maps,
+so the rest of the net sees one map per clip. No weight depends on K; K = 1 is the attention of images (table 6). Two
+losses are added with the weights `interaction` and `attention` (equations 12 and 16; 0.0 switches one off). Equation 8
+asks that each column takes a share of the maps' energy, and that any two columns differ. Equations 9 to 15 maximize a
+column's distance to the attention of each stage alone, frame by frame.
 
-net.backbone.neck.attention is a module that gives A (N, K*R, P) in each forward pass, rows frame by frame and in a
-frame row by row, R of them: a forward hook on it sees what a clip's map is made of.
+net.backbone.neck.attention is a module that gives A (N, K*R, P) in each forward pass. Its rows run frame by frame, and
+within a frame row by row, R of them. A forward hook on it sees the weights of a clip's merged map.
 
-`streams`: RGB and flow together, as models/layers/two_streams.py reads what the paper names: fused by "attention", or
-RGB "reinforced" by motion (table 11); "one" is for RGB or flow by itself.
+`streams`: RGB and flow together, as models/layers/two_streams.py reads the paper: fused by "attention", or RGB
+"reinforced" by motion (table 11); "one" is for RGB or flow by itself.
 
 Ablations: `scales` (table 2; 0 is the plain net, TSN), `position` (table 1: after res3 "A", res4 "B", res5 "C", or
-"fc", of the frames' pooled features, a weight a frame), `fusion` (table 3), the losses (table 4), `shared` (table 5),
-`shift` (table 14: TSM's shift below). Tables 1 to 3 are without the losses, as their numbers in table 4 say.
+"fc", of the frames' pooled features, one weight per frame), `fusion` (table 3), the losses (table 4), `shared` (table
+5), `shift` (table 14: TSM's shift below). Tables 1 to 3 are without the losses, as their numbers in table 4 show.
 
-There is no code of the authors. What the paper leaves open, and how it is read here:
+The authors published no code. This is our reading where the paper leaves a choice:
 - `positions` is the side of the merged map, P its square: 7 at 224x224; at 299x299, for Inception-ResNet-v2, 8, or 17
-  and 35 at positions "B" and "A". X keeps the size of the last stage's maps, whatever the frames' (a net trained at
-  224 and tested at 256 has 64 rows a frame for its 49 columns); other stages are pooled to it by adaptive maxima.
-- Stages are those that the backbones have, not all of the printed widths: in BN-Inception's place these are
-  GoogLeNet's, and the fourth of Inception-ResNet-v2 is 71x71x192 (res2), printed 92.
-- Maps "without activation" (5.1.6) are said of VGG and BN-Inception, nets without shortcuts: they are what a stage's
-  last convolutions give, before their ReLU, which follows behind the pyramid, and behind M. Residual blocks give what
-  they output, ResNet-50's by the paper's words (5.7.2). `bare` "all" or "none" makes it the same for all nets.
-  Inception-ResNet-v2's res5 and MobileNetV2's blocks have no ReLU to begin with.
-- On MobileNetV2 the layer follows the linear bottleneck of 320 channels. What is behind it, 1x1 convolution, norm and
-  ReLU6, sees M, as Inception-ResNet-v2's does. Behind that norm (1280 channels) features have 245 times TSN's squared
-  length, and the layer ends at chance.
-- Weights start by Xavier's uniform distribution and biases at 0, which is the default of TF-slim, in which the authors
-  work. Columns are then peaked from the start, and the classifier's steps stable at all published rates: lr |h|^2 / K
-  is below 2 (1 + momentum). `start` "normal": deviation 0.01, biases at 1 for the product, else at 0. Then columns are
-  even, M is sqrt(K P) maps long, and at 5 to 10 times the bound on flow, HMDB51 and Kinetics-400 training diverges.
-  With one scale or the sum, a column's bias does nothing to its softmax: it is there because table 10 counts it.
+  and 35 at positions "B" and "A". X keeps the size of the last stage's maps at any frame size: a net trained at 224 and
+  tested at 256 has 64 rows per frame for its 49 columns. Other stages are pooled to that size by adaptive maxima.
+- Stages are those of the backbones; some printed widths are of other nets. BN-Inception's are printed as GoogLeNet's,
+  and the fourth stage of Inception-ResNet-v2 is 71x71x192 (res2), printed 92.
+- The paper uses maps "without activation" (5.1.6) for VGG and BN-Inception, nets without shortcuts. They are the output
+  of a stage's last convolutions before their ReLU, which follows after the pyramid, and after M. Residual blocks give
+  their output, as the paper states for ResNet-50 (5.7.2). `bare` "all" or "none" makes it the same for all nets.
+  Inception-ResNet-v2's res5 and MobileNetV2's blocks have no ReLU at their end.
+- On MobileNetV2 the layer follows the linear bottleneck of 320 channels. The layers after it (1x1 convolution, norm,
+  ReLU6) see M, as in Inception-ResNet-v2. After that norm (1280 channels) features have 245 times TSN's squared
+  length, and a layer placed there ends at chance.
+- Weights start by Xavier's uniform distribution and biases at 0, the default of TF-slim, which the authors use. Columns
+  are then peaked from the start, and the classifier's steps are stable at all published rates: lr |h|^2 / K is below
+  2 (1 + momentum). `start` "normal": deviation 0.01, biases at 1 for the product, otherwise 0. Then columns are even
+  and M is as long as sqrt(K P) maps. Training on flow, HMDB51 and Kinetics-400 diverges, at 5 to 10 times the bound.
+  With one scale or the sum, a column's bias does not change its softmax; it exists because table 10 counts it.
 - `shared`: W_j is C_j x 1, one score for all columns. All positions of M are then equal.
 - Scores, softmax and A are computed in fp32 under lower precision too: products of three scores are large.
 - Columns have length 1, not sum 1, so M grows with K: as sqrt(K) where attention is even.
-Misprints, put right:
+Misprints, corrected here:
 - Equation 12 subtracts the classification loss; it is added.
-- The radicand of equation 14 may be negative for K = 1, for no delta is bound by 1: it is 1e-12 at least.
-- Equation 8 has no lower bound in X, which it therefore holds fixed: its gradient goes by way of A. It is large: with
-  ResNet-18 from random weights, 112x112 and 4 clips of 3 frames, -446 at the published 1e-4, beside a cross entropy of
-  5.5, with a gradient 7 times that one's in the backbone and 200 times in W and b. Losses are means over the clips.
+- The radicand of equation 14 may be negative for K = 1, because no delta is bounded by 1: it is 1e-12 at least.
+- Equation 8 has no lower bound in X, so X is held fixed: its gradient flows through A only. The loss is large: with
+  ResNet-18 from random weights, 112x112 and 4 clips of 3 frames, it is -446 at the published 1e-4; cross entropy is
+  5.5. Its gradient is 7 times that of cross entropy in the backbone and 200 times in W and b. Losses are means over
+  the clips.
 - Equation 16 averages the classification loss over K frames, of which M leaves one.
 """
 
@@ -81,22 +82,35 @@ def attach(
     start: str = "xavier",
     bare: str = "published",
 ) -> Backbone:
-    """The layer after the stage of `position`, with the scores of this and the stages before it, `scales` in all.
+    """Add the pyramid after the stage of `position`.
 
-    `streams` is how flow joins RGB there, "attention" or "reinforced", in a net that sees both. `bare` says which nets
-    give their maps before the last ReLU: "published", "all" that have one, or "none".
+    Args:
+        net: a backbone that takes frames, or two streams of them.
+        frames: K.
+        scales: number of stages that give scores; 0 leaves the net as it is.
+        fusion: of the stages' scores, one of FUSIONS.
+        position: of TOPS.
+        positions: side of the merged map.
+        shared: one score for all columns.
+        interaction: weight of the interaction loss.
+        attention: weight of the attention loss.
+        shift: add TSM's shift.
+        streams: "attention" or "reinforced" where the net sees RGB and flow, otherwise "one".
+        start: initial weights of the scores, one of STARTS.
+        bare: nets that give their maps before the last ReLU: "published", "all" that have one, or "none".
 
-    Raises ValueError for a backbone that takes volumes, more scales than it has stages up to there (after the pooling,
-    "fc", there is one), an unknown fusion or position, positions below 1, a weight below 0, and a shift where blocks
-    see merged maps; and for two streams without a way to join, or one with.
+    Raises:
+        ValueError: The backbone takes volumes; it has fewer stages than `scales` up to `position` (one for "fc"); a
+            name is unknown; `positions` is below 1; a weight is below 0; blocks behind the merged map are to be
+            shifted; or `streams` does not match the net.
     """
     blocks = [frame_blocks(stream, "istpa") for stream in net.streams()]
     choices: dict[str, tuple[str, Collection[str]]]
     choices = {"fusion": (fusion, FUSIONS), "position": (position, TOPS), "streams": (streams, STREAMS)}
     choices |= {"start": (start, STARTS), "bare": (bare, BARE)}
-    for knob, (given, known) in choices.items():
-        if given not in known:
-            raise ValueError(f"attention 'istpa': {knob} is {given!r}; known: {', '.join(known)}")
+    for knob, (choice, known) in choices.items():
+        if choice not in known:
+            raise ValueError(f"attention 'istpa': {knob} is {choice!r}; known: {', '.join(known)}")
     if positions < 1:
         raise ValueError(f"attention 'istpa': positions is {positions}; the side of a map is 1 or more")
     for knob, weight in (("interaction", interaction), ("attention", attention)):

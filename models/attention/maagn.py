@@ -1,25 +1,25 @@
-"""MAAGN: SDM and MTAM weigh the frames of a temporal pyramid's levels, and AGM merges the two.
+"""MAAGN: SDM and MTAM weigh the frames of a temporal pyramid; AGM merges both.
 
 "Multipath Attention and Adaptive Gating Network for Video Action Recognition" (2024): SDM (equations 1 to 6), MTAM (7
 to 13) and AGM on TPN (models/layers/tpn.py), at each level after spatial and before temporal modulation. `arrangement`,
 `mask` and `pooling` are the ablations of tables 3, 4 and 5.
 
-No code is public. Where the paper leaves a choice or can't be met, ours, and why:
-- The weights are for frames, as the text says (SDM compares the clip's first half with its second), and so for one T.
-  The printed parameters can't come from layers T wide; axis "C", where the channels are halved and weighed, has them in
-  the right order (SDM 0.393 M and MTAM 1.049 M without ISO, for 0.89 M and 1.22 M printed), not exactly.
-- Hidden layers T/2/r and T/r wide, r = 16, would be empty at T = 8: at least one unit. A single one
-  starts with weights of 0 or more: what is pooled here is positive, and half of all seeds would shut its ReLU for good.
+No code is public. Where the paper leaves a choice or can't be met, this is ours, and why:
+- The weights are for frames, as the text states (SDM compares the clip's first half with its second), so a net takes
+  one T only. Layers T wide can't have the printed parameters. Axis "C", where channels are halved and weighed, has
+  them in the right order (SDM 0.393 M and MTAM 1.049 M without ISO, for 0.89 M and 1.22 M printed), not exactly.
+- Hidden layers T/2/r and T/r wide, r = 16, would be empty at T = 8, so they have at least one unit. A single unit
+  starts with weights of 0 or more: its pooled inputs are positive, and half of all seeds would shut its ReLU for good.
 - With an odd T the middle frame is in neither half. With T = 1 there are no halves: a ValueError.
 - ISO's convolution of kernel 3 gets N x 2T x 1, average before maximum: only its middle tap ever meets a value.
-- AGM's "3D convolution 3x3" is 1x3x3 over (C, H, W) with the frames as its channels; its softmax is over the frames,
-  and alpha is one scalar a level. No layer has a bias, so that the gate gives 0 when training starts.
-- AGM's conv2 and conv3 start as the identity, their centers' taps at 1: "at the beginning" it sums S and T, by the
-  text. `start` "xavier" is TPN's for them too; in suite quick it is 6 points worse.
+- AGM's "3D convolution 3x3" is 1x3x3 over (C, H, W) with the frames as its channels. Its softmax is over the frames,
+  and alpha is one scalar per level. No layer has a bias, so that the gate gives 0 when training starts.
+- AGM's conv2 and conv3 start as the identity, their center taps at 1: by the text, "at the beginning" it sums S and T.
+  `start` "xavier" is TPN's start for them too; in suite quick it is 6 points worse.
 - The gate multiplies the softmax, times alpha, with a convolution of X, which is read as the module's input. If X were
   the softmax itself (`gated` "softmax"), the gate would give less than 5e-5 of the maps.
-- AGM's output takes the place of the features: it has no shortcut of its own.
-- With axis "C" ISO's and AGM's convolutions go channel by channel: dense ones would be above 200 M.
+- AGM's output replaces the features: it has no shortcut.
+- With axis "C" ISO's and AGM's convolutions are depthwise: dense ones would be above 200 M.
 - The pyramid has one input; figure 1's "multiple inputs at different rates" are its levels.
 """
 
@@ -40,7 +40,10 @@ GATED = ("input", "softmax")
 
 
 def mlp(ins: int, outs: int, reduction: int) -> nn.Sequential:
-    """(N, ins) -> (N, outs) through max(1, ins // reduction) units."""
+    """Build a perceptron with max(1, ins // reduction) hidden units.
+
+    (N, ins) -> (N, outs).
+    """
     hidden = max(1, ins // reduction)
     first = nn.Linear(ins, hidden, bias=False)
     if hidden == 1:
@@ -50,16 +53,22 @@ def mlp(ins: int, outs: int, reduction: int) -> nn.Sequential:
 
 
 def paired(a: Tensor, b: Tensor, groups: int) -> Tensor:
-    """Two (N, D, ...) as one (N, 2D, ...): one after the other for a dense convolution, else pair by pair."""
+    """Join two (N, D, ...) as (N, 2D, ...).
+
+    One follows the other, or they are interleaved for groups.
+    """
     return torch.cat((a, b), 1) if groups == 1 else torch.stack((a, b), 2).flatten(1, 2)
 
 
 class Sdm(nn.Module):
-    """Weights from the difference of x's two halves: (N, D, A, H, W) -> the same shape, equations 1 to 6."""
+    """Weights from the difference of x's two halves, equations 1 to 6.
+
+    (N, D, A, H, W) -> the same shape.
+    """
 
     def __init__(self, dim: int, mask: str = "F+F*H", reduction: int = 16) -> None:
         super().__init__()
-        self.length, self.mask = dim // 2, mask  # of a half
+        self.length, self.mask = dim // 2, mask  # frames or channels of a half
         self.mlp = mlp(self.length, dim, reduction)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -77,7 +86,10 @@ class Sdm(nn.Module):
 
 
 class Mtam(nn.Module):
-    """x*(1 + weights) from x's maximum and average: (N, D, A, H, W) -> the same shape, equations 7 to 13."""
+    """x*(1 + weights) from x's maximum and average, equations 7 to 13.
+
+    (N, D, A, H, W) -> the same shape.
+    """
 
     def __init__(self, dim: int, pooling: str = "both+ISO", reduction: int = 16, groups: int = 1) -> None:
         super().__init__()
@@ -100,7 +112,10 @@ class Mtam(nn.Module):
 
 
 class Agm(nn.Module):
-    """SDM's and MTAM's features s and t of maps x, gated together: three (N, D, A, H, W) -> one of that shape."""
+    """The gate that merges SDM's features s and MTAM's t of maps x.
+
+    Three (N, D, A, H, W) -> one of that shape.
+    """
 
     def __init__(self, dim: int, groups: int = 1, start: str = "center", gated: str = "input") -> None:
         super().__init__()
@@ -121,13 +136,16 @@ class Agm(nn.Module):
         return self.conv3(s + self.conv2(self.gated(s, t, x) + t))
 
     def gated(self, s: Tensor, t: Tensor, x: Tensor) -> Tensor:
-        """Y0, zero as long as alpha is."""
+        """Return Y0, which is zero while alpha is zero."""
         share = torch.softmax(self.merge(paired(s, t, self.groups)), 1)
         return self.gate_out(share * self.alpha * self.gate_in(x if self.of_input else share))
 
 
 class Maagn(nn.Module):
-    """SDM, MTAM or both at one level: (N, C, T, H, W) -> the same shape. `dim` is T with axis "T", C with "C"."""
+    """SDM, MTAM or both at one level: (N, C, T, H, W) -> the same shape.
+
+    `dim` is T for axis "T" and C for axis "C".
+    """
 
     def __init__(
         self,
@@ -181,11 +199,13 @@ def attach(
     start: str = "center",
     gated: str = "input",
 ) -> Backbone:
-    """MAAGN at both levels of a TPN on top of the net; `flow`, `aux` and `shift` are TPN's.
+    """Add a TPN on top of the net, with MAAGN at both levels.
 
-    Raises ValueError for an unknown arrangement, mask, pooling, axis, start, gated or flow, a reduction below 1, one
-    frame where SDM halves the clip, a backbone that does not end in res4 and res5, and, with axis "T", one that strides
-    over frames.
+    `flow`, `aux` and `shift` are TPN's.
+
+    Raises:
+        ValueError: A name is unknown; the reduction is below 1; SDM would halve a single frame; the backbone does not
+            end in res4 and res5; or, with axis "T", it strides over frames.
     """
     for knob, value, known in (
         ("arrangement", arrangement, ARRANGEMENTS),
@@ -211,7 +231,7 @@ def attach(
 
 
 def _strides_over_frames(net: Backbone) -> bool:
-    """Whether a volume loses frames on its way through the net."""
+    """Return true if a volume loses frames on its way through the net."""
     layers = (module for module in net.modules() if isinstance(module, nn.Conv3d | nn.MaxPool3d))
     strides = (layer.stride if isinstance(layer.stride, tuple) else (layer.stride,) for layer in layers)
     return any(stride[0] != 1 for stride in strides)

@@ -1,17 +1,17 @@
-"""Non-local blocks: each position of a clip gathers from all positions of all frames, weighed by likeness.
+"""Non-local blocks: each position gathers from all positions of all frames.
 
 Wang, Girshick, Gupta and He, "Non-local Neural Networks" (CVPR 2018), section 3: y_i = 1/C(x) sum_j f(x_i, x_j) g(x_j)
-(equation 1), z_i = W_z y_i + x_i (equation 6); f is Gaussian (equation 2), embedded Gaussian (3), a dot product (4) or
+(equation 1), z_i = W_z y_i + x_i (equation 6). f is Gaussian (equation 2), embedded Gaussian (3), a dot product (4) or
 a concatenation (5). Five blocks, two in res3 and three in res4, spread evenly: after every other residual block of a
 ResNet-50. `mode` and `blocks` (1: before the last block of res4; 10: after all blocks of res3 and res4) are the
 ablations of tables 2a and 2c; with `subsample` phi and g are pooled 1x2x2 (section 3.3).
 
 - W_z is followed by a norm whose scale starts at zero, so that the block starts as the identity (section 4.1).
-- The likeness is not divided by the square root of its length, which is as printed; the authors' code has a switch.
+- The similarity is not divided by the square root of its length, as printed; the authors' code has a switch.
 - theta, phi and g have biases, and W_z has none, as in mmaction2, whose parameters and FLOPs are printed. Under a
   softmax phi's bias cancels out.
 - Maps of odd size are pooled to half of it, rounded up.
-Beyond the paper: on a backbone that takes frames, those of a clip are unfolded first (its 2D baseline, "C2D").
+Beyond the paper: on a backbone that takes frames, a clip's frames are unfolded first (its 2D baseline, "C2D").
 """
 
 import torch
@@ -24,11 +24,18 @@ from models.backbone import Backbone, Block, check_subset, stage_blocks
 # x (N, C, T, H, W), or (N*T, C, H, W) on a backbone that takes frames.
 
 MODES = ("embedded_gaussian", "gaussian", "dot_product", "concatenation")
-BLOCKS = {1: {"res4": 1}, 5: {"res3": 2, "res4": 3}, 10: {"res3": 4, "res4": 6}}  # how many in which stage
+BLOCKS = {1: {"res4": 1}, 5: {"res3": 2, "res4": 3}, 10: {"res3": 4, "res4": 6}}  # blocks per stage
 
 
 class NonLocal(nn.Module):
-    """x -> z, of the same shape. `frames` is T of the maps (N*T, C, H, W) that are unfolded; volumes need none."""
+    """A non-local block: x -> z, of the same shape.
+
+    Args:
+        channels: C.
+        frames: T of the maps (N*T, C, H, W) that are unfolded; not used for volumes.
+        mode: f, one of MODES.
+        subsample: pool phi and g.
+    """
 
     def __init__(self, channels: int, frames: int = 1, mode: str = MODES[0], subsample: bool = True) -> None:
         super().__init__()
@@ -56,7 +63,7 @@ class NonLocal(nn.Module):
         return z.transpose(1, 2).flatten(0, 1) if folded else z
 
     def likeness(self, x: Tensor) -> Tensor:
-        """f(x_i, x_j)/C(x): (N, C, T, H, W) -> (N, P, Q)."""
+        """Return f(x_i, x_j)/C(x): (N, C, T, H, W) -> (N, P, Q)."""
         theta, phi = self._positions(self._embedded("theta", x)), self._gathered("phi", x)  # (N, P, D), (N, Q, D)
         if self.mode == "concatenation":
             # w [theta, phi] is the sum of two products; C(x) is the number of positions.
@@ -65,25 +72,27 @@ class NonLocal(nn.Module):
         return products / phi.shape[1] if self.mode == "dot_product" else products.softmax(2)
 
     def _embedded(self, name: str, x: Tensor) -> Tensor:
-        """The embedding of that name, or x itself where the mode has none."""
+        """Return the named embedding of x, or x itself where the mode has none."""
         return self.embed[name](x) if name in self.embed else x
 
     def _gathered(self, name: str, x: Tensor) -> Tensor:
-        """What is gathered from: (N, C, T, H, W) -> (N, Q, D)."""
+        """Return the positions that are gathered from: (N, C, T, H, W) -> (N, Q, D)."""
         x = self._embedded(name, x)
         return self._positions(F.max_pool3d(x, (1, 2, 2), ceil_mode=True) if self.subsample else x)
 
     @staticmethod
     def _positions(x: Tensor) -> Tensor:
-        """(N, D, T, H, W) -> (N, P, D)."""
+        """Flatten maps to positions: (N, D, T, H, W) -> (N, P, D)."""
         return x.flatten(2).transpose(1, 2)
 
 
 def attach(net: Backbone, frames: int, *, mode: str = MODES[0], blocks: int = 5, subsample: bool = True) -> Backbone:
-    """Non-local blocks after blocks of res3 and res4, spread evenly, fewer where there are not so many.
+    """Add non-local blocks after blocks of res3 and res4, spread evenly.
 
-    Raises ValueError for a mode that is not one of MODES, for other blocks than 1, 5 and 10, and for a backbone that
-    has no blocks in these stages.
+    A stage with fewer blocks takes fewer.
+
+    Raises:
+        ValueError: The mode is unknown, `blocks` is not 1, 5 or 10, or the backbone has no blocks in these stages.
     """
     if mode not in MODES:
         raise ValueError(f"attention 'non_local': mode is {mode!r}; known: {', '.join(MODES)}")
@@ -99,7 +108,10 @@ def attach(net: Backbone, frames: int, *, mode: str = MODES[0], blocks: int = 5,
 
 
 def spread(blocks: list[Block], count: int) -> list[Block]:
-    """So many of a stage's blocks, evenly from the last one back; a single one is the last but one."""
+    """Pick `count` of a stage's blocks, evenly from the last one back.
+
+    A single one is the last but one.
+    """
     if count == 1:
         return blocks[-2:][:1]
     count = min(count, len(blocks))

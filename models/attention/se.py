@@ -1,8 +1,8 @@
 """SE: squeeze-and-excitation, channels reweighted from their averages.
 
 Hu, Shen and Sun, "Squeeze-and-Excitation Networks" (CVPR 2018), equations 2 to 4 and figure 3: a global average, two
-fully connected layers with reduction r = 16, a sigmoid; on the residual branch of every block, after its last norm and
-before the addition.
+fully connected layers with reduction r = 16, a sigmoid. It is on the residual branch of every block, after its last
+norm and before the addition.
 
 - The layers have no bias, as in the ports that the video papers compare with; the paper leaves it open.
 - placement "stage": after the last block of each stage, where EAM's paper compares with it (table 4).
@@ -16,7 +16,7 @@ from models.backbone import Backbone, place
 
 
 class SqueezeExcitation(nn.Module):
-    """(B, C, ...) -> the same shape, each channel times a weight in (0, 1)."""
+    """Multiply each channel by a weight in (0, 1): (B, C, ...) -> the same shape."""
 
     def __init__(self, channels: int, reduction: int = 16) -> None:
         super().__init__()
@@ -31,9 +31,10 @@ class SqueezeExcitation(nn.Module):
 
 
 def attach(net: Backbone, frames: int, *, reduction: int = 16, placement: str = "block") -> Backbone:
-    """SE at the exit of every residual block, or after each stage.
+    """Add SE at the exit of every residual block, or after each stage.
 
-    Raises ValueError for a reduction below 1, and for a placement other than "block" and "stage".
+    Raises:
+        ValueError: The reduction is below 1, or the placement is neither "block" nor "stage".
     """
     if reduction < 1:
         raise ValueError(f"attention 'se': reduction is {reduction}; 1 or more is needed")

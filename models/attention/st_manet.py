@@ -1,26 +1,26 @@
-"""ST-MANet: attention over frames in a branch of its own, attention over pixels, and all stages read out together.
+"""ST-MANet: attention over frames and over pixels, with multi-level fusion.
 
-"Spatio-temporal-based multi-level aggregation network for action recognition": TDA (temporal dynamic attention), SDA
-(spatial) and MF (multi-level fusion) on a 3D ResNet-50, and a loss that keeps the stages' attention apart. Stage i's
-maps Z^i become
+"Spatio-temporal-based multi-level aggregation network for action recognition": TDA (temporal dynamic attention) in a
+separate branch, SDA (spatial) and MF (multi-level fusion) on a 3D ResNet-50, and a loss that keeps the stages'
+attention apart. Stage i's maps Z^i become
 
     Zhat^i = (Z^i + Z_t + Z_s) / 3, Z_t from TDA and Z_s from SDA (models/layers/st_attention.py)
 
-and the means of Zhat^2 .. Zhat^5, 3840 features side by side, are classified. The loss is the classification's
+and the means of Zhat^2 .. Zhat^5, 3840 concatenated features, are classified. The loss is the classification's
 + lambda1 L_s + lambda2 L_t. `parts` are table 4's rows, `readout` Fig. 4's, `lambda1` and `lambda2` Fig. 5's.
 
-No code is public. Where the paper leaves a choice, ours, and why; models/layers/st_attention.py has those of the
-modules:
-- The paper prints the sum of the three maps. The readout's squared length is then 26 times the baseline's (56,721 to
-  2,215), and by the published rate the loss is not a number at step 7. So it is their mean; `joined` "sum" is as
-  printed, and needs clipped gradients. A part that is off leaves its term out; MF alone fuses the plain stages. Without
-  MF the last stage is read out.
-- Z_t has Z^i in it, and so Zhat has it twice, as printed; `once`: Z_t is the attended maps alone.
+No code is public. Where the paper leaves a choice, this is ours, and why. models/layers/st_attention.py lists the
+choices for the modules.
+- The paper prints the sum of the three maps. The readout's squared length is then 26 times the baseline's (56,721
+  against 2,215), and at the published rate the loss is not a number at step 7. So it is their mean. `joined` "sum" is
+  as printed, and needs clipped gradients. A part that is off leaves its term out; MF alone fuses the plain stages.
+  Without MF the last stage is read out.
+- Z_t contains Z^i, so Zhat has it twice, as printed; `once`: Z_t is the attended maps alone.
 - The next stage sees Zhat with SDA, Z_t with TDA alone ("integrated into the main branch"), or (`feed` off) Z.
 - TDA's branch starts with a 3x1x1 convolution of the stem's maps. Behind res5 it is not pooled and has that stage's
-  channels ("the same dimensions for subsequent feature fusion"): it is one more map to join there, or (`branch`
+  channels ("the same dimensions for subsequent feature fusion"). It is one more map to join there, or (`branch`
   "apart") left out.
-- A readout before res5 ends the net at that stage, whose Zhat is what the whole net has there: no branch is added.
+- A readout before res5 ends the net at that stage, whose Zhat is the same as in the whole net: no branch is added.
 - The printed +24% of FLOPs is out of reach: it is +88% here, the attention's matrix products alone +28%. A count of
   layers, which has no matrix products, is +25.5% with `dense_branch` off.
 """
@@ -40,11 +40,20 @@ PARTS = ("tda", "sda", "mf")
 
 
 class StManet(Neck):
-    """TDA and SDA of every stage but the stem, and MF over them: what the last call gives is what is classified.
+    """TDA and SDA of every stage but the stem, with MF over them.
 
-    With MF that is (N, the stages' channels side by side, 1, 1, 1), without it the last stage's Zhat. `weights` are
-    lambda1 and lambda2; `branched` says whether the branch is a map of the last stage, `joined` how maps are: "mean" or
-    "sum". `once`: Z_t is without Z.
+    The last call returns the features to classify: with MF, (N, the stages' channels concatenated, 1, 1, 1); without
+    it, the last stage's Zhat.
+
+    Args:
+        stages: stage -> channels.
+        parts: of PARTS.
+        reading: the choices of models/layers/st_attention.py.
+        weights: lambda1 and lambda2.
+        feed: the next stage sees the attended maps.
+        branched: the branch is a map of the last stage.
+        joined: maps are joined by "mean" or "sum".
+        once: Z_t is without Z.
     """
 
     def __init__(
@@ -62,8 +71,8 @@ class StManet(Neck):
         self.stem, *self.levels = stages
         self.feed, self.fused, self.averaged, self.once = feed, "mf" in parts, joined == "mean", once
         self.weights = {"A_s": weights[0], "A_t": weights[1]}
-        self.kept: dict[str, list[Tensor]] = {}  # what the penalty is of
-        self.grids: dict[str, tuple[int, ...]] = {}  # how the pixels of a stage lie
+        self.kept: dict[str, list[Tensor]] = {}  # the attention that the penalty reads
+        self.grids: dict[str, tuple[int, ...]] = {}  # height and width of each stage's maps
         self.sda = nn.ModuleDict(
             {
                 level: SpatialAttention(reading, stages[level] if reading.convolved else 0)
@@ -74,7 +83,7 @@ class StManet(Neck):
         self.tda = nn.ModuleDict()
         if "tda" not in parts:
             return
-        # The branch's channels before each stage, half of the stage's, and behind the last.
+        # The branch's channels before each stage, half of the stage's, and after the last.
         widths = [*(stages[level] // 2 for level in self.levels), stages[self.levels[-1]] if branched else 0]
         self.start = TimeConv(stages[self.stem], widths[0])
         for at, level in enumerate(self.levels):
@@ -94,7 +103,7 @@ class StManet(Neck):
             seen["A_t " + stage], z_t, branch = self.tda[stage](maps, before)
         if z_t is not None:
             onward = z_t
-            zhat, count = z_t if self.once else maps + z_t, 2  # z_t has maps in it
+            zhat, count = z_t if self.once else maps + z_t, 2  # z_t includes maps
         if branch is not None:
             seen["branch"] = branch
         if stage in self.sda:
@@ -124,12 +133,15 @@ class StManet(Neck):
         return torch.cat(means, 1)[..., None, None, None]
 
     def train(self, mode: bool = True) -> Self:
-        """Switches to training, or to evaluation, which forgets what a penalty would have been of."""
+        """Switch to training or evaluation.
+
+        Evaluation drops the attention kept for a penalty.
+        """
         self.kept = self.kept if mode else {}
         return super().train(mode)
 
     def penalty(self, criterion: Callable[[Tensor], Tensor]) -> Tensor:
-        """lambda1 L_s + lambda2 L_t of the last clips seen in training mode."""
+        """Return lambda1 L_s + lambda2 L_t of the last clips seen in training mode, ()."""
         kept, self.kept = self.kept, {}
         grids = {"A_s": [self.grids.get(level, ()) for level in self.levels], "A_t": None}
         terms = [self.weights[name] * likeness(matrices, grids[name]) for name, matrices in kept.items()]
@@ -155,13 +167,22 @@ def attach(
     normed: bool = False,
     branch: str = "added",
 ) -> Backbone:
-    """ST-MANet with these of its parts; without "mf" the stage `readout` is classified, and the net ends there.
+    """Add ST-MANet.
 
-    `lambda1` weighs L_s, of SDA, and `lambda2` L_t, of TDA. The head of this file says what `feed`, `joined`, `once`
-    and `branch` switch, that of models/layers/st_attention.py the others.
+    Without "mf" the net ends at stage `readout`, which is classified. The module docstring describes `feed`, `joined`,
+    `once` and `branch`, that of models/layers/st_attention.py the other options.
 
-    Raises ValueError for a backbone that takes frames or goes on behind res5, for parts that are none or unknown, and
-    for a readout that is none of res2 to res5, or not res5 with "mf".
+    Args:
+        net: a backbone of layout "volume" that ends with res5.
+        frames: T; not used.
+        parts: of PARTS.
+        readout: res2 to res5.
+        lambda1: weight of L_s, of SDA.
+        lambda2: weight of L_t, of TDA.
+
+    Raises:
+        ValueError: The backbone takes frames or continues behind res5; parts are empty or unknown; a name is unknown;
+            or `readout` is not res5 with "mf".
     """
     *_, last = net.stages
     if net.layout != "volume" or last != "res5":

@@ -1,17 +1,17 @@
-"""TAM: the temporal adaptive module, a convolution over time whose kernel each clip makes for itself (TANet).
+"""TAM: temporal adaptive module, a convolution over time with a kernel per clip.
 
-Liu, Wang, Wu, Qian and Lu, "TAM: Temporal Adaptive Module for Video Recognition" (ICCV 2021), section 3: from X's
-averages over H and W, the local branch makes a weight for each frame and channel, V = sigmoid(Conv1d(ReLU(Conv1d(.))))
-with C, C/beta and C channels, and the global branch a kernel for each channel, Theta = softmax(W2 ReLU(W1 .)) with T,
-alpha*T and K values; V*X is convolved with Theta over time. After the first convolution of each residual block, norm
-and ReLU; K = 3, alpha = 2, beta = 4.
+Liu, Wang, Wu, Qian and Lu, "TAM: Temporal Adaptive Module for Video Recognition" (ICCV 2021), section 3, which TANet
+uses. The input is X averaged over H and W. The local branch gives a weight for each frame and channel, V =
+sigmoid(Conv1d(ReLU(Conv1d(.)))) with C, C/beta and C channels. The global branch gives a kernel for each channel,
+Theta = softmax(W2 ReLU(W1 .)) with T, alpha*T and K values. V*X is convolved with Theta over time. It follows the first
+convolution of each residual block, its norm and ReLU; K = 3, alpha = 2, beta = 4.
 
 As in the authors' code (github.com/liu-zhy/temporal-adaptive-module), and the printed parameters:
 - A norm follows the first layer of both branches. No layer has a bias.
 - Before the first frame and after the last one are zeros.
-Beyond them: blocks of two 3x3 convolutions take it as well, between the two.
+Beyond both: blocks of two 3x3 convolutions take it as well, between the two.
 
-The global branch's layers are as wide as the clip is long: such a net takes no other T.
+The global branch's layers are as wide as the clip is long, so a net takes one T only.
 """
 
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ from models.backbone import Backbone, frame_blocks
 
 
 class TemporalAdaptive(nn.Module):
-    """(N*T, C, H, W) -> the same shape: each channel convolved over time with the clip's own kernel."""
+    """Convolve each channel over time with the clip's kernel: (N*T, C, H, W)."""
 
     retimable = False
 
@@ -49,11 +49,14 @@ class TemporalAdaptive(nn.Module):
         return self._adapted(x, x.mean((2, 3)))
 
     def published(self, x: Tensor) -> Tensor:
-        """The same with averages that tools for counting do not see, as in the authors' code."""
+        """Return the same with averages that FLOP counters do not see.
+
+        As in the authors' code.
+        """
         return self._adapted(x, x.sum((2, 3)) / x[0, 0].numel())
 
     def _adapted(self, x: Tensor, means: Tensor) -> Tensor:
-        """x and its averages (N*T, C) -> what comes out."""
+        """Return the adapted maps of x (N*T, C, H, W), given its averages (N*T, C)."""
         means = means.unflatten(0, (-1, self.frames)).transpose(1, 2)  # (N, C, T)
         kernels = self.kernel(means.flatten(0, 1)).unflatten(0, means.shape[:2])  # (N, C, K)
         weighed = x.unflatten(0, (-1, self.frames)) * self.importance(means).transpose(1, 2)[..., None, None]
@@ -67,7 +70,7 @@ class TemporalAdaptive(nn.Module):
 
 
 class AdaptedConv2d(nn.Conv2d):
-    """A ResNet block's second convolution, its weights and their names kept, that sees what TAM makes of its input."""
+    """A ResNet block's second convolution, weight and name kept, with TAM before it."""
 
     def __init__(self, conv: nn.Conv2d, tam: TemporalAdaptive) -> None:
         super().__init__(conv.in_channels, conv.out_channels, 3, padding=1, bias=False, device="meta")
@@ -80,10 +83,11 @@ class AdaptedConv2d(nn.Conv2d):
 
 
 def attach(net: Backbone, frames: int, *, kernel: int = 3, alpha: int = 2, beta: int = 4) -> Backbone:
-    """TAM before the second convolution of every residual block.
+    """Add TAM before the second convolution of every residual block.
 
-    Raises ValueError for a kernel that is even or below 1, for alpha or beta below 1, for a backbone that takes
-    volumes, and for one whose blocks are not ResNet's.
+    Raises:
+        ValueError: The kernel is even or below 1, alpha or beta is below 1, the backbone takes volumes, or its blocks
+            are not ResNet's.
     """
     if kernel < 1 or kernel % 2 == 0:
         raise ValueError(f"attention 'tam': kernel is {kernel}; an odd number is needed")

@@ -1,18 +1,19 @@
-"""BN-Inception, frame by frame (Ioffe and Szegedy 2015), with Cadene's parameter names, and a tiny member for the CPU.
+"""BN-Inception, frame by frame (Ioffe and Szegedy 2015), with Cadene's names.
 
 Ioffe and Szegedy, "Batch Normalization" (ICML 2015), section 4.2 and the appendix's figure 5, as in the Caffe net that
-TSN, TSM and ACTION-Net start from: convolutions keep their biases, and pixels are BGR, 0 to 255 less a mean. Files of
+TSN, TSM and ACTION-Net start from: convolutions keep their biases, and pixels are BGR, 0 to 255 minus a mean. Files of
 pretrained-models.pytorch (last_linear is the classifier) load by name.
 
-- Batch norms have torch's momentum; TSM's and ACTION-Net's copies say 0.9, which is Caffe's number for torch's 0.1.
-- Variant "slim" is TF-slim's Inception-v2 with a plain first convolution: narrower in 4c and 4d, which are 4d and 4e
-  there, convolutions without biases, norms without a scale. ISTPA counts its parameters.
-- A maximum pooling with stride 2 pads odd sizes, which the published net, at 224x224, never meets; its branches would
-  not fit each other there.
+- Batch norms have torch's momentum. TSM's and ACTION-Net's copies have 0.9, Caffe's number for torch's 0.1.
+- Variant "slim" is TF-slim's Inception-v2 with a plain first convolution. It is narrower in 4c and 4d, TF-slim's 4d
+  and 4e, its convolutions have no biases, its norms no scale. ISTPA counts its parameters.
+- A maximum pooling with stride 2 pads odd sizes, because the block's branches would not fit each other otherwise. The
+  published net, at 224x224, never meets them.
+- Variant "tiny" is for the CPU.
 
 There are no shortcuts. The ReLUs that end a block's branches act on their concatenation, as `relu`. Attention has its
 places at every inception block, `entry` before its branches, `exit` and `after` behind that ReLU, and at conv2, the
-stem's second part. So ACTION stands where its authors' code has it, on the outputs of conv2, 3a, ..., 5a (10 modules,
+stem's second part. So ACTION is placed as in its authors' code, on the outputs of conv2, 3a, ..., 5a (10 modules,
 stages res3 to res5), and TSM before conv2, 3a, ..., 5b. A stage starts with the block that halves the size: 3c and 4e.
 """
 
@@ -29,7 +30,10 @@ from models.registry import unknown
 
 @dataclass(frozen=True)
 class Widths:
-    """Channels of a block's convolutions; without a first and a last number the block halves the size."""
+    """Channels of a block's convolutions.
+
+    With `one` and `project` 0 the block halves the size.
+    """
 
     one: int
     reduce: int
@@ -77,24 +81,28 @@ MEMBERS = {
     ),
 }
 VARIANTS = tuple(MEMBERS)
-STAGE_OF = {"3a": "res3", "3b": "res3", "3c": "res4", "4e": "res5", "5a": "res5", "5b": "res5"}  # else res4
+STAGE_OF = {"3a": "res3", "3b": "res3", "3c": "res4", "4e": "res5", "5a": "res5", "5b": "res5"}  # all others are res4
 
 
 class Inception(Block):
-    """(B, ins, H, W) -> (B, outs, H, W), or half of H and W, rounded up.
+    """An inception block.
 
-    Its convolutions and norms are children of the net, where Cadene's flat names have them: forward() is handed it.
+    (B, ins, H, W) -> (B, outs, H, W), or half of H and W, rounded up. Its convolutions and norms are children of the
+    net, as Cadene's flat names need; forward() takes the net.
     """
 
     def __init__(self, name: str, ins: int, widths: Widths) -> None:
         concatenated = widths.three + widths.double + (widths.one + widths.project if widths.one else ins)
         super().__init__(ins, concatenated)
         if not widths.one:
-            self.relu = nn.Identity()  # what is pooled has been activated; each other branch has its own
+            self.relu = nn.Identity()  # the pooled input is activated already; each other branch has a ReLU
         self.name, self.widths = name, widths
 
     def units(self) -> dict[str, tuple[int, int, int, int]]:
-        """Name of each convolution -> channels in, channels out, kernel, stride; in Cadene's order."""
+        """Return convolution -> (channels in, channels out, kernel, stride).
+
+        They are in Cadene's order.
+        """
         ins, w = self.in_channels, self.widths
         stride = 1 if w.one else 2
         units = {
@@ -130,7 +138,10 @@ class Inception(Block):
 
 
 class BNInception(Backbone):
-    """(B, 3, H, W) -> (B, features, H/32, W/32), sizes rounded up; any H and W."""
+    """BN-Inception without its head, for any H and W.
+
+    (B, 3, H, W) -> (B, features, H/32, W/32), sizes rounded up.
+    """
 
     layout = "frames"
     mean, std, channels = (104.0, 117.0, 128.0), (1.0, 1.0, 1.0), "bgr"
@@ -155,8 +166,8 @@ class BNInception(Backbone):
                 self._add(unit, *shape)
             self.add_module(f"inception_{name}", block)
             stage = STAGE_OF.get(name, "res4")
-            own = [f"inception_{name}", *(part for unit in block.units() for part in (unit, f"{unit}_bn"))]
-            self.parts[stage] = (*self.parts.get(stage, ()), *own)
+            part_names = [f"inception_{name}", *(part for unit in block.units() for part in (unit, f"{unit}_bn"))]
+            self.parts[stage] = (*self.parts.get(stage, ()), *part_names)
             self.stages[stage] = self.features = block.out_channels
         self.names = tuple(member.blocks)
         for module in self.modules():
@@ -164,16 +175,16 @@ class BNInception(Backbone):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def _add(self, name: str, ins: int, outs: int, kernel: int, stride: int) -> None:
-        """Adds a convolution and its norm, `name` and `name`_bn."""
+        """Add a convolution `name` and its norm `name`_bn."""
         self.add_module(name, nn.Conv2d(ins, outs, kernel, stride, kernel // 2, bias=not self.slim))
         self.add_module(f"{name}_bn", Unscaled(outs, eps=0.001) if self.slim else nn.BatchNorm2d(outs))
 
     def unit(self, name: str, x: Tensor) -> Tensor:
-        """Convolution, norm and ReLU of that name."""
+        """Apply the named convolution, its norm and a ReLU."""
         return F.relu(self.bare(name, x), inplace=True)
 
     def bare(self, name: str, x: Tensor) -> Tensor:
-        """Convolution and norm of that name."""
+        """Apply the named convolution and its norm."""
         return self.get_submodule(f"{name}_bn")(self.get_submodule(name)(x))
 
     def stage(self, name: str, x: Tensor) -> Tensor:
@@ -188,12 +199,15 @@ class BNInception(Backbone):
 
 
 def build(variant: str) -> BNInception:
-    """The BN-Inception of that name; ValueError for an unknown one."""
+    """Build the named BN-Inception; ValueError for an unknown variant."""
     if variant not in MEMBERS:
         raise unknown("variant of backbone 'bn_inception'", variant, VARIANTS)
     return BNInception(MEMBERS[variant])
 
 
 def _halved(x: Tensor) -> Tensor:
-    """Maximum over 3x3 with stride 2: (B, C, H, W) -> (B, C, H/2, W/2), rounded up, as by a convolution."""
+    """Halve maps by a 3x3 maximum with stride 2, padded as a convolution pads.
+
+    (B, C, H, W) -> (B, C, H/2, W/2), rounded up.
+    """
     return F.max_pool2d(x, 3, 2, (x.shape[2] % 2, x.shape[3] % 2), ceil_mode=True)

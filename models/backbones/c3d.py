@@ -1,19 +1,19 @@
-"""C3D: VGG in 3D, eight convolutions 3x3x3 and two layers of 4096, with its authors' layer names, and a tiny member.
+"""C3D: VGG in 3D, with its authors' layer names, and a tiny variant.
 
 Tran, Bourdev, Fergus, Torresani and Paluri, "Learning Spatiotemporal Features with 3D Convolutional Networks" (ICCV
-2015), section 3.2 and figure 3: clips of 16 frames of 112x112; every pooling halves T, H and W, the first one H and W
-only; no norms; dropout 0.5 after fc6 and, VideoNet's, after fc7. The two layers before the classifier belong to the
-backbone: what users call C3D's features is fc6's output.
+2015), section 3.2 and figure 3: eight 3x3x3 convolutions and two layers of 4096, on clips of 16 frames of 112x112.
+Every pooling halves T, H and W, the first one H and W only. There are no norms; dropout 0.5 follows fc6 and, as
+VideoNet's, fc7. The two layers before the classifier belong to the backbone: C3D's features usually mean fc6's output.
 
-- Maps of another size than 1x4x4, the last pooling's of such a clip, are pooled to it.
+- Maps of a size other than 1x4x4, the last pooling's of such a clip, are pooled to it.
 - The last pooling pads H and W by one zero on each side, as the authors' Caffe rounds up where torch rounds down.
-- A pooling leaves a single frame as it is, so that any T will do.
-- Pixels are BGR, 0 to 255, less the mean colour (104, 117, 128); the authors take off a mean clip, pixel by pixel.
+- A pooling leaves a single frame as it is, so that any T works.
+- Pixels are BGR, 0 to 255, minus the mean color (104, 117, 128); the authors subtract a mean clip, pixel by pixel.
 
-Weights with the authors' layer names (conv1a.weight, ..., fc7.bias) load, with mmaction2's too (conv1a.conv.weight); a
-file with other names does not. There are no residual blocks: attention has its places at res2 to res5, the convolutions
-that end in the second to the fifth pooling: `entry` is what their first one sees, `exit` and `after` what the pooling
-gives.
+Weights with the authors' layer names (conv1a.weight, ..., fc7.bias) load, and mmaction2's (conv1a.conv.weight). A file
+with other names does not. There are no residual blocks: attention has its places at res2 to res5, the convolutions
+that end in the second to the fifth pooling. `entry` is the input of their first one, `exit` and `after` the pooling's
+output.
 """
 
 from collections.abc import Iterator, Mapping
@@ -36,7 +36,7 @@ LAYERS = {
 
 @dataclass(frozen=True)
 class Member:
-    """One C3D: how wide the five stages are, and fc6 and fc7."""
+    """One C3D: widths of the five stages, and of fc6 and fc7."""
 
     widths: tuple[int, int, int, int, int]
     hidden: int
@@ -50,7 +50,10 @@ VARIANTS = tuple(MEMBERS)
 
 
 class Stage(Block):
-    """3x3x3 convolutions with ReLU and a pooling: (N, ins, T, H, W) -> (N, outs, T/2, H/2, W/2), rounded down."""
+    """3x3x3 convolutions with ReLU and a pooling.
+
+    (N, ins, T, H, W) -> (N, outs, T/2, H/2, W/2), rounded down.
+    """
 
     def __init__(self, ins: int, outs: int, layers: tuple[str, ...], halve: bool, pad: int) -> None:
         super().__init__(ins, outs)
@@ -67,7 +70,10 @@ class Stage(Block):
 
 
 class C3D(Backbone):
-    """(N, 3, T, H, W) -> (N, features, 1, 1, 1); any T, any H and W from 32."""
+    """C3D without its classifier, for any T, and any H and W from 32.
+
+    (N, 3, T, H, W) -> (N, features, 1, 1, 1).
+    """
 
     layout, pooling = "volume", "unseen"
     mean, std, channels = (104.0, 117.0, 128.0), (1.0, 1.0, 1.0), "bgr"
@@ -100,8 +106,8 @@ class C3D(Backbone):
         fitted = {}
         for name, value in state.items():
             layer, _, rest = name.partition(".")
-            own = f"{stage_of[layer]}.{layer}.{rest.removeprefix('conv.')}" if layer in stage_of else name
-            fitted[own] = value
+            renamed = f"{stage_of[layer]}.{layer}.{rest.removeprefix('conv.')}" if layer in stage_of else name
+            fitted[renamed] = value
         return fitted
 
     def stage(self, name: str, x: Tensor) -> Tensor:
@@ -114,7 +120,7 @@ class C3D(Backbone):
 
 
 def build(variant: str) -> C3D:
-    """The C3D of that name; ValueError for an unknown one."""
+    """Build the named C3D; ValueError for an unknown variant."""
     if variant not in MEMBERS:
         raise unknown("variant of backbone 'c3d'", variant, VARIANTS)
     return C3D(MEMBERS[variant])

@@ -1,16 +1,16 @@
-"""I3D: ResNet inflated into time, with an eighth of the frames from res3 on, torchvision's names, and a tiny member.
+"""I3D: ResNet inflated into time, with torchvision's names, and a tiny variant.
 
-Carreira and Zisserman, "Quo Vadis, Action Recognition?" (CVPR 2017), section 2.4, on ResNet as Wang et al. have it,
-"Non-local Neural Networks" (CVPR 2018), section 4.1, "inflated 3D ConvNet", in its 3x1x1 form: of every second block
-the first convolution sees three frames, and one frame in the others.
+Carreira and Zisserman, "Quo Vadis, Action Recognition?" (CVPR 2017), section 2.4, on ResNet as in Wang et al.,
+"Non-local Neural Networks" (CVPR 2018), section 4.1, "inflated 3D ConvNet", in its 3x1x1 form: the first convolution
+of every second block sees three frames, that of the others one frame.
 
-The papers leave open which blocks, and the stem; as mmaction2's i3d_r50, whose parameters and FLOPs follow from it:
+The papers leave open the inflated blocks and the stem. As mmaction2's i3d_r50, whose parameters and FLOPs follow:
 - The stem is 5x7x7 with stride 2 in time, its pooling 1x3x3 with stride 2 in time; a pooling 2x1x1 follows res2. So 32
-  frames are 4 from there on.
+  frames are 4 from there on, an eighth.
 - Inflated are all blocks of res2, the first, third, ... of res3 and res4, and the second, fourth, ... of res5.
-Beyond them: a last frame without a partner is kept by the pooling after res2, so that any T will do.
+Beyond them: a last frame without a partner is kept by the pooling after res2, so that any T works.
 
-Weights of torchvision's 2D ResNet start it: they load by name and are inflated.
+Weights of torchvision's 2D ResNet load by name and are inflated.
 """
 
 from collections.abc import Mapping
@@ -33,7 +33,10 @@ INFLATED = (slice(None), slice(None, None, 2), slice(None, None, 2), slice(1, No
 
 
 class I3D(Backbone):
-    """(N, 3, T, H, W) -> (N, features, T/8, H/32, W/32), sizes rounded up; any T, H and W."""
+    """I3D without its head, for any T, H and W.
+
+    (N, 3, T, H, W) -> (N, features, T/8, H/32, W/32), sizes rounded up.
+    """
 
     layout = "volume"
     mean, std, channels = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375), "rgb"  # torchvision's, times 255
@@ -86,12 +89,12 @@ class I3D(Backbone):
         return self.pool2(x) if name == "res2" else x
 
     def published_stage(self, name: str, x: Tensor) -> Tensor:
-        """The same with the stem's ReLU before its pooling."""
+        """Return the same with the stem's ReLU before its pooling."""
         return self.maxpool(F.relu(self.bn1(self.conv1(x)), inplace=True)) if name == "stem" else self.stage(name, x)
 
 
 def build(variant: str) -> I3D:
-    """The I3D of that name; ValueError for an unknown one."""
+    """Build the named I3D; ValueError for an unknown variant."""
     if variant not in MEMBERS:
         raise unknown("variant of backbone 'i3d'", variant, VARIANTS)
     return I3D(MEMBERS[variant])

@@ -1,16 +1,16 @@
-"""Inception-ResNet-v2, frame by frame (Szegedy et al. 2017), with Cadene's parameter names, and a tiny member.
+"""Inception-ResNet-v2, frame by frame (Szegedy et al. 2017), with Cadene's names.
 
 Szegedy et al., "Inception-v4, Inception-ResNet and the Impact of Residual Connections on Learning" (AAAI 2017), section
 3.2, in the widths of TF-slim, which differ from the paper's figures and which all weight files have. Files of
 pretrained-models.pytorch (last_linear is the classifier) load by name. Published for frames of 299x299, at least 75x75:
-the convolutions that halve the size, and a few of the stem, pad nothing.
+the convolutions that halve the size, and a few of the stem, have no padding.
 
 Variants: "cadene"; "slim", TF-slim's norms without a scale; "tiny", an eighth of the widths, padded to take any size.
-TF-slim's own count has 2,597,760 parameters and 769 a class more: those of an auxiliary classifier behind res4, which
-serves its training for ImageNet only. A net that held them here would hold parameters without a gradient.
+TF-slim's count has 2,597,760 parameters and 769 per class more: those of an auxiliary classifier behind res4, which
+serves only its training for ImageNet. A net that held them here would hold parameters without a gradient.
 
-Attention has its places in the 40 residual blocks; their branch ends with a convolution and a scale, without a norm,
-and the last has no ReLU after the addition. The reductions and the two layers of res2 (71x71) have none.
+Attention has its places in the 40 residual blocks. Their branch ends with a convolution and a scale, without a norm,
+and the last block has no ReLU after the addition. The reductions and the two layers of res2 (71x71) have no place.
 """
 
 from collections.abc import Sequence
@@ -30,11 +30,11 @@ Step = tuple[int, Kernel]  # a convolution: channels out, kernel
 
 @dataclass(frozen=True)
 class Member:
-    """One Inception-ResNet-v2: residual blocks of res3, res4 and res5, and how it differs from Cadene's."""
+    """One Inception-ResNet-v2: blocks of res3, res4 and res5, changes to Cadene's."""
 
     depths: tuple[int, int, int] = (10, 20, 10)
     divisor: int = 1  # of all widths
-    padded: bool = False  # no convolution or pooling without padding
+    padded: bool = False  # every convolution and pooling is padded
     scaled: bool = True  # norms have a scale
 
 
@@ -58,12 +58,12 @@ class Unit(nn.Module):
         return F.relu(self.bare(x), inplace=True)
 
     def bare(self, x: Tensor) -> Tensor:
-        """The same without its ReLU."""
+        """Return the same without its ReLU."""
         return self.bn(self.conv(x))
 
 
 class Branches(nn.Module):
-    """Branches side by side, concatenated: children branch0, branch1, ..."""
+    """Parallel branches, concatenated: children branch0, branch1, ..."""
 
     def __init__(self, *branches: nn.Module) -> None:
         super().__init__()
@@ -75,9 +75,10 @@ class Branches(nn.Module):
 
 
 class Residual(Block):
-    """x + scale * conv2d(branches(x)), and a ReLU: (B, channels, H, W) -> the same shape.
+    """x + scale * conv2d(branches(x)), and a ReLU.
 
-    The branches' last ReLUs act on what is concatenated: for its gradient autograd keeps that, and no branch besides.
+    (B, channels, H, W) -> the same shape. The branches' last ReLUs act on the concatenation: autograd keeps that for
+    the gradient, and no single branch.
     """
 
     def __init__(
@@ -96,12 +97,12 @@ class Residual(Block):
         return self._added(x, mixed)
 
     def published(self, x: Tensor) -> Tensor:
-        """The same with a ReLU in every branch."""
+        """Return the same with a ReLU in every branch."""
         inside = self.entry(x)
         return self._added(x, torch.cat([self.get_submodule(name)(inside) for name in self.names], 1))
 
     def _bare(self, name: str, x: Tensor) -> Tensor:
-        """What a branch gives before its last ReLU."""
+        """Return a branch's output before its last ReLU."""
         branch = self.get_submodule(name)
         *before, last = branch if isinstance(branch, nn.Sequential) else [branch]
         for unit in before:
@@ -110,12 +111,15 @@ class Residual(Block):
         return last.bare(x)
 
     def _added(self, x: Tensor, mixed: Tensor) -> Tensor:
-        """x and the branches' maps (B, mixed, H, W) -> the block's."""
+        """Return the block's output, given x and the branches' maps (B, mixed, H, W)."""
         return self.after(self.relu(x + self.exit(self.scale * self.conv2d(mixed))))
 
 
 class InceptionResNetV2(Backbone):
-    """(B, 3, H, W) -> (B, features, h, w), h about H/32 less 1; any H and W where padded, from 75 where not."""
+    """Inception-ResNet-v2 without its head.
+
+    Any H and W if padded, otherwise from 75. (B, 3, H, W) -> (B, features, h, w), h about H/32 - 1.
+    """
 
     layout = "frames"
     mean, std, channels = (127.5, 127.5, 127.5), (127.5, 127.5, 127.5), "rgb"
@@ -177,9 +181,10 @@ class InceptionResNetV2(Backbone):
         return x
 
     def _branch(self, ins: int, *steps: Step, halves: bool = False, padding: int | None = None) -> nn.Module:
-        """Units one after the other, which keep the size, unless the last halves it or `padding` is given.
+        """Build units in sequence.
 
-        Widths are the full net's. A single unit stands without a Sequential.
+        They keep the size, unless the last halves it or `padding` is set. Widths are the full net's. A single unit
+        comes without a Sequential.
         """
         units, width = [], ins if ins == 3 else ins // self.member.divisor
         for at, (outs, kernel) in enumerate(steps):
@@ -211,7 +216,7 @@ class InceptionResNetV2(Backbone):
 
 
 def build(variant: str) -> InceptionResNetV2:
-    """The Inception-ResNet-v2 of that name; ValueError for an unknown one."""
+    """Build the named Inception-ResNet-v2; ValueError for an unknown variant."""
     if variant not in MEMBERS:
         raise unknown("variant of backbone 'inception_resnet_v2'", variant, VARIANTS)
     return InceptionResNetV2(MEMBERS[variant])

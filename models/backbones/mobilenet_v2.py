@@ -1,11 +1,12 @@
-"""MobileNetV2, frame by frame (Sandler et al. 2018), which takes torchvision's weights, and a tiny member for the CPU.
+"""MobileNetV2, frame by frame (Sandler et al. 2018), for torchvision's weights.
 
 Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks" (CVPR 2018), tables 1 and 2: a 1x1 expansion, a
-depthwise 3x3, a linear 1x1. torchvision's features.3 is res2.3 here (its files load so): Backbone.features is a number.
+depthwise 3x3, a linear 1x1. torchvision's features.3 is res2.3 here, because Backbone.features is a number; its files
+load by these names. Variant "tiny" is for the CPU.
 
-Attention has its places in the blocks with a shortcut alone, 10 in the full net, where TSM's and ACTION-Net's code put
-theirs: `entry` is what the 1x1 expansion sees. Behind the last of them res5 has one more layer, to 320 channels without
-an activation; the last 1x1 convolution, to 1280, its norm and its ReLU6 are the stage `tail`.
+Attention has its places only in the blocks with a shortcut, 10 in the full net, as in TSM's and ACTION-Net's code.
+`entry` is the input of the 1x1 expansion. Behind the last of them res5 has one more layer, to 320 channels without
+an activation. The last 1x1 convolution, to 1280, its norm and its ReLU6 are the stage `tail`.
 """
 
 from collections import OrderedDict
@@ -30,7 +31,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Member:
-    """One MobileNetV2: channels of the first and the last convolution, and the rows in between by stage."""
+    """One MobileNetV2: channels of the first and last convolution, and rows by stage."""
 
     first: int
     rows: dict[str, tuple[Row, ...]]
@@ -76,7 +77,7 @@ class Bottleneck(nn.Module):
 
 
 class InvertedResidual(Block):
-    """A layer with one: (B, channels, H, W) -> the same shape."""
+    """A layer with a shortcut: (B, channels, H, W) -> the same shape."""
 
     def __init__(self, channels: int, expansion: int) -> None:
         super().__init__(channels, channels)
@@ -88,7 +89,10 @@ class InvertedResidual(Block):
 
 
 class MobileNetV2(Backbone):
-    """(B, 3, H, W) -> (B, features, H/32, W/32), sizes rounded up; any H and W."""
+    """MobileNetV2 without its head, for any H and W.
+
+    (B, 3, H, W) -> (B, features, H/32, W/32), sizes rounded up.
+    """
 
     layout = "frames"
     mean, std, channels = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375), "rgb"  # torchvision's, times 255
@@ -122,7 +126,7 @@ class MobileNetV2(Backbone):
         return {self._own(name): value for name, value in state.items()}
 
     def _own(self, name: str) -> str:
-        """features.3.<rest> -> res2.3.<rest>; any other name as it is."""
+        """Rename features.3.<rest> to res2.3.<rest>; any other name stays."""
         number, _, rest = name.removeprefix("features.").partition(".")
         return f"{self.stage_of[number]}.{number}.{rest}" if number in self.stage_of else name
 
@@ -131,7 +135,7 @@ class MobileNetV2(Backbone):
 
 
 def build(variant: str) -> MobileNetV2:
-    """The MobileNetV2 of that name; ValueError for an unknown one."""
+    """Build the named MobileNetV2; ValueError for an unknown variant."""
     if variant not in MEMBERS:
         raise unknown("variant of backbone 'mobilenet_v2'", variant, VARIANTS)
     return MobileNetV2(MEMBERS[variant])
@@ -144,14 +148,20 @@ def _unit(ins: int, outs: int, kernel: int, stride: int, groups: int = 1) -> nn.
 
 
 def _layer(ins: int, outs: int, expansion: int, stride: int) -> nn.Module:
-    """With a shortcut where the shape stays: (B, ins, H, W) -> (B, outs, H/stride, W/stride)."""
+    """Build a layer, with a shortcut where the shape stays.
+
+    (B, ins, H, W) -> (B, outs, H/stride, W/stride).
+    """
     if stride == 1 and ins == outs:
         return InvertedResidual(ins, expansion)
     return Bottleneck(ins, outs, expansion, stride)
 
 
 def _convolutions(ins: int, outs: int, expansion: int, stride: int) -> nn.Sequential:
-    """Expansion (none by 1), depthwise convolution, linear projection: (B, ins, H, W) -> (B, outs, H/s, W/s)."""
+    """Build expansion (none for 1), depthwise convolution and linear projection.
+
+    (B, ins, H, W) -> (B, outs, H/stride, W/stride).
+    """
     hidden = ins * expansion
     expand = [_unit(ins, hidden, 1, 1)] if expansion > 1 else []
     project = nn.Conv2d(hidden, outs, 1, bias=False), nn.BatchNorm2d(outs)

@@ -1,18 +1,19 @@
-"""R(2+1)D: ResNet whose 3D convolutions are one in space and one in time, with torchvision's names, and a tiny member.
+"""R(2+1)D: ResNet with 3D convolutions split into space and time.
 
 Tran, Wang, Torresani, Ray, LeCun and Paluri, "A Closer Look at Spatiotemporal Convolutions for Action Recognition"
-(CVPR 2018), section 3.5 and table 1: a convolution t x d x d from I to O channels becomes 1 x d x d to M, norm,
-ReLU, and t x 1 x 1 to O; M = t*d*d*I*O / (d*d*I + t*O), rounded down, keeps the number of weights. Clips are 112x112,
-and have all their frames in the stem and res2.
+(CVPR 2018), section 3.5 and table 1. A convolution t x d x d from I to O channels becomes 1 x d x d to M, norm,
+ReLU, and t x 1 x 1 to O. M = t*d*d*I*O / (d*d*I + t*O), rounded down, keeps the number of weights. Clips are 112x112,
+and have all their frames in the stem and res2. Parameters have torchvision's names.
 
 - "18" is torchvision's r2plus1d_18: a block's second convolution has the M of its first, and the shortcut is one
   1x1x1 convolution. torchvision's weights load by name.
-- "34" is the authors' (Caffe2): each convolution has its own M, and norms have epsilon 0.001. The weights of 65 million
-  videos, in torchvision's names (github.com/moabitcoin/ig65m-pytorch), load by name.
+- "34" is the authors' (Caffe2): M is computed for each convolution, and norms have epsilon 0.001. The weights of 65
+  million videos, in torchvision's names (github.com/moabitcoin/ig65m-pytorch), load by name.
 - The stem's M is 45 in both, as in the authors' code; the formula gives 83.
 - "34-224" is mmaction2's, for clips of 224x224: it pools after the stem, whose M is 83, and splits shortcuts too. Its
-  parameters are exactly the printed 63.8 M; of the FLOPs 212.9 G are counted here and 212.7 G printed at 32x256x256,
-  53.23 and 53.18 at 8x256x256. The authors' net has 63.7 M.
+  parameters are exactly the printed 63.8 M. Its FLOPs at 32x256x256 are 212.9 G here and 212.7 G printed, at 8x256x256
+  53.23 and 53.18. The authors' net has 63.7 M.
+- "tiny" is for the CPU.
 """
 
 from dataclasses import dataclass
@@ -28,14 +29,14 @@ Three = tuple[int, int, int]  # (t, h, w)
 
 @dataclass(frozen=True)
 class Member:
-    """One network: blocks and widths of res2..res5, and what the implementations differ in."""
+    """One network: blocks and widths of res2..res5, details of implementations."""
 
     depths: tuple[int, int, int, int]
     widths: tuple[int, int, int, int] = (64, 128, 256, 512)
     stem: int = 45  # M of the stem
-    own: bool = True  # whether a block's second convolution has an M of its own
-    pool: bool = False  # whether maximum pooling halves the stem's maps in space
-    split: bool = False  # whether shortcuts are split too
+    own: bool = True  # a block's second convolution has an M computed for it
+    pool: bool = False  # maximum pooling halves the stem's maps in space
+    split: bool = False  # shortcuts are split too
     epsilon: float = 1e-5  # of the norms
 
 
@@ -49,7 +50,10 @@ VARIANTS = tuple(MEMBERS)
 
 
 class Conv2Plus1d(nn.Sequential):
-    """In space to `middle` channels, norm and ReLU, then in time: (N, ins, T, H, W) -> (N, outs, T', H', W')."""
+    """A convolution in space to `middle` channels, norm, ReLU, then one in time.
+
+    (N, ins, T, H, W) -> (N, outs, T', H', W').
+    """
 
     def __init__(self, ins: int, outs: int, middle: int, kernel: Three, stride: Three = (1, 1, 1)) -> None:
         t, h, w = kernel
@@ -62,12 +66,15 @@ class Conv2Plus1d(nn.Sequential):
 
 
 def middle_channels(ins: int, outs: int, t: int, d: int) -> int:
-    """M of a convolution t x d x d: what keeps the number of weights."""
+    """Return M of a t x d x d convolution, which keeps the number of weights."""
     return t * d * d * ins * outs // (d * d * ins + t * outs)
 
 
 class BasicBlock2Plus1d(Block):
-    """Two split convolutions 3x3x3: (N, ins, T, H, W) -> (N, outs, T/stride, H/stride, W/stride)."""
+    """Two split 3x3x3 convolutions and a shortcut.
+
+    (N, ins, T, H, W) -> (N, outs, T/stride, H/stride, W/stride).
+    """
 
     def __init__(self, ins: int, outs: int, stride: int, member: Member) -> None:
         super().__init__(ins, outs)
@@ -93,10 +100,13 @@ class BasicBlock2Plus1d(Block):
 
 
 class R2Plus1d(Backbone):
-    """(N, 3, T, H, W) -> (N, features, T/8, H/16, W/16), H/32 and W/32 with pooling, rounded up; any T, H and W."""
+    """R(2+1)D without its head, for any T, H and W.
+
+    (N, 3, T, H, W) -> (N, features, T/8, H/16, W/16), H/32 and W/32 with pooling, sizes rounded up.
+    """
 
     layout = "volume"
-    # Kinetics' statistics, times 255, as torchvision and the authors have them
+    # Kinetics' statistics, times 255, as in torchvision and the authors' code
     mean, std, channels = (110.2008, 100.63983, 95.99475), (58.14765, 56.46975, 55.332195), "rgb"
 
     def __init__(self, member: Member) -> None:
@@ -133,7 +143,7 @@ class R2Plus1d(Backbone):
 
 
 def build(variant: str) -> R2Plus1d:
-    """The R(2+1)D of that name; ValueError for an unknown one."""
+    """Build the named R(2+1)D; ValueError for an unknown variant."""
     if variant not in MEMBERS:
         raise unknown("variant of backbone 'r2plus1d'", variant, VARIANTS)
     return R2Plus1d(MEMBERS[variant])

@@ -1,8 +1,8 @@
-"""Res2Net, frame by frame (Gao et al. 2021), with its authors' parameter names, and a tiny member for the CPU.
+"""Res2Net, frame by frame (Gao et al. 2021), with its authors' names.
 
 Gao et al., "Res2Net: A New Multi-scale Backbone Architecture" (TPAMI 2021), section 3 and figure 2: each part of a
-bottleneck's channels but the last has a 3x3 convolution of its own, which also sees what the part before has made. "50"
-is res2net50_26w_4s, which TEA stands on: 4 parts of 26, 52, 104 and 208 channels.
+bottleneck's channels but the last has a 3x3 convolution, which also sees the output of the part before. "50" is
+res2net50_26w_4s, TEA's backbone: 4 parts of 26, 52, 104 and 208 channels. "tiny" is for the CPU.
 
 As in the authors' code (github.com/Res2Net/Res2Net-PretrainedModels), whose weights load by name: in the first block of
 a stage the parts do not see each other, and the last one is averaged 3x3 with the block's stride.
@@ -22,7 +22,7 @@ from models.registry import unknown
 
 @dataclass(frozen=True)
 class Member:
-    """One Res2Net: blocks and base widths of res2..res5, parts, channels of a part for 64 of the base width."""
+    """One Res2Net: blocks and base widths of res2..res5, parts and their share."""
 
     depths: tuple[int, int, int, int]
     widths: tuple[int, int, int, int] = (64, 128, 256, 512)
@@ -39,9 +39,10 @@ VARIANTS = tuple(MEMBERS)
 
 
 class Bottle2neck(Block):
-    """(B, ins, H, W) -> (B, 4*width, H/stride, W/stride).
+    """A residual block of S parts.
 
-    Beyond a block's places it has two inside: `inner` sees all parts together, (B, S*W, H, W), and `rest` the last one.
+    (B, ins, H, W) -> (B, 4*width, H/stride, W/stride). It has two more places for modules: `inner` sees all parts
+    together, (B, S*W, H, W), and `rest` the last one.
     """
 
     def __init__(self, ins: int, width: int, stride: int, first: bool, member: Member) -> None:
@@ -65,20 +66,23 @@ class Bottle2neck(Block):
     def forward(self, x: Tensor) -> Tensor:
         out = self.inner(F.relu(self.bn1(self.conv1(self.entry(x))), inplace=True))
         *parts, last = out.chunk(len(self.convs) + 1, 1)  # each (B, W, H, W)
-        made: list[Tensor] = []
+        outputs: list[Tensor] = []
         for part, conv, norm in zip(parts, self.convs, self.bns, strict=True):
-            seen = part if self.first or not made else part + made[-1]
-            made.append(F.relu(norm(conv(seen)), inplace=True))
+            seen = part if self.first or not outputs else part + outputs[-1]
+            outputs.append(F.relu(norm(conv(seen)), inplace=True))
         last = self.rest(last)
         if self.first:
             last = F.avg_pool2d(last, 3, self.stride, 1)
-        out = self.exit(self.bn3(self.conv3(torch.cat((*made, last), 1))))
+        out = self.exit(self.bn3(self.conv3(torch.cat((*outputs, last), 1))))
         out += x if self.downsample is None else self.downsample(x)
         return self.after(self.relu(out))
 
 
 class Res2Net(Backbone):
-    """(B, 3, H, W) -> (B, features, H/32, W/32), sizes rounded up; any H and W."""
+    """Res2Net without its head, for any H and W.
+
+    (B, 3, H, W) -> (B, features, H/32, W/32), sizes rounded up.
+    """
 
     layout = "frames"
     mean, std, channels = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375), "rgb"  # torchvision's, times 255
@@ -117,7 +121,7 @@ class Res2Net(Backbone):
 
 
 def build(variant: str) -> Res2Net:
-    """The Res2Net of that name; ValueError for an unknown one."""
+    """Build the named Res2Net; ValueError for an unknown variant."""
     if variant not in MEMBERS:
         raise unknown("variant of backbone 'res2net'", variant, VARIANTS)
     return Res2Net(MEMBERS[variant])

@@ -1,8 +1,8 @@
-"""ResNet, frame by frame (He et al. 2016), with torchvision's parameter names, and a tiny member for the CPU.
+"""ResNet, frame by frame (He et al. 2016), with torchvision's names.
 
 He et al., "Deep Residual Learning for Image Recognition", section 3.3 and table 1, in the variant of torchvision
-("v1.5"): the stride of a bottleneck lies on its 3x3 convolution, not on the first 1x1. torchvision's weight files load
-by name; there is no `fc` here, the head is VideoNet's.
+("v1.5"): the stride of a bottleneck is on its 3x3 convolution, not on the first 1x1. torchvision's weight files load
+by name; there is no `fc` here, the head is VideoNet's. Variant "tiny" is for the CPU.
 """
 
 from dataclasses import dataclass
@@ -59,7 +59,7 @@ class Bottleneck(Block):
 
 @dataclass(frozen=True)
 class Member:
-    """One ResNet: its block, blocks and width of res2..res5, and the kernel of the stem's convolution."""
+    """One ResNet: its block, blocks and widths of res2..res5, and the stem's kernel."""
 
     block: type[BasicBlock] | type[Bottleneck]
     depths: tuple[int, int, int, int]
@@ -77,7 +77,10 @@ VARIANTS = tuple(MEMBERS)
 
 
 class ResNet(Backbone):
-    """(B, 3, H, W) -> (B, features, H/32, W/32), sizes rounded up; any H and W."""
+    """ResNet without its head, for any H and W.
+
+    (B, 3, H, W) -> (B, features, H/32, W/32), sizes rounded up.
+    """
 
     layout = "frames"
     mean, std, channels = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375), "rgb"  # torchvision's, times 255
@@ -115,25 +118,25 @@ class ResNet(Backbone):
         return self.get_submodule(self.parts[name][0])(x)
 
     def published_stage(self, name: str, x: Tensor) -> Tensor:
-        """The same with the stem's ReLU before its pooling."""
+        """Return the same with the stem's ReLU before its pooling."""
         return self.maxpool(F.relu(self.bn1(self.conv1(x)), inplace=True)) if name == "stem" else self.stage(name, x)
 
 
 def build(variant: str) -> ResNet:
-    """The ResNet of that name; ValueError for an unknown one."""
+    """Build the named ResNet; ValueError for an unknown variant."""
     if variant not in MEMBERS:
         raise unknown("variant of backbone 'resnet'", variant, VARIANTS)
     return ResNet(MEMBERS[variant])
 
 
 def _stage(block: type[BasicBlock] | type[Bottleneck], ins: int, width: int, depth: int, stride: int) -> nn.Sequential:
-    """`depth` blocks, of which the first changes the size."""
+    """Build `depth` blocks, of which the first changes the size."""
     first = block(ins, width, stride)
     return nn.Sequential(first, *(block(first.out_channels, width, 1) for _ in range(depth - 1)))
 
 
 def _shortcut(ins: int, outs: int, stride: int) -> nn.Sequential | None:
-    """1x1 convolution and norm where the block changes the shape; None where the identity does."""
+    """Build a 1x1 convolution and norm where the shape changes, otherwise None."""
     if stride == 1 and ins == outs:
         return None
     return nn.Sequential(nn.Conv2d(ins, outs, 1, stride, bias=False), nn.BatchNorm2d(outs))

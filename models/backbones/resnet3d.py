@@ -1,9 +1,9 @@
-"""3D ResNet (Hara et al. 2018), with the parameter names of its authors' weight files, and a tiny member for the CPU.
+"""3D ResNet (Hara et al. 2018), with the names of its authors' weight files.
 
 Hara, Kataoka and Satoh, "Can Spatiotemporal 3D CNNs Retrace the History of 2D CNNs and ImageNet?" (CVPR 2018), section
-3: ResNet's bottlenecks with 3x3x3 convolutions, halved in time as in space from the stem's pooling on; shortcuts that
-change the shape are 1x1x1 convolutions (type B). Pixels are 0 to 255 less the mean of ActivityNet. The authors' files
-load by name.
+3: ResNet's bottlenecks with 3x3x3 convolutions, halved in time and space from the stem's pooling on. Shortcuts that
+change the shape are 1x1x1 convolutions (type B). Pixels are 0 to 255 minus the mean of ActivityNet. The authors' files
+load by name. Variant "tiny" is for the CPU.
 """
 
 from models.layers.residual3d import Member, ResNet3D
@@ -18,7 +18,7 @@ VARIANTS = tuple(MEMBERS)
 
 
 def build(variant: str) -> ResNet3D:
-    """The 3D ResNet of that name; ValueError for an unknown one."""
+    """Build the named 3D ResNet; ValueError for an unknown variant."""
     if variant not in MEMBERS:
         raise unknown("variant of backbone 'resnet3d'", variant, VARIANTS)
     return ResNet3D(MEMBERS[variant])

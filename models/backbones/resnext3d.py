@@ -1,8 +1,9 @@
-"""3D ResNeXt (Hara et al. 2018), with the parameter names of its authors' weight files, and a tiny member for the CPU.
+"""3D ResNeXt (Hara et al. 2018), with the names of its authors' weight files.
 
 Hara, Kataoka and Satoh, "Can Spatiotemporal 3D CNNs Retrace the History of 2D CNNs and ImageNet?" (CVPR 2018), section
-3: bottlenecks whose 3x3x3 convolution is in 32 groups and twice as wide as ResNet's, and which expand by 2; otherwise
-their 3D ResNet, pixels included. The same net takes 16 or 64 frames. The authors' files load by name.
+3: bottlenecks whose 3x3x3 convolution is in 32 groups and twice as wide as ResNet's, and which expand by 2. The rest is
+their 3D ResNet, pixels included. The same net takes 16 or 64 frames. The authors' files load by name. Variant "tiny" is
+for the CPU.
 """
 
 from models.layers.residual3d import Member, ResNet3D
@@ -16,7 +17,7 @@ VARIANTS = tuple(MEMBERS)
 
 
 def build(variant: str) -> ResNet3D:
-    """The 3D ResNeXt of that name; ValueError for an unknown one."""
+    """Build the named 3D ResNeXt; ValueError for an unknown variant."""
     if variant not in MEMBERS:
         raise unknown("variant of backbone 'resnext3d'", variant, VARIANTS)
     return ResNet3D(MEMBERS[variant])

@@ -1,21 +1,21 @@
-"""SlowFast: a slow pathway with many channels and a fast one with many frames, and a tiny member for the CPU.
+"""SlowFast: a slow pathway with many channels, a fast one with many frames.
 
 Feichtenhofer, Fan, Malik and He, "SlowFast Networks for Video Recognition" (ICCV 2019), section 3 and table 1. The fast
 pathway sees all T frames of a clip; the slow one sees every alpha-th, with eight times the channels. After the stem and
-res2 to res4 the fast maps join the slow ones' channels by a convolution 5x1x1 with stride alpha in time (section 3.4,
-"T-conv", to twice the channels). Both pathways' maps are averaged and set side by side: that is the stage `tail`.
+res2 to res4 the fast maps join the slow ones' channels by a 5x1x1 convolution with stride alpha in time (section 3.4,
+"T-conv", to twice the channels). Both pathways' maps are averaged and concatenated: that is the stage `tail`.
 
-"4x16" takes 32 frames, 2 apart, of which the slow pathway sees 4 (alpha = 8); "8x8" the same, the slow one 8 of them
-(alpha = 4), "101-8x8" as well, both pathways as deep as ResNet-101. As in mmaction2, whose parameters are printed:
-- The lateral convolutions have neither norm nor ReLU, which PySlowFast's have.
+"4x16" takes 32 frames, 2 apart, of which the slow pathway sees 4 (alpha = 8). In "8x8" it sees 8 of them (alpha = 4),
+and in "101-8x8" too, where both pathways are as deep as ResNet-101. As in mmaction2, whose parameters are printed:
+- The lateral convolutions have neither norm nor ReLU; PySlowFast's have both.
 - Those of "8x8" are 7x1x1, as PySlowFast's too.
 Where the paper leaves a choice:
 - Attention has its places in the slow pathway's blocks, and a neck sees its maps, before the fast ones join; `stages`
-  has their channels. The fast pathway is left alone.
-- The slow pathway's frames are 0, alpha, 2*alpha, ..., so that any T will do.
+  has their channels. The fast pathway stays plain.
+- The slow pathway's frames are 0, alpha, 2*alpha, ..., so that any T works.
 
 The slow pathway's parameters have the names of torchvision's ResNet, the fast one's the same after "fast_"; lateral1 to
-lateral4 follow the stem and res2 to res4. Both train from scratch, as in the paper.
+lateral4 follow the stem and res2 to res4. Both train from scratch, as in the paper. Variant "tiny" is for the CPU.
 """
 
 from collections.abc import Callable, Iterator
@@ -34,7 +34,7 @@ from models.registry import unknown
 
 @dataclass(frozen=True)
 class Pair:
-    """Two pathways: depths of both, widths of the slow one, and what ties them."""
+    """Two pathways: depths of both, widths of the slow one, and their connections."""
 
     depths: Four = (3, 4, 6, 3)
     widths: Four = (64, 128, 256, 512)
@@ -54,7 +54,10 @@ VARIANTS = tuple(MEMBERS)
 
 
 class SlowFast(Backbone):
-    """(N, 3, T, H, W) -> (N, features, 1, 1, 1), the averages of both pathways' maps; any T, H and W."""
+    """SlowFast without its head: the averages of both pathways' maps.
+
+    Any T, H and W. (N, 3, T, H, W) -> (N, features, 1, 1, 1).
+    """
 
     layout, pooling = "volume", "unseen"
     mean, std, channels = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375), "rgb"  # torchvision's, times 255
@@ -91,7 +94,7 @@ class SlowFast(Backbone):
 
     @property
     def features(self) -> int:
-        """Channels of both pathways' maps; a neck sets those of the maps that it makes of the slow one's."""
+        """Channels of both pathways' maps; a neck sets those of the slow pathway's maps."""
         return self.slow_features + self.fast_features
 
     @features.setter
@@ -130,13 +133,16 @@ def build(variant: str) -> SlowFast:
 
 
 def _stem(outs: int, kernel: tuple[int, int, int]) -> tuple[nn.Conv3d, nn.BatchNorm3d]:
-    """Convolution and norm: (N, 3, T, H, W) -> (N, outs, T, H/2, W/2)."""
+    """Build convolution and norm: (N, 3, T, H, W) -> (N, outs, T, H/2, W/2)."""
     t, h, w = kernel
     return nn.Conv3d(3, outs, kernel, (1, 2, 2), (t // 2, h // 2, w // 2), bias=False), nn.BatchNorm3d(outs)
 
 
 def _stage(ins: int, width: int, depth: int, first: int, stride: int) -> nn.Sequential:
-    """`depth` blocks, each first convolution seeing `first` frames: (N, ins, T, H, W) -> (N, 4*width, T, H', W')."""
+    """Build `depth` blocks, whose first convolutions see `first` frames each.
+
+    (N, ins, T, H, W) -> (N, 4*width, T, H', W').
+    """
     member, outs = Member((1, 1, 1, 1), middle=1), Member.expansion * width
     entrance = Bottleneck3D(ins, width, first, (1, stride, stride), member)
     return nn.Sequential(entrance, *(Bottleneck3D(outs, width, first, (1, 1, 1), member) for _ in range(depth - 1)))

@@ -1,10 +1,10 @@
-"""SlowOnly: ResNet that keeps every frame and sees time in res4 and res5, with torchvision's names, and a tiny member.
+"""SlowOnly: ResNet that keeps every frame, with time in res4 and res5.
 
-Feichtenhofer et al., "SlowFast Networks for Video Recognition" (ICCV 2019), the slow pathway of table 1 on its own, as
+Feichtenhofer et al., "SlowFast Networks for Video Recognition" (ICCV 2019), the slow pathway of table 1 alone, as
 TPN's authors configure it (github.com/decisionforce/TPN): stem 1x7x7 and pooling 1x3x3 over single frames, no stride
-in time, and the first convolution of res4's and res5's blocks 3x1x1 instead of 1x1x1.
+in time, and the first convolution of res4's and res5's blocks 3x1x1 instead of 1x1x1. Variant "tiny" is for the CPU.
 
-Weights of torchvision's 2D ResNet start it: they load by name and are inflated.
+Weights of torchvision's 2D ResNet load by its names and are inflated.
 """
 
 from collections.abc import Mapping
@@ -24,7 +24,10 @@ VARIANTS = tuple(MEMBERS)
 
 
 class SlowOnly(ResNet3D):
-    """(N, 3, T, H, W) -> (N, features, T, H/32, W/32), sizes rounded up; any T, H and W."""
+    """SlowOnly without its head, for any T, H and W.
+
+    (N, 3, T, H, W) -> (N, features, T, H/32, W/32), sizes rounded up.
+    """
 
     mean, std = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # torchvision's, times 255
 
@@ -33,7 +36,7 @@ class SlowOnly(ResNet3D):
 
 
 def build(variant: str) -> SlowOnly:
-    """The SlowOnly of that name; ValueError for an unknown one."""
+    """Build the named SlowOnly; ValueError for an unknown variant."""
     if variant not in MEMBERS:
         raise unknown("variant of backbone 'slowonly'", variant, VARIANTS)
     return SlowOnly(MEMBERS[variant])

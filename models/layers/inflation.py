@@ -1,4 +1,4 @@
-"""Inflation: kernels of a 2D network as kernels over time (Carreira and Zisserman 2017)."""
+"""Inflation of a 2D network's kernels over time (Carreira and Zisserman 2017)."""
 
 from collections.abc import Mapping
 
@@ -6,10 +6,11 @@ from torch import Size, Tensor
 
 
 def inflate(state: Mapping[str, Tensor], shapes: Mapping[str, Size]) -> dict[str, Tensor]:
-    """Kernels (out, in, h, w) as (out, in, t, h, w) where `shapes` has them so; all else as it is.
+    """Return kernels (out, in, h, w) as (out, in, t, h, w) where `shapes` needs it.
 
-    Carreira and Zisserman, "Quo Vadis, Action Recognition?" (CVPR 2017), section 2.4: repeated over time and divided by
-    t, so that of equal frames the net makes what the 2D net makes of one, but where its kernels reach past the ends.
+    Carreira and Zisserman, "Quo Vadis, Action Recognition?" (CVPR 2017), section 2.4: kernels are repeated over time
+    and divided by t. On equal frames the net then gives the 2D net's output of one frame, except where kernels reach
+    past the ends. Other tensors stay as they are.
     """
     inflated = dict(state)
     for name, kernel in state.items():

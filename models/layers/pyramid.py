@@ -1,6 +1,6 @@
-"""ISTPA's layer: the frames' maps merged into one by attention whose scores come from several stages, and its losses.
+"""ISTPA's layer: attention over several stages merges the frames' maps.
 
-Du, Yuan, Li, Hu et al., section 3; models/attention/istpa.py says how it is read, and puts it into nets.
+Du, Yuan, Li, Hu et al., section 3; models/attention/istpa.py describes our reading and attaches the layer.
 """
 
 import contextlib
@@ -15,26 +15,41 @@ from torch import Tensor, nn
 from models.backbone import Neck
 
 # Shapes: N clips, K frames, C channels, P = h*w positions of the merged map, R positions of the top stage's maps, which
-# are P if a net sees the size it was made for; x (N, K*R, C) is the paper's X transposed.
+# are P if a net sees the size it was built for; x (N, K*R, C) is the paper's X transposed.
 
 STARTS = ("xavier", "normal")
 FUSIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"product": torch.mul, "sum": torch.add, "max": torch.maximum}
 
 
 def interaction_loss(x: Tensor, attention: Tensor) -> Tensor:
-    """Equation 8, clip by clip: x (N, K*R, C), attention (N, K*R, P) -> (N,); no gradient goes to x."""
+    """Return equation 8 for each clip; no gradient flows to x.
+
+    Args:
+        x: (N, K*R, C).
+        attention: (N, K*R, P).
+
+    Returns:
+        (N,).
+    """
     kept = (x.detach().transpose(1, 2) @ attention).square().sum((1, 2))
     gram = attention.transpose(1, 2) @ attention  # (N, P, P)
-    own = gram.diagonal(dim1=1, dim2=2).square().sum(1)
-    return gram.square().sum((1, 2)) - own - kept
+    lengths = gram.diagonal(dim1=1, dim2=2).square().sum(1)
+    return gram.square().sum((1, 2)) - lengths - kept
 
 
 def attention_loss(attention: Tensor, scores: Sequence[Tensor], frames: int) -> Tensor:
-    """Equations 14 and 15, clip by clip: attention and each scale's scores (N, K*R, P), frames K -> (N,).
+    """Return equations 14 and 15 for each clip.
 
-    It falls as the distance from each scale's own attention grows.
+    The loss falls as the distance from each scale's attention grows. The deltas' squares add up over the frames: a
+    column's sum is the squared distance of its two attentions.
 
-    The deltas' squares add up over the frames: a column's are the squared distance of its two attentions.
+    Args:
+        attention: (N, K*R, P).
+        scores: of each scale, (N, K*R, P).
+        frames: K.
+
+    Returns:
+        (N,).
     """
     squares = torch.stack([(attention - score.softmax(1)).square().sum((1, 2)) for score in scores]).sum(0)
     ones = len(scores) * attention.shape[2] * frames
@@ -42,7 +57,7 @@ def attention_loss(attention: Tensor, scores: Sequence[Tensor], frames: int) -> 
 
 
 class Scores(nn.Linear):
-    """x (N, K*R, C) -> scores (N, K*R, columns), in the precision of x; equation 2.
+    """Equation 2: x (N, K*R, C) -> scores (N, K*R, columns), in the precision of x.
 
     `start`: "xavier", uniform, with zero biases; or "normal", deviation 0.01, with biases that start at `bias`.
     """
@@ -60,7 +75,10 @@ class Scores(nn.Linear):
 
 
 class PyramidAttention(nn.Module):
-    """Scores of each scale, (N, K*R, P) -> attention (N, K*R, P), whose columns have length 1."""
+    """Attention with columns of length 1, from each scale's scores.
+
+    (N, K*R, P) -> the same shape.
+    """
 
     def __init__(self, fusion: str) -> None:
         super().__init__()
@@ -71,15 +89,17 @@ class PyramidAttention(nn.Module):
 
 
 class InteractionPyramid(Neck):
-    """The layer: maps (N*K, C, H, W) of several stages -> of the last, one map a clip (N, C, h, w).
+    """ISTPA's layer, which merges the maps of several stages.
+
+    Maps (N*K, C, H, W) of each stage -> one map per clip (N, C, h, w).
 
     Args:
         frames: K.
         channels: stage -> channels of its maps, in order; the last stage's are merged.
         size: h and w of the merged map. X keeps the size of the top stage's maps.
         fusion: of the stages' scores, one of FUSIONS.
-        start: how the scores' weights start, one of STARTS.
-        shared: one score a position of x, for all positions of the merged map.
+        start: initial weights of the scores, one of STARTS.
+        shared: one score for each position of x, for all positions of the merged map.
         interaction, attention: weights of the two losses.
         bare: stages whose maps come without their ReLU, which then follows here.
         average: maps are pooled to their averages, not maxima.
@@ -124,20 +144,23 @@ class InteractionPyramid(Neck):
         return super().train(mode)
 
     def penalty(self, criterion: Callable[[Tensor], Tensor]) -> Tensor:
-        """The weighted losses of the last clips seen in training, ()."""
+        """Return the weighted losses of the last clips seen in training, ()."""
         loss, self.loss = self.loss, None
         return next(self.parameters()).new_zeros(()) if loss is None else loss
 
     def _positions(self, maps: Tensor, size: tuple[int, int]) -> Tensor:
-        """(N*K, C, H, W), pooled to the top stage's size -> x (N, K*R, C), in fp32 at least."""
+        """Pool maps to the top stage's size: x (N, K*R, C), in fp32 at least.
+
+        Maps are (N*K, C, H, W).
+        """
         pooled = (F.adaptive_avg_pool2d if self.average else F.adaptive_max_pool2d)(maps, size)
         x = pooled.unflatten(0, (-1, self.frames)).flatten(3).transpose(2, 3)  # (N, K, R, C)
-        # Tracers and the CPU differ on the memory order of what adaptive pooling gives; of a copy there is no doubt.
+        # Tracers and the CPU disagree on the memory order that adaptive pooling gives; a copy has a known order.
         x = x.clone(memory_format=torch.contiguous_format).flatten(1, 2)
         return x.to(torch.promote_types(x.dtype, torch.float32))
 
     def _merged(self, seen: Mapping[str, Tensor]) -> Tensor:
-        """x (N, K*R, C) of each stage -> M (N, C, h, w)."""
+        """Merge x (N, K*R, C) of each stage into M (N, C, h, w)."""
         x = seen[self.top]
         with _without_autocast(x.device.type):
             positions = self.size[0] * self.size[1]
@@ -148,19 +171,19 @@ class InteractionPyramid(Neck):
             return (x.transpose(1, 2) @ attention).unflatten(2, self.size)
 
     def _scorer(self, channels: int) -> Scores:
-        """What scores maps of so many channels."""
+        """Build the layer that scores maps with `channels` channels."""
         return Scores(channels, self.columns, self.start, self.bias)
 
     def _maps(self) -> int:
-        """How many maps a clip has of each stage: a frame each."""
+        """Return the number of maps per clip and stage: one per frame."""
         return self.frames
 
     def _scored(self, stage: str, x: Tensor) -> Tensor:
-        """x (N, K*R, C) of a stage -> its scores (N, K*R, columns)."""
+        """Return a stage's scores: x (N, K*R, C) -> (N, K*R, columns)."""
         return self.scores[stage](x)
 
     def _losses(self, x: Tensor, attention: Tensor, scores: Sequence[Tensor]) -> Tensor | None:
-        """The sum of the losses that have a weight, (); None if none has."""
+        """Return the sum of the losses that have a weight, (); None if none has."""
         losses = {
             "interaction": lambda: interaction_loss(x, attention),
             "attention": lambda: attention_loss(attention, scores, self._maps()),
@@ -170,5 +193,8 @@ class InteractionPyramid(Neck):
 
 
 def _without_autocast(device: str) -> contextlib.AbstractContextManager:
-    """Turns autocast off; the meta device, on which layers are counted, has none."""
+    """Turn autocast off.
+
+    The meta device has none; it serves to count layers.
+    """
     return contextlib.nullcontext() if device == "meta" else torch.autocast(device, enabled=False)

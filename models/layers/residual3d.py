@@ -1,6 +1,6 @@
-"""3D residual networks of bottleneck blocks: what Hara's ResNet and ResNeXt and SlowOnly share, and differ in.
+"""3D residual networks of bottlenecks: Hara's ResNet and ResNeXt, SlowOnly.
 
-Parameters have the names of torchvision's ResNet, as Hara's code has them too: conv1, bn1, layer1.0.conv1, ...,
+Parameters have the names of torchvision's ResNet, as in Hara's code: conv1, bn1, layer1.0.conv1, ...,
 layer1.0.downsample.0, ...; the classifier is fc. Kernels and strides are (t, h, w).
 """
 
@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from models.backbone import Backbone, Block
 from models.memory_format import outweighs
 
-ACTIVITYNET_MEAN = (114.7748, 107.7354, 99.4750)  # of pixels 0 to 255, what Hara's nets take off them
+ACTIVITYNET_MEAN = (114.7748, 107.7354, 99.4750)  # of pixels 0 to 255, subtracted by Hara's nets
 Four = tuple[int, int, int, int]  # one number each for res2..res5
 
 
 @dataclass(frozen=True)
 class Member:
-    """One network: how many blocks, how wide, and how far each convolution sees in time."""
+    """One network: numbers of blocks, widths, and each convolution's extent in time."""
 
     depths: Four
     widths: Four = (64, 128, 256, 512)  # channels of the blocks' middle convolution
@@ -34,12 +34,12 @@ class Member:
 
 
 class Conv3d(nn.Conv3d):
-    """nn.Conv3d whose kernels of one frame, or of one pixel, run as 2D convolutions where memory is channels-last.
+    """nn.Conv3d that runs flat kernels as 2D in channels-last memory.
 
-    The views cost nothing. On one thread torch's own 1x1x1 and 3x1x1 convolutions of fewer than 16 clips do not go to
-    oneDNN, take two to three times as long, and give up the memory order. Maps that the weights outweigh run in torch's
-    own order (models/memory_format.py). What comes of channels-last maps is channels-last, also where torch gives that
-    up: it convolves a single clip's small maps without oneDNN.
+    A flat kernel covers one frame or one pixel. The views cost nothing. On one thread torch's 1x1x1 and 3x1x1
+    convolutions of fewer than 16 clips do not use oneDNN, take two to three times as long, and lose the memory order.
+    Maps that the weights outweigh run in torch's default order (models/memory_format.py). Channels-last maps give
+    channels-last output, also where torch loses that order: it convolves a single clip's small maps without oneDNN.
     """
 
     weighs = True
@@ -48,7 +48,7 @@ class Conv3d(nn.Conv3d):
         t, h, w = self.kernel_size
         along, *across = self.stride
         before, *beside = cast(tuple[int, int, int], self.padding)
-        # Maps of one pixel have no order to speak of: a compiled net would expect another than its gradients then have.
+        # Maps of one pixel have an ambiguous order: a compiled net would expect another than its gradients have.
         if not x.is_contiguous(memory_format=torch.channels_last_3d) or x.shape[3:].numel() == 1:
             return super().forward(x)
         if outweighs(self.weight, x):
@@ -67,7 +67,10 @@ class Conv3d(nn.Conv3d):
 
 
 class Bottleneck3D(Block):
-    """1x1x1, 3x3x3, 1x1x1: (N, in, T, H, W) -> (N, expansion*width, T/stride[0], H/stride[1], W/stride[2])."""
+    """A residual block of 1x1x1, 3x3x3 and 1x1x1 convolutions.
+
+    (N, in, T, H, W) -> (N, expansion*width, T/stride[0], H/stride[1], W/stride[2]).
+    """
 
     def __init__(self, ins: int, width: int, first: int, stride: tuple[int, int, int], member: Member) -> None:
         super().__init__(ins, member.expansion * width)
@@ -93,7 +96,10 @@ class Bottleneck3D(Block):
 
 
 class ResNet3D(Backbone):
-    """(N, 3, T, H, W) -> (N, features, T/stride**4, H/32, W/32), sizes rounded up; any T, H and W."""
+    """A 3D ResNet without its head, for any T, H and W.
+
+    (N, 3, T, H, W) -> (N, features, T/stride**4, H/32, W/32), sizes rounded up.
+    """
 
     layout = "volume"
     mean, std, channels = ACTIVITYNET_MEAN, (1.0, 1.0, 1.0), "rgb"
@@ -134,5 +140,5 @@ class ResNet3D(Backbone):
         return self.get_submodule(self.parts[name][0])(x)
 
     def published_stage(self, name: str, x: Tensor) -> Tensor:
-        """The same with the stem's ReLU before its pooling."""
+        """Return the same with the stem's ReLU before its pooling."""
         return self.maxpool(F.relu(self.bn1(self.conv1(x)), inplace=True)) if name == "stem" else self.stage(name, x)

@@ -1,14 +1,13 @@
-"""The temporal shift of TSM, which other systems stand on too, some of them as a convolution that starts as it.
+"""TSM's temporal shift, also as a convolution that starts as the shift.
 
 Lin, Gan and Han, "TSM: Temporal Shift Module for Efficient Video Understanding" (ICCV 2019), sections 3.1 to 3.3 and
-equation 1's shift with zeros filled in; bi-directional, 1/8 of the channels each way, on the residual branch only
-("blockres"): what the first convolution of each block sees.
+equation 1's shift with zeros filled in. It is bi-directional, 1/8 of the channels each way, on the residual branch only
+("blockres"): the input of each block's first convolution. Other systems build on it.
 
 As in the authors' code, and not in the paper:
 - A net with a stage of 23 blocks or more (ResNet-101) is shifted at every second block of each stage.
 - Channels [0, C//fold) take the next frame, [C//fold, 2*(C//fold)) the previous one.
-- For long clips there is a maximum over time before res3 (`temporal_pool` there), behind which half the frames are
-  left.
+- For long clips there is a maximum over time before res3 (`temporal_pool` there), which leaves half the frames.
 """
 
 from typing import Any
@@ -21,7 +20,7 @@ from models.backbone import Backbone, Neck, frame_blocks
 
 
 class TemporalShift(nn.Module):
-    """(N*T, C, H, W) -> the same shape, two folds of C//fold channels moved by one frame against the rest."""
+    """Shift two folds of C//fold channels by one frame each way: (N*T, C, H, W)."""
 
     def __init__(self, frames: int, fold: int) -> None:
         super().__init__()
@@ -35,7 +34,7 @@ class TemporalShift(nn.Module):
 
 
 class Shift(torch.autograd.Function):
-    """The shift as one copy; its gradient is the shift the other way round.
+    """The shift as one copy; its gradient is the shift in reverse.
 
     Autograd on the same slice assignments gives the same and takes five times as long.
     """
@@ -45,7 +44,7 @@ class Shift(torch.autograd.Function):
         ctx.frames, ctx.width, ctx.back = frames, width, back
         first, second = slice(0, width), slice(width, 2 * width)
         take_next, take_last = (second, first) if back else (first, second)
-        out = x.clone()  # whole: channels-last, the channels that stay are many short runs, which take longer
+        out = x.clone()  # all channels: in channels-last the others are many short runs, which take longer
         old, new = x.unflatten(0, (-1, frames)), out.unflatten(0, (-1, frames))  # (N, T, C, H, W)
         new[:, :-1, take_next] = old[:, 1:, take_next]
         new[:, -1, take_next] = 0
@@ -59,16 +58,16 @@ class Shift(torch.autograd.Function):
 
 
 def keep_unshifted(conv: nn.Module, seen: tuple[Tensor], out: Tensor) -> None:
-    """A forward hook of a convolution that sees shifted maps: autograd keeps no copy of them for its weight's gradient.
+    """Keep autograd from copying shifted maps for a convolution's gradient.
 
-    Where a ReLU gave what was shifted, autograd has that for the ReLU's own gradient, and it is shifted once more. A
-    compiler sees to this by itself.
+    A forward hook of the convolution. Where a ReLU gave the maps, autograd already stores its output for the ReLU's
+    gradient, and that is shifted again. A compiler handles this by itself.
     """
     if torch.compiler.is_compiling() or out.grad_fn is None:
         return
     node: Any = seen[0].grad_fn
     taught: Any = out.grad_fn
-    # Attributes _saved_* and _raw_saved_* are torch's documented door to what a node of the graph keeps.
+    # _saved_* and _raw_saved_* are torch's documented access to the tensors that a graph node keeps.
     if getattr(node, "_forward_cls", None) is not Shift or not hasattr(node.next_functions[0][0], "_saved_result"):
         return
     if taught._saved_input.dtype == seen[0].dtype:  # under autocast it may be a rounded copy
@@ -76,15 +75,16 @@ def keep_unshifted(conv: nn.Module, seen: tuple[Tensor], out: Tensor) -> None:
 
 
 def _shifted_again(node: Any) -> Tensor:
-    """What a Shift in autograd's graph gave."""
+    """Recompute the output of a Shift in autograd's graph."""
     with torch.no_grad():
         return Shift.apply(node.next_functions[0][0]._saved_result, node.frames, node.width, node.back)
 
 
 class TemporalShiftConv(nn.Module):
-    """Depthwise convolution over time, kernel 3, that starts as the shift: (N*T, C, H, W) -> the same shape.
+    """Depthwise convolution over time, kernel 3, that starts as the shift.
 
-    Channels that no fold of C//fold holds start as they are; with fold None all do.
+    (N*T, C, H, W) -> the same shape. Channels outside both folds of C//fold start as the identity; with fold None all
+    channels are.
     """
 
     def __init__(self, channels: int, frames: int, fold: int | None = 8) -> None:
@@ -100,17 +100,17 @@ class TemporalShiftConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if torch.compiler.is_compiling():
             return self._summed(x)
-        # As a 2D convolution with kernel (3, 1) over (T, H*W), which costs a channels-last x no copy.
+        # As a 2D convolution with kernel (3, 1) over (T, H*W), which needs no copy of a channels-last x.
         volume = x.unflatten(0, (-1, self.frames)).transpose(1, 2).flatten(3)  # (N, C, T, H*W)
         shifted = F.conv2d(volume, self.weight.unsqueeze(3), padding=(1, 0), groups=x.shape[1])
         return shifted.transpose(1, 2).reshape(x.shape)
 
     def _summed(self, x: Tensor) -> Tensor:
-        """The same as a sum over three frames, which compilers fuse.
+        """Return the same as a sum over three frames, which compilers fuse.
 
-        The convolution won't do there: in which memory order it gives maps of a single place may be one thing where it
-        is traced and another where it runs. Nor will other sums: of additions to slices in place, and of products
-        before the zeros, torch's own compiler makes wrong ones.
+        The convolution fails there: the memory order of its maps of a single pixel may differ between tracing and
+        running. Other sums fail too: torch's compiler miscompiles additions to slices in place, and products before the
+        zeros.
         """
         last, now, following = self.weight.unsqueeze(3).unbind(2)  # (C, 1, 1) each
         frames = x.unflatten(0, (-1, self.frames))  # (N, T, C, H, W)
@@ -120,7 +120,10 @@ class TemporalShiftConv(nn.Module):
 
 
 class TemporalMaxPool(Neck):
-    """After a stage, the maximum over 3 frames at every second one: (N*T, C, H, W) -> (N*ceil(T/2), C, H, W)."""
+    """The maximum over 3 frames at every second frame, after one stage.
+
+    (N*T, C, H, W) -> (N*ceil(T/2), C, H, W).
+    """
 
     retimable = False  # modules behind it have half its frames
 
@@ -137,12 +140,17 @@ class TemporalMaxPool(Neck):
 
 
 def shift_blocks(net: Backbone, frames: int, fold: int, attention: str, pooled: bool = False) -> None:
-    """Shifts 1/fold of the channels each way at the entry of the residual blocks.
+    """Shift 1/fold of the channels each way at the entry of the residual blocks.
 
-    If `pooled`, a TemporalMaxPool after res2 leaves half of the frames to the rest of the net.
+    Args:
+        net: a backbone that takes frames.
+        frames: T.
+        fold: 2 or more.
+        attention: name for the errors.
+        pooled: a TemporalMaxPool after res2 leaves half of the frames to the rest of the net.
 
-    Raises ValueError, which names the attention, for a backbone that takes volumes, for a fold below 2, and where there
-    is no res2 to pool after.
+    Raises:
+        ValueError: The backbone takes volumes, the fold is below 2, or there is no res2 to pool after.
     """
     if fold < 2:
         raise ValueError(

@@ -1,38 +1,37 @@
-"""ST-MANet's two attentions, over frames and over pixels, and how alike two stages' attention is.
+"""ST-MANet's attention over frames and over pixels, and its similarity.
 
-models/attention/st_manet.py names the paper and says what each module is there for; its equations, of one stage with
-maps Z of C channels, Z_TDA^{i-1} of C/2 from the branch, and Z_c both of them, 3C/2 channels:
+models/attention/st_manet.py names the paper and describes the use of each module. These are its equations, of one stage
+with maps Z of C channels, Z_TDA^{i-1} of C/2 from the branch, and Z_c both of them, 3C/2 channels:
 
     TDA  A_t = softmax(phi(Z_c) omega(Z_c))    (T, T); rows are frames, of 3C/2*H*W features
-         Z_TDA^i = eps(A_t tau(Z_c))           goes on in the branch
+         Z_TDA^i = eps(A_t tau(Z_c))           continues in the branch
          Z_t = Z + eps(A_t sigma(Z))
     SDA  A_s = softmax(alpha(Z) beta(Z))       (H*W, H*W); rows are pixels, of C*T features
          Z_s = pi(A_s eta(Z))
-    L_s, L_t: sums over the ordered pairs of stages of how alike their A_s, or A_t, are
+    L_s, L_t: sums over the ordered pairs of stages of the similarity of their A_s, or A_t
 
-No code is public. Where the paper leaves a choice, ours, and why:
+No code is public. Where the paper leaves a choice, this is ours, and why:
 - Equation 2 prints tau(Z_TDA^i), but a row of 3C/2*H*W: tau sees Z_c. "Element-wise multiplied" with A is the matrix
   product.
-- phi, omega, tau and sigma are 3x1x1 convolutions over each channel alone; across the channels (`dense_maps`), phi and
-  omega add 105% to the net's multiply-accumulates by themselves. alpha, beta, eta and pi only reshape, or are 1x1x1
-  convolutions (`convolved`): the text has the same words for them as for TDA's.
-- eps, "reshape, 3x1x1, pool", is dense: C to C beside Z; in the branch 3C/2 to half of the next stage's channels, then
-  a maximum over windows of 2x2x2: the last ones may be cut, as 7x7 is to become 4x4, and time is left where the
-  backbone leaves it. `dense_branch` off makes the branch's one of the smallest groups.
-- No convolution has a bias or a ReLU; they start as Kaiming's for layers without one. eps has no norm, or a batch norm
-  (`normed`).
-- softmax is printed around A tau(Z), A sigma(Z) and A eta(Z) once more; over 3C/2*H*W features it would flatten
+- phi, omega, tau and sigma are depthwise 3x1x1 convolutions. Across the channels (`dense_maps`), phi and omega alone
+  add 105% to the net's multiply-accumulates. alpha, beta, eta and pi only reshape, or are 1x1x1 convolutions
+  (`convolved`): the text has the same words for them as for TDA's.
+- eps, "reshape, 3x1x1, pool", is dense: C to C for Z_t. In the branch it maps 3C/2 to half of the next stage's
+  channels, then takes a maximum over windows of 2x2x2. The last windows may be cut, because 7x7 must become 4x4, and
+  time is not pooled where the backbone keeps it. `dense_branch` off makes the branch's eps one of the smallest groups.
+- No convolution has a bias or a ReLU; they start by Kaiming's rule for layers without one. eps has no norm, or a batch
+  norm (`normed`).
+- softmax is printed once more around A tau(Z), A sigma(Z) and A eta(Z). Over 3C/2*H*W features it would flatten
   them to 1e-5, so it is off (`second_softmax`).
 - Products of rows are divided by the root of their length (`scaled`), which is not printed: without it the softmax is
-  one-hot. With it A_s, which has no weights, is still the identity, to 0.1%, in res3 to res5 of a fresh net that sees a
-  real clip.
+  one-hot. With it A_s, which has no weights, is still the identity, to 0.1%, in res3 to res5 of a fresh net on a real
+  clip.
 - Attention matrices are compared by the cosine of all their numbers, averaged down to the smallest stage's size. A_s is
-  averaged over the height and the width of its queries and of its keys, so that the same places are compared; as one
-  square of H*W by H*W numbers it would compare rows of pixels with others.
+  averaged over the height and the width of its queries and of its keys, so that the same positions are compared. As one
+  square of H*W by H*W numbers it would compare rows of pixels with different ones.
 
-Written differently, to the same result: what a convolution over each channel alone does to a clip of T frames is a
-matrix, T by T, and so phi, omega, tau and sigma are applied to the channels' products of frames with frames, and to the
-attention, instead of to the maps.
+Written differently, with the same result: a depthwise convolution of a clip of T frames is a T by T matrix. So phi,
+omega, tau and sigma are applied to the channels' frame-by-frame products, and to the attention, instead of to the maps.
 """
 
 import math
@@ -52,7 +51,7 @@ from models.memory_format import outweighs
 
 @dataclass(frozen=True)
 class Reading:
-    """Where the paper can be read in two ways: attach() says what each is."""
+    """Choices where the paper is ambiguous, described in attach()."""
 
     scaled: bool = True
     second_softmax: bool = False
@@ -72,7 +71,7 @@ class TimeConv(nn.Conv2d):
         nn.init.kaiming_normal_(self.weight, nonlinearity="linear")
 
     def forward(self, x: Tensor) -> Tensor:
-        # As a 2D one over (T, P): torch has no fast one that is 3D and sees each channel alone.
+        # As 2D over (T, P): torch has no fast 3D depthwise convolution.
         volume = x.flatten(3)
         if outweighs(self.weight, x):
             out = super().forward(volume.contiguous()).contiguous(memory_format=torch.channels_last)
@@ -86,7 +85,7 @@ class TimeConv(nn.Conv2d):
 class Gram(torch.autograd.Function):
     """The products of all rows with all rows: (..., L, F) -> (..., L, L).
 
-    Autograd on the matrix product takes two products for the gradient, where the sum of two matrices makes it one.
+    Autograd on the matrix product takes two products for the gradient; the sum of two matrices needs one.
     """
 
     @staticmethod
@@ -102,16 +101,19 @@ class Gram(torch.autograd.Function):
 
 
 def response(conv: nn.Module, channels: int, like: Tensor) -> Tensor:
-    """What a convolution over each channel alone does to clips, as matrices (channels, T, T): its response to frames.
+    """Return a depthwise convolution over time as matrices (channels, T, T).
 
-    `like` (..., T, T) says T, the type and the device.
+    `like` (..., T, T) sets T, the type and the device.
     """
     frames = torch.eye(like.shape[-1], dtype=like.dtype, device=like.device)
     return conv(frames.expand(1, channels, -1, -1)[..., None])[0, ..., 0]
 
 
 class Aggregation(nn.Module):
-    """eps(A value(x)): attention (N, T, T) and maps (N, ins, T, H, W) -> (N, outs, T, H, W)."""
+    """Aggregation of values over frames, eps(A value(x)).
+
+    Attention (N, T, T), maps (N, ins, T, H, W) -> (N, outs, T, H, W).
+    """
 
     def __init__(self, ins: int, outs: int, reading: Reading, dense: bool = True) -> None:
         super().__init__()
@@ -127,22 +129,26 @@ class Aggregation(nn.Module):
         return self.norm(self.eps(self._rows(matrices @ x.flatten(3), x)))
 
     def published(self, attention: Tensor, x: Tensor) -> Tensor:
-        """The same in the paper's order: the maps are convolved, then weighed."""
-        # A channel at a time; a copy, since tracers and the CPU differ on the order of memory of single frames.
+        """Return the same in the paper's order: convolve the maps, then weigh them."""
+        # One channel at a time; a copy, because tracers and the CPU disagree on the memory order of single frames.
         values = self.value(x).flatten(3).clone(memory_format=torch.contiguous_format)  # (N, ins, T, P)
         return self.norm(self.eps(self._rows(attention.unsqueeze(1) @ values, x)))
 
     def _rows(self, rows: Tensor, x: Tensor) -> Tensor:
-        """A value(x), (N, ins, T, P) -> the same in x's shape, softmaxed once more if that is how it is read."""
+        """Return A value(x), (N, ins, T, P), in x's shape.
+
+        The second softmax comes first, if it is on.
+        """
         if self.second_softmax:
             rows = rows.transpose(1, 2).flatten(2).softmax(2).unflatten(2, (x.shape[1], -1)).transpose(1, 2)
         return rows.unflatten(3, x.shape[3:])
 
 
 class TemporalDynamicAttention(nn.Module):
-    """TDA of one stage: Z (N, channels, T, H, W), Z_TDA^{i-1} (N, before, T, H, W) -> A_t (N, T, T), Z_t, Z_TDA^i.
+    """TDA of one stage: Z, Z_TDA^{i-1} -> A_t (N, T, T), Z_t, Z_TDA^i.
 
-    Z_TDA^i has `after` channels. It is None where that is 0, and Z_t is where `main` is off: nobody asks for them.
+    Z is (N, channels, T, H, W) and Z_TDA^{i-1} (N, before, T, H, W). Z_TDA^i has `after` channels, or is None if
+    `after` is 0. Z_t is None if `main` is off.
     """
 
     def __init__(self, channels: int, before: int, after: int, reading: Reading, main: bool = True) -> None:
@@ -156,7 +162,7 @@ class TemporalDynamicAttention(nn.Module):
     def forward(self, z: Tensor, before: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
         if self.dense_maps:
             return self.published(z, before)
-        # Z_c, a channel at a time; a copy, since tracers and the CPU differ on the order of memory of single frames.
+        # Z_c, one channel at a time; a copy, because tracers and the CPU disagree on the memory order of single frames.
         both = torch.cat([z, before], 1).clone(memory_format=torch.contiguous_format)
         products = Gram.apply(both.flatten(3))  # (N, channels + before, T, T)
         phi, omega = (response(conv, both.shape[1], products) for conv in (self.phi, self.omega))
@@ -165,25 +171,29 @@ class TemporalDynamicAttention(nn.Module):
         return self._attended(attention, z, both[:, : z.shape[1]], both)
 
     def published(self, z: Tensor, before: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """The same in the paper's order: the maps are convolved, then multiplied."""
+        """Return the same in the paper's order: convolve the maps, then multiply them."""
         both = torch.cat([z, before], 1)  # Z_c
         phi, omega = self.phi(both).flatten(3), self.omega(both).flatten(3)  # (N, channels + before, T, P)
-        # A channel at a time, as above, and then their sum.
+        # One channel at a time, as above, and then their sum.
         attention = softmax((phi @ omega.transpose(2, 3)).sum(1), both[0, :, 0].numel(), self.scaled)  # (N, T, T)
         return self._attended(attention, z, z, both)
 
     def _attended(
-        self, attention: Tensor, z: Tensor, own: Tensor, both: Tensor
+        self, attention: Tensor, z: Tensor, attended: Tensor, both: Tensor
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """A_t, and what it makes of Z, here `own` as well, and of Z_c."""
-        z_t = None if self.main is None else z + self.main(attention, own)
+        """Return A_t, Z_t and Z_TDA^i.
+
+        `attended` is the part of Z_c that Z_t attends to.
+        """
+        z_t = None if self.main is None else z + self.main(attention, attended)
         return attention, z_t, None if self.branch is None else self.branch(attention, both)
 
 
 class SpatialAttention(nn.Module):
-    """SDA of one stage: Z (N, C, T, H, W) -> A_s (N, P, P), and `onto` + Z_s, of Z's shape.
+    """SDA of one stage.
 
-    `channels` are C where alpha, beta, eta and pi are convolutions; 0 for a module without weights, of any C.
+    Z (N, C, T, H, W) -> A_s (N, P, P), and `onto` + Z_s, of Z's shape. `channels` is C where alpha, beta, eta and pi
+    are convolutions; 0 for a module without weights, of any C.
     """
 
     def __init__(self, reading: Reading, channels: int = 0) -> None:
@@ -206,7 +216,7 @@ class SpatialAttention(nn.Module):
         return attention, onto + sums.permute(0, 4, 3, 1, 2)
 
     def published(self, z: Tensor, onto: Tensor) -> tuple[Tensor, Tensor]:
-        """The same in torch's own order of memory."""
+        """Return the same in torch's default memory order."""
         if self.convolutions:
             alpha, beta, eta = (
                 self.convolutions[name](z).flatten(3).flatten(1, 2) for name in ("alpha", "beta", "eta")
@@ -225,23 +235,27 @@ class SpatialAttention(nn.Module):
 
 
 def softmax(products: Tensor, length: int, scaled: bool) -> Tensor:
-    """The products of rows of that length (N, L, L) -> how much each row takes of the others, (N, L, L)."""
+    """Softmax of products of rows of `length`, scaled if asked.
+
+    (N, L, L) -> (N, L, L).
+    """
     return (products * length**-0.5 if scaled else products).softmax(2)
 
 
 def pooled(branch: Tensor, size: Sequence[int]) -> Tensor:
-    """(N, C, T, H, W) -> (N, C, *size): the maximum over windows of 2x2x2, or of 1 along what keeps its size.
+    """Pool by maxima to a size: (N, C, T, H, W) -> (N, C, *size).
 
-    The last window along an odd axis is cut, so that ceil(T / 2) come out, as of the backbone's strided convolutions.
+    Windows are 2x2x2, or 1 along an axis that keeps its size. The last window along an odd axis is cut, so that ceil(T
+    / 2) frames remain, as from the backbone's strided convolutions.
     """
     window = [-(-old // new) for old, new in zip(branch.shape[2:], size, strict=True)]
     return F.max_pool3d(branch, window, ceil_mode=True)
 
 
 def averaged(matrix: Tensor, old: Sequence[int], new: Sequence[int]) -> Tensor:
-    """Attention (N, L, L) of places on a grid `old`, of L = its product -> of a grid `new`, by adaptive averages.
+    """Resize attention (N, L, L) from a grid `old` to a grid `new` by means.
 
-    Each axis of the grid is averaged for itself, of the queries and of the keys.
+    L is the product of `old`. Each axis of the grid is averaged separately, of the queries and of the keys.
     """
     grid = matrix.unflatten(2, tuple(old)).unflatten(1, tuple(old))  # (N, *old, *old)
     for axis, size in enumerate((*new, *new), 1):
@@ -251,10 +265,13 @@ def averaged(matrix: Tensor, old: Sequence[int], new: Sequence[int]) -> Tensor:
 
 
 def likeness(matrices: Sequence[Tensor], grids: Sequence[Sequence[int]] | None = None) -> Tensor:
-    """L_s or L_t: the stages' attention (N, L, L), each of its own L -> (), a sum over the ordered pairs of stages.
+    """Return L_s or L_t, (): the summed similarity over the ordered pairs of stages.
 
-    A pair counts the cosine of its matrices, averaged down to the smallest L; the mean over the clips. `grids` says how
-    the L places lie, (H, W) of a stage's pixels; frames lie in a row.
+    A pair counts the cosine of its matrices, averaged down to the smallest L, as the mean over the clips.
+
+    Args:
+        matrices: the stages' attention (N, L, L), with a different L each.
+        grids: shape of each stage's L positions, (H, W) for pixels; by default (L,), for frames.
     """
     grids = grids or [(matrix.shape[1],) for matrix in matrices]
     least = min(grids, key=math.prod)

@@ -1,17 +1,17 @@
-"""The temporal pyramid network's neck, which the baseline and MAAGN share: res4 and res5, added up both ways and fused.
+"""The neck of the temporal pyramid network, which TPN and MAAGN share.
 
 Yang, Xu, Shi, Dai and Zhou, "Temporal Pyramid Network for Action Recognition" (CVPR 2020), section 3: spatial
-modulation brings the levels to one size, temporal modulation gives each its tempo, a top-down and a bottom-up flow add
-them into each other, and all is fused. As in the authors' code (github.com/decisionforce/TPN):
-- Level fusion has weights of its own for each flow; the neck gives as many channels as res5, 2048 in a ResNet-50.
-- Flow "cascade": the bottom-up flow starts from what the top-down flow gave. In the authors' code two names are one
-  list, so it is what they trained. "parallel": it starts from the modulated levels, as the text reads.
-- Temporal modulation pools all frames to one, as in their configurations, unless it is given its scales.
+modulation brings res4 and res5 to one size, temporal modulation sets each level's tempo, a top-down and a bottom-up
+flow add them into each other, and all is fused. As in the authors' code (github.com/decisionforce/TPN):
+- Level fusion has separate weights for each flow; the neck gives as many channels as res5, 2048 in a ResNet-50.
+- Flow "cascade": the bottom-up flow starts from the top-down flow's output. In the authors' code two names are one
+  list, so this is what they trained. "parallel": it starts from the modulated levels, as the text reads.
+- Temporal modulation pools all frames to one, as in their configurations, unless it gets scales.
 - An auxiliary head on the level before the last adds half its loss in training.
 - TSM's shift is "in place": the shortcut convolution of a block sees the shifted input, an identity shortcut does not.
-Otherwise: a ResNet-101 is shifted at every second block, as in TSM's own code; a level n stages below the last takes n
-convolutions of stride 2, whatever its channels; groups that do not divide them are fewer. MobileNetV2's tail, one more
-1x1 convolution, sees the one map that the pyramid gives.
+Different from it: a ResNet-101 is shifted at every second block, as in TSM's code. A level n stages below the last
+takes n convolutions of stride 2, at any width. The number of groups is reduced to a divisor of the channels.
+MobileNetV2's tail, one more 1x1 convolution, sees the one map that the pyramid gives.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,30 +33,42 @@ GROUPS = 32
 
 
 def convolution(ins: int, outs: int, kernel: tuple[int, int, int] = (1, 1, 1), groups: int = 1) -> nn.Conv3d:
-    """(N, ins, T, H, W) -> (N, outs, T, H, W), without bias, in at most that many groups."""
+    """Build a convolution without bias, in at most `groups` groups.
+
+    (N, ins, T, H, W) -> (N, outs, T, H, W).
+    """
     t, h, w = kernel
     return Conv3d(ins, outs, kernel, padding=(t // 2, h // 2, w // 2), groups=gcd(groups, ins, outs), bias=False)
 
 
 def normed(conv: nn.Conv3d) -> nn.Sequential:
-    """The convolution, a batch norm and a ReLU."""
+    """Append a batch norm and a ReLU to a convolution."""
     return nn.Sequential(conv, nn.BatchNorm3d(conv.out_channels), nn.ReLU(inplace=True))
 
 
 def halving(ins: int, outs: int) -> nn.Sequential:
-    """A normed 1x3x3 convolution that halves the maps: (N, ins, T, H, W) -> (N, outs, T, H/2, W/2), rounded up."""
+    """Build a normed 1x3x3 convolution that halves the maps.
+
+    (N, ins, T, H, W) -> (N, outs, T, H/2, W/2), rounded up.
+    """
     return normed(Conv3d(ins, outs, (1, 3, 3), (1, 2, 2), (0, 1, 1), bias=False))
 
 
 def initialise(module: nn.Module) -> None:
-    """Every 3D convolution in it by Xavier's uniform distribution, as the authors' neck starts."""
+    """Initialize every 3D convolution in a module by Xavier's uniform distribution.
+
+    As in TPN's neck.
+    """
     for inner in module.modules():
         if isinstance(inner, nn.Conv3d):
             nn.init.xavier_uniform_(inner.weight)
 
 
 class TemporalModulation(nn.Module):
-    """(N, ins, T, H, W) -> (N, outs, T/scale, H, W), rounded up; without a scale, one frame comes out."""
+    """Temporal modulation: (N, ins, T, H, W) -> (N, outs, T/scale, H, W), rounded up.
+
+    Without a scale, all frames are pooled to one.
+    """
 
     def __init__(self, ins: int, outs: int, scale: int | None = None) -> None:
         super().__init__()
@@ -68,7 +80,10 @@ class TemporalModulation(nn.Module):
 
 
 class UnitPooling(nn.Module):
-    """A maximum over windows of one value, which the authors' code has and tools count; it changes nothing."""
+    """A maximum over windows of one value, without effect.
+
+    The authors' code has it, and tools count it.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         return x
@@ -78,7 +93,10 @@ class UnitPooling(nn.Module):
 
 
 class LevelFusion(nn.Module):
-    """Levels (N, ins, T, H, W), each through a grouped convolution to `middle`, -> (N, outs, T, H, W)."""
+    """Fuse levels (N, ins, T, H, W) to one (N, outs, T, H, W).
+
+    Each passes a grouped convolution to `middle` channels. The output is (N, outs, T, H, W).
+    """
 
     def __init__(self, levels: int, ins: int, middle: int, outs: int) -> None:
         super().__init__()
@@ -91,11 +109,19 @@ class LevelFusion(nn.Module):
 
 
 class TemporalPyramid(nn.Module):
-    """Levels of these `channels`, each with half the H and W of the one before -> (N, features, T/scale, H, W).
+    """The pyramid: levels with halving H and W -> (N, features, T/scale, H, W).
 
-    `width` channels flow, `middle` of each level are fused to `fused`, and both flows to `features`. `attention` has a
-    place for a module at each level, between spatial and temporal modulation, where all levels have the last one's
-    channels and size: identities until an attach() fills them.
+    `attention` has a place for a module at each level, between spatial and temporal modulation, where all levels have
+    the last one's channels and size. They are identities until an attach() fills them.
+
+    Args:
+        channels: of each level.
+        width: channels of the flows.
+        middle: channels of each level before fusion.
+        fused: channels of each flow after fusion.
+        features: channels of the output.
+        scales: of temporal modulation, one per level.
+        flow: one of FLOWS.
     """
 
     def __init__(
@@ -135,19 +161,25 @@ class TemporalPyramid(nn.Module):
         return self.fuse(torch.cat([self.top_down(down), self.bottom_up(up)], 1))
 
     def modulated(self, levels: Sequence[Tensor]) -> list[Tensor]:
-        """The levels after spatial modulation, attention and temporal modulation."""
+        """Return the levels after spatial modulation, attention and temporal modulation."""
         steps = zip(self.spatial, self.attention, self.temporal, levels, strict=True)
         return [temporal(attention(spatial(x))) for spatial, attention, temporal, x in steps]
 
 
 def _to_last(ins: int, outs: int, steps: int) -> nn.Sequential:
-    """Spatial modulation: doubles the channels and halves the maps in each of so many steps; the last gives `outs`."""
+    """Build spatial modulation: each step doubles the channels and halves the maps.
+
+    The last step gives `outs` channels.
+    """
     widths = [*(ins * 2**step for step in range(steps)), outs]
     return nn.Sequential(*(halving(widths[step], widths[step + 1]) for step in range(steps)))
 
 
 class AuxiliaryHead(nn.Module):
-    """A classifier of a level (N, C, T, H, W) that only counts in training: `weight` times its loss is a penalty."""
+    """A classifier of a level (N, C, T, H, W) used in training only.
+
+    `weight` times its loss is a penalty.
+    """
 
     def __init__(self, channels: int, classes: int, weight: float = 0.5, dropout: float = 0.5) -> None:
         super().__init__()
@@ -161,23 +193,29 @@ class AuxiliaryHead(nn.Module):
         self.logits: Tensor | None = None
 
     def forward(self, level: Tensor) -> None:
-        """Keeps the logits (N, classes) for penalty() while it is training; does nothing else."""
+        """Keep the logits (N, classes) for penalty() in training; otherwise do nothing."""
         if self.training:
             self.logits = self.fc(self.dropout(self.conv(level).mean((2, 3, 4))))
 
     def train(self, mode: bool = True) -> Self:
-        """Switches to training, or to evaluation, which forgets the logits."""
+        """Switch to training or evaluation; evaluation drops the logits."""
         self.logits = self.logits if mode else None
         return super().train(mode)
 
     def penalty(self, criterion: Callable[[Tensor], Tensor]) -> Tensor:
-        """The weighted loss of the last level seen in training, (); zero if there was none since the last call."""
+        """Return the weighted loss of the last level seen in training, ().
+
+        Zero if there was none.
+        """
         logits, self.logits = self.logits, None
         return self.fc.weight.new_zeros(()) if logits is None else self.weight * criterion(logits)
 
 
 class PyramidNeck(Neck):
-    """A pyramid over the maps of these stages: it gives maps with N rows, one frame being left, in the net's layout."""
+    """A pyramid over several stages' maps that leaves one frame.
+
+    The output is N maps, in the net's layout.
+    """
 
     def __init__(self, stages: Sequence[str], frames: int, pyramid: TemporalPyramid, aux: AuxiliaryHead | None) -> None:
         super().__init__()
@@ -206,9 +244,19 @@ def attach_pyramid(
     shift: bool,
     stages: tuple[str, ...] = ("res4", "res5"),
 ) -> TemporalPyramid:
-    """Gives the net a PyramidNeck over its last stages, and TSM's shift in place if it takes frames and `shift` is set.
+    """Give the net a PyramidNeck over its last stages.
 
-    Raises ValueError, which names the attention, for an unknown flow, and for a backbone that has other last stages.
+    Args:
+        net: the backbone.
+        frames: T.
+        attention: name for the errors.
+        flow: one of FLOWS.
+        aux: add an auxiliary head.
+        shift: add TSM's shift in place, if the net takes frames.
+        stages: the last stages, which the pyramid fuses.
+
+    Raises:
+        ValueError: The flow is unknown, or the backbone ends in other stages.
     """
     if flow not in FLOWS:
         raise ValueError(f"attention {attention!r}: flow is {flow!r}; known: {', '.join(FLOWS)}")
@@ -230,7 +278,10 @@ def attach_pyramid(
 
 
 class ShiftedShortcut(nn.Sequential):
-    """A block's shortcut, with its own names, that sees the block's input shifted: (N*T, C, H, W)."""
+    """A block's shortcut, names kept, that sees the shifted input.
+
+    The input is (N*T, C, H, W).
+    """
 
     def __init__(self, shortcut: nn.Sequential, frames: int, fold: int) -> None:
         super().__init__(*shortcut)
@@ -242,7 +293,11 @@ class ShiftedShortcut(nn.Sequential):
 
 
 def shift_in_place(net: Backbone, frames: int, fold: int, attention: str) -> None:
-    """TSM's shift for the residual branches and the convolutions of the shortcuts; ValueError as in shift_blocks()."""
+    """Add TSM's shift to residual branches and shortcut convolutions.
+
+    Raises:
+        ValueError: As in shift_blocks().
+    """
     shift_blocks(net, frames, fold, attention)
     for blocks in stage_blocks(net).values():
         for block in blocks:

@@ -1,23 +1,24 @@
-"""Two streams as one net: RGB and optical flow go through a backbone each, and flow joins RGB at ISTPA's layer.
+"""Two backbones as one net, for RGB and optical flow, joined at ISTPA's layer.
 
 Du, Yuan, Li, Hu et al. (models/attention/istpa.py) name "attention fusion" and "motion reinforced RGB" in sections 1, 4
-and 5.5 and table 11; the appendix that explains them is not at hand. Both are readings here, and so are their numbers.
+and 5.5 and table 11; the appendix that explains them is not available. Both are readings here, and so are their
+numbers.
 
 Attention fusion is one layer over both streams' maps of the same positions:
-- X = [X_rgb, X_flow], C x 2K*R, of all positions of all frames of both streams. M = X A, C x P, goes into what is left
-  of the RGB net; what would be left of the flow net is not there.
-- Each stream has its own W_j and b_j, for each stage. The softmax is one, over all 2K*R scores, so the streams compete.
-- The losses are equations 8, 14 and 15 with 2K for K: each stream's frames have deltas of their own.
+- X = [X_rgb, X_flow], C x 2K*R, of all positions of all frames of both streams. M = X A, C x P, feeds the rest of the
+  RGB net; the rest of the flow net is removed.
+- Each stream has separate W_j and b_j for each stage. The softmax is one, over all 2K*R scores, so the streams compete.
+- The losses are equations 8, 14 and 15 with 2K for K: each stream's frames have separate deltas.
 - There is one classification, of M, and none of either stream.
 
-Motion reinforcement lets flow gate RGB, as motion does appearance in the multiplier network that the paper cites
+Motion reinforcement lets flow gate RGB, as motion gates appearance in the multiplier network that the paper cites
 (Feichtenhofer, Pinz and Wildes, CVPR 2017), x_rgb + x_rgb * sigmoid(1x1 convolution of x_flow):
-- At each stage that the layer reads, before it does. What is gated goes on to the next stage; flow goes on as it was.
+- At each stage that the layer reads, before it reads it. The gated maps continue to the next stage; flow is unchanged.
 - The convolution is C -> C with biases, in torch's initial weights; both maps are without activation where ISTPA's are.
-- The layer is over RGB alone. Flow has no scores, and no say but by its gates. Table 11 adds flow's scores late.
+- The layer is over RGB alone. Flow has no scores, and acts only through its gates. Table 11 adds flow's scores late.
 
 Both nets are of one kind and start from the same weights, the flow net's first convolution adapted to its planes. Both
-are as wide: their maps of a stage are one tensor, RGB's channels first, so that necks see what they see in any net.
+have the same widths: their maps of a stage are one tensor, RGB's channels first, so necks work as in any net.
 """
 
 from collections.abc import Callable, Mapping
@@ -29,15 +30,16 @@ from torch import Tensor, nn
 from models.backbone import Backbone
 from models.layers.pyramid import InteractionPyramid
 
-# Shapes: B pictures (N clips * K frames), C channels of a stream's maps, R positions of a map, P of the merged one.
+# Shapes: B images (N clips * K frames), C channels of a stream's maps, R positions of a map, P of the merged one.
 
 STREAMS = ("attention", "reinforced")
 
 
 class TwoStreams(Backbone):
-    """(B, 3 + planes, H, W), RGB first -> (B, 2*features, h, w), or once merged() the RGB net's (N, features, h, w).
+    """RGB and flow in parallel.
 
-    Stages have twice a stream's channels, until the stage at which flow ends.
+    (B, 3 + planes, H, W), RGB first -> (B, 2*features, h, w). Once merged(), it gives the RGB net's (N, features, h,
+    w). Stages have twice a stream's channels, until the stage at which flow ends.
     """
 
     def __init__(self, rgb: Backbone, flow: Backbone) -> None:
@@ -57,7 +59,7 @@ class TwoStreams(Backbone):
         return self.rgb, self.flow
 
     def merge(self, at: str) -> None:
-        """Behind stage `at`, where a neck makes the two streams' maps one, there is the RGB net alone."""
+        """Remove the flow net behind stage `at`, where a neck merges both streams."""
         names = list(self.stages)
         self.alone = frozenset(names[names.index(at) + 1 :])
         for stage in self.alone:
@@ -83,9 +85,9 @@ class TwoStreams(Backbone):
 
 
 def adapt(backbone: Backbone, planes: int) -> None:
-    """Makes a backbone for RGB one for `planes` planes of optical flow.
+    """Adapt a backbone for RGB to `planes` planes of optical flow.
 
-    Each first convolution's kernels are averaged over RGB and repeated, and so are mean and std: 8-bit flow is 128
+    Each first convolution's kernels are averaged over RGB and repeated, and so are mean and std. 8-bit flow is 128
     where nothing moves (Wang et al. 2016, section 3.2, "cross modality pre-training"; ISTPA section 5).
     """
     for module in backbone.modules():
@@ -98,9 +100,9 @@ def adapt(backbone: Backbone, planes: int) -> None:
 
 
 class FusedPyramid(InteractionPyramid):
-    """Attention fusion: both streams' maps (N*K, 2C, H, W) of several stages -> of the last, one map (N, C, h, w).
+    """Attention fusion: both streams' maps (N*K, 2C, H, W) -> one map (N, C, h, w).
 
-    Rows of its attention, 2K*R, are RGB's and then flow's. Arguments are InteractionPyramid's, `channels` a stream's.
+    Rows of its attention, 2K*R, are RGB's, then flow's. Arguments are InteractionPyramid's, `channels` a stream's.
     """
 
     def __init__(self, frames: int, channels: Mapping[str, int], size: tuple[int, int], **options: Any) -> None:
@@ -108,7 +110,7 @@ class FusedPyramid(InteractionPyramid):
         self.flow_scores = nn.ModuleDict({stage: self._scorer(width) for stage, width in channels.items()})
 
     def _positions(self, maps: Tensor, size: tuple[int, int]) -> Tensor:
-        """(N*K, 2C, H, W) -> x (N, 2K*R, C)."""
+        """Return x of both streams: (N*K, 2C, H, W) -> (N, 2K*R, C)."""
         return torch.cat([super(FusedPyramid, self)._positions(half, size) for half in halves(maps)], 1)
 
     def _maps(self) -> int:
@@ -120,9 +122,9 @@ class FusedPyramid(InteractionPyramid):
 
 
 class ReinforcedPyramid(InteractionPyramid):
-    """Motion reinforcement: maps (N*K, 2C, H, W) -> the layer over RGB's that flow's have gated, (N, C, h, w).
+    """Motion reinforcement: the layer over RGB's maps, gated by flow's.
 
-    Arguments are InteractionPyramid's, `channels` a stream's.
+    (N*K, 2C, H, W) -> (N, C, h, w). Arguments are InteractionPyramid's, `channels` a stream's.
     """
 
     def __init__(self, frames: int, channels: Mapping[str, int], size: tuple[int, int], **options: Any) -> None:
@@ -140,6 +142,6 @@ class ReinforcedPyramid(InteractionPyramid):
 
 
 def halves(maps: Tensor) -> tuple[Tensor, Tensor]:
-    """(B, 2C, H, W) -> RGB's (B, C, H, W) and flow's."""
+    """Split (B, 2C, H, W) into RGB's (B, C, H, W) and flow's."""
     width = maps.shape[1] // 2
     return maps[:, :width], maps[:, width:]

@@ -1,7 +1,7 @@
-"""Which part of its frames a training clip shows: boxes and flips drawn from a generator, no pixels.
+"""Crops, flips and color changes of a training clip, drawn from a generator.
 
-They are drawn on the CPU, by NumPy, and cut and resized there while frames are decoded; a device only normalises
-what it gets. So a clip shows the same pixels whatever device trains on it.
+NumPy draws them on the CPU, where frames are cut and resized as they are decoded. A device only normalizes its input,
+so a clip has the same pixels on every device.
 """
 
 from typing import NamedTuple
@@ -12,8 +12,8 @@ from pipeline.config.schema import Augment
 from pipeline.errors import UserError, alternatives
 
 SHARE = 7 / 8  # of the short side: the 224 of 256 pixels that TSN, TSM and their followers crop
-SNAP = 3  # pixels; a side this near the network's input becomes it, so that nothing is resized (TSN's code)
-# Corners, middles of the edges, middle, and quarter points, in quarters of what the crop leaves free (TSN's code).
+SNAP = 3  # pixels; a side this close to the network's input is set to it, so that nothing is resized (TSN's code)
+# Corners, edge centers, center and quarter points, in quarters of the space that the crop leaves free (TSN's code).
 POSITIONS = ((0, 0), (4, 0), (0, 4), (4, 4), (2, 2), (0, 2), (4, 2), (2, 0), (2, 4), (1, 1), (3, 1), (1, 3), (3, 3))
 CROPS = ("center", "corner", "corners", "random", "resized", "padded")
 AREA = (0.08, 1.0)
@@ -21,10 +21,10 @@ ASPECT = (3 / 4, 4 / 3)
 TRIES = 10
 GRAY = (0.299, 0.587, 0.114)
 YIQ = np.array([GRAY, (0.596, -0.274, -0.321), (0.211, -0.523, 0.311)])
-# ImageNet's colors: deviations along their main axes, columns here, in units of 0..255 (Krizhevsky et al. 2012).
+# Standard deviations of ImageNet's colors along their main axes (columns), in 0..255 (Krizhevsky et al. 2012).
 AXES = np.array([(-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203)])
 DEVIATIONS = np.array([55.46, 4.794, 1.148])
-Color = tuple[tuple[float, ...], ...]  # (3, 4): what becomes of a pixel's (R, G, B, 1)
+Color = tuple[tuple[float, ...], ...]  # (3, 4): an affine map of a pixel's (R, G, B, 1)
 
 
 class Box(NamedTuple):
@@ -37,22 +37,33 @@ class Box(NamedTuple):
 
 
 def draw(augment: Augment, width: int, height: int, size: int, rng: np.random.Generator) -> tuple[Box, bool]:
-    """Box and flip of one clip, for frames stored as width x height and an input of size x size pixels.
+    """Draw the box and the flip of one clip.
 
-    - center: the square that test takes (see side()).
-    - random: that square at a random position; with `scales`, a square of a random one of these shares of the short
+    Crops:
+    - center: the square of testing (see side()).
+    - random: that square at a random position. With `scales`, a square of a random one of these shares of the short
       side (Hara et al.'s MultiScaleRandomCrop; ST-MANet's squares of half to all of it).
     - corner: width and height each a share of the short side, at most max_distort steps of `scales` apart, at one of
       13 fixed positions (TSN section 3.2; its code's GroupMultiScaleCrop).
     - padded: a square of the short side at a random position of the frame with black edges, `pad` of the short side
-      each, so that its box may reach beyond the frame (CIFAR's 32 of 40 pixels).
+      each. Its box may reach beyond the frame (CIFAR's 32 of 40 pixels).
     - corners: a square of a random one of `scales`, shares of the short side, in one of the four corners or the center
       (MultiScaleCornerCrop, with which Hara et al.'s code trains).
-    - resized: 8 to 100 % of the area with an aspect of 3/4 to 4/3, the centre after ten draws that don't fit
+    - resized: 8 to 100 % of the area with an aspect of 3/4 to 4/3, the center after ten draws that don't fit
       (Inception's; TPN's code).
 
-    With `squash` the crop is of the frame squeezed to size x size, as ACTION-Net's code has it on EgoGesture, and its
-    box the part of the stored frame that it comes from. Whether a flip keeps the label is the caller's to know.
+    With `squash` the crop is of the frame squeezed to size x size, as in ACTION-Net's code for EgoGesture; its box is
+    the corresponding part of the stored frame. The caller handles the labels of flipped clips.
+
+    Args:
+        augment: the recipe's settings.
+        width: of the stored frames, in pixels.
+        height: of the stored frames, in pixels.
+        size: side of the network's input, in pixels.
+        rng: the clip's generator.
+
+    Raises:
+        UserError: The crop is unknown.
     """
     if augment.squash:
         x, y, w, h = _box(augment, size, size, size, rng)
@@ -63,12 +74,14 @@ def draw(augment: Augment, width: int, height: int, size: int, rng: np.random.Ge
 
 
 def color(augment: Augment, rng: np.random.Generator) -> Color | None:
-    """What becomes of all colors of one clip, None for nothing: an affine map of RGB, 0..255.
+    """Draw the color change of one clip, an affine map of RGB in 0..255.
+
+    None for none.
 
     - jitter: noise along the main axes of ImageNet's colors, 0.1 of their deviations.
-    - space: before it brightness (up to 32 more or less), contrast, saturation (0.6 to 1.4 each) and hue (turned by any
-      angle), each with probability half and contrast first or last: TPN's color-space augmentation. Its code tosses the
-      coins once a frame, here it is once a clip, and colors are rounded to 8 bits.
+    - space: TPN's color-space augmentation before the jitter. Brightness (up to 32 more or less), contrast, saturation
+      (0.6 to 1.4 each) and hue (turned by any angle) each change with probability half, contrast first or last. TPN's
+      code draws these choices once per frame and rounds colors to 8 bits; here they are drawn once per clip.
     """
     if augment.color == "none":
         return None
@@ -91,11 +104,11 @@ def color(augment: Augment, rng: np.random.Generator) -> Color | None:
 
 
 def side(width: int, height: int, size: int) -> int:
-    """Side in stored pixels of the square that becomes size x size.
+    """Return the side, in stored pixels, of the square that becomes size x size.
 
-    7/8 of the short side, as 224 of 256 pixels. It is `size` where that is more pixels but the frame has them, so that
-    frames stored at nearly the input's size aren't enlarged; frames stored smaller are, as if resized to 8/7 of `size`
-    first (Something-Something V1's, of 100 pixels).
+    It is 7/8 of the short side, as 224 of 256 pixels. It is `size` where that is larger and fits the frame, so that
+    frames stored at nearly the input's size aren't enlarged. Smaller frames are, as if resized to 8/7 of `size` first
+    (Something-Something V1's, of 100 pixels).
     """
     short = min(width, height)
     share = max(1, round(short * SHARE))
@@ -103,7 +116,7 @@ def side(width: int, height: int, size: int) -> int:
 
 
 def centred(width: int, height: int, w: int, h: int) -> Box:
-    """The box of w x h in the middle of a frame."""
+    """Return the w x h box in the middle of a frame."""
     return Box((width - w) // 2, (height - h) // 2, w, h)
 
 

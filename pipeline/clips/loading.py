@@ -1,4 +1,4 @@
-"""A video and frame indices -> a clip of pixels; clips -> the batch a network reads.
+"""Reading clips from the frame store and batching them for a network.
 
 Legend: N clips, T frames, H, W pixels, C channels (3 of RGB, 2 for each flow of a stack, or all of these), K classes.
 """
@@ -32,29 +32,38 @@ class View:
     indices: sampling.Indices
     box: Box
     flip: bool
-    color: Color | None = None  # of training alone
+    color: Color | None = None  # training only
 
 
 def rng(seed: int, epoch: int, video: str, view: int) -> np.random.Generator:
-    """The generator of one clip, a function of these four alone: neither workers nor order nor restarts move it."""
+    """Return the generator of one clip, which depends on these four arguments only.
+
+    Workers, their order and restarts do not change it.
+    """
     return sampling.generator("clip", seed, epoch, view, video)
 
 
 def seed_of(seed: int, epoch: int, step: int, micro: int) -> int:
-    """A seed for what is drawn per micro batch (dropout, mixup), whichever worker has it."""
+    """Return a seed for draws per micro batch (dropout, mixup), on any worker."""
     return sampling.key("batch", seed, epoch, step, micro) >> 65  # 63 bits: torch takes no more
 
 
 def epoch_order(n: int, seed: int, epoch: int) -> list[int]:
-    """The order of n clips in an epoch: a permutation, of (seed, epoch) alone."""
+    """Return the order of n clips in an epoch, a permutation.
+
+    It depends on (seed, epoch) only.
+    """
     return sampling.generator("order", seed, epoch).permutation(n).tolist()
 
 
 def steps(n: int, batch: int, micro_batch: int, seed: int, epoch: int) -> list[list[list[int]]]:
-    """An epoch's steps: each a list of batch / micro_batch micro batches of positions among n clips.
+    """Return an epoch's steps, as lists of micro batches of clip positions.
 
-    Worker r of w takes step[r::w]. The last, incomplete batch is dropped: other clips in every epoch.
-    Raises UserError where there is not one batch.
+    A step has batch / micro_batch micro batches. Worker r of w takes step[r::w]. The last, incomplete batch is dropped:
+    different clips in every epoch.
+
+    Raises:
+        UserError: There are fewer clips than one batch.
     """
     if n < batch:
         raise UserError(f"{n} clips to train on are fewer than one batch of {batch}; choose a smaller recipes.*.batch")
@@ -66,25 +75,37 @@ def steps(n: int, batch: int, micro_batch: int, seed: int, epoch: int) -> list[l
 
 
 def load(store: FrameStore, video: str, indices: Sequence[int], box: Box, flip: bool, size: int) -> np.ndarray:
-    """One clip, (T,size,size,3) uint8 RGB: load_views() of a single view."""
+    """Return one clip, (T, size, size, 3) uint8 RGB: load_views() of a single view."""
     return load_views(store, [(video, View(tuple(indices), box, flip))], size)[0]
 
 
 def load_views(
     store: FrameStore, views: Sequence[tuple[str, View]], size: int, input: str = "rgb", stack: int = 0
 ) -> np.ndarray:
-    """Clips of (video, view): frames `indices`, the part in `box`, resized bilinearly as PIL does, perhaps mirrored.
+    """Return the clips of (video, view): cropped, resized and flipped frames.
 
-    (N,T,size,size,C) uint8, for views of T frames each. C is RGB by default. `input` as schema.Recipe has it: with
-    flow, each frame has the `stack` flows that begin there, x1, y1, x2, y2, ..., after RGB if that is asked for too.
-    At a video's end the last flow is repeated, as TSN's reader does. Resizing leaves flow's values as they are, as the
-    field does; mirroring turns x round, 255 - x, by which 128, no motion, becomes 127.
+    With flow, each frame has the `stack` flows that start there, x1, y1, x2, y2, ..., after RGB if that is asked for
+    too. At a video's end the last flow is repeated, as in TSN's reader. Frames are resized bilinearly as in PIL.
+    Resizing keeps flow's values, as is usual; flipping maps x to 255 - x, by which 128, no motion, becomes 127.
 
-    Neighbours that differ in crop alone share the decoding, and a repeated index is decoded once. A box of at least 2
-    (4, 8) times `size` is decoded at 1/2 (1/4, 1/8) of its size, from the DCT's low frequencies alone, and its corner
-    moves to a multiple of that. Raises UserError for a damaged frame, and for flow that the store has not.
+    Neighbors that differ only in the crop share the decoding, and a repeated index is decoded once. A box of at least 2
+    (4, 8) times `size` is decoded at 1/2 (1/4, 1/8) of its size, from the DCT's low frequencies only. Its corner moves
+    to a multiple of that.
+
+    Args:
+        store: the frame store.
+        views: (video, view), with T frames each.
+        size: side of the output, in pixels.
+        input: as in schema.Recipe.
+        stack: flows per frame.
+
+    Returns:
+        (N, T, size, size, C) uint8.
+
+    Raises:
+        UserError: A frame is damaged, or the store lacks the flow.
     """
-    cv2.setNumThreads(0)  # frames are too small to share out, and a thread pool does not survive a loader's fork
+    cv2.setNumThreads(0)  # frames are too small to split, and a thread pool does not survive a loader's fork
     colours = 3 if "jpeg" in INPUTS[input] else 0
     channels = colours + (0 if input == "rgb" else 2 * stack)
     clips = np.empty((len(views), len(views[0][1].indices), size, size, channels), np.uint8)
@@ -105,14 +126,14 @@ def load_views(
                     raise UserError(
                         f"{video}: frame {index} of the store is damaged ({error}); decode it again"
                     ) from None
-                (place, own), *others = places[index]
+                (place, planes), *others = places[index]
                 for clip, box in crops:
-                    _cut(frame, box, shrink, clip[place][..., own])
+                    _cut(frame, box, shrink, clip[place][..., planes])
                     for other, same_channels in others:
-                        clip[other][..., same_channels] = clip[place][..., own]
+                        clip[other][..., same_channels] = clip[place][..., planes]
     for clip, (_, view) in zip(clips, views, strict=True):
         if view.flip:
-            rows = clip.reshape(-1, size, channels)  # all frames as one tall picture
+            rows = clip.reshape(-1, size, channels)  # all frames as one tall image
             cv2.flip(rows, 1, dst=rows)
             x = clip[..., colours::2]
             np.subtract(255, x, out=x)
@@ -123,16 +144,21 @@ def load_views(
 
 
 class TrainClips(Dataset[tuple[np.ndarray, np.ndarray]]):
-    """Micro batches of training clips, for DataLoader(..., sampler=micro batches, batch_size=None).
+    """Micro batches of training clips for a DataLoader.
 
-    `items` are (video, its labels), one label each unless recipe.loss is "sigmoid". `mirrored` holds, for each of the
-    K classes, the class of its mirror image, or -1 where that is of no class. A key is a list of (epoch, position in
-    items).
+    Use DataLoader(..., sampler=micro batches, batch_size=None). A key is a list of (epoch, position in items).
 
-    A mirrored clip has the labels of its mirror image: "left" becomes "right". So mmaction2 trains TPN, TSM and TSN on
-    Something-Something. The authors' own code does otherwise: ACTION-Net's mirrors nothing, and TSM's nothing of
-    Something-Something and Jester (leave augment.flip off for either), while TPN's mirrors and keeps the label. A clip
-    of a class without a mirror image is never mirrored.
+    A flipped clip has the labels of its mirror image: "left" becomes "right". mmaction2 trains TPN, TSM and TSN on
+    Something-Something in this way. The authors' code differs. ACTION-Net's never flips, and TSM's does not flip
+    Something-Something and Jester (set augment.flip to false for either). TPN's flips and keeps the label. A clip
+    of a class without a mirror image is never flipped.
+
+    Args:
+        store: the frame store.
+        items: (video, its labels), one label each unless recipe.loss is "sigmoid".
+        recipe: the recipe.
+        seed: of the run.
+        mirrored: for each of the K classes, the class of its mirror image, or -1 where there is none.
     """
 
     def __init__(
@@ -147,9 +173,10 @@ class TrainClips(Dataset[tuple[np.ndarray, np.ndarray]]):
         self.sample = sampling.sampler(recipe.sampling)
 
     def __getitem__(self, keys: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
-        """((N,T,size,size,C) uint8, targets): read into one piece of memory, not collated from clips.
+        """Return ((N, T, size, size, C) uint8, targets), read into one piece of memory.
 
-        Targets are (N,) int64 labels; for sigmoid losses (N,K) float32, 1 for each of a clip's labels, all 0 for none.
+        Targets are (N,) int64 labels. For sigmoid losses they are (N, K) float32, 1 for each of a clip's labels, all 0
+        for none.
         """
         views = [(self.items[position][0], self.view(epoch, position)) for epoch, position in keys]
         labels = [self.labels(position, view) for (_, position), (_, view) in zip(keys, views, strict=True)]
@@ -157,7 +184,7 @@ class TrainClips(Dataset[tuple[np.ndarray, np.ndarray]]):
         return load_views(self.store, views, recipe.size, recipe.input, recipe.stack), self.targets(labels)
 
     def view(self, epoch: int, position: int) -> View:
-        """What an epoch shows of a video."""
+        """Return an epoch's view of a video."""
         recipe, video = self.recipe, self.items[position][0]
         stored, draws = self.store.videos[video], rng(self.seed, epoch, video, 0)
         indices = self.sample(sampling.Clip(stored.frames, recipe.frames, recipe.stride, rng=draws))
@@ -166,18 +193,18 @@ class TrainClips(Dataset[tuple[np.ndarray, np.ndarray]]):
         return View(indices, box, flip, augmentation.color(recipe.augment, draws))
 
     def labels(self, position: int, view: View) -> list[int]:
-        """The labels of what a view shows of a video."""
+        """Return the labels of a view of a video."""
         labels = self.items[position][1]
         return [self.mirrored[label] for label in labels] if view.flip else labels
 
     def targets(self, labels: Sequence[Sequence[int]]) -> np.ndarray:
-        """The labels of N clips as the recipe's loss takes them."""
+        """Return the labels of N clips in the form that the recipe's loss takes."""
         if self.recipe.loss == "softmax":
             return np.array([label for (label,) in labels], np.int64)
-        wanted = np.zeros((len(labels), len(self.mirrored)), np.float32)
-        for row, own in zip(wanted, labels, strict=True):
-            row[list(own)] = 1
-        return wanted
+        encoded = np.zeros((len(labels), len(self.mirrored)), np.float32)
+        for row, classes in zip(encoded, labels, strict=True):
+            row[list(classes)] = 1
+        return encoded
 
 
 def normalise(
@@ -187,11 +214,16 @@ def normalise(
     channels: str = "rgb",
     out: Tensor | None = None,
 ) -> Tensor:
-    """(N,T,H,W,C) uint8, RGB or flow or both -> (N,T,C,H,W) float, (x - mean) / std, on the batch's device.
+    """Normalize clips: (N,T,H,W,C) uint8 -> (N,T,C,H,W) float, (x - mean) / std.
 
-    mean and std are in 0..255 units; RGB's three are in the order of `channels`, "rgb" or "bgr". The memory stays
-    N,T,H,W,C, so that (N*T,C,H,W) is channels_last without a copy. `out`, a contiguous (N,T,H,W,C) float tensor, is
-    reused where given: on a CPU, fresh pages cost several times the arithmetic.
+    The memory stays N,T,H,W,C, so that (N*T,C,H,W) is channels_last without a copy.
+
+    Args:
+        batch: RGB, flow or both, on any device, which is also the output's.
+        mean: in 0..255; RGB's three in the order of `channels`.
+        std: in 0..255; RGB's three in the order of `channels`.
+        channels: "rgb" or "bgr".
+        out: a contiguous (N,T,H,W,C) float tensor to reuse: on a CPU, fresh pages cost several times the arithmetic.
     """
     n, t, h, w, c = batch.shape
     if out is None:
@@ -208,35 +240,44 @@ def normalise(
 
 
 def mixup(x: Tensor, labels: Tensor, classes: int, alpha: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Each clip mixed with another of its batch, and their labels likewise (Zhang et al., mixup, section 2).
+    """Mix each clip and its labels with another of its batch.
 
-    x (N,...) float, labels (N,) int or (N,K) float -> x (N,...), labels (N,K). One weight from beta(alpha, alpha) for
-    the batch.
+    Zhang et al., mixup, section 2.
+
+    Args:
+        x: (N,...) float.
+        labels: (N,) int or (N,K) float.
+        classes: K.
+        alpha: of beta(alpha, alpha), from which one weight for the batch is drawn.
+        seed: of the draws.
+
+    Returns:
+        x (N,...), labels (N,K).
     """
     draws = np.random.Generator(np.random.Philox(key=seed))
     weight = float(draws.beta(alpha, alpha))
     partner = torch.from_numpy(draws.permutation(len(x))).to(x.device)
     one_hot = torch.nn.functional.one_hot
-    wanted = (labels if labels.dim() == 2 else one_hot(labels, classes)).to(x.dtype)  # N,K
-    return x.lerp(x[partner], 1 - weight), wanted.lerp(wanted[partner], 1 - weight)
+    targets = (labels if labels.dim() == 2 else one_hot(labels, classes)).to(x.dtype)  # N,K
+    return x.lerp(x[partner], 1 - weight), targets.lerp(targets[partner], 1 - weight)
 
 
 def _places(
     column: str, indices: Sequence[int], last: int, stack: int, colours: int
 ) -> dict[int, list[tuple[int, slice | int]]]:
-    """Frame of a column of the store -> where it stands in a clip: at which of T frames, in which channels."""
-    found: dict[int, list[tuple[int, slice | int]]] = {}
+    """Return frame of a column -> its places in the clip, (frame of T, channels)."""
+    by_frame: dict[int, list[tuple[int, slice | int]]] = {}
     for place, index in enumerate(indices):
         if column == "jpeg":
-            found.setdefault(index, []).append((place, slice(colours)))
+            by_frame.setdefault(index, []).append((place, slice(colours)))
             continue
         for n in range(stack):
-            found.setdefault(min(index + n, last), []).append((place, colours + 2 * n + column.endswith("y")))
-    return dict(sorted(found.items()))
+            by_frame.setdefault(min(index + n, last), []).append((place, colours + 2 * n + column.endswith("y")))
+    return dict(sorted(by_frame.items()))
 
 
 def _decode(jpeg: np.ndarray, shrink: int, colours: str) -> np.ndarray:
-    """A JPEG's pixels (H,W,3), or (H,W) where `colours` is "GRAY", at 1 / shrink of its size."""
+    """Decode a JPEG at 1 / shrink of its size: (H,W,3), or (H,W) for "GRAY"."""
     least = {}
     if shrink > 1:
         height, width, _, _ = simplejpeg.decode_jpeg_header(jpeg)
@@ -246,7 +287,10 @@ def _decode(jpeg: np.ndarray, shrink: int, colours: str) -> np.ndarray:
 
 
 def _cut(frame: np.ndarray, box: Box, shrink: int, out: np.ndarray) -> None:
-    """The part in `box` of a frame decoded at 1 / shrink, into `out`, (size,size,3) or one plane (size,size)."""
+    """Cut `box` from a frame decoded at 1 / shrink, into `out`.
+
+    `out` is (size,size,3) or (size,size).
+    """
     x, y, w, h = (length // shrink for length in box)
     if x < 0 or y < 0 or y + h > frame.shape[0] or x + w > frame.shape[1]:
         edges = [(max(0, -y), max(0, y + h - frame.shape[0])), (max(0, -x), max(0, x + w - frame.shape[1]))]
@@ -257,10 +301,10 @@ def _cut(frame: np.ndarray, box: Box, shrink: int, out: np.ndarray) -> None:
 
 
 def resized(frame: np.ndarray, height: int, width: int) -> np.ndarray:
-    """(H,W,3) or (H,W) uint8 as height x width, bilinearly, and filtered where that is smaller.
+    """Resize (H,W,3) or (H,W) uint8 to height x width.
 
-    As PIL does, by which the papers' code resizes, to 1 of 255. OpenCV's bilinear skips pixels instead: of crops twice
-    as large it has 14 to 31 % more gradient.
+    Bilinearly, with a filter when smaller. As PIL does, which the papers' code uses, within 1 of 255. OpenCV's bilinear
+    skips pixels instead: crops twice as large have 14 to 31 % more gradient.
     """
     planes = torch.from_numpy(np.ascontiguousarray(frame)).view(*frame.shape[:2], -1).permute(2, 0, 1)[None]
     out = F.interpolate(planes, (height, width), mode="bilinear", antialias=True)[0].permute(1, 2, 0).numpy()

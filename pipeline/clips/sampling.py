@@ -1,6 +1,6 @@
-"""Which frames of a video a clip takes: ints in, ints out, and the generators that training draws them from.
+"""Frame sampling: the frames of a clip, and the generators for training.
 
-| who | training | testing |
+| method | training | testing |
 |---|---|---|
 | TSN; ISTPA, TSN's sampling | segments, 3 frames | segments (uniform), 25 frames |
 | TSM; TPN and MAAGN on Something-Something | segments, 8 frames | segments, 1 or 2 clips |
@@ -27,32 +27,36 @@ Indices = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Clip:
-    """What is asked of a sampling: T = `frames` indices into the `count` frames of a video, both 1 or more."""
+    """Arguments of a sampling: T = `frames` indices into a video's `count` frames.
+
+    Both are above 0.
+    """
 
     count: int
     frames: int
     stride: int = 1  # frames from one index to the next
-    number: int = 0  # which of the `of` clips that are tested
+    number: int = 0  # index of this clip among the `of` clips tested
     of: int = 1
     video: str = ""  # its name
-    rng: np.random.Generator | None = None  # draws a training clip; without it the clip is a test's
+    rng: np.random.Generator | None = None  # draws a training clip; None for testing
 
 
 def key(*parts: int | str) -> int:
-    """128 bits of the parts, the same on every machine (as hash() is not)."""
+    """Return a 128-bit hash of the parts, equal on every machine (unlike hash())."""
     return int.from_bytes(blake2b("/".join(map(str, parts)).encode(), digest_size=16).digest(), "little")
 
 
 def generator(*parts: int | str) -> np.random.Generator:
-    """The generator that the parts seed."""
+    """Return a generator seeded by the parts."""
     return np.random.Generator(np.random.Philox(key=key(*parts)))
 
 
 def segments(clip: Clip) -> Indices:
-    """One frame of each of T equal parts of the video, ascending (TSN, section 3.1; TSM and ACTION-Net likewise).
+    """Take one frame from each of T equal parts of the video, ascending.
 
-    Random in its part in training, uniform() in testing. A video of fewer than T frames repeats frames; TSN's code
-    draws them unordered there, ACTION-Net's takes the first frame throughout.
+    TSN, section 3.1; TSM and ACTION-Net do the same. The frame is random in its part in training, uniform() in testing.
+    A video of fewer than T frames repeats frames; TSN's code draws them unordered there, ACTION-Net's takes only the
+    first frame.
     """
     if clip.rng is None:
         return uniform(clip)
@@ -63,27 +67,31 @@ def segments(clip: Clip) -> Indices:
 
 
 def uniform(clip: Clip) -> Indices:
-    """The same place in each of T equal parts: 25 frames of it are the test of TSN (section 3.3) and of ISTPA.
+    """Take the same position in each of T equal parts.
 
-    The middle for clip 0, and for the others evenly further on, round the part's end. Two clips are thus the two
-    samplings of TSM's "full resolution x 2": tick / 2 + tick * i and tick * i.
+    25 such frames are the test of TSN (section 3.3) and of ISTPA. Clip 0 takes the middle, other clips evenly spaced
+    later positions, with wrap-around at the part's end. So two clips are the two samplings of TSM's "full resolution x
+    2": tick / 2 + tick * i and tick * i.
     """
-    place = (2 * clip.number + clip.of) % (2 * clip.of)  # in units of half a part / clips: clips is the middle
+    place = (2 * clip.number + clip.of) % (2 * clip.of)  # in units of half a part / clips: `of` is the middle
     return _ints((2 * clip.of * np.arange(clip.frames) + place) * clip.count // (2 * clip.of * clip.frames))
 
 
 def random_segments(clip: Clip) -> Indices:
-    """segments() that are random in testing too, seeded by video and clip (ACTION-Net, implementation details: ten)."""
+    """Take segments() at random in testing too, seeded by video and clip.
+
+    ACTION-Net, implementation details: ten clips.
+    """
     return segments(clip if clip.rng else replace(clip, rng=generator("view", clip.number, clip.video)))
 
 
 def dense(clip: Clip) -> Indices:
-    """T frames, each `stride` after the one before: 8, 32 or all of 64 consecutive frames, or Hara's 16.
+    """Take T frames, each `stride` after the last.
 
-    A random start in training (Hara et al., implementation; ST-MANet and MAAGN, implementation details); in testing
-    evenly spaced from the first possible start to the last (TSM's dense sampling), a single clip in
-    the middle. A video shorter than T * stride starts again at its first frame: modulo as in TSM's dense sampling,
-    which for stride 1 is Hara's LoopPadding.
+    8, 32 or all of 64 frames, or Hara's 16. In training the start is random (Hara et al., implementation; ST-MANet and
+    MAAGN, implementation details). In testing starts are evenly spaced from the first possible to the last (TSM's dense
+    sampling), and a single clip is in the middle. A video shorter than T * stride starts over at its first frame:
+    modulo as in TSM's dense sampling, which for stride 1 is Hara's LoopPadding.
     """
     last = _last_start(clip)
     if clip.rng is not None:
@@ -92,10 +100,10 @@ def dense(clip: Clip) -> Indices:
 
 
 def uniform_clips(clip: Clip) -> Indices:
-    """dense(), but tested at the middle of each of `of` equal parts of the possible starts: TPN's 10 clips.
+    """Take dense() clips, tested at the middle of parts of the possible starts.
 
-    TPN (implementation details, inference) and MAAGN (section 4.1.3) spread clips uniformly; where exactly is read from
-    TPN's code, mmaction's SampleFrames.
+    There are `of` equal parts. TPN (implementation details, inference) and MAAGN (section 4.1.3) spread 10 clips
+    uniformly; the exact starts are those of TPN's code, mmaction's SampleFrames.
     """
     if clip.rng is not None:
         return dense(clip)
@@ -103,10 +111,10 @@ def uniform_clips(clip: Clip) -> Indices:
 
 
 def parts(clip: Clip) -> Indices:
-    """dense(), but tested at the start of each of `of` equal parts of the video: the first 64 frames of each tenth
-    (ISTPA).
+    """Take dense() clips, tested at the start of `of` equal parts of the video.
 
-    A part's frames go on into the next; the last parts of a short video start where T * stride frames are left.
+    ISTPA's first 64 frames of each tenth. A part's frames may reach into the next; the last parts of a short video
+    start where T * stride frames are left.
     """
     if clip.rng is not None:
         return dense(clip)
@@ -114,11 +122,11 @@ def parts(clip: Clip) -> Indices:
 
 
 def windows(clip: Clip) -> Indices:
-    """Window `number` of the video cut into pieces of T * stride frames, whatever `of` says.
+    """Take window `number` of the video cut into pieces of T * stride frames.
 
-    Hara's non-overlapping 16-frame clips (implementation, recognition), EAM's of 16 or 64; with stride 2 all 64-frame
-    segments of ST-MANet (implementation details). windows_in() says how many there are. The last piece, if shorter,
-    loops within itself (Hara's LoopPadding). Training is dense()'s.
+    `of` is not used. Hara's non-overlapping 16-frame clips (implementation, recognition), EAM's of 16 or 64; with
+    stride 2 all 64-frame segments of ST-MANet (implementation details). windows_in() counts them. The last piece, if
+    shorter, loops within itself (Hara's LoopPadding). Training is dense()'s.
     """
     if clip.rng is not None:
         return dense(clip)
@@ -128,17 +136,21 @@ def windows(clip: Clip) -> Indices:
 
 
 def windows_in(count: int, frames: int, stride: int) -> int:
-    """How many windows of frames * stride frames cover a video, the last one perhaps in part."""
+    """Return the number of windows of frames * stride frames in a video.
+
+    The last one may be partial.
+    """
     return max(1, -(-count // (frames * stride)))
 
 
 def multirate(clip: Clip) -> Indices:
-    """dense() at several rates: `stride` times 1, 2 or 4, a pyramid of inputs as MAAGN's figure 1 has it.
+    """Take dense() at several rates: `stride` times 1, 2 or 4.
 
-    A random rate and start in training; in testing clips take the rates in turn, those of one rate lie as dense()'s,
-    and averaging their scores joins the rates. Our reading: the figure shows inputs at several rates, while the text
-    builds the pyramid of one input's features, as TPN does, and so do the nets here. A net that wants several rates
-    of one clip, as SlowFast (section 3), finds the slower ones in a dense() clip: x[:, ::rate].
+    This is an input pyramid as in MAAGN's figure 1. In training rate and start are random. In testing clips take the
+    rates in turn, those of one rate are placed as dense()'s, and averaging their scores joins the rates. Our reading:
+    the figure shows inputs at several rates, while the text builds the pyramid from one input's features, as TPN and
+    the nets here do. A net that uses several rates of one clip, as SlowFast (section 3), takes the slower ones from a
+    dense() clip: x[:, ::rate].
     """
     turn = clip.number if clip.rng is None else int(clip.rng.integers(len(RATES)))
     stride = clip.stride * RATES[turn % len(RATES)]
@@ -152,14 +164,14 @@ SAMPLERS: dict[str, Callable[[Clip], Indices]] = {
 
 
 def sampler(name: str) -> Callable[[Clip], Indices]:
-    """The sampling of a name; UserError names the known."""
+    """Return the sampling of a name; UserError lists the known ones."""
     if name not in SAMPLERS:
         raise UserError(f"no sampling {name!r}; {alternatives(name, SAMPLERS)}")
     return SAMPLERS[name]
 
 
 def _last_start(clip: Clip) -> int:
-    """The last frame that T * stride frames may start at."""
+    """Return the last frame at which T * stride frames may start."""
     return max(0, clip.count - clip.frames * clip.stride)
 
 

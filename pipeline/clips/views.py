@@ -15,11 +15,19 @@ Crops = list[tuple[Box, bool]]
 
 
 def views(protocol: Protocol, video: str, stored: Entry, frames: int) -> list[View]:
-    """All views of a video under a protocol, `frames` frames each; view number = clip * crops + crop.
+    """Return all views of a video under a protocol.
 
-    Equal arguments give equal views: what a sampling draws is seeded by the video's name and the clip. Sampling
-    "windows" takes as many clips as the video has windows, whatever protocol.clips says. Raises UserError for a
-    sampling or crops that are not known.
+    View number = clip * crops + crop. Equal arguments give equal views: a sampling's draws are seeded by the video's
+    name and the clip. Sampling "windows" takes as many clips as the video has windows, and ignores protocol.clips.
+
+    Args:
+        protocol: the protocol.
+        video: its name.
+        stored: its entry in the frame store.
+        frames: T of each view.
+
+    Raises:
+        UserError: The sampling or crops are unknown.
     """
     if protocol.crops not in CROPS:
         raise UserError(f"no crops {protocol.crops!r}; {alternatives(protocol.crops, CROPS)}")
@@ -48,10 +56,10 @@ def ordered(indices: sampling.Indices, order: Order, video: str, clip: int) -> s
 
 
 def swapped_back(logits: np.ndarray, views: Sequence[View], mirrored: Sequence[int]) -> np.ndarray:
-    """(V,K) logits of these views, of what they show -> of the videos.
+    """Return the (V,K) logits of views as logits of their videos.
 
-    A mirrored view shows its video's mirror image: "left" where that has "right", the class mirrored[left]. So its
-    scores are those classes'. A class without a mirror image, -1, keeps its score.
+    A flipped view shows its video's mirror image: "left" where that has "right", the class mirrored[left]. So its
+    scores belong to those classes. A class without a mirror image, -1, keeps its score.
     """
     flips = np.array([view.flip for view in views], bool)
     images = [label if image < 0 else image for label, image in enumerate(mirrored)]
@@ -59,33 +67,42 @@ def swapped_back(logits: np.ndarray, views: Sequence[View], mirrored: Sequence[i
 
 
 def center(width: int, height: int, size: int) -> Crops:
-    """The centred square of 7/8 of the short side (224 of 256 pixels: TSN, TSM), or more: see augment.side()."""
+    """Return the centered square of 7/8 of the short side, or more.
+
+    See augmentation.side(). 224 of 256 pixels: TSN, TSM.
+    """
     square = side(width, height, size)
     return [(centred(width, height, square, square), False)]
 
 
 def whole(width: int, height: int, size: int) -> Crops:
-    """The largest centred square (Hara et al.)."""
+    """Return the largest centered square (Hara et al.)."""
     square = min(width, height)
     return [(centred(width, height, square, square), False)]
 
 
 def three(width: int, height: int, size: int) -> Crops:
-    """The largest squares at both ends of the long side and in its middle (256 of 256 pixels: TSM, ACTION-Net)."""
+    """Return the largest squares at both ends of the long side and in its middle.
+
+    256 of 256 pixels: TSM, ACTION-Net.
+    """
     square = min(width, height)
     return [(Box((width - square) * k // 2, (height - square) * k // 2, square, square), False) for k in range(3)]
 
 
 def squash(width: int, height: int, size: int) -> Crops:
-    """The whole frame, whose aspect the square input loses (ACTION-Net's code on EgoGesture)."""
+    """Return the whole frame.
+
+    The square input loses its aspect (ACTION-Net's code on EgoGesture).
+    """
     return [(Box(0, 0, width, height), False)]
 
 
 def ten(width: int, height: int, size: int) -> Crops:
-    """Four corners and the centre, of the side of center(), each followed by its mirror image (TSN, section 3.3).
+    """Return four corners and the center, each followed by its mirror image.
 
-    Of at most 7/8 of the short side where that of center() would be all of it, so that they are ten. The scores of a
-    mirror image are swapped back: see swapped_back().
+    TSN, section 3.3. Their side is center()'s, but at most 7/8 of the short side, so that all ten differ. The scores of
+    a mirror image are swapped back: see swapped_back().
     """
     square = side(width, height, size)
     square = square if square < min(width, height) else max(1, round(square * SHARE))

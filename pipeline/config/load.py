@@ -1,4 +1,7 @@
-"""Reading params.yaml; an unknown, missing or mistyped key is an error that names its neighbours."""
+"""Reading and checking of params.yaml.
+
+An error for an unknown, missing or mistyped key names its neighbors.
+"""
 
 import json
 from pathlib import Path
@@ -29,14 +32,15 @@ from pipeline.config.schema import (
 from pipeline.errors import UserError, alternatives
 
 _NAMES = "a name is up to 100 letters, digits, `_`, `-` and `+`, the first of them none of the last two"
-_MOST_NODES, _MOST_DEPTH = 200_000, 50  # of params.yaml; the largest suite has 6,000 values, six deep
+_MOST_NODES, _MOST_DEPTH = 200_000, 50  # of params.yaml; the largest suite has 6,000 values, six levels deep
 
 
 def load(path: Path = Path("params.yaml")) -> Params:
-    """Params of a file.
+    """Read Params from a file.
 
-    Raises UserError for a file that is absent or is no YAML, for a key that is unknown, missing or mistyped, and for
-    a row that names a data set, recipe, protocol, attention or backbone that is not there.
+    Raises:
+        UserError: The file is absent or not YAML; a key is unknown, missing or mistyped; or a row has an unknown data
+            set, recipe, protocol, attention or backbone.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -58,9 +62,12 @@ def load(path: Path = Path("params.yaml")) -> Params:
 
 
 def _check_size(text: str, path: Path) -> None:
-    """UserError for a file whose aliases, written out, are more than any suite: a few lines can ask for terabytes."""
+    """Raise UserError for a file whose expanded aliases exceed the size of any suite.
+
+    A few lines of YAML can expand to terabytes.
+    """
     sizes: dict[str, int] = {}
-    open_nodes: list[tuple[str | None, int]] = []  # (anchor, size before it) of each collection around this place
+    open_nodes: list[tuple[str | None, int]] = []  # (anchor, size before it) of each open collection
     size = 0
     for event in YAML(typ="safe").parse(text):
         if isinstance(event, CollectionStartEvent):
@@ -79,9 +86,9 @@ def _check_size(text: str, path: Path) -> None:
 
 
 def parse(raw: dict[str, Any], name: str = "params") -> Params:
-    """As load(), from the parsed YAML."""
+    """Check the parsed YAML, as in load()."""
     try:
-        # JSON mode: strict, yet lists become tuples. A date that YAML reads is the text it was.
+        # JSON mode: strict, but lists become tuples. A date that YAML parses stays text.
         params = TypeAdapter(Params).validate_json(json.dumps(raw, default=str))
     except (TypeError, ValueError) as error:
         if isinstance(error, ValidationError):
@@ -139,7 +146,7 @@ def _check_untrained(where: str, experiment: Experiment, params: Params) -> None
 
 
 def named(params: Params, row: str) -> Experiment:
-    """The experiment of a row; UserError names the rows there are."""
+    """Return the experiment of a row; UserError lists the rows."""
     _known("experiment", row, params.experiments)
     return params.experiments[row]
 
@@ -150,7 +157,10 @@ def _known(where: str, name: str, names: Any) -> None:
 
 
 def _first(error: ValidationError, raw: dict[str, Any]) -> str:
-    """The most telling of pydantic's errors, in one line: a misspelt key is unknown and, as a rule, missing too."""
+    """Return the most telling of pydantic's errors, in one line.
+
+    A misspelled key is unknown, and usually missing too.
+    """
     first = min(error.errors(), key=lambda one: one["type"] != "unexpected_keyword_argument")
     path = [str(part) for part in first["loc"]]
     if path and path[-1] == "[key]":
@@ -169,7 +179,7 @@ def _first(error: ValidationError, raw: dict[str, Any]) -> str:
 
 
 def _fields(path: list[str]) -> list[str]:
-    """Field names of the dataclass at a path like ['recipes', 'quick']."""
+    """Return the field names of the dataclass at a path like ['recipes', 'quick']."""
     owners: dict[str, Any] = {
         "datasets": Dataset,
         "recipes": Recipe,

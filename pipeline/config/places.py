@@ -4,37 +4,43 @@ from pathlib import Path
 
 from pipeline.config.schema import Dataset
 
-COPIES = (".dvc", "tmp", "exps")  # below a project: where DVC puts copies of it for experiments
+COPIES = (".dvc", "tmp", "exps")  # below a project: DVC's copies of it for experiments
 
 
 def remote(source: str) -> bool:
-    """Tell whether a source is a URL."""
+    """Return true if a source is a URL."""
     return "://" in source
 
 
 def local(dataset: Dataset, root: Path) -> Path | None:
-    """Return the user's folder or archive that `source` names; None where it is a URL, or the videos are drawn."""
+    """Return the user's folder or archive in `source`.
+
+    None for a URL or generated videos.
+    """
     if dataset.source == "generated" or remote(dataset.source):
         return None
     return path_of(root, dataset.source.partition("#sha256=")[0])
 
 
 def located(dataset: Dataset, root: Path, videos: Path) -> Path:
-    """Return where the videos lie once fetched: the user's folder where `source` is one, else `videos`.
+    """Return the folder of the fetched videos: the user's, or `videos`.
 
-    `root` is what a relative source starts from.
+    The user's is `source`, if it is a folder. `root` is the base of a relative source.
     """
     folder = local(dataset, root)
     return folder if folder and folder.is_dir() else videos
 
 
 def lists(dataset: Dataset, root: Path, videos: Path) -> Path:
-    """Return where the lists lie: in `lists`, else with the videos."""
+    """Return the folder of the lists: `lists`, or the videos' folder."""
     return path_of(root, dataset.lists) if dataset.lists else located(dataset, root, videos)
 
 
 def project(root: Path) -> Path:
-    """Return the project's root; that of the real project for a copy of it that `dvc exp run --temp` makes in it."""
+    """Return the project's root.
+
+    For a copy by `dvc exp run --temp`, the real project's.
+    """
     parts = root.absolute().parts
     for at in range(len(parts) - len(COPIES)):
         if parts[at : at + len(COPIES)] == COPIES:
@@ -43,6 +49,9 @@ def project(root: Path) -> Path:
 
 
 def path_of(root: Path, place: str) -> Path:
-    """Return a path of params.yaml: relative to the root or, if it isn't there, to the real project of a copy."""
+    """Return a path of params.yaml, relative to the root.
+
+    In a copy it may be relative to the real project.
+    """
     path = Path(place).expanduser()
     return root / path if (root / path).exists() else project(root) / path

@@ -1,4 +1,4 @@
-"""What params.yaml holds, as frozen dataclasses: data sets, recipes, protocols, rows, tables, machines."""
+"""Schema of params.yaml, as frozen dataclasses."""
 
 import math
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from pydantic_core import PydanticCustomError
 STRICT = ConfigDict(extra="forbid", strict=True)
 # Names of rows, data sets, recipes, protocols, tables and suites: they reach the shell, file names and URLs.
 NAME = r"^[A-Za-z0-9_][A-Za-z0-9_+-]{0,99}$"
-MOST = 2**31 - 1  # what every library that a count reaches still takes
+MOST = 2**31 - 1  # largest count that all libraries take
 
 T = TypeVar("T")
 
@@ -24,7 +24,7 @@ def _distinct(values: tuple[T, ...]) -> tuple[T, ...]:
 
 
 def _range(words: str, holds: Callable[[Any], bool]) -> AfterValidator:
-    """A check of a number; `words` follow "must be"."""
+    """Check a number; `words` follow "must be"."""
 
     def check(value: Any) -> Any:
         if not math.isfinite(value) or not holds(value):
@@ -61,54 +61,60 @@ def _team(value: object) -> object:
 
 @dataclass(frozen=True, config=STRICT)
 class Flow:
-    """Optical flow, stored beside the frames: from each to the next, in pixels as stored."""
+    """Optical flow, stored with the frames.
+
+    It is from each frame to the next, in stored pixels.
+    """
 
     algorithm: Literal["tvl1", "dis"]
     bound: Positive = 20.0  # pixels: clipped to +-bound, then 8 bits, 128 is no motion
-    compensated: bool = False  # stored a second time without the camera's motion (TSN section 3.1: warped flow)
+    compensated: bool = False  # also stored without the camera's motion (TSN section 3.1: warped flow)
 
 
 @dataclass(frozen=True, config=STRICT)
 class Decode:
-    """How videos become frames."""
+    """Settings for decoding videos to frames."""
 
-    short_side: Pixels  # pixels of the shorter side as stored; the longer keeps the aspect, rounded to even
+    short_side: Pixels  # pixels of the stored shorter side; the longer side keeps the aspect, rounded to even
     quality: Quality  # of JPEG
     decoder: Literal["ffmpeg", "decord"]
-    videos_per_shard: Count  # one shard is one task and the unit of resumption
-    max_failed: Share  # share of videos that may fail before the stage does
+    videos_per_shard: Count  # one shard is one task and the unit of resuming
+    max_failed: Share  # share of videos that may fail before the stage fails
     flow: Flow | None = None
 
 
 @dataclass(frozen=True, config=STRICT)
 class Dataset:
-    """One data set: where its videos come from and how they are decoded."""
+    """One data set: the source of its videos and their decoding."""
 
     file: Text  # pipeline/datasets/<file>.py
-    source: Text  # "generated", a URL, or a folder or archive the user has; relative to the project's root
-    lists: Text | None  # folder of the official list files, where they lie apart from the videos
-    options: dict[str, Any]  # what only this data set knows, e.g. shapes' size
+    source: Text  # "generated", a URL, or a local folder or archive; relative to the project's root
+    lists: Text | None  # folder of the official list files, if not with the videos
+    options: dict[str, Any]  # options of this data set only, e.g. shapes' size
     decode: Decode
 
 
 @dataclass(frozen=True, config=STRICT)
 class Augment:
-    """What training does to a clip; every frame of a clip gets the same."""
+    """Augmentation of a training clip; all frames of a clip get the same."""
 
-    crop: Literal["random", "corner", "corners", "resized", "center", "padded"]  # see augment.draw()
+    crop: Literal["random", "corner", "corners", "resized", "center", "padded"]  # see augmentation.draw()
     # random, corner, corners: crop sides as shares of the short side
     scales: Annotated[tuple[Side, ...], Field(min_length=1)] = (1.0,)
-    max_distort: Whole = 1  # corner: how many steps width's and height's scale may lie apart
-    flip: bool = False  # left-right with probability half, and labels with it: see clips.TrainClips
+    max_distort: Whole = 1  # corner: largest distance of width's and height's scale, in steps
+    flip: bool = False  # flip left-right with probability half, and labels too: see loading.TrainClips
     squash: bool = False  # crop from the frame squeezed to the square, its aspect lost
-    color: Literal["none", "jitter", "space"] = "none"  # jitter: along the colors' main axes; space: and in color space
+    color: Literal["none", "jitter", "space"] = "none"  # jitter: along the colors' axes; space: also in color space
     pad: BelowOne = 0.0  # padded: black pixels at each edge, as a share of the short side
     mixup: AtLeastZero = 0.0  # beta distribution's parameter; 0 is off
 
 
 @dataclass(frozen=True, config=STRICT)
 class Group:
-    """A parameter group: the first group whose kind matches a parameter sets its multipliers."""
+    """A parameter group.
+
+    The first group whose kind matches a parameter sets its multipliers.
+    """
 
     kind: Literal["head.weight", "head.bias", "norm", "bias", "attention", "weight"]
     lr: AtLeastZero = 1.0
@@ -116,17 +122,17 @@ class Group:
 
 
 def planes(input: str = "rgb", stack: int = 5) -> int:
-    """C of a clip: RGB's three, two for each flow, or all of these."""
+    """Return C of a clip: RGB's three, two for each flow, or the sum of both."""
     return {"rgb": 3, "rgb+flow": 3 + 2 * stack}.get(input, 2 * stack)
 
 
 @dataclass(frozen=True, config=STRICT)
 class Recipe:
-    """How to train."""
+    """Settings for training."""
 
     epochs: Count
-    batch: Count  # clips a step over all workers: part of the recipe, whatever the number of workers
-    micro_batch: Count  # clips a forward pass, hence what batch norm sees; a worker does one or more of a step's
+    batch: Count  # clips per step over all workers, whose number does not change it
+    micro_batch: Count  # clips per forward pass, the batch of batch norm; a worker runs one or more of a step's
     frames: Count  # T
     sampling: Literal["segments", "dense", "multirate"]
     size: Pixels  # pixels of the square input
@@ -134,29 +140,29 @@ class Recipe:
     lr: Positive
     momentum: BelowOne
     weight_decay: AtLeastZero
-    # the parts of a split that are trained on
+    # parts of a split for training
     train: Annotated[tuple[Literal["train", "val"], ...], Field(min_length=1), AfterValidator(_distinct)] = ("train",)
-    input: Literal["rgb", "flow", "warped", "rgb+flow"] = "rgb"  # what a net sees; flow is the data set's decode.flow
+    input: Literal["rgb", "flow", "warped", "rgb+flow"] = "rgb"  # input of the net; flow is the data set's decode.flow
     stack: Count = 5  # flows stacked at each frame of a clip, two planes each
-    loss: Literal["softmax", "sigmoid"] = "softmax"  # sigmoid: every class by itself, for videos of several labels
-    stride: Count = 1  # frames from one to the next, where the sampling is no segments
+    loss: Literal["softmax", "sigmoid"] = "softmax"  # sigmoid: classes are independent, for multi-label videos
+    stride: Count = 1  # frames from one to the next, where the sampling is not segments
     nesterov: bool = False
     dampening: BelowOne = 0.0  # of momentum: a steady gradient's step is lr * (1 - dampening) / (1 - momentum)
     steps: Annotated[tuple[Count, ...], AfterValidator(_distinct)] = ()  # epochs at which lr is multiplied by `factor`
     factor: Positive = 0.1
-    warmup_epochs: Whole = 0  # in which lr rises, step by step, in proportion
+    warmup_epochs: Whole = 0  # lr rises linearly, step by step
     dropout: BelowOne = 0.0
-    head_std: Positive | None = 0.001  # of the classifier's first weights, biases 0; null: torch's uniform start
-    frozen: tuple[str, ...] = ()  # stages whose weights stay as loaded, e.g. [stem, res2]
-    # Their batch norm's mode. train: by a batch's own statistics, and the running ones follow, as where a stage is
-    # frozen by a learning rate of 0 (Hara's code); eval: as loaded.
+    head_std: Positive | None = 0.001  # deviation of the classifier's initial weights, biases 0; null: torch's default
+    frozen: tuple[str, ...] = ()  # stages with frozen weights, e.g. [stem, res2]
+    # Their batch norm's mode. train: batch statistics, and running ones are updated, as where a learning rate of 0
+    # freezes a stage (Hara's code); eval: as loaded.
     frozen_norms: Literal["train", "eval"] = "train"
     partial_bn: bool = False  # every batch norm but the first in eval mode (TSN section 3.3)
     groups: tuple[Group, ...] = ()
     clip_grad: Positive | None = None  # largest norm of the gradient
     label_smoothing: BelowOne = 0.0
-    precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 on a GPU that has it, else fp32
-    threads: Count = 1  # CPU threads of a process that trains or scores; another number rounds sums otherwise
+    precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 on a GPU that supports it, otherwise fp32
+    threads: Count = 1  # CPU threads of a process that trains or scores; another number changes rounding
 
     @property
     def planes(self) -> int:
@@ -175,15 +181,15 @@ Order = Literal["forward", "reversed", "shuffled", "static"]
 
 @dataclass(frozen=True, config=STRICT)
 class Protocol:
-    """How to test: clips x crops views a video, and how their scores are averaged."""
+    """Settings for testing: clips x crops views per video, and mean of scores."""
 
     clips: Count
     crops: Literal["center", "whole", "three", "ten", "squash"]
     sampling: Literal["segments", "random_segments", "dense", "uniform_clips", "parts", "windows", "multirate"]
     size: Pixels  # pixels of the square input
-    # softmax: probabilities are averaged; logits: scores are, then softmax; sigmoid: classes by themselves, for mAP
+    # softmax: mean of probabilities; logits: softmax of the mean score; sigmoid: independent classes, for mAP
     average: Literal["softmax", "logits", "sigmoid"]
-    batch: Count  # views a forward pass; fixed, so that scores do not depend on the number of workers
+    batch: Count  # views per forward pass; fixed, so that scores do not depend on the number of workers
     stride: Count = 1
     frames: Count | None = None  # T of a clip, where it is not the recipe's, for nets that take any
     order: Order = "forward"
@@ -197,7 +203,7 @@ class Experiment:
 
     dataset: str
     backbone: str  # models/backbones/<backbone>.py
-    variant: str  # which member of that family, e.g. "50" or "tiny"
+    variant: str  # a variant of the backbone, e.g. "50" or "tiny"
     attention: str  # models/attention/<attention>.py
     recipe: str | None  # null: not trained here; the file of weights is tested as it is, with its classifier
     protocol: str
@@ -209,7 +215,10 @@ class Experiment:
 
 @dataclass(frozen=True, config=STRICT)
 class Fusion:
-    """A row of a table made from other rows' predictions: late fusion, a weighted mean of their scores."""
+    """A row of a table from other rows' predictions.
+
+    Late fusion, a weighted mean of scores.
+    """
 
     rows: Annotated[dict[str, Positive], Field(min_length=1)]  # row -> weight
     outside: dict[str, Positive] = field(default_factory=dict)  # Parquet file with the columns of predictions -> weight
@@ -217,20 +226,26 @@ class Fusion:
 
 @dataclass(frozen=True, config=STRICT)
 class Trajectories:
-    """Improved dense trajectories on a data set, a system without a net; its scores take part in fusions."""
+    """Improved dense trajectories on a data set, without a net.
+
+    Their scores can be fused.
+    """
 
     dataset: str
     splits: Splits
     flow: Literal["farneback", "dis"] = "farneback"
     scales: Count = 8  # at most, 1 / sqrt(2) apart
     gaussians: Count = 256
-    samples: Count = 256_000  # descriptors that a codebook is learned from
+    samples: Count = 256_000  # descriptors for learning a codebook
     seed: Seed = 0
 
 
 @dataclass(frozen=True, config=STRICT)
 class Subset:
-    """Part of a data set: so many classes, and of each so many videos of a part, the same ones everywhere."""
+    """Part of a data set: numbers of classes and of videos per class.
+
+    They are chosen by hash.
+    """
 
     classes: Count
     train: Whole
@@ -239,12 +254,12 @@ class Subset:
 
 @dataclass(frozen=True, config=STRICT)
 class Tier:
-    """How large a suite runs: as its paper has it, or in little."""
+    """Size of a suite: full as in its paper, or mini."""
 
     name: Literal["full", "mini"] = "full"
     subset: Subset | None = None  # of every data set; null is all of it
-    # What suites refer to: the seeds of every row, the splits of rows that are means over splits, for each backbone the
-    # member of its family and the file of its weights, and for a place in a net the side of its maps (ISTPA's knob).
+    # Values that suites refer to: seeds of every row, splits of rows that are means over splits, for each backbone its
+    # variant and weights, and for a position in a net the side of its maps (ISTPA's knob).
     seeds: Seeds = (0,)
     splits: Splits = (1,)
     variant: dict[str, str] = field(default_factory=dict)
@@ -254,7 +269,10 @@ class Tier:
 
 @dataclass(frozen=True, config=STRICT)
 class Table:
-    """Rows of a table; with a base, an ablation: every row as its difference from the base."""
+    """Rows of a table.
+
+    With a base, an ablation: every row as its difference from the base.
+    """
 
     title: str
     rows: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_distinct)]
@@ -264,20 +282,20 @@ class Table:
 
 @dataclass(frozen=True, config=STRICT)
 class Cluster:
-    """The machines. Never a stage's params: no field changes a byte (tests/train/test_resources.py says why)."""
+    """The machines. Never a stage's params: no field changes a byte of a result."""
 
     address: Text = "local"  # "local" starts Ray here; RAY_ADDRESS overrides
-    # Data-parallel training workers of one (row, split, seed); a range takes what there is, and follows it.
+    # Data-parallel training workers of one run; a range adapts to the free machines.
     workers: Annotated[int | tuple[int, int], BeforeValidator(_team)] = 1
-    cpus_per_worker: Count = 1  # reserved; how many threads compute is the recipe's
+    cpus_per_worker: Count = 1  # reserved; the recipe sets the threads
     gpus_per_worker: AtLeastZero = 0.0
     loader_workers: Processes = 0  # processes that load clips, for each training worker
     max_failures: Whole = 3  # restarts of a training run or task whose process died
-    storage: Text = "data/work"  # training state that a crash must not lose; on a cluster a folder that all nodes see
+    storage: Text = "data/work"  # training state that must survive a crash; on a cluster a folder that all nodes see
 
     @property
     def team(self) -> tuple[int, int]:
-        """The fewest and the most training workers of one (row, split, seed)."""
+        """The smallest and largest number of training workers of one run."""
         return self.workers if isinstance(self.workers, tuple) else (self.workers, self.workers)
 
 

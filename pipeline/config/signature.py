@@ -1,4 +1,4 @@
-"""A test protocol in words: the signature that stands beside every number measured under it."""
+"""A test protocol as a short text, printed next to numbers measured under it."""
 
 from dataclasses import replace
 
@@ -9,21 +9,24 @@ CROPS = {"center": 1, "whole": 1, "three": 3, "ten": 10, "squash": 1}
 
 
 def views_per_video(protocol: Protocol) -> int | None:
-    """How many views of a video are scored, clips x crops; None where that depends on the video's length."""
+    """Return the number of scored views per video, clips x crops.
+
+    None if its length decides.
+    """
     return None if protocol.sampling == "windows" else protocol.clips * CROPS[protocol.crops]
 
 
 def protocol_signature(protocol: Protocol, recipe: Recipe) -> str:
-    """All of a protocol that can change a score, in one short line; numbers under equal signatures are comparable.
+    """Describe all of a protocol that can change a score, in one short line.
 
-    The recipe says how many frames a clip has where the protocol doesn't, and what the net sees where that isn't RGB
-    alone. E.g. "1 clip x center, 8f segments, 64 px, softmax", "10 clips x three, 16f dense stride 2, 112 px, logits",
-    "all clips x center, 16f windows stride 1, 112 px, softmax" or "1 clip x center, 8f segments, 64 px, softmax, 5
-    flows"; a frame's flows may also be "5 warped flows" or "RGB + 5 flows".
+    Numbers with equal signatures are comparable. The recipe gives the frames per clip if the protocol doesn't, and the
+    input if it isn't RGB alone. E.g. "1 clip x center, 8f segments, 64 px, softmax", "10 clips x three, 16f dense
+    stride 2, 112 px, logits", "all clips x center, 16f windows stride 1, 112 px, softmax" or "1 clip x center, 8f
+    segments, 64 px, softmax, 5 flows"; the flows may also be "5 warped flows" or "RGB + 5 flows".
     """
-    every = protocol.sampling == "windows"  # as many clips as the video has windows, whatever the file says
+    every = protocol.sampling == "windows"  # as many clips as the video has windows, whatever the file has
     clips = "all clips" if every else f"{protocol.clips} clip{'s' if protocol.clips > 1 else ''}"
-    strided = not protocol.sampling.endswith("segments")  # which have no stride
+    strided = not protocol.sampling.endswith("segments")  # segments have no stride
     sampling = f"{protocol.sampling} stride {protocol.stride}" if strided else protocol.sampling
     flows = f"{recipe.stack} flow{'s' if recipe.stack > 1 else ''}"
     seen = {"rgb": [], "flow": [flows], "warped": [flows.replace(" ", " warped ")], "rgb+flow": [f"RGB + {flows}"]}
@@ -49,9 +52,9 @@ def pretrained(weights: str | None, otherwise: str = "") -> str:
 
 
 def subset_in_words(tier: Tier) -> list[str]:
-    """What part of its data sets a suite of this tier takes, e.g. ["mini 5 x (12 + 8)"], or [] where it is all of them.
+    """Describe a tier's part of its data sets, e.g. ["mini 5 x (12 + 8)"].
 
-    Classes x (training + test videos of each). It stands beside every data set and protocol that is printed.
+    [] is all of them. Classes x (training + test videos of each). Printed with every data set and protocol.
     """
     part = tier.subset
     return [f"{tier.name} {part.classes} x ({part.train} + {part.test})"] if part else []

@@ -1,33 +1,35 @@
-"""Data sets, one file each: the file name is the registration, `file: jhmdb` in params.yaml imports jhmdb.py here.
+"""Data sets, one file each, registered by file name.
+
+`file: jhmdb` imports jhmdb.py here.
 
 A file holds (see `Plugin`)
-  LICENCE, CITATION, HOMEPAGE  what a user must know before using the videos.
+  LICENCE, CITATION, HOMEPAGE  facts a user must know before using the videos.
   LAYOUT    one paragraph: the folder as its makers distribute it. The error for an absent folder prints it.
   READS     patterns of the list files that splits() reads, below the folder of lists: their sha256s make results stale.
-  COUNTS    {split: {part: rows}} as published, asserted when the split tables are built; {} where none are published.
-  videos(folder, options)        the videos that are there, whatever the lists say. `path` is relative to `folder`, with
-                                 "/": a video file, or a folder of numbered JPEG frames, or a range of such a folder.
-  splits(videos, lists, options) what the lists say, whatever videos are there: a listed video that is absent stays a
-                                 row, for the split's denominator stays. Class names in official order come along.
+  COUNTS    {split: {part: rows}} as published, checked when the split tables are built; {} if none are published.
+  videos(folder, options)        the videos present, for any lists. `path` is relative to `folder`, with "/": a video
+                                 file, or a folder of numbered JPEG frames, or a range of such a folder.
+  splits(videos, lists, options) the lists' rows and the class names in official order, for any videos present: a listed
+                                 video that is absent stays a row, because the split's denominator stays.
 and, where it applies,
-  FETCH     what to fetch and from where, and which form to sign. SIZE: its bytes, where the makers print them.
-  CLASSES_LISTED  how many classes there are, where their names stand in a list and not in the file.
-  UNLABELLED      how many videos are in a list that came without labels, and so are no rows.
-  MULTI_LABEL     True: a video has any number of labels, none among them. Without it each video has at least one.
-  MIRRORED        pairs of class names that a mirrored clip changes places in; ONE_WAY: classes that mirroring destroys.
-  FPS             of a set of folders of frames: frames a second as published; without it their times are unknown.
+  FETCH     the files to fetch, their source and the form to sign. SIZE: their bytes, if the makers print them.
+  CLASSES_LISTED  number of classes, if their names are in a list and not in the file.
+  UNLABELLED      number of videos in a list that came without labels; they are no rows.
+  MULTI_LABEL     True: a video has any number of labels, or none. Without it each video has at least one.
+  MIRRORED        pairs of class names that a mirrored clip swaps; ONE_WAY: classes that mirroring destroys.
+  FPS             of a set of folders of frames: published frames per second; without it their times are unknown.
 A set that is drawn rather than downloaded also holds (see `Generated`)
-  plan(options)       independent work items, picklable, each some seconds of work: a caller may run them anywhere.
-  made(item, folder)  whether all of an item's videos are there.
-  make(item, folder)  makes an item's videos; one that is there is complete, for each is renamed into place.
-  drawn_from(options) where it is drawn from files: these, which count by their sha256.
-  only(items, wanted) where a tier need not make all: items of the videos with these ids alone.
+  plan(options)       independent, picklable work items of some seconds each: a caller may run them anywhere.
+  made(item, folder)  True if all of an item's videos exist.
+  make(item, folder)  makes an item's videos; each is renamed into place, so an existing one is complete.
+  drawn_from(options) the files it is drawn from, if any; they count by their sha256.
+  only(items, ids)    for tiers: items of the videos with these ids only.
 Its splits() needs no videos.
 
-Ids are strings that stay the same wherever the videos lie: the path without suffix where a set has a folder a class.
-A multi-label set gives one row a video, with all of its labels.
-Archives in archives, several of them, and odd top folders are pipeline/download/sources.py's and videos()'s matter: ids
-and splits never see them. Files here never import each other; what two of them share stands in this one.
+Ids are strings that do not depend on the videos' folder: the path without suffix in a set with one folder per class.
+A multi-label set has one row per video, with all of its labels.
+pipeline/download/sources.py and videos() handle nested or multiple archives and extra top folders; ids and splits never
+see them. Files here never import each other; shared code is in this file.
 """
 
 import hashlib
@@ -48,11 +50,11 @@ from pydantic.dataclasses import dataclass
 from pipeline.config.schema import STRICT
 from pipeline.errors import UserError, alternatives
 
-# Of files that are taken for videos.
+# Files that count as videos.
 SUFFIXES = frozenset((".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts"))
 SUFFIXES |= {".vob", ".webm", ".wmv"}
 
-# Frames of a folder: any width, zeros before the number or none.
+# Frames of a folder: any width, with or without leading zeros.
 FRAME = re.compile(r"(\d+)\.jpe?g", re.ASCII | re.IGNORECASE)
 
 Part = Literal["train", "val", "test"]
@@ -61,11 +63,11 @@ T = TypeVar("T")
 
 
 class Video(NamedTuple):
-    """A video that is there."""
+    """A video that is present."""
 
     id: str
     path: str  # relative to the folder of videos, with "/"
-    first: int | None = None  # of a folder of frames: the numbers in its first and last frames' names; None is all
+    first: int | None = None  # of a folder of frames: the numbers in its first and last frames' names; None for all
     last: int | None = None
 
 
@@ -78,14 +80,14 @@ class Row(NamedTuple):
 
 
 class Splits(NamedTuple):
-    """What the lists say."""
+    """The content of the lists."""
 
     classes: tuple[str, ...]  # a label is an index into it
     rows: dict[int, list[Row]]  # by split, counted from 1
 
 
 class Plugin(Protocol):
-    """What a file of this folder holds."""
+    """The interface of a file in this folder."""
 
     LICENCE: str
     CITATION: str
@@ -100,7 +102,7 @@ class Plugin(Protocol):
 
 
 class Generated(Plugin, Protocol):
-    """What a file holds whose videos are drawn."""
+    """The interface of a file whose videos are drawn."""
 
     __file__: str
 
@@ -113,11 +115,11 @@ class Generated(Plugin, Protocol):
 
 @dataclass(frozen=True, config=STRICT)
 class NoOptions:
-    """For a set that has none: any key is then an unknown one."""
+    """Options of a set that has none: any key is an unknown one."""
 
 
 def loaded(name: str) -> Plugin:
-    """The data set file of that name; UserError names those there are."""
+    """Import the named data set file; UserError lists the known ones."""
     known = [module.name for module in pkgutil.iter_modules(__path__)]
     if name not in known:
         raise UserError(f"no data set file pipeline/datasets/{name}.py; {alternatives(name, known)}")
@@ -125,9 +127,13 @@ def loaded(name: str) -> Plugin:
 
 
 def chosen(kind: type[T], options: Options, where: str) -> T:
-    """The options of params.yaml as the data set's own dataclass; UserError names a key that is wrong."""
+    """Check the options of params.yaml as the data set's dataclass.
+
+    Raises:
+        UserError: A key is wrong.
+    """
     try:
-        return TypeAdapter(kind).validate_json(json.dumps(dict(options)))  # JSON mode: strict, yet lists become tuples
+        return TypeAdapter(kind).validate_json(json.dumps(dict(options)))  # JSON mode: strict, but lists become tuples
     except ValidationError as error:
         first = error.errors()[0]
     key = ".".join(map(str, first["loc"]))
@@ -140,10 +146,13 @@ def chosen(kind: type[T], options: Options, where: str) -> T:
 
 
 def walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
-    """(path relative to `folder`, names of its files) of it and of each folder below that isn't hidden.
+    """Yield (relative path, names of files) for a folder and each below.
 
-    Links are followed, for a set may lie on several disks, but for one to a folder that the link itself lies in.
-    Raises UserError where a folder can't be read: its videos would pass for absent ones.
+    Hidden folders are skipped. Links are followed, because a set may be on several disks, except one to a folder that
+    contains the link.
+
+    Raises:
+        UserError: A folder can't be read; otherwise its videos would count as absent.
     """
 
     def refuse(error: OSError) -> None:
@@ -155,9 +164,12 @@ def walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
 
 
 def found(folder: Path) -> list[Video]:
-    """Every video file below a folder, sorted by id: its path without suffix, accents written as in lists (see text()).
+    """List every video file below a folder, sorted by id: its path without suffix.
 
-    Hidden files and folders are passed over. Raises UserError where two files would be one id.
+    Accents in ids are as in lists (see text()). Hidden files and folders are skipped.
+
+    Raises:
+        UserError: Two files have the same id.
     """
     videos: dict[str, str] = {}
     for place, files in walk(folder):
@@ -177,9 +189,12 @@ def found(folder: Path) -> list[Video]:
 
 
 def frames(folder: Path, first: int | None = None, last: int | None = None) -> list[tuple[int, Path]]:
-    """(number, file) of a folder's JPEG frames by number, from `first` to `last`, both included; OSError of the folder.
+    """List (number, file) of a folder's JPEG frames, `first` to `last` included.
 
-    Files of other names are passed over, and what is no file, such as a pipe. Two files of one number are both given.
+    Other names, and anything but a file, such as a pipe, are skipped. Two files of one number are both returned.
+
+    Raises:
+        OSError: The folder can't be read.
     """
     with os.scandir(folder) as entries:  # it may be read for each of its ranges: names first, paths after
         matches = [(FRAME.fullmatch(entry.name), entry) for entry in entries]
@@ -189,30 +204,42 @@ def frames(folder: Path, first: int | None = None, last: int | None = None) -> l
 
 
 def listed(lists: Path, *names: str) -> Path:
-    """The first list of several names that is in `lists` or its folder labels/, else where the first name would be."""
+    """Return the first existing list, in `lists` or its folder labels/.
+
+    If none exists, return the first name's path.
+    """
     places = [lists / folder / name for name in names for folder in ("", "labels")]
     return next((place for place in places if place.is_file()), places[0])
 
 
 def names_of_lists(prefix: str, suffix: str) -> tuple[str, ...]:
-    """Return the names of lists that listed() finds; older copies of a set have a prefix."""
+    """Return the names of lists that listed() tries.
+
+    Older copies of a set have a prefix.
+    """
     kinds = ("labels", "test", "train", "validation")
     return tuple(f"{folder}{old}{kind}{suffix}" for folder in ("", "labels/") for old in ("", prefix) for kind in kinds)
 
 
 def lines(name: str, path: Path, layout: str) -> list[tuple[str, str]]:
-    """(where it stands, text) of each line of a data set's list that isn't blank; the text without blanks around it.
+    """List (file and line number, text) of each line of a list that isn't blank.
 
-    Line ends of any system will do, and a byte order mark is passed over. UserError where it is absent or no text.
+    The text is stripped. Line ends of any system work, and a byte order mark is skipped.
+
+    Raises:
+        UserError: The list is absent or not text.
     """
-    numbered = enumerate(text(name, path, layout).split("\n"), 1)  # splitlines() would also end them at U+2028 and such
+    numbered = enumerate(text(name, path, layout).split("\n"), 1)  # splitlines() would also split at U+2028 and others
     return [(f"{path}, line {number}", line.strip()) for number, line in numbered if line.strip()]
 
 
 def text(name: str, path: Path, layout: str) -> str:
-    """A data set's list, in UTF-8 with or without a byte order mark; UserError where it is absent or no such text.
+    """Read a data set's list, in UTF-8 with or without a byte order mark.
 
-    Accents come composed (NFC): a list that was typed has them so, names of files that were on a Mac often don't.
+    Accents are composed (NFC): typed lists have them so, while names of files from a Mac often don't.
+
+    Raises:
+        UserError: The list is absent or not such text.
     """
     try:
         if path.exists() and not path.is_file():  # reading a pipe or a device may never end
@@ -225,7 +252,7 @@ def text(name: str, path: Path, layout: str) -> str:
 
 
 def digest(files: Iterable[tuple[str, bytes]]) -> str:
-    """sha256 of (name, content) of files: of the listing that sha256sum would print of them."""
+    """Return the sha256 of sha256sum's listing of files, given as (name, content)."""
     listed = hashlib.sha256()
     for name, content in files:
         listed.update(f"{hashlib.sha256(content).hexdigest()}  {name}\n".encode())

@@ -1,7 +1,7 @@
-"""Charades: 9,848 videos at home, each with several of 157 actions, a train and a test list (Sigurdsson et al. 2016).
+"""Charades: 9,848 multi-label videos, 157 actions (Sigurdsson et al. 2016).
 
-- Multi-label: a row is a video with all its actions, each once, whenever in the video they happen. `actions` reads from
-  when to when each lasts.
+There is a train and a test list.
+- Multi-label: a row is a video with all its actions, each once, at any time in the video. `actions` reads their times.
 - 174 videos of the train list and 49 of the test list have no action at all. They are rows without a label: in training
   a video of none of the classes, in testing one that the official measure leaves out.
 - Some actions end after their video does, and a few before they begin. They stay: a video's labels are as listed.
@@ -26,7 +26,7 @@ FETCH = (
     "Charades_v1_480.zip and Charades.zip from https://ai2-public-datasets.s3-us-west-2.amazonaws.com/charades/, under "
     "the licence that comes along; no form to sign"
 )
-SIZE = 13_000_000_000  # as the makers round it
+SIZE = 13_000_000_000  # rounded by the makers
 LAYOUT = (
     "the content of Charades_v1_480.zip: Charades_v1_480/<five letters and digits>.mp4, 9848 videos. The lists are of "
     "Charades.zip: Charades_v1_classes.txt, Charades_v1_train.csv and Charades_v1_test.csv, beside the videos (with or "
@@ -43,7 +43,7 @@ ACTION = re.compile(r"c(\d{3}) (\d+(?:\.\d+)?) (\d+(?:\.\d+)?)", re.ASCII)
 
 
 class Action(NamedTuple):
-    """What happens in a video, and when."""
+    """An action in a video, and its time."""
 
     label: int
     start: float  # s
@@ -51,7 +51,11 @@ class Action(NamedTuple):
 
 
 def videos(folder: Path, options: Options) -> list[Video]:
-    """The videos there, id the file's name without suffix; UserError where a video is there twice."""
+    """List the videos present; an id is the file's name without suffix.
+
+    Raises:
+        UserError: A video is present twice.
+    """
     chosen(NoOptions, options, "charades")
     paths: dict[str, str] = {}
     for video in found(folder):
@@ -65,10 +69,14 @@ def videos(folder: Path, options: Options) -> list[Video]:
 
 
 def splits(videos: Sequence[Video], lists: Path, options: Options) -> Splits:
-    """The official lists; UserError names a list that is absent, a line it can't read, an action that is no class."""
+    """Read the official lists.
+
+    Raises:
+        UserError: A list is absent, a line is unreadable, or an action is no class.
+    """
     chosen(NoOptions, options, "charades")
-    own = lists / "Charades"
-    folder = own if own.is_dir() else lists
+    inner = lists / "Charades"
+    folder = inner if inner.is_dir() else lists
     classes, rows = _classes(folder / "Charades_v1_classes.txt"), []
     for part in PARTS:
         for name, each in actions(folder / f"Charades_v1_{part}.csv"):
@@ -77,7 +85,11 @@ def splits(videos: Sequence[Video], lists: Path, options: Options) -> Splits:
 
 
 def actions(path: Path) -> Iterator[tuple[str, list[Action]]]:
-    """(video, its actions) of each line of a list, in its order; UserError names a line it can't read."""
+    """Yield (video, its actions) of each line of a list.
+
+    Raises:
+        UserError: A line is unreadable.
+    """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = csv.DictReader(file)

@@ -1,8 +1,8 @@
-"""CIFAR-100: 60,000 images of 32 x 32 pixels in 100 classes, each a video of one frame (Krizhevsky 2009).
+"""CIFAR-100: 60,000 32 x 32 images in 100 classes, as videos of one frame.
 
-All images lie in two files, so they are made into videos here: uncompressed AVI, which loses nothing. What the store of
-frames then keeps of them is JPEG, with colour at half the size. Labels are the fine ones. Rows are in the files' order.
-`lists` is not used: labels stand with the images, in the folder that the option `binary` names.
+Krizhevsky 2009. All images are in two files, so they are written as videos here: uncompressed AVI, without loss. The
+frame store then keeps them as JPEG, with color at half the size. Labels are the fine ones. Rows are in the files'
+order. `lists` is not used: labels are with the images, in the folder of the option `binary`.
 """
 
 import struct
@@ -43,9 +43,9 @@ IMAGES_PER_ITEM = 2_500
 
 @dataclass(frozen=True, config=STRICT)
 class Options:
-    """Where the makers' files lie."""
+    """The folder of the makers' files."""
 
-    binary: str  # a relative one starts from the project's root
+    binary: str  # relative to the project's root, or absolute
 
 
 class Item(NamedTuple):
@@ -57,18 +57,22 @@ class Item(NamedTuple):
 
 
 def drawn_from(options: Given) -> list[Path]:
-    """The makers' files; a relative path starts from the project's root."""
+    """List the makers' files; a relative path starts from the project's root."""
     return [_binary(options) / name for name in ("train.bin", "test.bin", "fine_label_names.txt")]
 
 
 def videos(folder: Path, options: Given) -> list[Video]:
-    """The images that are there as videos, id <part>/<number in its file>."""
+    """List the images present as videos, id <part>/<number in its file>."""
     names = [name for item in plan(options) for name in _names(item)]
     return [Video(name, f"{name}.avi") for name in names if (folder / f"{name}.avi").is_file()]
 
 
 def splits(videos: Sequence[Video], lists: Path, options: Given) -> Splits:
-    """The makers' parts; UserError names a file that is absent or cut, or a label that is no class."""
+    """Read the makers' parts.
+
+    Raises:
+        UserError: A file is absent or cut, or a label is no class.
+    """
     binary = _binary(options)
     try:
         classes = tuple((binary / "fine_label_names.txt").read_text(encoding="utf-8").split())
@@ -85,7 +89,11 @@ def splits(videos: Sequence[Video], lists: Path, options: Given) -> Splits:
 
 
 def plan(options: Given) -> list[Item]:
-    """All images, some thousand an item. UserError for a file that is absent, or of another size than published."""
+    """List all images, some thousand per item.
+
+    Raises:
+        UserError: A file is absent, or its size is not the published one.
+    """
     binary, items = _binary(options), []
     for part in PARTS:
         file, count = binary / f"{part}.bin", COUNTS[1][part]
@@ -98,22 +106,22 @@ def plan(options: Given) -> list[Item]:
     return items
 
 
-def only(items: Sequence[Item], wanted: Collection[str]) -> list[Item]:
-    """The wanted images of the items; an item that has none of them is left out."""
+def only(items: Sequence[Item], ids: Collection[str]) -> list[Item]:
+    """Reduce items to the wanted images; an item without any is left out."""
     fewer = [
-        item._replace(numbers=[n for n, name in zip(item.numbers, _names(item), strict=True) if name in wanted])
+        item._replace(numbers=[n for n, name in zip(item.numbers, _names(item), strict=True) if name in ids])
         for item in items
     ]
     return [item for item in fewer if item.numbers]
 
 
 def made(item: Item, folder: Path) -> bool:
-    """Whether all of an item's images are there."""
+    """Return true if all of an item's images exist."""
     return all((folder / f"{name}.avi").is_file() for name in _names(item))
 
 
 def make(item: Item, folder: Path) -> None:
-    """Writes an item's images, but those that are there already."""
+    """Write an item's images, except those that exist."""
     for name, record in zip(_names(item), _records(item), strict=True):
         if not (path := folder / f"{name}.avi").is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -122,7 +130,10 @@ def make(item: Item, folder: Path) -> None:
 
 
 def avi(image: NDArray[np.uint8]) -> bytes:
-    """A file of one frame, from an image (3,H,W), RGB, W a multiple of 4: Microsoft's RIFF with a bitmap in it."""
+    """Encode an image (3,H,W) as a one-frame AVI.
+
+    RGB, W a multiple of 4; a RIFF file with a bitmap.
+    """
     _, height, width = image.shape
     pixels = np.ascontiguousarray(image[::-1, ::-1].transpose(1, 2, 0)).tobytes()  # blue first, the lowest row first
     size = len(pixels)
@@ -148,7 +159,7 @@ def _names(item: Item) -> list[str]:
 
 
 def _records(item: Item) -> NDArray[np.uint8]:
-    """An item's images with their labels (images, RECORD)."""
+    """Read an item's images with their labels (images, RECORD)."""
     first, last = item.numbers[0], item.numbers[-1]
     read = np.fromfile(item.file, np.uint8, (last + 1 - first) * RECORD, offset=first * RECORD).reshape(-1, RECORD)
     return read[np.array(item.numbers) - first]

@@ -1,7 +1,7 @@
-"""Diving48, version 2: dives in 48 classes of take-off, somersaults, twists and position (Li, Li and Vasconcelos 2018).
+"""Diving48, version 2: dives in 48 classes (Li, Li and Vasconcelos 2018).
 
-Version 2 is the makers' own cleaning of their labels, and lists 16,997 of the 18,404 clips. Accuracies on version 1
-are of other labels and other lists: don't compare them.
+A class is a take-off, somersaults, twists and a position. In version 2 the makers cleaned their labels; it lists 16,997
+of the 18,404 clips. Accuracies on version 1 are of other labels and other lists: don't compare them.
 """
 
 import json
@@ -43,7 +43,11 @@ PARTS: tuple[Part, ...] = ("train", "test")
 
 
 def videos(folder: Path, options: Options) -> list[Video]:
-    """The clips there, id the file's name without suffix, whatever folders it is in."""
+    """List the clips present; an id is the file's name without suffix, in any folder.
+
+    Raises:
+        UserError: A clip is present twice.
+    """
     chosen(NoOptions, options, "diving48")
     paths: dict[str, str] = {}
     for video in found(folder):
@@ -54,7 +58,11 @@ def videos(folder: Path, options: Options) -> list[Video]:
 
 
 def splits(videos: Sequence[Video], lists: Path, options: Options) -> Splits:
-    """The official lists; UserError names a list that is absent or damaged, or an entry without clip or label."""
+    """Read the official lists.
+
+    Raises:
+        UserError: A list is absent or damaged, or an entry has no clip or label.
+    """
     chosen(NoOptions, options, "diving48")
     return Splits(CLASSES, {1: [row for part in PARTS for row in _rows(lists / f"Diving48_V2_{part}.json", part)]})
 
@@ -70,7 +78,7 @@ def _rows(path: Path, part: Part) -> list[Row]:
     for number, entry in enumerate(entries, 1):
         clip, label = (entry.get("vid_name"), entry.get("label")) if isinstance(entry, dict) else (None, None)
         if not isinstance(clip, str) or not clip or type(label) is not int:
-            said = json.dumps(entry)[:80]
-            raise UserError(f"{path}, entry {number}: expected a text vid_name and a whole number label, not {said}")
+            content = json.dumps(entry)[:80]
+            raise UserError(f"{path}, entry {number}: expected a text vid_name and a whole number label, not {content}")
         rows.append(Row(clip, part, (label,)))
     return rows

@@ -1,12 +1,14 @@
-"""EgoGesture: 24,161 gestures of 83 classes as ranges of frames of 2,081 longer videos (Zhang et al., TMM 2018).
+"""EgoGesture: 24,161 gestures of 83 classes (Zhang et al., TMM 2018).
+
+They are ranges of frames of 2,081 longer videos.
 
 - A row is a gesture. Its id is the video and the range, first and last frame, counted from 1:
   Subject03/Scene1/Color/rgb1/67-112. Stretches without gesture, class 84 of the lists "all", are no rows.
-- Where gestures begin and end is in the lists alone, so the lists lie with the frames, and both functions read them.
-- A gesture is a range of its video's folder of frames. It counts as there if its first frame is; should another one be
-  missing, decoding says which.
-- The colour frames are read. Depth is passed over.
-- No person of a part is in another one. Papers choose epochs on part "val", and report on "test".
+- Only the lists have the gestures' first and last frames, so they are with the frames, and both functions read them.
+- A gesture is a range of its video's folder of frames. It counts as present if its first frame is; decoding names
+  other missing frames.
+- The color frames are read, depth is not.
+- Each person is in one part only. Papers choose epochs on part "val", and report on "test".
 """
 
 import re
@@ -54,7 +56,7 @@ CLASSES = (
     *("Scroll_fingers_toward_left", "Scroll_fingers_toward_right", "Move_fingers_upward", "Move_fingers_downward"),
     *("Move_fingers_left", "Move_fingers_right", "Move_fingers_forward"),
 )
-# Classes that a mirrored clip changes places in.
+# Classes that a mirrored clip swaps.
 MIRRORED = (
     ("Scroll_hand_towards_left", "Scroll_hand_towards_right"),
     ("Rotate_fists_clockwise", "Rotate_fists_counterclockwise"),
@@ -65,11 +67,11 @@ MIRRORED = (
     ("Scroll_fingers_toward_left", "Scroll_fingers_toward_right"),
     ("Move_fingers_left", "Move_fingers_right"),
 )
-# Classes that have a direction and no partner: a mirrored clip of theirs is of no class, whatever labels change places.
+# Classes with a direction and no partner: a mirrored clip of theirs is of no class, with any labels swapped.
 ONE_WAY = ("Sweep_diagonal", "Sweep_checkmark")
 PARTS: tuple[Part, ...] = ("train", "val", "test")
 VIDEO = re.compile(r"Subject\d\d/Scene\d/Color/rgb\d+", re.ASCII)
-NUMBER = re.compile(r"(\d+)(?:\.0+)?", re.ASCII)  # the lists write some as 98.0
+NUMBER = re.compile(r"(\d+)(?:\.0+)?", re.ASCII)  # the lists have some as 98.0
 
 
 class Gesture(NamedTuple):
@@ -86,10 +88,14 @@ class Gesture(NamedTuple):
 
 
 def videos(folder: Path, options: Options) -> list[Video]:
-    """The gestures whose first frame is there; UserError where a video is there twice, or where the lists aren't."""
+    """List the gestures whose first frame is present.
+
+    Raises:
+        UserError: A video is present twice, or the lists are absent.
+    """
     chosen(NoOptions, options, "egogesture")
     paths: dict[str, str] = {}
-    frames: dict[str, set[int]] = {}  # numbers that are there
+    frames: dict[str, set[int]] = {}  # numbers of the frames present
     for path, files in walk(folder):
         video = "/".join(path.parts[-4:])
         if not VIDEO.fullmatch(video) or not (
@@ -103,16 +109,20 @@ def videos(folder: Path, options: Options) -> list[Video]:
     if not paths:
         return []
     gestures = [gesture for part in PARTS for gesture in _gestures(folder, part)]
-    there = {
+    listed = {
         each.id: Video(each.id, paths[each.video], each.first, each.last)
         for each in gestures
         if each.first in frames.get(each.video, ())
     }
-    return [there[gesture] for gesture in sorted(there)]
+    return [listed[gesture] for gesture in sorted(listed)]
 
 
 def splits(videos: Sequence[Video], lists: Path, options: Options) -> Splits:
-    """The official lists; UserError names a list that is absent, a line it can't read, a person in two parts."""
+    """Read the official lists.
+
+    Raises:
+        UserError: A list is absent, a line is unreadable, or a person is in two parts.
+    """
     chosen(NoOptions, options, "egogesture")
     rows, subjects = [], dict[str, Part]()
     for part in PARTS:
@@ -125,8 +135,8 @@ def splits(videos: Sequence[Video], lists: Path, options: Options) -> Splits:
 
 
 def _gestures(lists: Path, part: Part) -> list[Gesture]:
-    own = lists / "annotation_EgoGesture"
-    path = (own if own.is_dir() else lists) / f"{part}listall_but_None.txt"
+    inner = lists / "annotation_EgoGesture"
+    path = (inner if inner.is_dir() else lists) / f"{part}listall_but_None.txt"
     gestures = []
     for where, line in lines("egogesture", path, LAYOUT):
         video, *numbers = line.split()

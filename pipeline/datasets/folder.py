@@ -1,4 +1,4 @@
-"""Bring your own: a folder of videos, one folder a class, with train and test lists."""
+"""Your own videos: one folder per class, with train and test lists."""
 
 import re
 from collections.abc import Sequence
@@ -19,18 +19,22 @@ LAYOUT = (
 COUNTS: dict[int, dict[str, int]] = {}
 PARTS: tuple[Part, ...] = ("train", "val", "test")
 READS = ("classes.txt", *(f"{place}{part}.txt" for place in ("", "split-*/") for part in PARTS))
-# Both paths and labels may have spaces in them, so the path ends where its suffix does.
+# Both paths and labels may contain spaces, so the path ends at its suffix.
 LINE = re.compile(rf"(?P<path>.+?(?:{'|'.join(map(re.escape, sorted(SUFFIXES)))}))(?:[\s,]+(?P<label>.+))?", re.I)
 
 
 def videos(folder: Path, options: Options) -> list[Video]:
-    """Every video below the folder, id its path without suffix."""
+    """List every video below the folder; an id is its path without suffix."""
     chosen(NoOptions, options, "folder")
     return found(folder)
 
 
 def splits(videos: Sequence[Video], lists: Path, options: Options) -> Splits:
-    """The user's lists; UserError names a list that is absent, a line that names no video, a label that is no class."""
+    """Read the user's lists.
+
+    Raises:
+        UserError: A list is absent, a line names no video, or a label is no class.
+    """
     chosen(NoOptions, options, "folder")
     written = {split: _written(place) for split, place in _places(lists).items()}
     classes = _classes(lists, {label for of_split in written.values() for *_, label in of_split})
@@ -49,7 +53,7 @@ def splits(videos: Sequence[Video], lists: Path, options: Options) -> Splits:
 
 
 def _places(lists: Path) -> dict[int, Path]:
-    """Where each split's lists lie."""
+    """Return the folder of each split's lists."""
     places = {
         int(place.name.removeprefix("split-")): place
         for place in sorted(lists.glob("split-*"))
@@ -59,7 +63,7 @@ def _places(lists: Path) -> dict[int, Path]:
 
 
 def _written(place: Path) -> list[tuple[str, str, Part, str]]:
-    """(where it stands, video id, part, label) of each line of a split's lists."""
+    """List (file and line number, video id, part, label) of a split's lists."""
     written: list[tuple[str, str, Part, str]] = []
     for part in PARTS:
         path = place / f"{part}.txt"
@@ -80,7 +84,10 @@ def _written(place: Path) -> list[tuple[str, str, Part, str]]:
 
 
 def _classes(lists: Path, seen: set[str]) -> tuple[str, ...]:
-    """The names of classes.txt; else those seen, in order, numbers by their value."""
+    """Return the names of classes.txt, or those seen.
+
+    Those seen are in order, numbers by their value.
+    """
     path = lists / "classes.txt"
     if path.is_file():
         names = [name for _, name in lines("folder", path, LAYOUT)]

@@ -1,4 +1,7 @@
-"""HMDB51: 6,766 clips in 51 classes, three official splits of 70 and 30 clips a class (Kuehne et al., ICCV 2011)."""
+"""HMDB51: 6,766 clips in 51 classes, three official splits (Kuehne et al. 2011).
+
+A split has 70 training and 30 test clips per class.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +15,7 @@ CITATION = (
 )
 HOMEPAGE = "https://serre-lab.clps.brown.edu/resource/hmdb-a-large-human-motion-database/"
 FETCH = "hmdb51_org.rar and test_train_splits.rar, which the home page links to; no form to sign"
-SIZE = 2_000_000_000  # as the makers round it
+SIZE = 2_000_000_000  # rounded by the makers
 LAYOUT = (
     "the content of hmdb51_org.rar, a rar of a rar a class: <class>/<file>.avi (with or without a folder around the "
     "classes), 51 classes, 6766 clips. The lists are the content of test_train_splits.rar: "
@@ -32,7 +35,10 @@ PARTS: dict[str, Part | None] = {"0": None, "1": "train", "2": "test"}  # 0: not
 
 
 def videos(folder: Path, options: Options) -> list[Video]:
-    """The clips there, id <class>/<file without suffix>, whatever folders stand around the classes."""
+    """List the clips present, id <class>/<file without suffix>.
+
+    Any folders may be around the classes.
+    """
     chosen(NoOptions, options, "hmdb51")
     paths: dict[str, str] = {}
     for video in found(folder):
@@ -46,10 +52,14 @@ def videos(folder: Path, options: Options) -> list[Video]:
 
 
 def splits(videos: Sequence[Video], lists: Path, options: Options) -> Splits:
-    """The official lists; UserError names a list that is absent or a line that is no `<file>.avi <0, 1 or 2>`."""
+    """Read the official lists.
+
+    Raises:
+        UserError: A list is absent, or a line is not `<file>.avi <0, 1 or 2>`.
+    """
     chosen(NoOptions, options, "hmdb51")
-    own = lists / "testTrainMulti_7030_splits"
-    folder = own if own.is_dir() else lists
+    inner = lists / "testTrainMulti_7030_splits"
+    folder = inner if inner.is_dir() else lists
     return Splits(CLASSES, {split: [row for name in CLASSES for row in _rows(folder, name, split)] for split in COUNTS})
 
 

@@ -1,8 +1,8 @@
-"""Jester: 148,092 clips of hand gestures in 27 classes, a folder of JPEG frames each (Materzynska et al., ICCVW 2019).
+"""Jester: 148,092 hand gesture clips in 27 classes (Materzynska et al. 2019).
 
-The official validation list is the part "test": it is what papers report on. The official test list came without
-labels, so its clips are no rows; where the list is there, its count is asserted and that it shares no clip with the
-others.
+A clip is a folder of JPEG frames. The official validation list is the part "test": papers report on it. The official
+test list came without labels, so its clips are no rows. If it is present, its count is checked and that it shares no
+clip with the others.
 """
 
 from collections.abc import Iterator, Sequence
@@ -34,7 +34,7 @@ FETCH = (
     "the .zip files of the videos and of the labels, from the home page, after signing in and accepting the research "
     "licence; unzip them, then `cat 20bn-jester-v1-?? | tar xz` unpacks the parts that were in them"
 )
-SIZE = 22_800_000_000  # as the makers round it
+SIZE = 22_800_000_000  # rounded by the makers
 LAYOUT = (
     "the content of the archive 20bn-jester-v1: a folder a clip, named by its number, in it the frames 00001.jpg, "
     "00002.jpg ...; 148092 folders. The lists are train.csv and validation.csv (lines `<number>;<class>`) "
@@ -52,18 +52,22 @@ CLASSES = (
     *("Zooming Out With Full Hand", "Zooming In With Two Fingers", "Zooming Out With Two Fingers", "Thumb Up"),
     *("Thumb Down", "Shaking Hand", "Stop Sign", "Drumming Fingers", "No gesture", "Doing other things"),
 )
-# Classes that a mirrored clip changes places in. All others stay what they are.
+# Classes that a mirrored clip swaps. All others keep their labels.
 MIRRORED = (
     ("Swiping Left", "Swiping Right"),
     ("Sliding Two Fingers Left", "Sliding Two Fingers Right"),
     ("Turning Hand Clockwise", "Turning Hand Counterclockwise"),
 )
 LISTS: dict[Part, str] = {"train": "train", "test": "validation"}
-FPS = 12.0  # at which the makers took the frames out of their videos
+FPS = 12.0  # of the makers' frame extraction
 
 
 def videos(folder: Path, options: Options) -> list[Video]:
-    """The clips there, id the number that names the folder of frames; UserError where a clip is there twice."""
+    """List the clips present; an id is the number of the folder of frames.
+
+    Raises:
+        UserError: A clip is present twice.
+    """
     chosen(NoOptions, options, "jester")
     paths: dict[str, str] = {}
     for path, files in walk(folder):
@@ -76,7 +80,11 @@ def videos(folder: Path, options: Options) -> list[Video]:
 
 
 def splits(videos: Sequence[Video], lists: Path, options: Options) -> Splits:
-    """The official lists; UserError names a list that is absent, a line it can't read, a class of another set."""
+    """Read the official lists.
+
+    Raises:
+        UserError: A list is absent, a line is unreadable, or a class is unknown.
+    """
     chosen(NoOptions, options, "jester")
     rows = [row for part in LISTS for row in _rows(lists, part)]
     _check_unlabelled(_list(lists, "test"), rows)

@@ -1,4 +1,7 @@
-"""J-HMDB: 928 clips of HMDB51 in 21 classes, three official splits (Jhuang et al., ICCV 2013)."""
+"""J-HMDB: 928 clips of HMDB51 in 21 classes (Jhuang et al., ICCV 2013).
+
+There are three official splits.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +28,7 @@ PARTS: dict[str, Part] = {"1": "train", "2": "test"}
 
 
 def videos(folder: Path, options: Options) -> list[Video]:
-    """The clips there, id <class>/<file without suffix>."""
+    """List the clips present, id <class>/<file without suffix>."""
     chosen(NoOptions, options, "jhmdb")
     return [
         Video(video.id.removeprefix("ReCompress_Videos/"), video.path)
@@ -35,7 +38,11 @@ def videos(folder: Path, options: Options) -> list[Video]:
 
 
 def splits(videos: Sequence[Video], lists: Path, options: Options) -> Splits:
-    """The official lists; UserError names a list that is absent or a line that is no `<file> <1 or 2>`."""
+    """Read the official lists.
+
+    Raises:
+        UserError: A list is absent, or a line is not `<file> <1 or 2>`.
+    """
     chosen(NoOptions, options, "jhmdb")
     return Splits(CLASSES, {split: [row for name in CLASSES for row in _rows(lists, name, split)] for split in COUNTS})
 

@@ -1,9 +1,9 @@
-"""Kinetics-400: ten-second clips of YouTube in 400 classes, a train and a validation list (Kay et al. 2017).
+"""Kinetics-400: ten-second clips of YouTube in 400 classes (Kay et al. 2017).
 
-The validation list is the part "test": it is what papers report on. The official test list is not read: it came without
-labels, and the later copies with labels have another number of rows (39,805, not 38,685).
-Clips vanish from YouTube, so every copy lacks some. They stay rows of the split, and count as wrong where they are of
-the test part: a number from a copy with 19,796 of the 19,906 is 0.6 % lower here than with the absent ones left out.
+The validation list is the part "test": papers report on it. The official test list is not read: it came without labels,
+and the later copies with labels have another number of rows (39,805, not 38,685).
+Clips vanish from YouTube, so every copy lacks some. They stay rows of the split, and count as wrong in the test part. A
+number from a copy with 19,796 of the 19,906 is 0.6 % lower here than with the absent ones left out.
 """
 
 import csv
@@ -41,7 +41,11 @@ CLIP = re.compile(r"[\w-]{11}_\d{6}_\d{6}", re.ASCII)
 
 
 def videos(folder: Path, options: Options) -> list[Video]:
-    """The clips there, id <YouTube id>_<start>_<end>; UserError where a clip is there twice."""
+    """List the clips present, id <YouTube id>_<start>_<end>.
+
+    Raises:
+        UserError: A clip is present twice.
+    """
     chosen(NoOptions, options, "kinetics400")
     paths: dict[bool, dict[str, str]] = {False: {}, True: {}}
     for video in found(folder):
@@ -57,7 +61,11 @@ def videos(folder: Path, options: Options) -> list[Video]:
 
 
 def splits(videos: Sequence[Video], lists: Path, options: Options) -> Splits:
-    """The official lists, classes by alphabet; UserError names a list that is absent or a line it can't read."""
+    """Read the official lists, with classes in alphabetical order.
+
+    Raises:
+        UserError: A list is absent, or a line is unreadable.
+    """
     chosen(NoOptions, options, "kinetics400")
     parts = {part: _listed(_place(lists, part)) for part in LISTS}
     labels = {part: {label for _, _, label in lines} for part, lines in parts.items()}
@@ -77,7 +85,7 @@ def splits(videos: Sequence[Video], lists: Path, options: Options) -> Splits:
 
 
 def _place(lists: Path, part: Part) -> Path:
-    """The first of a list's names that is there."""
+    """Return the first of a list's names that exists."""
     for path in (lists / folder / name for folder in FOLDERS for name in LISTS[part]):
         if path.is_file():
             return path
@@ -85,7 +93,7 @@ def _place(lists: Path, part: Part) -> Path:
 
 
 def _listed(path: Path) -> list[tuple[str, str, str]]:
-    """(where it stands, clip, label) of each line of a list."""
+    """List (file and line number, clip, label) of each line of a list."""
     listed = []
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -98,8 +106,8 @@ def _listed(path: Path) -> list[tuple[str, str, str]]:
                 clip = f"{video}_{start:0>6}_{end:0>6}"
                 whole = start.isdecimal() and end.isdecimal() and int(start) < int(end)
                 if not label or not whole or not CLIP.fullmatch(clip):
-                    said = ",".join(str(value) for value in line.values())
-                    raise UserError(f"{where}: expected a label, an id of 11 signs and whole seconds, not {said!r}")
+                    content = ",".join(str(value) for value in line.values())
+                    raise UserError(f"{where}: expected a label, an id of 11 signs and whole seconds, not {content!r}")
                 listed.append((where, clip, label))
     except (UnicodeDecodeError, csv.Error):
         raise UserError(f"kinetics400: the list {path.resolve()} is no CSV in UTF-8") from None

@@ -1,11 +1,11 @@
-"""Shapes: real H.264 videos drawn from a seed, in eight classes that only the order of their frames tells apart.
+"""Shapes: generated H.264 videos in eight classes that differ in frame order.
 
-A marked shape moves left or right, up or down, grows or shrinks, turns clockwise or counter-clockwise, over a textured
-background that drifts, among smaller shapes that swing to and fro, under noise. A clip of a pair's second class is the
-time reversal, all of it, of a clip drawn for the first: the frames of the two have one distribution, as sets. And every
-motion is on a circle (what leaves at one edge enters at the other; what is largest starts small again) with a uniform
-start, so a frame at a given place of the clip has one distribution too. Whoever ignores order can at best tell the four
-pairs, not which of the two: 50 %.
+A marked shape moves left or right, up or down, grows or shrinks, turns clockwise or counter-clockwise. The textured
+background drifts, smaller shapes swing back and forth, and noise is added. A clip of a pair's second class is the
+complete time reversal of a clip drawn for the first: as sets, the frames of both have one distribution. Every motion is
+on a circle (leaving at one edge, it enters at the other; the largest size is followed by the smallest) with a uniform
+start, so a frame at a fixed position of the clip has one distribution too. A model that ignores order can tell the four
+pairs apart at best, not the two classes of a pair: 50 %.
 """
 
 import functools
@@ -46,19 +46,19 @@ Rng = np.random.Generator
 
 @dataclass(frozen=True, config=STRICT)
 class Options:
-    """How many videos, and of what size."""
+    """Number and size of the videos."""
 
-    train: int  # clips a split, over all classes
+    train: int  # clips per split, over all classes
     test: int
     splits: int = 1
     seed: int = 0
-    frames: tuple[int, int] = (16, 24)  # a clip's length: from, to and including
+    frames: tuple[int, int] = (16, 24)  # a clip's length: smallest and largest
     side: int = 96  # pixels
     fps: int = 12
 
     @property
     def pool(self) -> int:
-        """Clips of a class, over all splits: enough that no two splits test on the same one."""
+        """Clips per class, over all splits: enough that no two splits share a test clip."""
         return max(self.train + self.test, self.splits * self.test) // len(CLASSES)
 
 
@@ -72,58 +72,68 @@ class Item(NamedTuple):
 
 
 def videos(folder: Path, options: Given) -> list[Video]:
-    """The videos of the plan that are there, id <class>/<number>."""
+    """List the planned videos that exist, id <class>/<number>."""
     drawn = (name for item in plan(options) for name in _names(item))
     return sorted(Video(name, f"{name}.mp4") for name in drawn if (folder / f"{name}.mp4").is_file())
 
 
 def splits(videos: Sequence[Video], lists: Path, options: Given) -> Splits:
-    """Split k tests on the k-th stretch of each class's pool and trains on the clips after it, round the pool's end."""
-    given = _checked(options)
-    train, test = given.train // len(CLASSES), given.test // len(CLASSES)
-    rows: dict[int, list[Row]] = {split: [] for split in range(1, given.splits + 1)}
+    """Test split k on the k-th stretch of each class's pool.
+
+    Train on the clips after it. Training clips wrap around the pool's end.
+    """
+    checked = _checked(options)
+    train, test = checked.train // len(CLASSES), checked.test // len(CLASSES)
+    rows: dict[int, list[Row]] = {split: [] for split in range(1, checked.splits + 1)}
     for split, label in ((split, label) for split in rows for label in range(len(CLASSES))):
         for place in range(test + train):
-            index = ((split - 1) * test + place) % given.pool
+            index = ((split - 1) * test + place) % checked.pool
             rows[split].append(Row(_name(label, index), "test" if place < test else "train", (label,)))
     return Splits(CLASSES, rows)
 
 
 def plan(options: Given) -> list[Item]:
-    """Independent pieces of work of up to CLIPS_PER_ITEM clips each."""
-    given = _checked(options)
-    starts = range(0, given.pool, CLIPS_PER_ITEM)
+    """List independent pieces of work of up to CLIPS_PER_ITEM clips each."""
+    checked = _checked(options)
+    starts = range(0, checked.pool, CLIPS_PER_ITEM)
     return [
-        Item(label, start, min(start + CLIPS_PER_ITEM, given.pool), given)
+        Item(label, start, min(start + CLIPS_PER_ITEM, checked.pool), checked)
         for label in range(len(CLASSES))
         for start in starts
     ]
 
 
 def made(item: Item, folder: Path) -> bool:
-    """Whether all of an item's clips are there."""
+    """Return true if all of an item's clips exist."""
     return all((folder / f"{name}.mp4").exists() for name in _names(item))
 
 
 def make(item: Item, folder: Path) -> None:
-    """Draws and encodes an item's clips, but those that are there already."""
+    """Draw and encode an item's clips, except those that exist."""
     for index in range(item.start, item.stop):
         path = folder / f"{_name(item.label, index)}.mp4"
         if not path.exists():
-            # A seed for every clip: a class's clips are not the reversals of its partner's, and stay what they are
-            # when the pool grows.
+            # Each clip has a seed: a class's clips are not the reversals of its partner's, and do not change when the
+            # pool grows.
             frames = clip(item.label, np.random.default_rng((item.options.seed, item.label, index)), item.options)
             encode(frames, path, item.options.fps)
 
 
 def clip(label: int, rng: Rng, options: Options) -> NDArray[np.uint8]:
-    """A clip (T,side,side,3), RGB. With the same generator a pair's second class gives the first's frames, reversed."""
+    """Draw a clip (T,side,side,3), RGB.
+
+    With the same generator a pair's second class gives the first's frames, reversed.
+    """
     frames = _forward(PAIRS[label // 2][0], rng, int(rng.integers(*options.frames, endpoint=True)), options.side)
     return frames[::-1] if label % 2 else frames
 
 
 def encode(frames: NDArray[np.uint8], path: Path, fps: int) -> None:
-    """Frames (T,H,W,3) into an H.264 file, the same bytes for the same frames and ffmpeg."""
+    """Encode frames (T,H,W,3) to H.264: equal bytes for equal frames and ffmpeg.
+
+    Raises:
+        UserError: ffmpeg fails.
+    """
     _, height, width, _ = frames.shape
     with writing(path) as temporary:
         source = ffmpeg.input("pipe:", format="rawvideo", pix_fmt="rgb24", s=f"{width}x{height}", r=fps, threads=1)
@@ -133,8 +143,8 @@ def encode(frames: NDArray[np.uint8], path: Path, fps: int) -> None:
             vcodec="libx264",
             preset="ultrafast",
             pix_fmt="yuv420p",
-            # Every frame is coded by itself at one quantiser. With predicted frames, or a rate control that looks back,
-            # quality would rise or fall in the order of coding, and give away which way a clip was reversed.
+            # Every frame is coded independently at one quantizer. With predicted frames, or a rate control that looks
+            # back, quality would rise or fall in the order of coding, and reveal the direction of a reversed clip.
             g=1,
             qp=24,
             threads=1,
@@ -144,8 +154,10 @@ def encode(frames: NDArray[np.uint8], path: Path, fps: int) -> None:
         try:
             target.overwrite_output().run(cmd=ffmpeg_exe()[0], input=frames.tobytes(), quiet=True)
         except ffmpeg.Error as error:
-            said = error.stderr.decode(errors="replace").strip().splitlines()
-            raise UserError(f"ffmpeg could not write {path.name}: {said[-1] if said else 'it said nothing'}") from None
+            messages = error.stderr.decode(errors="replace").strip().splitlines()
+            raise UserError(
+                f"ffmpeg could not write {path.name}: {messages[-1] if messages else 'it printed no error'}"
+            ) from None
 
 
 def _checked(options: Given) -> Options:
@@ -153,11 +165,11 @@ def _checked(options: Given) -> Options:
     if given.frames[1] > MOST_FRAMES:
         raise UserError(f"shapes: option frames: {given.frames[1]} is more than {MOST_FRAMES}")
     for key in ("train", "test"):
-        if (count := getattr(given, key)) < len(CLASSES) or count % len(CLASSES):
+        if (count := getattr(checked, key)) < len(CLASSES) or count % len(CLASSES):
             raise UserError(f"shapes: option {key}: {count} is no multiple of the {len(CLASSES)} classes")
-    if not 2 <= given.frames[0] <= given.frames[1]:
+    if not 2 <= checked.frames[0] <= checked.frames[1]:
         raise UserError(
-            f"shapes: option frames: from {given.frames[0]} to {given.frames[1]} is no range of lengths >= 2"
+            f"shapes: option frames: from {checked.frames[0]} to {checked.frames[1]} is no range of lengths >= 2"
         )
     for key, (least, most) in RANGES.items():
         if not least <= (value := getattr(given, key)) <= most:
@@ -176,14 +188,14 @@ def _names(item: Item) -> list[str]:
 
 
 def _forward(motion: str, rng: Rng, length: int, side: int) -> NDArray[np.uint8]:
-    """A clip of a pair's first class (T,S,S,3)."""
-    # T frames, S pixels a side
+    """Draw a clip of a pair's first class (T,S,S,3)."""
+    # T frames, S pixels per side
     time = np.arange(length, dtype=np.float32) / length  # (T,)
     image = _background(rng, time, side)  # (T,S,S,3)
     for _ in range(rng.integers(2, 4)):
         x, y = (rng.uniform() + _swing(rng, time, 0.05, 0.15) for _ in range(2))
         _draw(image, x, y, rng.uniform(0.03, 0.06) + 0 * time, _swing(rng, time, 0, 0.5), rng, marked=False)
-    way = rng.uniform() + rng.uniform(0.5, 0.9) * time  # where the motion is on its circle, in widths, sizes or turns
+    way = rng.uniform() + rng.uniform(0.5, 0.9) * time  # position on its circle, in widths, sizes or turns
     x, y = (rng.uniform(0.2, 0.8) + _swing(rng, time, 0, 0.03) for _ in range(2))
     angle = rng.uniform() + _swing(rng, time, 0, 0.03)
     phase = rng.uniform() + 0 * time
@@ -194,7 +206,7 @@ def _forward(motion: str, rng: Rng, length: int, side: int) -> NDArray[np.uint8]
     elif motion == "grow":
         phase = way
     else:
-        angle = way  # clockwise, again for y points down
+        angle = way  # clockwise, because y points down
     radius = 0.14 + 0.16 * (phase % 1)
     _draw(image, x, y, radius, angle, rng, marked=True)
     noise = rng.integers(-10, 11, image.shape, dtype=np.int8)
@@ -202,13 +214,16 @@ def _forward(motion: str, rng: Rng, length: int, side: int) -> NDArray[np.uint8]
 
 
 def _swing(rng: Rng, time: Array, least: float, most: float) -> Array:
-    """To and fro (T,), of an amplitude between the two: it has no direction."""
+    """Return a swing back and forth (T,), with an amplitude between the two.
+
+    It has no direction.
+    """
     turns, start = rng.uniform(0.7, 1.5), rng.uniform()
     return rng.uniform(least, most) * np.sin(2 * np.pi * (turns * time + start), dtype=np.float32)
 
 
 def _background(rng: Rng, time: Array, side: int) -> Array:
-    """A texture that drifts, in any direction, on a torus (T,S,S,3)."""
+    """Draw a texture that drifts, in any direction, on a torus (T,S,S,3)."""
     coarse = rng.uniform(40, 110, (rng.integers(4, 10), rng.integers(4, 10), 3)).astype(np.float32)
     wrapped = np.pad(coarse, ((1, 1), (1, 1), (0, 0)), mode="wrap")
     rows, columns = (side * (size + 2) // size for size in coarse.shape[:2])
@@ -224,16 +239,16 @@ def _background(rng: Rng, time: Array, side: int) -> Array:
 
 
 def _draw(image: Array, x: Array, y: Array, radius: Array, angle: Array, rng: Rng, marked: bool) -> None:
-    """Draws a shape into every frame; x, y, radius (T,) in sides, angle (T,) in turns."""
+    """Draw a shape into every frame; x, y, radius (T,) in sides, angle (T,) in turns."""
     side = image.shape[1]
     corners = int(rng.choice([0, 3, 4, 5]))  # 0 is a disc
     place = (np.arange(side, dtype=np.float32) + 0.5) / side
-    # The nearest of the shape's images on the torus, in sides from its centre.
+    # The nearest of the shape's images on the torus, in sides from its center.
     right = ((place - x[:, None] + 0.5) % 1 - 0.5).astype(np.float32)[:, None, :]  # (T,1,S)
     down = ((place - y[:, None] + 0.5) % 1 - 0.5).astype(np.float32)[:, :, None]  # (T,S,1)
     size, turn = radius.astype(np.float32)[:, None, None], (2 * np.pi * angle).astype(np.float32)[:, None, None]
     if corners:
-        # Outside a regular polygon is whoever is outside one of its edges.
+        # A point is outside a regular polygon if it is outside one of its edges.
         edges = [turn + np.float32(2 * np.pi * edge / corners) for edge in range(corners)]
         distance = functools.reduce(np.maximum, [right * np.cos(edge) + down * np.sin(edge) for edge in edges])
         distance -= size * np.float32(0.75)
@@ -242,13 +257,16 @@ def _draw(image: Array, x: Array, y: Array, radius: Array, angle: Array, rng: Rn
     colour = rng.uniform(150, 255, 3) if marked else rng.uniform(20, 160, 3)
     _blend(image, distance, colour.astype(np.float32))
     if marked:
-        # A turning disc looks the same all the time, and so does a square each quarter: a dark end makes it visible.
+        # A turning disc always looks the same, and a square repeats every quarter: a dark end makes the turn visible.
         end = size * np.float32(0.2) - right * np.cos(turn) - down * np.sin(turn)
         _blend(image, np.maximum(distance, end), (colour - 150).astype(np.float32))
 
 
 def _blend(image: Array, distance: Array, colour: Array) -> None:
-    """Colours (3,) what lies within, where distance (T,S,S), in sides, is negative; the edge is a pixel wide."""
+    """Color (3,) the inside of a shape, with a soft edge.
+
+    The inside has a negative distance (T,S,S), in sides. The edge is a pixel wide.
+    """
     inside = np.nonzero(distance * image.shape[1] < 0.5)  # few pixels of many
     cover = np.minimum(0.5 - distance[inside] * image.shape[1], 1)[:, None]
     image[inside] += cover * (colour - image[inside])

@@ -1,8 +1,8 @@
-"""Something-Something V1: 108,499 clips in 174 classes, a folder of JPEG frames each (Goyal et al., ICCV 2017).
+"""Something-Something V1: 108,499 clips in 174 classes (Goyal et al., ICCV 2017).
 
-The official validation list is the part "test": it is what papers report on. The official test list came without
-labels, so its clips are no rows; where the list is there, its count is asserted and that it shares no clip with the
-others.
+A clip is a folder of JPEG frames. The official validation list is the part "test": papers report on it. The official
+test list came without labels, so its clips are no rows. If it is present, its count is checked and that it shares no
+clip with the others.
 """
 
 from collections.abc import Iterator, Sequence
@@ -34,7 +34,7 @@ FETCH = (
     "the parts of 20bn-something-something-v1 and the lists, under the makers' research licence; the home page speaks "
     "of version 2 alone, so ask them for version 1; `cat 20bn-something-something-v1-?? | tar xz` unpacks them"
 )
-SIZE = 25_200_000_000  # as the makers rounded it
+SIZE = 25_200_000_000  # rounded by the makers
 LAYOUT = (
     "the content of the archive 20bn-something-something-v1: a folder a clip, named by its number, in it the frames "
     "00001.jpg, 00002.jpg ...; 108499 folders. The lists are something-something-v1-labels.csv (174 classes, one a "
@@ -46,18 +46,22 @@ READS = names_of_lists("something-something-v1-", ".csv")
 COUNTS = {1: {"train": 86_017, "test": 11_522}}
 UNLABELLED = 10_960  # of the official test list
 CLASSES_LISTED = 174
-# Classes that a mirrored clip changes places in. All others stay what they are.
+# Classes that a mirrored clip swaps. All others keep their labels.
 MIRRORED = (
     ("Pulling something from left to right", "Pulling something from right to left"),
     ("Pushing something from left to right", "Pushing something from right to left"),
     ("Turning the camera left while filming something", "Turning the camera right while filming something"),
 )
 LISTS: dict[Part, str] = {"train": "train", "test": "validation"}
-FPS = 12.0  # at which the makers took the frames out of their videos
+FPS = 12.0  # of the makers' frame extraction
 
 
 def videos(folder: Path, options: Options) -> list[Video]:
-    """The clips there, id the number that names the folder of frames; UserError where a clip is there twice."""
+    """List the clips present; an id is the number of the folder of frames.
+
+    Raises:
+        UserError: A clip is present twice.
+    """
     chosen(NoOptions, options, "sthv1")
     paths: dict[str, str] = {}
     for path, files in walk(folder):
@@ -70,7 +74,11 @@ def videos(folder: Path, options: Options) -> list[Video]:
 
 
 def splits(videos: Sequence[Video], lists: Path, options: Options) -> Splits:
-    """The official lists; UserError names a list that is absent, a line it can't read, a class of another set."""
+    """Read the official lists.
+
+    Raises:
+        UserError: A list is absent, a line is unreadable, or a class is unknown.
+    """
     chosen(NoOptions, options, "sthv1")
     labels = _list(lists, "labels")
     numbers = {name: number for number, (_, name) in enumerate(lines("sthv1", labels, LAYOUT))}

@@ -1,8 +1,8 @@
-"""Something-Something V2: 220,847 clips of hands and things in 174 classes, a WebM file each (Goyal et al., ICCV 2017).
+"""Something-Something V2: 220,847 clips in 174 classes (Goyal et al. 2017).
 
-The official validation list is the part "test": it is what papers report on. The official test list came without
-labels, so its clips are no rows; where the list is there, its count is asserted and that it shares no clip with the
-others. A clip's class is its template with the brackets taken away.
+A clip is a WebM file. The official validation list is the part "test": papers report on it. The official test list came
+without labels, so its clips are no rows. If it is present, its count is checked and that it shares no clip with the
+others. A clip's class is its template without the brackets.
 """
 
 import json
@@ -23,7 +23,7 @@ FETCH = (
     "the .zip files of the videos and of the labels, from the home page, after signing in and accepting the research "
     "licence; unzip them, then `cat 20bn-something-something-v2-?? | tar xz` unpacks the parts that were in them"
 )
-SIZE = 19_400_000_000  # as the makers round it
+SIZE = 19_400_000_000  # rounded by the makers
 LAYOUT = (
     "the content of the archive 20bn-something-something-v2: <number>.webm, 220847 files. The lists are "
     "labels.json, train.json, validation.json and, where wanted, test.json, or older copies named "
@@ -34,7 +34,7 @@ READS = names_of_lists("something-something-v2-", ".json")
 COUNTS = {1: {"train": 168_913, "test": 24_777}}
 UNLABELLED = 27_157  # of the official test list
 CLASSES_LISTED = 174
-# Classes that a mirrored clip changes places in. All others stay what they are.
+# Classes that a mirrored clip swaps. All others keep their labels.
 MIRRORED = (
     ("Pulling something from left to right", "Pulling something from right to left"),
     ("Pushing something from left to right", "Pushing something from right to left"),
@@ -45,7 +45,11 @@ BRACKETS = str.maketrans("", "", "[]")
 
 
 def videos(folder: Path, options: Options) -> list[Video]:
-    """The clips there, id the number that names the file; UserError where a clip is there twice."""
+    """List the clips present; an id is the number in the file's name.
+
+    Raises:
+        UserError: A clip is present twice.
+    """
     chosen(NoOptions, options, "sthv2")
     paths: dict[str, str] = {}
     for video in found(folder):
@@ -59,7 +63,11 @@ def videos(folder: Path, options: Options) -> list[Video]:
 
 
 def splits(videos: Sequence[Video], lists: Path, options: Options) -> Splits:
-    """The official lists; UserError names a list that is absent or damaged, or an entry without a clip or class."""
+    """Read the official lists.
+
+    Raises:
+        UserError: A list is absent or damaged, or an entry has no clip or class.
+    """
     chosen(NoOptions, options, "sthv2")
     classes = _classes(_list(lists, "labels"))
     numbers = {name: number for number, name in enumerate(classes)}
@@ -73,7 +81,7 @@ def _list(lists: Path, name: str) -> Path:
 
 
 def _classes(path: Path) -> tuple[str, ...]:
-    """The names in the order of their numbers, which the list writes as text."""
+    """Return the names in the order of their numbers, which the list has as text."""
     labels = _read(path)
     if not isinstance(labels, dict) or sorted(map(str, labels.values())) != sorted(map(str, range(CLASSES_LISTED))):
         raise UserError(f"{path.resolve()}: expected {CLASSES_LISTED} classes, numbered from 0 to {CLASSES_LISTED - 1}")
@@ -104,7 +112,7 @@ def _check_unlabelled(path: Path, rows: Sequence[Row]) -> None:
 
 
 def _entries(path: Path) -> list[tuple[str, dict[str, Any]]]:
-    """(where it stands, entry) of each entry of a list of clips; each has an id."""
+    """List (file and entry number, entry) of a list of clips; each has an id."""
     entries = _read(path)
     if not isinstance(entries, list):
         raise UserError(f"{path.resolve()} is no list of clips")

@@ -1,4 +1,4 @@
-"""UCF101: 13,320 clips in 101 classes, three official splits (Soomro, Zamir and Shah 2012)."""
+"""UCF101: 13,320 clips in 101 classes, three splits (Soomro et al. 2012)."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ FETCH = (
     "UCF101.rar and UCF101TrainTestSplits-RecognitionTask.zip from https://www.crcv.ucf.edu/data/UCF101/; "
     "no form to sign"
 )
-SIZE = 6_500_000_000  # as the makers round it
+SIZE = 6_500_000_000  # rounded by the makers
 LAYOUT = (
     "the content of UCF101.rar: UCF-101/<class>/v_<class>_g<group>_c<clip>.avi, 101 classes, 13320 clips. The lists "
     "are the content of UCF101TrainTestSplits-RecognitionTask.zip: trainlist01.txt to trainlist03.txt and "
@@ -45,7 +45,10 @@ PARTS: tuple[Part, ...] = ("train", "test")
 
 
 def videos(folder: Path, options: Options) -> list[Video]:
-    """The clips there, id <class>/<file without suffix>, whatever folders stand around the classes."""
+    """List the clips present, id <class>/<file without suffix>.
+
+    Any folders may be around the classes.
+    """
     chosen(NoOptions, options, "ucf101")
     paths: dict[str, str] = {}
     for video in found(folder):
@@ -59,10 +62,14 @@ def videos(folder: Path, options: Options) -> list[Video]:
 
 
 def splits(videos: Sequence[Video], lists: Path, options: Options) -> Splits:
-    """The official lists; UserError names a list that is absent, a line it can't read, a label of another class."""
+    """Read the official lists.
+
+    Raises:
+        UserError: A list is absent, a line is unreadable, or a label is of another class.
+    """
     chosen(NoOptions, options, "ucf101")
-    own = lists / "ucfTrainTestlist"
-    folder = own if own.is_dir() else lists
+    inner = lists / "ucfTrainTestlist"
+    folder = inner if inner.is_dir() else lists
     return Splits(CLASSES, {split: [row for part in PARTS for row in _rows(folder, part, split)] for split in COUNTS})
 
 

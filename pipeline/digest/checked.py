@@ -1,4 +1,7 @@
-"""Files checked against their sha256 once a node, however many processes read them."""
+"""Files checked against their sha256 once per node.
+
+All processes share the result.
+"""
 
 import os
 from contextlib import suppress
@@ -10,18 +13,21 @@ from pipeline.digest import files
 
 
 def cache() -> Path:
-    """Return a node's cache folder, its user's alone: ACTIONBENCH_CACHE, else below ~/.cache. It may be removed."""
+    """Return a node's cache folder, private to its user.
+
+    It is ACTIONBENCH_CACHE, or below ~/.cache. It may be removed at any time.
+    """
     above = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return Path(os.environ.get("ACTIONBENCH_CACHE") or above / "actionbench").absolute()
 
 
 def holds(path: Path, sha256: str) -> bool:
-    """Tell whether a file's bytes have this sha256.
+    """Return true if a file's bytes have this sha256.
 
-    A file that this node has hashed, and nobody has written to since, is not read again.
+    A file that this node has hashed, and that has not changed since, is not read again.
 
     Raises:
-        FileNotFoundError: There is no such file.
+        FileNotFoundError: The file is absent.
     """
     mark = _mark(path, sha256)
     if mark.exists():
@@ -29,7 +35,7 @@ def holds(path: Path, sha256: str) -> bool:
     try:
         mark.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(mark.parent / f"{sha256}.lock")
-        lock.acquire()  # one process reads, the others wait for what it finds
+        lock.acquire()  # one process reads, the others wait for its result
     except OSError:  # a node without a cache
         return files.sha256(path) == sha256
     try:
@@ -51,7 +57,7 @@ def sha256(path: Path) -> str:
 
 
 def remember(path: Path, sha256: str) -> None:
-    """Take it as known that a file's bytes have this sha256, until somebody writes to it."""
+    """Record that a file's bytes have this sha256, until the file changes."""
     mark = _mark(path, sha256)
     with suppress(OSError):
         mark.parent.mkdir(parents=True, exist_ok=True)

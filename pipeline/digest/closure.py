@@ -1,4 +1,4 @@
-"""The project's modules that a module may run: its static import closure."""
+"""Static import closure: the project's modules that a module may run."""
 
 import ast
 from collections.abc import Collection, Iterable, Iterator
@@ -15,7 +15,7 @@ EMPTY = syntax.digest("")
 
 @dataclass(frozen=True)
 class Module:
-    """A module as its source says."""
+    """A module as read from its source."""
 
     name: str  # models.attention.tsm
     path: str  # models/attention/tsm.py, from the project's root
@@ -29,13 +29,16 @@ def closure(
     project: Path = ROOT,
     modules: dict[str, Module | None] | None = None,
 ) -> dict[str, Module]:
-    """Return the modules that importing `roots` may run, by name, in alphabetical order.
+    """Return the modules that importing `roots` may run, by name.
 
-    Imports inside functions count, those under TYPE_CHECKING don't. A module that holds no code, as most packages'
-    __init__.py, is not listed.
+    They are in alphabetical order. Imports inside functions count, those under TYPE_CHECKING don't. A module without
+    code, as most packages' __init__.py, is not listed.
 
-    `left_out` names modules, or packages with all below them, that are neither included nor followed. `modules` keeps
-    what was read, for further closures of the same sources.
+    Args:
+        roots: names of modules.
+        left_out: modules, or packages with all below them, that are neither included nor followed.
+        project: the project's root.
+        modules: cache of modules read, for further closures of the same sources.
 
     Raises:
         ValueError: A root has no source file.
@@ -56,7 +59,7 @@ def closure(
 
 
 def is_below(name: str, packages: Iterable[str]) -> bool:
-    """Tell whether a dotted name is one of `packages` or lies in one of them."""
+    """Return true if a dotted name is one of `packages` or below one of them."""
     return any(name == package or name.startswith(f"{package}.") for package in packages)
 
 
@@ -89,6 +92,6 @@ def _imports(node: ast.AST, package: str) -> Iterator[str]:
         start = ".".join(levels[: len(levels) - node.level + 1]) if node.level else ""
         module = ".".join(part for part in (start, node.module or "") if part)
         yield module
-        yield from (f"{module}.{alias.name}" for alias in node.names)  # a module of that name, where there is one
+        yield from (f"{module}.{alias.name}" for alias in node.names)  # a module of that name, if there is one
     for child in ast.iter_child_nodes(node):
         yield from _imports(child, package)

@@ -1,8 +1,8 @@
-"""The code that a stage's result, or a plug-in's part in it, follows from, as a digest.
+"""Digests of the code behind a stage's result, or of a plug-in's part in it.
 
 A digest covers the static import closure of numeric roots, each module reduced to its meaning (syntax.py), and the
-pinned versions of the numeric packages that the closure imports. LEFT_OUT and OTHER_PACKAGES list what it doesn't
-cover and why that can't change a result; cluster/ and stages/ are above every root, so that no closure reaches them.
+pinned versions of the numeric packages that the closure imports. LEFT_OUT and OTHER_PACKAGES list the exceptions and
+the reasons that they can't change a result. cluster/ and stages/ are above every root, so no closure reaches them.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ ROOTS = {
 }
 PLUGINS = {"attention": "models.attention", "backbone": "models.backbones", "dataset": "pipeline.datasets"}
 
-# module or package -> why it can't change a result
+# module or package -> the reason it can't change a result
 LEFT_OUT = {
     "pipeline.storage.atomic": "writes the bytes it is given",
     "pipeline.digest": "names results and checks their bytes",
@@ -52,7 +52,7 @@ NUMERIC = {
     "sklearn": ("scikit-learn",),
     "torch": ("torch",),
 }
-# other packages that closures import -> why their version can't change a result
+# other packages that closures import -> the reason their version can't change a result
 OTHER_PACKAGES = {
     "filelock": "keeps processes apart",
     "mlflow": "shows runs",
@@ -66,17 +66,23 @@ OTHER_PACKAGES = {
 
 
 def stage(name: str) -> str:
-    """Return the digest of the code that a stage's outs follow from, its plug-ins excepted, as 64 hex digits."""
+    """Return the digest of a stage's code without its plug-ins, as 64 hex digits."""
     return hashlib.sha256(_listing(ROOTS[name]).encode()).hexdigest()
 
 
 def plugin(kind: str, name: str) -> str:
-    """Return the digest of a plug-in's code; `kind` is "attention", "backbone" or "dataset"."""
+    """Return the digest of a plug-in's code.
+
+    `kind` is "attention", "backbone" or "dataset".
+    """
     return hashlib.sha256(_listing([f"{PLUGINS[kind]}.{name}"]).encode()).hexdigest()
 
 
 def files(project: Path = ROOT) -> dict[str, str]:
-    """Return what stage `code` writes: path below reports/code/ -> text, a line for each module and pin."""
+    """Return the output of stage `code`, path -> text.
+
+    Paths are below reports/code/; a text has a line per module and pin.
+    """
     read: dict[str, Module | None] = {}
     texts = {f"stages/{name}": _listing(roots, project, read) for name, roots in ROOTS.items()}
     for package in PLUGINS.values():
@@ -93,7 +99,7 @@ def modules(roots: Iterable[str], project: Path = ROOT) -> dict[str, Module]:
 
 
 def packages(covered: Iterable[Module]) -> set[str]:
-    """Return the packages that modules import from outside of the project and of Python, as imported."""
+    """Return the third-party packages that modules import, as imported."""
     import sys
 
     inside = {*sys.stdlib_module_names, "models", "pipeline"}

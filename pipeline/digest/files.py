@@ -1,4 +1,4 @@
-"""Files bound to their bytes: SHA256SUMS beside them, in the format of `sha256sum`."""
+"""Checksums of a folder's files: SHA256SUMS, in the format of `sha256sum`."""
 
 import hashlib
 import re
@@ -18,14 +18,14 @@ def sha256(path: Path) -> str:
 
 
 def write_sums(folder: Path) -> None:
-    """Write folder/SHA256SUMS: a line for every file below the folder but itself."""
+    """Write folder/SHA256SUMS: a line for every file below the folder except itself."""
     paths = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     lines = [f"{sha256(folder / path)}  {path}\n" for path in paths if path != SUMS]
     atomic.write(folder / SUMS, "".join(lines))
 
 
 def sums(folder: Path) -> dict[str, str]:
-    """Return path -> sha256 as folder/SHA256SUMS lists them.
+    """Return path -> sha256 from folder/SHA256SUMS.
 
     Raises:
         UserError: The list is absent or damaged.
@@ -50,10 +50,10 @@ def leads_out(name: str) -> bool:
 
 
 def verify(path: Path) -> str:
-    """Return a file's sha256, which is the one that SHA256SUMS in its folder lists.
+    """Return a file's sha256 after checking it against SHA256SUMS in its folder.
 
     Raises:
-        UserError: The file or the list is absent, or its bytes are others.
+        UserError: The file or the list is absent, or the bytes differ.
     """
     expected = sums(path.parent).get(path.name)
     if expected is None:

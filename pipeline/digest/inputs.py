@@ -1,7 +1,7 @@
-"""Params as stages depend on them, and the files that they name by a path, reduced to their content.
+"""Stages' params, with files that they name reduced to their content.
 
-Videos of the user count by a listing (names, sizes, times), since hashing takes long; lists, weights and scores from
-outside count by sha256. What is gone counts as it was seen last, so that results outlive the files they were made from.
+The user's videos count by a listing (names, sizes, times), because hashing takes long. Lists, weights and scores from
+outside count by sha256. A file that is gone counts as last seen, so that results outlive their source files.
 """
 
 import hashlib
@@ -22,16 +22,19 @@ from pipeline.errors import UserError
 from pipeline.storage import atomic, notes
 
 Facts = dict[str, Any] | None  # None: the files are gone
-# The params that tables follow from.
+# The params that tables depend on.
 TABLES = ("suite", "tables", "experiments", "fusions", "trajectories", "protocols", "recipes", "tier")
-ROW = ("backbone", "variant", "attention", "knobs", "splits", "seeds")  # of an experiment, what trains and evaluates it
+ROW = ("backbone", "variant", "attention", "knobs", "splits", "seeds")  # an experiment's, for training and evaluation
 ABSENT = {"absent": True}
-UNREADABLE = {"unreadable": True}  # the stage that reads it says why
+UNREADABLE = {"unreadable": True}  # the stage that reads it reports the reason
 
 
 @dataclass
 class Memo:
-    """The sha256 of files as seen last; a file is read again when its size, times or inode differ."""
+    """The last known sha256 of files.
+
+    A file with a new size, times or inode is read again.
+    """
 
     path: Path
     seen: dict[str, tuple[list[int], str]] = field(default_factory=dict)  # path -> its facts, its sha256
@@ -42,7 +45,10 @@ class Memo:
         self.seen = seen if isinstance(seen, dict) else {}
 
     def sha256(self, path: Path) -> str:
-        """Return the file's sha256; of one that can't be read the last one known at that path, else "absent"."""
+        """Return the file's sha256.
+
+        If unreadable, the last one known at that path, or "absent".
+        """
         name = str(path.absolute())
         facts, digest = self.seen.get(name, ([], "absent"))
         with suppress(OSError):
@@ -59,11 +65,13 @@ class Memo:
 
 
 def write(params: Params, root: Path, data: Path) -> None:
-    """Write the inputs below data/inputs; a file whose content is the same is left as it is.
+    """Write the inputs below data/inputs.
+
+    A file with the same content is left as it is.
 
     Args:
-        params: The params whose inputs are taken.
-        root: The folder of params.yaml, where relative paths in it start from.
+        params: The params to take the inputs from.
+        root: The folder of params.yaml, the base of relative paths in it.
         data: The folder that holds videos/<data set>, work/ and inputs/.
     """
     folder, memo = data / "inputs", Memo(data / "work" / "inputs.json")
@@ -78,9 +86,9 @@ def write(params: Params, root: Path, data: Path) -> None:
 
 
 def settings(params: Params, root: Path) -> dict[str, dict[str, Any]]:
-    """Return path below data/inputs -> the params that a stage reads, as params.yaml has them.
+    """Return path below data/inputs -> a stage's params, as in params.yaml.
 
-    A small file for each row and data set: DVC walks all of a file for every param that a stage depends on.
+    Each row and data set has a small file: DVC walks a whole file for every param that a stage depends on.
     """
     raw = YAML(typ="safe").load((root / "params.yaml").read_text(encoding="utf-8"))
     parts = {f"datasets/{name}.json": {"datasets": name} for name in params.datasets}
@@ -89,7 +97,7 @@ def settings(params: Params, root: Path) -> dict[str, dict[str, Any]]:
     parts |= {f"trajectories/{name}.json": {"trajectories": name} for name in params.trajectories}
     raw["recipes"] = {"None": None, **raw["recipes"]}  # DVC's name for the recipe of a row that has none
     files = {path: {kind: {name: raw[kind][name]} for kind, name in part.items()} for path, part in parts.items()}
-    for name in params.experiments:  # the recipe and the protocol stand beside it, weights count by content
+    for name in params.experiments:  # recipe and protocol are separate keys, and weights count by content
         row = files[f"rows/{name}.json"]["experiments"][name]
         files[f"rows/{name}.json"]["experiments"] = {name: {field: row[field] for field in ROW}}
     for name in params.datasets:
@@ -99,7 +107,7 @@ def settings(params: Params, root: Path) -> dict[str, dict[str, Any]]:
 
 
 def taken(params: Params, root: Path, data: Path, memo: Memo) -> dict[str, dict[str, Any]]:
-    """Return settings() with what counts of the files that they name."""
+    """Return settings() with the facts of the files that they name."""
     taken = settings(params, root)
     for name, dataset in params.datasets.items():
         path = f"datasets/{name}.json"
@@ -120,7 +128,10 @@ def taken(params: Params, root: Path, data: Path, memo: Memo) -> dict[str, dict[
 
 
 def weights(source: str | None, root: Path, memo: Memo) -> str | None:
-    """Return the sha256 of a row's file of weights; of a URL the one that it names; None without."""
+    """Return the sha256 of a row's weights.
+
+    For a URL the one it contains; None without weights.
+    """
     if source is None:
         return None
     return source.partition("#sha256=")[2].lower() if places.remote(source) else memo.sha256(root / source)
@@ -141,7 +152,7 @@ def _source(dataset: Dataset, root: Path, memo: Memo) -> Facts:
     if local.is_file():
         return {"archive": _facts(local)}
 
-    @cache  # of a folder of frames, several videos may be ranges
+    @cache  # several videos of a folder of frames may be ranges
     def facts(path: str) -> tuple[int, int]:
         return _facts(local / path)
 
@@ -153,7 +164,10 @@ def _source(dataset: Dataset, root: Path, memo: Memo) -> Facts:
 
 
 def _lists(dataset: Dataset, source: Facts, root: Path, videos: Path, memo: Memo) -> Facts:
-    """Return the facts of a data set's lists; of lists that come with an archive or are drawn, those of the videos."""
+    """Return the facts of a data set's lists.
+
+    The videos' if lists come with them or are drawn.
+    """
     local = places.local(dataset, root)
     if dataset.lists is None and not (local and local.is_dir()):
         return source
@@ -172,6 +186,6 @@ def _last(path: Path) -> dict[str, Any]:
 
 
 def _facts(path: Path) -> tuple[int, int]:
-    """A file's size and time of change; of a folder the time at which a name in it came or went."""
+    """Return a file's size and time of change; a folder's is that of its entries."""
     status = path.stat()
     return 0 if path.is_dir() else status.st_size, status.st_mtime_ns

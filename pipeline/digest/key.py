@@ -1,4 +1,4 @@
-"""The key of a result: all that its bytes follow from."""
+"""The key of a result: a digest of everything its bytes depend on."""
 
 import hashlib
 import json
@@ -7,11 +7,11 @@ from typing import Any
 
 
 def key(code: Iterable[str], settings: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
-    """Return 64 hex digits that change with any of what a result follows from.
+    """Return 64 hex digits that change with anything a result depends on.
 
     Args:
         code: Digests of code (code.py).
-        settings: The params that are read, as JSON takes them.
+        settings: The params that are read, as JSON values.
         inputs: Name -> sha256 of each file that is read. A path is no input; its bytes are.
     """
     facts = {"code": list(code), "settings": settings, "inputs": dict(inputs)}

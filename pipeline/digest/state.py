@@ -1,4 +1,4 @@
-"""Work in progress in sealed files: bytes, the key they were made under and their checksum, written in one step."""
+"""Sealed state files: content, its key and checksum, written in one step."""
 
 import hashlib
 import re
@@ -18,12 +18,12 @@ KEYED = re.compile(r"(^|-)[0-9a-f]{16}$")  # names of folders of state
 
 
 def put(place: Place, content: bytes, key: str) -> None:
-    """Write content that was made under `key` (digest/key.py)."""
+    """Write content that was computed under `key` (digest/key.py)."""
     write(place, _seal(content, key) + b"\n" + content)
 
 
 def get(place: Place, key: str) -> bytes | None:
-    """Return the content that put() left under this key; None where there is none.
+    """Return the content that put() wrote under this key, or None.
 
     A damaged or half-written file counts as absent; a line on stderr names it.
     """
@@ -41,7 +41,7 @@ def get(place: Place, key: str) -> bytes | None:
 
 
 def clear(storage: Place, row: str, folders: Iterable[Place]) -> None:
-    """Remove a row's state, once its outputs are safe: all of it in the project's folder, elsewhere these folders.
+    """Remove a row's state once its outputs are safe.
 
     Others who use the storage may have a row of the same name. Only folders whose names end in a key are removed,
     which is how this project names those that it makes.
@@ -64,12 +64,15 @@ def clear(storage: Place, row: str, folders: Iterable[Place]) -> None:
 
 @cache
 def running(stage: str) -> str:
-    """Return the digest of a stage's code as this process runs it: an edit since then doesn't count."""
+    """Return the digest of a stage's code as this process runs it.
+
+    Later edits don't count.
+    """
     return code.stage(stage)
 
 
 def check(actual: str, expected: str, stage: str) -> None:
-    """Refuse work whose key a worker finds to be another.
+    """Refuse work if the worker's key differs.
 
     Raises:
         UserError: The keys differ.

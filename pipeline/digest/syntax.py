@@ -1,21 +1,21 @@
-"""The meaning of a Python module: its syntax without comments, docstrings, formatting and positions.
+"""Canonical syntax of a Python module, without comments and docstrings.
 
-`ast.dump` differs between Python versions, which add fields and move positions; this walker gives the same text on
-Python 3.11 to 3.14. Annotations stay, since pydantic reads them.
+Formatting does not count. `ast.dump` differs between Python versions, which add fields and move positions; this walker
+gives the same text on Python 3.11 to 3.14. Annotations stay, because pydantic reads them.
 """
 
 import ast
 import hashlib
 
-# Fields that no evaluation sees: the kind prefix of u"", type comments, and load or store, which the place says.
+# Fields without effect: the kind prefix of u"", type comments, and load or store, which the position implies.
 UNSEEN = frozenset(("ctx", "kind", "type_comment", "type_ignores"))
 
 
 def digest(source: str) -> str:
-    """Return the sha256 of a module's meaning, as hex digits.
+    """Return the sha256 of a module's canonical syntax, as hex digits.
 
     Raises:
-        SyntaxError: The source is no Python.
+        SyntaxError: The source is not Python.
     """
     return hashlib.sha256(canonical(ast.parse(source)).encode("utf-8", "surrogatepass")).hexdigest()
 
@@ -45,7 +45,10 @@ def _list(values: list) -> str:
 
 
 def _joined(values: list[ast.expr]) -> list[ast.expr]:
-    """The parts of an f-string; versions differ in empty strings and in how they cut neighboring ones."""
+    """Join the parts of an f-string.
+
+    Python versions differ in empty and neighboring strings.
+    """
     parts: list[ast.expr] = []
     for value in values:
         last = parts[-1] if parts else None
@@ -57,7 +60,7 @@ def _joined(values: list[ast.expr]) -> list[ast.expr]:
 
 
 def _is_text(statement: object) -> bool:
-    """Tell whether a statement is a docstring, or a string that stands alone, which does nothing."""
+    """Return true for a docstring, or another string statement, which has no effect."""
     return (
         isinstance(statement, ast.Expr)
         and isinstance(statement.value, ast.Constant)

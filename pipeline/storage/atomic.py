@@ -1,4 +1,4 @@
-"""Atomic writes: a file is there whole, also after a crash, or not at all."""
+"""Atomic writes: after a crash a file is complete, or absent."""
 
 import os
 import tempfile
@@ -9,9 +9,10 @@ from pathlib import Path
 
 @contextmanager
 def writing(path: Path) -> Iterator[Path]:
-    """Give a temporary path in `path`'s folder; it is renamed to `path` if the block succeeds, else removed.
+    """Yield a temporary path, renamed to `path` if the block succeeds.
 
-    The file is synced before it is renamed, and its folder after: a crash never leaves a name without its bytes.
+    It is in the same folder. On an error it is removed. The file is synced before it is renamed, and its folder after:
+    a crash never leaves a name without its bytes.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

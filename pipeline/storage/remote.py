@@ -1,4 +1,7 @@
-"""Where lies what outlives a task: in a folder, or in an S3-compatible store; whatever is there, is there whole."""
+"""Storage that outlives a task: a folder or an S3-compatible bucket.
+
+Writes are atomic.
+"""
 
 import fnmatch
 import os
@@ -19,8 +22,8 @@ if TYPE_CHECKING:
     from pyarrow.fs import S3FileSystem
 
 STORE = "s3://"
-TRIES = 4  # of a request, before it is given up after some seconds
-# What a store's errors are known by, and what to do about them.
+TRIES = 4  # of a request, before it fails after some seconds
+# Words in a store's errors -> the remedy.
 SAID = {
     ("NO_SUCH_BUCKET",): "there is no bucket {bucket!r}; create it, or name another in cluster.storage",
     ("status 301", "AuthorizationHeaderMalformed"): "its bucket lies in another region; set AWS_DEFAULT_REGION to that",
@@ -32,11 +35,11 @@ SAID = {
 
 @dataclass(frozen=True)
 class Remote:
-    """An object of a store, or all those below it; has what is used here of a Path.
+    """An object of a store, or all below it, with the methods of Path used here.
 
-    What isn't there is a FileNotFoundError, as of a Path; whatever else goes wrong is a UserError of one line. Who the
-    user is and where the store is come by the environment alone: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY,
-    AWS_ENDPOINT_URL and whatever else AWS's own tools know.
+    An absent object is a FileNotFoundError, as for a Path; every other failure is a UserError of one line. Credentials
+    and address are read from the environment only: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL and the
+    other variables of AWS's tools.
     """
 
     path: str  # bucket/name
@@ -56,7 +59,7 @@ class Remote:
             return self.system.get_file_info(self.path).is_file
 
     def sizes(self) -> dict[str, int]:
-        """Name -> bytes of each object right below this; empty where there is none."""
+        """Return name -> bytes of each object directly below this one."""
         from pyarrow.fs import FileSelector
 
         with self._told():
@@ -64,12 +67,12 @@ class Remote:
         return {info.base_name: info.size for info in found if info.is_file}
 
     def glob(self, pattern: str) -> "list[Remote]":
-        """Of the objects right below this; `pattern` is for their names."""
+        """List the objects directly below this one whose names match `pattern`."""
         return [self / name for name in fnmatch.filter(self.sizes(), pattern)]
 
     @contextmanager
     def open(self) -> "Iterator[NativeFile]":
-        """For reading."""
+        """Open the object for reading."""
         with self._told(), self.system.open_input_file(self.path) as file:
             yield file
 
@@ -81,7 +84,10 @@ class Remote:
         return self.read_bytes().decode(encoding)
 
     def write_bytes(self, content: Any) -> None:
-        """Anything with a buffer, in one step: what fails in it, or is killed in it, leaves what was there before."""
+        """Write anything with a buffer in one step.
+
+        A failure or kill leaves the old content.
+        """
         with self._told(), self.system.open_output_stream(self.path) as stream:
             stream.write(content)
 
@@ -104,7 +110,7 @@ class Remote:
         except FileNotFoundError:
             raise
         except OSError as error:
-            if error.errno is not None:  # of a file here, not of the store
+            if error.errno is not None:  # of a local file, not of the store
                 raise
             raise UserError(f"{self}: {_reason(str(error), self.path.partition('/')[0])}") from None
 
@@ -113,12 +119,16 @@ Place = Path | Remote
 
 
 def place(storage: str) -> Place:
-    """The place that cluster.storage names; UserError for what is neither a folder nor s3://bucket/name."""
+    """Return the place that cluster.storage names.
+
+    Raises:
+        UserError: It is neither a folder nor s3://bucket/name.
+    """
     if "://" not in storage:
         return Path(storage).absolute()
     parts = urlsplit(storage)
     if parts.scheme != "s3" or not parts.netloc or "@" in parts.netloc or parts.query or parts.fragment:
-        raise UserError(  # which does not repeat it: it may hold a secret
+        raise UserError(  # without the value: it may hold a secret
             "cluster.storage is to be a folder, or s3://bucket/name and no more; AWS_ACCESS_KEY_ID, "
             "AWS_SECRET_ACCESS_KEY and AWS_ENDPOINT_URL come by the environment"
         )
@@ -126,7 +136,7 @@ def place(storage: str) -> Place:
 
 
 def write(place: Place, content: bytes | str) -> None:
-    """Bytes, or text as UTF-8, as one step: nobody ever reads half of it."""
+    """Write bytes, or text as UTF-8, in one step: no reader ever sees half of it."""
     if isinstance(place, Path):
         atomic.write(place, content)
     else:
@@ -134,7 +144,7 @@ def write(place: Place, content: bytes | str) -> None:
 
 
 def remove(place: Place) -> None:
-    """A folder with all that is in it, if it is there."""
+    """Remove a folder with all its content, if it exists."""
     if isinstance(place, Path):
         shutil.rmtree(place, ignore_errors=True)
         return
@@ -147,7 +157,7 @@ def remove(place: Place) -> None:
 
 @contextmanager
 def source(place: Place) -> "Iterator[Path | NativeFile]":
-    """What Arrow's readers take."""
+    """Yield an input of Arrow's readers."""
     if isinstance(place, Path):
         yield place
     else:
@@ -156,7 +166,7 @@ def source(place: Place) -> "Iterator[Path | NativeFile]":
 
 
 def arrow(place: Place) -> dict[str, Any]:
-    """A folder as Ray Train is told it."""
+    """Return Ray Train's arguments for a folder."""
     if isinstance(place, Path):
         return {"storage_path": str(place)}
     return {"storage_path": place.path, "storage_filesystem": place.system}
@@ -166,7 +176,7 @@ def arrow(place: Place) -> dict[str, Any]:
 def _system(endpoint: str | None) -> "S3FileSystem":
     from pyarrow.fs import AwsStandardS3RetryStrategy, S3FileSystem
 
-    # Delayed: small objects are then one request, and a writer that is killed leaves no upload begun.
+    # Delayed: small objects then take one request, and a killed writer leaves no open upload.
     return S3FileSystem(
         endpoint_override=endpoint,
         allow_delayed_open=True,

@@ -1,8 +1,8 @@
-"""Mirrors runs into MLflow, and is the only file that knows it; what a run wrote itself stays the truth.
+"""MLflow mirror of runs, the only module that uses MLflow.
 
-The store can be filled again from the runs' own files, so an outage costs no more than a warning, and every call first
-asks the store what it already holds. Runs are nested: suite, row, run (one split and seed). A number's time is its
-run's start and the seconds of training since, never the clock's: what is sent twice is then one and the same to MLflow.
+A run's files stay authoritative. The store can be refilled from the runs' files, so an outage costs only a warning.
+Every call first asks the store for its content. Runs are nested: suite, row, run (one split and seed). A number's time
+is its run's start plus the seconds of training since, never the clock's: numbers sent twice are then equal to MLflow.
 """
 
 import logging
@@ -29,48 +29,57 @@ if TYPE_CHECKING:
     Logs = Mapping[str, Sequence[Place]]  # run -> the files of its log
 
 EXPERIMENT = "actionbench"
-NAME, TRAINING = "actionbench.name", "actionbench.training"  # tags by which a run is found again
+NAME, TRAINING = "actionbench.name", "actionbench.training"  # tags that identify a run
 PARENT = "mlflow.parentRunId"
 TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"
 SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
-    TIMEOUT: "3",  # s; MLflow's own defaults are 120 s and 7 retries
+    TIMEOUT: "3",  # s; MLflow's defaults are 120 s and 7 retries
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
-PATIENCE = 60.0  # s for another process to set up a fresh store, the one thing here that takes seconds
+PATIENCE = 60.0  # s for another process to set up a fresh store, the only step that takes seconds
 REST = 60.0  # s without another try after a failure
 BATCH = 1000  # metrics that MLflow takes at once
 PARAMS = 100
 
 log = logging.getLogger(__name__)
-_resting: dict[str, float] = {}  # store -> when it may be tried again, time.monotonic()
+_resting: dict[str, float] = {}  # store -> time of the next try, time.monotonic()
 
 
 def mirror(root: Path, record: Record, logs: "Logs") -> None:
-    """Brings a row's runs up to the last epoch in their logs; to be called again and again while they grow.
+    """Send a row's runs up to the last epoch in their logs.
 
-    `root` is the folder of the default store (mlflow.db, mlartifacts/); MLFLOW_TRACKING_URI overrides it. `logs`: each
-    run's files of JSON lines by its name, as logs.places() has them; one that isn't there yet is passed over. The
-    record's settings and tags are shown with the row and its runs; another training is other runs.
+    Call it repeatedly while they grow. Never raises, and takes seconds at most. A later call, or sync(), sends the
+    rest.
 
-    Never raises, and takes seconds at most; what could not be sent is by a later call, or by sync().
+    Args:
+        root: folder of the default store (mlflow.db, mlartifacts/); MLFLOW_TRACKING_URI overrides it.
+        record: its settings and tags are shown with the row and its runs; another training has other runs.
+        logs: files of JSON lines by run name, as from run_log.places(); absent ones are skipped.
     """
     _try(root, lambda runs: runs.bring(record, logs, None))
 
 
 def finish(root: Path, record: Record, logs: "Logs", numbers: Numbers) -> None:
-    """As mirror(), then adds the evaluation's numbers, as test/<name>, and closes the runs."""
-    _try(root, lambda runs: runs.bring(record, logs, numbers), rested=True)  # once a row: always worth a try
+    """Send runs as mirror() does, with the evaluation's numbers, and close them.
+
+    Numbers are named test/<name>.
+    """
+    _try(root, lambda runs: runs.bring(record, logs, numbers), rested=True)  # once per row: always try
 
 
 def sync(root: Path, record: Record, logs: "Logs", numbers: Numbers | None) -> int:
-    """As mirror() and, where there are numbers, finish(), but UserError where the store does not take them.
+    """Send runs as mirror() and, with numbers, finish() do, and raise on failure.
 
-    How many epochs and evaluations the store did not have yet.
+    Returns:
+        The number of epochs and evaluations that the store lacked.
+
+    Raises:
+        UserError: The store does not take them.
     """
-    os.environ.setdefault(TIMEOUT, "30")  # nobody's training waits for it
+    os.environ.setdefault(TIMEOUT, "30")  # no training waits for it
     try:
         with _opened(root) as runs:
             return runs.bring(record, logs, numbers)
@@ -82,20 +91,20 @@ def sync(root: Path, record: Record, logs: "Logs", numbers: Numbers | None) -> i
 
 
 def store(root: Path) -> str:
-    """Where runs are sent, as MLflow has it; with its credentials."""
+    """Return the address of the store in MLflow's form, with its credentials."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root.absolute() / 'mlflow.db'}"
 
 
 def asked(suite: str, row: str, training: str | None = None) -> str:
-    """The filter by which MLflow's search finds a row's runs, of that training where one is given."""
+    """Return MLflow's search filter for a row's runs, of one training if named."""
     name = f"{suite}/{row}".replace("'", "’")
     return _filter({NAME: name, **({TRAINING: training} if training else {})})
 
 
 def ids(root: Path, suite: str, row: str, training: str | None) -> dict[str, str]:
-    """Run ids of a row's newest training, or of the one that is given, and of its runs, by name.
+    """Return run ids by name, of a row's newest or named training and its runs.
 
-    Empty where the store has none or does not answer; no store is made.
+    Empty if the store has none or does not answer; no store is created.
     """
     place = store(root)
     if place.startswith("sqlite:///") and not Path(place.removeprefix("sqlite:///")).exists():
@@ -112,13 +121,16 @@ def ids(root: Path, suite: str, row: str, training: str | None) -> dict[str, str
 
 
 class _Runs:
-    """The runs of one MLflow experiment, found by name or created."""
+    """The runs of one MLflow experiment, looked up by name or created."""
 
     def __init__(self, client: "MlflowClient", experiment: str) -> None:
         self.client, self.experiment = client, experiment
 
     def bring(self, record: Record, logs: "Logs", numbers: Numbers | None) -> int:
-        """Whatever of a row the store lacks; how many epochs and evaluations that was."""
+        """Send everything of a row that the store lacks.
+
+        Return the number of epochs and evaluations.
+        """
         parent, sent, children = self.row(record), 0, {}
         known = self.below(parent)
         for name in sorted({*logs, *(numbers.runs if numbers else ())}):
@@ -126,7 +138,7 @@ class _Runs:
             if not lines and not (numbers and name in numbers.runs):
                 continue
             run = children[name] = self.whole(known.get(name) or self.create(name, parent), record)
-            # Each line's epoch is a metric too: its latest value says how far the store has come.
+            # Each line's epoch is a metric too: its latest value is the store's progress.
             last, elapsed, fresh = run.data.metrics.get("epoch", -1), 0.0, []
             for line in lines:
                 elapsed += line.get("seconds", 0.0)
@@ -139,7 +151,7 @@ class _Runs:
             for run, found in (*closing, (parent, numbers.row)):
                 named = {f"test/{name}": float(value) for name, value in found.items()}
                 fresh_numbers = {name: value for name, value in named.items() if run.data.metrics.get(name) != value}
-                # Evaluated anew, as under another protocol: the later number is the one that MLflow shows.
+                # Evaluated again, as under another protocol: MLflow shows the later number.
                 again = any(name in run.data.metrics for name in fresh_numbers)
                 self.log(run, [(0, time.time() - run.info.start_time / 1000 if again else 0.0, fresh_numbers)])
                 sent += bool(fresh_numbers)
@@ -148,11 +160,11 @@ class _Runs:
         return sent
 
     def find(self, tags: Mapping[str, str], limit: int = 1) -> "list[Run]":
-        """Runs that have these tags, the newest first."""
+        """List the runs with these tags, the newest first."""
         return self.search(_filter(tags), limit)
 
     def search(self, filter: str, limit: int = 1) -> "list[Run]":
-        """Runs that MLflow's filter finds, the newest first."""
+        """List the runs that match MLflow's filter, the newest first."""
         return list(self.client.search_runs([self.experiment], filter, order_by=["start_time DESC"], max_results=limit))
 
     def create(self, name: str, parent: "Run | None", tags: Mapping[str, str] | None = None) -> "Run":
@@ -160,7 +172,7 @@ class _Runs:
         return self.client.create_run(self.experiment, tags={**(tags or {}), **above}, run_name=name)
 
     def row(self, record: Record) -> "Run":
-        """The newest run of a record's training."""
+        """Return the newest run of a record's training, created if absent."""
         suite, name = (text.replace("'", "’") for text in (record.suite, f"{record.suite}/{record.row}"))
         asked = {NAME: name, TRAINING: record.training}
         if found := self.find(asked):
@@ -173,11 +185,11 @@ class _Runs:
         return self.whole(self.create(record.row, parent, asked), record)
 
     def below(self, parent: "Run") -> "dict[str, Run]":
-        """The runs right below a row's, by name."""
+        """Return the runs directly below a row's, by name."""
         return {run.info.run_name: run for run in self.find({PARENT: parent.info.run_id}, limit=1000)}
 
     def whole(self, run: "Run", record: Record) -> "Run":
-        """The run, once it has the record's settings and tags: who created it may have been killed before."""
+        """Complete a run's settings and tags: its creator may have been killed before."""
         from mlflow.entities import Param, RunTag
 
         params = [Param(name, text) for name, text in record.params.items() if name not in run.data.params]
@@ -188,7 +200,10 @@ class _Runs:
         return run
 
     def log(self, run: "Run", steps: Iterable[tuple[int, float, Mapping[str, Any]]]) -> None:
-        """Numbers of each step, after so many seconds; those of one step are sent together: there whole, or not."""
+        """Log numbers of each step, after so many seconds.
+
+        Those of one step are sent together.
+        """
         from mlflow.entities import Metric
 
         batch = list[Metric]()
@@ -213,7 +228,7 @@ def _filter(tags: Mapping[str, str]) -> str:
 
 @contextmanager
 def _opened(root: Path) -> Iterator[_Runs]:
-    """The store's runs, under a lock."""
+    """Yield the store's runs, under a lock."""
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     from mlflow import MlflowClient
@@ -224,13 +239,13 @@ def _opened(root: Path) -> Iterator[_Runs]:
     with FileLock(root / "mlflow.lock", timeout=PATIENCE):
         client = MlflowClient(tracking_uri=place)
         known = client.get_experiment_by_name(EXPERIMENT)
-        # A server keeps artifacts where it was told to; without a place, sqlite keeps them in the current folder.
+        # A server has a configured place for artifacts; without one, sqlite keeps them in the current folder.
         artifacts = (root.absolute() / "mlartifacts").as_uri() if place.startswith("sqlite:") else None
         yield _Runs(client, known.experiment_id if known else client.create_experiment(EXPERIMENT, artifacts))
 
 
 def _try(root: Path, work: Callable[[_Runs], object], rested: bool = False) -> None:
-    """work(the store's runs); a failure is a warning, the first time, and a rest."""
+    """Run work(the store's runs); on failure warn, the first time, and rest."""
     place = store(root)
     if not rested and time.monotonic() < _resting.get(place, 0.0):
         return

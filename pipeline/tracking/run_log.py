@@ -1,4 +1,4 @@
-"""A run's logs, in JSON lines: its curve, which follows from its inputs, and its timings, which never come twice."""
+"""A run's logs, in JSON lines: its reproducible curve and varying timings."""
 
 import json
 import sys
@@ -13,7 +13,10 @@ RUNNING = "log.jsonl"  # in a run's state: both, while it trains
 
 
 def places(data: Path, row: str) -> dict[str, tuple[Path, Path]]:
-    """Run -> its curve and its timings, of the row's runs that have a curve in the data folder."""
+    """Return run -> (curve, timings) of the row's runs with a curve.
+
+    Curves are in the data folder.
+    """
     curves = sorted((data / "runs" / row).glob("*.jsonl"))
     return {curve.stem: (curve, data / "tracking" / row / f"{curve.stem}.timings.jsonl") for curve in curves}
 

@@ -1,4 +1,7 @@
-"""A row's record in data/tracking/<row>/: settings, tags and test numbers of its runs, without secrets."""
+"""A row's record in data/tracking/<row>/: settings, tags and test numbers.
+
+It holds no secrets.
+"""
 
 import hashlib
 import json
@@ -16,10 +19,10 @@ from pipeline.storage import notes
 
 T = TypeVar("T")
 RUN, NUMBERS = "run.json", "numbers.json"
-SUBMITTED = ".submitted.json"  # what a submitted job brought into its folder, and of which commit
+SUBMITTED = ".submitted.json"  # a submitted job's files, and their commit
 COMMIT = "mlflow.source.git.commit"
 SECRET = re.compile(r"token|passw|pwd|jwt|secret|credential|api_?key|private_?key", re.IGNORECASE)
-# user:password@, in which the password may hold any sign; and user:password of an address without a host.
+# user:password@, with any characters in the password; and user:password of an address without a host.
 USER = re.compile(r"(\w://)(?:[^/\s]*@|[^/\s:]*:[^\s]*@)")
 PORT = re.compile(r"(\w://[^/\s:@\[\]]*:)(?!\d*(?:[/?#\s,;)'\"]|$))[^/\s]+")
 QUERY = re.compile(
@@ -29,7 +32,10 @@ QUERY = re.compile(
 
 @dataclass(frozen=True)
 class Record:
-    """`params`: dotted names and values as text; `tags`: where it comes from. Neither holds a secret."""
+    """Settings and tags of a row, without secrets.
+
+    `params`: dotted names and values as text; `tags`: their source.
+    """
 
     suite: str
     row: str
@@ -38,14 +44,14 @@ class Record:
 
     @property
     def training(self) -> str:
-        """Another one where settings or tags change, but for the commit."""
+        """The training's id: changes with settings and tags, not with the commit."""
         identity = [self.params, {name: value for name, value in self.tags.items() if name != COMMIT}]
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
 class Numbers:
-    """What the evaluation of a training came to: for each run its numbers, and the row's."""
+    """The evaluation of a training: numbers of each run, and of the row."""
 
     training: str
     runs: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
@@ -53,7 +59,10 @@ class Numbers:
 
 
 def record(suite: str, row: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> Record:
-    """`params` may be nested; what is named like a secret is left out, and no URI keeps its credentials."""
+    """Build a record from `params`, which may be nested.
+
+    Names that look like secrets are left out, and URIs lose their credentials.
+    """
     return Record(
         suite,
         row,
@@ -63,19 +72,23 @@ def record(suite: str, row: str, params: Mapping[str, Any], tags: Mapping[str, s
 
 
 def tags(folder: Path, *, stage: str, data: str, protocol: str, place: str) -> dict[str, str]:
-    """The tags of a row's runs; the commit is that of the repository at `folder`, if it is one.
+    """Return the tags of a row's runs.
 
-    `stage`: DVC's hash of the stage; `data`: the fingerprint of the data; `protocol`: its signature; `place`: table and
-    row that the numbers are for.
+    Args:
+        folder: in the repository of the commit, if there is one.
+        stage: DVC's hash of the stage.
+        data: digest of the data.
+        protocol: its signature.
+        place: table and row of the numbers.
     """
     found = {"dvc.stage": stage, "data": data, "protocol": protocol, "place": place}
     return {**found, COMMIT: name} if (name := commit(folder)) else found
 
 
 def commit(folder: Path) -> str:
-    """The commit that a folder's files are of, "-dirty" behind it where they differ; "" where there is none.
+    """Return the commit of a folder's files, with "-dirty" if they differ, or "".
 
-    A submitted job's folder has no history; there the list of what was submitted says it.
+    A submitted job's folder has no history; its list of submitted files holds the commit.
     """
     told = folder / SUBMITTED
     if told.is_file() and not (folder / ".git").exists():
@@ -88,7 +101,7 @@ def commit(folder: Path) -> str:
 
 
 def save(found: Record | Numbers, folder: Path) -> None:
-    """Writes a record or numbers into a row's folder of data/tracking."""
+    """Write a record or numbers into a row's folder of data/tracking."""
     name = RUN if isinstance(found, Record) else NUMBERS
     notes.write(folder / name, asdict(found))
 
@@ -104,12 +117,15 @@ def numbers(folder: Path) -> Numbers | None:
 
 
 def clean(text: str) -> str:
-    """The text without the credentials of any URI in it."""
+    """Remove the credentials of all URIs in a text."""
     return QUERY.sub(r"\1***", PORT.sub(r"\1***", USER.sub(r"\1***@", text)))
 
 
 def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted name, value) of what is nested; a list of plain values stays whole."""
+    """Yield (dotted name, value) of nested values.
+
+    A list of plain values stays whole.
+    """
     if isinstance(value, list | tuple) and any(isinstance(item, Mapping) for item in value):
         value = dict(enumerate(value))
     if not isinstance(value, Mapping):

@@ -1,4 +1,7 @@
-"""The keys of what can be resumed: training, evaluated blocks, trajectories, and where their state lies."""
+"""Keys of resumable work, and folders of its state.
+
+Work is training, evaluation or trajectories.
+"""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -14,7 +17,7 @@ from pipeline.train.run import Run
 
 
 def training(run: Run, weights: str | None) -> str:
-    """Return the key of a run's training, from weights of that sha256 or from scratch."""
+    """Return the key of a run's training, from weights of a sha256 or from scratch."""
     flips = run.recipe.augment.flip  # without it no clip has the label of its mirror image
     return key(
         [code.stage("train"), *_plugins(run)],
@@ -26,7 +29,7 @@ def training(run: Run, weights: str | None) -> str:
 
 
 def evaluation(run: Run) -> str:
-    """Return the key of a run's evaluated blocks, which follow from its trained weights."""
+    """Return the key of a run's evaluated blocks, given its trained weights."""
     settings = {"row": run.row, "split": run.split, "seed": run.seed, "protocol": asdict(run.protocol)}
     return key(
         [code.stage("evaluate"), *_plugins(run)],
@@ -41,14 +44,17 @@ def data(run: Run) -> str:
 
 
 def trajectories(settings: Trajectories, frames: Path, splits: Path) -> str:
-    """Return the key of a row of trajectories; `frames` and `splits` are the data set's folders."""
+    """Return the key of a row of trajectories.
+
+    `frames` and `splits` are the data set's folders.
+    """
     tables = [*splits.glob("split-*.parquet"), splits / "classes.json"]
     inputs = {"frames": sha256(frames / "index.arrow"), **{path.name: sha256(path) for path in tables}}
     return key([code.stage("trajectories")], asdict(settings), inputs)
 
 
 def state(run: Run, cluster: Cluster, made_under: str) -> Place:
-    """Return the folder of a run's state under a key: whose key differs, never meets it."""
+    """Return the folder of a run's state under a key; another key has another folder."""
     return place(cluster.storage) / run.row / f"{run.name}-{made_under[:16]}"
 
 
@@ -58,7 +64,10 @@ def _plugins(run: Run) -> list[str]:
 
 
 def _net(run: Run) -> Mapping[str, Any]:
-    """The settings of the net and its training; names of data sets, recipes and files aren't among them."""
+    """Return the settings of the net and its training.
+
+    Names of data sets and files are not among them.
+    """
     experiment = run.experiment
     named = {"backbone": experiment.backbone, "variant": experiment.variant, "attention": experiment.attention}
     return {**named, "knobs": experiment.knobs, "recipe": asdict(run.recipe)}

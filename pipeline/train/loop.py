@@ -1,11 +1,11 @@
-"""The training loop: a generator of epochs that knows neither its launcher nor where its state is kept.
+"""The training loop: a generator of epochs, without launcher and storage.
 
 Legend: N clips of a micro batch, T frames, H, W pixels, K classes.
 
-A step's clips are `recipe.batch`, cut into micro batches of `recipe.micro_batch`. Gradients are means over the step,
-and every micro batch is normalised by its own statistics, so the result depends on how many workers share a step's
-micro batches only through the order of float additions. On CPUs that is always the same one (reduction.py), and the
-result has the same bits; on GPUs the exchange is DDP's. Workers are found through torch.distributed.
+A step has `recipe.batch` clips, cut into micro batches of `recipe.micro_batch`. Gradients are means over the step, and
+every micro batch is normalized by its own statistics. So the number of workers changes the result only through the
+order of float additions. On CPUs that order is fixed (reduction.py), and the result has the same bits; on GPUs DDP
+exchanges gradients. Workers find each other through torch.distributed.
 """
 
 import shutil
@@ -38,7 +38,7 @@ WINDOWS = 10  # lines of the curve an epoch, each the mean over its steps
 
 @dataclass(frozen=True)
 class Epoch:
-    """A finished epoch: its lines for the curve, their timings, and all that resuming after it needs."""
+    """A finished epoch: its curve lines, their timings, and the state to resume."""
 
     number: int
     of: int
@@ -50,7 +50,7 @@ class Epoch:
 def epochs(
     run: Run, weights: Path | None, state: dict[str, Any] | None, device: torch.device, loaders: int = 0
 ) -> Iterator[Epoch]:
-    """Trains a run, from `state` (an earlier Epoch's) or from the start; yields after each epoch.
+    """Train a run from `state` (an earlier Epoch's), or from the start.
 
     `weights` initialise the backbone; `loaders` processes prepare clips (0: this one). Where torch.distributed is
     initialised, every rank calls this with equal arguments but for the device.
@@ -149,7 +149,10 @@ def epochs(
 
 
 def check_memory(recipe: Recipe, loaders: int) -> None:
-    """UserError where the loaders' clips in flight don't fit in shared memory: they would be lost in silence."""
+    """Raise UserError if the loaders' clips in flight exceed shared memory.
+
+    They would be lost silently.
+    """
     if not loaders or not SHARED_MEMORY.is_dir():
         return
     clip = recipe.frames * recipe.size**2 * recipe.planes
@@ -162,7 +165,10 @@ def check_memory(recipe: Recipe, loaders: int) -> None:
 
 
 def in_order(device: torch.device) -> bool:
-    """Whether workers on such devices add their gradients in one order, and not as DDP does."""
+    """Return true if workers on a device add gradients in a fixed order.
+
+    DDP does not.
+    """
     return device.type == "cpu"
 
 
@@ -172,7 +178,7 @@ def _means(measured: Sequence[tuple[float, float]]) -> Line:
 
 
 def _place() -> tuple[int, int]:
-    """(rank, world size); (0, 1) where nothing is distributed."""
+    """Return (rank, world size), or (0, 1) outside torch.distributed."""
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
     return 0, 1

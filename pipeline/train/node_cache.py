@@ -1,7 +1,8 @@
-"""Files in a store, named by what is in them, and each node's own copies of those that it reads, fetched once.
+"""Content-addressed files in a store, and each node's copies of them.
 
-A store keeps `.data/objects/<sha256>`, the bytes, and `.data/lists/<key>.json`, which files they are: name -> sha256,
-bytes. A node keeps the same objects in cache(), and for each list a folder of links to them, as data/ would be.
+A node fetches a file once. A store keeps `.data/objects/<sha256>`, the bytes, and `.data/lists/<key>.json`, a list of
+files: name -> sha256, bytes. A node keeps the same objects in cache(), and for each list a folder of links to them,
+laid out as data/.
 """
 
 import errno
@@ -32,16 +33,17 @@ from pipeline.storage.atomic import writing
 from pipeline.storage.remote import Remote, place
 from pipeline.train.run import Run
 
-THREADS = 8  # files on their way at once
+THREADS = 8  # files in transfer at once
 CHUNK = 8 << 20  # bytes
-CHECKED = 0  # ns: the time of change of a file whose sha256 was found right; whoever changes it moves that
+CHECKED = 0  # ns: the time of change of a file whose sha256 was checked; any change to the file moves it
 Facts = tuple[str, int]  # sha256, bytes
 
 
 def publish(store: Remote, files: Mapping[str, Path], key: str) -> None:
-    """Puts files, each by a name, into the store, of their bytes only what it lacks, and last their list as `key`.
+    """Put named files and their list, as `key`, into the store.
 
-    A list of that key that is there, with all of its objects, is taken as it is: the key follows from the content.
+    Only missing bytes are sent, and the list comes last. An existing list of that key with all of its objects is kept:
+    the key depends on the content.
     """
     listed, objects = _list(store, key), store / ".data" / "objects"
     there = objects.sizes()
@@ -76,11 +78,13 @@ class Copy:
     folder: Path
 
     def fetch(self, wanted: Callable[[str], bool]) -> None:
-        """Brings the files whose names are `wanted`, unless this node has them.
+        """Fetch the files whose names are `wanted`, unless this node has them.
 
-        Every object is fetched by one process of a node while others wait, into a file that takes its name only once
-        its sha256 was found right. UserError for an object that is not what its name says, or is gone, and for a disk
-        that is full.
+        One process of a node fetches an object while others wait. The file gets its name only once its sha256 is
+        checked.
+
+        Raises:
+            UserError: An object is damaged or gone, or the disk is full.
         """
         chosen = {name: self.files[name] for name in self.files if wanted(name)}
         missing = {facts for facts in chosen.values() if not _whole(*facts)}
@@ -98,15 +102,16 @@ class Copy:
 def opened(store: Remote, key: str) -> Copy:
     """The list of that key; FileNotFoundError where there is none, UserError for a damaged one."""
     files = _read(_list(store, key))
-    # By what it lists: a list that was written anew may name other objects.
+    # By content: a rewritten list may name other objects.
     name = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
     return Copy(store, files, cache() / "lists" / name[:32])
 
 
 def sent(row: Sequence[Run], cluster: Cluster, others: Iterable[Path] = ()) -> list[Run]:
-    """The runs of a row as tasks get them: where cluster.storage is a store, it has all that they read of data/ then.
+    """Return a row's runs for its tasks, after uploading their files.
 
-    That is the data set's frames and splits, and the `others`: trained weights, or a file to initialise from.
+    Files are uploaded if cluster.storage is a store. The files are the data set's frames and splits, and the `others`:
+    trained weights, or a file to initialize from.
     """
     store, one = place(cluster.storage), row[0]
     if isinstance(store, Path):
@@ -129,9 +134,9 @@ def sent(row: Sequence[Run], cluster: Cluster, others: Iterable[Path] = ()) -> l
 def brought(
     run: Run, cluster: Cluster, weights: Path | None = None, frames_of: str | None = None
 ) -> tuple[Run, Path | None]:
-    """The run as this node has it, and its file to initialise from.
+    """Return the run with this node's paths, and its file to initialize from.
 
-    All that it reads is here then, but of frames only those of the split's part `frames_of`, if one is named.
+    All files that it reads are fetched first, but only the frames of the split's part `frames_of`, if one is named.
     """
     if run.copy is None:
         return run, weights
@@ -145,7 +150,10 @@ def brought(
 
 
 def bring_frames(run: Run, cluster: Cluster, store: FrameStore, videos: Iterable[str]) -> None:
-    """Brings the shards that hold these videos, before they are read; `store` is that of a run from brought()."""
+    """Fetch the shards of these videos before they are read.
+
+    `store` is of a run from brought().
+    """
     if run.copy is not None:
         wanted = {_shard(run, store.videos[video].shard) for video in videos if video in store.videos}
         _opened(run, cluster).fetch(wanted.__contains__)
@@ -158,7 +166,7 @@ def _opened(run: Run, cluster: Cluster) -> Copy:
 
 
 def _name(run: Run, path: Path) -> str:
-    """Of a file in a list."""
+    """Return a file's name in a list."""
     return path.relative_to(run.data).as_posix() if path.is_relative_to(run.data) else f"weights/{path.name}"
 
 
@@ -205,13 +213,17 @@ def _bring(store: Remote, sha256: str, size: int) -> None:
     with FileLock(locks / sha256):
         if _whole(sha256, size):
             return
-        for leftover in target.parent.glob(f".{sha256}.*"):  # of one that was killed
+        for leftover in target.parent.glob(f".{sha256}.*"):  # of a killed process
             leftover.unlink()
         save(store, sha256, target)
 
 
 def save(store: Remote, sha256: str, target: Path) -> None:
-    """An object of the store as a file, which is there whole and right, or not at all."""
+    """Save an object of the store as a file, atomically and checked.
+
+    Raises:
+        UserError: The object is damaged or gone, or the disk is full.
+    """
     origin, digest = store / ".data" / "objects" / sha256, hashlib.sha256()
     try:
         with origin.open() as source, writing(target) as temporary, temporary.open("wb") as file:

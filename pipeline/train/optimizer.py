@@ -1,4 +1,4 @@
-"""What a recipe says of the parameters: which train, at which rate, with which decay, and which batch norms move."""
+"""Optimizer settings of a recipe: parameters, rates, decays, batch norm modes."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -12,9 +12,10 @@ from pipeline.errors import UserError
 
 
 def learning_rate(recipe: Recipe, epoch: int, share: float = 1.0) -> float:
-    """The rate of a step after which `share` of its epoch is done.
+    """Return the learning rate of a step after which `share` of its epoch is done.
 
-    It rises linearly to recipe.lr over the warm-up, then has recipe.factor for each of recipe.steps passed.
+    It rises linearly to recipe.lr over the warm-up, then is multiplied by recipe.factor for each of recipe.steps
+    passed.
     """
     if epoch < recipe.warmup_epochs:
         return recipe.lr * (epoch + share) / recipe.warmup_epochs
@@ -22,7 +23,10 @@ def learning_rate(recipe: Recipe, epoch: int, share: float = 1.0) -> float:
 
 
 def groups(net: VideoNet, recipe: Recipe) -> list[dict[str, Any]]:
-    """Optimizer groups of the parameters that train, by the first of recipe.groups whose kind is theirs."""
+    """Return optimizer groups of the trained parameters.
+
+    The first of recipe.groups that matches applies.
+    """
     rules: dict[str, tuple[float, float]] = {}
     for group in recipe.groups:
         rules.setdefault(group.kind, (group.lr, group.decay))
@@ -37,7 +41,7 @@ def groups(net: VideoNet, recipe: Recipe) -> list[dict[str, Any]]:
 
 
 def kinds(net: VideoNet) -> Iterator[tuple[str, nn.Parameter]]:
-    """(kind, parameter) in a fixed order; kinds are those of params.Group."""
+    """Yield (kind, parameter) in a fixed order; kinds are those of schema.Group."""
     norms = {
         id(p)
         for m in net.modules()
@@ -56,9 +60,12 @@ def kinds(net: VideoNet) -> Iterator[tuple[str, nn.Parameter]]:
 
 
 def freeze(net: VideoNet, recipe: Recipe) -> None:
-    """Parameters of recipe.frozen stages stay as loaded; attention modules inside them train.
+    """Freeze the parameters of recipe.frozen stages.
 
-    Raises UserError for a stage that the backbone hasn't.
+    Attention modules inside them train.
+
+    Raises:
+        UserError: The backbone has no such stage.
     """
     for stage in recipe.frozen:
         if stage not in net.backbone.stages:
@@ -71,9 +78,10 @@ def freeze(net: VideoNet, recipe: Recipe) -> None:
 
 
 def train_mode(net: VideoNet, recipe: Recipe) -> None:
-    """Training mode, but for frozen stages' batch norms if their mode is "eval" and, under partial batch norm, most.
+    """Set training mode, with exceptions for frozen stages and partial batch norm.
 
-    Partial batch norm leaves a stream's first in training mode.
+    Frozen stages' batch norms stay in eval mode if that is their mode. Partial batch norm leaves only a stream's first
+    batch norm in training mode.
     """
     net.train()
     for stage in recipe.frozen if recipe.frozen_norms == "eval" else ():
@@ -89,5 +97,5 @@ def train_mode(net: VideoNet, recipe: Recipe) -> None:
 
 
 def stage_modules(net: VideoNet, stage: str) -> list[nn.Module]:
-    """The backbone's own modules that make up one of its stages."""
+    """Return the backbone's modules that make up one of its stages."""
     return [net.backbone.get_submodule(name) for name in net.backbone.parts[stage]]

@@ -1,7 +1,7 @@
-"""Sums over a step's micro batches, which data-parallel workers share; in one order, the same bits from any number.
+"""Sums over a step's micro batches, bit-identical for any number of workers.
 
-`losses` does the forward and backward pass of one of this worker's micro batches after the other and gives its loss;
-`statistics` are the net's running means and variances, as the last pass left them.
+`losses` runs the forward and backward pass of this worker's micro batches in turn and yields each loss; `statistics`
+are the net's running means and variances, as the last pass left them.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,11 +10,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-CHUNK = 2**22  # numbers that are exchanged at a time, of each worker
+CHUNK = 2**22  # numbers exchanged at a time, of each worker
 
 
 def summed(losses: Iterator[Tensor], statistics: Sequence[Tensor], world: int) -> list[Tensor]:
-    """[loss, *statistics], summed over a step's micro batches and over `world` workers by one all-reduce."""
+    """Return [loss, *statistics], summed over micro batches and workers.
+
+    `world` workers use one all-reduce.
+    """
     sums: list[Tensor] = []
     for loss in losses:
         if sums:
@@ -31,9 +34,10 @@ def summed(losses: Iterator[Tensor], statistics: Sequence[Tensor], world: int) -
 def summed_in_order(
     net: nn.Module, losses: Iterator[Tensor], statistics: Sequence[Tensor], rank: int, world: int, share: int
 ) -> list[Tensor]:
-    """As summed(), and the gradients of `net` with them, added in the order of a step's `share` micro batches.
+    """Sum as summed() does, with gradients, in the order of micro batches.
 
-    Those from `rank` on in steps of `world` are this worker's; it has one at least.
+    The gradients are those of `net`. A step has `share` micro batches. Those from `rank` on in steps of `world` are
+    this worker's, one at least.
     """
     total: Tensor | None = None
     for first in range(0, share, world):
@@ -49,10 +53,11 @@ def summed_in_order(
 
 
 def add_in_order(total: Tensor | None, own: Sequence[Tensor], ranks: int) -> Tensor:
-    """`total`, one long vector, and what ranks 0 to `ranks` - 1 have in `own`, one rank after another.
+    """Return `total`, one long vector, plus `own` of each rank in turn.
 
-    Every rank calls it, those that have nothing to add too, with tensors of the same shapes. One process that adds the
-    same terms itself comes to the same bits. An all-reduce doesn't: its order follows from the number of ranks.
+    Ranks are 0 to `ranks` - 1. Every rank calls it, even with nothing to add, with tensors of the same shapes. One
+    process that adds the same terms gets the same bits. An all-reduce doesn't: its order depends on the number of
+    ranks.
     """
     flat = torch.cat([value.flatten() for value in own])
     sums = []
@@ -67,7 +72,10 @@ def add_in_order(total: Tensor | None, own: Sequence[Tensor], ranks: int) -> Ten
 
 
 def put(total: Tensor, places: Iterable[Tensor]) -> None:
-    """Writes the parts of a sum where the tensors that were added lie; their memory order stays."""
+    """Copy the parts of a sum into the tensors that were added.
+
+    Their memory order stays.
+    """
     at = 0
     for place in places:
         place.copy_(total[at : at + place.numel()].view(place.shape))
@@ -75,6 +83,9 @@ def put(total: Tensor, places: Iterable[Tensor]) -> None:
 
 
 def share_first(tensors: Iterable[Tensor]) -> None:
-    """All ranks get rank 0's values: machines of another kind may draw others from one seed."""
+    """Give all ranks rank 0's values.
+
+    Other machine types may draw others from one seed.
+    """
     for tensor in tensors:
         dist.broadcast(tensor, 0)

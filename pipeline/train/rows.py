@@ -1,4 +1,4 @@
-"""The runs of a row, as params name them."""
+"""The runs of a row of params."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -34,7 +34,7 @@ def runs(params: Params, row: str, data: Path) -> list[Run]:
 
 
 def verify(runs: Iterable[Run]) -> None:
-    """Check the split tables that runs read against the sums that stage splits left.
+    """Check the split tables that runs read against the checksums of stage splits.
 
     Raises:
         UserError: One is damaged.

@@ -1,4 +1,4 @@
-"""A run: the training of a row on one split with one seed, and the files it reads and leaves."""
+"""A run: the training of a row on one split with one seed, and its files."""
 
 import io
 import json
@@ -16,7 +16,7 @@ from pipeline.storage.atomic import write
 
 @dataclass(frozen=True)
 class Run:
-    """All that a training and its evaluation need to know; `data` is the project's data/ folder."""
+    """Facts for a training and its evaluation; `data` is the project's data/ folder."""
 
     row: str
     experiment: Experiment
@@ -38,12 +38,18 @@ class Run:
 
     @property
     def curve(self) -> Path:
-        """A JSON line for each window of steps and each epoch, an output of the train stage."""
+        """The curve, an output of the train stage.
+
+        It has a JSON line for each window of steps and each epoch.
+        """
         return self.data / "runs" / self.row / f"{self.name}.jsonl"
 
     @property
     def timings(self) -> Path:
-        """The curve's lines with what differs from run to run: seconds, clips/s, workers, memory. Not an output."""
+        """The curve's lines with varying values: seconds, clips/s, workers, memory.
+
+        They are not an output.
+        """
         return self.data / "tracking" / self.row / f"{self.name}.timings.jsonl"
 
     @property
@@ -68,16 +74,22 @@ class Run:
         return self.split_table.with_name("mirrored.json")
 
     def part(self, name: str) -> list[tuple[str, list[int]]]:
-        """(video, labels) of the split's part "train", "val" or "test", in the table's order."""
+        """List (video, labels) of the split's part "train", "val" or "test".
+
+        They are in the table's order.
+        """
         table = pyarrow.parquet.read_table(self.split_table, filters=[("part", "=", name)])
         return list(zip(table["video"].to_pylist(), table["labels"].to_pylist(), strict=True))
 
     def classes(self) -> list[str]:
-        """Class names in the data set's official order; a label is an index into them."""
+        """Return class names in the data set's official order.
+
+        A label is an index into them.
+        """
         return json.loads(self.class_list.read_text(encoding="utf-8"))
 
     def mirrored(self) -> list[int]:
-        """For each class that of its mirror image, -1 where there is none."""
+        """Return the class of each class's mirror image, -1 if there is none."""
         return json.loads(self.mirror_list.read_text(encoding="utf-8"))
 
     def convert(self, weights: Path) -> None:
@@ -89,7 +101,8 @@ class Run:
     def net(self, weights: Path | None = None) -> VideoNet:
         """The run's net, before training; `weights` initialise its backbone, or are the whole net without a recipe.
 
-        Raises UserError for a backbone, variant, attention or knob that is not there and for weights that don't fit.
+        Raises:
+            UserError: A backbone, variant, attention or knob is unknown, or weights don't fit.
         """
         experiment = self.experiment
         try:

@@ -1,4 +1,4 @@
-"""A training run's speed: throughput, share of time spent waiting for clips, peak memory."""
+"""A training run's throughput, share of time waiting for clips, peak memory."""
 
 import contextlib
 import resource
@@ -9,7 +9,10 @@ import torch
 
 
 class Meter:
-    """Sums over a window of steps, and over the windows since it was made. It knows no loss: it changes no result."""
+    """Sums over a window of steps, and over all windows.
+
+    They see no loss and change no result.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -26,7 +29,7 @@ class Meter:
         self.clips += clips_done
 
     def window(self) -> dict[str, float]:
-        """Measure the steps since the last window; the device is to have finished them."""
+        """Measure the steps since the last window; the device must have finished them."""
         self.done.append((self.clips, time.perf_counter() - self.began, self.waited))
         self.clips, self.waited, self.began = 0, 0.0, time.perf_counter()
         return self._means([self.done[-1]])

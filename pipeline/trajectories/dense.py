@@ -1,19 +1,19 @@
-"""Improved dense trajectories: points of a video followed for 15 frames, and what surrounds them on their way.
+"""Improved dense trajectories: points followed for 15 frames, described.
 
 Wang, Klaeser, Schmid and Liu, "Dense Trajectories and Motion Boundary Descriptors for Action Recognition" (IJCV 2013),
 sections 2 and 3, and Wang and Schmid, "Action Recognition with Improved Trajectories" (ICCV 2013), section 3.
 
-- Points lie on a grid of 5 pixels, on scales 1 / sqrt(2) apart, where no followed point is near and the smaller
-  eigenvalue of the autocorrelation is more than 0.001 of the frame's largest. They follow the median, 3x3, of flow.
-- The camera's motion is taken off by pipeline/decode/camera.py's homography, and flow is reckoned anew. So a trajectory
-  has its shape, 15 displacements by their summed length (30), and its histograms: of gradients (HOG, 96), of flow (HOF,
-  108, whose ninth bin counts what moves 0.4 pixels or less), of each part of flow's own gradients (MBHx, MBHy, 96
-  each), over 32x32 pixels along the path in 2x2x3 cells. Each histogram is the root of its share ("RootSIFT").
-- Trajectories that stay, wander or jump are dropped, and those that go with the camera.
+- Points lie on a grid of 5 pixels, on scales 1 / sqrt(2) apart. No followed point is near, and the smaller eigenvalue
+  of the autocorrelation is more than 0.001 of the frame's largest. They follow the median, 3x3, of flow.
+- pipeline/decode/camera.py's homography removes the camera's motion, and flow is computed again. A trajectory has its
+  shape, 15 displacements divided by their summed length (30), and histograms over 32x32 pixels along the path in 2x2x3
+  cells: of gradients (HOG, 96), of flow (HOF, 108, whose ninth bin counts motion of 0.4 pixels or less), and of the
+  gradients of each flow component (MBHx, MBHy, 96 each). Each histogram is the root of its share ("RootSIFT").
+- Trajectories that stay, wander or jump are dropped, and those that move with the camera.
 
-Read so, where the texts leave it open: flow is reckoned on each scale's own frames; a patch that would stick out is
-moved into the frame; bounds of motion (1 pixel for the camera, sqrt(3) and 50 for the deviation, 70 % of the length and
-20 for a jump, as in the authors' code) are pixels of the first scale. There is no detector of people.
+Our reading where the texts leave it open: flow is computed on each scale's frames. A patch that would stick out is
+moved into the frame. Bounds of motion are pixels of the first scale: 1 pixel for the camera, sqrt(3) and 50 for the
+deviation, 70 % of the length and 20 for a jump, as in the authors' code. There is no detector of people.
 
 Legend: T frames, H, W pixels, P trajectories, L = 15.
 """
@@ -49,7 +49,7 @@ class _Tracks:
         return _Tracks(self.places[which], self.moves[which], self.histograms[which], self.age[which])
 
     def joined(self, points: np.ndarray) -> "_Tracks":
-        """With new points (Q, 2)."""
+        """Return the tracks with new points (Q, 2)."""
         fresh = _tracks(points, self.histograms.shape[-1])
         return _Tracks(
             np.concatenate([self.places, fresh.places]),
@@ -60,18 +60,25 @@ class _Tracks:
 
 
 def describe(frames: Sequence[np.ndarray], flow: str, scales: int) -> np.ndarray:
-    """Gray frames (H, W) uint8 of one size -> (P, 426) float32, the descriptors of SIZES side by side.
+    """Compute the descriptors of a video: (P, 426) float32.
 
-    `flow` is one of FLOWS, `scales` how many there are at most; patches have to fit. Videos of 15 frames or fewer have
-    none. The same frames give the same bits.
+    Those of SIZES are concatenated. Videos of 15 frames or fewer have none. The same frames give the same bits.
+
+    Args:
+        frames: gray, (H, W) uint8, of one size.
+        flow: one of FLOWS.
+        scales: the largest number of scales; patches have to fit.
     """
-    cv2.setNumThreads(1)  # DIS cuts its work, hence its rounding, by the number of threads
-    found = _described(frames, flow, scales) if len(frames) > LENGTH else ()
-    return np.concatenate([np.empty((0, sum(SIZES.values())), np.float32), *found])
+    cv2.setNumThreads(1)  # DIS splits its work by the number of threads, which changes its rounding
+    parts = _described(frames, flow, scales) if len(frames) > LENGTH else ()
+    return np.concatenate([np.empty((0, sum(SIZES.values())), np.float32), *parts])
 
 
 def grid(gray: np.ndarray, taken: np.ndarray) -> np.ndarray:
-    """New points (P, 2) of a frame: centres of the grid's cells that have texture and none of the points `taken`."""
+    """Return new points (P, 2): centers of free grid cells with texture.
+
+    Free cells hold none of the points `taken`.
+    """
     height, width = gray.shape
     texture = cv2.cornerMinEigenVal(gray, 3, ksize=3)
     y, x = np.mgrid[0 : height // GRID, 0 : width // GRID]
@@ -85,9 +92,10 @@ def grid(gray: np.ndarray, taken: np.ndarray) -> np.ndarray:
 
 
 def oriented(x: np.ndarray, y: np.ndarray, still: float | None = None) -> np.ndarray:
-    """Vectors (H, W) -> their lengths in 8 orientations (H, W, 8), each shared between the two nearest.
+    """Return the lengths of vectors (H, W) in 8 orientations (H, W, 8).
 
-    With `still`, there is a ninth: 1 where a vector is no longer than that, whose eight are 0.
+    Each is split between the two nearest. With `still`, there is a ninth: 1 for a vector no longer than that, whose
+    eight are 0.
     """
     length, angle = cv2.cartToPolar(x, y)
     turns = angle * np.float32(8 / (2 * np.pi))
@@ -102,7 +110,12 @@ def oriented(x: np.ndarray, y: np.ndarray, still: float | None = None) -> np.nda
 
 
 def valid(places: np.ndarray, moves: np.ndarray) -> np.ndarray:
-    """Which to keep, (P,) bool: places (P, L + 1, 2), and moves (P, L, 2) without the camera, in pixels."""
+    """Return a mask (P,) of trajectories to keep.
+
+    Args:
+        places: (P, L + 1, 2), in pixels.
+        moves: (P, L, 2) without the camera, in pixels.
+    """
     spread = places.std(1)  # (P, 2)
     steps = np.linalg.norm(np.diff(places, axis=1), axis=2)  # (P, L)
     jumps = (steps.max(1) > 20) & (steps.max(1) > 0.7 * steps.sum(1))
@@ -111,7 +124,7 @@ def valid(places: np.ndarray, moves: np.ndarray) -> np.ndarray:
 
 
 def _described(frames: Sequence[np.ndarray], flow: str, scales: int) -> Iterator[np.ndarray]:
-    """describe(), a scale and a frame at a time."""
+    """Yield describe()'s descriptors, by frame and scale."""
     algorithm, second = FLOWS[flow](), frames[0]
     sizes = _sizes(second.shape[0], second.shape[1], scales)
     tracks = [_tracks(np.empty((0, 2), np.float32), sum(BINS)) for _ in sizes]
@@ -119,18 +132,20 @@ def _described(frames: Sequence[np.ndarray], flow: str, scales: int) -> Iterator
     for frame in frames[1:]:
         first, second = second, frame
         before, seen = seen, camera.features(second)
-        moved = algorithm.calc(first, second, None)  # type: ignore[call-overload]  # None: nothing to start from
+        moved = algorithm.calc(first, second, None)  # type: ignore[call-overload]  # None: no initial flow
         motion = camera.homography(first, moved, before, seen)
         for at, (width, height) in enumerate(sizes):
-            one, other = (cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA) for image in (first, second))
+            scaled, scaled_next = (
+                cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA) for image in (first, second)
+            )
             factor = first.shape[1] / width
-            flows = [algorithm.calc(one, other, None) if at else moved]  # type: ignore[call-overload]
+            flows = [algorithm.calc(scaled, scaled_next, None) if at else moved]  # type: ignore[call-overload]
             if motion is None:
                 flows.append(flows[0])
             else:
                 down, up = np.diag([1 / factor, 1 / factor, 1.0]), np.diag([factor, factor, 1.0])
-                flows.append(algorithm.calc(one, camera.held_still(one, other, down @ motion @ up), None))  # type: ignore[call-overload]
-            tracks[at] = _followed(tracks[at], one, *flows)
+                flows.append(algorithm.calc(scaled, camera.held_still(scaled, scaled_next, down @ motion @ up), None))  # type: ignore[call-overload]
+            tracks[at] = _followed(tracks[at], scaled, *flows)
             whole = tracks[at].age == LENGTH
             done = tracks[at].kept(whole)
             tracks[at] = tracks[at].kept(~whole)
@@ -140,7 +155,7 @@ def _described(frames: Sequence[np.ndarray], flow: str, scales: int) -> Iterator
 
 
 def _sizes(height: int, width: int, scales: int) -> list[tuple[int, int]]:
-    """(width, height) of each scale that a patch fits."""
+    """Return (width, height) of each scale that a patch fits."""
     sizes = [(round(width / 2 ** (at / 2)), round(height / 2 ** (at / 2))) for at in range(scales)]
     return [size for size in sizes if min(size) > PATCH]
 
@@ -154,9 +169,13 @@ def _tracks(points: np.ndarray, bins: int) -> _Tracks:
 
 
 def _followed(tracks: _Tracks, gray: np.ndarray, flow: np.ndarray, still: np.ndarray) -> _Tracks:
-    """A frame on: its new points with them, and those that leave it without.
+    """Follow points to the next frame: add new points and drop those that leave.
 
-    `gray` (H, W) is the frame they are on; `flow` (H, W, 2) leads to the next, and `still` without the camera.
+    Args:
+        tracks: the points.
+        gray: (H, W), their frame.
+        flow: (H, W, 2), to the next frame.
+        still: (H, W, 2), the same without the camera.
     """
     height, width = gray.shape
     at = np.arange(len(tracks.age))
@@ -180,24 +199,27 @@ def _followed(tracks: _Tracks, gray: np.ndarray, flow: np.ndarray, still: np.nda
 
     tracks.moves[at, tracks.age] = still[y, x]
     smooth = np.stack([cv2.medianBlur(np.ascontiguousarray(flow[..., axis]), 3) for axis in (0, 1)], 2)
-    there = here + smooth[y, x]
+    moved = here + smooth[y, x]
     tracks.age += 1
-    tracks.places[at, tracks.age] = there
-    return tracks.kept(((there >= 0) & (there <= (width - 1, height - 1))).all(1))
+    tracks.places[at, tracks.age] = moved
+    return tracks.kept(((moved >= 0) & (moved <= (width - 1, height - 1))).all(1))
 
 
 def _gradient(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Differences of a picture's (H, W) neighbours, along x and y."""
+    """Return the differences of an image's (H, W) neighbors, along x and y."""
     return cv2.Sobel(image, cv2.CV_32F, 1, 0, ksize=1), cv2.Sobel(image, cv2.CV_32F, 0, 1, ksize=1)
 
 
 def _boxes(maps: np.ndarray, side: int) -> np.ndarray:
-    """Sums (H, W, bins) over the square that begins at each pixel; those that stick out count what is inside."""
+    """Return sums (H, W, bins) over the square that starts at each pixel.
+
+    Squares are cut at the border.
+    """
     return cv2.boxFilter(maps, -1, (side, side), anchor=(0, 0), normalize=False, borderType=cv2.BORDER_CONSTANT)
 
 
 def _vectors(tracks: _Tracks) -> np.ndarray:
-    """(P, 426) of whole trajectories."""
+    """Return (P, 426) of complete trajectories."""
     lengths = np.linalg.norm(tracks.moves, axis=2).sum(1)[:, None, None]
     parts = [(tracks.moves / lengths).reshape(len(tracks.age), -1)]
     for maps in np.split(tracks.histograms, np.cumsum(BINS)[:-1], axis=4):

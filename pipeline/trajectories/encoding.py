@@ -1,7 +1,8 @@
-"""Improved dense trajectories of a data set, by shards: files of descriptors, codebooks and Fisher vectors, scores.
+"""Improved dense trajectories of a data set, computed by shards.
 
-Wang and Schmid (ICCV 2013), sections 2.2 and 2.3. Every file is a task's, sealed under the work's key and not made
-again; the folder they lie in is named by that key. Descriptors are kept in 16 bits: they are shares.
+Files hold descriptors, codebooks, Fisher vectors. Wang and Schmid (ICCV 2013), sections 2.2 and 2.3. Every file is one
+task's, sealed under the work's key and written once; that key names their folder. Descriptors are kept in 16 bits: they
+are shares.
 
 Legend: N videos.
 """
@@ -27,14 +28,17 @@ SHARD = 8  # videos
 
 @dataclass(frozen=True)
 class Work:
-    """What all tasks of a row know. Videos are those of the frame store, in its order."""
+    """Facts shared by all tasks of a row.
+
+    Videos are those of the frame store, in its order.
+    """
 
     settings: Trajectories
     frames: Path
     folder: Path
     videos: tuple[str, ...]
     key: str
-    code: str  # digest of what computes it
+    code: str  # digest of the code that computes it
 
     @property
     def shards(self) -> int:
@@ -54,14 +58,21 @@ class Work:
 
 
 def work(settings: Trajectories, frames: Path, storage: Path, key: str) -> Work:
-    """Return a row's work; its files lie in a folder of `storage` that is named by their key."""
+    """Return a row's work.
+
+    Its files are in a folder of `storage` that is named by their key.
+    """
     return Work(
         settings, frames, storage / key[:16], tuple(FrameStore(frames).videos), key, state.running("trajectories")
     )
 
 
 def describe(work: Work, number: int) -> None:
-    """The descriptors of a shard's videos, unless they are there."""
+    """Compute the descriptors of a shard's videos, unless they exist.
+
+    Raises:
+        UserError: A frame is damaged.
+    """
     if _done(work, work.described(number)):
         return
     store, descriptors = FrameStore(work.frames), {}
@@ -71,15 +82,18 @@ def describe(work: Work, number: int) -> None:
             frames = [simplejpeg.decode_jpeg(jpeg, "GRAY")[..., 0] for jpeg in jpegs]
         except ValueError as error:
             raise UserError(f"{video}: a frame of the store is damaged ({error}); decode it again") from None
-        found = dense.describe(frames, work.settings.flow, work.settings.scales)
-        descriptors[str(at)] = found.astype(np.float16)
+        vectors = dense.describe(frames, work.settings.flow, work.settings.scales)
+        descriptors[str(at)] = vectors.astype(np.float16)
     _put(work, work.described(number), descriptors)
 
 
 def learn(work: Work, split: int, kind: str, train: frozenset[str]) -> None:
-    """A split's codebook of one kind of descriptor, from a sample of its training videos', unless it is there.
+    """Learn a split's codebook of one kind of descriptor, unless it exists.
 
-    Videos give alike many, as far as they have them.
+    It uses a sample. The sample takes equally many descriptors of each training video, as far as it has them.
+
+    Raises:
+        UserError: No training video could be decoded.
     """
     path, settings = work.codebook(split, kind), work.settings
     if _done(work, path):
@@ -97,7 +111,10 @@ def learn(work: Work, split: int, kind: str, train: frozenset[str]) -> None:
 
 
 def encode(work: Work, split: int, number: int) -> None:
-    """The Fisher vectors (N, numbers) float32 of a shard's videos under a split's codebooks, unless they are there."""
+    """Compute the Fisher vectors of a shard's videos, unless they exist.
+
+    They are (N, numbers) float32.
+    """
     if _done(work, work.vectors(split, number)):
         return
     books = {kind: fisher.Codebook(**_needed(work, work.codebook(split, kind))) for kind in dense.SIZES}
@@ -117,23 +134,30 @@ def scores(
     test: Sequence[tuple[str, list[int]]],
     classes: int,
 ) -> list[list[float] | None]:
-    """Each test video's decision values, a class each; None for one that the frame store has not.
+    """Return each test video's decision values, one per class.
 
-    train and test are (video, its labels). Values are the machines' margins times fisher.scale(): as logits they can be
-    fused with a net's, which margins of about 1 can't, whose softmax is all but even.
+    None if it isn't in the store. Values are the SVM's margins times fisher.scale(). As logits they can be fused with a
+    net's. Unscaled margins of about 1 can't: their softmax is almost uniform.
+
+    Args:
+        work: the row's work.
+        split: its number.
+        train: (video, its labels).
+        test: (video, its labels).
+        classes: their number.
     """
     place = {video: at for at, video in enumerate(work.videos)}
     vectors = np.concatenate([_needed(work, work.vectors(split, number))["vectors"] for number in range(work.shards)])
     known = [(place[video], labels) for video, labels in train if video in place]
-    there = [place[video] for video, _ in test if video in place]
+    tested = [place[video] for video, _ in test if video in place]
     trained, labels = vectors[[at for at, _ in known]], [labels for _, labels in known]
-    found = fisher.margins(trained, labels, vectors[there], classes) * fisher.scale(trained, labels, classes)
-    values = iter(found.tolist())
+    decisions = fisher.margins(trained, labels, vectors[tested], classes) * fisher.scale(trained, labels, classes)
+    values = iter(decisions.tolist())
     return [next(values) if video in place else None for video, _ in test]
 
 
 def _read(work: Work, number: int) -> list[tuple[str, np.ndarray]]:
-    """(video, its descriptors (P, 426)) of a shard."""
+    """Return (video, its descriptors (P, 426)) of a shard."""
     arrays = _needed(work, work.described(number))
     return [(video, arrays[str(at)]) for at, video in enumerate(work.shard(number))]
 
@@ -163,7 +187,7 @@ def _needed(work: Work, path: Path) -> dict[str, np.ndarray]:
 
 
 def _columns(kind: str) -> slice:
-    """Where a kind of descriptor stands among the 426 numbers."""
+    """Return the columns of a kind of descriptor among the 426 numbers."""
     kinds = list(dense.SIZES)
-    begin = sum(dense.SIZES[one] for one in kinds[: kinds.index(kind)])
+    begin = sum(dense.SIZES[name] for name in kinds[: kinds.index(kind)])
     return slice(begin, begin + dense.SIZES[kind])

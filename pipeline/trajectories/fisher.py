@@ -1,10 +1,10 @@
-"""Fisher vectors of local descriptors, and linear support vector machines over them.
+"""Fisher vectors of local descriptors, and linear SVMs over them.
 
 Perronnin, Sanchez and Mensink, "Improving the Fisher Kernel for Large-Scale Image Classification" (ECCV 2010), sections
-2 and 3, as Wang and Schmid (ICCV 2013, section 2.3) use them: each kind of descriptor is reduced to half its numbers by
-PCA, described by a mixture of Gaussians with diagonal covariances, and gives 2 * D * K numbers, the gradients by means
-and deviations, powered (1/2) and of length 1. Kinds are put side by side. A machine for each class against the rest, C
-= 100, on the vectors' inner products.
+2 and 3, as used by Wang and Schmid (ICCV 2013, section 2.3). Each kind of descriptor is reduced to half its numbers by
+PCA and described by a mixture of Gaussians with diagonal covariances. It gives 2 * D * K numbers, the gradients by
+means and deviations, powered (1/2) and of length 1. Kinds are concatenated. There is one SVM for each class against the
+rest, C = 100, on the vectors' inner products.
 
 Legend: P descriptors, D their numbers (after PCA in a Fisher vector), K Gaussians, N videos.
 """
@@ -22,9 +22,9 @@ from pipeline.errors import UserError
 
 @dataclass(frozen=True)
 class Codebook:
-    """What one kind of descriptor is described by."""
+    """The codebook of one kind of descriptor."""
 
-    centre: np.ndarray  # (numbers of a descriptor,) taken off before PCA
+    centre: np.ndarray  # (numbers of a descriptor,) subtracted before PCA
     axes: np.ndarray  # (D, numbers of a descriptor), PCA's
     weights: np.ndarray  # (K,)
     means: np.ndarray  # (K, D)
@@ -32,9 +32,12 @@ class Codebook:
 
 
 def learn(descriptors: np.ndarray, gaussians: int, seed: int) -> Codebook:
-    """The codebook of a sample (P, numbers); the same sample and seed give the same.
+    """Learn the codebook of a sample (P, numbers).
 
-    Raises UserError where there are fewer descriptors than Gaussians or axes.
+    The same sample and seed give the same.
+
+    Raises:
+        UserError: There are fewer descriptors than Gaussians or axes.
     """
     axes = descriptors.shape[1] // 2
     if len(descriptors) < (least := max(gaussians, axes)):
@@ -46,12 +49,15 @@ def learn(descriptors: np.ndarray, gaussians: int, seed: int) -> Codebook:
 
 
 def vector(descriptors: np.ndarray, book: Codebook) -> np.ndarray:
-    """The Fisher vector (2 * D * K,) float32 of a video's descriptors (P, numbers); zeros where it has none."""
+    """Return the Fisher vector (2 * D * K,) float32 of descriptors (P, numbers).
+
+    Zeros for none.
+    """
     if not len(descriptors):
         return np.zeros(2 * book.means.size, np.float32)
     x = (descriptors - book.centre) @ book.axes.T  # (P, D)
     precisions = 1 / book.variances
-    # log w + log N(x), but for what is the same for all Gaussians.
+    # log w + log N(x), without the terms that are equal for all Gaussians.
     logits = (
         np.log(book.weights)
         + np.log(precisions).sum(1) / 2
@@ -69,13 +75,13 @@ def vector(descriptors: np.ndarray, book: Codebook) -> np.ndarray:
 
 
 def scale(train: np.ndarray, labels: Sequence[Sequence[int]], classes: int, cost: float = 100.0) -> float:
-    """The factor that makes margins() of vectors that were not trained on the best logits, by their likelihood.
+    """Return the factor that makes margins() the best logits.
 
-    Machines are trained thrice without a third of each class's videos, neighbors in the lists, which is where clips of
-    one source are. Logits are a softmax's, or sigmoids' where a video has not one label. 1 where classes have less than
-    three videos.
+    It maximizes the likelihood of held-out videos. SVMs are trained three times, each without a third of each class's
+    videos. The thirds are neighbors in the lists, because clips of one source are neighbors. Logits are a softmax's, or
+    sigmoids' if a video does not have exactly one label. The factor is 1 if classes have fewer than three videos.
     """
-    firsts = [own[0] if len(own) else -1 for own in labels]
+    firsts = [video_labels[0] if len(video_labels) else -1 for video_labels in labels]
     ranks = [firsts[:at].count(first) * 3 // firsts.count(first) for at, first in enumerate(firsts)]
     folds = np.array(ranks)
     if len(set(ranks)) < 3:
@@ -83,19 +89,19 @@ def scale(train: np.ndarray, labels: Sequence[Sequence[int]], classes: int, cost
     held = np.empty((len(train), classes))
     for fold in range(3):
         out = folds == fold
-        kept = [own for own, left in zip(labels, out, strict=True) if not left]
+        kept = [video_labels for video_labels, left in zip(labels, out, strict=True) if not left]
         held[out] = margins(train[~out], kept, train[out], classes, cost)
-    wanted = np.zeros((len(train), classes))
-    for row, own in zip(wanted, labels, strict=True):
-        row[list(own)] = 1
-    single = all(len(own) == 1 for own in labels)
+    targets = np.zeros((len(train), classes))
+    for row, video_labels in zip(targets, labels, strict=True):
+        row[list(video_labels)] = 1
+    single = all(len(video_labels) == 1 for video_labels in labels)
 
     def loss(factor: float) -> float:
         logits = factor * held
         if single:
             peak = logits.max(1)
-            return float((peak + np.log(np.exp(logits - peak[:, None]).sum(1)) - (logits * wanted).sum(1)).mean())
-        return float((np.logaddexp(0, logits) - logits * wanted).mean())
+            return float((peak + np.log(np.exp(logits - peak[:, None]).sum(1)) - (logits * targets).sum(1)).mean())
+        return float((np.logaddexp(0, logits) - logits * targets).mean())
 
     return float(min(np.geomspace(0.1, 100, 61), key=loss))
 
@@ -103,16 +109,17 @@ def scale(train: np.ndarray, labels: Sequence[Sequence[int]], classes: int, cost
 def margins(
     train: np.ndarray, labels: Sequence[Sequence[int]], test: np.ndarray, classes: int, cost: float = 100.0
 ) -> np.ndarray:
-    """Decision values (N, classes) of test vectors by machines for vectors `train`, each with any number of labels.
+    """Return decision values (N, classes) of test vectors.
 
-    A class without a training video, or with nothing else, says -1 or 1 of every video.
+    They are of SVMs on the `train` vectors. Training vectors may have any number of labels. A class without a training
+    video gives -1 for every video, one with all of them 1.
     """
     kernel, between = train @ train.T, test @ train.T
-    found = np.empty((len(test), classes), np.float32)
+    decisions = np.empty((len(test), classes), np.float32)
     for at in range(classes):
-        wanted = np.array([at in own for own in labels])
-        if wanted.all() or not wanted.any():
-            found[:, at] = 1 if wanted.any() else -1
+        positive = np.array([at in video_labels for video_labels in labels])
+        if positive.all() or not positive.any():
+            decisions[:, at] = 1 if positive.any() else -1
         else:
-            found[:, at] = SVC(C=cost, kernel="precomputed").fit(kernel, wanted).decision_function(between)
-    return found
+            decisions[:, at] = SVC(C=cost, kernel="precomputed").fit(kernel, positive).decision_function(between)
+    return decisions
