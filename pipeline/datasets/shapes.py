@@ -161,9 +161,9 @@ def encode(frames: NDArray[np.uint8], path: Path, fps: int) -> None:
 
 
 def _checked(options: Given) -> Options:
-    given = chosen(Options, options, "shapes")
-    if given.frames[1] > MOST_FRAMES:
-        raise UserError(f"shapes: option frames: {given.frames[1]} is more than {MOST_FRAMES}")
+    checked = chosen(Options, options, "shapes")
+    if checked.frames[1] > MOST_FRAMES:
+        raise UserError(f"shapes: option frames: {checked.frames[1]} is more than {MOST_FRAMES}")
     for key in ("train", "test"):
         if (count := getattr(checked, key)) < len(CLASSES) or count % len(CLASSES):
             raise UserError(f"shapes: option {key}: {count} is no multiple of the {len(CLASSES)} classes")
@@ -172,11 +172,11 @@ def _checked(options: Given) -> Options:
             f"shapes: option frames: from {checked.frames[0]} to {checked.frames[1]} is no range of lengths >= 2"
         )
     for key, (least, most) in RANGES.items():
-        if not least <= (value := getattr(given, key)) <= most:
+        if not least <= (value := getattr(checked, key)) <= most:
             raise UserError(f"shapes: option {key}: {value} is not from {least} to {most}")
-    if given.side % 2:
-        raise UserError(f"shapes: option side: {given.side} is odd, and H.264 stores colour at half size")
-    return given
+    if checked.side % 2:
+        raise UserError(f"shapes: option side: {checked.side} is odd, and H.264 stores colour at half size")
+    return checked
 
 
 def _name(label: int, index: int) -> str:
