@@ -6,6 +6,7 @@ import random
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -51,10 +52,8 @@ class Script(BaseHTTPRequestHandler):
         pass
 
     def handle(self) -> None:
-        try:
+        with suppress(OSError):  # the client has gone
             super().handle()
-        except OSError:  # the client has gone
-            pass
 
 
 def attacks(rng: random.Random) -> Iterator[Attack]:

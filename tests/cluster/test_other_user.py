@@ -40,7 +40,8 @@ except grpc.RpcError:
     pass
 os.setgroups([]); os.setgid(NOBODY); os.setuid(NOBODY); os.chdir("/")
 METHODS = ("NodeManagerService/GetNodeStats", "NodeManagerService/ShutdownRaylet", "CoreWorkerService/KillActor",
-           "InternalKVGcsService/InternalKVKeys", "NodeInfoGcsService/GetAllNodeInfo", "JobInfoGcsService/GetAllJobInfo",
+           "InternalKVGcsService/InternalKVKeys", "NodeInfoGcsService/GetAllNodeInfo",
+           "JobInfoGcsService/GetAllJobInfo",
            "CoreWorkerService/GetCoreWorkerStats", "CoreWorkerService/PushTask", "ObjectManagerService/Pull",
            "ReporterService/GetTraceback", "LogService/ListLogs", "RuntimeEnvGcsService/PinRuntimeEnvURI")
 found = {"answered": [], "health": [], "refused": 0, "read": [], "listed": [], "told": []}
@@ -79,7 +80,8 @@ for above in ("/tmp", "/dev/shm"):
         path, status = os.path.join(above, name), os.lstat(os.path.join(above, name))
         if name in about["new"][above]:
             try:
-                found["listed"] += [path, *os.listdir(path)] if os.path.isdir(path) else [path][:os.access(path, os.R_OK)]
+                open(path, "rb").close() if os.path.isfile(path) else os.listdir(path)
+                found["listed"].append(path)
             except OSError:
                 pass
             try:
