@@ -60,6 +60,8 @@ def main() -> None:
         done = []
         for outcome in itertools.islice(found, given.first):
             done.append(outcome)
+            if len(done) % 20 == 0:
+                print(f"{kind}: {len(done)}", file=sys.stderr, flush=True)
             if outcome.outcome not in ("right", "line"):
                 print(outcome.kind, outcome.name, outcome.outcome, outcome.said[-300:], sep=" | ", file=sys.stderr)
         if given.first is None:

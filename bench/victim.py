@@ -40,14 +40,14 @@ EQUAL = ("data/raw", "data/frames", "data/splits", "data/runs", "data/prediction
 OUTS = (*EQUAL, "data/tracking", "reports")
 
 
-def make(folder: Path, micro_batch: int = 4) -> None:
-    """Write code and settings, with DVC set up, and nothing run yet."""
+def make(folder: Path, micro_batch: int = 4, clips: tuple[int, int] = (64, 16)) -> None:
+    """Write code and settings, with DVC set up and nothing run; `clips` are those of training and test."""
     for name in ("models", "pipeline", "cluster", "stages", "reports/papers", "reports/templates"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("dvc.yaml", ".dvcignore", "constraints.txt", "reports/parity.csv", "reports/parity.md"):
         shutil.copy(ROOT / name, folder / name)
     params = _yaml(ROOT / "params.yaml")
-    params["datasets"]["shapes"]["options"].update(train=64, test=16, splits=1)
+    params["datasets"]["shapes"]["options"].update(train=clips[0], test=clips[1], splits=1)
     params["datasets"]["shapes"]["decode"].update(videos_per_shard=8)
     params["recipes"]["quick"].update(epochs=EPOCHS, batch=8, micro_batch=micro_batch, steps=[])
     params["experiments"] = {row: {**params["experiments"][row], "seeds": [0]} for row in ("tsn", ROW)}

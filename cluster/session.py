@@ -8,9 +8,11 @@ import socket
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from cluster.preflight import preflight
 from pipeline.config.schema import Cluster
@@ -138,20 +140,30 @@ def temporary() -> Path:
 
 
 def _init(**options: Any) -> None:
-    """Run ray.init(), again if a node exceeded Ray's fixed 30 s.
+    """Run ray.init(), again if a node exceeded Ray's fixed 30 s, as on a loaded machine.
 
-    This happens on a loaded machine.
+    Raises:
+        UserError: It never did.
     """
     import ray
 
-    for left in range(TRIES - 1, -1, -1):
+    me = psutil.Process()
+    before = set(me.children(recursive=True))
+    for _ in range(TRIES):
         try:
             ray.init(**options)
             return
         except Exception as error:  # Ray raises no narrower one for this
-            if not left or "timed out during startup" not in str(error):
+            if "timed out during startup" not in str(error):
                 raise
             ray.shutdown()
+            for process in set(me.children(recursive=True)) - before:  # Ray would leave them until this process ends
+                with suppress(psutil.Error):
+                    process.kill()
+    raise UserError(
+        f"Ray did not come up in {TRIES} times 30 s, so this machine has too much to do; wait for its other work to "
+        "end, then run the same command again"
+    )
 
 
 def knock(address: str) -> None:

@@ -1,12 +1,12 @@
 """Downloads: a local server that breaks off, forgets, lies, drips and redirects; and addresses of all sorts."""
 
-import contextlib
 import gzip
 import hashlib
 import random
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ class Script(BaseHTTPRequestHandler):
         pass
 
     def handle(self) -> None:
-        with contextlib.suppress(OSError):  # the client has gone
+        with suppress(OSError):  # the client has gone
             super().handle()
 
 

@@ -17,7 +17,6 @@ from pathlib import Path
 import psutil
 
 from bench import victim
-from bench.attack import damaged
 from bench.attack.judge import Outcome
 
 MOST = 30
@@ -39,12 +38,29 @@ VICTIMS = {
 
 def outcomes(folder: Path, rng: random.Random, end: float) -> Iterator[Outcome]:
     """Kills until `end` (time.monotonic()), MOST at most."""
-    base = damaged.project(folder)
+    base = _project(folder)
     for number in range(MOST):
         stage, target, share = rng.choice(list(victim.MADE)), rng.choice(list(VICTIMS)), rng.random()
         if time.monotonic() > end:
             return
         yield _killed(base, folder / "killed %41 ü", f"{number}: {target} in {stage}", stage, target, share)
+
+
+def _project(folder: Path) -> Path:
+    """The folder with the finished project, which is made once for a state of the code."""
+    fresh = folder / "new"
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    victim.make(fresh)
+    base = folder / f"project-{victim.code(fresh)}"
+    if not (base / "done").exists():
+        base.mkdir(exist_ok=True)
+        code = _waited(_repro(fresh, f"{fresh}"), f"{fresh}")
+        if code:
+            raise SystemExit(f"the undisturbed repro ends with {code}: {(fresh / 'log').read_text()[-2000:]}")
+        (fresh / "log").unlink()
+        fresh.rename(base / "done")
+    return base
 
 
 def _killed(base: Path, work: Path, name: str, stage: str, target: str, share: float) -> Outcome:

@@ -102,13 +102,11 @@ def read(revision: str, root: Path, cache: Path | None = None) -> Side:
         UserError: The name is none of these, or the cache lacks the revision's metrics.
     """
     if revision == WORKSPACE:
-        stages = _stages((root / "dvc.lock").read_text(encoding="utf-8") if (root / "dvc.lock").exists() else "")
+        stages = _stages(_text(root / "dvc.lock") if (root / "dvc.lock").exists() else "")
         folder = _metrics(stages).get("path", METRICS)
-        texts = {path.stem: path.read_text(encoding="utf-8") for path in sorted((root / folder).glob("*.json"))}
+        texts = {path.stem: _text(path) for path in sorted((root / folder).glob("*.json"))}
         code = {
-            path.relative_to(root / CODE).as_posix(): path.read_text(encoding="utf-8")
-            for path in (root / CODE).rglob("*")
-            if path.is_file()
+            path.relative_to(root / CODE).as_posix(): _text(path) for path in (root / CODE).rglob("*") if path.is_file()
         }
     else:
         commit = _commit(revision, root)
@@ -123,6 +121,11 @@ def read(revision: str, root: Path, cache: Path | None = None) -> Side:
         with reading(Path(f"{row}.json of {revision}"), "`actionbench repro` makes the metrics again"):
             metrics[row] = dict(json.loads(text))
     return Side(metrics, stages, code)
+
+
+def _text(path: Path) -> str:
+    with reading(path, "`actionbench repro` makes it again"):
+        return path.read_text(encoding="utf-8")
 
 
 def _stages(lock: str) -> dict[str, Any]:

@@ -87,6 +87,25 @@ def test_a_node_too_slow_to_come_up_is_started_again(monkeypatch: pytest.MonkeyP
     assert len(tried) == tries
 
 
+def test_a_node_that_never_comes_up_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And nothing of the tries is left: each would take of what the next one needs."""
+    import subprocess
+
+    import ray
+
+    started = []
+
+    def init(**options: object) -> None:
+        started.append(subprocess.Popen(["sleep", "600"]))
+        raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(UserError, match="Ray did not come up in 5 times 30 s") as caught, session(Cluster()):
+        pass
+    assert "\n" not in str(caught.value)
+    assert [process.wait(10) for process in started] == [-9] * 5
+
+
 def test_results_come_with_their_positions(joined: None) -> None:
     assert dict(fan_out(double, [(n,) for n in range(30)], "doubling")) == {n: 2 * n for n in range(30)}
 

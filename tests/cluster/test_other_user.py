@@ -80,8 +80,8 @@ for above in ("/tmp", "/dev/shm"):
         path, status = os.path.join(above, name), os.lstat(os.path.join(above, name))
         if name in about["new"][above]:
             try:
-                open_to_me = [path][:os.access(path, os.R_OK)]
-                found["listed"] += [path, *os.listdir(path)] if os.path.isdir(path) else open_to_me
+                open(path, "rb").close() if os.path.isfile(path) else os.listdir(path)
+                found["listed"].append(path)
             except OSError:
                 pass
             try:

@@ -9,12 +9,16 @@ import signal
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipeline.config.schema import Decode
+from pipeline.decode import shards
 from pipeline.decode.frame_store import FrameStore
+from pipeline.decode.layout import read_table
 from pipeline.decode.shards import Source, Task, decode_shard, finish, plan
+from pipeline.decode.video import Video
 from pipeline.errors import UserError
 from tests.support.stores import BAD, SETTINGS, content, decoded, sources
 
@@ -34,6 +38,25 @@ def test_a_finished_shard_is_not_decoded_again(videos: Path, tmp_path: Path) -> 
     assert [(r.videos, r.failed, r.frames, r.bytes) for r in again] == [
         (r.videos, r.failed, r.frames, r.bytes) for r in reports
     ]
+
+
+def test_a_complaint_about_whole_frames_is_a_column_of_the_index(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And no damage: the video is decoded, and its frames are those without the complaint."""
+    decode = shards.decode
+
+    def complaining(path: Path, *arguments: Any) -> Video:
+        found = decode(path, *arguments)
+        return replace(found, warning="h264: mmco: unref short failure") if path.name == "2.mp4" else found
+
+    monkeypatch.setattr(shards, "decode", complaining)
+    decoded(tmp_path, videos)
+    table = read_table(tmp_path / "index.arrow")
+    told = dict(zip(table["video"].to_pylist(), table["warning"].to_pylist(), strict=True))
+    assert told.pop("run/2") == "h264: mmco: unref short failure"
+    assert set(told.values()) == {""} and len(told) == 7
+    assert len(FrameStore(tmp_path).jpegs("run/2", range(7))) == 7
 
 
 def test_other_settings_other_videos_and_damage_are_decoded_again(videos: Path, tmp_path: Path) -> None:

@@ -146,7 +146,7 @@ def test_a_damaged_list_of_a_store_is_a_line(tmp_path: Path, content: str) -> No
         node_cache._read(tmp_path / "list.json")  # type: ignore[arg-type]
 
 
-# -- what is removed --
+# -- what is removed --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("row", ["../precious", "/precious", "..", ".", "", "a/../../precious", "models/attention"])
