@@ -86,8 +86,10 @@ class Run:
         torch.save({name: value.contiguous() for name, value in self.net(weights).state_dict().items()}, buffer)
         write(self.weights, buffer.getvalue())
 
-    def net(self, weights: Path | None = None) -> VideoNet:
+    def net(self, weights: Path | None = None, classes: int | None = None) -> VideoNet:
         """The run's net, before training; `weights` initialise its backbone, or are the whole net without a recipe.
+
+        `classes`: By default those of the data set's splits.
 
         Raises UserError for a backbone, variant, attention or knob that is not there and for weights that don't fit.
         """
@@ -98,7 +100,7 @@ class Run:
                 experiment.variant,
                 experiment.attention,
                 frames=self.recipe.frames,
-                classes=len(self.classes()),
+                classes=classes or len(self.classes()),
                 dropout=self.recipe.dropout,
                 knobs=experiment.knobs,
                 weights=weights if experiment.recipe else None,
