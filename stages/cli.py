@@ -213,7 +213,7 @@ def rehearse(
     price: Annotated[float | None, typer.Option(min=0, help="Dollars of an hour of this device.")] = None,
     json_: Json = False,
 ) -> None:
-    """Rehearse a suite: each distinct net and recipe at full size for some steps; exit code 1 where a row would fail."""
+    """Rehearse a suite: each distinct net and recipe at full size, briefly; exit code 1 where a row would fail."""
     from pipeline.config import load
     from stages.commands import rehearse
     from stages.repro.composition import composed

@@ -40,7 +40,7 @@ There is no code of the authors. What the paper leaves open, and how it is read 
   With one scale or the sum, a column's bias does nothing to its softmax: it is there because table 10 counts it.
 - `shared`: W_j is C_j x 1, one score for all columns. All positions of M are then equal.
 - Scores, softmax and A are computed in fp32 under lower precision too: products of three scores are large.
-- Columns have length 1, not sum 1, so M grows with K: as sqrt(K) where attention is even.
+- Columns have length 1, not sum 1, so M grows with K and the positions P: as sqrt(K P) where attention is even.
 Misprints, put right:
 - Equation 12 subtracts the classification loss; it is added.
 - The radicand of equation 14 may be negative for K = 1, for no delta is bound by 1: it is 1e-12 at least.

@@ -24,8 +24,9 @@ def learning_rate(recipe: Recipe, epoch: int, share: float = 1.0) -> float:
 
 def sgd(net: VideoNet, recipe: Recipe) -> torch.optim.SGD:
     """The optimizer of a net that the recipe has frozen in part; each group keeps its multiplier of the rate."""
-    momentum = {"momentum": recipe.momentum, "dampening": recipe.dampening, "nesterov": recipe.nesterov}
-    return torch.optim.SGD(groups(net, recipe), recipe.lr, **momentum)
+    return torch.optim.SGD(
+        groups(net, recipe), recipe.lr, recipe.momentum, dampening=recipe.dampening, nesterov=recipe.nesterov
+    )
 
 
 def groups(net: VideoNet, recipe: Recipe) -> list[dict[str, Any]]:

@@ -72,11 +72,11 @@ def rehearse(given: Params, steps: int, clips: int | None, price: float | None) 
     """
     grouped: dict[str, list[str]] = {}
     for name, experiment in given.experiments.items():
-        net = experiment.backbone, experiment.variant, experiment.attention, experiment.knobs, experiment.weights
+        built = experiment.backbone, experiment.variant, experiment.attention, experiment.knobs, experiment.weights
         protocol = given.protocols[experiment.protocol]
         tested = protocol.frames, protocol.size, protocol.batch
         recipe = asdict(given.recipe(experiment)) | {"trained": experiment.recipe is not None}
-        grouped.setdefault(json.dumps([net, tested, recipe], sort_keys=True), []).append(name)
+        grouped.setdefault(json.dumps([built, tested, recipe], sort_keys=True), []).append(name)
     for number, rows in enumerate(grouped.values(), 1):
         experiment = given.experiments[rows[0]]
         path, weights = _weights(experiment.weights)
