@@ -112,8 +112,9 @@ def _weights(source: str | None) -> tuple[Path | None, str]:
 
 def _apart(row: Row, weights: Path | None, steps: int, clips: int | None) -> Rehearsal:
     """Return the rehearsal of a row, made in a process whose end ends nothing else."""
-    context: Any = multiprocessing.get_context("forkserver")  # forks of a process that has imported torch, once
-    context.set_forkserver_preload(["pipeline.train.loop", "stages.commands.trial"])
+    # Forks of a process that has imported once what takes seconds; an optimizer's first step imports torch._dynamo.
+    context: Any = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["pipeline.train.loop", "stages.commands.trial", "torch._dynamo"])
     try:
         with ProcessPoolExecutor(1, mp_context=context) as pool:
             return pool.submit(rehearsal, row, weights, steps, clips).result()
@@ -141,13 +142,14 @@ def _hours(given: Params, rows: Sequence[str], found: Rehearsal) -> float | None
 
 
 def _parts(given: Params, row: str, split: int) -> dict[str, int]:
-    """Return the videos of each part of a row's split: of its table, else the official counts."""
+    """Return the videos of each part of a row's split: of its table, else the official counts, or those to draw."""
     from pipeline import datasets
     from stages.repro.estimate import videos
 
     dataset = given.experiments[row].dataset
-    official = datasets.loaded(given.datasets[dataset].file).COUNTS.get(split, {})
-    return videos(DATA / "splits" / dataset, split) or ({} if given.tier.subset else dict(official))
+    counts = datasets.loaded(given.datasets[dataset].file).COUNTS.get(split)
+    drawn = {part: given.datasets[dataset].options.get(part, 0) for part in ("train", "test")}
+    return videos(DATA / "splits" / dataset, split) or ({} if given.tier.subset else dict(counts or drawn))
 
 
 def _losses(found: Rehearsal) -> str:

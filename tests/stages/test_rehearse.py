@@ -86,5 +86,5 @@ def test_a_killed_process_takes_one_row(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_a_suite_is_composed_as_dvc_does() -> None:
     assert composed("quick", ROOT / "conf") == params.load(ROOT / "params.yaml")
-    with pytest.raises(params.UserError, match="no suite 'quik'.*did you mean 'quick'"):
+    with pytest.raises(params.UserError, match=r"no suite 'quik'.*did you mean 'quick'"):
         composed("quik", ROOT / "conf")
