@@ -202,6 +202,41 @@ def same(
         raise typer.Exit(1)
 
 
+@app.command()
+def convert(
+    file: Annotated[Path, typer.Argument(help="Weights by authors' names: ACTION-Net's, TSM's, TPN's, Hara's ...")],
+    row: Annotated[str | None, typer.Option(help="The row whose net it is; by default the first that it fits.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where to; by default beside the file, `-ours` behind its name.")
+    ] = None,
+) -> None:
+    """Write a file of weights by our names, strictly: a misfit names the first three names on either side."""
+    from stages.commands.convert import convert
+
+    print(convert(file, row, out))
+
+
+@app.command()
+def rehearse(
+    suite: Annotated[
+        str | None, typer.Option(help="Of conf/suite/, e.g. eam, or all for the five papers; else params.yaml.")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps on one batch of noise.")] = 3,
+    clips: Annotated[
+        int | None, typer.Option(min=1, help="Of a step and an evaluation batch; as published by default.")
+    ] = None,
+    price: Annotated[float | None, typer.Option(min=0, help="Dollars of an hour of this device.")] = None,
+    json_: Json = False,
+) -> None:
+    """Rehearse a suite: each distinct net and recipe at full size, briefly; exit code 1 where a row would fail."""
+    from pipeline.config import load
+    from stages.commands import rehearse
+    from stages.repro.composition import composed
+
+    if rehearse.show(composed(suite) if suite else load.load(), steps, clips, price, json_):
+        raise typer.Exit(1)
+
+
 @tracking.callback()
 def mlflow(
     context: typer.Context,
@@ -218,7 +253,7 @@ def mlflow(
 @tracking.command()
 def sync() -> None:
     """Bring MLflow's store up to the runs' own files: what was missed while it was away."""
-    from stages.commands.mlflow_sync import sync
+    from stages.commands.ui import sync
 
     sync()
 

@@ -40,7 +40,7 @@ The authors published no code. This is our reading where the paper leaves a choi
   With one scale or the sum, a column's bias does not change its softmax; it exists because table 10 counts it.
 - `shared`: W_j is C_j x 1, one score for all columns. All positions of M are then equal.
 - Scores, softmax and A are computed in fp32 under lower precision too: products of three scores are large.
-- Columns have length 1, not sum 1, so M grows with K: as sqrt(K) where attention is even.
+- Columns have length 1, not sum 1, so M grows with K and the positions P: as sqrt(K P) where attention is even.
 Misprints, corrected here:
 - Equation 12 subtracts the classification loss; it is added.
 - The radicand of equation 14 may be negative for K = 1, because no delta is bounded by 1: it is 1e-12 at least.

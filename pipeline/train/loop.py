@@ -26,7 +26,7 @@ from pipeline.config.schema import Recipe
 from pipeline.decode.frame_store import FrameStore
 from pipeline.errors import UserError
 from pipeline.train import divergence, reduction
-from pipeline.train.optimizer import freeze, groups, learning_rate, train_mode
+from pipeline.train.optimizer import freeze, learning_rate, sgd, train_mode
 from pipeline.train.run import Run
 from pipeline.train.step import PATIENCE, SHARED_MEMORY, Worker, step
 from pipeline.train.throughput import Meter
@@ -83,9 +83,7 @@ def epochs(
             f"recipes.{run.experiment.recipe}.precision: bf16 gradients of 3D convolutions come out wrong on a CPU "
             "(torch 2.13); use fp32 there"
         )
-    optimizer = torch.optim.SGD(
-        groups(net, recipe), recipe.lr, recipe.momentum, dampening=recipe.dampening, nesterov=recipe.nesterov
-    )
+    optimizer = sgd(net, recipe)
     begin = 0
     if state:
         net.load_state_dict(state["model"])

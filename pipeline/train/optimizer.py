@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -20,6 +21,13 @@ def learning_rate(recipe: Recipe, epoch: int, share: float = 1.0) -> float:
     if epoch < recipe.warmup_epochs:
         return recipe.lr * (epoch + share) / recipe.warmup_epochs
     return recipe.lr * recipe.factor ** sum(epoch >= at for at in recipe.steps)
+
+
+def sgd(net: VideoNet, recipe: Recipe) -> torch.optim.SGD:
+    """The optimizer of a net that the recipe has frozen in part; each group keeps its multiplier of the rate."""
+    return torch.optim.SGD(
+        groups(net, recipe), recipe.lr, recipe.momentum, dampening=recipe.dampening, nesterov=recipe.nesterov
+    )
 
 
 def groups(net: VideoNet, recipe: Recipe) -> list[dict[str, Any]]:

@@ -98,8 +98,12 @@ class Run:
         torch.save({name: value.contiguous() for name, value in self.net(weights).state_dict().items()}, buffer)
         write(self.weights, buffer.getvalue())
 
-    def net(self, weights: Path | None = None) -> VideoNet:
+    def net(self, weights: Path | None = None, classes: int | None = None) -> VideoNet:
         """The run's net, before training; `weights` initialise its backbone, or are the whole net without a recipe.
+
+        Args:
+            weights: A file of pre-trained weights, or of the whole net.
+            classes: Number of classes; by default that of the data set's splits.
 
         Raises:
             UserError: A backbone, variant, attention or knob is unknown, or weights don't fit.
@@ -111,7 +115,7 @@ class Run:
                 experiment.variant,
                 experiment.attention,
                 frames=self.recipe.frames,
-                classes=len(self.classes()),
+                classes=classes or len(self.classes()),
                 dropout=self.recipe.dropout,
                 knobs=experiment.knobs,
                 weights=weights if experiment.recipe else None,

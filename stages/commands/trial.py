@@ -1,13 +1,16 @@
 """One row's net on trial: forward passes and training steps of noise, how long they take and what memory they hold."""
 
+import itertools
+import math
 import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config.schema import Experiment, Protocol, Recipe
+from pipeline.errors import UserError
 
 if TYPE_CHECKING:
     import torch
@@ -112,3 +115,100 @@ def resident(field: str = "VmRSS") -> int:
     """Bytes of RAM that this process holds ("VmRSS"), or held at most ("VmHWM"); Linux says so."""
     found = re.search(rf"{field}:\s*(\d+) kB", Path("/proc/self/status").read_text())
     return 1024 * int(found[1]) if found else 0
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What some training steps of a row and one batch of its evaluation came to.
+
+    Attributes:
+        losses, norms: Of each training step on one repeated batch, before it; none of a row that isn't trained.
+        memory: Most bytes at once, the net's included: of the GPU, or of RAM beyond what the process held before.
+        clips_per_second: In training, without the first step; views_per_second: in evaluation. 0.0 is unknown.
+        error: Why the row would fail; empty if it wouldn't.
+    """
+
+    device: str = ""
+    losses: tuple[float, ...] = ()
+    norms: tuple[float, ...] = ()
+    memory: int = 0
+    clips_per_second: float = 0.0
+    views_per_second: float = 0.0
+    error: str = ""
+
+
+def rehearsal(row: Row, weights: Path | None, steps: int, clips: int | None) -> Rehearsal:
+    """Train a row's net on one repeated batch of noise, by the training's own steps, and evaluate a batch of noise.
+
+    With `clips`, a step and a batch of the evaluation have so many at most, and the learning rate follows by the linear
+    rule; it is the highest of the recipe's, without warm-up.
+    """
+    import torch
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    before = 0 if device.type == "cuda" else resident()
+    try:
+        found = _rehearsed(row, weights, steps, clips, device)
+    except (UserError, ValueError, RuntimeError) as error:  # a RuntimeError, also where memory is short
+        return Rehearsal(name, error=" ".join(str(error).partition("\n")[0].split())[:300])
+    peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else resident("VmHWM")
+    return replace(found, device=name, memory=peak - before)
+
+
+def _rehearsed(row: Row, weights: Path | None, steps: int, clips: int | None, device: "torch.device") -> Rehearsal:
+    import torch
+
+    from models import memory_format
+    from pipeline.train import numerics, optimizer
+    from pipeline.train.run import Run
+    from pipeline.train.step import Worker, step
+    from pipeline.train.throughput import Meter
+
+    recipe, protocol = row.recipe, row.protocol
+    micro = min(recipe.micro_batch, clips or recipe.micro_batch)
+    batch = recipe.batch if clips is None else min(clips, recipe.batch) // micro * micro
+    recipe = replace(recipe, batch=batch, micro_batch=micro, lr=recipe.lr * batch / recipe.batch)
+    run = Run(row.name, row.experiment, recipe, protocol, 1, 0, Path())
+    torch.manual_seed(0)
+    net = run.net(weights, row.classes)
+    net.retime(run.test_frames)  # says at once if it can't be
+    net.retime(recipe.frames)
+    memory_format.channels_last(net.to(device))
+    measured, seconds = list[list[float]](), list[float]()
+    if row.experiment.recipe:
+        optimizer.freeze(net, recipe)
+        shape = micro, recipe.frames, recipe.size, recipe.size, recipe.planes
+        noise = [torch.randint(0, 256, shape, dtype=torch.uint8) for _ in range(batch // micro)]
+        labels = [_labels(recipe, micro, row.classes) for _ in noise]
+        pixels = torch.empty(shape, device=device)
+        loader = itertools.cycle(zip(noise, labels, strict=True))
+        worker = Worker(run, net, net, False, optimizer.sgd(net, recipe), loader, device, pixels, batch // micro, 0, 1)
+        optimizer.train_mode(net, recipe)
+        for _ in range(steps):  # always the first step's place in the run, so that dropout and mixing are the same
+            seconds.append(timed(lambda: measured.append(step(worker, 0, 0, Meter(device)).tolist()), device))
+            if not all(map(math.isfinite, measured[-1])):
+                raise ValueError(f"step {len(measured)}: loss {measured[-1][0]:g}, gradient norm {measured[-1][1]:g}")
+    losses, norms = ([values[at] for values in measured] for at in (0, 1))
+    if steps > 1 and losses and losses[-1] >= losses[0]:
+        raise ValueError(f"its loss doesn't fall on a repeated batch: {losses[0]:g} to {losses[-1]:g}")
+    views = min(protocol.batch, clips or protocol.batch)
+    x = torch.randn(views, run.test_frames, protocol.size, protocol.size, recipe.planes, device=device)
+    x, scores = x.permute(0, 1, 4, 2, 3), list[torch.Tensor]()
+    net.eval().retime(run.test_frames)
+    with torch.inference_mode(), numerics.autocast(recipe, device):
+        taken = timed(lambda: scores.append(net(x)), device)
+    if not bool(scores[0].isfinite().all()):
+        raise ValueError("its logits aren't finite in evaluation")
+    rest = seconds[1:] or seconds
+    rate = batch * len(rest) / sum(rest) if rest else 0.0
+    return Rehearsal("", tuple(losses), tuple(norms), 0, rate, views / taken)
+
+
+def _labels(recipe: Recipe, clips: int, classes: int) -> "torch.Tensor":
+    """Labels of a micro batch of noise: (N,) classes, or (N, K) of 0 and 1 for the loss of several."""
+    import torch
+
+    if recipe.loss == "softmax":
+        return torch.randint(0, classes, (clips,))
+    return torch.randint(0, 2, (clips, classes)).float()

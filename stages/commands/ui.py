@@ -1,4 +1,4 @@
-"""MLflow's server over the project's runs, or over a team's, on loopback unless told."""
+"""MLflow's server over the project's runs, on loopback unless told, and its store brought up to date with them."""
 
 import importlib.util
 import os
@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 
 from pipeline.errors import UserError
+from pipeline.tracking import mlflow_mirror, run_log, run_record
 from pipeline.tracking.run_record import clean
+from stages import DATA
 from stages.commands.doctor import STORE, free_port, port_is_free
 
 BACKEND = "MLFLOW_BACKEND_STORE_URI"  # MLflow's own name for where its server keeps runs
@@ -39,3 +41,28 @@ def serve(port: int, host: str) -> None:
     variables["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # processes that evaluate language models
     variables.pop("MLFLOW_TRACKING_URI", None)
     os.execve(sys.executable, [sys.executable, *arguments], variables)
+
+
+def sync() -> None:
+    """Brings every row in data/tracking up to date in the store, and prints what that was.
+
+    Doing it again, or after it was killed midway, logs nothing twice. UserError where there are no records, or the
+    store doesn't take them.
+    """
+    folders = sorted(path for path in (DATA / "tracking").glob("*") if path.is_dir())
+    if not folders:
+        raise UserError("there are no runs in data/tracking yet; `actionbench repro` makes them")
+    rows = runs = sent = 0
+    for folder in folders:
+        record = run_record.load(folder)
+        if record is None:
+            print(f"{folder} has no {run_record.RUN}, which training leaves; `dvc repro -f -s train@{folder.name}`")
+            continue
+        numbers = run_record.numbers(folder)
+        if numbers and numbers.training != record.training:
+            numbers = None  # of an earlier training
+        logs = run_log.places(DATA, folder.name)
+        sent += mlflow_mirror.sync(Path.cwd(), record, logs, numbers)
+        rows, runs = rows + 1, runs + len(logs)
+    place = run_record.clean(mlflow_mirror.store(Path.cwd()))
+    print(f"{rows} rows with {runs} runs, of which {place} lacked {sent} epochs and evaluations")

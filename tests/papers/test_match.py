@@ -23,7 +23,7 @@ from pipeline.papers.gains import gains
 from pipeline.papers.match import Number, numbers
 from pipeline.papers.printed_costs import Line
 from pipeline.papers.printed_costs import load as load_figures
-from pipeline.papers.published import Paper, conditions, load, meant
+from pipeline.papers.published import Paper, Views, conditions, load, meant
 from tests.support import invented
 
 ROOT = Path(__file__).parents[2]
@@ -119,6 +119,7 @@ def test_a_quoted_row_says_why_it_has_no_number(given: Params, made: dict[str, R
         ("experiment", {"splits": (1, 2)}, "splits: 1 2, not 1"),
         ("experiment", {"weights": None}, "pre-trained on: none, not kinetics400"),
         ("experiment", {"weights": "w/resnet3d50-imagenet.pth"}, "pre-trained on: imagenet, not kinetics400"),
+        ("recipe", {"train": ("train", "val")}, "trained on the parts: train val, not train"),
         ("dataset", {"file": "jhmdb"}, "data set: jhmdb, not hmdb51"),
     ],
 )
@@ -151,6 +152,21 @@ def test_what_a_paper_leaves_open_and_what_does_not_change_scores_is_no_differen
     assert differences(paper(), under, other, NONE) == []
     unnamed = replace(given.experiments[NONE], weights="weights/mine.pth")
     assert differences(paper(), under, replace(given, experiments={NONE: unnamed}), NONE) == []
+
+
+def test_crops_are_compared_by_the_share_that_they_take(given: Params) -> None:
+    """A center crop of 224 pixels takes 7/8 of 256, as printed, and all of frames stored at 224."""
+    center = replace(
+        paper(), protocols={"windows": Views("center", crops="center", size=224, clips=1, sampling="segments")}
+    )
+    under = conditions(center.tables["T1"], center.tables["T1"].rows[0], "top1")
+    protocol = replace(given.protocols["eam"], crops="center", size=224, sampling="segments", stride=4)  # has no stride
+    given, found = replace(given, protocols={"eam": protocol}), {}
+    for side in (224, 240, 256, 100):
+        decode = replace(given.datasets["hmdb51"].decode, short_side=side)
+        stored = {"hmdb51": replace(given.datasets["hmdb51"], decode=decode)}
+        found[side] = differences(center, under, replace(given, datasets=stored), NONE)
+    assert found == {224: ["crop's share of the short side: 100%, not 87.5%"], 240: [], 256: [], 100: []}
 
 
 def test_a_fusion_differs_where_one_of_its_members_does(given: Params) -> None:

@@ -1,0 +1,90 @@
+"""`actionbench rehearse`: what would fail is found and named, and takes no other row with it."""
+
+import json
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from models import video
+from pipeline.config import load as params
+from pipeline.config.schema import Params
+from stages.commands import rehearse, trial
+from stages.repro.composition import composed
+from tests.stages.test_cli import ROOT
+from tests.stages.test_measure import quick
+
+
+@pytest.fixture(autouse=True)
+def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """In this process, from an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(rehearse, "_apart", trial.rehearsal)
+
+
+def rows(given: Params, *names: str, **recipe: Any) -> Params:
+    """Params of some rows, whose recipe is changed so."""
+    chosen = {name: given.experiments[name] for name in names}
+    return replace(given, experiments=chosen, recipes={"quick": replace(given.recipes["quick"], **recipe)})
+
+
+def test_rows_of_one_net_and_recipe_are_rehearsed_once_and_cost_what_both_do() -> None:
+    given = quick()
+    given = replace(given, experiments={"tsn": given.experiments["tsn"], "again": given.experiments["tsn"]})
+    (both,) = rehearse.rehearse(given, steps=3, clips=3, price=2.0)
+    found = both.found
+    assert (both.rows, both.weights, found.error) == (("tsn", "again"), "none", "")
+    assert len(found.losses) == 3 and found.losses[-1] < found.losses[0] and min(found.norms) > 0
+    # Two rows, two seeds each: 480 videos in 8 epochs, and 400 in one view.
+    seconds = 4 * (480 * 8 / found.clips_per_second + 400 / found.views_per_second)
+    assert both.hours == pytest.approx(seconds / 3600) and both.dollars == pytest.approx(seconds / 1800)
+
+
+def test_each_failure_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    given = rows(quick(), "tsn", lr=1e30)
+    assert rehearse.show(given, 3, None, None, json_=True)
+    out, err = capsys.readouterr()
+    (found,) = json.loads(out)["rehearsed"]
+    assert found["found"]["error"].startswith("step 2: loss nan") and "1 of 1: tsn: step 2" in err
+    (frozen,) = rehearse.rehearse(rows(quick(), "tsn", frozen=("res9",)), 1, 2, None)
+    assert "recipe freezes 'res9'" in frozen.found.error
+    (long,) = rehearse.rehearse(rows(quick(), "action", lr=1e-30), 2, 2, None)
+    assert "doesn't fall on a repeated batch" in long.found.error
+
+
+def test_weights_that_are_missing_are_said_and_those_that_are_there_load(capsys: pytest.CaptureFixture[str]) -> None:
+    given = rows(quick(), "tsn")
+    given = replace(given, experiments={"tsn": replace(given.experiments["tsn"], weights="w.pth")})
+    assert not rehearse.show(given, 1, 2, None, json_=False)
+    out = capsys.readouterr().out
+    assert "weights missing: w.pth" in out and "no row would fail" in out
+    torch.save(video.build("resnet", "tiny", "none", 4, 9).state_dict(), "w.pth")
+    (loaded,) = rehearse.rehearse(given, 1, 2, None)
+    assert (loaded.weights, loaded.found.error) == ("loaded", "")
+    torch.save(video.build("resnet3d", "tiny", "none", 4, 9).state_dict(), "w.pth")
+    (misfit,) = rehearse.rehearse(given, 1, 2, None)
+    assert "does not fit resnet tiny" in misfit.found.error
+
+
+def killed(*_: Any) -> trial.Rehearsal:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return trial.Rehearsal()
+
+
+def test_a_killed_process_takes_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setattr(rehearse, "rehearsal", killed)
+    (found,) = rehearse.rehearse(rows(quick(), "tsn"), 1, 2, None)
+    assert "was killed" in found.found.error and found.hours is None
+
+
+def test_a_suite_is_composed_as_dvc_does() -> None:
+    assert composed("quick", ROOT / "conf") == params.load(ROOT / "params.yaml")
+    with pytest.raises(params.UserError, match=r"no suite 'quik'.*did you mean 'quick'"):
+        composed("quik", ROOT / "conf")
