@@ -9,7 +9,7 @@ from cluster.session import session
 from pipeline.config import load
 from pipeline.config.schema import Params
 from pipeline.digest.files import write_sums
-from pipeline.download import urls
+from pipeline.download.weights import checksum
 from pipeline.evaluate import inference
 from pipeline.measure import results
 from pipeline.report import exports
@@ -32,7 +32,7 @@ def evaluate(row: str) -> None:
     write(DATA / "tracking" / row / "speeds.json", json.dumps(speeds, indent=2) + "\n")
     mirror(given, row)
     weights = todo[0].experiment.weights
-    forget(todo, urls.checksum(weights) if weights else None, given.cluster)
+    forget(todo, checksum(weights, Path.cwd()) if weights else None, given.cluster)
 
 
 def mirror(given: Params, row: str) -> None:

@@ -9,6 +9,7 @@ from ruamel.yaml import YAML, YAMLError
 from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
 
 from models.registry import known
+from pipeline.config.pretrained import is_name, registry
 from pipeline.config.schema import (
     Augment,
     Cluster,
@@ -93,6 +94,8 @@ def parse(raw: dict[str, Any], name: str = "params") -> Params:
         _known(f"{name}: experiments.{row}.protocol", experiment.protocol, params.protocols)
         _known(f"{name}: experiments.{row}.attention", experiment.attention, known("attention"))
         _known(f"{name}: experiments.{row}.backbone", experiment.backbone, known("backbone"))
+        if experiment.weights and is_name(experiment.weights):
+            _known(f"{name}: experiments.{row}.weights", experiment.weights, registry())
         recipe, flow = params.recipes[experiment.recipe], params.datasets[experiment.dataset].decode.flow
         where = f"{name}: recipes.{experiment.recipe}.input is {recipe.input!r}, but datasets.{experiment.dataset}."
         if recipe.input != "rgb" and flow is None:

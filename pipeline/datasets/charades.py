@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.datasets import NoOptions, Options, Part, Row, Splits, Video, chosen, found, lines
+from pipeline.datasets import NoOptions, Options, Part, Row, Splits, Video, chosen, found, lines, once, within
 from pipeline.errors import UserError
 
 LICENCE = "the makers' own terms: for non-commercial use only"
@@ -53,22 +53,14 @@ class Action(NamedTuple):
 def videos(folder: Path, options: Options) -> list[Video]:
     """The videos there, id the file's name without suffix; UserError where a video is there twice."""
     chosen(NoOptions, options, "charades")
-    paths: dict[str, str] = {}
-    for video in found(folder):
-        name = video.id.rpartition("/")[2]
-        if not NAME.fullmatch(name):
-            continue
-        first = paths.setdefault(name, video.path)
-        if first != video.path:
-            raise UserError(f"charades: {folder} holds {first} and {video.path}, the same video; keep one of them")
-    return [Video(name, paths[name]) for name in sorted(paths)]
+    clips = ((video.id.rpartition("/")[2], video.path) for video in found(folder))
+    return once("charades", folder, ((name, path) for name, path in clips if NAME.fullmatch(name)))
 
 
 def splits(videos: Sequence[Video], lists: Path, options: Options) -> Splits:
     """The official lists; UserError names a list that is absent, a line it can't read, an action that is no class."""
     chosen(NoOptions, options, "charades")
-    own = lists / "Charades"
-    folder = own if own.is_dir() else lists
+    folder = within(lists, "Charades")
     classes, rows = _classes(folder / "Charades_v1_classes.txt"), []
     for part in PARTS:
         for name, each in actions(folder / f"Charades_v1_{part}.csv"):

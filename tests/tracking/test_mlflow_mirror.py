@@ -230,10 +230,10 @@ def test_a_broken_store_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFi
 def test_four_processes_at_once_on_a_fresh_store(tmp_path: Path) -> None:
     log = written(tmp_path / "log.jsonl", 3)
     code = (
-        "import sys; from pathlib import Path; from pipeline.tracking import mlflow_mirror, run_record; a = sys.argv\n"  # noqa: E501
+        "import sys; from pathlib import Path; from pipeline.tracking import mlflow_mirror, run_record; a = sys.argv\n"
     )
     code += (
-        "mlflow_mirror.mirror(Path(a[1]), run_record.record('suite', a[3], {}, {}), {'split1-seed0': (Path(a[2]),)})"  # noqa: E501
+        "mlflow_mirror.mirror(Path(a[1]), run_record.record('suite', a[3], {}, {}), {'split1-seed0': (Path(a[2]),)})"
     )
     processes = [
         subprocess.Popen(
