@@ -99,13 +99,13 @@ class TemporalShiftConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if torch.compiler.is_compiling():
-            return self._summed(x)
+            return self.summed(x)
         # As a 2D convolution with kernel (3, 1) over (T, H*W), which costs a channels-last x no copy.
         volume = x.unflatten(0, (-1, self.frames)).transpose(1, 2).flatten(3)  # (N, C, T, H*W)
         shifted = F.conv2d(volume, self.weight.unsqueeze(3), padding=(1, 0), groups=x.shape[1])
         return shifted.transpose(1, 2).reshape(x.shape)
 
-    def _summed(self, x: Tensor) -> Tensor:
+    def summed(self, x: Tensor) -> Tensor:
         """The same as a sum over three frames, which compilers fuse.
 
         The convolution won't do there: in which memory order it gives maps of a single place may be one thing where it

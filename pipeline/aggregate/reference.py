@@ -12,8 +12,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from pipeline.aggregate import suite as aggregation
-from pipeline.aggregate.suite import Folders
+from pipeline.aggregate.suite import Folders, aggregate
 from pipeline.config import load
 from pipeline.config.schema import Params
 from pipeline.digest import code, files
@@ -85,7 +84,7 @@ def recompute(reports: Path, suite: str) -> list[str]:
     before = _contents(target)
     with TemporaryDirectory(dir=target) as temporary:
         made = Folders.within(Path(temporary))
-        aggregation.aggregate(load.load(target / "params.yaml"), target, made, reports)
+        aggregate(load.load(target / "params.yaml"), target, made, reports)
         for name, path in ((name, getattr(made, name)) for name in KINDS):
             shutil.rmtree(target / name, ignore_errors=True)
             path.replace(target / name)

@@ -268,7 +268,7 @@ def lists_by_class(
             file = "".join(before)
             clip = file.removesuffix(".avi")
             if clip in ("", file) or key not in parts:
-                keys = " or ".join(f"{key} ({part or 'not used'})" for key, part in parts.items())
+                keys = ", ".join(f"{key} ({part or 'not used'})" for key, part in parts.items())
                 raise UserError(f"{where}: expected `<file>.avi` and {keys}, not {line!r}")
             if part := parts[key]:
                 rows.append(Row(f"{each}/{clip}", part, (label,)))

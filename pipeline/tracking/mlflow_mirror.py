@@ -45,7 +45,7 @@ BATCH = 1000  # metrics that MLflow takes at once
 PARAMS = 100
 
 log = logging.getLogger(__name__)
-_resting: dict[str, float] = {}  # store -> when it may be tried again, time.monotonic()
+resting: dict[str, float] = {}  # store -> when it may be tried again, time.monotonic()
 
 
 def mirror(root: Path, record: Record, logs: "Logs") -> None:
@@ -232,16 +232,16 @@ def _opened(root: Path) -> Iterator[_Runs]:
 def _try(root: Path, work: Callable[[_Runs], object], rested: bool = False) -> None:
     """work(the store's runs); a failure is a warning, the first time, and a rest."""
     place = store(root)
-    if not rested and time.monotonic() < _resting.get(place, 0.0):
+    if not rested and time.monotonic() < resting.get(place, 0.0):
         return
     try:
         with _opened(root) as runs:
             work(runs)
     except Exception as error:
-        level = logging.DEBUG if place in _resting else logging.WARNING
+        level = logging.DEBUG if place in resting else logging.WARNING
         told = "MLflow at %s is left behind for now (%s); `actionbench mlflow sync` catches up"
         log.log(level, told, clean(place), _said(error))
-        _resting[place] = time.monotonic() + REST
+        resting[place] = time.monotonic() + REST
 
 
 def _said(error: Exception) -> str:

@@ -59,7 +59,7 @@ def epochs(
     `weights` initialise the backbone; `loaders` processes prepare clips (0: this one). Where torch.distributed is
     initialised, every rank calls this with equal arguments but for the device.
     """
-    recipe, rank, world = run.recipe, *_place()
+    recipe, rank, world = run.recipe, *rank_and_world()
     share = recipe.batch // recipe.micro_batch
     if world > share:
         raise UserError(
@@ -215,11 +215,11 @@ def _micros(worker: _Worker, epoch: int, step: int, meter: Meter, statistics: li
     for micro in range(worker.rank, worker.share, worker.world):
         if statistics:
             torch._foreach_copy_(statistics, before)
-        yield _micro(worker, epoch, step, micro, meter)
+        yield micro_step(worker, epoch, step, micro, meter)
 
 
-def _micro(worker: _Worker, epoch: int, step: int, micro: int, meter: Meter) -> Tensor:
-    """A micro batch's loss; its gradients are added to those that are there."""
+def micro_step(worker: _Worker, epoch: int, step: int, micro: int, meter: Meter) -> Tensor:
+    """Return a micro batch's loss, and add its gradients to those of the step."""
     recipe, net = worker.run.recipe, worker.net
     with meter.waiting():
         try:
@@ -279,8 +279,8 @@ def loss_of(recipe: Recipe, scores: Tensor, target: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(scores, target * (1 - smoothing) + smoothing / 2)
 
 
-def _place() -> tuple[int, int]:
-    """(rank, world size); (0, 1) where nothing is distributed."""
+def rank_and_world() -> tuple[int, int]:
+    """Return this process's rank and the number of processes; (0, 1) if nothing is distributed."""
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
     return 0, 1

@@ -55,9 +55,9 @@ class Measured:
 
 def show_rows(names: Sequence[str], json_: bool) -> None:
     """Measures rows of params.yaml, or all, and prints a table, or JSON."""
-    from pipeline.config import load as params
+    from pipeline.config.load import load
 
-    found = measure(params.load(), DATA, names)
+    found = measure(load(), DATA, names)
     if json_:
         show_json([asdict(one) for one in found])
         return
@@ -104,7 +104,7 @@ def measure(params: Params, data: Path, names: Sequence[str], turns: int = TURNS
     errors: dict[str, str] = {}
     for row in rows:
         try:
-            held[row.name] = memory(row, device) if device.type == "cuda" else _apart(row)
+            held[row.name] = memory(row, device) if device.type == "cuda" else memory_apart(row)
             actors[row.name] = passes(row, device)
         except (ValueError, UserError, torch.OutOfMemoryError) as error:
             errors[row.name] = str(error).partition("\n")[0]
@@ -136,7 +136,8 @@ def _range(spread: Spread | None) -> str:
     return f"{spread.median:.3g} ({spread.least:.3g} to {spread.most:.3g})" if spread else "–"
 
 
-def _apart(row: Row) -> tuple[int, int]:
+def memory_apart(row: Row) -> tuple[int, int]:
+    """Return the bytes of a forward pass and of a training step, each in a process that does nothing else."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(_memory_on_cpu, row).result()
 

@@ -20,7 +20,7 @@ from pipeline.errors import UserError
 from pipeline.report import figures
 from pipeline.report.table import csv_text
 from pipeline.tracking.run_record import clean
-from tests.models.test_video import build, image_net
+from tests.support.nets import build, image_net
 from tests.support.packed import tarred, tree, zipped
 from tests.support.served import serving
 

@@ -1,6 +1,5 @@
 """Tables print every number with its n and its interval, every row has its line, and the bytes are always the same."""
 
-import csv
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from pipeline.measure.results import Difference, Result, difference
 from pipeline.report import exports
 from pipeline.report import table as tables
 from tests.support import invented
+from tests.support.printed import lines
 
 ROWS = ("tsn", "tsm", "eam", "late", "crashed")
 COMPARISON = Table("Systems", ROWS)
@@ -35,11 +35,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Result]:
         "late": invented.measured(given, "late", "not run"),
         "crashed": invented.measured(given, "crashed", "failed: out | of memory", parameters=5, macs=7),
     }
-
-
-def lines(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def test_comparison_has_a_line_a_row_and_reasons_where_numbers_lack(made: dict[str, Result], tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from dvc.repo import Repo
 from ruamel.yaml import YAML
 
-from pipeline.config import load as params
+import pipeline.config.load
 from pipeline.digest import code, inputs
 from stages.repro.plan import FIRST
 
@@ -60,7 +60,7 @@ def stale(folder: Path) -> dict[str, list[Any]]:
     with chdir(folder):
         for path, text in code.files(folder).items():
             (folder / "reports/code" / path).write_text(text)
-        inputs.write(params.load(), folder, Path("data"))
+        inputs.write(pipeline.config.load.load(), folder, Path("data"))
         with Repo() as repo:
             return {stage: entries for stage, entries in repo.status().items() if stage not in FIRST}
 

@@ -14,9 +14,9 @@ import numpy as np
 from ruamel.yaml import YAML
 
 from pipeline import datasets
-from pipeline import subset as tiers
 from pipeline.config.schema import Subset
 from pipeline.datasets import Splits, charades, cifar100, diving48, egogesture, kinetics400, shapes, sthv1, sthv2
+from pipeline.subset import reduced
 from tests.support.real_data import TEST_DATA
 from tests.support.stand_ins import json, lines, stills, video
 
@@ -117,7 +117,7 @@ def cifar100_(folder: Path) -> None:
         images = np.zeros((count, cifar100.RECORD), np.uint8)
         images[:, 1] = np.arange(count) % 100
         images.tofile(folder / f"{part}.bin")
-    few = tiers.reduced(whole("cifar100", folder), subset()).rows[1]
+    few = reduced(whole("cifar100", folder), subset()).rows[1]
     for part, count in cifar100.COUNTS[1].items():
         images = np.fromfile(folder / f"{part}.bin", np.uint8).reshape(count, -1)
         for row in few:
@@ -157,7 +157,7 @@ def draw(name: str, folder: Path) -> None:
     make, place = SETS[name]
     folder.mkdir(parents=True, exist_ok=True)
     make(folder)
-    few = tiers.reduced(whole(name, folder), subset())
+    few = reduced(whole(name, folder), subset())
     rows = {row.video: row for each in few.rows.values() for row in each} if place else {}
     for row in rows.values():
         for path, content in files(row.video, place.format(row.video, part=row.part), row.labels[0]):

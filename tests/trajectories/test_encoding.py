@@ -25,7 +25,7 @@ from pipeline.train import keys
 from pipeline.trajectories import dense, encoding, fisher
 from stages import trajectories as stage
 from tests.support.flips import flip
-from tests.trajectories.test_dense import moving
+from tests.support.moving import moving
 
 SETTINGS = Trajectories("squares", (1,), flow="dis", scales=1, gaussians=4, samples=4000)
 WAYS = [(3, 0), (0, 3)]  # classes: right, down
