@@ -10,8 +10,9 @@ from pipeline import datasets, splits
 from pipeline.config.schema import Dataset, Decode
 from pipeline.download import sources
 from pipeline.subset import videos
-from tests.support import mini_sets, pairs
 from tests.support.composed import PAPERS, composed
+from tests.support.nets import pairs
+from tests.support.videos import mini_sets
 
 # What conf/tier/recipe/ and protocol/ may change.
 SMALL = {"epochs", "batch", "micro_batch", "size", "lr", "steps", "warmup_epochs", "frozen", "partial_bn"}

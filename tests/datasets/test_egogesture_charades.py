@@ -10,8 +10,8 @@ import pytest
 from pipeline.datasets import Row, charades, egogesture
 from pipeline.download import sources
 from pipeline.errors import UserError
-from tests.support.lists import ANNOTATIONS, dataset, official, through
-from tests.support.packed import zipped
+from tests.support.videos.lists import ANNOTATIONS, dataset, official, through
+from tests.support.videos.packed import zipped
 
 COLUMNS = ("id", "subject", "scene", "quality", "script", "actions", "length")
 GESTURES = {

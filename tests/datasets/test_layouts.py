@@ -16,7 +16,7 @@ from pipeline.decode.frame_store import FrameStore, decode_jpeg
 from pipeline.errors import UserError
 from stages import decode, download
 from stages import splits as splitting
-from tests.support.stand_ins import STAND_INS, StandIn, written
+from tests.support.videos.stand_ins import STAND_INS, StandIn, written
 
 BARE = {"suite": "quick", "recipes": {}, "protocols": {}, "experiments": {}, "tables": {}}
 

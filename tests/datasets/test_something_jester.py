@@ -9,9 +9,9 @@ import pytest
 from pipeline.datasets import Row, Video, jester, sthv1, sthv2
 from pipeline.download import sources
 from pipeline.errors import UserError
-from tests.support.lists import dataset, official, through
-from tests.support.packed import zipped
-from tests.support.stand_ins import NAMES
+from tests.support.videos.lists import dataset, official, through
+from tests.support.videos.packed import zipped
+from tests.support.videos.stand_ins import NAMES
 
 PREFIX = {"sthv1": "something-something-v1", "jester": "jester-v1"}
 LABELS = {"sthv1": NAMES, "jester": list(jester.CLASSES)}

@@ -21,7 +21,7 @@ from pipeline.decode.packing import INDEX, write_shard
 from pipeline.decode.shards import decode_shard, plan
 from pipeline.errors import UserError
 from pipeline.executable import ffmpeg_exe
-from tests.support.stores import BAD, sources
+from tests.support.videos.stores import BAD, sources
 
 ROOT = Path(__file__).parents[2]
 

@@ -14,7 +14,7 @@ from pipeline.decode.ffmpeg import complaint
 from pipeline.decode.integrity import Damaged
 from pipeline.decode.video import Video, decode, opened
 from pipeline.executable import ffmpeg_exe
-from tests.support.encoded import make, settings
+from tests.support.videos.encoded import make, settings
 
 DATA = os.environ.get("ACTIONBENCH_TEST_DATA")
 CASES = Path(DATA or "absent") / "cases"

@@ -16,7 +16,7 @@ from pipeline.config.schema import Decode
 from pipeline.decode.frame_store import FrameStore
 from pipeline.decode.shards import Source, Task, decode_shard, finish, plan
 from pipeline.errors import UserError
-from tests.support.stores import BAD, SETTINGS, content, decoded, sources
+from tests.support.videos.stores import BAD, SETTINGS, content, decoded, sources
 
 
 def test_a_finished_shard_is_not_decoded_again(videos: Path, tmp_path: Path) -> None:

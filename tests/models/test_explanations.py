@@ -7,8 +7,8 @@ from torch import Tensor
 
 from models import explanations
 from models.video import VideoNet
-from tests.support import pairs
-from tests.support.explained import FRAMES, bright, tiny
+from tests.support.nets import pairs
+from tests.support.nets.explained import FRAMES, bright, tiny
 
 
 def pooled(maps: Tensor, made: VideoNet, target: int) -> float:

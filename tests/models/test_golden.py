@@ -15,8 +15,8 @@ from models.attention.eca import EfficientChannelAttention
 from models.attention.se import SqueezeExcitation
 from models.layers.shift import TemporalMaxPool, TemporalShift
 from models.registry import known, named
-from tests.support import full_nets
-from tests.support.golden import ACTION_NAMES, close, stored
+from tests.support.nets import full_nets
+from tests.support.nets.golden import ACTION_NAMES, close, stored
 
 SE_NAMES = {"squeeze.": "fc.0.", "expand.": "fc.2."}
 ECA_NAMES = {"conv.": "conv."}

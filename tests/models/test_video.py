@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from models import video
 from models.backbone import Neck
-from tests.support.nets import build
+from tests.support.nets.image_nets import build
 
 
 def test_other_numbers_of_frames_are_refused():

@@ -34,7 +34,7 @@ def counted(module: Any, name: str, what: Callable[..., Any], stop: bool) -> Non
 def decode(folder: Path, stop: bool) -> list[Path]:
     from pipeline.config.schema import Decode
     from pipeline.decode import shards
-    from tests.support.stores import sources
+    from tests.support.videos.stores import sources
 
     videos = folder.parent / "videos"
     counted(shards, "write_shard", lambda path, *_: path.name, stop)

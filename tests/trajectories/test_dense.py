@@ -5,7 +5,7 @@ import pytest
 
 from pipeline.trajectories import dense
 from pipeline.trajectories.dense import SIZES, describe, grid, oriented, valid
-from tests.support.moving import moving, texture
+from tests.support.videos.moving import moving, texture
 
 
 def parts(described: np.ndarray) -> dict[str, np.ndarray]:

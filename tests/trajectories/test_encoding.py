@@ -24,8 +24,8 @@ from pipeline.measure import results
 from pipeline.train import keys
 from pipeline.trajectories import dense, encoding, fisher
 from stages import trajectories as stage
-from tests.support.flips import flip
-from tests.support.moving import moving
+from tests.support.videos.flips import flip
+from tests.support.videos.moving import moving
 
 SETTINGS = Trajectories("squares", (1,), flow="dis", scales=1, gaussians=4, samples=4000)
 WAYS = [(3, 0), (0, 3)]  # classes: right, down

@@ -6,7 +6,7 @@ import torch
 from models import costs, paper_flops, video
 from models.backbone import Neck
 from models.backbones import c3d, i3d, resnet, slowfast
-from tests.support.comparators import made
+from tests.support.nets.comparators import made
 
 
 def flops(net: video.VideoNet, size: int) -> int:

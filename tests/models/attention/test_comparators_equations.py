@@ -10,7 +10,7 @@ from models import costs
 from models.attention import tam, tea
 from models.backbones import res2net
 from models.layers.shift import TemporalShiftConv
-from tests.support.comparators import made, normed, scrambled, sigmoid
+from tests.support.nets.comparators import made, normed, scrambled, sigmoid
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from models.attention import istpa
 from models.layers.pyramid import InteractionPyramid, attention_loss, interaction_loss
-from tests.support.golden import stored
-from tests.support.istpa import build, clips, run, softmax
+from tests.support.nets.golden import stored
+from tests.support.nets.istpa import build, clips, run, softmax
 
 STAGES = ("res2", "res3", "res4", "res5")
 FUSIONS = {"product": math.prod, "sum": sum, "max": max}

@@ -9,7 +9,7 @@ from ruamel.yaml import YAML
 from torch import nn
 
 from models import video
-from tests.support.istpa import run
+from tests.support.nets.istpa import run
 from tests.support.real_data import TEST_DATA
 
 SHARED = TEST_DATA

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from models.attention import maagn
 from models.attention.maagn import Agm, Mtam, Sdm
-from tests.support.golden import stored
-from tests.support.maagn import modules, tiny
+from tests.support.nets.golden import stored
+from tests.support.nets.maagn import modules, tiny
 
 
 # No authors' code: an evaluation in double precision of the same reading of the paper.

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from models import costs, video
 from models.layers import tpn
-from tests.support.tpn import filled
+from tests.support.nets.tpn import filled
 
 
 def tiny(backbone: str, frames: int, **knobs) -> video.VideoNet:

@@ -12,8 +12,8 @@ from models import weights
 from models.backbones.resnet import Bottleneck, Member, ResNet
 from models.layers import tpn
 from models.layers.shift import shift_blocks
-from tests.support.golden import close, stored
-from tests.support.tpn import filled
+from tests.support.nets.golden import close, stored
+from tests.support.nets.tpn import filled
 
 
 def official(name: str) -> str:

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from models import costs, video
-from tests.support.pairs import cross_entropy, smallest
-from tests.support.two_streams import PLANES, build, clips
+from tests.support.nets.pairs import cross_entropy, smallest
+from tests.support.nets.two_streams import PLANES, build, clips
 
 BACKBONES = ("resnet", "res2net", "vgg", "bn_inception", "inception_resnet_v2", "mobilenet_v2")
 

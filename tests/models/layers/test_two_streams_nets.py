@@ -12,8 +12,8 @@ from models.backbone import stage_blocks
 from models.layers.two_streams import FusedPyramid, ReinforcedPyramid
 from pipeline.config.schema import Augment, Recipe
 from pipeline.train.optimizer import freeze, kinds, stage_modules, train_mode
-from tests.support.pairs import smallest
-from tests.support.two_streams import PLANES, build, clips
+from tests.support.nets.pairs import smallest
+from tests.support.nets.two_streams import PLANES, build, clips
 
 
 def softmax(values: list[float]) -> list[float]:

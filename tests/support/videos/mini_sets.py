@@ -1,4 +1,6 @@
-"""Draws the papers' data sets for tier mini, in their real layouts: `python tests/support/mini_sets.py eam VIDEOS`.
+"""Draw the papers' data sets for tier mini, in their real layouts.
+
+    python -m tests.support.videos.mini_sets eam data/videos
 
 Takes a suite or a data set, and a folder, which gets a folder a data set: the lists, official where they are here, else
 invented with exactly the official counts; and of the videos those alone that tier mini takes. A class has a motion and
@@ -18,9 +20,9 @@ from pipeline.config.schema import Subset
 from pipeline.datasets import Splits, charades, cifar100, diving48, egogesture, kinetics400, shapes, sthv1, sthv2
 from pipeline.subset import reduced
 from tests.support.real_data import TEST_DATA
-from tests.support.stand_ins import json, lines, stills, video
+from tests.support.videos.stand_ins import json, lines, stills, video
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 LISTS = TEST_DATA / "data" / "annotations"
 DRAWN = shapes.Options(train=8, test=8, frames=(24, 40))
 TINTS = np.array([[1, 0.5, 0.5], [0.5, 1, 0.5], [0.5, 0.5, 1], [1, 1, 0.5], [0.5, 1, 1]], np.float32)

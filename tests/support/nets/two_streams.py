@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from models import video
-from tests.support.pairs import smallest
+from tests.support.nets.pairs import smallest
 
 PLANES = 3 + 2 * 2
 

@@ -17,7 +17,7 @@ import simplejpeg
 
 from pipeline.datasets import cifar100, hmdb51, jester, sthv1
 from pipeline.executable import ffmpeg_exe
-from tests.support.packed import tarred, zipped
+from tests.support.videos.packed import tarred, zipped
 
 HEIGHT, WIDTH, FRAMES = 48, 64, 5
 CODECS = {
