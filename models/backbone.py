@@ -133,7 +133,7 @@ class Backbone(nn.Module):
 
 
 def stage_blocks(net: Backbone) -> dict[str, list[Block]]:
-    """stage -> its blocks, in order."""
+    """Return stage -> its blocks, in order."""
     within = {stage: tuple(f"{part}." for part in parts) for stage, parts in net.parts.items()}
     by_stage: dict[str, list[Block]] = {}
     for name, block in net.blocks():
@@ -142,7 +142,7 @@ def stage_blocks(net: Backbone) -> dict[str, list[Block]]:
 
 
 def frame_blocks(net: Backbone, attention: str) -> dict[str, list[Block]]:
-    """stage -> its blocks, of a backbone that sees frames; ValueError for any other, which names the attention."""
+    """Return stage -> its blocks; ValueError, which names the attention, for a backbone that sees volumes."""
     if net.layout != "frames":
         raise ValueError(
             f"attention {attention!r} needs a backbone that takes frames, not one of layout {net.layout!r}"

@@ -90,7 +90,7 @@ def upsampled(maps: Tensor, frames: int, height: int, width: int) -> Tensor:
 
 
 def eam_weights(net: VideoNet, clip: Tensor) -> dict[str, dict[str, Tensor]]:
-    """stage -> {"S": weights of its channels (C,), "T": weights of its frames (t,)}, as many as EAM's mode has.
+    """Return stage -> {"S": weights of its channels (C,), "T": weights of its frames (t,)}, as many as EAM's mode has.
 
     clip: (T, C, H, W), normalised. t is T, or fewer where the backbone takes volumes and has merged frames by then.
     Raises ValueError for a net without EAM.
@@ -156,7 +156,7 @@ def _watched(net: VideoNet, clip: Tensor) -> tuple[Tensor, Tensor, Watch]:
 
 
 def _eam(net: VideoNet) -> dict[str, Eam]:
-    """stage -> its EAM."""
+    """Return stage -> its EAM."""
     return {
         stage: module
         for stage, blocks in stage_blocks(net.backbone).items()

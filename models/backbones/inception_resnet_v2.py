@@ -110,7 +110,7 @@ class Residual(Block):
         return last.bare(x)
 
     def _added(self, x: Tensor, mixed: Tensor) -> Tensor:
-        """x and the branches' maps (B, mixed, H, W) -> the block's."""
+        """Return the block's output for x and the branches' maps (B, mixed, H, W)."""
         return self.after(self.relu(x + self.exit(self.scale * self.conv2d(mixed))))
 
 

@@ -103,9 +103,9 @@ def uniform_clips(clip: Clip) -> Indices:
 
 
 def parts(clip: Clip) -> Indices:
-    """dense(), but tested at the start of each of `of` equal parts of the video: the first 64 frames of each tenth
-    (ISTPA).
+    """Return dense()'s frames in training, and the start of one of `of` equal parts of the video in a test.
 
+    ISTPA's protocol: the first 64 frames of each tenth.
     A part's frames go on into the next; the last parts of a short video start where T * stride frames are left.
     """
     if clip.rng is not None:

@@ -107,7 +107,7 @@ def write_outside(
 
 
 def parts(splits: Path, number: int) -> dict[str, list[tuple[str, list[int]]]]:
-    """part -> (video, labels) in the table's order; UserError where there is no such split."""
+    """Return part -> (video, labels) in the table's order; UserError where there is no such split."""
     table, _ = read_parquet(splits / f"split-{number}.parquet")
     found: dict[str, list[tuple[str, list[int]]]] = {}
     for part, video, labels in table.select("part", "video", "labels").iter_rows():

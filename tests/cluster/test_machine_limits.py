@@ -121,7 +121,7 @@ def test_a_ray_of_this_machine_listens_on_loopback_alone(tmp_path: Path) -> None
     script = """
 import json, time, psutil
 from cluster.session import session
-from pipeline.schema import Cluster
+from pipeline.config.schema import Cluster
 with session(Cluster()):
     import ray
     ray.get(ray.remote(int).remote())

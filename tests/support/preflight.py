@@ -22,7 +22,7 @@ import sys, time
 import cluster.session
 from cluster.preflight import ask, wait_for
 from pipeline.errors import UserError
-from pipeline.schema import Cluster
+from pipeline.config.schema import Cluster
 
 def all_of(given, data):
     wait_for(int(sys.argv[1]), 120)

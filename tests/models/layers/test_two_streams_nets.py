@@ -44,7 +44,7 @@ def test_attention_fusion_is_one_softmax_over_both_streams(fusion):
     for clip in range(2):
 
         def column(stage: str, stream: int, t: int, position: int, clip: int = clip) -> Tensor:
-            """x of one position of a frame of a stream, (C,)."""
+            """Return the x of one position of a frame of a stream, (C,)."""
             c = widths[stage]
             return maps[stage][clip, t, stream * c : (stream + 1) * c].flatten(1)[:, position]
 

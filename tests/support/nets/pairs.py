@@ -57,7 +57,7 @@ UNFIT: dict[str, str] = {}  # pairs that there can't be -> why not, as found so 
 
 
 def rows(suite: Path) -> dict[str, dict[str, Any]]:
-    """name -> experiment of a suite's file, as written there."""
+    """Return name -> experiment of a suite's file, as written there."""
     return YAML(typ="safe").load(suite.read_text()).get("experiments") or {}
 
 
