@@ -1,7 +1,8 @@
-"""The exception for what a user can mend, and the words for a name that is not known."""
+"""The exception for what a user can mend, and the one for a name that is not known."""
 
-import difflib
 from collections.abc import Iterable
+
+from models.registry import alternatives
 
 
 class UserError(Exception):
@@ -11,9 +12,6 @@ class UserError(Exception):
     """
 
 
-def alternatives(name: str, known: Iterable[object]) -> str:
-    """Return the tail of an error message: the nearest known name, then all of them."""
-    names = sorted(map(str, known))
-    near = difflib.get_close_matches(name, names, n=1)
-    guess = f"did you mean {near[0]!r}? " if near else ""
-    return f"{guess}known: {', '.join(names) or 'none'}"
+def unknown(what: str, name: str, names: Iterable[object]) -> UserError:
+    """Return the error for a name that is none of `names`: the nearest one, then all of them."""
+    return UserError(f"no {what} {name!r}; {alternatives(name, names)}")

@@ -16,7 +16,7 @@ from pipeline.aggregate.suite import Folders, aggregate
 from pipeline.config import load
 from pipeline.config.schema import Params
 from pipeline.digest import code, files
-from pipeline.errors import UserError, alternatives
+from pipeline.errors import UserError, unknown
 from pipeline.report import page
 from pipeline.storage.atomic import write, writing
 from pipeline.tracking import run_log
@@ -28,7 +28,7 @@ def folder(reports: Path, suite: str) -> Path:
     """The folder of a suite's reference results; UserError names the suites that have some."""
     known = suites(reports)
     if suite not in known:
-        raise UserError(f"no reference results of suite {suite!r}; {alternatives(suite, known)}")
+        raise unknown("reference results of suite", suite, known)
     return reports / "reference" / suite
 
 

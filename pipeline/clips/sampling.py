@@ -19,7 +19,7 @@ from hashlib import blake2b
 
 import numpy as np
 
-from pipeline.errors import UserError, alternatives
+from pipeline.errors import unknown
 
 RATES = (1, 2, 4)  # of multirate
 Indices = tuple[int, ...]
@@ -154,7 +154,7 @@ SAMPLERS: dict[str, Callable[[Clip], Indices]] = {
 def sampler(name: str) -> Callable[[Clip], Indices]:
     """The sampling of a name; UserError names the known."""
     if name not in SAMPLERS:
-        raise UserError(f"no sampling {name!r}; {alternatives(name, SAMPLERS)}")
+        raise unknown("sampling", name, SAMPLERS)
     return SAMPLERS[name]
 
 

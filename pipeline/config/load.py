@@ -27,7 +27,7 @@ from pipeline.config.schema import (
     Tier,
     Trajectories,
 )
-from pipeline.errors import UserError, alternatives
+from pipeline.errors import UserError, alternatives, unknown
 
 _NAMES = "a name is up to 100 letters, digits, `_`, `-` and `+`, the first of them none of the last two"
 _MOST_NODES, _MOST_DEPTH = 200_000, 50  # of params.yaml; the largest suite has 6,000 values, six deep
@@ -123,8 +123,9 @@ def parse(raw: dict[str, Any], name: str = "params") -> Params:
 
 
 def named(params: Params, row: str) -> Experiment:
-    """The experiment of a row; UserError names the rows there are."""
-    _known("experiment", row, params.experiments)
+    """Return the experiment of a row; UserError names the rows there are."""
+    if row not in params.experiments:
+        raise unknown("experiment", row, params.experiments)
     return params.experiments[row]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config.schema import Params, Recipe
-from pipeline.errors import UserError
+from pipeline.errors import UserError, unknown
 from stages import DATA
 from stages.commands.trial import Row, memory, passes, timed
 from stages.terminal import amount, show_json, show_table
@@ -86,8 +86,9 @@ def measure(params: Params, data: Path, names: Sequence[str], turns: int = TURNS
 
     from stages.commands.catalogue import class_count
 
-    if unknown := [name for name in names if name not in params.experiments]:
-        raise UserError(f"no row {unknown[0]!r} in params.yaml; rows: {', '.join(params.experiments)}")
+    for name in names:
+        if name not in params.experiments:
+            raise unknown("row", name, params.experiments)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     rows = [
         Row(

@@ -7,7 +7,7 @@ from pipeline.config.load import load
 from pipeline.config.pretrained import located, registry
 from pipeline.download.urls import matches
 from pipeline.download.weights import fetch
-from pipeline.errors import UserError, alternatives
+from pipeline.errors import unknown
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def fetch_all(names: list[str], root: Path = Path()) -> list[Path]:
     """Fetch registered weights by name, and return their paths; UserError for an unknown name or a failed download."""
     for name in names:
         if name not in registry():
-            raise UserError(f"no weights {name!r}; {alternatives(name, registry())}")
+            raise unknown("weights", name, registry())
     return [fetch(name, root) for name in names]
 
 

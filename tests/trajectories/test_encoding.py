@@ -106,7 +106,7 @@ def test_from_frames_to_a_row_of_a_table(given, capsys, tmp_path):
 
 def test_before_it_ran_and_without_a_row_of_that_name(given):
     assert results.read(given, "idt", Path("data")).predictions == "not run"
-    with pytest.raises(UserError, match=r"no trajectories 'itd' .*did you mean 'idt'"):
+    with pytest.raises(UserError, match=r"no trajectories 'itd'; did you mean 'idt'"):
         stage.trajectories("itd")
 
 
