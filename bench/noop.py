@@ -21,15 +21,7 @@ from pathlib import Path
 from ruamel.yaml import YAML
 
 from bench.report import save
-
-ROOT = Path(__file__).parents[1]
-STAND_IN = """
-import sys
-from pathlib import Path
-for out in map(Path, sys.argv[1:]):
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text("{}")
-"""
+from tests.support import project
 
 
 def main() -> None:
@@ -56,29 +48,12 @@ def main() -> None:
 
 
 def prepare(folder: Path, count: int) -> Path:
-    """Return the project with `count` rows, whose stages only write their outs.
-
-    `code` and `inputs` are real.
-    """
-    for path in ("models", "pipeline", "cluster", "stages", "reports/papers", "reports/templates"):
-        shutil.copytree(ROOT / path, folder / path, ignore=shutil.ignore_patterns("__pycache__"))
-    for path in (".dvcignore", "constraints.txt", "reports/parity.csv", "reports/parity.md"):
-        shutil.copy(ROOT / path, folder / path)
-    yaml = YAML(typ="safe")
-    params = yaml.load((ROOT / "params.yaml").read_text())
+    """Return the project with `count` rows, whose stages but `code` and `inputs` only write their outs."""
+    params = project.load()
     row = params["experiments"]["tsm"]
     params["experiments"] = {name(n): json.loads(json.dumps(row)) for n in range(count)}  # written out, as suites are
     params["tables"] = {}
-    stages = yaml.load((ROOT / "dvc.yaml").read_text())
-    for stage in stages["stages"].values():
-        body = stage.get("do", stage)
-        body["cmd"] = f"python stand_in.py {' '.join(_files(body))}"
-    yaml.default_flow_style = False
-    for path, content in (("params.yaml", params), ("dvc.yaml", stages)):
-        with (folder / path).open("w") as file:
-            yaml.dump(content, file)
-    (folder / "stand_in.py").write_text(STAND_IN)
-    dvc(folder, "init", "--no-scm", "-q")
+    project.stand_in(project.copy(folder, params))
     return folder
 
 
@@ -119,13 +94,6 @@ def dvc(folder: Path, *arguments: str) -> None:
     variables = {**os.environ, "PATH": path, "DVC_NO_ANALYTICS": "1"}
     variables.pop("PYTHONDONTWRITEBYTECODE", None)  # otherwise DVC is compiled again in each process
     subprocess.run(command, cwd=folder, check=True, env=variables)
-
-
-def _files(stage: dict) -> list[str]:
-    """Return a file for each of a stage's outs, inside it if it is a folder."""
-    outs = [*stage.get("outs", []), *stage.get("metrics", []), *stage.get("plots", [])]
-    paths = [out if isinstance(out, str) else next(iter(out)) for out in outs]
-    return [path if "." in Path(path).name else f"{path}/x" for path in paths]
 
 
 if __name__ == "__main__":

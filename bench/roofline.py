@@ -16,7 +16,7 @@ from stages.commands.trial import timed
 
 
 def least(work: list[tuple[int, int]], passed: str, version: str, device: torch.device) -> float:
-    """Return the ms of a pass over layers of such work at the roofline."""
+    """Return the milliseconds that a pass over layers of such work takes at the roofline."""
     dtype = torch.bfloat16 if "bf16" in version else torch.float32
     arithmetic, copies = ceilings(dtype, device)
     maps = dtype.itemsize / copies

@@ -211,7 +211,7 @@ def parts(cell: Cell, rng: np.random.Generator, gain: float) -> tuple[crossed.Es
 
 
 def hillis(estimate: crossed.Estimate) -> float:
-    """Return p of the published formula."""
+    """Return the p value of the published formula."""
     spread = estimate.spread
     if not spread.variance:
         return 1.0

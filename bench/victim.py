@@ -19,8 +19,8 @@ from ruamel.yaml import YAML
 
 from pipeline.decode import frame_store
 from pipeline.download import sources
+from tests.support import project
 
-ROOT = Path(__file__).parents[1]
 ROW, SUITE, EPOCHS = "tsm", "quick", 3
 KEPT = ("data", "reports", "dvc.lock", "stages/dvc.lock", "params.yaml", ".dvc/cache", "mlflow.db")  # changed by runs
 # Outputs of each stage, of row ROW for stages by row.
@@ -42,19 +42,13 @@ OUTS = (*EQUAL, "data/tracking", "reports")
 
 def make(folder: Path, micro_batch: int = 4, clips: tuple[int, int] = (64, 16)) -> None:
     """Write code and settings, with DVC set up and nothing run; `clips` are those of training and test."""
-    for name in ("models", "pipeline", "cluster", "stages", "reports/papers", "reports/templates"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("dvc.yaml", ".dvcignore", "constraints.txt", "reports/parity.csv", "reports/parity.md"):
-        shutil.copy(ROOT / name, folder / name)
-    params = _yaml(ROOT / "params.yaml")
+    params = project.load()
     params["datasets"]["shapes"]["options"].update(train=clips[0], test=clips[1], splits=1)
     params["datasets"]["shapes"]["decode"].update(videos_per_shard=8)
     params["recipes"]["quick"].update(epochs=EPOCHS, batch=8, micro_batch=micro_batch, steps=[])
     params["experiments"] = {row: {**params["experiments"][row], "seeds": [0]} for row in ("tsn", ROW)}
     params["tables"] = {"ablation": {"title": "Shift", "base": "tsn", "rows": [ROW]}}
-    _dump(folder / "params.yaml", params)
-    (folder / ".dvc").mkdir()
-    (folder / ".dvc" / "config").write_text("[core]\n    no_scm = true\n    analytics = false\n")
+    project.copy(folder, params)
 
 
 def code(folder: Path) -> str:

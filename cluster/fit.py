@@ -90,7 +90,7 @@ def fit(runs: Sequence[Run], weights: Path | None, cluster: Cluster, watch: Call
         write(token, token.name)
         try:
             sent = node_cache.sent([training.run for training in todo], cluster, [weights] if weights else [])
-            _train([replace(training, run=run) for training, run in zip(todo, sent, strict=True)], watch)
+            train_all([replace(training, run=run) for training, run in zip(todo, sent, strict=True)], watch)
         finally:
             token.unlink(missing_ok=True)
     if todo := [training for training in todo if not _collect(training)]:
@@ -99,7 +99,8 @@ def fit(runs: Sequence[Run], weights: Path | None, cluster: Cluster, watch: Call
     watch()
 
 
-def _train(todo: Sequence[Training], watch: Callable[[], None]) -> None:
+def train_all(todo: Sequence[Training], watch: Callable[[], None]) -> None:
+    """Train in tasks of the Ray session; `watch` is called meanwhile."""
     first, cluster = todo[0].run, todo[0].cluster
     if team(first, cluster)[1] > 1:
         waiting = [_controller(training) for training in todo]

@@ -22,7 +22,7 @@ THREADS = 8  # blocks read at once
 Videos = list[tuple[str, list[int]]]  # name, labels
 Block = tuple[Run, str, Videos, Place, Cluster]  # block()'s arguments
 
-_scorers: dict[str, inference.Scorer] = {}  # this process's last one, for later blocks of that run
+scorers: dict[str, inference.Scorer] = {}  # this process's last one, for later blocks of that run
 
 
 def score(row: Sequence[Run], cluster: Cluster) -> list[bytes]:
@@ -73,12 +73,12 @@ def block(run: Run, key: str, videos: Videos, target: Place, cluster: Cluster) -
     """
     torch.set_num_threads(run.recipe.threads)
     place = f"{run.weights} {key}"
-    if place not in _scorers:
-        _scorers.clear()  # before the next is loaded: a GPU need not hold both
+    if place not in scorers:
+        scorers.clear()  # before the next is loaded: a GPU need not hold both
         brought = node_cache.brought(run, cluster)[0]
         state.check(keys.evaluation(brought), key, "evaluate")
-        _scorers[place] = inference.Scorer(brought, device(cluster))
-    scorer = _scorers[place]
+        scorers[place] = inference.Scorer(brought, device(cluster))
+    scorer = scorers[place]
     node_cache.bring_frames(run, cluster, scorer.store, [name for name, _ in videos])
     state.put(target, scorer.score(videos), key)
 

@@ -59,7 +59,7 @@ def session(cluster: Cluster, data: bool = False) -> Iterator[None]:
     for name, value in MALLOC.items():
         os.environ.setdefault(name, value)
     address = os.environ.get("RAY_ADDRESS") or cluster.address
-    with _files(address) as options:
+    with session_files(address) as options:
         import ray  # which reads these variables
 
         if options:
@@ -102,7 +102,7 @@ def _refusal(address: str, error: Exception) -> str:
 
 
 @contextmanager
-def _files(address: str) -> Iterator[dict[str, Any]]:
+def session_files(address: str) -> Iterator[dict[str, Any]]:
     """Yield options of ray.init(): for a local Ray, a private folder and token."""
     if address != "local":
         yield {}

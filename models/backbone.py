@@ -157,11 +157,7 @@ def stage_blocks(net: Backbone) -> dict[str, list[Block]]:
 
 
 def frame_blocks(net: Backbone, attention: str) -> dict[str, list[Block]]:
-    """Return stage -> its blocks, of a backbone that takes frames.
-
-    Raises:
-        ValueError: The backbone has another layout; the message names the attention.
-    """
+    """Return stage -> its blocks; ValueError, which names the attention, for a backbone that sees volumes."""
     if net.layout != "frames":
         raise ValueError(
             f"attention {attention!r} needs a backbone that takes frames, not one of layout {net.layout!r}"

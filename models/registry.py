@@ -28,9 +28,14 @@ def known(kind: str) -> list[str]:
     return sorted(module.name for module in iter_modules(import_module(KINDS[kind]).__path__))
 
 
-def unknown(what: str, name: str, names: Iterable[str]) -> ValueError:
-    """Return the error for a name that is not in `names`: the nearest one, then all."""
-    names = list(names)
+def unknown(what: str, name: str, names: Iterable[object]) -> ValueError:
+    """Return the error for a name that is none of `names`."""
+    return ValueError(f"no {what} {name!r}; {alternatives(name, names)}")
+
+
+def alternatives(name: str, known: Iterable[object]) -> str:
+    """Return the tail of an error message: the nearest known name, then all of them."""
+    names = sorted(map(str, known))
     near = difflib.get_close_matches(name, names, n=1)
     guess = f"did you mean {near[0]!r}? " if near else ""
-    return ValueError(f"no {what} {name!r}; {guess}known: {', '.join(names) or 'none'}")
+    return f"{guess}known: {', '.join(names) or 'none'}"

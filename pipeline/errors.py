@@ -1,12 +1,13 @@
 """The error class for users' mistakes, and the message for an unknown name."""
 
 import csv
-import difflib
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from models.registry import alternatives
 
 
 class UserError(Exception):
@@ -16,12 +17,9 @@ class UserError(Exception):
     """
 
 
-def alternatives(name: str, known: Iterable[object]) -> str:
-    """Return the end of an error message: the nearest known name, then all of them."""
-    names = sorted(map(str, known))
-    near = difflib.get_close_matches(name, names, n=1)
-    guess = f"did you mean {near[0]!r}? " if near else ""
-    return f"{guess}known: {', '.join(names) or 'none'}"
+def unknown(what: str, name: str, names: Iterable[object]) -> UserError:
+    """Return the error for a name that is none of `names`: the nearest one, then all of them."""
+    return UserError(f"no {what} {name!r}; {alternatives(name, names)}")
 
 
 @contextmanager

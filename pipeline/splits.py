@@ -12,12 +12,12 @@ from pathlib import Path
 import polars as pl
 
 from pipeline import datasets
-from pipeline import subset as tiers
 from pipeline.config.schema import Dataset, Subset
 from pipeline.datasets import Row, Video
 from pipeline.download.sources import Entry
 from pipeline.errors import UserError
 from pipeline.storage import atomic
+from pipeline.subset import reduced
 
 SCHEMA = {"video": pl.String(), "part": pl.String(), "labels": pl.List(pl.Int32())}
 SHOWN = 3  # names that a message lists of many
@@ -54,7 +54,7 @@ def build(name: str, dataset: Dataset, entries: Sequence[Entry], lists: Path, su
     """
     plugin = datasets.loaded(dataset.file)
     whole = plugin.splits([Video(entry.video, entry.path) for entry in entries], lists, dataset.options)
-    classes, splits = tiers.reduced(whole, subset) if subset else whole
+    classes, splits = reduced(whole, subset) if subset else whole
     there = pl.DataFrame(
         # Empty files are all the same, and none is a video.
         [(entry.video, entry.sha256 if entry.bytes else None) for entry in entries],

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.errors import UserError, alternatives
+from pipeline.errors import UserError, unknown
 
 if TYPE_CHECKING:
     from pipeline.config.schema import Dataset, Params
@@ -47,7 +47,7 @@ def run(stage: Callable[..., None]) -> None:
 def chosen(params: "Params", name: str) -> "Dataset":
     """The data set of a name; UserError names those there are."""
     if name not in params.datasets:
-        raise UserError(f"no data set {name!r} in params.yaml; {alternatives(name, params.datasets)}")
+        raise unknown("data set", name, params.datasets)
     return params.datasets[name]
 
 

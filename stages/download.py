@@ -6,8 +6,7 @@ from typing import Any
 
 from cluster.fanout import fan_out
 from cluster.session import session
-from pipeline import datasets
-from pipeline import subset as tiers
+from pipeline import datasets, subset
 from pipeline.config import load, places
 from pipeline.download import sources
 from stages import DATA, chosen, run
@@ -22,14 +21,14 @@ def download(name: str) -> None:
             for _ in fan_out(make, [(item,) for item in items], f"draw {name}", given.cluster.max_failures):
                 pass
 
-    videos, subset, drawn = DATA / "videos" / name, given.tier.subset, dataset.source == "generated"
+    videos, part, drawn = DATA / "videos" / name, given.tier.subset, dataset.source == "generated"
     plugin, lists = datasets.loaded(dataset.file), places.lists(dataset, Path.cwd(), videos)
     wanted = None
-    if subset and drawn:
-        wanted = tiers.videos(plugin.splits([], lists, dataset.options), subset)
+    if part and drawn:
+        wanted = subset.videos(plugin.splits([], lists, dataset.options), part)
     folder = sources.fetch(name, dataset, Path.cwd(), videos, each, wanted)
-    if subset and not drawn:  # lists may come with the videos
-        wanted = tiers.videos(plugin.splits(plugin.videos(folder, dataset.options), lists, dataset.options), subset)
+    if part and not drawn:  # lists may come with the videos
+        wanted = subset.videos(plugin.splits(plugin.videos(folder, dataset.options), lists, dataset.options), part)
     entries = sources.manifest(name, dataset, folder, wanted)
     sources.write(DATA / "raw" / name / "manifest.csv", entries)
     print(f"{name}: {len(entries)} videos, {sum(entry.bytes for entry in entries) / 2**20:.0f} MiB")

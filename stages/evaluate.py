@@ -11,7 +11,7 @@ from pipeline.config import load
 from pipeline.config.schema import Order, Params
 from pipeline.config.signature import in_order
 from pipeline.digest.files import write_sums
-from pipeline.download import urls
+from pipeline.download.weights import checksum
 from pipeline.evaluate import inference
 from pipeline.evaluate.predictions import file_of
 from pipeline.measure import results
@@ -41,7 +41,7 @@ def evaluate(row: str) -> None:
     notes.write(DATA / "tracking" / row / "speeds.json", {"clips_per_second": round(speed, 1)})
     mirror(given, row)
     weights = todo[0].experiment.weights
-    forget(todo, urls.checksum(weights) if weights else None, given.cluster)
+    forget(todo, checksum(weights, Path.cwd()) if weights else None, given.cluster)
 
 
 def _in_order(runs: list[Run], order: Order) -> list[Run]:

@@ -8,7 +8,6 @@ from pipeline.errors import UserError
 from pipeline.storage import notes
 from stages import DATA
 from stages.code import FOLDER, write_digests
-from stages.inputs import write_inputs
 
 FILE = Path("stages/dvc.yaml")  # where DVC has these two stages
 
@@ -17,7 +16,7 @@ def refresh() -> None:
     """Bring reports/code and data/inputs up to date; nothing in a project without these stages."""
     if FILE.is_file():
         write_digests()
-        write_inputs()
+        inputs.write(load.load(), Path.cwd(), DATA)
 
 
 def check() -> None:

@@ -1,16 +1,47 @@
 """Stage `inputs`: digests of the files that params name by a path, into data/inputs/."""
 
+import json
+import sys
 from pathlib import Path
 
 from pipeline.config import load
+from pipeline.config.pretrained import is_name
+from pipeline.config.schema import Params
 from pipeline.digest import inputs
+from pipeline.download.weights import fetch
+from pipeline.errors import UserError
 from stages import DATA, run
 
 
-def write_inputs() -> None:
-    """Take the digests of the inputs of params.yaml as they are now."""
-    inputs.write(load.load(), Path.cwd(), DATA)
+def main() -> None:
+    """Write the digests; first download registered weights that a row needs and that never were here."""
+    params = load.load()
+    inputs.write(params, Path.cwd(), DATA)
+    if fetch_absent(params):
+        inputs.write(params, Path.cwd(), DATA)
+
+
+def fetch_absent(params: Params) -> bool:
+    """Download the registered weights that data/inputs says are absent; return whether any came.
+
+    DVC compares digests before it trains, so the files must be here by then. What can't be downloaded stops only the
+    rows that need it, in stage `train`.
+    """
+    rows = {name: row.weights for name, row in params.experiments.items() if row.weights and is_name(row.weights)}
+    absent = {weights for name, weights in rows.items() if _digest(name) == inputs.NO_FILE}
+    fetched = False
+    for name in sorted(absent):
+        try:
+            fetch(name, Path.cwd())
+            fetched = True
+        except UserError as error:
+            print(f"warning: {error}", file=sys.stderr)
+    return fetched
+
+
+def _digest(row: str) -> str:
+    return json.loads((DATA / "inputs" / "rows" / f"{row}.json").read_text(encoding="utf-8"))["weights"]
 
 
 if __name__ == "__main__":
-    run(write_inputs)
+    run(main)

@@ -8,7 +8,7 @@ from cluster.session import session
 from pipeline.config import load
 from pipeline.config.signature import protocol_signature
 from pipeline.digest.files import sha256, write_sums
-from pipeline.download import urls
+from pipeline.download.weights import fetch
 from pipeline.tracking import mlflow_mirror, run_record
 from pipeline.train import keys, rows
 from stages import DATA, run
@@ -19,7 +19,7 @@ def train(row: str) -> None:
     todo = rows.runs(given, row, DATA.absolute())
     rows.verify(todo)
     one = todo[0]
-    weights = urls.weights(one.experiment.weights, DATA / "weights") if one.experiment.weights else None
+    weights = fetch(one.experiment.weights, Path.cwd()) if one.experiment.weights else None
     checksum = sha256(weights) if weights else None
     one.net(weights)  # a mistake in the row is said before any worker starts
     places = [f"{given.suite}/{name}" for name, table in given.tables.items() if row in (*table.rows, table.base)]

@@ -11,7 +11,7 @@ from cluster.session import session
 from pipeline.config import load
 from pipeline.digest import state
 from pipeline.digest.files import verify, write_sums
-from pipeline.errors import UserError, alternatives
+from pipeline.errors import unknown
 from pipeline.evaluate import predictions
 from pipeline.storage.remote import place
 from pipeline.train import keys
@@ -23,7 +23,7 @@ from stages import DATA, run
 def trajectories(name: str) -> None:
     given = load.load()
     if name not in given.trajectories:
-        raise UserError(f"no trajectories {name!r} in params.yaml; {alternatives(name, given.trajectories)}")
+        raise unknown("trajectories", name, given.trajectories)
     settings, above = given.trajectories[name], place(given.cluster.storage)
     # Its tasks leave files for each other, beside data/, which they read: nothing of theirs goes into a store.
     storage = above if isinstance(above, Path) else (DATA / "work").absolute()

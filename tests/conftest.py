@@ -54,7 +54,7 @@ def data(tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def video(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Makes a video of a kind, once."""
-    from tests.support.encoded import KINDS, make
+    from tests.support.videos.encoded import KINDS, make
 
     folder = tmp_path_factory.mktemp("videos")
 
@@ -85,7 +85,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def decoded_store(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A frame store of them."""
-    from tests.support.stores import decoded
+    from tests.support.videos.stores import decoded
 
     folder = tmp_path_factory.mktemp("store")
     decoded(folder, videos)

@@ -15,7 +15,7 @@ import torch
 from bench.attack.judge import Attack
 from models import weights
 from models.video import VideoNet, build
-from pipeline.download import urls
+from pipeline.download.weights import fetch
 from pipeline.errors import UserError
 
 State = dict[str, Any]
@@ -97,7 +97,7 @@ def _attack(
         path = folder / "weights.pt"
         path.write_bytes(change(buffer.getvalue()))
         try:
-            net = _net(1, urls.weights(str(path), folder))
+            net = _net(1, fetch(str(path), folder))
         except ValueError as error:
             raise UserError(f"experiments.row: {error}") from None  # as pipeline/train/run.py does
         finally:
@@ -119,7 +119,7 @@ def _net(seed: int, path: Path | None = None) -> VideoNet:
 
 def _read(path: Path) -> str:
     try:
-        weights.read(urls.weights(str(path), path.parent))
+        weights.read(fetch(str(path), path.parent))
     except ValueError as error:
         raise UserError(str(error)) from None
     return "was accepted"

@@ -148,7 +148,7 @@ class StManet(Neck):
         return sum(terms, start=torch.zeros(()))
 
 
-def attach(
+def attach(  # noqa: D417
     net: Backbone,
     frames: int,
     *,

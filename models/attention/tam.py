@@ -56,7 +56,7 @@ class TemporalAdaptive(nn.Module):
         return self._adapted(x, x.sum((2, 3)) / x[0, 0].numel())
 
     def _adapted(self, x: Tensor, means: Tensor) -> Tensor:
-        """Return the adapted maps of x (N*T, C, H, W), given its averages (N*T, C)."""
+        """Return the output for x and its averages (N*T, C)."""
         means = means.unflatten(0, (-1, self.frames)).transpose(1, 2)  # (N, C, T)
         kernels = self.kernel(means.flatten(0, 1)).unflatten(0, means.shape[:2])  # (N, C, K)
         weighed = x.unflatten(0, (-1, self.frames)) * self.importance(means).transpose(1, 2)[..., None, None]

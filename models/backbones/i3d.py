@@ -15,11 +15,10 @@ Weights of torchvision's 2D ResNet load by name and are inflated.
 
 from collections.abc import Mapping
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.backbone import Backbone
 from models.layers.inflation import inflate
+from models.layers.residual import Residual
 from models.layers.residual3d import Bottleneck3D, Member
 from models.registry import unknown
 
@@ -32,11 +31,8 @@ VARIANTS = tuple(MEMBERS)
 INFLATED = (slice(None), slice(None, None, 2), slice(None, None, 2), slice(1, None, 2))  # blocks of res2..res5
 
 
-class I3D(Backbone):
-    """I3D without its head, for any T, H and W.
-
-    (N, 3, T, H, W) -> (N, features, T/8, H/32, W/32), sizes rounded up.
-    """
+class I3D(Residual):
+    """(N, 3, T, H, W) -> (N, features, T/8, H/32, W/32), sizes rounded up; any T, H and W."""
 
     layout = "volume"
     mean, std, channels = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375), "rgb"  # torchvision's, times 255
@@ -64,33 +60,14 @@ class I3D(Backbone):
                 for n in range(depth)
             )
             layers.append(nn.Sequential(*blocks))
-        self.layer1, self.layer2, self.layer3, self.layer4 = layers
-        self.parts = {
-            "stem": ("conv1", "bn1"),
-            "res2": ("layer1",),
-            "res3": ("layer2",),
-            "res4": ("layer3",),
-            "res5": ("layer4",),
-        }
-        self.stages = dict(zip(self.parts, (member.stem, *outs), strict=True))
-        self.features = outs[-1]
-        for module in self.modules():
-            if isinstance(module, nn.Conv3d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        self.complete(layers, (member.stem, *outs))
 
     def fitted(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         return inflate(state, {name: value.shape for name, value in self.state_dict().items()})
 
     def stage(self, name: str, x: Tensor) -> Tensor:
-        if name == "stem":
-            # ReLU after the pooling gives the same values and gradients as before it, over an eighth of the elements.
-            return F.relu(self.maxpool(self.bn1(self.conv1(x))), inplace=True)
-        x = self.get_submodule(self.parts[name][0])(x)
+        x = super().stage(name, x)
         return self.pool2(x) if name == "res2" else x
-
-    def published_stage(self, name: str, x: Tensor) -> Tensor:
-        """Return the same with the stem's ReLU before its pooling."""
-        return self.maxpool(F.relu(self.bn1(self.conv1(x)), inplace=True)) if name == "stem" else self.stage(name, x)
 
 
 def build(variant: str) -> I3D:

@@ -111,7 +111,7 @@ class Residual(Block):
         return last.bare(x)
 
     def _added(self, x: Tensor, mixed: Tensor) -> Tensor:
-        """Return the block's output, given x and the branches' maps (B, mixed, H, W)."""
+        """Return the block's output for x and the branches' maps (B, mixed, H, W)."""
         return self.after(self.relu(x + self.exit(self.scale * self.conv2d(mixed))))
 
 

@@ -21,7 +21,8 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.backbone import Backbone, Block
+from models.backbone import Block
+from models.layers.residual import Residual
 from models.registry import unknown
 
 Three = tuple[int, int, int]  # (t, h, w)
@@ -99,11 +100,8 @@ class BasicBlock2Plus1d(Block):
         return self.after(self.relu(out))
 
 
-class R2Plus1d(Backbone):
-    """R(2+1)D without its head, for any T, H and W.
-
-    (N, 3, T, H, W) -> (N, features, T/8, H/16, W/16), H/32 and W/32 with pooling, sizes rounded up.
-    """
+class R2Plus1d(Residual):
+    """(N, 3, T, H, W) -> (N, features, T/8, H/16, W/16), H/32 and W/32 with pooling, rounded up; any T, H and W."""
 
     layout = "volume"
     # Kinetics' statistics, times 255, as in torchvision and the authors' code
@@ -121,20 +119,9 @@ class R2Plus1d(Backbone):
             entrance = BasicBlock2Plus1d(ins, outs, 1 if at == 0 else 2, member)
             rest = (BasicBlock2Plus1d(outs, outs, 1, member) for _ in range(member.depths[at] - 1))
             layers.append(nn.Sequential(entrance, *rest))
-        self.layer1, self.layer2, self.layer3, self.layer4 = layers
-        self.parts = {
-            "stem": ("stem",),
-            "res2": ("layer1",),
-            "res3": ("layer2",),
-            "res4": ("layer3",),
-            "res5": ("layer4",),
-        }
-        self.stages = dict(zip(self.parts, (width, *member.widths), strict=True))
-        self.features = member.widths[-1]
+        self.complete(layers, (width, *member.widths), stem=("stem",))
         for module in self.modules():
-            if isinstance(module, nn.Conv3d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            elif isinstance(module, nn.BatchNorm3d):
+            if isinstance(module, nn.BatchNorm3d):
                 module.eps = member.epsilon
 
     def stage(self, name: str, x: Tensor) -> Tensor:

@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.backbone import Backbone, Block
+from models.backbone import Block
+from models.layers.residual import Residual
 from models.registry import unknown
 
 # Shapes: B frames, S parts of a block's channels, W channels of a part.
@@ -78,11 +79,8 @@ class Bottle2neck(Block):
         return self.after(self.relu(out))
 
 
-class Res2Net(Backbone):
-    """Res2Net without its head, for any H and W.
-
-    (B, 3, H, W) -> (B, features, H/32, W/32), sizes rounded up.
-    """
+class Res2Net(Residual):
+    """(B, 3, H, W) -> (B, features, H/32, W/32), sizes rounded up; any H and W."""
 
     layout = "frames"
     mean, std, channels = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375), "rgb"  # torchvision's, times 255
@@ -100,24 +98,10 @@ class Res2Net(Backbone):
             first = Bottle2neck(ins, width, 1 if at == 0 else 2, True, member)
             rest = (Bottle2neck(outs[at], width, 1, False, member) for _ in range(member.depths[at] - 1))
             layers.append(nn.Sequential(first, *rest))
-        self.layer1, self.layer2, self.layer3, self.layer4 = layers
-        self.parts = {
-            "stem": ("conv1", "bn1"),
-            "res2": ("layer1",),
-            "res3": ("layer2",),
-            "res4": ("layer3",),
-            "res5": ("layer4",),
-        }
-        self.stages = dict(zip(self.parts, (stem, *outs), strict=True))
-        self.features = outs[-1]
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        self.complete(layers, (stem, *outs))
 
     def stage(self, name: str, x: Tensor) -> Tensor:
-        if name == "stem":
-            return self.maxpool(F.relu(self.bn1(self.conv1(x)), inplace=True))
-        return self.get_submodule(self.parts[name][0])(x)
+        return self.published_stage(name, x) if name == "stem" else super().stage(name, x)
 
 
 def build(variant: str) -> Res2Net:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.backbone import Backbone, Block
+from models.backbone import Block
+from models.layers.residual import Residual
 from models.registry import unknown
 
 
@@ -76,11 +77,8 @@ MEMBERS = {
 VARIANTS = tuple(MEMBERS)
 
 
-class ResNet(Backbone):
-    """ResNet without its head, for any H and W.
-
-    (B, 3, H, W) -> (B, features, H/32, W/32), sizes rounded up.
-    """
+class ResNet(Residual):
+    """(B, 3, H, W) -> (B, features, H/32, W/32), sizes rounded up; any H and W."""
 
     layout = "frames"
     mean, std, channels = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375), "rgb"  # torchvision's, times 255
@@ -97,29 +95,7 @@ class ResNet(Backbone):
             _stage(member.block, *shape, stride=1 if at == 0 else 2)
             for at, shape in enumerate(zip(ins, member.widths, member.depths, strict=True))
         ]
-        self.layer1, self.layer2, self.layer3, self.layer4 = layers
-        self.parts = {
-            "stem": ("conv1", "bn1"),
-            "res2": ("layer1",),
-            "res3": ("layer2",),
-            "res4": ("layer3",),
-            "res5": ("layer4",),
-        }
-        self.stages = dict(zip(self.parts, (width, *outs), strict=True))
-        self.features = outs[-1]
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-
-    def stage(self, name: str, x: Tensor) -> Tensor:
-        if name == "stem":
-            # ReLU after the pooling gives the same values and gradients as before it, over a quarter of the elements.
-            return F.relu(self.maxpool(self.bn1(self.conv1(x))), inplace=True)
-        return self.get_submodule(self.parts[name][0])(x)
-
-    def published_stage(self, name: str, x: Tensor) -> Tensor:
-        """Return the same with the stem's ReLU before its pooling."""
-        return self.maxpool(F.relu(self.bn1(self.conv1(x)), inplace=True)) if name == "stem" else self.stage(name, x)
+        self.complete(layers, (width, *outs))
 
 
 def build(variant: str) -> ResNet:

@@ -26,6 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.backbone import Backbone, Block
+from models.layers.residual import initialize
 from models.layers.residual3d import Bottleneck3D, Four, Member
 from models.registry import unknown
 
@@ -88,9 +89,7 @@ class SlowFast(Backbone):
         self.parts["tail"] = ()
         self.stages = dict(zip(self.parts, (pair.widths[0], *outs, outs[-1] + outs[-1] // pair.beta), strict=True))
         self.slow_features, self.fast_features = outs[-1], outs[-1] // pair.beta
-        for module in self.modules():
-            if isinstance(module, nn.Conv3d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        initialize(self)
 
     @property
     def features(self) -> int:

@@ -160,7 +160,7 @@ class InteractionPyramid(Neck):
         return x.to(torch.promote_types(x.dtype, torch.float32))
 
     def _merged(self, seen: Mapping[str, Tensor]) -> Tensor:
-        """Merge x (N, K*R, C) of each stage into M (N, C, h, w)."""
+        """Return M (N, C, h, w) for x (N, K*R, C) of each stage."""
         x = seen[self.top]
         with _without_autocast(x.device.type):
             positions = self.size[0] * self.size[1]
@@ -179,7 +179,7 @@ class InteractionPyramid(Neck):
         return self.frames
 
     def _scored(self, stage: str, x: Tensor) -> Tensor:
-        """Return a stage's scores: x (N, K*R, C) -> (N, K*R, columns)."""
+        """Return the scores (N, K*R, columns) of a stage's x (N, K*R, C)."""
         return self.scores[stage](x)
 
     def _losses(self, x: Tensor, attention: Tensor, scores: Sequence[Tensor]) -> Tensor | None:

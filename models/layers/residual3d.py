@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.backbone import Backbone, Block
+from models.backbone import Block
+from models.layers.residual import Residual
 from models.memory_format import outweighs
 
 ACTIVITYNET_MEAN = (114.7748, 107.7354, 99.4750)  # of pixels 0 to 255, subtracted by Hara's nets
@@ -95,11 +96,8 @@ class Bottleneck3D(Block):
         return self.after(self.relu(out))
 
 
-class ResNet3D(Backbone):
-    """A 3D ResNet without its head, for any T, H and W.
-
-    (N, 3, T, H, W) -> (N, features, T/stride**4, H/32, W/32), sizes rounded up.
-    """
+class ResNet3D(Residual):
+    """(N, 3, T, H, W) -> (N, features, T/stride**4, H/32, W/32), sizes rounded up; any T, H and W."""
 
     layout = "volume"
     mean, std, channels = ACTIVITYNET_MEAN, (1.0, 1.0, 1.0), "rgb"
@@ -119,26 +117,4 @@ class ResNet3D(Backbone):
             entrance = Bottleneck3D(ins, width, first, (1, 1, 1) if at == 0 else apart, member)
             rest = (Bottleneck3D(outs[at], width, first, (1, 1, 1), member) for _ in range(member.depths[at] - 1))
             layers.append(nn.Sequential(entrance, *rest))
-        self.layer1, self.layer2, self.layer3, self.layer4 = layers
-        self.parts = {
-            "stem": ("conv1", "bn1"),
-            "res2": ("layer1",),
-            "res3": ("layer2",),
-            "res4": ("layer3",),
-            "res5": ("layer4",),
-        }
-        self.stages = dict(zip(self.parts, (member.stem, *outs), strict=True))
-        self.features = outs[-1]
-        for module in self.modules():
-            if isinstance(module, nn.Conv3d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-
-    def stage(self, name: str, x: Tensor) -> Tensor:
-        if name == "stem":
-            # ReLU after the pooling gives the same values and gradients as before it, over an eighth of the elements.
-            return F.relu(self.maxpool(self.bn1(self.conv1(x))), inplace=True)
-        return self.get_submodule(self.parts[name][0])(x)
-
-    def published_stage(self, name: str, x: Tensor) -> Tensor:
-        """Return the same with the stem's ReLU before its pooling."""
-        return self.maxpool(F.relu(self.bn1(self.conv1(x)), inplace=True)) if name == "stem" else self.stage(name, x)
+        self.complete(layers, (member.stem, *outs))

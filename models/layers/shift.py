@@ -99,14 +99,14 @@ class TemporalShiftConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if torch.compiler.is_compiling():
-            return self._summed(x)
-        # As a 2D convolution with kernel (3, 1) over (T, H*W), which needs no copy of a channels-last x.
+            return self.summed(x)
+        # As a 2D convolution with kernel (3, 1) over (T, H*W), which costs a channels-last x no copy.
         volume = x.unflatten(0, (-1, self.frames)).transpose(1, 2).flatten(3)  # (N, C, T, H*W)
         shifted = F.conv2d(volume, self.weight.unsqueeze(3), padding=(1, 0), groups=x.shape[1])
         return shifted.transpose(1, 2).reshape(x.shape)
 
-    def _summed(self, x: Tensor) -> Tensor:
-        """Return the same as a sum over three frames, which compilers fuse.
+    def summed(self, x: Tensor) -> Tensor:
+        """The same as a sum over three frames, which compilers fuse.
 
         The convolution fails there: the memory order of its maps of a single pixel may differ between tracing and
         running. Other sums fail too: torch's compiler miscompiles additions to slices in place, and products before the

@@ -9,7 +9,7 @@ from typing import Any
 
 from ruamel.yaml import YAML, YAMLError
 
-from pipeline.errors import UserError, alternatives, reading
+from pipeline.errors import UserError, reading, unknown
 
 WORKSPACE = "workspace"  # the files as they are now
 METRICS, CODE = "reports/metrics/", "reports/code/"
@@ -173,7 +173,7 @@ def _commit(revision: str, root: Path) -> str:
     if revision in named:
         return named[revision]
     known = _git(root, "for-each-ref", "--format=%(refname:short)", "refs/heads", "refs/tags").split()
-    raise UserError(f"no revision or experiment {revision!r}; {alternatives(revision, [*named, *known, WORKSPACE])}")
+    raise unknown("revision or experiment", revision, [*named, *known, WORKSPACE])
 
 
 def _git(root: Path, *arguments: str, ok: bool = False) -> str:

@@ -10,8 +10,7 @@ import polars as pl
 
 from pipeline.config.schema import Params
 from pipeline.errors import UserError, alternatives, reading
-from pipeline.measure import accuracy as metrics
-from pipeline.measure import results
+from pipeline.measure import accuracy, results
 from pipeline.measure.results import Row
 from pipeline.measure.scores import Accuracy, Precision
 from pipeline.papers.published import PAPERS, load
@@ -141,7 +140,7 @@ def wrong(row: Row) -> list[dict[str, Any]]:
     if isinstance(row.predictions, str) or row.several:  # a ranking is right or wrong as a whole
         return []
     classes = row.predictions.classes
-    outcomes = metrics.outcomes(row.predictions)
+    outcomes = accuracy.outcomes(row.predictions)
     missed = (
         outcomes.group_by("split", "video", maintain_order=True)
         .agg(

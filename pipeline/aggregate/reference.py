@@ -12,12 +12,11 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from pipeline.aggregate import suite as aggregation
-from pipeline.aggregate.suite import Folders
+from pipeline.aggregate.suite import Folders, aggregate
 from pipeline.config import load
 from pipeline.config.schema import Params
 from pipeline.digest import code, files
-from pipeline.errors import UserError, alternatives
+from pipeline.errors import UserError, unknown
 from pipeline.papers import published
 from pipeline.papers.published import PAPERS
 from pipeline.report import page, table
@@ -32,7 +31,7 @@ def folder(reports: Path, suite: str) -> Path:
     """The folder of a suite's reference results; UserError names the suites that have some."""
     known = suites(reports)
     if suite not in known:
-        raise UserError(f"no reference results of suite {suite!r}; {alternatives(suite, known)}")
+        raise unknown("reference results of suite", suite, known)
     return reports / "reference" / suite
 
 
@@ -88,7 +87,7 @@ def recompute(reports: Path, suite: str) -> list[str]:
     before = _contents(target)
     with TemporaryDirectory(dir=target) as temporary:
         made = Folders.within(Path(temporary))
-        aggregation.aggregate(load.load(target / "params.yaml"), target, made, reports)
+        aggregate(load.load(target / "params.yaml"), target, made, reports)
         for name, path in ((name, getattr(made, name)) for name in KINDS):
             shutil.rmtree(target / name, ignore_errors=True)
             path.replace(target / name)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline.config.schema import Augment
-from pipeline.errors import UserError, alternatives
+from pipeline.errors import unknown
 
 SHARE = 7 / 8  # of the short side: the 224 of 256 pixels that TSN, TSM and their followers crop
 SNAP = 3  # pixels; a side this close to the network's input is set to it, so that nothing is resized (TSN's code)
@@ -148,7 +148,7 @@ def _box(augment: Augment, width: int, height: int, size: int, rng: np.random.Ge
             return Box(x - edge, y - edge, short, short)
         case "resized":
             return _resized(width, height, rng)
-    raise UserError(f"no crop {augment.crop!r}; {alternatives(augment.crop, CROPS)}")
+    raise unknown("crop", augment.crop, CROPS)
 
 
 def _sides(scales: tuple[float, ...], width: int, height: int, size: int) -> list[int]:

@@ -19,7 +19,7 @@ from hashlib import blake2b
 
 import numpy as np
 
-from pipeline.errors import UserError, alternatives
+from pipeline.errors import unknown
 
 RATES = (1, 2, 4)  # of multirate
 Indices = tuple[int, ...]
@@ -111,10 +111,10 @@ def uniform_clips(clip: Clip) -> Indices:
 
 
 def parts(clip: Clip) -> Indices:
-    """Take dense() clips, tested at the start of `of` equal parts of the video.
+    """Return dense()'s frames in training, and the start of one of `of` equal parts of the video in a test.
 
-    ISTPA's first 64 frames of each tenth. A part's frames may reach into the next; the last parts of a short video
-    start where T * stride frames are left.
+    ISTPA's protocol: the first 64 frames of each tenth.
+    A part's frames go on into the next; the last parts of a short video start where T * stride frames are left.
     """
     if clip.rng is not None:
         return dense(clip)
@@ -166,7 +166,7 @@ SAMPLERS: dict[str, Callable[[Clip], Indices]] = {
 def sampler(name: str) -> Callable[[Clip], Indices]:
     """Return the sampling of a name; UserError lists the known ones."""
     if name not in SAMPLERS:
-        raise UserError(f"no sampling {name!r}; {alternatives(name, SAMPLERS)}")
+        raise unknown("sampling", name, SAMPLERS)
     return SAMPLERS[name]
 
 

@@ -9,7 +9,7 @@ from pipeline.clips.augmentation import SHARE, Box, centred, side
 from pipeline.clips.loading import View
 from pipeline.config.schema import Order, Protocol
 from pipeline.decode.frame_store import Entry
-from pipeline.errors import UserError, alternatives
+from pipeline.errors import unknown
 
 Crops = list[tuple[Box, bool]]
 
@@ -30,7 +30,7 @@ def views(protocol: Protocol, video: str, stored: Entry, frames: int) -> list[Vi
         UserError: The sampling or crops are unknown.
     """
     if protocol.crops not in CROPS:
-        raise UserError(f"no crops {protocol.crops!r}; {alternatives(protocol.crops, CROPS)}")
+        raise unknown("crops", protocol.crops, CROPS)
     crops = CROPS[protocol.crops](stored.width, stored.height, protocol.size)
     clips, sample = protocol.clips, sampling.sampler(protocol.sampling)
     if sample is sampling.windows:

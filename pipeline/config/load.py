@@ -12,6 +12,7 @@ from ruamel.yaml import YAML, YAMLError
 from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
 
 from models.registry import known
+from pipeline.config.pretrained import is_name, registry
 from pipeline.config.schema import (
     Augment,
     Cluster,
@@ -29,7 +30,7 @@ from pipeline.config.schema import (
     Tier,
     Trajectories,
 )
-from pipeline.errors import UserError, alternatives
+from pipeline.errors import UserError, alternatives, unknown
 
 _NAMES = "a name is up to 100 letters, digits, `_`, `-` and `+`, the first of them none of the last two"
 _MOST_NODES, _MOST_DEPTH = 200_000, 50  # of params.yaml; the largest suite has 6,000 values, six levels deep
@@ -103,6 +104,8 @@ def parse(raw: dict[str, Any], name: str = "params") -> Params:
             _known(f"{name}: experiments.{row}.recipe", experiment.recipe, params.recipes)
         _known(f"{name}: experiments.{row}.attention", experiment.attention, known("attention"))
         _known(f"{name}: experiments.{row}.backbone", experiment.backbone, known("backbone"))
+        if experiment.weights and is_name(experiment.weights):
+            _known(f"{name}: experiments.{row}.weights", experiment.weights, registry())
         recipe, flow = params.recipe(experiment), params.datasets[experiment.dataset].decode.flow
         where = f"{name}: recipes.{experiment.recipe}.input is {recipe.input!r}, but datasets.{experiment.dataset}."
         if recipe.input != "rgb" and flow is None:
@@ -146,8 +149,9 @@ def _check_untrained(where: str, experiment: Experiment, params: Params) -> None
 
 
 def named(params: Params, row: str) -> Experiment:
-    """Return the experiment of a row; UserError lists the rows."""
-    _known("experiment", row, params.experiments)
+    """Return the experiment of a row; UserError names the rows there are."""
+    if row not in params.experiments:
+        raise unknown("experiment", row, params.experiments)
     return params.experiments[row]
 
 

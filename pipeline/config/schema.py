@@ -210,7 +210,7 @@ class Experiment:
     splits: Splits
     seeds: Seeds
     knobs: dict[str, Any]  # arguments of the attention's attach()
-    weights: str | None  # a local path, or URL#sha256=<hex>; null trains from scratch
+    weights: str | None  # a name of conf/weights/, a path, or URL#sha256=<hex>; null trains from scratch
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -54,7 +54,9 @@ from pipeline.errors import UserError, alternatives
 SUFFIXES = frozenset((".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts"))
 SUFFIXES |= {".vob", ".webm", ".wmv"}
 
-# Frames of a folder: any width, with or without leading zeros.
+HIDDEN = (".", "__MACOSX")  # beginnings of folders' names that are passed over
+
+# Frames of a folder: any width, zeros before the number or none.
 FRAME = re.compile(r"(\d+)\.jpe?g", re.ASCII | re.IGNORECASE)
 
 Part = Literal["train", "val", "test"]
@@ -159,7 +161,7 @@ def walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
         raise UserError(f"{error.filename} can't be read: {error.strerror}")
 
     for place, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".") and not _leads_back(Path(place, name))]
+        folders[:] = [name for name in folders if not name.startswith(HIDDEN) and not _leads_back(Path(place, name))]
         yield Path(place).relative_to(folder), files
 
 
@@ -186,6 +188,28 @@ def found(folder: Path) -> list[Video]:
                 )
             videos[video] = path
     return [Video(video, videos[video]) for video in sorted(videos)]
+
+
+def once(name: str, folder: Path, clips: Iterable[tuple[str, str]]) -> list[Video]:
+    """Return the videos of (id, path) pairs, sorted by id; UserError for an id that two paths have."""
+    paths: dict[str, str] = {}
+    for clip, path in clips:
+        first = paths.setdefault(clip, path)
+        if first != path:
+            raise UserError(f"{name}: {folder} holds {first} and {path}, the same clip; keep one of them")
+    return [Video(clip, paths[clip]) for clip in sorted(paths)]
+
+
+def in_classes(name: str, folder: Path, classes: Sequence[str]) -> list[Video]:
+    """Return the clips of a set with a folder a class, id <class>/<file without suffix>, at any depth."""
+    clips = ((video.id.split("/")[-2:], video.path) for video in found(folder))
+    return once(name, folder, (("/".join(clip), path) for clip, path in clips if len(clip) == 2 and clip[0] in classes))
+
+
+def in_numbered_folders(name: str, folder: Path) -> list[Video]:
+    """Return the clips of a set with a folder of frames a clip, id the number that names the folder."""
+    there = (path for path, files in walk(folder) if path.name.isdecimal() and any(map(FRAME.fullmatch, files)))
+    return once(name, folder, ((path.name, path.as_posix()) for path in there))
 
 
 def frames(folder: Path, first: int | None = None, last: int | None = None) -> list[tuple[int, Path]]:
@@ -249,6 +273,61 @@ def text(name: str, path: Path, layout: str) -> str:
         raise UserError(f"{name}: the list {path.resolve()} is absent. Expected: {layout}") from None
     except UnicodeDecodeError:
         raise UserError(f"{name}: the list {path.resolve()} is no text in UTF-8") from None
+
+
+def within(lists: Path, folder: str) -> Path:
+    """Return the folder that a set's lists are published in, if it is in `lists`; else `lists`."""
+    return lists / folder if (lists / folder).is_dir() else lists
+
+
+def lists_by_class(
+    name: str, lists: Path, layout: str, classes: Sequence[str], split: int, parts: Mapping[str, Part | None]
+) -> list[Row]:
+    """Return the rows of lists <class>_test_split<split>.txt, which have lines `<file>.avi <key of parts>`.
+
+    Raises:
+        UserError: A list is absent, or a line is of another form.
+    """
+    rows = []
+    for label, each in enumerate(classes):
+        for where, line in lines(name, lists / f"{each}_test_split{split}.txt", layout):
+            *before, key = line.rsplit(maxsplit=1)
+            file = "".join(before)
+            clip = file.removesuffix(".avi")
+            if clip in ("", file) or key not in parts:
+                keys = ", ".join(f"{key} ({part or 'not used'})" for key, part in parts.items())
+                raise UserError(f"{where}: expected `<file>.avi` and {keys}, not {line!r}")
+            if part := parts[key]:
+                rows.append(Row(f"{each}/{clip}", part, (label,)))
+    return rows
+
+
+# Sets whose official validation list is the part "test", since papers report on it: part -> name of the list.
+VALIDATED: dict[Part, str] = {"train": "train", "test": "validation"}
+
+
+def numbered_rows(name: str, path: Path, part: Part, layout: str, classes: Mapping[str, int]) -> Iterator[Row]:
+    """Yield the rows of a list with lines `<number>;<class>`; UserError names a line of another form or class."""
+    for where, line in lines(name, path, layout):
+        clip, _, label = line.partition(";")
+        if not clip.isdecimal() or not label:
+            raise UserError(f"{where}: expected `<number>;<class>`, not {line!r}")
+        if label not in classes:
+            raise UserError(f"{where}: {label!r} is no class of {name}; {alternatives(label, classes)}")
+        yield Row(clip, part, (classes[label],))
+
+
+def check_unlabelled(path: Path, clips: Iterable[str], published: int, rows: Iterable[Row]) -> None:
+    """Check a test list without labels: its clips' count, and that the other lists have none of them.
+
+    Raises:
+        UserError: The count is another than published, or a clip is in two lists.
+    """
+    distinct = set(clips)
+    if len(distinct) != published:
+        raise UserError(f"{path.resolve()} has {len(distinct)} clips; published are {published}")
+    if both := next((row for row in rows if row.video in distinct), None):
+        raise UserError(f"{path.resolve()}: clip {both.video} is in the {VALIDATED[both.part]} list too")
 
 
 def digest(files: Iterable[tuple[str, bytes]]) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.datasets import NoOptions, Options, Part, Row, Splits, Video, chosen, found, lines
+from pipeline.datasets import NoOptions, Options, Part, Row, Splits, Video, chosen, found, lines, once, within
 from pipeline.errors import UserError
 
 LICENCE = "the makers' own terms: for non-commercial use only"
@@ -57,15 +57,8 @@ def videos(folder: Path, options: Options) -> list[Video]:
         UserError: A video is present twice.
     """
     chosen(NoOptions, options, "charades")
-    paths: dict[str, str] = {}
-    for video in found(folder):
-        name = video.id.rpartition("/")[2]
-        if not NAME.fullmatch(name):
-            continue
-        first = paths.setdefault(name, video.path)
-        if first != video.path:
-            raise UserError(f"charades: {folder} holds {first} and {video.path}, the same video; keep one of them")
-    return [Video(name, paths[name]) for name in sorted(paths)]
+    clips = ((video.id.rpartition("/")[2], video.path) for video in found(folder))
+    return once("charades", folder, ((name, path) for name, path in clips if NAME.fullmatch(name)))
 
 
 def splits(videos: Sequence[Video], lists: Path, options: Options) -> Splits:
@@ -75,8 +68,7 @@ def splits(videos: Sequence[Video], lists: Path, options: Options) -> Splits:
         UserError: A list is absent, a line is unreadable, or an action is no class.
     """
     chosen(NoOptions, options, "charades")
-    inner = lists / "Charades"
-    folder = inner if inner.is_dir() else lists
+    folder = within(lists, "Charades")
     classes, rows = _classes(folder / "Charades_v1_classes.txt"), []
     for part in PARTS:
         for name, each in actions(folder / f"Charades_v1_{part}.csv"):

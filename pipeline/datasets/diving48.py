@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.datasets import NoOptions, Options, Part, Row, Splits, Video, chosen, found, text
+from pipeline.datasets import NoOptions, Options, Part, Row, Splits, Video, chosen, found, once, text
 from pipeline.errors import UserError
 
 LICENCE = "the makers state none; the clips are from YouTube"
@@ -49,12 +49,7 @@ def videos(folder: Path, options: Options) -> list[Video]:
         UserError: A clip is present twice.
     """
     chosen(NoOptions, options, "diving48")
-    paths: dict[str, str] = {}
-    for video in found(folder):
-        first = paths.setdefault(video.id.rpartition("/")[2], video.path)
-        if first != video.path:
-            raise UserError(f"diving48: {folder} holds {first} and {video.path}, the same clip; keep one of them")
-    return [Video(clip, paths[clip]) for clip in sorted(paths)]
+    return once("diving48", folder, ((video.id.rpartition("/")[2], video.path) for video in found(folder)))
 
 
 def splits(videos: Sequence[Video], lists: Path, options: Options) -> Splits:

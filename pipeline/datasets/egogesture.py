@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.datasets import FRAME, NoOptions, Options, Part, Row, Splits, Video, chosen, lines, walk
+from pipeline.datasets import FRAME, NoOptions, Options, Part, Row, Splits, Video, chosen, lines, walk, within
 from pipeline.errors import UserError
 
 LICENCE = "the makers' own agreement, for research only; to be signed before the download"
@@ -135,8 +135,7 @@ def splits(videos: Sequence[Video], lists: Path, options: Options) -> Splits:
 
 
 def _gestures(lists: Path, part: Part) -> list[Gesture]:
-    inner = lists / "annotation_EgoGesture"
-    path = (inner if inner.is_dir() else lists) / f"{part}listall_but_None.txt"
+    path = within(lists, "annotation_EgoGesture") / f"{part}listall_but_None.txt"
     gestures = []
     for where, line in lines("egogesture", path, LAYOUT):
         video, *numbers = line.split()

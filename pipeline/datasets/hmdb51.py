@@ -6,8 +6,7 @@ A split has 70 training and 30 test clips per class.
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.datasets import NoOptions, Options, Part, Row, Splits, Video, chosen, found, lines
-from pipeline.errors import UserError
+from pipeline.datasets import NoOptions, Options, Part, Splits, Video, chosen, in_classes, lists_by_class, within
 
 LICENCE = "CC BY 4.0; the clips are from films and YouTube"
 CITATION = (
@@ -40,15 +39,7 @@ def videos(folder: Path, options: Options) -> list[Video]:
     Any folders may be around the classes.
     """
     chosen(NoOptions, options, "hmdb51")
-    paths: dict[str, str] = {}
-    for video in found(folder):
-        *_, name, clip = ("", *video.id.split("/"))
-        if name not in CLASSES:
-            continue
-        first = paths.setdefault(f"{name}/{clip}", video.path)
-        if first != video.path:
-            raise UserError(f"hmdb51: {folder} holds {first} and {video.path}, the same clip; keep one of them")
-    return [Video(video, paths[video]) for video in sorted(paths)]
+    return in_classes("hmdb51", folder, CLASSES)
 
 
 def splits(videos: Sequence[Video], lists: Path, options: Options) -> Splits:
@@ -58,21 +49,5 @@ def splits(videos: Sequence[Video], lists: Path, options: Options) -> Splits:
         UserError: A list is absent, or a line is not `<file>.avi <0, 1 or 2>`.
     """
     chosen(NoOptions, options, "hmdb51")
-    inner = lists / "testTrainMulti_7030_splits"
-    folder = inner if inner.is_dir() else lists
-    return Splits(CLASSES, {split: [row for name in CLASSES for row in _rows(folder, name, split)] for split in COUNTS})
-
-
-def _rows(lists: Path, name: str, split: int) -> list[Row]:
-    path = lists / f"{name}_test_split{split}.txt"
-    rows = []
-    for where, line in lines("hmdb51", path, LAYOUT):
-        *before, number_of_part = line.rsplit(maxsplit=1)
-        file = "".join(before)
-        clip = file.removesuffix(".avi")
-        if clip in ("", file) or number_of_part not in PARTS:
-            raise UserError(f"{where}: expected `<file>.avi` and 0 (not used), 1 (train) or 2 (test), not {line!r}")
-        part = PARTS[number_of_part]
-        if part:
-            rows.append(Row(f"{name}/{clip}", part, (CLASSES.index(name),)))
-    return rows
+    folder = within(lists, "testTrainMulti_7030_splits")
+    return Splits(CLASSES, {split: lists_by_class("hmdb51", folder, LAYOUT, CLASSES, split, PARTS) for split in COUNTS})

@@ -5,24 +5,23 @@ test list came without labels, so its clips are no rows. If it is present, its c
 clip with the others.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.datasets import (
-    FRAME,
+    VALIDATED,
     NoOptions,
     Options,
-    Part,
-    Row,
     Splits,
     Video,
+    check_unlabelled,
     chosen,
+    in_numbered_folders,
     lines,
     listed,
     names_of_lists,
-    walk,
+    numbered_rows,
 )
-from pipeline.errors import UserError, alternatives
 
 LICENCE = "the makers' own terms, for research only; to be accepted before the download"
 CITATION = (
@@ -58,8 +57,7 @@ MIRRORED = (
     ("Sliding Two Fingers Left", "Sliding Two Fingers Right"),
     ("Turning Hand Clockwise", "Turning Hand Counterclockwise"),
 )
-LISTS: dict[Part, str] = {"train": "train", "test": "validation"}
-FPS = 12.0  # of the makers' frame extraction
+FPS = 12.0  # at which the makers took the frames out of their videos
 
 
 def videos(folder: Path, options: Options) -> list[Video]:
@@ -69,14 +67,7 @@ def videos(folder: Path, options: Options) -> list[Video]:
         UserError: A clip is present twice.
     """
     chosen(NoOptions, options, "jester")
-    paths: dict[str, str] = {}
-    for path, files in walk(folder):
-        if not path.name.isdecimal() or not any(map(FRAME.fullmatch, files)):
-            continue
-        first = paths.setdefault(path.name, path.as_posix())
-        if first != path.as_posix():
-            raise UserError(f"jester: {folder} holds {first} and {path.as_posix()}, the same clip; keep one of them")
-    return [Video(clip, paths[clip]) for clip in sorted(paths)]
+    return in_numbered_folders("jester", folder)
 
 
 def splits(videos: Sequence[Video], lists: Path, options: Options) -> Splits:
@@ -86,30 +77,16 @@ def splits(videos: Sequence[Video], lists: Path, options: Options) -> Splits:
         UserError: A list is absent, a line is unreadable, or a class is unknown.
     """
     chosen(NoOptions, options, "jester")
-    rows = [row for part in LISTS for row in _rows(lists, part)]
-    _check_unlabelled(_list(lists, "test"), rows)
+    numbers = {name: number for number, name in enumerate(CLASSES)}
+    rows = [
+        row
+        for part, kind in VALIDATED.items()
+        for row in numbered_rows("jester", _list(lists, kind), part, LAYOUT, numbers)
+    ]
+    if (test := _list(lists, "test")).is_file():
+        check_unlabelled(test, (clip for _, clip in lines("jester", test, LAYOUT)), UNLABELLED, rows)
     return Splits(CLASSES, {1: rows})
 
 
 def _list(lists: Path, name: str) -> Path:
     return listed(lists, f"jester-v1-{name}.csv", f"{name}.csv")
-
-
-def _rows(lists: Path, part: Part) -> Iterator[Row]:
-    for where, line in lines("jester", _list(lists, LISTS[part]), LAYOUT):
-        clip, _, name = line.partition(";")
-        if not clip.isdecimal() or not name:
-            raise UserError(f"{where}: expected `<number>;<class>`, not {line!r}")
-        if name not in CLASSES:
-            raise UserError(f"{where}: {name!r} is no class of Jester; {alternatives(name, CLASSES)}")
-        yield Row(clip, part, (CLASSES.index(name),))
-
-
-def _check_unlabelled(path: Path, rows: Sequence[Row]) -> None:
-    if not path.is_file():
-        return
-    clips = {line for _, line in lines("jester", path, LAYOUT)}
-    if len(clips) != UNLABELLED:
-        raise UserError(f"{path.resolve()} has {len(clips)} clips; published are {UNLABELLED}")
-    if both := next((row for row in rows if row.video in clips), None):
-        raise UserError(f"{path.resolve()}: clip {both.video} is in the {LISTS[both.part]} list too")

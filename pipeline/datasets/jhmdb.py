@@ -6,19 +6,23 @@ There are three official splits.
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.datasets import NoOptions, Options, Part, Row, Splits, Video, chosen, found, lines
-from pipeline.errors import UserError
+from pipeline.datasets import NoOptions, Options, Part, Splits, Video, chosen, in_classes, lists_by_class, within
 
 LICENCE = "the makers state none; HMDB51, where the clips come from, is CC BY 4.0"
 CITATION = "Jhuang, Gall, Zuffi, Schmid, Black: Towards understanding action recognition. ICCV 2013, pages 3192-3199"
 HOMEPAGE = "http://jhmdb.is.tue.mpg.de"
-FETCH = "JHMDB_video.zip and splits.zip, which the home page links to; no form to sign"
-LAYOUT = (
-    "the content of JHMDB_video.zip: one folder a class (brush_hair ... wave, 21 of them; with or without "
-    "ReCompress_Videos/ around them), in each the .avi files, 928 in all. The lists are the content of splits.zip: "
-    "<class>_test_split<1, 2 or 3>.txt, 63 files"
+FETCH = (
+    "JHMDB_video.zip (md5 0aca5af988892c8c2afe652a30544b8c) and splits.zip (sha256 "
+    "e1de931cbf9cfac3674f50fb73f1c4753e231204434546da9821337298455d16) from http://files.is.tue.mpg.de/jhmdb/; "
+    "no form to sign"
 )
-READS = ("*_test_split?.txt",)
+SIZE = 185_645_838  # of both archives
+LAYOUT = (
+    "the content of JHMDB_video.zip: <class>/<file>.avi (with or without ReCompress_Videos/ around the classes), "
+    "21 classes, 928 clips. The lists are the content of splits.zip: <class>_test_split<1, 2 or 3>.txt, 63 files, "
+    "beside the classes (with or without their folder splits) or in the folder that `lists` names"
+)
+READS = ("*_test_split?.txt", "splits/*_test_split?.txt")
 COUNTS = {1: {"train": 660, "test": 268}, 2: {"train": 658, "test": 270}, 3: {"train": 663, "test": 265}}
 CLASSES = (
     *("brush_hair", "catch", "clap", "climb_stairs", "golf", "jump", "kick_ball", "pick", "pour", "pullup", "push"),
@@ -28,31 +32,13 @@ PARTS: dict[str, Part] = {"1": "train", "2": "test"}
 
 
 def videos(folder: Path, options: Options) -> list[Video]:
-    """List the clips present, id <class>/<file without suffix>."""
+    """Return the clips there, id <class>/<file without suffix>, whatever folders stand around the classes."""
     chosen(NoOptions, options, "jhmdb")
-    return [
-        Video(video.id.removeprefix("ReCompress_Videos/"), video.path)
-        for video in found(folder)
-        if video.id.removeprefix("ReCompress_Videos/").split("/")[0] in CLASSES
-    ]
+    return in_classes("jhmdb", folder, CLASSES)
 
 
 def splits(videos: Sequence[Video], lists: Path, options: Options) -> Splits:
-    """Read the official lists.
-
-    Raises:
-        UserError: A list is absent, or a line is not `<file> <1 or 2>`.
-    """
+    """Return the official lists; UserError names a list that is absent or a line that it can't read."""
     chosen(NoOptions, options, "jhmdb")
-    return Splits(CLASSES, {split: [row for name in CLASSES for row in _rows(lists, name, split)] for split in COUNTS})
-
-
-def _rows(lists: Path, name: str, split: int) -> list[Row]:
-    path = lists / f"{name}_test_split{split}.txt"
-    rows = []
-    for where, line in lines("jhmdb", path, LAYOUT):
-        *file, part = line.rsplit(maxsplit=1)
-        if not file or part not in PARTS:
-            raise UserError(f"{where}: expected `<file> 1` (train) or `<file> 2` (test), not {line!r}")
-        rows.append(Row(f"{name}/{Path(file[0]).stem}", PARTS[part], (CLASSES.index(name),)))
-    return rows
+    folder = within(lists, "splits")
+    return Splits(CLASSES, {split: lists_by_class("jhmdb", folder, LAYOUT, CLASSES, split, PARTS) for split in COUNTS})

@@ -72,8 +72,8 @@ class Item(NamedTuple):
 
 
 def videos(folder: Path, options: Given) -> list[Video]:
-    """List the planned videos that exist, id <class>/<number>."""
-    drawn = (name for item in plan(options) for name in _names(item))
+    """The videos of the plan that are there, id <class>/<number>."""
+    drawn = (name for item in plan(options) for name in names(item))
     return sorted(Video(name, f"{name}.mp4") for name in drawn if (folder / f"{name}.mp4").is_file())
 
 
@@ -104,8 +104,8 @@ def plan(options: Given) -> list[Item]:
 
 
 def made(item: Item, folder: Path) -> bool:
-    """Return true if all of an item's clips exist."""
-    return all((folder / f"{name}.mp4").exists() for name in _names(item))
+    """Whether all of an item's clips are there."""
+    return all((folder / f"{name}.mp4").exists() for name in names(item))
 
 
 def make(item: Item, folder: Path) -> None:
@@ -183,7 +183,8 @@ def _name(label: int, index: int) -> str:
     return f"{CLASSES[label]}/{index:06d}"
 
 
-def _names(item: Item) -> list[str]:
+def names(item: Item) -> list[str]:
+    """Return the ids of the clips that an item makes."""
     return [_name(item.label, index) for index in range(item.start, item.stop)]
 
 

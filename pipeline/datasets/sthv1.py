@@ -5,22 +5,22 @@ test list came without labels, so its clips are no rows. If it is present, its c
 clip with the others.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.datasets import (
-    FRAME,
+    VALIDATED,
     NoOptions,
     Options,
-    Part,
-    Row,
     Splits,
     Video,
+    check_unlabelled,
     chosen,
+    in_numbered_folders,
     lines,
     listed,
     names_of_lists,
-    walk,
+    numbered_rows,
 )
 from pipeline.errors import UserError
 
@@ -52,8 +52,7 @@ MIRRORED = (
     ("Pushing something from left to right", "Pushing something from right to left"),
     ("Turning the camera left while filming something", "Turning the camera right while filming something"),
 )
-LISTS: dict[Part, str] = {"train": "train", "test": "validation"}
-FPS = 12.0  # of the makers' frame extraction
+FPS = 12.0  # at which the makers took the frames out of their videos
 
 
 def videos(folder: Path, options: Options) -> list[Video]:
@@ -63,14 +62,7 @@ def videos(folder: Path, options: Options) -> list[Video]:
         UserError: A clip is present twice.
     """
     chosen(NoOptions, options, "sthv1")
-    paths: dict[str, str] = {}
-    for path, files in walk(folder):
-        if not path.name.isdecimal() or not any(map(FRAME.fullmatch, files)):
-            continue
-        first = paths.setdefault(path.name, path.as_posix())
-        if first != path.as_posix():
-            raise UserError(f"sthv1: {folder} holds {first} and {path.as_posix()}, the same clip; keep one of them")
-    return [Video(clip, paths[clip]) for clip in sorted(paths)]
+    return in_numbered_folders("sthv1", folder)
 
 
 def splits(videos: Sequence[Video], lists: Path, options: Options) -> Splits:
@@ -84,30 +76,15 @@ def splits(videos: Sequence[Video], lists: Path, options: Options) -> Splits:
     numbers = {name: number for number, (_, name) in enumerate(lines("sthv1", labels, LAYOUT))}
     if len(numbers) != CLASSES_LISTED:
         raise UserError(f"{labels.resolve()} has {len(numbers)} classes; published are {CLASSES_LISTED}")
-    rows = [row for part in LISTS for row in _rows(lists, part, numbers)]
-    _check_unlabelled(_list(lists, "test"), rows)
+    rows = [
+        row
+        for part, kind in VALIDATED.items()
+        for row in numbered_rows("sthv1", _list(lists, kind), part, LAYOUT, numbers)
+    ]
+    if (test := _list(lists, "test")).is_file():
+        check_unlabelled(test, (clip for _, clip in lines("sthv1", test, LAYOUT)), UNLABELLED, rows)
     return Splits(tuple(numbers), {1: rows})
 
 
 def _list(lists: Path, name: str) -> Path:
     return listed(lists, f"something-something-v1-{name}.csv", f"{name}.csv")
-
-
-def _rows(lists: Path, part: Part, numbers: dict[str, int]) -> Iterator[Row]:
-    for where, line in lines("sthv1", _list(lists, LISTS[part]), LAYOUT):
-        clip, _, name = line.partition(";")
-        if not clip.isdecimal() or not name:
-            raise UserError(f"{where}: expected `<number>;<class>`, not {line!r}")
-        if name not in numbers:
-            raise UserError(f"{where}: {name!r} is no class of the labels' list")
-        yield Row(clip, part, (numbers[name],))
-
-
-def _check_unlabelled(path: Path, rows: Sequence[Row]) -> None:
-    if not path.is_file():
-        return
-    clips = {line for _, line in lines("sthv1", path, LAYOUT)}
-    if len(clips) != UNLABELLED:
-        raise UserError(f"{path.resolve()} has {len(clips)} clips; published are {UNLABELLED}")
-    if both := next((row for row in rows if row.video in clips), None):
-        raise UserError(f"{path.resolve()}: clip {both.video} is in the {LISTS[both.part]} list too")

@@ -10,7 +10,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.datasets import NoOptions, Options, Part, Row, Splits, Video, chosen, found, listed, names_of_lists, text
+from pipeline.datasets import (
+    VALIDATED,
+    NoOptions,
+    Options,
+    Part,
+    Row,
+    Splits,
+    Video,
+    check_unlabelled,
+    chosen,
+    found,
+    listed,
+    names_of_lists,
+    once,
+    text,
+)
 from pipeline.errors import UserError
 
 LICENCE = "the makers' own terms, for research only; to be accepted before the download"
@@ -40,7 +55,6 @@ MIRRORED = (
     ("Pushing something from left to right", "Pushing something from right to left"),
     ("Turning the camera left while filming something", "Turning the camera right while filming something"),
 )
-LISTS: dict[Part, str] = {"train": "train", "test": "validation"}
 BRACKETS = str.maketrans("", "", "[]")
 
 
@@ -51,15 +65,8 @@ def videos(folder: Path, options: Options) -> list[Video]:
         UserError: A clip is present twice.
     """
     chosen(NoOptions, options, "sthv2")
-    paths: dict[str, str] = {}
-    for video in found(folder):
-        clip = video.id.rpartition("/")[2]
-        if not clip.isdecimal():
-            continue
-        first = paths.setdefault(clip, video.path)
-        if first != video.path:
-            raise UserError(f"sthv2: {folder} holds {first} and {video.path}, the same clip; keep one of them")
-    return [Video(clip, paths[clip]) for clip in sorted(paths)]
+    clips = ((video.id.rpartition("/")[2], video.path) for video in found(folder))
+    return once("sthv2", folder, ((clip, path) for clip, path in clips if clip.isdecimal()))
 
 
 def splits(videos: Sequence[Video], lists: Path, options: Options) -> Splits:
@@ -71,8 +78,9 @@ def splits(videos: Sequence[Video], lists: Path, options: Options) -> Splits:
     chosen(NoOptions, options, "sthv2")
     classes = _classes(_list(lists, "labels"))
     numbers = {name: number for number, name in enumerate(classes)}
-    rows = [row for part in LISTS for row in _rows(lists, part, numbers)]
-    _check_unlabelled(_list(lists, "test"), rows)
+    rows = [row for part in VALIDATED for row in _rows(lists, part, numbers)]
+    if (test := _list(lists, "test")).is_file():
+        check_unlabelled(test, (entry["id"] for _, entry in _entries(test)), UNLABELLED, rows)
     return Splits(classes, {1: rows})
 
 
@@ -90,7 +98,7 @@ def _classes(path: Path) -> tuple[str, ...]:
 
 def _rows(lists: Path, part: Part, numbers: dict[str, int]) -> list[Row]:
     rows = []
-    for where, entry in _entries(_list(lists, LISTS[part])):
+    for where, entry in _entries(_list(lists, VALIDATED[part])):
         template = entry.get("template")
         if not isinstance(template, str):
             raise UserError(f"{where}: expected a text template, not {json.dumps(entry)[:80]}")
@@ -99,16 +107,6 @@ def _rows(lists: Path, part: Part, numbers: dict[str, int]) -> list[Row]:
             raise UserError(f"{where}: {name!r} is no class of the labels' list")
         rows.append(Row(entry["id"], part, (numbers[name],)))
     return rows
-
-
-def _check_unlabelled(path: Path, rows: Sequence[Row]) -> None:
-    if not path.is_file():
-        return
-    clips = {entry["id"] for _, entry in _entries(path)}
-    if len(clips) != UNLABELLED:
-        raise UserError(f"{path.resolve()} has {len(clips)} clips; published are {UNLABELLED}")
-    if both := next((row for row in rows if row.video in clips), None):
-        raise UserError(f"{path.resolve()}: clip {both.video} is in the {LISTS[both.part]} list too")
 
 
 def _entries(path: Path) -> list[tuple[str, dict[str, Any]]]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.datasets import NoOptions, Options, Part, Row, Splits, Video, chosen, found, lines
+from pipeline.datasets import NoOptions, Options, Part, Row, Splits, Video, chosen, in_classes, lines, within
 from pipeline.errors import UserError, alternatives
 
 LICENCE = "the makers state none; the clips are from YouTube"
@@ -50,15 +50,7 @@ def videos(folder: Path, options: Options) -> list[Video]:
     Any folders may be around the classes.
     """
     chosen(NoOptions, options, "ucf101")
-    paths: dict[str, str] = {}
-    for video in found(folder):
-        *_, name, clip = ("", *video.id.split("/"))
-        if name not in CLASSES:
-            continue
-        first = paths.setdefault(f"{name}/{clip}", video.path)
-        if first != video.path:
-            raise UserError(f"ucf101: {folder} holds {first} and {video.path}, the same clip; keep one of them")
-    return [Video(video, paths[video]) for video in sorted(paths)]
+    return in_classes("ucf101", folder, CLASSES)
 
 
 def splits(videos: Sequence[Video], lists: Path, options: Options) -> Splits:
@@ -68,8 +60,7 @@ def splits(videos: Sequence[Video], lists: Path, options: Options) -> Splits:
         UserError: A list is absent, a line is unreadable, or a label is of another class.
     """
     chosen(NoOptions, options, "ucf101")
-    inner = lists / "ucfTrainTestlist"
-    folder = inner if inner.is_dir() else lists
+    folder = within(lists, "ucfTrainTestlist")
     return Splits(CLASSES, {split: [row for part in PARTS for row in _rows(folder, part, split)] for split in COUNTS})
 
 

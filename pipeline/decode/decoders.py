@@ -115,7 +115,7 @@ class Decord:
             raise Damaged("decord crashed") from None
         if reason:
             raise Damaged(reason)
-        if difference := _difference(seen, lumas, run.timestamps(), declared, timestamps, repeated):
+        if difference := difference_of(seen, lumas, run.timestamps(), declared, timestamps, repeated):
             raise Damaged(f"decord and ffmpeg read two videos in it: {difference}; decoder: ffmpeg takes ffmpeg's")
         return Frames(width, height, fps, timestamps, jpegs, warning=run.warning)
 
@@ -139,7 +139,7 @@ def _pictures(run: FFmpegRun, width: int, height: int) -> Iterator[tuple[np.ndar
         yield y, u, v
 
 
-def _difference(
+def difference_of(
     seen: Sequence[np.ndarray],
     lumas: Sequence[np.ndarray],
     times: Sequence[float],
@@ -147,7 +147,7 @@ def _difference(
     decords: Sequence[float],
     repeated: Sequence[int],
 ) -> str:
-    """How decord's frames differ from ffmpeg's, or "".
+    """Return the difference between decord's frames and ffmpeg's in words, or "".
 
     Args:
         seen: a sparse luma plane of each of ffmpeg's frames.

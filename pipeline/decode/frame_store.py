@@ -21,7 +21,7 @@ from pipeline.digest.checked import holds
 from pipeline.digest.files import SUMS, sums
 from pipeline.errors import UserError
 
-_OPEN_SHARDS = 256  # memory maps held at a time, each of which holds a file descriptor
+OPEN_SHARDS = 256  # memory maps held at a time, each of which holds a file descriptor
 
 
 class Entry(NamedTuple):
@@ -101,7 +101,7 @@ class FrameStore:
 
     def _reader(self, shard: int) -> pa.ipc.RecordBatchFileReader:
         if shard not in self._open:
-            if len(self._open) >= _OPEN_SHARDS:
+            if len(self._open) >= OPEN_SHARDS:
                 del self._open[next(iter(self._open))]  # views handed out keep their map alive
             path = shard_path(self.folder, shard)
             try:

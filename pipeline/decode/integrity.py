@@ -49,7 +49,7 @@ def hollow(path: Path) -> bool:
 
 
 def codec(path: Path) -> str | None:
-    """ "vp8" or "vp9" where an MP4, Matroska or WebM file that is whole holds that, else None."""
+    """Return "vp8" or "vp9" if an MP4, Matroska or WebM file that is whole holds that, else None."""
     data = _mapped(path)
     heads = [(start, end) for name, start, end in _parts(data) if name in (b"moov", _TRACKS)]
     return next((name for mark, name in _CODECS.items() for head in heads if data.find(mark, *head) >= 0), None)

@@ -56,7 +56,6 @@ NUMERIC = {
 OTHER_PACKAGES = {
     "filelock": "keeps processes apart",
     "mlflow": "shows runs",
-    "pooch": "fetches files whose sha256 is given",
     "pydantic": "checks settings",
     "pydantic_core": "checks settings",
     "requests": "fetches files whose sha256 is given",

@@ -15,7 +15,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from pipeline import datasets
-from pipeline.config import places
+from pipeline.config import places, pretrained
 from pipeline.config.schema import Dataset, Params
 from pipeline.digest.files import sha256
 from pipeline.errors import UserError
@@ -26,6 +26,7 @@ Facts = dict[str, Any] | None  # None: the files are gone
 TABLES = ("suite", "tables", "experiments", "fusions", "trajectories", "protocols", "recipes", "tier")
 ROW = ("backbone", "variant", "attention", "knobs", "splits", "seeds")  # an experiment's, for training and evaluation
 ABSENT = {"absent": True}
+NO_FILE = "absent"  # in place of a sha256
 UNREADABLE = {"unreadable": True}  # the stage that reads it reports the reason
 
 
@@ -45,12 +46,9 @@ class Memo:
         self.seen = seen if isinstance(seen, dict) else {}
 
     def sha256(self, path: Path) -> str:
-        """Return the file's sha256.
-
-        If unreadable, the last one known at that path, or "absent".
-        """
+        """Return the file's sha256; of one that can't be read the last one known at that path, else NO_FILE."""
         name = str(path.absolute())
-        facts, digest = self.seen.get(name, ([], "absent"))
+        facts, digest = self.seen.get(name, ([], NO_FILE))
         with suppress(OSError):
             status = path.stat()
             now = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
@@ -128,13 +126,12 @@ def taken(params: Params, root: Path, data: Path, memo: Memo) -> dict[str, dict[
 
 
 def weights(source: str | None, root: Path, memo: Memo) -> str | None:
-    """Return the sha256 of a row's weights.
-
-    For a URL the one it contains; None without weights.
-    """
+    """Return the sha256 of a row's weights, NO_FILE if the file never was there, None if the row has none."""
     if source is None:
         return None
-    return source.partition("#sha256=")[2].lower() if places.remote(source) else memo.sha256(root / source)
+    if places.remote(source):
+        return source.partition("#sha256=")[2].lower()
+    return memo.sha256(pretrained.located(source, root))
 
 
 def _source(dataset: Dataset, root: Path, memo: Memo) -> Facts:

@@ -3,20 +3,17 @@
 import os
 import re
 import time
-import zipfile
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
-from typing import Any
 from urllib.parse import unquote, urlsplit
 
-import pooch
 import requests
 import urllib3
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from pipeline.digest import files
-from pipeline.errors import UserError, reading
+from pipeline.errors import UserError
 
 ATTEMPTS = 5  # in a row that bring no byte
 CHUNK = 1 << 16  # bytes: what a broken connection loses at most
@@ -46,34 +43,39 @@ def named(url: str) -> str:
     return PurePosixPath(unquote(path).replace("\0", "")).name[-100:]
 
 
-def download(url: str, sha256: str, path: Path, wait: Callable[[float], None] = time.sleep) -> Path:
-    """The file of an http(s) URL at `path`; one that is there with that sha256 is left as it is.
+def download(url: str, sha256: str | None, path: Path, wait: Callable[[float], None] = time.sleep) -> Path:
+    """Fetch the file of an http(s) URL into `path`, unless it is there with that sha256.
 
-    What came before an interruption lies in <path>.part, and the next call goes on from there.
-    Raises UserError for an address that can't be reached or answers with an error, and for bytes of another sha256.
+    An interrupted download stays in <path>.part, and the next call resumes it.
+
+    Args:
+        url: The address; user, password and query appear in no message.
+        sha256: The file's sha256, its first digits, or None if it is not known.
+        path: The file to write.
+        wait: Sleeps so many seconds between two attempts.
+
+    Raises:
+        UserError: The address can't be reached or answers with an error, or the sha256 differs.
     """
     if not re.match(r"https?://[^/?#]", shown(url)) or ":***" in shown(url):
         raise UserError(f"{shown(url)} is no http or https address")
+    if path.is_file() and matches(path, sha256):
+        return path
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
-
-    def downloader(url: str, output_file: str, _: Any) -> None:
-        _resumed(url, part, wait)
-        part.replace(output_file)
-
-    pooch.get_logger().setLevel("WARNING")  # it would print the URL, secrets and all
-    resumed = part.exists()
-    try:
-        # What pooch does: nothing where the file is right; else the sha256 is checked, and only then the file renamed.
-        pooch.retrieve(url, f"sha256:{sha256.lower()}", fname=path.name, path=path.parent, downloader=downloader)
-    except ValueError:
-        if resumed:  # what lay there was of another file
-            part.unlink(missing_ok=True)
-            return download(url, sha256, path, wait)
+    _resumed(url, part, wait)
+    if not matches(part, sha256):
+        part.unlink()
         raise UserError(
             f"{shown(url)} does not have the sha256 {sha256}; it was thrown away, for it is damaged or another version"
-        ) from None
+        )
+    part.replace(path)
     return path
+
+
+def matches(path: Path, sha256: str | None) -> bool:
+    """Tell whether a file's sha256 begins with these hex digits; None matches every file."""
+    return sha256 is None or files.sha256(path).startswith(sha256.lower())
 
 
 def _resumed(url: str, part: Path, wait: Callable[[float], None]) -> None:
@@ -138,33 +140,3 @@ def _request(url: str, part: Path, had: int, moved: Callable[[int, int | None], 
             file.flush()
             os.fsync(file.fileno())
     return True
-
-
-def weights(source: str, folder: Path) -> Path:
-    """A file of weights: a local path, or `<URL>#sha256=<64 hex digits>`, which is downloaded into `folder` once.
-
-    Raises UserError for a path where there is none, a URL without its checksum, and another content than that.
-    """
-    if "://" not in source:
-        path = Path(source)
-        if not path.is_file():
-            raise UserError(f"no weights at {path.absolute()}")
-        if zipfile.is_zipfile(path):  # as torch saves; it reads them without a look at their checksums
-            with (
-                reading(path, "its checksums are not those of its numbers; fetch it again"),
-                zipfile.ZipFile(path) as file,
-            ):
-                if file.testzip():
-                    raise ValueError
-        return path
-    url, _, sha256 = source.partition("#sha256=")
-    if not re.fullmatch("[0-9a-f]{64}", sha256):
-        raise UserError(f"weights {shown(url)} need their checksum: <URL>#sha256=<64 hex digits>")
-    return download(url, sha256, folder / f"{sha256[:16]}-{named(url)}")
-
-
-def checksum(source: str) -> str | None:
-    """Return the sha256 of a file of weights(), without fetching it; None for a path where nothing lies."""
-    if "://" in source:
-        return source.partition("#sha256=")[2] or None
-    return files.sha256(Path(source)) if Path(source).is_file() else None

@@ -114,8 +114,8 @@ def write_outside(
 
 
 def parts(splits: Path, number: int) -> dict[str, list[tuple[str, list[int]]]]:
-    """part -> (video, labels) in the table's order; UserError where there is no such split."""
-    table, _ = _parquet(splits / f"split-{number}.parquet")
+    """Return part -> (video, labels) in the table's order; UserError where there is no such split."""
+    table, _ = read_parquet(splits / f"split-{number}.parquet")
     found: dict[str, list[tuple[str, list[int]]]] = {}
     for part, video, labels in table.select("part", "video", "labels").iter_rows():
         found.setdefault(part, []).append((video, labels))
@@ -130,7 +130,7 @@ def class_names(splits: Path) -> tuple[str, ...]:
 
 
 def _columns(path: Path, refuse: Callable[[str], NoReturn]) -> tuple[pl.DataFrame, Mapping[str, str]]:
-    frame, written = _parquet(path)
+    frame, written = read_parquet(path)
     for column, dtype in SCHEMA.items():
         if frame.schema.get(column) != dtype:
             refuse(f"column {column!r} must be {dtype}, not {frame.schema.get(column, 'missing')}")
@@ -182,7 +182,7 @@ def _plainly_whole(frame: pl.DataFrame, tests: pl.DataFrame, views: int | None, 
     )
 
 
-def _parquet(path: Path) -> tuple[pl.DataFrame, Mapping[str, str]]:
+def read_parquet(path: Path) -> tuple[pl.DataFrame, Mapping[str, str]]:
     """The file's columns and its metadata."""
     try:
         with pyarrow.parquet.ParquetFile(
@@ -233,7 +233,7 @@ def _tests_as_written(
     """As _tests(), for tables that were written at some time: one that is written anew is read anew."""
     parts = []
     for number, path in zip(numbers, paths, strict=True):
-        part = _parquet(path)[0].filter(part="test").select("video", labels=pl.col("labels").cast(SCHEMA["labels"]))
+        part = read_parquet(path)[0].filter(part="test").select("video", labels=pl.col("labels").cast(SCHEMA["labels"]))
         if not len(part):
             raise UserError(f"{path}: no video has part 'test'")
         labels = pl.col("labels")

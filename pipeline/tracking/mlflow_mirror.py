@@ -45,7 +45,7 @@ BATCH = 1000  # metrics that MLflow takes at once
 PARAMS = 100
 
 log = logging.getLogger(__name__)
-_resting: dict[str, float] = {}  # store -> time of the next try, time.monotonic()
+resting: dict[str, float] = {}  # store -> time of the next try, time.monotonic()
 
 
 def mirror(root: Path, record: Record, logs: "Logs") -> None:
@@ -247,16 +247,16 @@ def _opened(root: Path) -> Iterator[_Runs]:
 def _try(root: Path, work: Callable[[_Runs], object], rested: bool = False) -> None:
     """Run work(the store's runs); on failure warn, the first time, and rest."""
     place = store(root)
-    if not rested and time.monotonic() < _resting.get(place, 0.0):
+    if not rested and time.monotonic() < resting.get(place, 0.0):
         return
     try:
         with _opened(root) as runs:
             work(runs)
     except Exception as error:
-        level = logging.DEBUG if place in _resting else logging.WARNING
+        level = logging.DEBUG if place in resting else logging.WARNING
         told = "MLflow at %s is left behind for now (%s); `actionbench mlflow sync` catches up"
         log.log(level, told, clean(place), _said(error))
-        _resting[place] = time.monotonic() + REST
+        resting[place] = time.monotonic() + REST
 
 
 def _said(error: Exception) -> str:

@@ -57,7 +57,7 @@ def epochs(
 
     Raises Diverged at the first step whose loss or gradient isn't finite.
     """
-    recipe, rank, world = run.recipe, *_place()
+    recipe, rank, world = run.recipe, *rank_and_world()
     share = recipe.batch // recipe.micro_batch
     if world > share:
         raise UserError(
@@ -175,7 +175,7 @@ def _means(measured: Sequence[tuple[float, float]]) -> Line:
     return {"loss": sum(losses) / len(losses), "grad_norm": sum(norms) / len(norms)}
 
 
-def _place() -> tuple[int, int]:
+def rank_and_world() -> tuple[int, int]:
     """Return (rank, world size), or (0, 1) outside torch.distributed."""
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()

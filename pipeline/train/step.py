@@ -69,10 +69,10 @@ def _micros(worker: Worker, epoch: int, step: int, meter: Meter, statistics: lis
     for micro in range(worker.rank, worker.share, worker.world):
         if statistics:
             torch._foreach_copy_(statistics, before)
-        yield _micro(worker, epoch, step, micro, meter)
+        yield micro_step(worker, epoch, step, micro, meter)
 
 
-def _micro(worker: Worker, epoch: int, step: int, micro: int, meter: Meter) -> Tensor:
+def micro_step(worker: Worker, epoch: int, step: int, micro: int, meter: Meter) -> Tensor:
     """A micro batch's loss; its gradients are added to those that are there."""
     recipe, net = worker.run.recipe, worker.net
     with meter.waiting():

@@ -16,6 +16,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from pipeline.config import load
+from pipeline.config.pretrained import is_name, located, registry
 from pipeline.config.schema import Cluster, Params
 from pipeline.errors import UserError
 from stages.repro.estimate import cores
@@ -219,11 +220,17 @@ def sources(given: Params | None) -> Check:
 
 
 def weights(given: Params | None) -> Check:
-    files = {row.weights for row in given.experiments.values() if row.weights} if given else set()
-    missing = sorted(file for file in files if "://" not in file and not Path(file).expanduser().is_file())
-    if missing:
-        return Check("weights", "broken", f"not there: {', '.join(missing)}", "put the files there, or null for none")
-    return Check("weights", "ok", f"{len(files)} files, none missing")
+    """Files of weights that rows need; published ones are downloaded when they are first needed."""
+    named = sorted({row.weights for row in given.experiments.values() if row.weights}) if given else []
+    missing = [name for name in named if "://" not in name and not located(name, Path()).is_file()]
+    to_fetch = [name for name in missing if is_name(name) and registry()[name].url]
+    if by_hand := [name for name in missing if name not in to_fetch]:
+        mend = "`actionbench weights` lists where each comes from; put the files there, or null for none"
+        return Check("weights", "broken", f"not there: {', '.join(by_hand)}", mend)
+    if to_fetch:
+        mend = f"`actionbench weights {' '.join(to_fetch)}` downloads them now, `actionbench repro` when it starts"
+        return Check("weights", "warning", f"not there yet: {', '.join(to_fetch)}", mend)
+    return Check("weights", "ok", f"{len(named)} files, none missing")
 
 
 def ray(cluster: Cluster) -> Check:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config.schema import Params, Recipe
-from pipeline.errors import UserError
+from pipeline.errors import UserError, unknown
 from stages import DATA
 from stages.commands.trial import Row, memory, passes, timed
 from stages.terminal import amount, show_json, show_table
@@ -55,9 +55,9 @@ class Measured:
 
 def show_rows(names: Sequence[str], json_: bool) -> None:
     """Measures rows of params.yaml, or all, and prints a table, or JSON."""
-    from pipeline.config import load as params
+    from pipeline.config.load import load
 
-    found = measure(params.load(), DATA, names)
+    found = measure(load(), DATA, names)
     if json_:
         show_json([asdict(one) for one in found])
         return
@@ -86,8 +86,9 @@ def measure(params: Params, data: Path, names: Sequence[str], turns: int = TURNS
 
     from stages.commands.catalogue import class_count
 
-    if unknown := [name for name in names if name not in params.experiments]:
-        raise UserError(f"no row {unknown[0]!r} in params.yaml; rows: {', '.join(params.experiments)}")
+    for name in names:
+        if name not in params.experiments:
+            raise unknown("row", name, params.experiments)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     rows = [
         Row(
@@ -104,7 +105,7 @@ def measure(params: Params, data: Path, names: Sequence[str], turns: int = TURNS
     errors: dict[str, str] = {}
     for row in rows:
         try:
-            held[row.name] = memory(row, device) if device.type == "cuda" else _apart(row)
+            held[row.name] = memory(row, device) if device.type == "cuda" else memory_apart(row)
             actors[row.name] = passes(row, device)
         except (ValueError, UserError, torch.OutOfMemoryError) as error:
             errors[row.name] = str(error).partition("\n")[0]
@@ -136,7 +137,8 @@ def _range(spread: Spread | None) -> str:
     return f"{spread.median:.3g} ({spread.least:.3g} to {spread.most:.3g})" if spread else "–"
 
 
-def _apart(row: Row) -> tuple[int, int]:
+def memory_apart(row: Row) -> tuple[int, int]:
+    """Return the bytes of a forward pass and of a training step, each in a process that does nothing else."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(_memory_on_cpu, row).result()
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pipeline.aggregate import papers as replicas
 from pipeline.aggregate import reference as references
-from pipeline.aggregate import suite as aggregation
+from pipeline.aggregate.suite import Folders, aggregate, show
 from pipeline.config import load
 from pipeline.errors import UserError
 from pipeline.papers.published import PAPERS
@@ -50,9 +50,9 @@ def workspace(suite: str | None) -> None:
     given = load.load()
     if suite not in (None, given.suite):
         raise UserError(f"params.yaml is of suite {given.suite!r}, not {suite!r}; for the maintainers': --reference")
-    target = aggregation.Folders.of(REPORTS, given.suite)
-    aggregation.aggregate(given, DATA, target, REPORTS)
-    print(f"tables in {target.tables}, all tables on {aggregation.show(target, given.suite, REPORTS)}")
+    target = Folders.of(REPORTS, given.suite)
+    aggregate(given, DATA, target, REPORTS)
+    print(f"tables in {target.tables}, all tables on {show(target, given.suite, REPORTS)}")
 
 
 def save() -> None:

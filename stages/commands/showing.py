@@ -121,6 +121,28 @@ def datasets(json_: Json = False) -> None:
             print(f"\n{data.name} ({data.homepage}): {data.todo}" if data.homepage else f"\n{data.name}: {data.todo}")
 
 
+def weights(
+    names: Annotated[list[str] | None, typer.Argument(help="Weights to download; without any, all are listed.")] = None,
+    json_: Json = False,
+) -> None:
+    """Pre-trained weights that rows can start from, with their state here; named ones are downloaded."""
+    from stages.commands import pretrained
+
+    if names:
+        for path in pretrained.fetch_all(names):
+            print(path)
+        return
+    listing = pretrained.listing()
+    if json_:
+        show_json([asdict(entry) for entry in listing])
+        return
+    show_table(
+        ["name", "weights", "state", "rows", "license"],
+        ((entry.name, entry.about, entry.state, str(entry.rows or "–"), entry.license) for entry in listing),
+    )
+    print("\nmissing: downloaded when a row needs it. by hand: `actionbench weights NAME` says from where to where.")
+
+
 def diff(
     first: Annotated[
         str, typer.Argument(help="A git revision, a DVC experiment, workspace, or reference: the maintainers' results.")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.config.schema import Params
-from pipeline.errors import UserError, alternatives
+from pipeline.errors import UserError, unknown
 
 Status = Mapping[str, list[Any]]  # what `dvc status --json` prints
 State = Literal["runs", "may run", "restored"]
@@ -195,7 +195,7 @@ def _named(target: str, stages: Mapping[str, tuple[str, ...]]) -> list[str]:
         found = [f"evaluate@{target}"]
     if not found:
         rows = [key(stage) for stage in stages if noun(stage) == "evaluate"]
-        raise UserError(f"no stage or row {target!r}; {alternatives(target, {*stages, *map(noun, stages), *rows})}")
+        raise unknown("stage or row", target, {*stages, *map(noun, stages), *rows})
     return found
 
 

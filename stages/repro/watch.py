@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO, Literal
 
 from pipeline.config.schema import Params
 from pipeline.storage.remote import Place
-from pipeline.tracking import run_log as logs
+from pipeline.tracking import run_log
 from stages import DATA
 from stages.repro import estimate
 from stages.repro.plan import FIRST, Step, key, locked, noun
@@ -220,7 +220,7 @@ class Watch:
         names = [f"split{split}-seed{seed}" for split in experiment.splits for seed in experiment.seeds]
         if not self.logs.get(row):
             self.logs[row] = estimate.running_logs(self.given, row, DATA)
-        epochs = [lines for log in self.logs[row] if (lines := logs.epochs(log))]
+        epochs = [lines for log in self.logs[row] if (lines := run_log.epochs(log))]
         last = [lines[-1].get("clips_per_second", 0.0) for lines in epochs]
         return sum(map(len, epochs)), self.given.recipe(experiment).epochs * len(names), sum(last)
 

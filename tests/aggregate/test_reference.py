@@ -13,9 +13,8 @@ from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
 from pipeline.aggregate import reference
-from pipeline.aggregate import suite as aggregation
 from pipeline.aggregate.agreement import compare, words
-from pipeline.aggregate.suite import Folders
+from pipeline.aggregate.suite import Folders, aggregate
 from pipeline.config import load
 from pipeline.config.schema import Fusion, Table
 from pipeline.digest import files
@@ -54,7 +53,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(ROOT / "reports" / "templates", tmp_path / "reports" / "templates")
     written(tmp_path / "params.yaml", asdict(replace(given, cluster=replace(given.cluster, storage="/secret/place"))))
     monkeypatch.chdir(tmp_path)
-    aggregation.aggregate(given, data, Folders.of(tmp_path / "reports", "quick"), tmp_path / "reports")
+    aggregate(given, data, Folders.of(tmp_path / "reports", "quick"), tmp_path / "reports")
     return tmp_path
 
 

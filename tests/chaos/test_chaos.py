@@ -13,13 +13,13 @@ from typing import Any
 
 import psutil
 import pytest
-from ruamel.yaml import YAML
 
 from cluster.fit import train_run
 from pipeline.errors import UserError
 from pipeline.tracking import run_log
 from pipeline.train import loop as loop
 from stages.repro.driver import mend
+from tests.support.project import copy, load
 from tests.support.trainings import tiny_run, trained, training
 
 ROOT = Path(__file__).parents[2]
@@ -47,21 +47,14 @@ def tables(folder: Path) -> dict[str, bytes]:
 
 def new_project(folder: Path) -> Path:
     """A small one: two rows of 3 epochs on 64 drawn clips, in shards of 8."""
-    for name in ("models", "pipeline", "cluster", "stages", "reports/papers", "reports/templates"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("dvc.yaml", ".dvcignore", "constraints.txt", "reports/parity.csv", "reports/parity.md"):
-        shutil.copy(ROOT / name, folder / name)
-    params = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
+    params = load()
     params["datasets"]["shapes"]["options"].update(train=64, test=16, splits=1)
     params["datasets"]["shapes"]["decode"].update(videos_per_shard=8)
     params["recipes"]["quick"].update(epochs=3, batch=8, micro_batch=4, steps=[])
     row = {**ROW, "recipe": "quick", "protocol": "center", "splits": [1], "seeds": [0, 1]}
     params["experiments"] = {"tsn": {**row, "attention": "none"}, "tsm": {**row, "attention": "tsm"}}
     params["tables"] = {"comparison": {"title": "t", "rows": ["tsn", "tsm"]}}
-    with (folder / "params.yaml").open("w") as file:
-        YAML(typ="safe").dump(params, file)
-    subprocess.run([Path(sys.executable).parent / "dvc", "init", "--no-scm", "-q"], cwd=folder, check=True)
-    return folder
+    return copy(folder, params)
 
 
 @pytest.fixture(scope="module")

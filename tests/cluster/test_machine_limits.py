@@ -69,11 +69,11 @@ class Silent:
 def test_a_loader_that_dies_is_a_line(words: str) -> None:
     run: Any = SimpleNamespace(run=SimpleNamespace(recipe=RECIPE), net=None, loader=Silent(words))
     with pytest.raises(UserError, match="loader_workers lower, 0 for none") as caught:
-        step._micro(run, 0, 0, 0, Meter(torch.device("cpu")))
+        step.micro_step(run, 0, 0, 0, Meter(torch.device("cpu")))
     assert "\n" not in str(caught.value)
     run.loader = Silent("CUDA error")
     with pytest.raises(RuntimeError, match="CUDA error"):
-        step._micro(run, 0, 0, 0, Meter(torch.device("cpu")))
+        step.micro_step(run, 0, 0, 0, Meter(torch.device("cpu")))
 
 
 @pytest.mark.parametrize("variable", ["TMPDIR", "RAY_TMPDIR"])
@@ -107,13 +107,13 @@ def test_a_folder_for_sockets_that_is_absent_is_a_line(monkeypatch: pytest.Monke
 def test_a_session_of_this_machine_has_a_folder_and_a_token_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
     monkeypatch.setenv("RAY_TMPDIR", "/tmp")
-    with session._files("local") as options:
+    with session.session_files("local") as options:
         folder = Path(options["_temp_dir"]).parent  # Ray opens the folder it is given to all
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
         assert len(os.environ["RAY_AUTH_TOKEN"]) == 64 and os.environ["RAY_AUTH_MODE"] == "token"
         (folder / "file").touch()
     assert not folder.exists()
-    with session._files("10.0.0.1:6379") as options:
+    with session.session_files("10.0.0.1:6379") as options:
         assert options == {}
 
 

@@ -6,7 +6,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from pipeline.papers import published
-from tests.config.test_suites import PAPERS, composed
+from tests.support.composed import PAPERS, composed
 
 ROOT = Path(__file__).parents[2]
 

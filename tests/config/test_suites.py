@@ -1,38 +1,22 @@
 """The papers' suites: in both tiers every row is whole, and the small form differs from the papers' in size alone."""
 
-from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
-from ruamel.yaml import YAML
 
 from models import video
 from pipeline import datasets, splits
-from pipeline import subset as tiers
-from pipeline.config.load import parse
-from pipeline.config.schema import Dataset, Decode, Params
+from pipeline.config.schema import Dataset, Decode
 from pipeline.download import sources
-from tests.support import mini_sets, pairs
+from pipeline.subset import videos
+from tests.support.composed import PAPERS, composed
+from tests.support.nets import pairs
+from tests.support.videos import mini_sets
 
-ROOT = Path(__file__).parents[2]
-PAPERS = ("maagn", "istpa", "eam", "action_net", "st_manet")
 # What conf/tier/recipe/ and protocol/ may change.
 SMALL = {"epochs", "batch", "micro_batch", "size", "lr", "steps", "warmup_epochs", "frozen", "partial_bn"}
 SMALL |= {"clip_grad", "precision"}
-
-
-@cache
-def composed(suite: str, tier: str) -> Params:
-    from dvc.utils.hydra import compose_and_dump
-
-    path = ROOT / "data" / f"composed-{suite}-{tier}.yaml"
-    path.parent.mkdir(exist_ok=True)
-    try:
-        compose_and_dump(str(path), str(ROOT / "conf"), None, "config", "", [f"suite={suite}", f"tier={tier}"])
-        return parse(YAML(typ="safe").load(path.read_text()))
-    finally:
-        path.unlink(missing_ok=True)
 
 
 def changed(one: object, other: object) -> set[str]:
@@ -132,6 +116,6 @@ def test_a_drawn_set_is_the_subset_of_its_lists(name: str, tmp_path: Path) -> No
     dataset = Dataset(name, str(tmp_path), None, {}, Decode(72, 90, "ffmpeg", 8, 0.0))
     subset = mini_sets.subset()
     found = sources.manifest(name, dataset, tmp_path)
-    assert {entry.video for entry in found} == tiers.videos(mini_sets.whole(name, tmp_path), subset)
+    assert {entry.video for entry in found} == videos(mini_sets.whole(name, tmp_path), subset)
     built = splits.build(name, dataset, found, tmp_path, subset)
     assert len(built.classes) == subset.classes and not built.notes

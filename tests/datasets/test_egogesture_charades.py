@@ -10,8 +10,8 @@ import pytest
 from pipeline.datasets import Row, charades, egogesture
 from pipeline.download import sources
 from pipeline.errors import UserError
-from tests.support.lists import ANNOTATIONS, dataset, official, through
-from tests.support.packed import zipped
+from tests.support.videos.lists import ANNOTATIONS, dataset, official, through
+from tests.support.videos.packed import zipped
 
 COLUMNS = ("id", "subject", "scene", "quality", "script", "actions", "length")
 GESTURES = {
@@ -237,7 +237,7 @@ def test_charades_training_video_in_test_and_a_video_twice_are_refused(tmp_path,
     with pytest.raises(UserError, match=r"1 videos stand more than once in its lists, e\.g\. 46GP8 in train and test"):
         through("charades", dataset("charades", folder, lists), tmp_path)
     written(folder, {"Charades_v1/46GP8.mp4": b"x"})
-    with pytest.raises(UserError, match=r"46GP8\.mp4 and .*46GP8\.mp4, the same video; keep one of them"):
+    with pytest.raises(UserError, match=r"46GP8\.mp4 and .*46GP8\.mp4, the same clip; keep one of them"):
         charades.videos(folder, {})
 
 

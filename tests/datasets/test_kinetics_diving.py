@@ -12,8 +12,8 @@ from pipeline import splits
 from pipeline.datasets import Row, Video, diving48, kinetics400
 from pipeline.download import sources
 from pipeline.errors import UserError
-from tests.support.lists import ANNOTATIONS, dataset, official, through
-from tests.support.packed import tarred
+from tests.support.videos.lists import ANNOTATIONS, dataset, official, through
+from tests.support.videos.packed import tarred
 
 KINETICS, DIVING = ANNOTATIONS / "kinetics400", ANNOTATIONS / "diving48"
 TRAIN = [("air drumming", "---QUuC4vJs", 84, 94), ("passing American football (in game)", "a_cdefghijk", 0, 10)]

@@ -16,7 +16,7 @@ from pipeline.decode.frame_store import FrameStore, decode_jpeg
 from pipeline.errors import UserError
 from stages import decode, download
 from stages import splits as splitting
-from tests.support.stand_ins import STAND_INS, StandIn, written
+from tests.support.videos.stand_ins import STAND_INS, StandIn, written
 
 BARE = {"suite": "quick", "recipes": {}, "protocols": {}, "experiments": {}, "tables": {}}
 
@@ -104,7 +104,7 @@ LABELS = {
         "line 1: 'Doing 0' is no class",
     ),
     "sthv2": ("something-something-v2-train.json", "] 173", "] 174", "entry 2: 'Doing something 174' is no class"),
-    "jester": ("jester-v1-validation.csv", "Swiping Right", "Swiping", "line 1: 'Swiping' is no class of Jester; did"),
+    "jester": ("jester-v1-validation.csv", "Swiping Right", "Swiping", "line 1: 'Swiping' is no class of jester; did"),
     "egogesture": ("trainlistall_but_None.txt", " 83 ", " 84 ", "line 2: the class 84 is none of 1 to 83"),
     "diving48": ("Diving48_V2_train.json", '"label": 47', '"label": 48', "has the labels .48.; there are 48 classes"),
     "charades": ("Charades_v1_train.csv", "c092", "c157", "line 2: c157 is none of c000 to c156"),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.lists import ANNOTATIONS, official
+from tests.support.videos.lists import ANNOTATIONS, official
 
 ROOT = Path(__file__).parents[2]
 # An audit hook can't be taken away again, so that a process of its own listens.

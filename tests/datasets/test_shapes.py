@@ -93,7 +93,7 @@ def test_a_failing_encoder_leaves_no_file(tmp_path, monkeypatch):
 
 def test_the_plan_covers_every_clip_once():
     items = shapes.plan({"train": 100000, "test": 400})
-    clips = [name for item in items for name in shapes._names(item)]
+    clips = [name for item in items for name in shapes.names(item)]
     assert len(clips) == len(set(clips)) == 100400
     assert max(item.stop - item.start for item in items) <= shapes.CLIPS_PER_ITEM
 
@@ -110,7 +110,7 @@ def test_shapes_splits_are_balanced_and_test_on_different_clips():
         assert all(row.video.startswith(f"{classes[row.labels[0]]}/") for row in split)
         tests += [row.video for row in split if row.part == "test"]
     assert len(tests) == len(set(tests))
-    planned = {name for item in shapes.plan(SMALL | {"splits": 4}) for name in shapes._names(item)}
+    planned = {name for item in shapes.plan(SMALL | {"splits": 4}) for name in shapes.names(item)}
     assert planned == {row.video for split in rows.values() for row in split}
 
 

@@ -9,11 +9,10 @@ import pytest
 from pipeline.datasets import Row, Video, jester, sthv1, sthv2
 from pipeline.download import sources
 from pipeline.errors import UserError
-from tests.support.lists import dataset, official, through
-from tests.support.packed import zipped
+from tests.support.videos.lists import dataset, official, through
+from tests.support.videos.packed import zipped
+from tests.support.videos.stand_ins import NAMES
 
-# 174 classes as the labels' list has them, but that most have no meaning here.
-NAMES = [f"Doing something {number}" for number in range(168)] + [name for pair in sthv1.MIRRORED for name in pair]
 PREFIX = {"sthv1": "something-something-v1", "jester": "jester-v1"}
 LABELS = {"sthv1": NAMES, "jester": list(jester.CLASSES)}
 FRAMES: list[tuple[str, ModuleType]] = [("sthv1", sthv1), ("jester", jester)]  # sets that come as folders of frames

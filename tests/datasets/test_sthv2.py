@@ -9,9 +9,9 @@ import pytest
 
 from pipeline.datasets import Video, sthv2
 from pipeline.errors import UserError
-from tests.datasets.test_something_jester import NAMES
-from tests.support.lists import dataset, official, through
-from tests.support.packed import zipped
+from tests.support.videos.lists import dataset, official, through
+from tests.support.videos.packed import zipped
+from tests.support.videos.stand_ins import NAMES
 
 
 def jsons(root: Path, **lists: Any) -> Path:

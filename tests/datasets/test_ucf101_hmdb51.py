@@ -8,8 +8,8 @@ import pytest
 
 from pipeline.datasets import Row, hmdb51, ucf101
 from pipeline.errors import UserError
-from tests.support.lists import dataset, official, through
-from tests.support.packed import zipped
+from tests.support.videos.lists import dataset, official, through
+from tests.support.videos.packed import zipped
 
 
 def lists_of_ucf101(root: Path, **lines: str) -> Path:

@@ -21,7 +21,7 @@ from pipeline.decode.packing import INDEX, write_shard
 from pipeline.decode.shards import decode_shard, plan
 from pipeline.errors import UserError
 from pipeline.executable import ffmpeg_exe
-from tests.support.stores import BAD, sources
+from tests.support.videos.stores import BAD, sources
 
 ROOT = Path(__file__).parents[2]
 
@@ -98,7 +98,7 @@ def test_what_is_not_there_is_said(decoded_store: Path, tmp_path: Path) -> None:
 def test_many_shards_do_not_use_up_file_descriptors(
     decoded_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(frame_store, "_OPEN_SHARDS", 2)
+    monkeypatch.setattr(frame_store, "OPEN_SHARDS", 2)
     store = FrameStore(decoded_store)
     wanted = {name: _read(store, name) for name in store.videos}
     held = _descriptors()

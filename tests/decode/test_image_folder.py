@@ -16,7 +16,7 @@ from pipeline.decode.integrity import Damaged
 from pipeline.decode.shards import Source, decode_shard, plan
 from pipeline.decode.video import check_against_ffmpeg, decode, opened
 from pipeline.executable import ffmpeg_exe
-from tests.support.stand_ins import drawn
+from tests.support.videos.stand_ins import drawn
 
 PIXELS = drawn(3, 12)
 DECODE = Decode(short_side=48, quality=90, decoder="ffmpeg", videos_per_shard=8, max_failed=0.0)

@@ -14,8 +14,8 @@ from pipeline.decode.ffmpeg import complaint
 from pipeline.decode.integrity import Damaged
 from pipeline.decode.video import decode, opened
 from pipeline.executable import ffmpeg_exe
-from tests.support.encoded import H264, VP9, XVID, make, settings
 from tests.support.real_data import TEST_DATA
+from tests.support.videos.encoded import H264, VP9, XVID, make, settings
 
 JHMDB = TEST_DATA / "data" / "jhmdb"
 

@@ -15,7 +15,7 @@ from pipeline.decode.integrity import Damaged
 from pipeline.decode.video import Video, decode, opened
 from pipeline.errors import UserError
 from pipeline.executable import ffmpeg_exe
-from tests.support.encoded import make, settings
+from tests.support.videos.encoded import make, settings
 
 DATA = os.environ.get("ACTIONBENCH_TEST_DATA")
 CASES = Path(DATA or "absent") / "cases"
@@ -65,15 +65,15 @@ def test_still_pictures_are_no_gap(tmp_path: Path) -> None:
 
 def test_decords_other_stream_is_noticed(tmp_path: Path) -> None:
     """Frames of two streams that agree in number and times are told apart by their pictures."""
-    from pipeline.decode.decoders import _difference
+    from pipeline.decode.decoders import difference_of
 
     flat, bright = np.zeros((4, 4), np.int16), np.full((4, 4), 90, np.int16)
     times = [0.0, 0.04, 0.08]
-    assert _difference([flat] * 3, [flat] * 3, times, 25.0, times, []) == ""
-    assert _difference([flat] * 3, [flat, bright, bright], times, 25.0, times, []) == "frame 1 and 1 more differ"
-    assert _difference([flat] * 3, [flat] * 2, times, 25.0, times[:2], []) == "2 frames and 3"
+    assert difference_of([flat] * 3, [flat] * 3, times, 25.0, times, []) == ""
+    assert difference_of([flat] * 3, [flat, bright, bright], times, 25.0, times, []) == "frame 1 and 1 more differ"
+    assert difference_of([flat] * 3, [flat] * 2, times, 25.0, times[:2], []) == "2 frames and 3"
     late = [time + 0.5 for time in times]
-    assert _difference([flat] * 3, [flat] * 3, times, 25.0, late, []) == "from 0.50 to 0.58 s and from 0.00 to 0.08 s"
+    assert difference_of([flat] * 3, [flat] * 3, times, 25.0, late, []) == "from 0.50 to 0.58 s and from 0.00 to 0.08 s"
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])

@@ -20,7 +20,7 @@ from pipeline.decode.layout import read_table
 from pipeline.decode.shards import Source, Task, decode_shard, finish, plan
 from pipeline.decode.video import Video
 from pipeline.errors import UserError
-from tests.support.stores import BAD, SETTINGS, content, decoded, sources
+from tests.support.videos.stores import BAD, SETTINGS, content, decoded, sources
 
 
 def test_a_finished_shard_is_not_decoded_again(videos: Path, tmp_path: Path) -> None:

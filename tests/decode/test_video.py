@@ -16,8 +16,8 @@ from pipeline.decode import decoders
 from pipeline.decode.integrity import Damaged
 from pipeline.decode.video import check_against_ffmpeg, decode, opened
 from pipeline.executable import ffmpeg_exe
-from tests.support.encoded import H264, KINDS, XVID, make, settings
 from tests.support.real_data import TEST_DATA
+from tests.support.videos.encoded import H264, KINDS, XVID, make, settings
 
 SHARED = TEST_DATA
 CLIPS, JHMDB = SHARED / "data" / "clips", SHARED / "data" / "jhmdb"

@@ -13,7 +13,7 @@ import pyarrow.parquet
 import pytest
 import torch
 
-from tests.support.graph import ROOT, load, save
+from tests.support.project import copy, load
 
 pytestmark = pytest.mark.slow
 OUTS = ("raw", "frames", "splits", "runs", "predictions")
@@ -23,11 +23,7 @@ ROW |= {"recipe": "quick", "protocol": "center", "splits": [1], "seeds": [0]}
 
 def project(folder: Path, inputs: Path) -> Path:
     """A project on a folder of videos: a row from scratch, one from weights, and a fusion with other scores."""
-    for name in ("models", "pipeline", "cluster", "stages", "reports/papers", "reports/templates"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "dvc.lock"))
-    for name in ("dvc.yaml", ".dvcignore", "constraints.txt", "reports/parity.csv", "reports/parity.md"):
-        shutil.copy(ROOT / name, folder / name)
-    settings = load(ROOT)
+    settings = load()
     own = {**settings["datasets"]["shapes"], "file": "folder", "source": "own", "options": {}}
     own["decode"] = {**own["decode"], "short_side": 40, "videos_per_shard": 2, "max_failed": 0.5}
     settings["datasets"] = {"own": own}
@@ -36,9 +32,7 @@ def project(folder: Path, inputs: Path) -> Path:
     settings["experiments"] = {"plain": ROW, "loaded": {**ROW, "weights": "inputs/x.pt"}}
     settings["fusions"] = {"both": {"rows": {"plain": 1.0}, "outside": {"inputs/scores.parquet": 1.0}}}
     settings["tables"] = {"comparison": {"title": "t", "rows": ["plain", "loaded", "both"]}}
-    save(folder, settings)
-    (folder / ".dvc").mkdir()
-    (folder / ".dvc" / "config").write_text("[core]\n    no_scm = true\n    analytics = false\n")
+    copy(folder, settings)
     for name in ("own", "inputs"):
         shutil.copytree(inputs / name, folder / name)
     return folder

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from tests.support import graph, mutants
-from tests.support.graph import ROOT, load, restored, save, stale
+from tests.support.graph import restored, stale
+from tests.support.project import ROOT, load, save
 
 ROWS = ("tsn", "tsm", "action", "tpn")
 MINE = {"train@mine", "evaluate@mine"}

@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.download import archives
 from pipeline.errors import UserError
-from tests.support.packed import tarred, tree, zipped
+from tests.support.videos.packed import tarred, tree, zipped
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz", "tgz", "tar.bz2", "tar.xz", "tar.zst"])

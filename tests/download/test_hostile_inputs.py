@@ -20,9 +20,9 @@ from pipeline.errors import UserError
 from pipeline.report import figures
 from pipeline.report.table import csv_text
 from pipeline.tracking.run_record import clean
-from tests.models.test_video import build, image_net
-from tests.support.packed import tarred, tree, zipped
+from tests.support.nets.image_nets import build, image_net
 from tests.support.served import serving
+from tests.support.videos.packed import tarred, tree, zipped
 
 DECODE = Decode(short_side=36, quality=90, decoder="ffmpeg", videos_per_shard=8, max_failed=0.0)
 

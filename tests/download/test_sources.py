@@ -9,9 +9,9 @@ from pipeline.config import places
 from pipeline.config.schema import Dataset, Decode
 from pipeline.download import sources
 from pipeline.errors import UserError
-from tests.support.flips import flip
-from tests.support.packed import tree, zipped
 from tests.support.served import serving
+from tests.support.videos.flips import flip
+from tests.support.videos.packed import tree, zipped
 
 DECODE = Decode(short_side=64, quality=90, decoder="ffmpeg", videos_per_shard=8, max_failed=0.1)
 SHAPES = {"train": 8, "test": 8, "frames": [2, 3], "side": 32}

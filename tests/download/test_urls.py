@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.download.urls import CHUNK, download, shown, weights
+from pipeline.download.urls import CHUNK, download, shown
 from pipeline.errors import UserError
 from tests.support.served import serving
 
@@ -86,20 +86,3 @@ def test_no_message_holds_a_secret(server, tmp_path, capfd):
 def test_only_http_is_fetched(tmp_path):
     with pytest.raises(UserError, match="is no http or https address"):
         download("file:///etc/passwd", "0" * 64, tmp_path / "v.zip")
-
-
-def test_weights_are_a_local_file_or_a_checked_download(server, tmp_path):
-    local = tmp_path / "local.pth"
-    local.write_bytes(b"weights")
-    assert weights(str(local), tmp_path / "cache") == local
-    source = f"{server.url}#sha256={sha256(CONTENT)}"
-    first = weights(source, tmp_path / "cache")
-    assert first.read_bytes() == CONTENT and first.parent == tmp_path / "cache"
-    assert weights(source, tmp_path / "cache") == first and len(server.asked) == 1  # downloaded once
-    with pytest.raises(UserError, match=r"no weights at .*absent"):
-        weights(str(tmp_path / "absent.pth"), tmp_path / "cache")
-    with pytest.raises(UserError, match="need their checksum"):
-        weights(server.url, tmp_path / "cache")
-    with pytest.raises(UserError):
-        weights(f"{server.url}#sha256={sha256(b'other')}", tmp_path / "other")
-    assert not [path for path in (tmp_path / "other").glob("*") if path.suffix != ".part"]

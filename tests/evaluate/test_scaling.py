@@ -105,7 +105,7 @@ def test_a_process_reads_a_cell_once_for_all_of_its_blocks(monkeypatch: pytest.M
             self.weights, self.copy, self.recipe = Path(name), None, SimpleNamespace(threads=1)
 
     monkeypatch.setattr(score.inference, "Scorer", Scorer)
-    monkeypatch.setattr(score, "_scorers", {})
+    monkeypatch.setattr(score, "scorers", {})
     current = [""]
     monkeypatch.setattr(score.keys, "evaluation", lambda run: current[0])
     for number, (name, mark) in enumerate([("a", "1"), ("a", "1"), ("b", "1"), ("b", "2"), ("b", "2")]):

@@ -163,14 +163,14 @@ def test_a_byte_that_is_another_never_makes_another_number(tmp_path: Path) -> No
         for video, (label,) in predictions.parts(folder, 1)["test"]
     ]  # fmt: skip
     predictions.write_outside(path, "a", rows, invented.CLASSES)
-    whole, (wanted, _) = path.read_bytes(), predictions._parquet(path)
+    whole, (wanted, _) = path.read_bytes(), predictions.read_parquet(path)
     refused = 0
     for position in rng.integers(len(whole), size=400):
         path.write_bytes(
             whole[:position] + bytes([whole[position] ^ int(rng.integers(1, 256))]) + whole[position + 1 :]
         )
         try:
-            found, _ = predictions._parquet(path)
+            found, _ = predictions.read_parquet(path)
         except UserError:
             refused += 1
         else:

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from models import video
-from tests.support import pairs
-from tests.support.pairs import build, clips, cross_entropy, loss_of, smallest
+from tests.support.nets import pairs
+from tests.support.nets.pairs import build, clips, cross_entropy, loss_of, smallest
 
 PAIRS = pairs.pairs()
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from models import explanations, video
 from models.layers.pyramid import InteractionPyramid
-from tests.models.test_explanations import FRAMES, bright, tiny
+from tests.support.nets.explained import FRAMES, bright, tiny
 
 
 def gate(v: Tensor, kernel: list[float]) -> list[float]:

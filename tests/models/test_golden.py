@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from models.attention.action import Action
 from models.attention.cbam import Cbam
@@ -15,23 +15,9 @@ from models.attention.eca import EfficientChannelAttention
 from models.attention.se import SqueezeExcitation
 from models.layers.shift import TemporalMaxPool, TemporalShift
 from models.registry import known, named
-from tests.support import full_nets
-from tests.support.real_data import TEST_DATA
+from tests.support.nets import full_nets
+from tests.support.nets.golden import ACTION_NAMES, close, stored
 
-GOLDEN = TEST_DATA / "golden"
-
-# prefix of our names -> prefix of the authors'
-ACTION_NAMES = {
-    "shift.": "action_shift.",
-    "paths.ste.conv.": "action_p1_conv1.",
-    "paths.ce.squeeze.": "action_p2_squeeze.",
-    "paths.ce.conv.": "action_p2_conv1.",
-    "paths.ce.expand.": "action_p2_expand.",
-    "paths.me.squeeze.": "action_p3_squeeze.",
-    "paths.me.norm.": "action_p3_bn1.",
-    "paths.me.conv.": "action_p3_conv1.",
-    "paths.me.expand.": "action_p3_expand.",
-}
 SE_NAMES = {"squeeze.": "fc.0.", "expand.": "fc.2."}
 ECA_NAMES = {"conv.": "conv."}
 CBAM_NAMES = {
@@ -40,12 +26,6 @@ CBAM_NAMES = {
     "spatial.conv.": "SpatialGate.spatial.conv.",
     "spatial.norm.": "SpatialGate.spatial.bn.",
 }
-
-
-def stored(pattern: str) -> list:
-    """Golden files of that pattern; where there are none, one parameter that is skipped."""
-    missing = pytest.param(None, marks=pytest.mark.skip(reason=f"no {pattern} in {GOLDEN}"))
-    return [pytest.param(path, id=path.stem) for path in sorted(GOLDEN.glob(pattern))] or [missing]
 
 
 def renamed(name: str, prefixes: dict[str, str]) -> str:
@@ -60,10 +40,6 @@ def load(module: nn.Module, data: np.lib.npyio.NpzFile, prefixes: dict[str, str]
     module.load_state_dict(
         {name: torch.from_numpy(data[state[name]]).reshape(own.shape) for name, own in module.state_dict().items()}
     )
-
-
-def close(ours: Tensor, golden: np.ndarray) -> None:
-    np.testing.assert_allclose(ours.detach().numpy(), golden, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])

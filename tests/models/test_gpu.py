@@ -20,9 +20,9 @@ from pipeline.config.schema import Cluster
 from pipeline.evaluate.inference import Scorer, blocks
 from pipeline.train import numerics
 from stages.commands import measure
-from tests.stages.test_measure import quick
-from tests.support import pairs
-from tests.support.pairs import build, clips, loss_of
+from tests.support.nets import pairs
+from tests.support.nets.pairs import build, clips, loss_of
+from tests.support.quick import quick
 from tests.support.trainings import losses, same, tiny_run, train
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU here")

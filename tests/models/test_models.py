@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from models import video
 from models.backbones import resnet, slowonly
 from models.registry import known, named
-from tests.support.pairs import build, clips
+from tests.support.nets.pairs import build, clips
 
 
 @pytest.mark.parametrize(

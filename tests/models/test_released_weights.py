@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from models import video, weights
-from tests.models.test_golden import ACTION_NAMES, GOLDEN
-from tests.support import full_nets
+from tests.support.nets import full_nets
+from tests.support.nets.golden import ACTION_NAMES, GOLDEN
 
 Written = dict[str, Tensor]
 

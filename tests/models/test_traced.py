@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from models import video
 from models.registry import named
-from tests.support import pairs
-from tests.support.pairs import build, clips, loss_of, smallest
+from tests.support.nets import pairs
+from tests.support.nets.pairs import build, clips, loss_of, smallest
 
 PAIRS = pairs.pairs()
 

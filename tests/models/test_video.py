@@ -1,26 +1,12 @@
 """What a VideoNet adds to its backbone."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from torch import Tensor, nn
 
-from models import backbone as contract
 from models import video
-from models.backbones import resnet
-
-
-def build(attention: str = "none", classes: int = 5, weights: Path | None = None, **knobs) -> video.VideoNet:
-    return video.build("resnet", "tiny", attention, frames=4, classes=classes, knobs=knobs, weights=weights)
-
-
-def image_net(classes: int = 5) -> dict[str, Tensor]:
-    """A state dict by torchvision's names: the backbone's, and fc."""
-    torch.manual_seed(7)
-    net = resnet.build("tiny")
-    fc = nn.Linear(net.features, classes)
-    return {**net.state_dict(), "fc.weight": fc.weight.detach(), "fc.bias": fc.bias.detach()}
+from models.backbone import Neck
+from tests.support.nets.image_nets import build
 
 
 def test_other_numbers_of_frames_are_refused():
@@ -84,7 +70,7 @@ def test_a_net_for_flow_starts_from_kernels_for_rgb(backbone):
 
 
 def test_a_neck_sees_every_stage_and_what_it_gives_goes_on():
-    class Doubling(contract.Neck):
+    class Doubling(Neck):
         def forward(self, stage, maps, seen):
             assert list(seen) == stages[: stages.index(stage)]
             seen[stage] = maps

@@ -10,7 +10,7 @@ from torch import Tensor
 from models import video
 from models.backbones import resnet
 from models.registry import named
-from tests.models.test_video import build, image_net
+from tests.support.nets.image_nets import build, image_net
 
 
 @pytest.fixture

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 from dvc.utils.hydra import compose_and_dump
+from pipeline.measure.verdict import POWER
 
 from pipeline.config import load as params
 from pipeline.config.schema import Params
 from pipeline.errors import UserError
 from pipeline.measure import results
 from pipeline.measure.results import Result
-from pipeline.measure.verdict import POWER
 from pipeline.papers import tables as replication
 from pipeline.papers import tex
 from pipeline.papers.published import PAPERS, load

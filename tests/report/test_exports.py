@@ -11,8 +11,8 @@ from pipeline.config.schema import Table
 from pipeline.evaluate.predictions import read
 from pipeline.measure import results
 from pipeline.report import exports, table
-from tests.report.test_table import lines
 from tests.support import invented
+from tests.support.printed import lines
 
 
 def test_undecoded_videos_show_beside_the_number_and_count_as_wrong(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """A suite's tables: every number with its interval and seeds, every row with its line, verdicts that know of seeds."""
 
-import csv
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from pipeline.measure.results import Difference, Result, difference
 from pipeline.report import exports, suite_tables
 from pipeline.report import table as writers
 from tests.support import invented
+from tests.support.printed import lines
 
 ROWS = ("tsn", "tsm", "eam", "late", "crashed")
 COMPARISON = Table("Systems", ROWS)
@@ -39,11 +39,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Result]:
 
 def save(folder: Path, name: str, spec: Table, found: dict[str, Result]) -> None:
     writers.save(folder, suite_tables.of(name, spec, found))
-
-
-def lines(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def test_comparison_has_a_line_a_row_and_reasons_where_numbers_lack(made: dict[str, Result], tmp_path: Path) -> None:

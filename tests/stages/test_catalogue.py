@@ -10,7 +10,7 @@ from pipeline.config import load, places
 from pipeline.config.schema import Dataset, Decode, Params
 from pipeline.download import sources
 from stages.commands import catalogue
-from tests.support.stand_ins import STAND_INS, written
+from tests.support.videos.stand_ins import STAND_INS, written
 
 ROOT = Path(__file__).parents[2]
 DECODE = Decode(short_side=48, quality=90, decoder="ffmpeg", videos_per_shard=8, max_failed=0.0)

@@ -2,27 +2,15 @@
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 
 from models.video import VideoNet
-from pipeline.config import load as params
 from pipeline.errors import UserError
 from stages import cli
 from stages.commands import catalogue, measure, trial
-
-ROOT = Path(__file__).parents[2]
-
-
-def quick(**experiment) -> params.Params:
-    """Suite quick with small clips, and with row `tsm` changed so."""
-    given = params.load(ROOT / "params.yaml")
-    recipe = replace(given.recipes["quick"], micro_batch=3, frames=4, size=32)
-    protocol = replace(given.protocols["center"], batch=2, frames=6, size=48)
-    rows = {**given.experiments, "tsm": replace(given.experiments["tsm"], **experiment)}
-    return replace(given, recipes={"quick": recipe}, protocols={"center": protocol}, experiments=rows)
+from tests.support.quick import ROOT, quick
 
 
 @pytest.mark.parametrize("planes", [3, 4, 7])
@@ -63,7 +51,7 @@ def test_rows_take_turns_and_one_that_cannot_be_built_says_so(monkeypatch, tmp_p
     given = quick(knobs={"fold": 1})
     order = []
     monkeypatch.setattr(measure, "timed", lambda do, device: order.append(do) or 0.5 + len(order) % 2)
-    monkeypatch.setattr(measure, "_apart", lambda row: (10, 20))
+    monkeypatch.setattr(measure, "memory_apart", lambda row: (10, 20))
     tsn, tsm, se = measure.measure(given, tmp_path, ["tsn", "tsm", "se"], turns=2)
     assert "fold is 1" in tsm.error and tsm.forward is None
     assert not tsn.error and not se.error
@@ -78,13 +66,13 @@ def test_rows_take_turns_and_one_that_cannot_be_built_says_so(monkeypatch, tmp_p
 def test_memory_is_a_process_of_its_own_and_a_step_takes_more(tmp_path):
     given = quick()
     row = trial.Row("tsm", given.experiments["tsm"], given.recipes["quick"], given.protocols["center"], 5)
-    forward, training = measure._apart(row)
+    forward, training = measure.memory_apart(row)
     assert 0 < forward < training < 2**30
     assert trial.resident("VmHWM") >= trial.resident() > 2**20
 
 
 def test_an_unknown_row_is_said_with_the_known(tmp_path):
-    with pytest.raises(UserError, match=r"no row 'tsmm' in params.yaml; rows: tsn, se, tsm"):
+    with pytest.raises(UserError, match=r"no row 'tsmm'; did you mean 'tsm'\?"):
         measure.measure(quick(), tmp_path, ["tsmm"])
 
 

@@ -12,7 +12,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from pipeline.config import load as params
+from pipeline.config import load
 from pipeline.config.schema import Params
 from pipeline.download import sources
 from pipeline.errors import UserError
@@ -52,7 +52,7 @@ STAGES: dict[str, tuple[str, ...]] = {
 @pytest.fixture(scope="module")
 def given() -> Params:
     """Rows a and b on one data set, c on another."""
-    whole = params.load(ROOT / "params.yaml")
+    whole = load.load(ROOT / "params.yaml")
     dataset, row = next(iter(whole.datasets.values())), next(iter(whole.experiments.values()))
     row = replace(row, dataset="one", splits=(1,), seeds=(0, 1))
     rows = {"a": row, "b": replace(row, attention="tsm"), "c": replace(row, dataset="two")}

@@ -60,8 +60,8 @@ def test_any_other_error_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("stage", "name", "words"),
     [
-        ("download", "shape", "no data set 'shape' in params.yaml; did you mean 'shapes'?"),
-        ("decode", "ucf", "no data set 'ucf' in params.yaml"),
+        ("download", "shape", "no data set 'shape'; did you mean 'shapes'?"),
+        ("decode", "ucf", "no data set 'ucf'; known: "),
         ("train", "acton", "did you mean 'action'?"),
         ("evaluate", "nothing", "no 'nothing'"),
     ],

@@ -21,7 +21,7 @@ def copy(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("source", ["data/videos/mine", "../shared/mine", "."])
+@pytest.mark.parametrize("source", ["data/videos/mine", "../elsewhere/mine", "."])
 def test_sources_and_lists_are_the_real_projects(copy: Path, tmp_path: Path, source: str) -> None:
     real = tmp_path / "project" / source
     real.mkdir(parents=True, exist_ok=True)

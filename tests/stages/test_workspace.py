@@ -14,7 +14,7 @@ from stages.repro.workspace import held
 ROOT = Path(__file__).parents[2]
 HOLD = """
 import sys
-from stages.workspace import held
+from stages.repro.workspace import held
 with held(wait={wait}):
     print("has it", flush=True)
     sys.stdin.read()

@@ -24,8 +24,7 @@ from pipeline.evaluate import inference
 from pipeline.storage import remote
 from pipeline.storage.remote import Remote, place, remove
 from pipeline.train import loop
-from tests.cluster import test_preflight
-from tests.support import trainings
+from tests.support import preflight, trainings
 from tests.support.bucket import S3, SECRET, names, one_line
 from tests.support.trainings import folder, tiny_run, trained
 
@@ -188,10 +187,10 @@ def test_two_workers_go_on_from_the_store_too(store: Remote, data: Path, tmp_pat
 @pytest.mark.slow
 def test_a_node_without_the_store_is_named(store: Remote, tmp_path: Path) -> None:
     """Three real nodes: one of them is told of another store; and data/ is nobody's matter."""
-    head = test_preflight.project(tmp_path / "project")
+    head = preflight.project(tmp_path / "project")
     views = [(head, {}), (head, {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"})]
-    with test_preflight.nodes(head, *views) as driver:
-        count, seconds, *wrong = test_preflight.ask(head, driver, 3, S3.storage)
+    with preflight.nodes(head, *views) as driver:
+        count, seconds, *wrong = preflight.ask(head, driver, 3, S3.storage)
     assert count == "3" and len(wrong) == 1 and float(seconds) < 20
     assert wrong[0].startswith("node ") and "nothing answers at 127.0.0.1:9" in wrong[0]
     assert not any("preflight" in name for name in names()) and not (head / "data").exists()

@@ -19,9 +19,9 @@ from pipeline.evaluate import inference
 from pipeline.train import keys, rows
 from pipeline.train import loop as loop
 from pipeline.train.run import Run
-from tests.support.flips import flip
 from tests.support.local import local
 from tests.support.trainings import tiny_run
+from tests.support.videos.flips import flip
 
 SETTINGS: list[dict[str, Any]] = [{"lr": 0.05}, {"lr": 0.01}, {"lr": 0.05}]  # the last is the first's twin
 STEPS = ("killed", "train", "evaluate", "killed", "train", "forget")

@@ -19,5 +19,5 @@ def local(patch: pytest.MonkeyPatch) -> None:
         for at, item in enumerate(items):
             yield at, function(*item)
 
-    patch.setattr(fit, "_train", train)
+    patch.setattr(fit, "train_all", train)
     patch.setattr(score, "fan_out", fan_out)

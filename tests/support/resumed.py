@@ -34,7 +34,7 @@ def counted(module: Any, name: str, what: Callable[..., Any], stop: bool) -> Non
 def decode(folder: Path, stop: bool) -> list[Path]:
     from pipeline.config.schema import Decode
     from pipeline.decode import shards
-    from tests.support.stores import sources
+    from tests.support.videos.stores import sources
 
     videos = folder.parent / "videos"
     counted(shards, "write_shard", lambda path, *_: path.name, stop)
@@ -102,8 +102,7 @@ def trajectories(folder: Path, stop: bool) -> list[Path]:
 
     from pipeline.config.schema import Trajectories
     from pipeline.train import keys
-    from pipeline.trajectories import dense as trajectories
-    from pipeline.trajectories import encoding
+    from pipeline.trajectories import dense, encoding
 
     encoding.SHARD = 6
     frames, splits = folder.parent / "data/frames/tiny", folder.parent / "data/splits/tiny"
@@ -111,15 +110,15 @@ def trajectories(folder: Path, stop: bool) -> list[Path]:
     draws = np.random.default_rng(0)
 
     def describe(frames: Any, *_: Any) -> Any:  # the clips are too short for one trajectory
-        return draws.random((40, sum(trajectories.SIZES.values()))) + float(len(frames))
+        return draws.random((40, sum(dense.SIZES.values()))) + float(len(frames))
 
-    trajectories.describe = describe
+    dense.describe = describe
     counted(encoding, "_put", lambda work, path, _: path.name, stop)
     work = encoding.work(settings, frames, folder / "work", keys.trajectories(settings, frames, splits))
     for number in range(work.shards):
         draws = np.random.default_rng(number)
         encoding.describe(work, number)
-    for kind in trajectories.SIZES:
+    for kind in dense.SIZES:
         encoding.learn(work, 1, kind, frozenset(work.videos))
     for number in range(work.shards):
         encoding.encode(work, 1, number)

@@ -30,7 +30,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setattr(mlflow_mirror, "_resting", {})
+    monkeypatch.setattr(mlflow_mirror, "resting", {})
 
 
 def written(path: Path, epochs: int, tail: str = "") -> Path:

@@ -58,6 +58,6 @@ def test_ddp_makes_nearly_the_same_of_it(data: Path, tmp_path: Path) -> None:
 
 
 def test_more_workers_than_micro_batches_is_said(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "_place", lambda: (0, 3))
+    monkeypatch.setattr(loop, "rank_and_world", lambda: (0, 3))
     with pytest.raises(UserError, match="at most 2 workers"):
         next(loop.epochs(tiny_run(data), None, None, CPU))

@@ -1,29 +1,11 @@
 """Improved dense trajectories on motions that were put in, and the sizes of what describes them."""
 
-import cv2
 import numpy as np
 import pytest
 
 from pipeline.trajectories import dense
 from pipeline.trajectories.dense import SIZES, describe, grid, oriented, valid
-
-
-def texture(height: int, width: int, seed: int = 0) -> np.ndarray:
-    """Smooth noise (H, W) uint8, which flow can follow."""
-    noise = np.random.default_rng(seed).random((height, width)).astype(np.float32)
-    smooth = cv2.GaussianBlur(noise, (0, 0), 3)
-    return cv2.normalize(smooth, None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
-
-
-def moving(frames: int, speed: tuple[int, int], height: int = 160, width: int = 200) -> list[np.ndarray]:
-    """A square of texture that moves by `speed` pixels a frame before another that stands still."""
-    back, front = texture(height, width), texture(48, 48, seed=1)
-    made = []
-    for at in range(frames):
-        frame, (x, y) = back.copy(), (60 + speed[0] * at, 16 + speed[1] * at)
-        frame[y : y + 48, x : x + 48] = front
-        made.append(frame)
-    return made
+from tests.support.videos.moving import moving, texture
 
 
 def parts(described: np.ndarray) -> dict[str, np.ndarray]:

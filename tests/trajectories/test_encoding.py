@@ -24,8 +24,8 @@ from pipeline.measure import results
 from pipeline.train import keys
 from pipeline.trajectories import dense, encoding, fisher
 from stages import trajectories as stage
-from tests.support.flips import flip
-from tests.trajectories.test_dense import moving
+from tests.support.videos.flips import flip
+from tests.support.videos.moving import moving
 
 SETTINGS = Trajectories("squares", (1,), flow="dis", scales=1, gaussians=4, samples=4000)
 WAYS = [(3, 0), (0, 3)]  # classes: right, down
@@ -106,7 +106,7 @@ def test_from_frames_to_a_row_of_a_table(given, capsys, tmp_path):
 
 def test_before_it_ran_and_without_a_row_of_that_name(given):
     assert results.read(given, "idt", Path("data")).predictions == "not run"
-    with pytest.raises(UserError, match=r"no trajectories 'itd' .*did you mean 'idt'"):
+    with pytest.raises(UserError, match=r"no trajectories 'itd'; did you mean 'idt'"):
         stage.trajectories("itd")
 
 

@@ -125,7 +125,7 @@ def test_the_paths_excite_and_add_up(paths):
     torch.testing.assert_close(module(x), wanted)
 
 
-@pytest.mark.parametrize("form", [TemporalShiftConv.forward, TemporalShiftConv._summed])
+@pytest.mark.parametrize("form", [TemporalShiftConv.forward, TemporalShiftConv.summed])
 def test_the_convolution_over_time(frames, form):
     """[t] = w0 [t - 1] + w1 [t] + w2 [t + 1] of each channel, by itself; both ways it is written."""
     module = TemporalShiftConv(C, frames).double()

@@ -6,12 +6,7 @@ import torch
 from models import costs, paper_flops, video
 from models.backbone import Neck
 from models.backbones import c3d, i3d, resnet, slowfast
-
-
-def made(backbone: str, variant: str, attention: str, frames: int, classes: int, **knobs: object) -> video.VideoNet:
-    """A net without values."""
-    with torch.device("meta"):
-        return video.build(backbone, variant, attention, frames, classes, knobs=knobs)
+from tests.support.nets.comparators import made
 
 
 def flops(net: video.VideoNet, size: int) -> int:

@@ -10,26 +10,7 @@ from models import costs
 from models.attention import tam, tea
 from models.backbones import res2net
 from models.layers.shift import TemporalShiftConv
-from tests.models.attention.test_comparators import made
-
-
-def scrambled(module: nn.Module) -> nn.Module:
-    """The module in double precision, for evaluation, with nothing at its initial value."""
-    module = module.double().eval()
-    for name, value in module.state_dict().items():
-        if value.is_floating_point():
-            value.copy_(torch.rand_like(value) + 0.5 if "running_var" in name else torch.randn_like(value) / 2)
-    return module
-
-
-def normed(norm: nn.Module, x: float, channel: int) -> float:
-    """What a batch norm makes of one value in evaluation."""
-    scale = norm.weight[channel] / math.sqrt(norm.running_var[channel] + norm.eps)
-    return ((x - norm.running_mean[channel]) * scale + norm.bias[channel]).item()
-
-
-def sigmoid(x: float) -> float:
-    return 1 / (1 + math.exp(-x))
+from tests.support.nets.comparators import made, normed, scrambled, sigmoid
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ def test_frames_are_unfolded_into_their_clips():
 
 
 def filled(backbone: str, variant: str, attention: str, **knobs) -> dict[str, list[str]]:
-    """place -> names of the blocks that have a module there."""
+    """Return place -> names of the blocks that have a module there."""
     with torch.device("meta"):
         net = named("attention", attention).attach(named("backbone", backbone).build(variant), 8, **knobs)
     return {

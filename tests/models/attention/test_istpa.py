@@ -12,44 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models import video
 from models.attention import istpa
 from models.layers.pyramid import InteractionPyramid, attention_loss, interaction_loss
-from tests.models.test_golden import stored
+from tests.support.nets.golden import stored
+from tests.support.nets.istpa import build, clips, run, softmax
 
 STAGES = ("res2", "res3", "res4", "res5")
 FUSIONS = {"product": math.prod, "sum": sum, "max": max}
 IN_GOLDEN = {"mul": "product", "sum": "sum", "max": "max"}
-
-
-def build(backbone: str = "resnet", frames: int = 3, seed: int = 0, **knobs) -> video.VideoNet:
-    """The tiny member with ISTPA, and a head whose logits are no near zeros."""
-    torch.manual_seed(seed)
-    net = video.build(backbone, "tiny", "istpa", frames, classes=5, knobs={"positions": 2} | knobs)
-    nn.init.normal_(net.head.weight)
-    return net
-
-
-def clips(n: int = 2, t: int = 3, side: int = 64, seed: int = 1) -> Tensor:
-    return torch.randn(n, t, 3, side, side, generator=torch.Generator().manual_seed(seed))
-
-
-def attended(net: video.VideoNet) -> list[Tensor]:
-    """A list that takes A of every forward pass from now on."""
-    seen: list[Tensor] = []
-    net.backbone.neck.attention.register_forward_hook(lambda m, scores, out: seen.append(out.detach()))
-    return seen
-
-
-def run(neck: InteractionPyramid, maps: dict[str, Tensor]) -> tuple[Tensor, list[Tensor], Tensor]:
-    """The scores, A and M of a neck over maps (N, K, C, H, W) of its stages."""
-    caught: list = []
-    hook = neck.attention.register_forward_hook(lambda m, inputs, out: caught.extend((inputs[0], out)))
-    seen: dict[str, Tensor] = {}
-    for stage, x in maps.items():
-        merged = neck(stage, x.flatten(0, 1), seen)
-    hook.remove()
-    return *caught, merged
 
 
 @pytest.mark.parametrize("path", stored("spec_istpa_*.npz"))
@@ -85,11 +55,6 @@ def pooled(image: Tensor, h: int, w: int) -> list[float]:
         max(float(image[y, x]) for y in range(*row) for x in range(*column))
         for row, column in itertools.product(rows, columns)
     ]
-
-
-def softmax(values: list[float]) -> list[float]:
-    powers = [math.exp(value - max(values)) for value in values]
-    return [power / sum(powers) for power in powers]
 
 
 def by_hand(maps: list[Tensor], weights: list[Tensor], biases: list[Tensor], fusion: str):

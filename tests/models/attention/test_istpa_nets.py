@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from models import video
 from models.layers.pyramid import InteractionPyramid
-from tests.models.attention.test_istpa import attended, build, clips, run, softmax
+from tests.support.nets.istpa import attended, build, clips, run, softmax
 
 FRAMES_BACKBONES = ("resnet", "vgg", "bn_inception", "inception_resnet_v2", "mobilenet_v2")
 

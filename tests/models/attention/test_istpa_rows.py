@@ -9,7 +9,7 @@ from ruamel.yaml import YAML
 from torch import nn
 
 from models import video
-from tests.models.attention.test_istpa import run
+from tests.support.nets.istpa import run
 from tests.support.real_data import TEST_DATA
 
 SHARED = TEST_DATA
@@ -116,7 +116,7 @@ def rows() -> list:
 
 @functools.cache
 def stage_shapes(backbone: str, planes: int) -> dict[str, tuple[int, ...]]:
-    """stage -> (C, H, W) of the plain net's maps of a frame of the published size."""
+    """Return stage -> (C, H, W) of the plain net's maps of a frame of the published size."""
     variant, size, _ = FULL[backbone]
     with torch.device("meta"):
         net = video.build(backbone, variant, "none", 1, classes=101, planes=planes).backbone.eval()

@@ -9,19 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models import video
 from models.attention import maagn
 from models.attention.maagn import Agm, Mtam, Sdm
-from tests.models.test_golden import stored
-
-
-def tiny(backbone: str = "resnet", frames: int = 8, **knobs) -> video.VideoNet:
-    torch.manual_seed(0)
-    return video.build(backbone, "tiny", "maagn", frames, classes=5, knobs=knobs)
-
-
-def modules(net: video.VideoNet) -> list[nn.Module]:
-    return list(net.backbone.neck.pyramid.attention)
+from tests.support.nets.golden import stored
+from tests.support.nets.maagn import modules, tiny
 
 
 # No authors' code: an evaluation in double precision of the same reading of the paper.

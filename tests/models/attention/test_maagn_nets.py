@@ -11,7 +11,7 @@ from torch import nn
 from models import costs, video
 from models.attention import maagn
 from models.attention.maagn import Agm, Maagn, Mtam, Sdm
-from tests.models.attention.test_maagn import modules, tiny
+from tests.support.nets.maagn import modules, tiny
 from tests.support.real_data import TEST_DATA
 
 ROWS = TEST_DATA / "published" / "maagn.yaml"

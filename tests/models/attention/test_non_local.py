@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from models.attention import non_local
-from tests.models.attention.test_comparators import made
-from tests.models.attention.test_comparators_equations import normed, scrambled
+from tests.support.nets.comparators import made, normed, scrambled
 
 
 # y_i = 1/C(x) sum_j f(x_i, x_j) g(x_j) (equation 1), z_i = W_z y_i + x_i (equation 6), f by equations 2 to 5

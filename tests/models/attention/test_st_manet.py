@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from models.layers.st_attention import Reading, SpatialAttention, TemporalDynamicAttention, TimeConv, likeness, pooled
 from models.layers.st_attention import averaged as on_grid
-from tests.models.test_golden import stored
+from tests.support.nets.golden import stored
 
 
 def close(ours: Tensor, golden: np.ndarray) -> None:

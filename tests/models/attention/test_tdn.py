@@ -7,8 +7,7 @@ from torch import nn
 from models import costs, video
 from models.attention import tdn
 from models.layers.shift import TemporalShiftConv
-from tests.models.attention.test_comparators import made
-from tests.models.attention.test_comparators_equations import normed, scrambled, sigmoid
+from tests.support.nets.comparators import made, normed, scrambled, sigmoid
 
 
 # D: I(t-1) - I(t-2), ..., I(t+2) - I(t+1) of frames pooled by 2, where those before the first are the first, and so on

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from models import video
 from models.layers import shift as shifts
-from tests.support.pairs import build, clips
+from tests.support.nets.pairs import build, clips
 
 
 def test_equations_1_and_2_a_convolution_is_a_shift_and_a_multiplication():

@@ -5,21 +5,10 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from models import costs, video
 from models.layers import tpn
-
-
-def filled(module: nn.Module, seed: int = 0) -> nn.Module:
-    """Norms and the rest far from where they start, so that nothing hides behind zeros and ones."""
-    torch.manual_seed(seed)
-    for name, value in module.state_dict().items():
-        if name.endswith("running_var"):
-            value.uniform_(0.5, 1.5)
-        elif name.endswith(("bias", "running_mean")):
-            value.normal_(std=0.3)
-    return module
+from tests.support.nets.tpn import filled
 
 
 def tiny(backbone: str, frames: int, **knobs) -> video.VideoNet:

@@ -12,8 +12,8 @@ from models import weights
 from models.backbones.resnet import Bottleneck, Member, ResNet
 from models.layers import tpn
 from models.layers.shift import shift_blocks
-from tests.models.layers.test_tpn import filled
-from tests.models.test_golden import close, stored
+from tests.support.nets.golden import close, stored
+from tests.support.nets.tpn import filled
 
 
 def official(name: str) -> str:

@@ -2,46 +2,16 @@
 
 import copy
 import itertools
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
 
 from models import costs, video
-from tests.support.pairs import cross_entropy, smallest
+from tests.support.nets.pairs import cross_entropy, smallest
+from tests.support.nets.two_streams import PLANES, build, clips
 
 BACKBONES = ("resnet", "res2net", "vgg", "bn_inception", "inception_resnet_v2", "mobilenet_v2")
-PLANES = 3 + 2 * 2
-
-
-def build(
-    backbone: str, streams: str, frames: int = 3, seed: int = 0, weights: Path | None = None, **knobs: Any
-) -> video.VideoNet:
-    """A tiny net with norms and a head that are far from their initial values."""
-    torch.manual_seed(seed)
-    net = video.build(
-        *(backbone, smallest(backbone), "istpa", frames),
-        classes=5,
-        knobs={"positions": 2, "streams": streams} | knobs,
-        weights=weights,
-        planes=PLANES,
-    )
-    if weights is None:
-        nn.init.normal_(net.head.weight)
-        for module in net.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                nn.init.normal_(module.bias, std=0.3)
-                nn.init.uniform_(module.running_var, 0.5, 1.5)
-            elif isinstance(module, nn.Dropout):
-                module.p = 0.0
-    return net
-
-
-def clips(n: int = 2, t: int = 3, h: int = 64, w: int = 64, seed: int = 1) -> Tensor:
-    """Standard normal clips in a loader's memory order."""
-    return torch.randn(n, t, h, w, PLANES, generator=torch.Generator().manual_seed(seed)).permute(0, 1, 4, 2, 3)
 
 
 CASES = [

@@ -12,8 +12,8 @@ from models.backbone import stage_blocks
 from models.layers.two_streams import FusedPyramid, ReinforcedPyramid
 from pipeline.config.schema import Augment, Recipe
 from pipeline.train.optimizer import freeze, kinds, stage_modules, train_mode
-from tests.models.layers.test_two_streams import PLANES, build, clips
-from tests.support.pairs import smallest
+from tests.support.nets.pairs import smallest
+from tests.support.nets.two_streams import PLANES, build, clips
 
 
 def softmax(values: list[float]) -> list[float]:
@@ -44,7 +44,7 @@ def test_attention_fusion_is_one_softmax_over_both_streams(fusion):
     for clip in range(2):
 
         def column(stage: str, stream: int, t: int, position: int, clip: int = clip) -> Tensor:
-            """x of one position of a frame of a stream, (C,)."""
+            """Return the x of one position of a frame of a stream, (C,)."""
             c = widths[stage]
             return maps[stage][clip, t, stream * c : (stream + 1) * c].flatten(1)[:, position]
 

@@ -1,4 +1,6 @@
-"""Draws the papers' data sets for tier mini, in their real layouts: `python tests/support/mini_sets.py eam VIDEOS`.
+"""Draw the papers' data sets for tier mini, in their real layouts.
+
+    python -m tests.support.videos.mini_sets eam data/videos
 
 Takes a suite or a data set, and a folder, which gets a folder a data set: the lists, official where they are here, else
 invented with exactly the official counts; and of the videos those alone that tier mini takes. A class has a motion and
@@ -14,13 +16,13 @@ import numpy as np
 from ruamel.yaml import YAML
 
 from pipeline import datasets
-from pipeline import subset as tiers
 from pipeline.config.schema import Subset
 from pipeline.datasets import Splits, charades, cifar100, diving48, egogesture, kinetics400, shapes, sthv1, sthv2
+from pipeline.subset import reduced
 from tests.support.real_data import TEST_DATA
-from tests.support.stand_ins import json, lines, stills, video
+from tests.support.videos.stand_ins import json, lines, stills, video
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 LISTS = TEST_DATA / "data" / "annotations"
 DRAWN = shapes.Options(train=8, test=8, frames=(24, 40))
 TINTS = np.array([[1, 0.5, 0.5], [0.5, 1, 0.5], [0.5, 0.5, 1], [1, 1, 0.5], [0.5, 1, 1]], np.float32)
@@ -117,7 +119,7 @@ def cifar100_(folder: Path) -> None:
         images = np.zeros((count, cifar100.RECORD), np.uint8)
         images[:, 1] = np.arange(count) % 100
         images.tofile(folder / f"{part}.bin")
-    few = tiers.reduced(whole("cifar100", folder), subset()).rows[1]
+    few = reduced(whole("cifar100", folder), subset()).rows[1]
     for part, count in cifar100.COUNTS[1].items():
         images = np.fromfile(folder / f"{part}.bin", np.uint8).reshape(count, -1)
         for row in few:
@@ -157,7 +159,7 @@ def draw(name: str, folder: Path) -> None:
     make, place = SETS[name]
     folder.mkdir(parents=True, exist_ok=True)
     make(folder)
-    few = tiers.reduced(whole(name, folder), subset())
+    few = reduced(whole(name, folder), subset())
     rows = {row.video: row for each in few.rows.values() for row in each} if place else {}
     for row in rows.values():
         for path, content in files(row.video, place.format(row.video, part=row.part), row.labels[0]):

@@ -15,7 +15,7 @@ from models.registry import known, named
 
 Pair = tuple[str, str, dict[str, Any]]  # backbone, attention, knobs
 
-SUITES = sorted((Path(__file__).parents[2] / "conf" / "suite").glob("*.yaml"))
+SUITES = sorted((Path(__file__).parents[3] / "conf" / "suite").glob("*.yaml"))
 
 # Knobs that tiny nets need: a clip of 32 pixels has no map of 7x7 in its last stage.
 # Nor is there more than one position left of its res4 once it is pooled.
@@ -57,7 +57,7 @@ UNFIT: dict[str, str] = {}  # pairs that there can't be -> why not, as found so 
 
 
 def rows(suite: Path) -> dict[str, dict[str, Any]]:
-    """name -> experiment of a suite's file, as written there."""
+    """Return name -> experiment of a suite's file, as written there."""
     return YAML(typ="safe").load(suite.read_text()).get("experiments") or {}
 
 

@@ -15,9 +15,9 @@ import cv2
 import numpy as np
 import simplejpeg
 
-from pipeline.datasets import cifar100, hmdb51, jester
+from pipeline.datasets import cifar100, hmdb51, jester, sthv1
 from pipeline.executable import ffmpeg_exe
-from tests.support.packed import tarred, zipped
+from tests.support.videos.packed import tarred, zipped
 
 HEIGHT, WIDTH, FRAMES = 48, 64, 5
 CODECS = {
@@ -243,3 +243,7 @@ STAND_INS: dict[str, Callable[[Path], StandIn]] = {
     **{"ucf101": ucf101, "hmdb51": hmdb51_, "kinetics400": kinetics400, "sthv1": something_v1, "sthv2": sthv2},
     **{"jester": jester_, "egogesture": egogesture, "diving48": diving48, "charades": charades, "cifar100": cifar100_},
 }
+
+
+# 174 classes as the labels' list has them, but that most have no meaning here.
+NAMES = [f"Doing something {number}" for number in range(168)] + [name for pair in sthv1.MIRRORED for name in pair]

@@ -1,0 +1,27 @@
+"""Suites as Hydra composes them."""
+
+from functools import cache
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+from pipeline.config.load import parse
+from pipeline.config.schema import Params
+
+ROOT = Path(__file__).parents[2]
+
+
+PAPERS = ("maagn", "istpa", "eam", "action_net", "st_manet")
+
+
+@cache
+def composed(suite: str, tier: str) -> Params:
+    from dvc.utils.hydra import compose_and_dump
+
+    path = ROOT / "data" / f"composed-{suite}-{tier}.yaml"
+    path.parent.mkdir(exist_ok=True)
+    try:
+        compose_and_dump(str(path), str(ROOT / "conf"), None, "config", "", [f"suite={suite}", f"tier={tier}"])
+        return parse(YAML(typ="safe").load(path.read_text()))
+    finally:
+        path.unlink(missing_ok=True)
