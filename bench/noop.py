@@ -59,7 +59,7 @@ def prepare(folder: Path, count: int) -> Path:
     """Return the project with `count` rows, whose stages but `code` and `inputs` only write their outs."""
     for path in ("models", "pipeline", "cluster", "stages", "reports/papers", "reports/templates"):
         shutil.copytree(ROOT / path, folder / path, ignore=shutil.ignore_patterns("__pycache__"))
-    for path in (".dvcignore", "constraints.txt", "reports/parity.csv", "reports/parity.md"):
+    for path in (".dvcignore", "constraints.txt", "reports/parity.csv", "reports/parity.json"):
         shutil.copy(ROOT / path, folder / path)
     yaml = YAML(typ="safe")
     params = yaml.load((ROOT / "params.yaml").read_text())

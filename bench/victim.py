@@ -44,7 +44,7 @@ def make(folder: Path, micro_batch: int = 4) -> None:
     """Code and settings, with DVC set up, and nothing run yet."""
     for name in ("models", "pipeline", "cluster", "stages", "reports/papers", "reports/templates"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("dvc.yaml", ".dvcignore", "constraints.txt", "reports/parity.csv", "reports/parity.md"):
+    for name in ("dvc.yaml", ".dvcignore", "constraints.txt", "reports/parity.csv", "reports/parity.json"):
         shutil.copy(ROOT / name, folder / name)
     params = _yaml(ROOT / "params.yaml")
     params["datasets"]["shapes"]["options"].update(train=64, test=16, splits=1)

@@ -49,7 +49,7 @@ def new_project(folder: Path) -> Path:
     """A small one: two rows of 3 epochs on 64 drawn clips, in shards of 8."""
     for name in ("models", "pipeline", "cluster", "stages", "reports/papers", "reports/templates"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("dvc.yaml", ".dvcignore", "constraints.txt", "reports/parity.csv", "reports/parity.md"):
+    for name in ("dvc.yaml", ".dvcignore", "constraints.txt", "reports/parity.csv", "reports/parity.json"):
         shutil.copy(ROOT / name, folder / name)
     params = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
     params["datasets"]["shapes"]["options"].update(train=64, test=16, splits=1)

@@ -25,7 +25,7 @@ def project(folder: Path, inputs: Path) -> Path:
     """A project on a folder of videos: a row from scratch, one from weights, and a fusion with other scores."""
     for name in ("models", "pipeline", "cluster", "stages", "reports/papers", "reports/templates"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "dvc.lock"))
-    for name in ("dvc.yaml", ".dvcignore", "constraints.txt", "reports/parity.csv", "reports/parity.md"):
+    for name in ("dvc.yaml", ".dvcignore", "constraints.txt", "reports/parity.csv", "reports/parity.json"):
         shutil.copy(ROOT / name, folder / name)
     settings = load(ROOT)
     own = {**settings["datasets"]["shapes"], "file": "folder", "source": "own", "options": {}}

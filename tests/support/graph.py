@@ -31,7 +31,7 @@ def build(folder: Path, settings: Mapping[str, Any]) -> Path:
     """Return `folder` with the project's sources and graph, those params, and all stages run."""
     for name in ("models", "pipeline", "cluster", "stages", "reports/papers", "reports/templates"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "dvc.lock"))
-    for name in (".dvcignore", "constraints.txt", "reports/parity.csv", "reports/parity.md"):
+    for name in (".dvcignore", "constraints.txt", "reports/parity.csv", "reports/parity.json"):
         shutil.copy(ROOT / name, folder / name)
     save(folder, settings)
     graph = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())
