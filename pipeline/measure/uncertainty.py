@@ -29,8 +29,11 @@ def sign_flip(differences: np.ndarray) -> float:
     # The sum is 2 Y - most, with Y the sum of those that fall positive: for each size a binomial, spread by the size.
     chance = np.ones(1)  # of Y = 0, 1, ...
     for size, count in zip(sizes.tolist(), counts.tolist(), strict=True):
-        spread = np.zeros(size * count + 1)
-        spread[::size] = binom.pmf(np.arange(count + 1), count, 0.5)
-        chance = np.convolve(chance, spread)
+        own = binom.pmf(np.arange(count + 1), count, 0.5)
+        spread = np.zeros(len(chance) + size * count)
+        for begin in range(size):  # sums that are equal modulo the size: the others have nothing in common
+            if begin < len(chance):
+                spread[begin::size] = np.convolve(chance[begin::size], own)
+        chance = spread
     far = np.abs(2 * np.arange(most + 1) - most) >= abs(int(differences.sum()))
     return min(1.0, float(chance[far].sum()))

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING
 
 from pipeline.measure import claims as verdicts
@@ -29,6 +30,7 @@ SCORES = {  # a verdict, and its column in the CSV
 SAME_AS = {DIFFERS: verdicts.CANT_TELL, FAILED: NOT_RUN, verdicts.OTHER_WEIGHTS: verdicts.CANT_TELL} | {
     verdicts.OTHER_VIEWS: verdicts.CANT_TELL
 }
+LONGEST = 72  # characters of a claim in the picture
 CLAIMS = (
     "A paper's gains over the row that it changes, in its authors' own runs; the headline first, and each gain once. "
     "Ours: on the same test videos, with the same seeds. Ratio: ours / printed."
@@ -100,7 +102,7 @@ def draw(replica: "Replica", path: Path) -> None:
     found = [(name, gain, headline) for name, gain, headline in listed(replica)]
     if not found:
         return
-    with drawing(path, 7.5, 0.24 * len(found) + 1.0) as figure:
+    with drawing(path, 9.0, 0.24 * len(found) + 1.2) as figure:
         axes = figure.subplots()
         axes.axvline(0, color=GREY, linewidth=0.8)
         for y, (_, gain, _) in enumerate(found):
@@ -118,11 +120,12 @@ def draw(replica: "Replica", path: Path) -> None:
         axes.set_ylim(len(found) - 0.4, -0.6)
         axes.set_xlabel("gain, points")
         axes.set_title(f"{replica.paper.short}: printed gains, and ours", fontsize=9, loc="left")
-        axes.legend(loc="lower left", bbox_to_anchor=(0.5, 1.0), borderaxespad=0.1, ncols=2, fontsize=7)
+        figure.legend(loc="outside lower left", ncols=2, fontsize=7)
 
 
 def _label(name: str, gain: Gain, headline: bool) -> str:
-    return f"{'★ ' if headline else ''}{name} {gain.row.label} over {gain.over}, {gain.of.heading}"
+    text = f"{'★ ' if headline else ''}{name} {gain.row.label} over {gain.over}, {gain.of.heading}"
+    return shorten(text, LONGEST, placeholder=" ...")
 
 
 def _line(replica: "Replica", name: str, gain: Gain, headline: bool) -> list[Cell]:

@@ -62,7 +62,8 @@ def gains(paper: Paper, name: str, given: Params, found: Mapping[str, Result]) -
         if gain.less and not gain.verdict:
             tested.setdefault(_test(gain), gain.less)
     adjusted = dict(zip(tested, claims.adjusted(list(tested.values())), strict=True))
-    return [_judged(gain, adjusted.get(_test(gain)), len(tested)) if gain.ours else gain for gain in listed]
+    tests = max(len(tested), 1)
+    return [_judged(gain, adjusted.get(_test(gain)), tests) if gain.ours else gain for gain in listed]
 
 
 def against(table: PaperTable, row: Row, column: str) -> tuple[Row | None, str | None]:

@@ -175,9 +175,9 @@ def _rank(name: str) -> int:
     return ("claims", "comparison").index(name) if name in ("claims", "comparison") else 2
 
 
-def _natural(name: str) -> list[tuple[int, str]]:
+def _natural(name: str) -> list[tuple[str, int]]:
     """A key under which T2 comes before T10."""
-    return [(int(digits or 0), text) for text, digits in re.findall(r"(\D*)(\d*)", name)]
+    return [(text, int(digits or 0)) for text, digits in re.findall(r"(\D*)(\d*)", name)]
 
 
 def _field(cell: Cell, row: Sequence[Cell], table: Table, at: int) -> Field:

@@ -171,12 +171,14 @@ def _made(row: Result, rows: Sequence[Result]) -> list[Cell]:
     """n, test units, seeds, splits, decoded, frames and protocol: on how much, and how, a row was measured."""
     found = None if isinstance(row.accuracy, str) else row.accuracy
     units = found.main.units if found else None
+    # Videos that count as wrong because they can't be decoded are never passed over in silence.
+    decoded = ALWAYS if any(_decoded(other) not in ("all", BLANK) for other in rows) else DATA
     return [
         Cell("n", str(found.videos) if found else BLANK, {"n": str(found.videos) if found else ""}),
         Cell("units", str(units or BLANK), {"units": str(units or "")}),
         Cell("seeds", str(len(row.seeds)), {"seeds": str(len(row.seeds))}),
         Cell("splits", str(len(row.splits)), {"splits": str(len(row.splits))}),
-        Cell("decoded", _decoded(row), {"decoded": str(found.decoded) if found else ""}, DATA),
+        Cell("decoded", _decoded(row), {"decoded": str(found.decoded) if found else ""}, decoded),
         Cell("frames", str(row.frames or BLANK), {"frames": str(row.frames or BLANK)}, DATA),
         Cell("protocol", row.protocol, {"protocol": row.protocol}, DATA),
     ]

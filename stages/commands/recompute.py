@@ -24,7 +24,7 @@ def reference(suite: str | None) -> None:
         print(
             f"{name}: {f'{len(changed)} files changed, {changed[0]} first' if changed else 'the bytes that were there'}"
         )
-    if not suite:
+    if not suite and Path("conf/suite").is_dir():
         papers()
     shown = references.show(REPORTS)
     if lacking := [name for name in references.suites(REPORTS) if not _has_predictions(name) and name not in PAPERS]:

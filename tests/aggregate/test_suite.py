@@ -37,7 +37,7 @@ def aggregate(folder: Path, given: Params) -> dict[str, bytes]:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Params:
-    given = invented.params(["rgb", "flow", "late-row"], splits=(1, 2))
+    given = invented.params(["rgb", "flow", "late-row"], splits=(1, 2), seeds=(0, 1, 2))
     splits = invented.splits(tmp_path / "data" / "splits" / "shapes", numbers=(1, 2))
     for seed, row in enumerate(("rgb", "flow")):
         frame = invented.predictions(given, row, splits, seed=seed)

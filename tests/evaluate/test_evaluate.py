@@ -1,11 +1,15 @@
 """MLflow gets a row's test numbers when the row is evaluated, without an out of DVC's."""
 
 import json
+import shutil
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pipeline.digest.files import write_sums
 from pipeline.measure import results
 from pipeline.report import exports
 from pipeline.tracking import mlflow_mirror, run_record
@@ -37,3 +41,40 @@ def test_test_numbers_are_sent_and_kept_apart_from_the_predictions(
     assert set(numbers.runs) == {"split1-seed0", "split1-seed1"} and numbers.training == record.training
     assert json.loads((data / "tracking" / "tsm" / "numbers.json").read_text())["row"] == numbers.row
     assert {path.name: path.read_bytes() for path in path.parent.iterdir()} == before
+
+
+def test_a_probe_is_evaluated_by_the_same_networks_and_read_by_its_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given, data = invented.params(["tsm"], probes=["reversed", "static"]), tmp_path / "data"
+    splits = invented.splits(data / "splits" / "shapes")
+    asked: list[tuple[str, tuple[str, ...]]] = []
+
+    def gather(cells: list[Any], scored: object, target: Path) -> float:
+        protocol = cells[0].protocol
+        asked.append((protocol.order, protocol.probes))
+        right = 0.9 if protocol.order == "forward" else 0.2
+        frame = invented.predictions(given, "tsm", splits, right)
+        own = replace(given, protocols={"center": protocol})
+        invented.write(frame, target, own, "tsm")
+        return 1.0
+
+    for name, stand_in in (("score", lambda cells, cluster: []), ("session", lambda cluster: nullcontext()),
+                           ("forget", lambda *rest: None), ("mirror", lambda *rest: None)):  # fmt: skip
+        monkeypatch.setattr(evaluate, name, stand_in)
+    monkeypatch.setattr(evaluate.rows, "verify", lambda cells: None)
+    monkeypatch.setattr(evaluate.inference, "gather", gather)
+    monkeypatch.setattr(evaluate.inference, "costs", lambda cell: {"parameters": 1, "macs": 1})
+    monkeypatch.setattr(evaluate.load, "load", lambda: given)
+    monkeypatch.chdir(tmp_path)
+    evaluate.evaluate("tsm")
+    assert asked == [("forward", ()), ("reversed", ()), ("static", ())]
+    files = {path.name for path in (data / "predictions" / "tsm").iterdir()}
+    assert files == {"predictions.parquet", "reversed.parquet", "static.parquet", "costs.json", "SHA256SUMS"}
+    forward, backward = (results.measure(results.read(given, "tsm", data, order)) for order in ("forward", "reversed"))
+    assert forward.accuracy.top1.value > 0.8 > 0.4 > backward.accuracy.top1.value
+    assert backward.protocol == f"{forward.protocol}, frames reversed"
+    shutil.copy(data / "predictions/tsm/static.parquet", data / "predictions/tsm/reversed.parquet")
+    write_sums(data / "predictions" / "tsm")
+    refused = results.read(given, "tsm", data, "reversed").predictions
+    assert isinstance(refused, str) and "frames static" in refused

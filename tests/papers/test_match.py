@@ -14,13 +14,14 @@ from dvc.utils.hydra import compose_and_dump
 
 from pipeline.config import load as params
 from pipeline.config.schema import Fusion, Params, Tier, Trajectories
-from pipeline.measure import verdict
+from pipeline.measure import claims, crossed, power
+from pipeline.measure.crossed import Estimate
 from pipeline.measure.results import Result, difference
 from pipeline.measure.scores import Accuracy
-from pipeline.measure.uncertainty import Interval
+from pipeline.papers import match
 from pipeline.papers.conditions import differences
 from pipeline.papers.gains import gains
-from pipeline.papers.match import Number, numbers
+from pipeline.papers.match import Costs, Number
 from pipeline.papers.printed_costs import Line
 from pipeline.papers.printed_costs import load as load_figures
 from pipeline.papers.published import Paper, Views, conditions, load, meant
@@ -56,14 +57,20 @@ def made(given: Params, tmp_path_factory: pytest.TempPathFactory) -> dict[str, R
     }
 
 
+def numbers(paper: Paper, name: str, given: Params, found: Mapping[str, Result], costs: Costs) -> list[Number]:
+    return match.numbers(paper, name, given, found, costs, gains(paper, name, given, found))
+
+
 def line(cells: list[Number], label: str, column: str = "top1") -> Number:
     return next(cell for cell in cells if (cell.row.label, cell.column) == (label, column))
 
 
-def drawn(result: Result, interval: Interval) -> Result:
-    """The result with another interval."""
+def few(result: Result, seeds: int) -> Result:
+    """The result of the first seeds alone."""
     assert isinstance(result.accuracy, Accuracy)
-    return replace(result, accuracy=replace(result.accuracy, top1=interval))
+    right = result.accuracy.right.select("split", "video", *map(str, result.seeds[:seeds]))
+    top1 = crossed.row(right.drop("split", "video").to_numpy().T)
+    return replace(result, seeds=result.seeds[:seeds], accuracy=replace(result.accuracy, right=right, top1=top1))
 
 
 def test_a_cell_has_its_verdict_or_why_there_is_none(given: Params, made: dict[str, Result]) -> None:
@@ -79,10 +86,14 @@ def test_a_cell_has_its_verdict_or_why_there_is_none(given: Params, made: dict[s
     ]
     found = made[NONE].accuracy
     assert isinstance(found, Accuracy) and cells[0].videos == found.videos == 9_000
-    assert cells[0].ours == Interval(*(100 * one for one in (found.top1.value, found.top1.low, found.top1.high)))
+    shown = cells[0].ours
+    assert shown is not None and cells[0].estimate is found.top1
+    expected = [100 * one for one in (found.top1.value, found.top1.low, found.top1.high)]
+    assert [shown.value, shown.low, shown.high] == pytest.approx(expected)
     assert cells[3].ours is cells[4].ours is None and cells[4].dataset == "hmdb51"
-    wide = {**made, NONE: drawn(made[NONE], Interval(0.62, 0.60, 0.64))}
-    assert line(numbers(paper(), "T1", given, wide, {}), "ResNet-50").verdict == "within noise"
+    for seeds, words in ((1, "2 more seeds needed"), (2, "1 more seed needed")):
+        cell = line(numbers(paper(), "T1", given, {**made, EAM: few(made[EAM], seeds)}, {}), "EAM, k = 3")
+        assert (cell.verdict, cell.read) == ("can't tell", f"can't tell ({words})")
     late = {**made, NONE: invented.measured(given, NONE, "not run")}
     assert line(numbers(paper(), "T1", given, late, {}), "ResNet-50").reason == "ours has not run"
 
@@ -182,22 +193,30 @@ def test_a_fusion_differs_where_one_of_its_members_does(given: Params) -> None:
     assert differences(paper(), under, other, "both") == ["pre-trained on: none, not kinetics400"]
 
 
-def test_gains_are_told_by_the_paired_test_and_say_what_it_would_take(given: Params, made: dict[str, Result]) -> None:
+def test_gains_are_judged_by_the_crossed_analysis_and_say_how_many_seeds_would_tell(
+    given: Params, made: dict[str, Result]
+) -> None:
     found = {gain.row.label: gain for gain in gains(paper(), "T1", given, made)}
-    assert list(found) == ["EAM, k = 3", "EAM, k = 5"]  # what has run
-    lost, won = found.values()
-    assert (lost.verdict, won.verdict) == ("doesn't", "survives")
+    assert list(found) == [row.label for row in paper().tables["T1"].rows[1:]]  # whatever has run
+    assert [found[label].verdict for label in ("EAM, k = 7", "EAM, k = 9")] == ["failed", "not run"]
+    lost, won = found["EAM, k = 3"], found["EAM, k = 5"]
+    assert (lost.verdict, won.verdict) == ("reversed", "larger")
     assert (lost.printed, won.printed) == (Decimal("2.9"), Decimal("0.7"))
-    for gain, system in ((lost, EAM), (won, K5)):
-        less = difference(made[system], made[NONE])
-        assert not isinstance(less, str)
-        assert gain.ours.value == pytest.approx(100 * less.less.value) and gain.videos == less.videos == 9_000
-        assert less.p <= gain.p <= 2 * less.p
-    ones = [made[row].accuracy.right.drop("split", "video").to_numpy().astype(int) for row in (EAM, NONE)]
-    observed = ones[0] - ones[1]
-    assert lost.videos_needed == verdict.videos_needed(observed, 0.029, 2)
-    assert lost.seeds_needed == verdict.seeds_needed(observed.mean(axis=0), 0.029, 2)
-    assert won.videos_needed is not None and won.videos_needed > 10 * lost.videos_needed
+    differences_found = [difference(made[system], made[NONE]) for system in (EAM, K5)]
+    adjusted = claims.adjusted([less.less for less in differences_found if not isinstance(less, str)])
+    for gain, less, p in zip((lost, won), differences_found, adjusted, strict=True):
+        assert not isinstance(less, str) and gain.ours == less and gain.p == p
+        assert gain.ratio == pytest.approx(less.less.value / gain.claimed)
+        assert gain.seeds_needed == power.seeds_for_gain(less.less.spread, gain.claimed, 2)
+    two = {**made, K5: few(made[K5], 2)}
+    gain = {gain.row.label: gain for gain in gains(paper(), "T1", given, two)}["EAM, k = 5"]
+    assert (gain.verdict, gain.read, gain.p) == ("can't tell", "can't tell (1 more seed needed)", None)
+
+
+def test_a_gain_over_other_initial_weights_has_no_verdict(given: Params, made: dict[str, Result]) -> None:
+    other = {**made, K5: replace(made[K5], pretrained="imagenet")}
+    gain = {gain.row.label: gain for gain in gains(paper(), "T1", given, other)}["EAM, k = 5"]
+    assert (gain.verdict, gain.p) == ("other pre-training", None) and gain.less is not None
 
 
 def test_counts_are_reproduced_to_the_digit_or_not(given: Params) -> None:
@@ -249,7 +268,9 @@ def test_gains_efficiencies_and_classes_of_other_tables(given: Params, made: dic
     assert gain.ours.value == pytest.approx(100 * less.less.value)
     fifth = line(t1, "ACTION-Net, EgoGesture", "d_top5")
     top5 = [made[row].accuracy.top5 for row in (K5, NONE)]
-    assert fifth.ours.low == pytest.approx(100 * (top5[0].low - top5[1].high))
+    assert isinstance(top5[0], Estimate) and isinstance(top5[1], Estimate) and fifth.ours is not None
+    assert fifth.ours.value == pytest.approx(100 * (top5[0].value - top5[1].value))
+    assert gain.verdict == "protocol differs"
 
     figures = [one for one in load_figures(PAPERS / "parity.yaml").figures if one.paper == "action_net"]
     costs = {(one.table, one.row, one.quantity): Line(one, Decimal(one.printed) * 10**9) for one in figures}

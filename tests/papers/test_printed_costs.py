@@ -211,7 +211,8 @@ def test_it_is_shown(monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
     parity.show(as_json=False)
     out = capsys.readouterr().out
-    assert "resnet tiny, none, 5 classes, 4 frames of 32x32 (parameters): why" in out
+    assert "parameters. why" in out and "1 figures: 1 differs." in out
+    assert "resnet tiny, none, 5 classes, 4 frames of 32x32" in (tmp_path / "reports/parity.csv").read_text()
     assert (tmp_path / "reports/parity.md").exists()
     assert (tmp_path / "reports/parity.csv").exists()
 

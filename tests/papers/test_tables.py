@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 from dvc.utils.hydra import compose_and_dump
-from pipeline.measure.verdict import POWER
 
 from pipeline.config import load as params
 from pipeline.config.schema import Params
@@ -17,14 +16,15 @@ from pipeline.errors import UserError
 from pipeline.measure import results
 from pipeline.measure.results import Result
 from pipeline.papers import tables as replication
-from pipeline.papers import tex
 from pipeline.papers.published import PAPERS, load
+from pipeline.report import table
 from tests.support import invented
 
 ROOT = Path(__file__).parents[2]
 REGISTRY, COUNTS = ROOT / "reports" / "papers", ROOT / "reports" / "parity.csv"
 NONE, EAM, K5, K7, K9 = (f"{name}-resnet3d50-hmdb51" for name in ("none", "eam", "eam-k5", "eam-k7", "eam-k9"))
-WORDS = {"reproduced", "within noise", "below", "above", "protocol differs", "not run", "failed", ""}
+WORDS = {"reproduced", "can't tell", "below", "above", "protocol differs", "not run", "failed", ""}
+FORMS = ("md", "csv", "tex", "json")
 
 
 def suite(folder: Path, name: str) -> Params:
@@ -64,13 +64,14 @@ def test_a_paper_of_which_nothing_has_run_has_all_its_tables_and_every_printed_n
     absent = {row: results.measure(results.read(given, row, tmp_path)) for row in given.experiments}
     folder = save(tmp_path / "tables", given, absent)
     tables = load(name, REGISTRY).tables
-    assert {path.name for path in folder.iterdir()} == {
-        f"{one}.{end}" for one in tables for end in ("md", "csv", "tex")
+    assert {path.name for path in folder.glob("*.*")} == {
+        *(f"{one}.{end}" for one in (*tables, "claims", "scoreboard") for end in FORMS),
+        "README.md",
     }
-    for one, table in tables.items():
+    for one, of in tables.items():
         cells = lines(folder / f"{one}.csv")
-        printed = [(row.label, value) for row in table.rows for value in row.printed.values()]
-        assert {(cell["row"], cell["as_printed"]) for cell in cells} >= set(printed)
+        printed = [(row.label, value) for row in of.rows for value in row.printed.values()]
+        assert {(cell["row"].removeprefix("'"), cell["as_printed"]) for cell in cells} >= set(printed)
         for cell in cells:
             assert cell["verdict"] in WORDS
             assert bool(cell["as_printed"]) == bool(cell["verdict"])
@@ -79,49 +80,78 @@ def test_a_paper_of_which_nothing_has_run_has_all_its_tables_and_every_printed_n
             elif cell["as_printed"]:
                 assert cell["unit"] in ("M", "G", "%") and cell["verdict"] in ("reproduced", "below", "above")
         text = (folder / f"{one}.md").read_text()
+        body = [line for line in text.splitlines() if line.startswith("|")]
         for label, value in printed:
-            assert re.search(rf"^\| {re.escape(label.replace('|', ''))}.*\b{re.escape(value)};", text, re.M), (
-                one,
-                label,
-            )
-        assert text.startswith(f"# {one}: ") and "survives" not in text.split("\n\n")[2]
+            own = [line for line in body if line.startswith(f"| {label.replace('|', chr(92) + '|')} ")]
+            assert any(re.search(rf"\| {re.escape(value)} +\| ", line) for line in own), (one, label, value)
+        assert "not run" not in "".join(body)  # a dash
+        assert text.startswith(f"# {one}: ") and f"[{one}]({one}.md)" in (folder / "README.md").read_text()
 
 
 def test_all_has_the_tables_of_all_papers_and_other_suites_have_none(given: Params, tmp_path: Path) -> None:
     save(tmp_path / "all", replace(given, suite="all"), {})
-    assert len(list((tmp_path / "all").glob("*.md"))) == sum(len(load(name, REGISTRY).tables) for name in PAPERS) == 41
+    tables = [path for path in (tmp_path / "all").glob("*.md") if path.stem.startswith(tuple(PAPERS))]
+    assert len(tables) == sum(len(load(name, REGISTRY).tables) for name in PAPERS) == 43
     save(tmp_path / "quick", replace(given, suite="quick"), {})
     assert not (tmp_path / "quick").exists()
 
 
-def test_markdown_shows_print_ours_verdict_gain_and_why(given: Params, made: dict[str, Result], tmp_path: Path) -> None:
+def test_markdown_shows_print_and_ours_in_columns_of_their_own(
+    given: Params, made: dict[str, Result], tmp_path: Path
+) -> None:
     text = (save(tmp_path, given, made) / "T1.md").read_text()
     cells = {cell["row"]: cell for cell in lines(tmp_path / "T1.csv")}
+    shown = {line.split("|")[1].strip(): [part.strip() for part in line.split("|")[2:-1]]
+             for line in text.splitlines() if line.startswith("| ")}  # fmt: skip
     eam = cells["EAM, k = 3"]
     value, low, high = (f"{float(eam[key]):.1f}" for key in ("ours", "ours_low", "ours_high"))
-    assert f"65.4; ours {value} [{low}, {high}], n = 1500: above" in text
-    assert "63.6; failed (1)" in text and "1. out | of memory" in text
-    assert "63.2; not run (2)" in text and "2. ours has not run" in text
     gain = "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(float(eam[key]) for key in ("gain", "gain_low", "gain_high")))
-    shown = rf"\| EAM, k = 3 +\| ResNet-50 +\| top-1 +\| \+2\.9 +\| {re.escape(gain)} +\| < 0\.001 +\| survives +\|"
-    assert re.search(shown + rf" {eam['videos_needed']} +\| {eam['seeds_needed']} ", text)
-    assert f"{100 * POWER:g} %" in text
-    assert f"[{EAM}](../../../data/predictions/{EAM}/predictions.parquet)" in text
-    assert f"evaluate@{K9}" in text and "dvc exp run -S suite=eam " in text
-    assert (eam["gain_verdict"], eam["gain_over"], eam["printed_gain"]) == ("survives", "ResNet-50", "2.9")
+    heads = dict(zip(shown["row"], shown["EAM, k = 3"], strict=True))
+    assert (heads["printed"], heads["ours"]) == ("65.4", f"{value} [{low}, {high}]")
+    assert re.fullmatch(r"can't tell \(± \d+\.\d\)", heads["verdict"]) and eam["verdict"] == "can't tell"
+    assert (heads["gain printed"], heads["gain, ours"], heads["the gain"]) == ("+2.9", gain, eam["gain_verdict"])
+    assert dict(zip(shown["row"], shown["EAM, k = 7"], strict=True)) | {"note": "1"} == {
+        "of": "top-1 %", "printed": "63.6", "ours": "–", "verdict": "failed", "gain printed": "+1.1",
+        "gain, ours": "–", "the gain": "failed", "note": "1",
+    }  # fmt: skip
+    assert "1. out | of memory" in text and "In every row: run by authors" in text
+    assert (eam["gain_over"], eam["printed_gain"]) == ("ResNet-50", "2.9")
+    assert float(eam["ratio"]) == pytest.approx(float(eam["gain"]) / 2.9, abs=0.01)
     assert eam["protocol"] == made[EAM].protocol and eam["experiment"] == EAM
-    assert (eam["n"], eam["seeds"], eam["run_by"], eam["data_set"]) == ("1500", "3", "authors", "hmdb51")
-    for table in (block for block in text.split("\n\n") if block.startswith("|")):
-        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
+    assert (eam["n"], eam["units"], eam["seeds"], eam["run_by"]) == ("1500", "1500", "3", "authors")
+    by_seed = [float(one.partition(":")[2]) for one in eam["by_seed"].split()]
+    assert float(eam["ours"]) == pytest.approx(sum(by_seed) / 3, abs=1e-4)
+    for grid in (block for block in text.split("\n\n") if block.startswith("|")):
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in grid.splitlines()}) == 1
+
+
+def test_each_paper_has_its_claims_once_the_headline_first(
+    given: Params, made: dict[str, Result], tmp_path: Path
+) -> None:
+    claims = lines(save(tmp_path, given, made) / "claims.csv")
+    assert [line["headline"] for line in claims[:5]] == ["yes"] * 4 + ["no"]
+    assert len({(line["table"], line["row"], line["column"]) for line in claims}) == len(claims)
+    # EAM's gain on HMDB51 stands in tables 1, 2, 3 and 4; it is one claim.
+    assert sum(line["row"].startswith("EAM") and line["printed"] == "2.9000" for line in claims) == 1
+    own = next(line for line in claims if line["row"] == "EAM, k = 3")
+    cell = next(line for line in lines(tmp_path / "T1.csv") if line["row"] == "EAM, k = 3")
+    for one, other in (("ours", "gain"), ("ours_low", "gain_low"), ("verdict", "gain_verdict"), ("p_holm", "p_holm")):
+        assert own[one] == cell[other]
+    (scores,) = lines(tmp_path / "scoreboard.csv")
+    counts = ("survives", "smaller", "larger", "doesnt", "reversed", "cant_tell", "not_run")
+    assert sum(int(scores[key]) for key in counts) == int(scores["gains"]) == len(claims)
+    assert int(scores["not_run"]) == sum(line["verdict"] in ("not run", "failed") for line in claims)
+    assert (scores["costs_met"], scores["costs"]) == ("30", "30")
+    text = (tmp_path / "claims.md").read_text()
+    assert text.index("# What is left") < text.index("## Printed gains") and "★" in text
 
 
 def test_a_correction_is_a_footnote_beside_its_cell(tmp_path: Path) -> None:
     given = suite(tmp_path, "action_net")
     save(tmp_path / "tables", given, {})
     text = (tmp_path / "tables" / "T1.md").read_text()
-    mark = re.search(r"97\.3; not run \(([\d, ]+)\)", text)
-    assert mark is not None
-    assert any(f"\n{at}. table 2 prints 98.3" in text for at in mark[1].split(", "))
+    mark = re.search(r"\| 97\.3 .* (\d+) +\|$", text, re.M)
+    assert mark is not None and f"\n{mark[1]}. table 2 prints 98.3" in text
     note = next(cell for cell in lines(tmp_path / "tables" / "T1.csv") if cell["as_printed"] == "97.3")
     assert "98.3" in note["notes"]
 
@@ -135,14 +165,14 @@ def test_fractions_are_fractions_to_read_and_percent_to_compute_with(tmp_path: P
     first = lines(tmp_path / "tables" / "T4.csv")[0]
     assert (first["as_printed"], first["printed"], first["unit"]) == ("0.8317", "83.17", "%")
     assert 75 < float(first["ours_low"]) < float(first["ours"]) < 85
-    assert f"0.8317; ours {float(first['ours']) / 100:.4f} [" in text
+    assert re.search(rf"\| 0\.8317 +\| {float(first['ours']) / 100:.4f} \[", text)
 
 
 def test_the_same_results_give_the_same_bytes(given: Params, made: dict[str, Result], tmp_path: Path) -> None:
     save(tmp_path / "one", given, made)
     save(tmp_path / "two", given, dict(reversed(made.items())))
     files = sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*.*"))
-    assert {Path("pictures/T4-flops.svg"), Path("pictures/F5.svg")} <= set(files)
+    assert {Path("pictures/T4-flops.svg"), Path("pictures/F5.svg"), Path("pictures/gains-eam.svg")} <= set(files)
     for file in files:
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes(), file
 
@@ -150,14 +180,14 @@ def test_the_same_results_give_the_same_bytes(given: Params, made: dict[str, Res
 def test_tex_is_balanced_escaped_and_has_every_cell(given: Params, made: dict[str, Result], tmp_path: Path) -> None:
     text = (save(tmp_path, given, made) / "T4.tex").read_text()
     body = text.split("\\midrule\n")[1].split("\\bottomrule")[0].splitlines()
-    rows = load("eam", REGISTRY).tables["T4"].rows
-    assert len(body) == len(rows) and all(line.count("&") == 6 and line.endswith(" \\\\") for line in body)
-    assert all(row.printed["top1"] in line for row, line in zip(rows, body, strict=True))
-    assert r"\multicolumn{2}{c}{top-1 \%}" in text and text.count("{") == text.count("}")
+    cells = lines(tmp_path / "T4.csv")
+    assert len(body) == len(cells) and all(line.count(" & ") == 7 and line.endswith(" \\\\") for line in body)
+    assert all(f" & {cell['as_printed']} & " in line for cell, line in zip(cells, body, strict=True))
+    assert r"top-1 \%" in text and text.count("{") == text.count("}")
     assert (
-        tex.escaped("50 % & a_b ~ λ1 <#>") == r"50 \% \& a\_b \textasciitilde{} $\lambda$1 \textless{}\#\textgreater{}"
+        table.escaped("50 % & a_b ~ λ1 <#>")
+        == r"50 \% \& a\_b \textasciitilde{} $\lambda$1 \textless{}\#\textgreater{}"
     )
-    assert "ours" in text and r"{\scriptsize[" in (tmp_path / "T1.tex").read_text()
 
 
 def test_figures_that_were_not_counted_are_an_error_that_says_what_to_do(given: Params, tmp_path: Path) -> None:
@@ -182,7 +212,7 @@ def test_accuracy_against_flops_shows_every_row_and_who_has_not_run(
     ran = {"baseline 3D ResNet-50 16f", "EAM 3D ResNet-50 16f"}
     labels = {row.label for row in load("eam", REGISTRY).tables["T4"].rows}
     assert ran | {f"{label} (not run)" for label in labels - ran} <= found
-    assert {path.name for path in (tmp_path / "pictures").iterdir()} == {"T4-flops.svg", "F5.svg"}
+    assert {path.name for path in (tmp_path / "pictures").iterdir()} == {"T4-flops.svg", "F5.svg", "gains-eam.svg"}
 
 
 def test_the_classes_that_gain_most_are_listed_and_drawn_where_both_rows_have_run(
@@ -207,4 +237,4 @@ def test_a_printed_curve_is_drawn_from_ours(tmp_path: Path) -> None:
     pictures = save(tmp_path / "tables", given, found) / "pictures"
     labels = {row.label for row in load("st_manet", REGISTRY).tables["F4"].rows}
     assert labels | {"ours, fraction", "accuracy"} <= texts(pictures / "F4.svg")
-    assert {path.name for path in pictures.iterdir()} == {"F4.svg", "F5.svg"}
+    assert {path.name for path in pictures.iterdir()} == {"F4.svg", "F5.svg", "gains-st_manet.svg"}

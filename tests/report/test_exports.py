@@ -10,7 +10,7 @@ import pytest
 from pipeline.config.schema import Table
 from pipeline.evaluate.predictions import read
 from pipeline.measure import results
-from pipeline.report import exports, table
+from pipeline.report import exports, suite_tables, table
 from tests.support import invented
 from tests.support.printed import lines
 
@@ -21,7 +21,7 @@ def test_undecoded_videos_show_beside_the_number_and_count_as_wrong(tmp_path: Pa
     gone = pl.col("video").is_in(["test_1_000", "test_1_001", "test_1_006"])
     frame = frame.with_columns(logits=pl.when(gone).then(None).otherwise("logits"))
     row = invented.measured(given, "a", read(invented.write(frame, tmp_path / "p", given, "a"), "a", given, folder))
-    table.save(tmp_path, "t", Table("t", ("a",)), {"a": row})
+    table.save(tmp_path, suite_tables.of("t", Table("t", ("a",)), {"a": row}))
     (line,) = lines(tmp_path / "t.csv")
     assert (line["top1"], line["n"], line["decoded"]) == ("95.0000", "60", "57")
     assert "57 of 60" in (tmp_path / "t.md").read_text()

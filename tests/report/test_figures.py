@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib
@@ -18,12 +19,10 @@ from tests.support import invented
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> list[Result]:
-    given = invented.params(["tsn", "eam $x$ & co", "late"])
+    given = invented.params(["tsn", "eam", "late"])
     folder = invented.splits(tmp_path_factory.mktemp("splits"))
-    return [
-        *(invented.result(given, row, folder, seed=number) for number, row in enumerate(("tsn", "eam $x$ & co"))),
-        invented.measured(given, "late", "not run"),
-    ]
+    tsn, eam = (invented.result(given, row, folder, seed=number) for number, row in enumerate(("tsn", "eam")))
+    return [tsn, replace(eam, name="eam $x$ & co"), invented.measured(given, "late", "not run")]
 
 
 def texts(path: Path) -> list[str]:
@@ -52,6 +51,21 @@ def test_accuracies_show_every_row_chance_and_n(made: list[Result], tmp_path: Pa
     figures.accuracies(made, tmp_path / "a.svg")
     found = texts(tmp_path / "a.svg")
     assert {"tsn", "eam $x$ & co", "late", "not run", "chance", "shapes (n = 60)"} <= set(found)
+
+
+def test_accuracies_have_a_dot_for_each_seed(made: list[Result], tmp_path: Path) -> None:
+    figures.accuracies(made[:1], tmp_path / "a.svg")
+    dots = [node for node in ElementTree.parse(tmp_path / "a.svg").iter("{http://www.w3.org/2000/svg}g")
+            if node.attrib.get("id", "").startswith("line2d_") and len(list(node.iter("{http://www.w3.org/2000/svg}use"))) == 2]  # fmt: skip  # noqa: E501
+    assert dots and len(made[0].seeds) == 2
+
+
+def test_accuracy_against_macs_names_the_rows_that_have_both(made: list[Result], tmp_path: Path) -> None:
+    figures.against_macs([replace(made[0], costs={"macs": 3e9}), *made[1:]], tmp_path / "m.svg")
+    assert {"tsn", "shapes", "MACs of one view, G"} <= set(texts(tmp_path / "m.svg"))
+    assert "late" not in texts(tmp_path / "m.svg")
+    figures.against_macs(made, tmp_path / "none.svg")
+    assert not (tmp_path / "none.svg").exists()
 
 
 def test_confusion_names_the_classes(made: list[Result], tmp_path: Path) -> None:

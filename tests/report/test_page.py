@@ -10,8 +10,10 @@ import cv2
 import numpy as np
 import pytest
 
+from pipeline.aggregate import reference
 from pipeline.errors import UserError
-from pipeline.report import page
+from pipeline.papers.published import PAPERS
+from pipeline.report.table import plain
 
 ROOT = Path(__file__).parents[2]
 CHROMIUM = shutil.which("chromium")
@@ -49,49 +51,51 @@ def reports(tmp_path: Path) -> Path:
 
 def build(reports: Path) -> Path:
     """The page of all reference suites."""
-    folders = sorted(path.parent for path in (reports / "reference").glob("*/tables"))
-    suites = {path.name: page.Suite(path / "tables", path / "figures", "") for path in folders}
-    return page.build(reports / "reference" / "index.html", suites, reports)
+    return reference.show(reports)
 
 
 def test_every_cell_is_the_csvs(reports: Path) -> None:
     text = build(reports).read_text(encoding="utf-8")
     found = Tables(text)
-    assert {"quick/tables/ablation.csv", "../parity.csv"} <= found.tables.keys()
+    assert {"quick/tables/ablation.csv", "../parity.csv", "scoreboard.csv"} <= found.tables.keys()
+    assert {f"{name}/tables/claims.csv" for name in PAPERS} <= found.tables.keys()
     islands = json.loads(text.partition('id="data">')[2].partition("</script>")[0])
     for path, rows in found.tables.items():
         with (reports / "reference" / path).open(newline="", encoding="utf-8") as file:
             expected = list(csv.DictReader(file))
-        assert [[row[key] for key in found.keys[path]] for row in expected] == rows
-        stem = path.removesuffix(".csv").replace("/tables/", "-").replace("../", "parity-")
-        assert islands[stem] == expected
+        shown = [[plain(value) for value in row] for row in rows]
+        assert [[row[key] for key in found.keys[path]] for row in expected] == shown
+        stem = path.removesuffix(".csv").replace("/tables/", "-").replace("../", "costs-")
+        island = islands[stem if "-" in stem else f"first-{stem}"]
+        assert [{key: plain(value) for key, value in row.items()} for row in island] == expected
 
 
 def test_every_table_is_on_it(reports: Path) -> None:
     found = Tables(build(reports).read_text(encoding="utf-8")).tables
-    tables = {path for path in reports.glob("reference/*/tables/*.csv") if path.with_suffix(".md").exists()}
+    tables = {path.with_suffix(".csv") for path in reports.glob("reference/*/tables/*.json")}
+    empty = {path for path in tables if len(path.read_text(encoding="utf-8").splitlines()) < 2}  # a figure not run
     shown = {str((reports / "reference" / path).resolve()) for path in found}
-    assert {str(path) for path in tables if path.stem != "speed"} <= shown
+    assert {str(path) for path in tables - empty if path.stem not in ("speed", "scoreboard")} <= shown
 
 
 def test_it_is_one_small_file_and_the_same_each_time(reports: Path) -> None:
     first = build(reports).read_bytes()
     assert build(reports).read_bytes() == first
-    assert len(first) < 3 * 2**20
+    assert len(first) < 2 * 2**20
     assert b'src="http' not in first and b"url(http" not in first and b"<link" not in first
 
 
 def test_text_is_escaped(reports: Path) -> None:
-    path = reports / "reference" / "quick" / "tables" / "ablation.csv"
-    path.write_text(path.read_text().replace("tsn,", "</script><b>tsn,", 1))
+    path = reports / "reference" / "quick" / "tables" / "ablation.json"
+    path.write_text(path.read_text().replace('"tsn"', '"</script><b>tsn"'))
     text = build(reports).read_text(encoding="utf-8")
     assert "<b>tsn" not in text
 
 
 def test_a_damaged_table_is_named(reports: Path) -> None:
-    path = reports / "reference" / "quick" / "tables" / "ablation.csv"
-    path.write_text(path.read_text().rstrip().rsplit(',"', 1)[0] + "\n")
-    with pytest.raises(UserError, match=r"ablation\.csv is damaged"):
+    path = reports / "reference" / "quick" / "tables" / "ablation.json"
+    path.write_text(path.read_text().replace(', "2"], ["1"', ', ["1"', 1))
+    with pytest.raises(UserError, match=r"ablation\.json is damaged"):
         build(reports)
 
 
@@ -116,9 +120,9 @@ def test_in_a_browser(reports: Path, tmp_path: Path, scheme: str) -> None:
 
         rows = view.locator("tbody tr:visible")
         everything = rows.count()
-        view.select_option("#verdict", "better")
+        view.select_option("#verdict", "these nets differ")
         assert 0 < rows.count() < everything
-        assert set(rows.evaluate_all("all => all.map(row => row.dataset.verdict)")) == {"better"}
+        assert set(rows.evaluate_all("all => all.map(row => of(row).verdict)")) == {"these nets differ"}
         view.select_option("#verdict", "")
 
         table = view.locator('table[data-path="quick/tables/ablation.csv"]')
@@ -133,6 +137,9 @@ def test_in_a_browser(reports: Path, tmp_path: Path, scheme: str) -> None:
         view.keyboard.press("Escape")
 
         view.goto(path.as_uri())
+        assert view.locator("h2").first.inner_text() == "What is left of the printed gains"
+        links = view.locator("nav a").evaluate_all("all => all.map(link => link.getAttribute('href'))")
+        assert all(view.locator(f"[id='{link[1:]}']").count() == 1 for link in links) and len(links) > 50
         view.screenshot(path=tmp_path / "page.png")
         picture = cv2.imread(str(tmp_path / "page.png"), cv2.IMREAD_GRAYSCALE)
         counts = np.bincount(picture.ravel(), minlength=256)

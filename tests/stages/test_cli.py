@@ -37,7 +37,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "params.yaml").write_text(json.dumps(raw))
     (folder / "dvc.yaml").write_text(DVC)
     (folder / "step.py").write_text(STEP)
-    (folder / "table.md").write_text(TABLE)
+    (folder / "table.json").write_text(TABLE)
     subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
     subprocess.run([BIN / "dvc", "init", "-q"], cwd=folder, check=True)
     done = actionbench(folder, "repro", "decode", "splits")
@@ -82,7 +82,7 @@ def test_rows_run_side_by_side_then_the_tables(project: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "b | Running stage 'train@b':" in done.stdout
     assert "37.8 [35.8, 39.8]" in done.stdout
-    assert "In every row: data set: shapes; protocol: 1 clip" in done.stdout
+    assert "In every row: data set shapes; protocol 1 clip." in done.stdout
     locked = YAML(typ="safe").load((project / "dvc.lock").read_text())["stages"]
     assert len(locked) == 3 + 2 * 2 + 1
     assert "To track the changes" not in done.stdout
@@ -201,12 +201,11 @@ def test_lists_as_json(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.M
 def test_report_as_json(project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     tables = project / "reports" / "tables" / "other"
     tables.mkdir(parents=True)
-    (tables / "comparison.md").write_text(TABLE)
-    (tables / "comparison.csv").write_text("row,top1\na,37.8\n")
+    (tables / "comparison.json").write_text(TABLE)
     monkeypatch.chdir(project)
     code, out, _ = called(capsys, "report", "--suite", "other", "--json")
     found = json.loads(out)
-    assert (code, found["tables"]) == (0, {"comparison": [{"row": "a", "top1": "37.8"}]})
+    assert (code, found["tables"]) == (0, {"comparison": [{"row": "a", "top1": "37.8"}, {"row": "b", "top1": "79.0"}]})
     assert found["paths"]["tables"] == ["reports/tables/other/comparison.md"]
 
 

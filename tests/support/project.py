@@ -10,7 +10,7 @@ from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("models", "pipeline", "cluster", "stages", "conf/weights", "reports/papers", "reports/templates")
-FILES = ("dvc.yaml", ".dvcignore", "constraints.txt", "reports/parity.csv", "reports/parity.md")
+FILES = ("dvc.yaml", ".dvcignore", "constraints.txt", "reports/parity.csv", "reports/parity.json")
 STAND_IN = """
 import sys
 from pathlib import Path

@@ -1,15 +1,19 @@
 """A DVC project whose stages do nothing but leave a file, for tests of the command line."""
 
-TABLE = """\
-# Systems
+from pipeline.report.table import ALWAYS, Cell, Table, dumps
 
-| row | data set | top-1 %           | protocol |
-| --- | -------- | ----------------- | -------- |
-| a   | shapes   | 37.8 [35.8, 39.8] | 1 clip   |
-| b   | shapes   | 79.0 [77.0, 81.0] | 1 clip   |
 
-What the columns say.
-"""
+def row(name: str, value: str, low: str, high: str) -> tuple[Cell, ...]:
+    return (
+        Cell("row", name, {"row": name}, ALWAYS),
+        Cell("data set", "shapes"),
+        Cell("top-1 %", f"{value} [{low}, {high}]", {"top1": value}, ALWAYS),
+        Cell("protocol", "1 clip"),
+    )
+
+
+ROWS = (row("a", "37.8", "35.8", "39.8"), row("b", "79.0", "77.0", "81.0"))
+TABLE = dumps(Table("comparison", "Systems", ROWS, ("What the columns say.",)))
 DVC = """\
 stages:
   download:
@@ -42,7 +46,7 @@ stages:
       deps: ["data/runs/${key}"]
       outs: ["data/predictions/${key}"]
   aggregate:
-    cmd: python step.py aggregate all reports/tables/quick/comparison.md
+    cmd: python step.py aggregate all reports/tables/quick/comparison.json
     deps: [data/predictions]
     outs: [reports/tables/quick: {cache: false}]
 """
@@ -58,5 +62,5 @@ if name == f"{noun}@{key}":
     sys.exit(print("error: this row can't be trained", file=sys.stderr) or int(code))
 path = pathlib.Path(place)
 path.parent.mkdir(parents=True, exist_ok=True)
-path.write_text(pathlib.Path("table.md").read_text() if noun == "aggregate" else noun + key)
+path.write_text(pathlib.Path("table.json").read_text() if noun == "aggregate" else noun + key)
 """
