@@ -27,7 +27,7 @@ SIZE = 19_400_000_000  # rounded by the makers
 LAYOUT = (
     "the content of the archive 20bn-something-something-v2: <number>.webm, 220847 files. The lists are "
     "labels.json, train.json, validation.json and, where wanted, test.json, or older copies named "
-    "something-something-v2-labels.json and so on, beside the clips' folder or in the folder that `lists` names, with "
+    "something-something-v2-labels.json and so on, next to the clips' folder or in the folder that `lists` names, with "
     "or without a folder labels"
 )
 READS = names_of_lists("something-something-v2-", ".json")
