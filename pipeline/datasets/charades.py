@@ -24,7 +24,7 @@ CITATION = (
 HOMEPAGE = "https://prior.allenai.org/projects/charades"
 FETCH = (
     "Charades_v1_480.zip and Charades.zip from https://ai2-public-datasets.s3-us-west-2.amazonaws.com/charades/, under "
-    "the licence that comes along; no form to sign"
+    "the license that comes along; no form to sign"
 )
 SIZE = 13_000_000_000  # rounded by the makers
 LAYOUT = (

@@ -32,7 +32,7 @@ CITATION = (
 HOMEPAGE = "https://www.qualcomm.com/developer/software/jester-dataset"
 FETCH = (
     "the .zip files of the videos and of the labels, from the home page, after signing in and accepting the research "
-    "licence; unzip them, then `cat 20bn-jester-v1-?? | tar xz` unpacks the parts that were in them"
+    "license; unzip them, then `cat 20bn-jester-v1-?? | tar xz` unpacks the parts that were in them"
 )
 SIZE = 22_800_000_000  # rounded by the makers
 LAYOUT = (

@@ -170,7 +170,7 @@ def _checked(options: Given) -> Options:
         if (value := getattr(checked, key)) < least:
             raise UserError(f"shapes: option {key}: {value} is less than {least}")
     if checked.side % 2:
-        raise UserError(f"shapes: option side: {checked.side} is odd, and H.264 stores colour at half size")
+        raise UserError(f"shapes: option side: {checked.side} is odd, and H.264 stores color at half size")
     return checked
 
 

@@ -31,7 +31,7 @@ CITATION = (
 )
 HOMEPAGE = "https://www.qualcomm.com/developer/software/something-something-v-2-dataset"
 FETCH = (
-    "the parts of 20bn-something-something-v1 and the lists, under the makers' research licence; the home page speaks "
+    "the parts of 20bn-something-something-v1 and the lists, under the makers' research license; the home page speaks "
     "of version 2 alone, so ask them for version 1; `cat 20bn-something-something-v1-?? | tar xz` unpacks them"
 )
 SIZE = 25_200_000_000  # rounded by the makers

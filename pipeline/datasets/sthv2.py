@@ -21,7 +21,7 @@ CITATION = (
 HOMEPAGE = "https://www.qualcomm.com/developer/software/something-something-v-2-dataset"
 FETCH = (
     "the .zip files of the videos and of the labels, from the home page, after signing in and accepting the research "
-    "licence; unzip them, then `cat 20bn-something-something-v2-?? | tar xz` unpacks the parts that were in them"
+    "license; unzip them, then `cat 20bn-something-something-v2-?? | tar xz` unpacks the parts that were in them"
 )
 SIZE = 19_400_000_000  # rounded by the makers
 LAYOUT = (
