@@ -75,9 +75,9 @@ def videos(folder: Path, options: Given) -> list[Video]:
 
 
 def splits(videos: Sequence[Video], lists: Path, options: Given) -> Splits:
-    """Test split k on the k-th stretch of each class's pool.
+    """Build the splits: split k tests on the k-th stretch of each class's pool.
 
-    Train on the clips after it. Training clips wrap around the pool's end.
+    It trains on the clips after that stretch, which wrap around the pool's end.
     """
     checked = _checked(options)
     train, test = checked.train // len(CLASSES), checked.test // len(CLASSES)
