@@ -59,7 +59,7 @@ ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="The last stage over many rows, and pandas beside it")
+    parser = argparse.ArgumentParser(description="The last stage over many rows, and pandas")
     parser.add_argument("--rows", type=int, default=1000)
     parser.add_argument("--videos", type=int, default=20_000)
     parser.add_argument("--classes", type=int, default=101)

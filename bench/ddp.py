@@ -51,7 +51,7 @@ TOLERANCE = 1e-4  # relative, of a loss: sums of floats in another order, over a
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="What Ray Train costs data-parallel training, beside torchrun")
+    parser = argparse.ArgumentParser(description="What Ray Train costs data-parallel training, against torchrun")
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--rank", nargs=2, help=argparse.SUPPRESS)  # way, and the folder to work in
@@ -233,7 +233,7 @@ def save(rows: list[dict[str, Any]], one: Run, turns: int, epochs: int) -> None:
         }
         for row in rows
     ]
-    report.save("ddp", "Ray Train beside torchrun", text, head, lines, every)
+    report.save("ddp", "Ray Train against torchrun", text, head, lines, every)
 
 
 if __name__ == "__main__":

@@ -95,7 +95,12 @@ def tell(
     head += [f"memory, {version}" for version in versions]
     head += ["convolutions", "limit", *(f"roofline, {version}" for version in versions)]
     save(
-        "models-gpu" if CUDA else "models", "The nets' speed, beside a straightforward version", text, head, lines, rows
+        "models-gpu" if CUDA else "models",
+        "The nets' speed, against a straightforward version",
+        text,
+        head,
+        lines,
+        rows,
     )
 
 

@@ -218,7 +218,7 @@ def save(rows: list[dict[str, Any]], job: Job, machine: Machine, found: Costs) -
         f"- storage that all share, {machine.storage / 1e9:g} GB/s in all, served in turn; nothing is cached on a node",
         f"- {machine.inside / 1e9:g} GB/s between GPUs of a node, {machine.outside / 1e9:g} GB/s between nodes; "
         f"gradients of {job.weights / 1e6:.0f} MB round a ring, not hidden behind the backward pass",
-        "- training clips are loaded by a GPU's cores beside its work, test views before it, by one core",
+        "- training clips are loaded by a GPU's cores during its work, test views before it, by one core",
         "- steps and blocks scatter on a GPU as they did here; no node fails; stages follow one another",
         "",
         "Measured, from the other tables here:",

@@ -56,7 +56,7 @@ def submit(cluster: Cluster, package: Path, command: Sequence[str]) -> int:
     log.rest()
     told = client.get_job_info(log.job)
     if told.status == "STOPPED":
-        print("stopped; the next submit goes on from there", file=sys.stderr)
+        print("stopped; the next submit resumes", file=sys.stderr)
         return 130
     if told.status == "SUCCEEDED":
         return 0

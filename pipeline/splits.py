@@ -29,8 +29,8 @@ class Tables:
 
     classes: tuple[str, ...]  # in official order
     mirrored: tuple[int, ...]  # for each class that of its mirror image, or -1
-    tables: dict[int, pl.DataFrame]  # warnings for the user, a line each
-    notes: tuple[str, ...]  # what a user should know though nothing failed, a line each
+    tables: dict[int, pl.DataFrame]  # by split: SCHEMA's columns, in the lists' order
+    notes: tuple[str, ...]  # warnings for the user, a line each
     absent: pl.DataFrame  # split, part, video: listed, but absent
 
 

@@ -14,7 +14,8 @@ No code is public. Where the paper leaves a choice, this is ours, and why:
   Hara's code (recipe eam). EAM multiplies its stage's maps by 1 to 2, four times in a row. Norms in eval mode would
   not correct this: the maps would be 5.3 times the plain net's, against 1.15 times.
 Written differently, with the same result:
-- V is read once: both gates work on the mean and the maximum over each frame, because their weights are in (0, 1).
+- V is read once: both gates work on the mean and the maximum over each frame, because a weight in (0, 1) factors out
+  of both.
 Beyond the paper: on a backbone that takes frames, a clip's frames are unfolded first, so that EAM sees the clip's T.
 """
 

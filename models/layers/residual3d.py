@@ -48,7 +48,7 @@ class Conv3d(nn.Conv3d):
     def forward(self, x: Tensor) -> Tensor:
         t, h, w = self.kernel_size
         along, *across = self.stride
-        before, *beside = cast(tuple[int, int, int], self.padding)
+        before, *around = cast(tuple[int, int, int], self.padding)
         # Maps of one pixel have an ambiguous order: a compiled net would expect another than its gradients have.
         if not x.is_contiguous(memory_format=torch.channels_last_3d) or x.shape[3:].numel() == 1:
             return super().forward(x)
@@ -56,7 +56,7 @@ class Conv3d(nn.Conv3d):
             out = super().forward(x.contiguous())
         elif t == along == 1:
             frames = x.transpose(1, 2).flatten(0, 1)  # (N*T, C, H, W)
-            out = F.conv2d(frames, self.weight.squeeze(2), self.bias, across, beside, 1, self.groups)
+            out = F.conv2d(frames, self.weight.squeeze(2), self.bias, across, around, 1, self.groups)
             out = out.unflatten(0, (-1, x.shape[2])).transpose(1, 2)
         elif (h, w) == (1, 1) == (*across,):
             pixels = x.flatten(3)  # (N, C, T, H*W)

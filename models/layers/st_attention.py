@@ -137,7 +137,7 @@ class Aggregation(nn.Module):
     def _rows(self, rows: Tensor, x: Tensor) -> Tensor:
         """Return A value(x), (N, ins, T, P), in x's shape.
 
-        The second softmax comes first, if it is on.
+        With `second_softmax` its rows are softmaxed first.
         """
         if self.second_softmax:
             rows = rows.transpose(1, 2).flatten(2).softmax(2).unflatten(2, (x.shape[1], -1)).transpose(1, 2)

@@ -95,7 +95,7 @@ class UnitPooling(nn.Module):
 class LevelFusion(nn.Module):
     """Fuse levels (N, ins, T, H, W) to one (N, outs, T, H, W).
 
-    Each passes a grouped convolution to `middle` channels. The output is (N, outs, T, H, W).
+    Each passes a grouped convolution to `middle` channels.
     """
 
     def __init__(self, levels: int, ins: int, middle: int, outs: int) -> None:

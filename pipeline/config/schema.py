@@ -282,7 +282,10 @@ class Table:
 
 @dataclass(frozen=True, config=STRICT)
 class Cluster:
-    """The machines. Never a stage's params: no field changes a byte of a result."""
+    """The machines.
+
+    Never a stage's params: no field changes a byte of a result (tests/train/test_resources.py gives the reasons).
+    """
 
     address: Text = "local"  # "local" starts Ray here; RAY_ADDRESS overrides
     # Data-parallel training workers of one run; a range adapts to the free machines.

@@ -24,13 +24,13 @@ CITATION = (
 HOMEPAGE = "https://prior.allenai.org/projects/charades"
 FETCH = (
     "Charades_v1_480.zip and Charades.zip from https://ai2-public-datasets.s3-us-west-2.amazonaws.com/charades/, under "
-    "the licence that comes along; no form to sign"
+    "the license that comes along; no form to sign"
 )
 SIZE = 13_000_000_000  # rounded by the makers
 LAYOUT = (
     "the content of Charades_v1_480.zip: Charades_v1_480/<five letters and digits>.mp4, 9848 videos. The lists are of "
-    "Charades.zip: Charades_v1_classes.txt, Charades_v1_train.csv and Charades_v1_test.csv, beside the videos (with or "
-    "without a folder Charades) or in the folder that `lists` names"
+    "Charades.zip: Charades_v1_classes.txt, Charades_v1_train.csv and Charades_v1_test.csv, next to the videos (with "
+    "or without a folder Charades) or in the folder that `lists` names"
 )
 READS = tuple(f"{place}Charades_v1_{name}" for place in ("", "Charades/") for name in ("*.csv", "classes.txt"))
 COUNTS = {1: {"train": 7_985, "test": 1_863}}

@@ -20,7 +20,7 @@ FETCH = (
 )
 LAYOUT = (
     "the content of Diving48_rgb.tar.gz: rgb/<YouTube id>_<number>.mp4, 18404 clips. The lists are "
-    "Diving48_V2_train.json and Diving48_V2_test.json, beside rgb or in the folder that `lists` names"
+    "Diving48_V2_train.json and Diving48_V2_test.json, next to rgb or in the folder that `lists` names"
 )
 READS = ("Diving48_V2_*.json",)
 COUNTS = {1: {"train": 15_027, "test": 1_970}}

@@ -11,7 +11,7 @@ LICENCE = "the user's"
 CITATION = ""
 HOMEPAGE = ""
 LAYOUT = (
-    "<class>/<videos>, and the lists train.txt, test.txt and, where wanted, val.txt: beside the classes, or in a "
+    "<class>/<videos>, and the lists train.txt, test.txt and, where wanted, val.txt: next to the classes, or in a "
     "folder a split (split-1/train.txt ...), or in the folder that `lists` names. A line is `<class>/<file>`, followed "
     "by a label where the class is not the folder's name. classes.txt, one name a line, gives the classes an order of "
     f"their own; a label may then be a number, counted from 0. Video files end in {', '.join(sorted(SUFFIXES))}"

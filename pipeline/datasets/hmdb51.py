@@ -18,7 +18,7 @@ SIZE = 2_000_000_000  # rounded by the makers
 LAYOUT = (
     "the content of hmdb51_org.rar, a rar of a rar a class: <class>/<file>.avi (with or without a folder around the "
     "classes), 51 classes, 6766 clips. The lists are the content of test_train_splits.rar: "
-    "<class>_test_split<1, 2 or 3>.txt, 153 files, beside the classes (with or without their folder "
+    "<class>_test_split<1, 2 or 3>.txt, 153 files, next to the classes (with or without their folder "
     "testTrainMulti_7030_splits) or in the folder that `lists` names"
 )
 READS = ("*_test_split?.txt", "testTrainMulti_7030_splits/*_test_split?.txt")

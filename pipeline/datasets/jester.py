@@ -31,13 +31,13 @@ CITATION = (
 HOMEPAGE = "https://www.qualcomm.com/developer/software/jester-dataset"
 FETCH = (
     "the .zip files of the videos and of the labels, from the home page, after signing in and accepting the research "
-    "licence; unzip them, then `cat 20bn-jester-v1-?? | tar xz` unpacks the parts that were in them"
+    "license; unzip them, then `cat 20bn-jester-v1-?? | tar xz` unpacks the parts that were in them"
 )
 SIZE = 22_800_000_000  # rounded by the makers
 LAYOUT = (
     "the content of the archive 20bn-jester-v1: a folder a clip, named by its number, in it the frames 00001.jpg, "
     "00002.jpg ...; 148092 folders. The lists are train.csv and validation.csv (lines `<number>;<class>`) "
-    "and, where wanted, test.csv (lines `<number>`), or older copies named jester-v1-train.csv and so on, beside the "
+    "and, where wanted, test.csv (lines `<number>`), or older copies named jester-v1-train.csv and so on, next to the "
     "clips' top folder or in the folder that `lists` names, with or without a folder labels"
 )
 READS = names_of_lists("jester-v1-", ".csv")

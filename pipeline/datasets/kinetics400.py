@@ -24,7 +24,7 @@ FETCH = (
 LAYOUT = (
     "clips named <YouTube id>_<start>_<end>.mp4, seconds in six digits (abc-EFG_123_000017_000027.mp4), a folder a "
     "part or a class, or all in one; a clip below a folder replacement... takes the place of its namesake. The lists, "
-    "beside the clips (with or without a folder annotations or kinetics400) or in the folder that `lists` names, are "
+    "next to the clips (with or without a folder annotations or kinetics400) or in the folder that `lists` names, are "
     "train.csv or kinetics-400_train.csv, and val.csv, validate.csv or kinetics-400_val.csv, with the columns label, "
     "youtube_id, time_start, time_end. Clips of the test list are not needed"
 )

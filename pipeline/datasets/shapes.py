@@ -78,9 +78,9 @@ def videos(folder: Path, options: Given) -> list[Video]:
 
 
 def splits(videos: Sequence[Video], lists: Path, options: Given) -> Splits:
-    """Test split k on the k-th stretch of each class's pool.
+    """Build the splits: split k tests on the k-th stretch of each class's pool.
 
-    Train on the clips after it. Training clips wrap around the pool's end.
+    It trains on the clips after that stretch, which wrap around the pool's end.
     """
     checked = _checked(options)
     train, test = checked.train // len(CLASSES), checked.test // len(CLASSES)
@@ -175,7 +175,7 @@ def _checked(options: Given) -> Options:
         if not least <= (value := getattr(checked, key)) <= most:
             raise UserError(f"shapes: option {key}: {value} is not from {least} to {most}")
     if checked.side % 2:
-        raise UserError(f"shapes: option side: {checked.side} is odd, and H.264 stores colour at half size")
+        raise UserError(f"shapes: option side: {checked.side} is odd, and H.264 stores color at half size")
     return checked
 
 

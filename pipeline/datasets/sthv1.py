@@ -31,7 +31,7 @@ CITATION = (
 )
 HOMEPAGE = "https://www.qualcomm.com/developer/software/something-something-v-2-dataset"
 FETCH = (
-    "the parts of 20bn-something-something-v1 and the lists, under the makers' research licence; the home page speaks "
+    "the parts of 20bn-something-something-v1 and the lists, under the makers' research license; the home page speaks "
     "of version 2 alone, so ask them for version 1; `cat 20bn-something-something-v1-?? | tar xz` unpacks them"
 )
 SIZE = 25_200_000_000  # rounded by the makers
@@ -39,7 +39,7 @@ LAYOUT = (
     "the content of the archive 20bn-something-something-v1: a folder a clip, named by its number, in it the frames "
     "00001.jpg, 00002.jpg ...; 108499 folders. The lists are something-something-v1-labels.csv (174 classes, one a "
     "line), -train.csv and -validation.csv (lines `<number>;<class>`) and, where wanted, -test.csv (lines `<number>`), "
-    "or the same without something-something-v1-, beside the clips' top folder or in the folder that `lists` names, "
+    "or the same without something-something-v1-, next to the clips' top folder or in the folder that `lists` names, "
     "with or without a folder labels"
 )
 READS = names_of_lists("something-something-v1-", ".csv")

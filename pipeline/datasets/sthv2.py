@@ -36,13 +36,13 @@ CITATION = (
 HOMEPAGE = "https://www.qualcomm.com/developer/software/something-something-v-2-dataset"
 FETCH = (
     "the .zip files of the videos and of the labels, from the home page, after signing in and accepting the research "
-    "licence; unzip them, then `cat 20bn-something-something-v2-?? | tar xz` unpacks the parts that were in them"
+    "license; unzip them, then `cat 20bn-something-something-v2-?? | tar xz` unpacks the parts that were in them"
 )
 SIZE = 19_400_000_000  # rounded by the makers
 LAYOUT = (
     "the content of the archive 20bn-something-something-v2: <number>.webm, 220847 files. The lists are "
     "labels.json, train.json, validation.json and, where wanted, test.json, or older copies named "
-    "something-something-v2-labels.json and so on, beside the clips' folder or in the folder that `lists` names, with "
+    "something-something-v2-labels.json and so on, next to the clips' folder or in the folder that `lists` names, with "
     "or without a folder labels"
 )
 READS = names_of_lists("something-something-v2-", ".json")

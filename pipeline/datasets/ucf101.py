@@ -19,8 +19,8 @@ SIZE = 6_500_000_000  # rounded by the makers
 LAYOUT = (
     "the content of UCF101.rar: UCF-101/<class>/v_<class>_g<group>_c<clip>.avi, 101 classes, 13320 clips. The lists "
     "are the content of UCF101TrainTestSplits-RecognitionTask.zip: trainlist01.txt to trainlist03.txt and "
-    "testlist01.txt to testlist03.txt, beside UCF-101 (with or without their folder ucfTrainTestlist) or in the folder "
-    "that `lists` names"
+    "testlist01.txt to testlist03.txt, next to UCF-101 (with or without their folder ucfTrainTestlist) or in the "
+    "folder that `lists` names"
 )
 READS = ("*list??.txt", "ucfTrainTestlist/*list??.txt")
 COUNTS = {1: {"train": 9537, "test": 3783}, 2: {"train": 9586, "test": 3734}, 3: {"train": 9624, "test": 3696}}

@@ -86,7 +86,7 @@ def sync(root: Path, record: Record, logs: "Logs", numbers: Numbers | None) -> i
     except Exception as error:
         raise UserError(
             f"MLflow at {clean(store(root))} did not take row {record.row} ({_said(error)}); "
-            "once it answers, `actionbench mlflow sync` goes on from there"
+            "once it answers, `actionbench mlflow sync` sends the rest"
         ) from None
 
 

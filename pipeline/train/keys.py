@@ -66,7 +66,7 @@ def _plugins(run: Run) -> list[str]:
 def _net(run: Run) -> Mapping[str, Any]:
     """Return the settings of the net and its training.
 
-    Names of data sets and files are not among them.
+    Names of data sets, recipes and files are not among them.
     """
     experiment = run.experiment
     named = {"backbone": experiment.backbone, "variant": experiment.variant, "attention": experiment.attention}

@@ -233,11 +233,11 @@ def save(store: Remote, sha256: str, target: Path) -> None:
             file.flush()
             os.fsync(file.fileno())
             if digest.hexdigest() != sha256:
-                raise UserError(f"{origin} is damaged; remove it, and the next run puts it there anew")
+                raise UserError(f"{origin} is damaged; remove it, and the next run stores it again")
             os.utime(file.fileno(), ns=(CHECKED, CHECKED))
         remember(target, sha256)
     except FileNotFoundError:
-        raise UserError(f"{origin} is gone; the next run puts it there anew") from None
+        raise UserError(f"{origin} is gone; the next run stores it again") from None
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise

@@ -231,7 +231,7 @@ def test_ctrl_c_stops_it_and_a_second_one_is_told_who_is_there(
     assert code == 2 and "is at work in this workspace" in out and "arrive" in out
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=120)
-    assert process.returncode == 130 and "stopped; the next submit goes on from there" in err
+    assert process.returncode == 130 and "stopped; the next submit resumes" in err
     assert not psutil.pid_exists(int((into / "pid").read_text()))
 
 
