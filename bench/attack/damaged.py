@@ -126,7 +126,7 @@ def _attack(source: Path, path: Path, change: Callable[[bytes], bytes], act: Act
             from pipeline.errors import UserError
 
             raise UserError(said)  # a table's cell says why the row has no number
-        if act not in MAKING:  # it may have made all else from what is damaged still
+        if act not in MAKING and damaged.exists():  # it may have made all else from what is damaged still
             damaged.write_bytes(whole)
         wrong = list(victim.faults(copy, victim.results(done)))
         return "; ".join(wrong[:3])
