@@ -36,6 +36,7 @@ MAKERS: dict[str, Callable[[random.Random], Iterator[Attack]]] = {
     "numbers": settings.numbers,
     "videos": videos.attacks,
 }
+GOOD = ("right", "line")
 KINDS = (*MAKERS, "damaged", "kills")
 
 
@@ -46,23 +47,25 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=30.0, help="begin no kill after so many")
     parser.add_argument("--folder", type=Path, default=Path("/tmp/attacks"), help="of the small project")
     parser.add_argument("--first", type=int, help="of each kind only so many, printed and not saved")
+    parser.add_argument("--again", action="store_true", help="only those that ended badly the last time")
     given = parser.parse_args()
     torch.set_num_threads(1)
     end = time.monotonic() + 60 * given.minutes
     for kind in given.kinds:
         rng = random.Random(f"{kind} {given.seed}")
+        before = {outcome.name: outcome for outcome in read() if outcome.kind == kind} if given.again else {}
+        bad = {name for name, outcome in before.items() if outcome.outcome not in GOOD}
         if kind == "kills":
             found = kills.outcomes(given.folder, rng, end)
-        elif kind == "damaged":
-            found = map(judged, damaged.attacks(given.folder, rng))
         else:
-            found = map(judged, MAKERS[kind](rng))
+            made = damaged.attacks(given.folder, rng) if kind == "damaged" else MAKERS[kind](rng)
+            found = (before[one.name] if before.keys() - bad >= {one.name} else judged(one) for one in made)
         done = []
         for outcome in itertools.islice(found, given.first):
             done.append(outcome)
-            if len(done) % 20 == 0:
-                print(f"{kind}: {len(done)}", file=sys.stderr, flush=True)
-            if outcome.outcome not in ("right", "line"):
+            if len(done) % 10 == 0 and given.first is None:  # whoever ends it here has what came so far
+                save([outcome for outcome in read() if outcome.kind != kind] + done)
+            if outcome.outcome not in GOOD:
                 print(outcome.kind, outcome.name, outcome.outcome, outcome.said[-300:], sep=" | ", file=sys.stderr)
         if given.first is None:
             save([outcome for outcome in read() if outcome.kind != kind] + done)
@@ -86,7 +89,7 @@ def save(done: list[Outcome]) -> None:
         own = [outcome.outcome for outcome in done if kind in (outcome.kind, "all")]
         if own:
             lines.append([kind, str(len(own)), *(str(own.count(outcome)) for outcome in OUTCOMES)])
-    bad = [outcome for outcome in done if outcome.outcome not in ("right", "line")]
+    bad = [outcome for outcome in done if outcome.outcome not in GOOD]
     faults = [f"{outcome.kind}, {outcome.name}: {outcome.outcome}." for outcome in bad]
     good = len(done) - len(bad)
     text = " ".join([f"{good} of {len(done)} attacks end right or with one clear line.", *faults])

@@ -32,13 +32,13 @@ def attacks(folder: Path, rng: random.Random) -> Iterator[Attack]:
     base = project(folder)
     for module in HEAVY:  # once, for every process that is forked from this one
         importlib.import_module(module)
-    for begun, pattern, act, wants in _readers():
-        source = base / begun if begun else base / "done"
-        files = sorted(source.glob(pattern))
-        if not files:
-            raise SystemExit(f"{source} has no {pattern}")
-        for how in ("flipped", "cut", "empty"):
-            path = rng.choice(files)
+    readers = _readers()
+    if absent := [pattern for begun, pattern, *_ in readers if not any((base / (begun or "done")).glob(pattern))]:
+        raise SystemExit(f"the project has no {absent[0]}")
+    for how in ("flipped", "cut", "empty"):
+        for begun, pattern, act, wants in readers:
+            source = base / (begun or "done")
+            path = rng.choice(sorted(source.glob(pattern)))
             change = _change(how, rng.random(), rng.randrange(8))
             name = f"{path.relative_to(source)} {how}, read by {getattr(act, '__name__', 'its reader')}"
             # These only show what is there: a number that a flipped bit has changed, too.
@@ -101,7 +101,6 @@ def _readers() -> Sequence[tuple[str, str, Act, str]]:
         ("", f"data/tracking/{ROW}/*.jsonl", plan, "right"),
         ("", "data/inputs/*/*.json", refresh, "right"),
         ("", "data/inputs/*/*.json", plan, "right"),
-        ("", "data/work/inputs.json", refresh, "right"),
         ("", "reports/code/*/*", refresh, "right"),
         ("", "dvc.lock", mend, "right"),
         ("", "stages/dvc.lock", mend, "right"),
@@ -117,7 +116,8 @@ def _attack(source: Path, path: Path, change: Callable[[bytes], bytes], act: Act
         copy = folder / "project"
         shutil.copytree(source, copy, symlinks=True)
         damaged = copy / path.relative_to(source)
-        damaged.write_bytes(change(damaged.read_bytes()))
+        whole = damaged.read_bytes()
+        damaged.write_bytes(change(whole))
         _enter(copy)
         said = act()
         if act in SHOW:
@@ -126,6 +126,8 @@ def _attack(source: Path, path: Path, change: Callable[[bytes], bytes], act: Act
             from pipeline.errors import UserError
 
             raise UserError(said)  # a table's cell says why the row has no number
+        if act not in MAKING and damaged.exists():  # it may have made all else from what is damaged still
+            damaged.write_bytes(whole)
         wrong = list(victim.faults(copy, victim.results(done)))
         return "; ".join(wrong[:3])
 
@@ -329,6 +331,7 @@ def report_json() -> None:
 
 
 SHOW = (diff, report, report_json)  # which only show what is there
+MAKING = (download, decode, splits, train, refresh, mend)  # which make again what is damaged
 
 
 def _change(how: str, share: float, bit: int) -> Callable[[bytes], bytes]:
