@@ -24,7 +24,6 @@ from bench.report import save
 from tests.support import project
 
 
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, nargs="+", default=[14, 200])
