@@ -34,8 +34,8 @@ def unknown(what: str, name: str, names: Iterable[object]) -> ValueError:
 
 
 def alternatives(name: str, known: Iterable[object]) -> str:
-    """Return the tail of an error message: the nearest known name, then all of them."""
-    names = sorted(map(str, known))
+    """Return the tail of an error message: the nearest known name, then all of them in their order."""
+    names = list(map(str, known))
     near = difflib.get_close_matches(name, names, n=1)
     guess = f"did you mean {near[0]!r}? " if near else ""
     return f"{guess}known: {', '.join(names) or 'none'}"

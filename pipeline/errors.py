@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from models.registry import alternatives
+from models import registry
 
 
 class UserError(Exception):
@@ -15,6 +15,11 @@ class UserError(Exception):
 
     The stages and the command line print it without a traceback and exit with code 2.
     """
+
+
+def alternatives(name: str, known: Iterable[object]) -> str:
+    """Return the tail of an error message: the nearest known name, then all of them by the alphabet."""
+    return registry.alternatives(name, sorted(map(str, known)))
 
 
 def unknown(what: str, name: str, names: Iterable[object]) -> UserError:

@@ -98,7 +98,7 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     import boto3
     from moto.server import ThreadedMotoServer
 
-    from tests.support.bucket import SECRET
+    from tests.support.machines.bucket import SECRET
 
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
@@ -118,7 +118,7 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def store(endpoint: str) -> Remote:
     """The place of S3, with nothing in it."""
-    from tests.support.bucket import S3
+    from tests.support.machines.bucket import S3
 
     found = place(S3.storage)
     assert isinstance(found, Remote)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cluster import preflight
-from tests.support.preflight import ask, nodes, project
+from tests.support.machines.preflight import ask, nodes, project
 
 
 def test_the_difference_told_is_the_one_to_mend_first() -> None:

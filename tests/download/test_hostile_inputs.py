@@ -20,8 +20,8 @@ from pipeline.errors import UserError
 from pipeline.report import figures
 from pipeline.report.table import csv_text
 from pipeline.tracking.run_record import clean
+from tests.support.machines.served import serving
 from tests.support.nets.image_nets import build, image_net
-from tests.support.served import serving
 from tests.support.videos.packed import tarred, tree, zipped
 
 DECODE = Decode(short_side=36, quality=90, decoder="ffmpeg", videos_per_shard=8, max_failed=0.0)

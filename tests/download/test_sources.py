@@ -9,7 +9,7 @@ from pipeline.config import places
 from pipeline.config.schema import Dataset, Decode
 from pipeline.download import sources
 from pipeline.errors import UserError
-from tests.support.served import serving
+from tests.support.machines.served import serving
 from tests.support.videos.flips import flip
 from tests.support.videos.packed import tree, zipped
 

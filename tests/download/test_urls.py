@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.download.urls import CHUNK, download, shown
 from pipeline.errors import UserError
-from tests.support.served import serving
+from tests.support.machines.served import serving
 
 CONTENT = bytes(range(256)) * 8000  # 2 MB, which no single read brings
 

@@ -9,8 +9,8 @@ import pytest
 from pipeline.config import load, pretrained
 from pipeline.download.weights import checksum, fetch
 from pipeline.errors import UserError
+from tests.support.machines.served import serving
 from tests.support.registry import registered
-from tests.support.served import serving
 
 CONTENT = bytes(range(256)) * 8000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

@@ -12,8 +12,8 @@ from pipeline.config import load
 from pipeline.errors import UserError
 from stages import cli, inputs
 from stages.commands import doctor
+from tests.support.machines.served import serving
 from tests.support.registry import registered
-from tests.support.served import serving
 
 ROOT = Path(__file__).parents[2]
 CONTENT = b"a file of weights"

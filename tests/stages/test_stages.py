@@ -63,7 +63,7 @@ def test_any_other_error_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
         ("download", "shape", "no data set 'shape'; did you mean 'shapes'?"),
         ("decode", "ucf", "no data set 'ucf'; known: "),
         ("train", "acton", "did you mean 'action'?"),
-        ("evaluate", "nothing", "no 'nothing'"),
+        ("evaluate", "nothing", "no experiment 'nothing'"),
     ],
 )
 def test_a_name_that_is_not_there(stage: str, name: str, words: str) -> None:

@@ -24,8 +24,9 @@ from pipeline.evaluate import inference
 from pipeline.storage import remote
 from pipeline.storage.remote import Remote, place, remove
 from pipeline.train import loop
-from tests.support import preflight, trainings
-from tests.support.bucket import S3, SECRET, names, one_line
+from tests.support import trainings
+from tests.support.machines import preflight
+from tests.support.machines.bucket import S3, SECRET, names, one_line
 from tests.support.trainings import folder, tiny_run, trained
 
 ROOT = Path(__file__).parents[2]
@@ -74,7 +75,7 @@ def test_a_folder_and_a_store_give_the_same_bytes(store: Remote, data: Path, tmp
 TRAIN = """
 from pathlib import Path
 from cluster.fit import train_run
-from tests.support.bucket import S3
+from tests.support.machines.bucket import S3
 from tests.support.trainings import folder, tiny_run, training
 one = tiny_run(Path({data!r}), epochs={epochs})
 train_run(training(one, folder(one, S3), S3))

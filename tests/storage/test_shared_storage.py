@@ -19,7 +19,7 @@ from pipeline.evaluate import inference
 from pipeline.train import keys, rows
 from pipeline.train import loop as loop
 from pipeline.train.run import Run
-from tests.support.local import local
+from tests.support.machines.local import local
 from tests.support.trainings import tiny_run
 from tests.support.videos.flips import flip
 

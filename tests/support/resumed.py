@@ -60,7 +60,7 @@ def train(folder: Path, stop: bool) -> list[Path]:
 
     from cluster import fit
     from pipeline.train import loop
-    from tests.support.local import local
+    from tests.support.machines.local import local
 
     local(MonkeyPatch())
     epochs = loop.epochs
@@ -85,7 +85,7 @@ def evaluate(folder: Path, stop: bool) -> list[Path]:
 
     from cluster import score
     from pipeline.evaluate import inference
-    from tests.support.local import local
+    from tests.support.machines.local import local
 
     local(MonkeyPatch())
     inference.BLOCK = 2

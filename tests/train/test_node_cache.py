@@ -11,7 +11,7 @@ from pipeline.digest import state
 from pipeline.storage.atomic import write
 from pipeline.storage.remote import Remote
 from pipeline.train import node_cache
-from tests.support.bucket import S3, names, one_line
+from tests.support.machines.bucket import S3, names, one_line
 from tests.support.trainings import folder, tiny_run, trained, training
 
 

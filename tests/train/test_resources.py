@@ -13,7 +13,7 @@ from pipeline.config.schema import Cluster
 from pipeline.errors import UserError
 from pipeline.evaluate import inference
 from pipeline.train import keys
-from tests.support.local import local
+from tests.support.machines.local import local
 from tests.support.trainings import tiny_run
 
 # Every field of `cluster:`, and why it can't change a byte on CPUs.

@@ -14,7 +14,7 @@ import psutil
 from cluster import preflight
 from stages.commands.doctor import free_port
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 ASK = """
