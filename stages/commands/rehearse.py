@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +81,8 @@ def rehearse(given: Params, steps: int, clips: int | None, price: float | None) 
         experiment = given.experiments[rows[0]]
         path, weights = _weights(experiment.weights)
         found = _apart(_row(given, rows[0]), path, steps, clips)
+        if found.error and weights.startswith(("missing", "not fetched")):
+            found = replace(found, error=f"{found.error} (from random weights, since its own are not here)")
         hours = None if found.error else _hours(given, rows, found)
         net = f"{experiment.backbone}-{experiment.variant}, {experiment.attention}"
         dollars = None if hours is None or price is None else hours * price
