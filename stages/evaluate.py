@@ -29,22 +29,22 @@ def evaluate(row: str) -> None:
     rows.verify(todo)
     folder = DATA / "predictions" / row
     with session(given.cluster):
-        probes = todo[0].protocol.probes
-        todo = _in_order(todo, "forward")
-        speed = inference.gather(todo, score(todo, given.cluster), folder / file_of(todo[0].protocol))
-        for order in probes:
-            probe = _in_order(todo, order)
-            inference.gather(probe, score(probe, given.cluster), folder / file_of(probe[0].protocol))
+        orders = todo[0].protocol.probes
+        todo, *probes = (_in_order(todo, order) for order in (None, *orders))
+        speed = inference.gather(todo, score(todo, given.cluster), folder / file_of())
+        for order, probe in zip(orders, probes, strict=True):
+            inference.gather(probe, score(probe, given.cluster), folder / file_of(order))
     write(folder / "costs.json", json.dumps(inference.costs(todo[0]), indent=2) + "\n")
     write_sums(folder)
     speeds = {"clips_per_second": round(speed, 1)}
     write(DATA / "tracking" / row / "speeds.json", json.dumps(speeds, indent=2) + "\n")
     mirror(given, row)
     weights = todo[0].experiment.weights
-    forget(todo, urls.checksum(weights) if weights else None, given.cluster)
+    every = [cell for cells in (todo, *probes) for cell in cells]
+    forget(every, urls.checksum(weights) if weights else None, given.cluster)
 
 
-def _in_order(cells: list[Cell], order: Order) -> list[Cell]:
+def _in_order(cells: list[Cell], order: Order | None) -> list[Cell]:
     return [replace(cell, protocol=in_order(cell.protocol, order)) for cell in cells]
 
 

@@ -71,7 +71,7 @@ class Difference:
     unlike: str = ""  # why no verdict about the two systems can follow: other initial weights or views
 
 
-def read(params: Params, name: str, data: Path, order: Order = "forward") -> Row:
+def read(params: Params, name: str, data: Path, order: Order | None = None) -> Row:
     """A row from what its evaluation left in the data folder; predictions that are refused are the reason instead.
 
     Trajectories are a row too, of one view a video and seed 0. `order` is that of a probe of the row's protocol.
@@ -80,7 +80,7 @@ def read(params: Params, name: str, data: Path, order: Order = "forward") -> Row
         return _trajectories(params, name, data)
     experiment = named(params, name)
     protocol = in_order(params.protocols[experiment.protocol], order)
-    path = data / "predictions" / name / predictions.file_of(protocol)
+    path = data / "predictions" / name / predictions.file_of(order)
     costs, counted = path.with_name("costs.json"), dict[str, float]()
     found: Predictions | str = "not run"
     if path.exists():
