@@ -30,22 +30,30 @@ def evaluate(row: str) -> None:
     rows.verify(todo)
     folder = DATA / "predictions" / row
     with session(given.cluster):
-        probes = todo[0].protocol.probes
-        todo = _in_order(todo, "forward")
-        speed = inference.gather(todo, score(todo, given.cluster), folder / file_of(todo[0].protocol))
-        for order in probes:
-            probe = _in_order(todo, order)
-            inference.gather(probe, score(probe, given.cluster), folder / file_of(probe[0].protocol))
+        orders = todo[0].protocol.probes
+        todo, *probes = (_in_order(todo, order) for order in (None, *orders))
+        speed = inference.gather(todo, score(todo, given.cluster), folder / file_of())
+        for order, probe in zip(orders, probes, strict=True):
+            inference.gather(probe, score(probe, given.cluster), folder / file_of(order))
     write(folder / "costs.json", json.dumps(inference.costs(todo[0]), indent=2) + "\n")
     write_sums(folder)
     notes.write(DATA / "tracking" / row / "speeds.json", {"clips_per_second": round(speed, 1)})
     mirror(given, row)
     weights = todo[0].experiment.weights
+<<<<<<< HEAD
     forget(todo, checksum(weights, Path.cwd()) if weights else None, given.cluster)
 
 
 def _in_order(runs: list[Run], order: Order) -> list[Run]:
     return [replace(run, protocol=in_order(run.protocol, order)) for run in runs]
+=======
+    every = [cell for cells in (todo, *probes) for cell in cells]
+    forget(every, urls.checksum(weights) if weights else None, given.cluster)
+
+
+def _in_order(cells: list[Cell], order: Order | None) -> list[Cell]:
+    return [replace(cell, protocol=in_order(cell.protocol, order)) for cell in cells]
+>>>>>>> w-tables
 
 
 def mirror(given: Params, row: str) -> None:

@@ -37,9 +37,9 @@ def protocol_signature(protocol: Protocol, recipe: Recipe) -> str:
     )
 
 
-def in_order(protocol: Protocol, order: Order) -> Protocol:
-    """The protocol with its frames in this order, and without probes."""
-    return replace(protocol, order=order, probes=())
+def in_order(protocol: Protocol, order: Order | None) -> Protocol:
+    """The protocol with its frames in a probe's order, or in its own, and without probes."""
+    return replace(protocol, order=order or protocol.order, probes=())
 
 
 def pretrained(weights: str | None, otherwise: str = "") -> str:

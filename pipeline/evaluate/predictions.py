@@ -13,7 +13,7 @@ import pyarrow
 import pyarrow.parquet
 
 from pipeline.config.load import named
-from pipeline.config.schema import Params, Protocol
+from pipeline.config.schema import Order, Params, Protocol
 from pipeline.config.signature import protocol_signature, views_per_video
 from pipeline.errors import UserError
 from pipeline.storage.atomic import writing
@@ -40,9 +40,9 @@ class Predictions:
     several: bool  # whether a video may have several labels, or none; else it has one
 
 
-def file_of(protocol: Protocol) -> str:
-    """The file of a row's predictions under a protocol; a probe has its own."""
-    return "predictions.parquet" if protocol.order == "forward" else f"{protocol.order}.parquet"
+def file_of(order: Order | None = None) -> str:
+    """The file of a row's predictions under its protocol, or under a probe's order."""
+    return f"{order or 'predictions'}.parquet"
 
 
 def read(path: Path, row: str, params: Params, splits: Path, protocol: Protocol | None = None) -> Predictions:

@@ -74,7 +74,7 @@ class Difference:
     unlike: str = ""  # why no verdict about the two systems can follow: other initial weights or views
 
 
-def read(params: Params, name: str, data: Path, order: Order = "forward") -> Row:
+def read(params: Params, name: str, data: Path, order: Order | None = None) -> Row:
     """A row from what its evaluation left in the data folder; predictions that are refused are the reason instead.
 
     Trajectories are a row too, of one view a video and seed 0. `order` is that of a probe of the row's protocol.
@@ -83,7 +83,7 @@ def read(params: Params, name: str, data: Path, order: Order = "forward") -> Row
         return _trajectories(params, name, data)
     experiment = named(params, name)
     protocol = in_order(params.protocols[experiment.protocol], order)
-    path = data / "predictions" / name / predictions.file_of(protocol)
+    path = data / "predictions" / name / predictions.file_of(order)
     costs, counted = path.with_name("costs.json"), dict[str, float]()
     runs = [f"split{split}-seed{seed}" for split, seed in product(experiment.splits, experiment.seeds)]
     diverged = divergence.reason(data, name, runs)

@@ -55,7 +55,11 @@ def test_every_suite_composes_and_parses(suite: str, tmp_path: Path) -> None:
         (("recipes", "quick", "lrr"), 0.1, ["recipes.quick.lrr", "did you mean 'lr'"]),
         (("recipes", "quick", "lr"), "0.1", ["recipes.quick.lr", "number", '"0.1"']),
         (("recipes", "quick", "epochs"), 1.5, ["recipes.quick.epochs", "integer", "1.5"]),
+<<<<<<< HEAD
         (("recipes", "quick", "augment", "crop"), "cornr", ["recipes.quick.augment.crop", "'corner'"]),
+=======
+        (("recipes", "quick", "augment", "crop"), "cornrs", ["recipes.quick.augment.crop", "'corner'"]),
+>>>>>>> w-tables
         (("recipes", "quick", "batch"), 15, ["recipes.quick.batch", "micro_batch"]),
         (("experiments", "tsn", "recipe"), "quik", ["experiments.tsn.recipe", "did you mean 'quick'"]),
         (("experiments", "tsn", "dataset"), "ucf", ["experiments.tsn.dataset", "shapes"]),
@@ -119,3 +123,15 @@ def test_a_damaged_file_is_one_line(tmp_path: Path, text: str) -> None:
 def test_an_absent_file_says_where_to_run(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="project's root"):
         load(tmp_path / "params.yaml")
+
+
+def test_flow_has_no_other_order(raw: dict[str, Any]) -> None:
+    raw["protocols"]["center"]["probes"] = ["reversed"]
+    assert parse(raw).protocols["center"].probes == ("reversed",)
+    raw["recipes"]["quick"]["input"] = "flow"
+    raw["datasets"]["shapes"]["decode"]["flow"] = {"algorithm": "dis"}
+    with pytest.raises(UserError, match=r"protocols\.center must have order forward and no probes"):
+        parse(raw)
+    raw["protocols"]["center"] |= {"probes": [], "order": "sideways"}
+    with pytest.raises(UserError, match=r"protocols\.center\.order"):
+        parse(raw)
