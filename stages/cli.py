@@ -231,7 +231,7 @@ def rehearse(
     """Rehearse a suite: each distinct net and recipe at full size, briefly; exit code 1 where a row would fail."""
     from pipeline.config import load
     from stages.commands import rehearse
-    from stages.repro.composition import composed
+    from stages.repro.compose import composed
 
     if rehearse.show(composed(suite) if suite else load.load(), steps, clips, price, json_):
         raise typer.Exit(1)

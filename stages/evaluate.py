@@ -40,20 +40,12 @@ def evaluate(row: str) -> None:
     notes.write(DATA / "tracking" / row / "speeds.json", {"clips_per_second": round(speed, 1)})
     mirror(given, row)
     weights = todo[0].experiment.weights
-<<<<<<< HEAD
-    forget(todo, checksum(weights, Path.cwd()) if weights else None, given.cluster)
+    every = [run for runs in (todo, *probes) for run in runs]
+    forget(every, checksum(weights, Path.cwd()) if weights else None, given.cluster)
 
 
-def _in_order(runs: list[Run], order: Order) -> list[Run]:
+def _in_order(runs: list[Run], order: Order | None) -> list[Run]:
     return [replace(run, protocol=in_order(run.protocol, order)) for run in runs]
-=======
-    every = [cell for cells in (todo, *probes) for cell in cells]
-    forget(every, urls.checksum(weights) if weights else None, given.cluster)
-
-
-def _in_order(cells: list[Cell], order: Order | None) -> list[Cell]:
-    return [replace(cell, protocol=in_order(cell.protocol, order)) for cell in cells]
->>>>>>> w-tables
 
 
 def mirror(given: Params, row: str) -> None:

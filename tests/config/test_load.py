@@ -55,11 +55,7 @@ def test_every_suite_composes_and_parses(suite: str, tmp_path: Path) -> None:
         (("recipes", "quick", "lrr"), 0.1, ["recipes.quick.lrr", "did you mean 'lr'"]),
         (("recipes", "quick", "lr"), "0.1", ["recipes.quick.lr", "number", '"0.1"']),
         (("recipes", "quick", "epochs"), 1.5, ["recipes.quick.epochs", "integer", "1.5"]),
-<<<<<<< HEAD
         (("recipes", "quick", "augment", "crop"), "cornr", ["recipes.quick.augment.crop", "'corner'"]),
-=======
-        (("recipes", "quick", "augment", "crop"), "cornrs", ["recipes.quick.augment.crop", "'corner'"]),
->>>>>>> w-tables
         (("recipes", "quick", "batch"), 15, ["recipes.quick.batch", "micro_batch"]),
         (("experiments", "tsn", "recipe"), "quik", ["experiments.tsn.recipe", "did you mean 'quick'"]),
         (("experiments", "tsn", "dataset"), "ucf", ["experiments.tsn.dataset", "shapes"]),

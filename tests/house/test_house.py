@@ -71,11 +71,7 @@ def test_heavy_packages_have_one_home() -> None:
         "ray": {"cluster"},
         "mlflow": {"pipeline/tracking/mlflow_mirror.py"},
         "decord": {"pipeline/decode/decoders.py"},
-<<<<<<< HEAD
-        "dvc": {"stages/repro/plan.py", "stages/repro/composition.py"},
-=======
         "dvc": {"stages/repro/plan.py", "stages/repro/compose.py"},
->>>>>>> w-tables
     }
     for path, tree in trees():
         for package in {name.split(".")[0] for name in imports(tree)} & homes.keys():

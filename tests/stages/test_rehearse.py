@@ -14,7 +14,7 @@ from models import video
 from pipeline.config import load as params
 from pipeline.config.schema import Params
 from stages.commands import rehearse, trial
-from stages.repro.composition import composed
+from stages.repro.compose import composed
 from tests.stages.test_cli import ROOT
 from tests.stages.test_measure import quick
 
@@ -84,7 +84,8 @@ def test_a_killed_process_takes_one_row(monkeypatch: pytest.MonkeyPatch) -> None
     assert "was killed" in found.found.error and found.hours is None
 
 
-def test_a_suite_is_composed_as_dvc_does() -> None:
-    assert composed("quick", ROOT / "conf") == params.load(ROOT / "params.yaml")
+def test_a_suite_is_composed_as_dvc_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    assert composed("quick") == params.load(ROOT / "params.yaml")
     with pytest.raises(params.UserError, match=r"no suite 'quik'.*did you mean 'quick'"):
-        composed("quik", ROOT / "conf")
+        composed("quik")
