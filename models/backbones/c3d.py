@@ -57,7 +57,10 @@ class Stage(Block):
 
     def __init__(self, ins: int, outs: int, layers: tuple[str, ...], halve: bool, pad: int) -> None:
         super().__init__(ins, outs)
-        self.layers, self.halve, self.pad = layers, halve, pad
+        self.layers = layers
+        padding = (0, pad, pad)
+        self.pool = nn.MaxPool3d((2 if halve else 1, 2, 2), padding=padding)
+        self.pool_single = nn.MaxPool3d((1, 2, 2), padding=padding)
         for at, layer in enumerate(layers):
             self.add_module(layer, nn.Conv3d(outs if at else ins, outs, 3, padding=1))
 
@@ -65,8 +68,8 @@ class Stage(Block):
         x = self.entry(x)
         for layer in self.layers:
             x = F.relu(self.get_submodule(layer)(x), inplace=True)
-        frames = 2 if self.halve and x.shape[2] > 1 else 1
-        return self.after(self.exit(F.max_pool3d(x, (frames, 2, 2), padding=(0, self.pad, self.pad))))
+        pool = self.pool if x.shape[2] > 1 else self.pool_single
+        return self.after(self.exit(pool(x)))
 
 
 class C3D(Backbone):

@@ -19,9 +19,9 @@ from pipeline.errors import UserError
 from pipeline.evaluate import inference
 from pipeline.measure import results
 from pipeline.train import rows
-from tests.models.test_golden import GOLDEN
-from tests.models.test_released_weights import WHOLE, by_action
-from tests.support import full_nets
+from tests.support.nets import full_nets
+from tests.support.nets.golden import GOLDEN
+from tests.support.nets.released import WHOLE, by_action
 from tests.support.trainings import CPU, params
 
 

@@ -183,7 +183,7 @@ def test_the_configuration_page_has_every_key_with_its_comment(generate: ModuleT
     page = generate.configuration()
     for name in ("Params", "Dataset", "Decode", "Recipe", "Protocol", "Experiment", "Cluster"):
         assert f"## {name}\n" in page
-    assert re.search(r"^\| `batch` \| integer.*\| required \| clips a step over all workers", page, re.MULTILINE)
+    assert re.search(r"^\| `batch` \| integer.*\| required \| clips per step over all workers", page, re.MULTILINE)
     assert "&lt;file>" in page and "[Augment](#augment)" in page
 
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.support.flips import flip
 
 from pipeline.digest import files, state
 from pipeline.digest.inputs import Memo
@@ -16,6 +15,7 @@ from pipeline.storage import notes
 from pipeline.tracking import run_log, run_record
 from pipeline.train import node_cache
 from stages.commands import arrival
+from tests.support.videos.flips import flip
 
 KEY = "0123456789abcdef"
 

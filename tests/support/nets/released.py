@@ -1,0 +1,47 @@
+"""Names of parameters in the files that authors released, from ours."""
+
+import re
+
+from torch import Tensor
+
+from models import weights
+from tests.support.nets.golden import ACTION_NAMES
+
+
+def by_action(name: str) -> str:
+    """TSN's, TSM's and ACTION-Net's name of a parameter of ours: what wraps a block's first convolution is `net`."""
+    head = re.match(r"head\.", name)
+    if head:
+        return "module.new_fc." + name.removeprefix("head.")
+    name = name.removeprefix("backbone.")
+    owner, entry, parameter = name.partition(".entry.")
+    if entry:
+        prefix = next(prefix for prefix in ACTION_NAMES if parameter.startswith(prefix))
+        name = f"{owner}.conv1.{ACTION_NAMES[prefix]}{parameter.removeprefix(prefix)}"
+    return "module.base_model." + name
+
+
+def wrapped(name: str) -> str:
+    """by_action(), with the convolution inside of a shift or ACTION."""
+    return re.sub(r"(layer\d+\.\d+\.conv1)\.weight$", r"\1.net.weight", by_action(name))
+
+
+def by_tpn(name: str) -> str:
+    name = re.sub(r"^head\.", "cls_head.fc_cls.", name)
+    if name.startswith("backbone.neck."):
+        return "necks." + weights.neck_by_tpn(name.removeprefix("backbone.neck."))
+    return name
+
+
+def by_hara(name: str) -> str:
+    return "module." + name.removeprefix("backbone.").replace("head.", "fc.")
+
+
+def as_convolutions(name: str, value: Tensor) -> Tensor:
+    """ACTION's linear layers as the 1x1 convolutions that they are there."""
+    kernel = {"paths.ce.squeeze": 2, "paths.ce.expand": 2, "paths.me.expand": 2}
+    more = next((more for layer, more in kernel.items() if layer in name), 0)
+    return value.reshape([*value.shape, *[1] * more])
+
+
+WHOLE = [("full_tsn_resnet50_83cls", by_action), ("full_hara_resnet3d50_51cls", by_hara)]
