@@ -128,6 +128,9 @@ class R2Plus1d(Residual):
         x = self.get_submodule(self.parts[name][0])(x)
         return F.max_pool3d(x, (1, 3, 3), (1, 2, 2), (0, 1, 1)) if name == "stem" and self.pool else x
 
+    def published_stage(self, name: str, x: Tensor) -> Tensor:
+        return self.stage(name, x)
+
 
 def build(variant: str) -> R2Plus1d:
     """Build the named R(2+1)D; ValueError for an unknown variant."""

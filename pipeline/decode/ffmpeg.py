@@ -250,8 +250,11 @@ def _copied(path: Path, form: str, from_key: bool = False, others: bool = False)
     """A file's coded pictures, all or from the first key frame on, or its other streams, in a format of ffmpeg's."""
     source = ffmpeg.input(f"file:{path}", protocol_whitelist="file", format_whitelist=_FORMATS)
     options: dict[str, Any] = {} if from_key else {"copyinkf": None}
-    options |= {"map": ["0", "-0:v"]} if others else {"an": None, "sn": None, "dn": None}
-    sink = source.output("pipe:", format=form, c="copy", **options)
+    # ffmpeg picks the pictures by itself, but for the format "data".
+    chosen = ("a?", "s?", "d?") if others else ("v",) if form == "data" else ()
+    streams = [source[kind] for kind in chosen] or [source]
+    options |= {} if others else {"an": None, "sn": None, "dn": None}
+    sink = ffmpeg.output(*streams, "pipe:", format=form, c="copy", **options)
     command = sink.global_args("-nostdin", "-loglevel", "quiet").compile(cmd=ffmpeg_exe()[0])
     try:
         return subprocess.run(command, stdout=subprocess.PIPE, check=False, timeout=600).stdout
