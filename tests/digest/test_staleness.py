@@ -85,7 +85,7 @@ def test_another_recipe_concerns_the_tables_alone(project: Path) -> None:
 
 
 def test_a_rows_settings_concern_it_alone(project: Path) -> None:
-    assert changed(project, lambda raw: raw["experiments"]["tsm"].update(seeds=[0, 1, 2])) == both("tsm") | {
+    assert changed(project, lambda raw: raw["experiments"]["tsm"].update(seeds=[0, 1, 2, 3])) == both("tsm") | {
         "aggregate"
     }
 
