@@ -15,6 +15,7 @@ import simplejpeg
 from pipeline.decode import decoders
 from pipeline.decode.integrity import Damaged
 from pipeline.decode.video import check_against_ffmpeg, decode, opened
+from pipeline.errors import UserError
 from pipeline.executable import ffmpeg_exe
 from tests.support.real_data import TEST_DATA
 from tests.support.videos.encoded import H264, KINDS, XVID, make, settings
@@ -120,8 +121,12 @@ def test_decords_death_and_time_out_cost_one_video_each(video: Callable[[str], P
     decoder = decoders.Decord(96, 90, timeout=60.0)
     try:
         good = decoder.frames(video("h264"))
-        os.kill(decoder._process.pid, signal.SIGKILL)
+        os.kill(decoder._process.pid, signal.SIGSEGV)
         with pytest.raises(Damaged, match="decord crashed"):
+            decoder.frames(video("h264"))
+        assert decoder.frames(video("h264")) == good
+        os.kill(decoder._process.pid, signal.SIGKILL)  # as the system does where memory is short
+        with pytest.raises(UserError, match=r"decord was killed while it decoded .*; free memory"):
             decoder.frames(video("h264"))
         assert decoder.frames(video("h264")) == good
         decoder.timeout = 0.5

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from pipeline.config import load
+from pipeline.digest.files import write_sums
 from pipeline.executable import ffmpeg_exe
 from pipeline.report import film_strip
 from pipeline.train.rows import runs
@@ -108,6 +109,7 @@ def project(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
         for cell in runs(given, name, Path("data")):
             cell.weights.parent.mkdir(parents=True, exist_ok=True)
             torch.save(cell.net().state_dict(), cell.weights)
+            write_sums(cell.weights.parent)
     return folder
 
 
@@ -154,7 +156,7 @@ def test_look_takes_a_stage(project: Path, capsys: pytest.CaptureFixture[str]) -
 @pytest.mark.parametrize(
     "arguments, said",
     [
-        (["plane", "video-13"], "experiment: no 'plane'; did you mean 'plain'? known: eam, istpa, plain, untrained"),
+        (["plane", "video-13"], "no experiment 'plane'; did you mean 'plain'? known: eam, istpa, plain, untrained"),
         (["plain", "video-99"], "no video 'video-99' in split 1 of tiny, and no such file; of the 17 there: video-"),
         (["plain", "video-16"], "no frames of 'video-16' in "),
         (["plain", "params.yaml"], "params.yaml can't be decoded: "),
@@ -179,8 +181,10 @@ def test_what_look_cannot_do_is_one_line(
 
 def test_weights_of_another_net_are_named(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copy("data/runs/eam/split1-seed0.pt", "data/runs/plain/split1-seed0.pt")
+    write_sums(Path("data/runs/plain"))
     code, _, err = called(capsys, "plain", "video-13")
     assert code == 2 and err.count("\n") == 1
     assert "split1-seed0.pt doesn't fit the row as it is now; `actionbench repro plain` trains it again" in err
     Path("data/runs/plain/split1-seed0.pt").write_bytes(b"damaged")
-    assert "doesn't fit the row" in called(capsys, "plain", "video-13")[2]
+    code, _, err = called(capsys, "plain", "video-13")
+    assert code == 2 and err.count("\n") == 1 and "data/runs/plain/split1-seed0.pt" in err
