@@ -44,7 +44,7 @@ def plan(
 ) -> None:
     """What would run, why, how long it would take and how many bytes it would leave."""
     if power:
-        from stages.commands.power import show
+        from stages.repro.power import show
 
         show(suite, seed_sd / 100, disagree / 100, json_)
         return
@@ -188,7 +188,7 @@ def same(
     """Check that the code here makes the same bytes as a commit's; exit code 1 where it doesn't."""
     import tempfile
 
-    from stages.commands import same
+    from stages.repro import same
 
     if write:
         with tempfile.TemporaryDirectory() as folder:

@@ -48,7 +48,7 @@ def publish(store: Remote, files: Mapping[str, Path], key: str) -> None:
     listed, objects = _list(store, key), store / ".data" / "objects"
     there = objects.sizes()
     try:
-        if all(there.get(sha256) == size for sha256, size in _read(listed).values()):
+        if all(there.get(sha256) == size for sha256, size in read_list(listed).values()):
             return
     except FileNotFoundError:
         pass
@@ -101,7 +101,7 @@ class Copy:
 @lru_cache(maxsize=64)
 def opened(store: Remote, key: str) -> Copy:
     """The list of that key; FileNotFoundError where there is none, UserError for a damaged one."""
-    files = _read(_list(store, key))
+    files = read_list(_list(store, key))
     # By content: a rewritten list may name other objects.
     name = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
     return Copy(store, files, cache() / "lists" / name[:32])
@@ -182,7 +182,7 @@ def _list(store: Remote, key: str) -> Remote:
     return store / ".data" / "lists" / f"{key}.json"
 
 
-def _read(listed: Remote) -> dict[str, Facts]:
+def read_list(listed: Remote) -> dict[str, Facts]:
     try:
         files = {name: (sha256, size) for name, (sha256, size) in json.loads(listed.read_bytes()).items()}
     except (ValueError, TypeError, AttributeError):

@@ -80,7 +80,7 @@ def rehearse(given: Params, steps: int, clips: int | None, price: float | None) 
     for number, rows in enumerate(grouped.values(), 1):
         experiment = given.experiments[rows[0]]
         path, weights = _weights(experiment.weights)
-        found = _apart(_row(given, rows[0]), path, steps, clips)
+        found = in_process(_row(given, rows[0]), path, steps, clips)
         if found.error and weights.startswith(("missing", "not fetched")):
             found = replace(found, error=f"{found.error} (from random weights, since its own are not here)")
         hours = None if found.error else _hours(given, rows, found)
@@ -112,7 +112,7 @@ def _weights(source: str | None) -> tuple[Path | None, str]:
     return (path, "loaded") if path.is_file() else (None, f"missing: {source}")
 
 
-def _apart(row: Row, weights: Path | None, steps: int, clips: int | None) -> Rehearsal:
+def in_process(row: Row, weights: Path | None, steps: int, clips: int | None) -> Rehearsal:
     """Return the rehearsal of a row, made in a process whose end ends nothing else."""
     # Forks of a process that has imported once what takes seconds; an optimizer's first step imports torch._dynamo.
     context: Any = multiprocessing.get_context("forkserver")

@@ -6,39 +6,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from models import video
 from tests.support.nets import full_nets
 from tests.support.nets.golden import ACTION_NAMES, GOLDEN
-from tests.support.nets.released import WHOLE, as_convolutions, by_action, by_hara, by_tpn, wrapped
-
-Written = dict[str, Tensor]
-
-
-RELEASES: dict[str, tuple[str, str, str, int, Any]] = {
-    "tsn": ("resnet", "tiny", "none", 8, by_action),
-    "tsm": ("resnet", "tiny", "tsm", 8, wrapped),
-    "action": ("resnet", "tiny", "action", 8, wrapped),
-    "tpn": ("resnet", "tiny", "tpn", 8, by_tpn),
-    "tpn-slowonly": ("slowonly", "tiny", "tpn", 8, by_tpn),
-    "hara": ("resnet3d", "tiny", "none", 16, by_hara),
-    "hara-resnext": ("resnext3d", "tiny", "none", 16, by_hara),
-}
-
-
-def net(release: str, classes: int = 7, seed: int = 0, path: Path | None = None) -> video.VideoNet:
-    backbone, variant, attention, frames, _ = RELEASES[release]
-    torch.manual_seed(seed)
-    return video.build(backbone, variant, attention, frames, classes, weights=path)
-
-
-def released(release: str, of: video.VideoNet, path: Path) -> Written:
-    """Writes a release's file of this net's weights."""
-    rename = RELEASES[release][4]
-    state = {rename(name): as_convolutions(name, value) for name, value in of.state_dict().items()}
-    torch.save({"epoch": 50, "arch": release, "state_dict": state, "optimizer": {"state": {}}}, path)
-    return state
+from tests.support.nets.released import (
+    RELEASES,
+    WHOLE,
+    net,
+    released,
+)
 
 
 @pytest.mark.parametrize("release", RELEASES)

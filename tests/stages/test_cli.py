@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from stages import cli
+from tests.support.command import called
 from tests.support.toy import DVC, STEP, TABLE
 
 ROOT = Path(__file__).parents[2]
@@ -58,14 +58,6 @@ def environment(**more: str) -> dict[str, str]:
 def actionbench(project: Path, *arguments: str, **more: str) -> "subprocess.CompletedProcess[str]":
     command = [BIN / "actionbench", *arguments]
     return subprocess.run(command, cwd=project, env=environment(**more), capture_output=True, text=True)
-
-
-def called(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr of a command run in this process."""
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as left:
-        patch.setattr(sys, "argv", ["actionbench", *arguments])
-        cli.main()
-    return int(left.value.code or 0), *capsys.readouterr()
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.models.test_released_weights import net, released
-from tests.stages.test_cli import ROOT, called
+from tests.support.command import called
+from tests.support.nets.released import net, released
 
+ROOT = Path(__file__).parents[2]
 PARAMS = (ROOT / "params.yaml").read_text()
 
 

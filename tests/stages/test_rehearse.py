@@ -15,15 +15,14 @@ from pipeline.config import load as params
 from pipeline.config.schema import Params
 from stages.commands import rehearse, trial
 from stages.repro.compose import composed
-from tests.stages.test_cli import ROOT
-from tests.stages.test_measure import quick
+from tests.support.quick import ROOT, quick
 
 
 @pytest.fixture(autouse=True)
 def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """In this process, from an empty folder."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(rehearse, "_apart", trial.rehearsal)
+    monkeypatch.setattr(rehearse, "in_process", trial.rehearsal)
 
 
 def rows(given: Params, *names: str, **recipe: Any) -> Params:

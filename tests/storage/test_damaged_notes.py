@@ -133,7 +133,7 @@ def test_names_of_lists_stay_in_their_folder(tmp_path: Path, name: str) -> None:
     listed = tmp_path / "list.json"
     listed.write_text(json.dumps({name: [digest, 0], "data/a": [digest, 0]}))
     with pytest.raises(UserError, match="is refused") as caught:
-        node_cache._read(listed)  # type: ignore[arg-type]
+        node_cache.read_list(listed)  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)
 
 
@@ -143,7 +143,7 @@ def test_names_of_lists_stay_in_their_folder(tmp_path: Path, name: str) -> None:
 def test_a_damaged_list_of_a_store_is_a_line(tmp_path: Path, content: str) -> None:
     (tmp_path / "list.json").write_text(content)
     with pytest.raises(UserError, match=r"the list .* is (damaged|refused)"):
-        node_cache._read(tmp_path / "list.json")  # type: ignore[arg-type]
+        node_cache.read_list(tmp_path / "list.json")  # type: ignore[arg-type]
 
 
 # -- what is removed --------------------------------------------------------------------------------------------------

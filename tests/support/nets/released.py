@@ -1,11 +1,16 @@
 """Names of parameters in the files that authors released, from ours."""
 
 import re
+from pathlib import Path
+from typing import Any
 
+import torch
 from torch import Tensor
 
-from models import weights
+from models import video, weights
 from tests.support.nets.golden import ACTION_NAMES
+
+Written = dict[str, Tensor]
 
 
 def by_action(name: str) -> str:
@@ -42,6 +47,31 @@ def as_convolutions(name: str, value: Tensor) -> Tensor:
     kernel = {"paths.ce.squeeze": 2, "paths.ce.expand": 2, "paths.me.expand": 2}
     more = next((more for layer, more in kernel.items() if layer in name), 0)
     return value.reshape([*value.shape, *[1] * more])
+
+
+RELEASES: dict[str, tuple[str, str, str, int, Any]] = {
+    "tsn": ("resnet", "tiny", "none", 8, by_action),
+    "tsm": ("resnet", "tiny", "tsm", 8, wrapped),
+    "action": ("resnet", "tiny", "action", 8, wrapped),
+    "tpn": ("resnet", "tiny", "tpn", 8, by_tpn),
+    "tpn-slowonly": ("slowonly", "tiny", "tpn", 8, by_tpn),
+    "hara": ("resnet3d", "tiny", "none", 16, by_hara),
+    "hara-resnext": ("resnext3d", "tiny", "none", 16, by_hara),
+}
+
+
+def net(release: str, classes: int = 7, seed: int = 0, path: Path | None = None) -> video.VideoNet:
+    backbone, variant, attention, frames, _ = RELEASES[release]
+    torch.manual_seed(seed)
+    return video.build(backbone, variant, attention, frames, classes, weights=path)
+
+
+def released(release: str, of: video.VideoNet, path: Path) -> Written:
+    """Writes a release's file of this net's weights."""
+    rename = RELEASES[release][4]
+    state = {rename(name): as_convolutions(name, value) for name, value in of.state_dict().items()}
+    torch.save({"epoch": 50, "arch": release, "state_dict": state, "optimizer": {"state": {}}}, path)
+    return state
 
 
 WHOLE = [("full_tsn_resnet50_83cls", by_action), ("full_hara_resnet3d50_51cls", by_hara)]
