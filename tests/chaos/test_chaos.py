@@ -125,8 +125,9 @@ def test_a_kill_changes_no_table(victim: str, seed: int, undisturbed: dict[str, 
     assert tables(folder) == undisturbed
 
 
-LOCK = "schema: '2.0'\nstages:\n  a:\n    cmd: 'true'\n    outs:\n    - path: a\n      md5: b\n"
-CONFLICT = LOCK.replace("      md5: b\n", "<<<<<<< HEAD\n      md5: b\n=======\n      md5: c\n>>>>>>> theirs\n")
+LOCK = f"schema: '2.0'\nstages:\n  a:\n    cmd: 'true'\n    outs:\n    - path: a\n      md5: {32 * 'b'}\n"
+OURS = f"      md5: {32 * 'b'}\n"
+CONFLICT = LOCK.replace(OURS, f"<<<<<<< HEAD\n{OURS}=======\n      md5: c\n>>>>>>> theirs\n")
 
 
 def test_half_of_dvcs_own_note_is_taken_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
