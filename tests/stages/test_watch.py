@@ -77,7 +77,7 @@ def test_a_failure_without_a_line_is_one_too(given: Params) -> None:
 
 def test_epochs_speed_and_time_left_are_the_running_logs(given: Params, monkeypatch: pytest.MonkeyPatch) -> None:
     watch, one = watched(given), Stream()
-    of = given.recipes[given.experiments["tsn"].recipe].epochs * 2
+    of = given.recipes[given.experiments["tsn"].recipe].epochs * 3
     says(watch, one, "Running stage 'train@tsn':")
     assert f"0 of {of}" in shown(watch)
     logs = [Path(f"seed{seed}.jsonl") for seed in range(2)]
