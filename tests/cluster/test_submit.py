@@ -16,6 +16,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from pipeline.errors import UserError
+from pipeline.storage import notes
 from stages.commands import arrival
 from stages.commands import submit as packing
 from stages.commands.doctor import free_port
@@ -123,7 +124,7 @@ def test_code_is_brought_up_to_date_and_results_stay(
     assert (shared / "a.py").read_text() == "2" and not (shared / "b" / "c.py").exists()
     assert (shared / "dvc.lock").read_text() == "made there" and (shared / "b" / "own.txt").exists()
     assert (shared / "reports/tables/quick/t.md").stat().st_mtime_ns == before
-    assert json.loads((shared / arrival.SUBMITTED).read_text()) == {"commit": "c2", "files": ["a.py", "dvc.lock"]}
+    assert notes.read(shared / arrival.SUBMITTED) == {"commit": "c2", "files": ["a.py", "dvc.lock"]}
 
 
 def test_nothing_of_others_is_written_over(clone: Path, tmp_path: Path) -> None:
