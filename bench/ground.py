@@ -65,7 +65,7 @@ class Bench:
     def close(self) -> None:
         self.rest()
         self.nodes.stop()
-        subprocess.run(["umount", self.disk], check=True)
+        subprocess.run(["umount", "--lazy", self.disk], check=True)  # a killed driver may still hold it
 
     def repro(self, mark: str, program: str = "dvc", mlflow: str = "") -> subprocess.Popen[bytes]:
         """Start a driver on the head as the leader of a process group."""
