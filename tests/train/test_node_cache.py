@@ -20,7 +20,7 @@ def test_a_node_without_the_data_trains_and_scores(store: Remote, data: Path, tm
     there = training(one, folder(one, S3), S3)
     here = node_cache.sent([one], S3)[0]
     shutil.move(data / "frames", tmp_path / "away")
-    train_run(replace(there, cell=here))
+    train_run(replace(there, run=here))
     shutil.move(tmp_path / "away", data / "frames")
     write(one.weights, trained(there))
     todo = blocks(node_cache.sent([one], S3, [one.weights]), S3)
