@@ -13,9 +13,9 @@ ROOT = Path(__file__).parents[2]
 
 
 def copied(folder: Path) -> Path:
-    """What the suite of params.yaml made, as committed."""
+    """A folder of suite quick's committed results, with the params that they were made by."""
     folder.mkdir()
-    shutil.copy(ROOT / "params.yaml", folder)
+    shutil.copy(ROOT / "reports" / "reference" / "quick" / "params.yaml", folder)
     for name in ("tables", "metrics", "plots"):
         shutil.copytree(ROOT / "reports" / "reference" / "quick" / name, folder / "reports" / name / "quick")
     return folder
