@@ -1,4 +1,4 @@
-"""What comes of hostile and damaged inputs: right, one clear line, or worse.
+"""Hostile and damaged inputs, and their outcomes: right, one clear line, or worse.
 
     python -m bench.attacks [--kinds K ...] [--seed S] [--minutes M] [--folder F]
 

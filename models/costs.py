@@ -24,9 +24,14 @@ def macs(net: nn.Module, clips_shape: tuple[int, ...]) -> int:
         net: takes clips.
         clips_shape: (N, T, C, H, W).
     """
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        published(net)(torch.empty(clips_shape, device="meta"))
+    return counter.get_total_flops() // 2
+
+
+def published(net: nn.Module) -> nn.Module:
+    """Return a copy of the net on the meta device, in eval mode, whose modules compute as published."""
     shadow = copy.deepcopy(net).to("meta").eval()
     for module in shadow.modules():
         module.forward = getattr(module, "published", module.forward)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        shadow(torch.empty(clips_shape, device="meta"))
-    return counter.get_total_flops() // 2
+    return shadow

@@ -19,12 +19,13 @@ the last dimensions is a pooling. A module's published() is counted instead of i
 pooling that the published code has outside of modules, and that the tools miss.
 """
 
-import copy
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
+
+from models.costs import published
 
 _LAYERS = {
     **dict.fromkeys(("conv1d", "conv2d", "conv3d"), "convolution"),
@@ -86,11 +87,8 @@ def layers(net: nn.Module, clips_shape: tuple[int, ...]) -> list[Layer]:
         net: takes clips.
         clips_shape: (N, T, C, H, W).
     """
-    shadow = copy.deepcopy(net).to("meta").eval()
-    for module in shadow.modules():
-        module.forward = getattr(module, "published", module.forward)
     with torch.no_grad(), _Recorder() as recorder:
-        shadow(torch.empty(clips_shape, device="meta"))
+        published(net)(torch.empty(clips_shape, device="meta"))
     return recorder.layers
 
 

@@ -42,7 +42,7 @@ class Attack:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of an attack."""
+    """The outcome of an attack."""
 
     kind: str
     name: str

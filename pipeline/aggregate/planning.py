@@ -1,4 +1,4 @@
-"""Which verdicts a suite's comparisons can reach with their test videos and seeds, before anything is trained."""
+"""Planning: the verdicts within reach of a suite's test videos and seeds."""
 
 import math
 from collections.abc import Iterator, Mapping

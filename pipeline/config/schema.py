@@ -170,7 +170,7 @@ class Recipe:
 
 
 def no_recipe(protocol: "Protocol") -> Recipe:
-    """What stands for the recipe of a row that isn't trained: RGB clips as the protocol has them, in fp32."""
+    """Return the stand-in for the recipe of an untrained row: the protocol's RGB clips, in fp32."""
     frames, augment = protocol.frames or 1, Augment("center")
     return Recipe(1, 1, 1, frames, "segments", protocol.size, augment, 1.0, 0.0, 0.0, precision="fp32")
 

@@ -28,7 +28,7 @@ UNTRAINED = "not trained here"  # beside the protocol of a row that tests a file
 
 @dataclass(frozen=True)
 class System:
-    """What a row is: whose numbers these are, and how they came about."""
+    """A row's identity: its system, data, protocol and how its numbers were made."""
 
     name: str
     file: str  # of the data set in pipeline/datasets

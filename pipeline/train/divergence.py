@@ -1,13 +1,12 @@
 """Divergence: a training whose loss or gradient is no longer finite stops there, and its row's result says where."""
 
-import json
 import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import UserError
-from pipeline.storage.atomic import write
+from pipeline.storage import notes
 
 if TYPE_CHECKING:  # for aggregate, which reads marks, but no net
     from pipeline.train.run import Run
@@ -49,7 +48,7 @@ def check(run: "Run", epoch: int, step: int, lr: float, loss: float, norm: float
 
 def mark(run: "Run", epoch: int, step: int) -> None:
     """Leave a mark of a run's divergence in data/tracking."""
-    write(_place(run.data, run.row, run.name), json.dumps({"epoch": epoch, "step": step}) + "\n")
+    notes.write(_place(run.data, run.row, run.name), {"epoch": epoch, "step": step})
 
 
 def unmark(run: "Run") -> None:
@@ -64,8 +63,7 @@ def reason(data: Path, row: str, runs: Iterable[str]) -> str:
     """
     for run in runs:
         place = _place(data, row, run)
-        if place.is_file() and not (data / "runs" / row / f"{run}.pt").exists():
-            found = json.loads(place.read_text(encoding="utf-8"))
+        if not (data / "runs" / row / f"{run}.pt").exists() and (found := notes.read(place)):
             return f"diverged at epoch {found['epoch']}, step {found['step']} ({run})"
     return ""
 
