@@ -1,0 +1,184 @@
+"""Training of every paper's own rows by their published recipes, for some steps on drawn clips.
+
+    python -m bench.rehearsal [--steps 60] [--suites istpa ...] [--full ROW ...]
+
+Rows with one net and recipe train once. Learning rate, batch, micro batch, frames, losses, frozen stages and
+augmentation are the recipe's. Warm-up and steps down are left out, so all steps have the highest rate. Clips are the
+data set shapes at 64 pixels, and nets are the tiny members of their backbones, from random weights. `--full` trains the
+given rows with the published net and size in their place, and a batch of 8 by the linear rule. A row passes if loss and
+gradient are finite at every step, and the mean loss of the last tenth of steps is below that of the first.
+Rows that are in the report's CSV already, under the same code, are kept.
+"""
+
+import argparse
+import csv
+import hashlib
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import torch
+
+from bench.report import RESULTS, save
+from pipeline.config.schema import Experiment, Protocol, Recipe
+from pipeline.digest import code
+from pipeline.errors import UserError
+from pipeline.train import loop
+from pipeline.train.run import Run
+from stages.repro.compose import composed
+from tests.support import project
+
+SYSTEMS = ("maagn", "istpa", "eam", "action", "st_manet")  # each has a suite of its paper
+SUITES = ("maagn", "istpa", "eam", "action_net", "st_manet")
+SIZE, BATCH = 64, 8
+ROOT = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A net and recipe of a suite, and the rows that share them."""
+
+    suite: str
+    rows: tuple[str, ...]
+    experiment: Experiment
+    recipe: Recipe
+    protocol: Protocol
+    net: str
+
+    @property
+    def recipe_name(self) -> str:
+        return str(self.experiment.recipe)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--suites", nargs="+", default=SUITES, choices=SUITES)
+    parser.add_argument("--full", nargs="*", default=[], help="rows to train at full size too")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    todo = [each for suite in args.suites for each in own_rows(suite, args.full)]
+    digest, done = code.files(ROOT)["stages/train"], earlier()
+    measured = []
+    with tempfile.TemporaryDirectory() as place:
+        clips = decoded(Path(place) / "project")
+        for number, each in enumerate(todo, 1):
+            settings = json.dumps([args.steps, digest, asdict(each.experiment), asdict(each.recipe)], sort_keys=True)
+            key = hashlib.sha256(settings.encode()).hexdigest()[:16]
+            result = done.get(key) or {**facts(each), **trained(each, args.steps, clips), "key": key}
+            measured.append(result)
+            print(f"{number} of {len(todo)}: {each.rows[0]}: {result['state']}, {result['loss']}", flush=True)
+            report(measured, args.steps)
+
+
+def own_rows(suite: str, full: list[str]) -> Iterator[Trained]:
+    """Yield each distinct net and recipe of a suite's own systems, with tiny nets and published recipes."""
+    published, small = composed(suite), composed(suite, "tier=mini")
+    grouped: dict[str, list[str]] = {}
+    for name, experiment in published.experiments.items():
+        if experiment.attention in SYSTEMS:
+            recipe = published.recipe(experiment)
+            shrunk = replace(small.experiments[name], weights=None, dataset="shapes", splits=(1,), seeds=(0,))
+            shrunk = replace(shrunk, recipe=experiment.recipe)
+            trained = asdict(replace(recipe, epochs=1, steps=(), train=("train",)))
+            same = replace(shrunk, recipe="", protocol="")
+            grouped.setdefault(json.dumps([asdict(same), trained], sort_keys=True), []).append(name)
+    for rows in grouped.values():
+        experiment = published.experiments[rows[0]]
+        recipe, protocol = published.recipe(experiment), published.protocols[experiment.protocol]
+        recipe = replace(recipe, train=("train",), steps=(), warmup_epochs=0)
+        tiny = replace(small.experiments[rows[0]], weights=None, recipe=experiment.recipe)
+        names = tuple(rows)
+        at = replace(recipe, size=SIZE)
+        yield Trained(suite, names, tiny, at, protocol, f"{tiny.backbone}-{tiny.variant}, {SIZE} px")
+        if wanted := sorted({*rows} & {*full}):
+            micro = min(BATCH, recipe.micro_batch)
+            less = replace(recipe, batch=BATCH, micro_batch=micro, lr=recipe.lr * BATCH / recipe.batch)
+            net = f"{experiment.backbone}-{experiment.variant}, {recipe.size} px"
+            yield Trained(suite, tuple(wanted), replace(experiment, weights=None), less, protocol, net)
+
+
+def decoded(folder: Path) -> Path:
+    """Return the data folder of a new project with the drawn clips and their flow."""
+    params = project.load()
+    params["datasets"]["shapes"]["decode"]["flow"] = {"algorithm": "dis", "bound": 20.0, "compensated": True}
+    project.copy(folder, params)
+    variables = {**os.environ, "PYTHONPATH": str(folder)}
+    for stage in ("code", "download", "decode", "splits"):
+        arguments = [] if stage == "code" else ["shapes"]
+        command = [sys.executable, "-m", f"stages.{stage}", *arguments]
+        subprocess.run(command, cwd=folder, env=variables, check=True, stdout=subprocess.DEVNULL)
+    return folder / "data"
+
+
+def facts(each: Trained) -> dict[str, Any]:
+    knobs = ", ".join(f"{key} {value}" for key, value in each.experiment.knobs.items())
+    recipe = each.recipe
+    return {
+        "suite": each.suite,
+        "rows": " ".join(each.rows),
+        "net": each.net,
+        "attention": each.experiment.attention + (f" ({knobs})" if knobs else ""),
+        "recipe": each.recipe_name,
+        "batch": recipe.batch,
+        "frames": recipe.frames,
+        "lr": f"{recipe.lr:g}",
+    }
+
+
+def trained(each: Trained, steps: int, data: Path) -> dict[str, Any]:
+    """Return the state, losses and largest gradient norm of a training."""
+    videos = 480
+    epochs = math.ceil(steps / (videos // each.recipe.batch))
+    experiment = replace(each.experiment, dataset="shapes", splits=(1,), seeds=(0,))
+    run = Run(each.rows[0], experiment, replace(each.recipe, epochs=epochs), each.protocol, 1, 0, data)
+    began, lines = time.perf_counter(), list[loop.Line]()
+    try:
+        for epoch in loop.epochs(run, None, None, torch.device("cpu")):
+            lines += [line for line in epoch.lines if line["kind"] == "steps"]
+    except UserError as error:
+        return {"state": f"fails: {error}", "loss": "", "grad_norm": "", "seconds": ""}
+    losses = [float(line["loss"]) for line in lines][:steps]
+    tenth = max(1, len(losses) // 10)
+    first, last = fmean(losses[:tenth]), fmean(losses[-tenth:])
+    norm = max(float(line["grad_norm"]) for line in lines)
+    state = "trains" if last < first else "loss doesn't fall"
+    seconds = round(time.perf_counter() - began, 1)
+    return {"state": state, "loss": f"{first:.4g} -> {last:.4g}", "grad_norm": f"{norm:.3g}", "seconds": seconds}
+
+
+def earlier() -> dict[str, dict[str, Any]]:
+    """Return the rows of the report's CSV, by their key."""
+    path = RESULTS / "rehearsal.csv"
+    if not path.exists():
+        return {}
+    with path.open() as file:
+        return {row["key"]: dict(row) for row in csv.DictReader(file)}
+
+
+def report(measured: list[dict[str, Any]], steps: int) -> None:
+    passed = sum(result["state"] == "trains" for result in measured)
+    text = f"{passed} of {len(measured)} nets and recipes train, {steps} steps each."
+    head = ["suite", "row", "net", "attention", "recipe", "batch", "lr", "loss", "largest gradient norm", "state"]
+    lines = []
+    for result in measured:
+        first, *others = str(result["rows"]).split()
+        name = f"{first} and {len(others)} more" if others else first
+        named = [
+            str(result[key]) for key in ("net", "attention", "recipe", "batch", "lr", "loss", "grad_norm", "state")
+        ]
+        lines.append([str(result["suite"]), name, *named])
+    save("rehearsal", "Every own row trains by its published recipe", text, head, lines, measured)
+
+
+if __name__ == "__main__":
+    main()
