@@ -221,4 +221,6 @@ def _check_knobs(attention: str, attach: Any, knobs: Mapping[str, Any]) -> None:
         expected = types[name]
         kinds = (int, float) if expected is float else expected  # 0 is as good as 0.0
         if not isinstance(value, kinds) or any(isinstance(value, kind) != (expected is kind) for kind in (str, bool)):
-            raise ValueError(f"attention {attention!r}: knob {name} is {value!r}; it must be of type {expected.__name__}")
+            raise ValueError(
+                f"attention {attention!r}: knob {name} is {value!r}; it must be of type {expected.__name__}"
+            )

@@ -47,7 +47,7 @@ def test_a_file_is_its_own_registration():
         ({"backbone": "resnext3d", "variant": "50"}, "backbone 'resnext3d' '50'; known: 101, tiny"),
         ({"backbone": "slowonly", "variant": "18"}, "variant of backbone 'slowonly' '18'; .*known: 50, 101, tiny"),
         ({"attention": "action", "knobs": {"reduction": -1}}, "attention 'action': reduction is -1"),
-        ({"attention": "action", "knobs": {"paths": "ste"}}, "knob paths is 'ste', which is no Sequence"),
+        ({"attention": "action", "knobs": {"paths": "ste"}}, "knob paths is 'ste'; it must be of type Sequence"),
         ({"attention": "action", "knobs": {"paths": []}}, "paths \\[\\] must be some of ste, ce, me"),
         ({"attention": "action", "knobs": {"paths": ["ste", "se"]}}, "paths .* must be some of ste, ce, me"),
         ({"attention": "action", "knobs": {"stages": ["stem"]}}, "stages .* must be some of res2, res3, res4, res5"),
