@@ -121,7 +121,7 @@ def test_egogesture_ranges_become_splits(tmp_path, monkeypatch):
 def test_egogesture_video_in_two_places_or_without_lists_is_refused(tmp_path):
     one = frames("Subject03/Scene1/Color/rgb1", 2)
     written(tmp_path, one | {f"more/{path}": content for path, content in one.items()})
-    with pytest.raises(UserError, match=r"egogesture: .* holds .*rgb1 and .*rgb1, the same video; keep one"):
+    with pytest.raises(UserError, match=r"egogesture: .* holds .*rgb1 and .*rgb1, the same clip; keep one"):
         egogesture.videos(tmp_path, {})
     with pytest.raises(UserError, match=r"the list .*trainlistall_but_None\.txt is absent\. Expected: the frames Subj"):
         egogesture.videos(tmp_path / "images", {})
