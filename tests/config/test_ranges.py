@@ -81,7 +81,7 @@ NUMBERS = {
 )
 def test_a_number_out_of_its_range_is_named_with_it(key: str, value: Any) -> None:
     said = refused(changed(key, value))
-    assert key in said and any(words in said for words in ("it must", "at least 1 item", "should be a number"))
+    assert key in said and "; it must " in said
 
 
 @pytest.mark.parametrize(

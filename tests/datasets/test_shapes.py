@@ -122,7 +122,7 @@ def test_shapes_splits_are_balanced_and_test_on_different_clips():
         ({"frames": [6, 4]}, "from 6 to 4 is no range"),
         ({"side": 33}, "side: 33 is odd"),
         ({"splits": 0}, "splits: 0 is not from 1 to 1000"),
-        ({"seed": "0"}, "option seed: .*integer"),
+        ({"seed": "0"}, 'option seed is "0"; it must be a valid integer'),
     ],
 )
 def test_a_wrong_option_is_named(given, said):

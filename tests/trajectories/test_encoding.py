@@ -163,7 +163,7 @@ def test_a_split_without_training_videos(squares, tmp_path):
     "change,message",
     [
         ({"dataset": "circles"}, "trajectories.idt.dataset: no 'circles'; known: shapes"),
-        ({"splits": []}, r"trajectories\.idt\.splits: .*at least 1 item"),
+        ({"splits": []}, r"trajectories\.idt\.splits is \[\]; it must not be empty"),
         ({"gaussians": 0}, r"trajectories\.idt\.gaussians"),
         ({"flow": "tvl1"}, "trajectories.idt.flow: "),
         ({"scale": 3}, "unknown key 'trajectories.idt.scale'; did you mean 'scales'"),
