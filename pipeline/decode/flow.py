@@ -74,8 +74,8 @@ def planes(jpegs: Sequence[bytes], settings: Flow, quality: int) -> dict[str, li
             flows.append(flow if still is None else between(first, still))
         for name, plane in zip(encoded, (plane for flow in flows for plane in cv2.split(flow)), strict=True):
             encoded[name].append(_jpeg(quantised(plane, settings.bound), quality))
-    for jpegs in encoded.values():
-        jpegs.append(jpegs[-1] if jpegs else _jpeg(quantised(np.zeros(second.shape), settings.bound), quality))
+    for stored in encoded.values():
+        stored.append(stored[-1] if stored else _jpeg(quantised(np.zeros(second.shape), settings.bound), quality))
     return encoded
 
 

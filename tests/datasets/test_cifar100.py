@@ -100,7 +100,7 @@ def test_a_tier_makes_the_images_that_it_takes_and_no_other(tmp_path, binary):
     whole = cifar100.splits([], root, given.options)
     wanted = subset.videos(whole, Subset(classes=100, train=1, test=0))  # one of each class that training has
     wanted -= {"train/00001"}
-    folder = sources.fetch("cifar100", given, tmp_path, root, wanted=wanted)
+    folder = sources.fetch("cifar100", given, tmp_path, root, chosen=wanted)
     assert [entry.video for entry in sources.manifest("cifar100", given, folder, wanted)] == [
         "train/00000",
         "train/00002",
