@@ -13,7 +13,7 @@ from pipeline.errors import UserError
 
 @cache
 def ffmpeg_exe() -> tuple[str, str]:
-    """Return (path, version) of the ffmpeg on PATH if it is 5.1 or later, else the package's.
+    """Return (path, version) of the ffmpeg on PATH if new enough, or the package's.
 
     Raises:
         UserError: Neither is 5.1 or later.

@@ -87,7 +87,7 @@ class UnitPooling(nn.Module):
 
 
 class LevelFusion(nn.Module):
-    """Fuse levels (N, ins, T, H, W), through `middle` channels, to (N, outs, T, H, W)."""
+    """Fuse levels (N, ins, T, H, W), through `middle` channels, to `outs`."""
 
     def __init__(self, levels: int, ins: int, middle: int, outs: int) -> None:
         super().__init__()

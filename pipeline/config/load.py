@@ -146,7 +146,7 @@ def _known(where: str, name: str, names: Any) -> None:
 
 
 def _first(error: ValidationError, raw: dict[str, Any]) -> str:
-    """Return the most telling of pydantic's errors in one line: the first unknown key's."""
+    """Return one of pydantic's errors in one line, an unknown key's first."""
     first = min(error.errors(), key=lambda problem: problem["type"] != "unexpected_keyword_argument")
     path = [str(part) for part in first["loc"]]
     if path and path[-1] == "[key]":

@@ -13,7 +13,7 @@ def remote(source: str) -> bool:
 
 
 def local(dataset: Dataset, root: Path) -> Path | None:
-    """Return the user's folder or archive in `source`; None for a URL or drawn videos."""
+    """Return the user's folder or archive in `source`; None for other sources."""
     if dataset.source == "generated" or remote(dataset.source):
         return None
     return path_of(root, dataset.source.partition("#sha256=")[0])
@@ -31,7 +31,7 @@ def lists(dataset: Dataset, root: Path, videos: Path) -> Path:
 
 
 def project(root: Path) -> Path:
-    """Return the project's root; for a copy by `dvc exp run --temp`, the real project's."""
+    """Return the project's root; of a copy by `dvc exp run --temp`, the original's."""
     parts = root.absolute().parts
     for at in range(len(parts) - len(COPIES)):
         if parts[at : at + len(COPIES)] == COPIES:

@@ -1,4 +1,4 @@
-"""The registry of published weights, conf/weights/*.yaml, and a row's file of them."""
+"""The registry of published weights, conf/weights/*.yaml, and their files."""
 
 import re
 from functools import cache

@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 def requirement(error: Mapping[str, Any]) -> str:
-    """Return the rule that a value breaks, such as "must be above 0", by an error of pydantic's."""
+    """Return the rule that one of pydantic's errors breaks, e.g. "must be above 0"."""
     if error["type"] in ("too_short", "string_too_short"):
         return "must not be empty"
     words = str(error["msg"]).replace("Input should be", "must be", 1)
@@ -116,7 +116,7 @@ class Augment:
 
 @dataclass(frozen=True, config=STRICT)
 class Group:
-    """A parameter group: the first whose kind matches a parameter sets its multipliers."""
+    """A parameter group; the first of a parameter's kind sets its multipliers."""
 
     kind: Literal["head.weight", "head.bias", "norm", "bias", "attention", "weight"]
     lr: AtLeastZero = 1.0
@@ -217,7 +217,7 @@ class Experiment:
 
 @dataclass(frozen=True, config=STRICT)
 class Fusion:
-    """A row of a table from others' predictions: late fusion, a weighted mean of scores."""
+    """A row from other rows' predictions: late fusion, a weighted mean of scores."""
 
     rows: Annotated[dict[str, Positive], Field(min_length=1)]  # row -> weight
     outside: dict[str, Positive] = field(default_factory=dict)  # Parquet file with the columns of predictions -> weight

@@ -17,9 +17,11 @@ def protocol_signature(protocol: Protocol, recipe: Recipe) -> str:
     """Describe all of a protocol that can change a score, in one short line.
 
     Numbers with equal signatures are comparable. The recipe gives the frames per clip if the protocol doesn't, and the
-    input if it isn't RGB alone. E.g. "1 clip x center, 8f segments, 64 px, softmax", "10 clips x three, 16f dense
-    stride 2, 112 px, logits", "all clips x center, 16f windows stride 1, 112 px, softmax" or "1 clip x center, 8f
-    segments, 64 px, softmax, 5 flows"; the flows may also be "5 warped flows" or "RGB + 5 flows".
+    input if it isn't RGB alone. Examples:
+    - "1 clip x center, 8f segments, 64 px, softmax"
+    - "10 clips x three, 16f dense stride 2, 112 px, logits"
+    - "all clips x center, 16f windows stride 1, 112 px, softmax"
+    - "1 clip x center, 8f segments, 64 px, softmax, 5 flows", "5 warped flows" or "RGB + 5 flows"
     """
     every = protocol.sampling == "windows"  # as many clips as the video has windows
     clips = "all clips" if every else f"{protocol.clips} clip{'s' if protocol.clips > 1 else ''}"

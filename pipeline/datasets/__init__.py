@@ -207,7 +207,7 @@ def found(folder: Path) -> list[Video]:
 
 
 def once(name: str, folder: Path, clips: Iterable[tuple[str, str]]) -> list[Video]:
-    """Return the videos of (id, path), sorted by id; UserError for an id of two paths."""
+    """Return videos of (id, path), sorted by id; UserError for an id of two paths."""
     paths: dict[str, str] = {}
     for clip, path in clips:
         first = paths.setdefault(clip, path)
@@ -251,7 +251,7 @@ def frames(folder: Path, first: int | None = None, last: int | None = None) -> l
 
 
 def listed(lists: Path, prefix: str, name: str) -> Path:
-    """Return a list of 20BN, in `lists` or its folder labels/; older copies have a prefix."""
+    """Return the path of a list of 20BN, whose older copies have a prefix."""
     places = [lists / folder / name for name in (prefix + name, name) for folder in ("", "labels")]
     return next((place for place in places if place.is_file()), places[0])
 
@@ -319,14 +319,14 @@ def table(name: str, path: Path, columns: Sequence[str], layout: str) -> Iterato
 
 
 def within(lists: Path, folder: str) -> Path:
-    """Return the folder that a set's lists are published in, if it is there, or `lists`."""
+    """Return the folder that a set's lists are published in, or `lists`."""
     return lists / folder if (lists / folder).is_dir() else lists
 
 
 def splits_by_class(
     name: str, lists: Path, layout: str, classes: Sequence[str], splits: Iterable[int], parts: Mapping[str, Part | None]
 ) -> Splits:
-    """Read lists <class>_test_split<split>.txt, with lines `<file>.avi <key of parts>`."""
+    """Read lists <class>_test_split<split>.txt of lines `<file>.avi <key of parts>`."""
     rows: dict[int, list[Row]] = {split: [] for split in splits}
     for split, (label, each) in itertools.product(rows, enumerate(classes)):
         for where, line in lines(name, lists / f"{each}_test_split{split}.txt", layout):
@@ -348,7 +348,7 @@ VALIDATED: dict[Part, str] = {"train": "train", "test": "validation"}
 def numbered_splits(
     name: str, lists: Path, prefix: str, layout: str, classes: Sequence[str], unlabelled: int
 ) -> Splits:
-    """Read lists of 20BN in CSV, with lines `<number>;<class>`, and check the test list."""
+    """Read 20BN's lists of lines `<number>;<class>`, and check the test list."""
     numbers, rows = {label: number for number, label in enumerate(classes)}, []
     for part, kind in VALIDATED.items():
         for where, line in lines(name, listed(lists, prefix, f"{kind}.csv"), layout):
@@ -364,7 +364,7 @@ def numbered_splits(
 
 
 def check_unlabelled(path: Path, clips: Iterable[str], published: int, rows: Iterable[Row]) -> None:
-    """Check a test list without labels: its number of clips, and that no other has them."""
+    """Check an unlabelled test list: its number of clips, and that no other has them."""
     distinct = set(clips)
     if len(distinct) != published:
         raise UserError(f"{path.resolve()} has {len(distinct)} clips; published are {published}")

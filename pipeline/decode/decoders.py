@@ -1,4 +1,4 @@
-"""Two decoders, ffmpeg and decord: a video file -> JPEG frames, in a child process."""
+"""Two decoders, ffmpeg and decord: video files to JPEG frames."""
 
 import multiprocessing
 from collections.abc import Iterator, Sequence
@@ -42,7 +42,7 @@ class Frames:
 
 
 class FFmpeg:
-    """An ffmpeg process for each video: planes of YUV, without RGB, to the JPEG encoder."""
+    """An ffmpeg process for each video, whose YUV planes are encoded as JPEG."""
 
     name = "ffmpeg"
 
@@ -70,7 +70,7 @@ class FFmpeg:
 
 
 class Decord:
-    """decord in a child process, which may crash in native code and is ended by a time-out.
+    """decord in a child process, which may crash or is ended by a time-out.
 
     It decodes whole videos in order, because its random access is wrong on some AVIs. ffmpeg decodes the video too,
     because decord fills gaps with neighbors. Frames that differ in number, in first or last time, or by repetitions are
@@ -128,7 +128,7 @@ class Decord:
 
 
 def _pictures(run: FFmpegRun, width: int, height: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Yield each frame's (Y, U, V) planes from yuv4mpegpipe; the next overwrites them."""
+    """Yield each frame's (Y, U, V) planes, which the next overwrites."""
     rows, columns = (height + 1) // 2, (width + 1) // 2
     ends = np.cumsum([len("FRAME\n"), height * width, rows * columns, rows * columns])
     frame = np.empty(ends[-1], np.uint8)

@@ -1,4 +1,4 @@
-"""An ffmpeg process that writes a video's frames to a pipe, and the damage in its log."""
+"""An ffmpeg process that writes frames to a pipe, and the damage in its log."""
 
 import io
 import math
@@ -123,7 +123,7 @@ class FFmpegRun:
         return [line for line in lines if not line.startswith("#") and not _DISCARDED.search(line)]
 
     def _without_key(self) -> str | None:
-        """Return the reason for a recording that begins within a group of pictures, or None."""
+        """Return the reason if the video begins within a group of pictures, or None."""
         packets = self._packets()
         early = next((number for number, line in enumerate(packets) if not _NO_KEY.search(line)), 0)
         if not early:
@@ -183,13 +183,13 @@ class FFmpegRun:
 
 
 def check_end(name: str, status: int | None, path: Path) -> None:
-    """Raise UserError if a process was killed, such as for want of memory, not by damage."""
+    """Raise UserError if a process was killed, which is no damage of the video."""
     if status in (-signal.SIGKILL, -signal.SIGTERM):
         raise UserError(f"{name} was killed while it decoded {path}; free memory, then run the same command again")
 
 
 def hole(path: Path) -> bool:
-    """Return true if a VP8 or VP9 file has a lost sector, not another stream's silence."""
+    """Return true if a VP8 or VP9 file has a lost sector in its pictures."""
     if not integrity.hollow(path):
         return False
     return integrity.HOLE in _copied(path, "data") or integrity.HOLE not in _copied(path, "data", others=True)

@@ -1,4 +1,4 @@
-"""Reader of a frame store: Arrow IPC shards of JPEG frames, and an index over them.
+"""Reader of a frame store: Arrow IPC shards of JPEG frames, and an index.
 
 A video is a record batch. A shard has a column "jpeg", and a column of grayscale JPEGs for each plane of flow.
 

@@ -53,7 +53,7 @@ def decode(folder: Path, first: int | None, last: int | None, fps: float, ffmpeg
 
 
 def baseline(jpeg: bytes) -> bool:
-    """Return true for a sequential, 8-bit, Huffman-coded JPEG, which all decoders scale."""
+    """Return true for a sequential, 8-bit, Huffman-coded JPEG."""
     at = 2
     while at + 4 <= len(jpeg) and jpeg[at] == 0xFF:
         marker = jpeg[at + 1]

@@ -41,7 +41,7 @@ def check(path: Path) -> None:
 
 
 def hollow(path: Path) -> bool:
-    """Return true if a VP8 or VP9 file has a lost sector among its media, of any stream."""
+    """Return true if a VP8 or VP9 file has a lost sector in any stream."""
     data = _mapped(path)
     media = [(start, end) for name, start, end in _parts(data) if name in (b"mdat", _CLUSTER)]
     return codec(path) is not None and any(data.find(HOLE, start, end) >= 0 for start, end in media)
@@ -55,7 +55,7 @@ def codec(path: Path) -> str | None:
 
 
 def _parts(data: mmap.mmap) -> Iterator[tuple[bytes | int, int, int]]:
-    """Yield (name, start, end of payload) of an MP4's, MOV's, Matroska's or WebM's parts."""
+    """Yield (name, start, end of payload) of an MP4's, MOV's or Matroska's parts."""
     if data[4:8] in MP4_FIRST:
         yield from _boxes(data)
     elif data[:4] == b"\x1a\x45\xdf\xa3":
@@ -97,7 +97,7 @@ def _check_avi(data: mmap.mmap) -> None:
 
 
 def _check_idx1(data: mmap.mmap, movi: int, start: int, size: int) -> None:
-    """Compare each index entry (name, flags, offset, size) with the chunk it points at."""
+    """Compare index entries (name, flags, offset, size) with their chunks."""
     whole = np.frombuffer(data, np.uint8)
     entries = np.frombuffer(data, "<u4", size // 16 * 4, start).reshape(-1, 4)
     entries = entries[entries[:, 0] != int.from_bytes(b"rec ", "little")]
@@ -142,7 +142,7 @@ def _boxes(data: mmap.mmap) -> Iterator[tuple[bytes, int, int]]:
 def _elements(
     data: mmap.mmap, start: int = 0, stop: int | None = None, level: int = 0
 ) -> Iterator[tuple[int, int, int, int]]:
-    """Yield Matroska's elements, with the segment's: (level, id, start, end of payload)."""
+    """Yield Matroska's elements: (level, id, start, end of payload)."""
     while start < (len(data) if stop is None else stop):
         name, at, _ = _number(data, start)
         size, at, unknown = _number(data, at)
@@ -158,7 +158,7 @@ def _elements(
 
 
 def _number(data: mmap.mmap, at: int) -> tuple[int, int, bool]:
-    """Read an EBML number of 1 to 8 bytes: (number with its marker bit, next byte, all ones)."""
+    """Read an EBML number: (value with its marker bit, next byte, all ones)."""
     length = 9 - data[at].bit_length() if at < len(data) else 9
     if length > 8 or at + length > len(data):
         raise Damaged(f"the file is damaged: no Matroska element begins at byte {at}")

@@ -43,7 +43,7 @@ def write_shard(
 
 
 def write_index(folder: Path, table: pa.Table, shards: Sequence[str]) -> None:
-    """Write folder/index.arrow, with the sha256 of each shard, then SHA256SUMS of all."""
+    """Write index.arrow with each shard's sha256, then SHA256SUMS of all files."""
     index, failed = folder / "index.arrow", folder / "failed.csv"
     write_table(index, table.replace_schema_metadata({SHARDS: json.dumps(list(shards))}))
     listed = {path.name: sha256(path) for path in (failed, index) if path.exists()}

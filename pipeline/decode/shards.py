@@ -1,4 +1,4 @@
-"""Decoding of a data set shard by shard: a shard is one task, done once under its key.
+"""Decoding of a data set by shards: each is a task, done once under its key.
 
 A finished shard has a sealed report, outside the frame store, with its sha256. So a shard that a kill left behind, or
 that is damaged, never counts as whole. The frame store itself depends on the frames alone.
@@ -72,7 +72,7 @@ class Task:
 
     @property
     def key(self) -> str:
-        """A digest of all inputs of a shard except the decoder's version, which its node knows."""
+        """Digest of a shard's inputs except the decoder's version, which its node knows."""
         settings = asdict(self.decode)
         for name in ("videos_per_shard", "max_failed"):  # the first is seen in the sources
             del settings[name]
@@ -164,7 +164,7 @@ def decode_shard(task: Task) -> ShardReport:
 
 
 def finish(folder: Path, tasks: Sequence[Task]) -> list[ShardReport]:
-    """Merge the shards' reports into index.arrow and failed.csv, and remove other files.
+    """Merge the reports into index.arrow and failed.csv, and remove other files.
 
     Raises:
         UserError: A shard has not been decoded.

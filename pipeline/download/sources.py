@@ -1,4 +1,4 @@
-"""Sources of videos (drawn, downloaded, unpacked, a user's folder), and the manifest."""
+"""Sources of videos: drawn, downloaded, unpacked, a folder; and the manifest."""
 
 import csv
 import functools
@@ -109,7 +109,7 @@ def manifest(name: str, dataset: Dataset, folder: Path, chosen: Collection[str] 
 
 
 def write(path: Path, entries: Sequence[Entry]) -> None:
-    """Write the manifest as CSV: Entry's fields, of videos of files without the last three.
+    """Write the manifest as CSV: Entry's fields, the last three often empty.
 
     The last line is a comment with the sha256 of the lines above.
     """
@@ -208,7 +208,7 @@ def _unpack(archive: Path, videos: Path, made_under: str, content: str = "") -> 
 
 
 def _to_make(name: str, videos: Path, made_under: str, whole: bool = False) -> bool:
-    """Return true if the videos are to be made under a key; remove those of another key.
+    """Return true if videos are to be made; remove those made under another key.
 
     `whole`: they can only be made together, so a damaged or missing file counts too.
     """
@@ -235,7 +235,7 @@ def _to_make(name: str, videos: Path, made_under: str, whole: bool = False) -> b
 
 
 def _unpacking() -> list[str]:
-    """Return digests of the code that unpacks; no other edit fetches a data set again."""
+    """Return digests of the code that unpacks, on which archives alone depend."""
     return [module.meaning for module in code.modules(["pipeline.download.archives"]).values()]
 
 

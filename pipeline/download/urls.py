@@ -1,4 +1,4 @@
-"""Download of a file: resumed after a broken connection, checked against its sha256."""
+"""Download of a file: resumed if broken, checked against its sha256."""
 
 import os
 import re
@@ -22,7 +22,7 @@ SLOWEST, WINDOW = 1024, 60.0  # bytes a second, seconds; a slower connection is 
 
 
 def shown(url: str) -> str:
-    """Return a URL without the parts that may be secret: user, password, query, fragment."""
+    """Return a URL without user, password, query and fragment, which may be secret."""
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -102,7 +102,7 @@ def _resumed(url: str, part: Path, wait: Callable[[float], None]) -> None:
 
 
 def _request(url: str, part: Path, had: int, moved: Callable[[int, int | None], None]) -> bool:
-    """Request the bytes after the first `had`; return false if the server's file changed."""
+    """Request the bytes after the first `had`; return false if the file changed."""
     # identity: a range of the file's bytes, not of compressed ones
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={had}-"} if had else {})
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as answer:

@@ -53,7 +53,7 @@ def blocks(run: Run) -> list[list[tuple[str, list[int]]]]:
 
 
 class Scorer:
-    """A run's trained net and its frames, read once per process for all of its blocks.
+    """A run's trained net and frames, read once per process for all blocks.
 
     Reading takes time in proportion to the data set. For every block again, evaluation would take the square of the
     number of videos.
@@ -128,7 +128,7 @@ def gather(row: Sequence[Run], blocks: Iterable[bytes], target: Path) -> float:
 def _forward(
     net: VideoNet, run: Run, store: FrameStore, shown: list[tuple[str, loading.View]], device: torch.device
 ) -> tuple[np.ndarray, float]:
-    """Return logits (V, K) float32 of the views in order, and seconds of forward passes."""
+    """Return the views' logits (V, K) float32, and seconds of forward passes."""
     torch.backends.cudnn.deterministic = True
     recipe, protocol = run.recipe, run.protocol
     rows, seconds = [np.empty((0, net.head.out_features), np.float32)], 0.0
@@ -146,13 +146,13 @@ def _forward(
 
 
 def costs(run: Run) -> dict[str, int]:
-    """Count the net's parameters, and multiply-accumulates of a view under the protocol."""
+    """Count the net's parameters, and multiply-accumulates of a test view."""
     net, size = _retimed(run), run.protocol.size
     return {"parameters": parameters(net), "macs": macs(net, (1, run.test_frames, run.recipe.planes, size, size))}
 
 
 def _retimed(run: Run) -> VideoNet:
-    """Build the run's net for its protocol's T; UserError if its weights allow no other."""
+    """Build the run's net for its protocol's T; UserError if weights don't allow it."""
     net = run.net()
     try:
         net.retime(run.test_frames)

@@ -1,4 +1,4 @@
-"""Files of predictions, checked against their split; an incomplete one is refused."""
+"""Files of predictions, checked against their split; no part may be missing."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -85,7 +85,7 @@ def read(path: Path, row: str, params: Params, splits: Path, protocol: Protocol 
 
 
 def read_outside(path: Path, splits: Path, numbers: Sequence[int], seeds: Sequence[int], several: bool) -> Predictions:
-    """Read predictions from outside for splits `numbers`, the same ones for each seed.
+    """Read predictions from outside for splits `numbers`, equal for each seed.
 
     The file has the columns of predictions; experiment and seed are ignored. A video has any number of views, usually
     one. Its logits become scores by a softmax, or by sigmoids if videos may have several labels, and scores of views
@@ -115,7 +115,7 @@ def write_outside(
     scores: Sequence[tuple[int, str, list[int], list[float] | None]],
     classes: Sequence[str],
 ) -> None:
-    """Write predictions of one view and seed 0: (split, video, labels, logits or None)."""
+    """Write predictions of one view, seed 0: (split, video, labels, logits or None)."""
     rows = [(row, split, 0, video, 0, labels, logits) for split, video, labels, logits in scores]
     with writing(path) as temporary:
         table = pl.DataFrame(rows, SCHEMA, orient="row").to_arrow(compat_level=pl.CompatLevel.oldest())
@@ -124,7 +124,7 @@ def write_outside(
 
 
 def parts(splits: Path, number: int) -> dict[str, list[tuple[str, list[int]]]]:
-    """Return part -> (video, labels) in the table's order; UserError for an absent split."""
+    """Return part -> (video, labels), in order; UserError for an absent split."""
     table, _ = read_parquet(splits / f"split-{number}.parquet")
     by_part: dict[str, list[tuple[str, list[int]]]] = {}
     for part, video, labels in table.select("part", "video", "labels").iter_rows():
@@ -133,7 +133,7 @@ def parts(splits: Path, number: int) -> dict[str, list[tuple[str, list[int]]]]:
 
 
 def class_names(splits: Path) -> tuple[str, ...]:
-    """Return a data set's classes in official order; UserError if its splits have none."""
+    """Return a data set's classes in official order; UserError if there are none."""
     if not (classes := _names(_text(splits / "classes.json"))):
         raise UserError(f"{splits / 'classes.json'} is not a list of class names")
     return classes
@@ -227,7 +227,7 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _tests(splits: Path, numbers: Sequence[int], seeds: Sequence[int], classes: int, several: bool) -> pl.DataFrame:
-    """Return TEST and labels of every test video that a row must have predicted, sorted."""
+    """Return TEST and labels of every test video of a row, sorted."""
     paths = tuple(splits / f"split-{number}.parquet" for number in numbers)
     stats = [path.stat() for path in paths if path.exists()]
     written = tuple((stat.st_mtime_ns, stat.st_size, stat.st_ino) for stat in stats)
