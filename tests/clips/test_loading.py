@@ -187,7 +187,7 @@ def test_every_epoch_and_seed_has_an_order_of_its_own():
 
 
 def test_fewer_clips_than_a_batch_is_a_users_error():
-    with pytest.raises(UserError, match="19 clips to train on are fewer than one batch of 20"):
+    with pytest.raises(UserError, match="19 clips to train on are fewer than a batch of 20"):
         loading.steps(19, 20, 4, 0, 0)
 
 

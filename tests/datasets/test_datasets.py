@@ -235,7 +235,10 @@ def test_lists_of_several_splits_with_classes_in_an_order_of_their_own(tmp_path)
             "'clp' .*did you mean 'clap'",
         ),
         ({"train.txt": "a/x.mp4 2", "test.txt": "a/y.mp4 1", "classes.txt": "clap\nrun"}, "'2' is not in classes.txt"),
-        ({"train.txt": "a/x.mp4", "test.txt": "a/y.mp4", "classes.txt": "a\na"}, "a class stands there twice"),
+        (
+            {"train.txt": "a/x.mp4", "test.txt": "a/y.mp4", "classes.txt": "a\na"},
+            "it lists a class twice; keep one of them",
+        ),
     ],
 )
 def test_wrong_lists_are_named(tmp_path, files, said):

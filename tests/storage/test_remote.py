@@ -149,7 +149,7 @@ def test_wrong_keys_are_said(store: Remote, strict: None) -> None:
     [f"s3://somebody:{SECRET}@there/work", f"s3://there/work?secret_key={SECRET}", "gs://there/work", "s3://"],
 )
 def test_a_place_of_another_kind_is_refused_without_being_repeated(named: str) -> None:
-    assert one_line(lambda: place(named)).startswith("cluster.storage is to be a folder, or s3://bucket/name")
+    assert one_line(lambda: place(named)).startswith("cluster.storage must be a folder, or s3://bucket/name")
 
 
 def test_the_preflight_tells_a_node_that_sees_another_store(

@@ -244,7 +244,7 @@ def test_four_processes_at_once_on_a_fresh_store(tmp_path: Path) -> None:
     ]  # fmt: skip
     errors = [process.communicate()[1] for process in processes]
     assert [process.returncode for process in processes] == [0] * 4
-    assert not any("left behind" in error for error in errors), errors
+    assert not any("lacks the latest" in error for error in errors), errors
     suite = one(run_ids(tmp_path, "suite"))
     for number in range(4):
         cell = one(run_ids(tmp_path, "split1-seed0", one(run_ids(tmp_path, f"row{number}", suite))))

@@ -194,7 +194,7 @@ def test_bf16_trains(data: Path) -> None:
 def test_bf16_on_3d_convolutions_is_refused_on_a_cpu(data: Path) -> None:
     one = tiny_run(data, attention="none", precision="bf16")
     volume = dataclasses.replace(one, experiment=dataclasses.replace(one.experiment, backbone="resnet3d"))
-    with pytest.raises(UserError, match="bf16 gradients of 3D convolutions"):
+    with pytest.raises(UserError, match="precision is bf16: gradients of 3D convolutions"):
         train(volume)
 
 
