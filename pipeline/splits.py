@@ -10,7 +10,7 @@ import polars as pl
 
 from pipeline import datasets
 from pipeline.config.schema import Dataset, Subset
-from pipeline.datasets import Row, Video
+from pipeline.datasets import Row
 from pipeline.download.sources import Entry
 from pipeline.errors import UserError
 from pipeline.storage import atomic
@@ -50,7 +50,7 @@ def build(name: str, dataset: Dataset, entries: Sequence[Entry], lists: Path, su
             which is never changed); or all videos of a part are absent.
     """
     plugin = datasets.loaded(dataset.file)
-    whole = plugin.splits([Video(entry.video, entry.path) for entry in entries], lists, dataset.options)
+    whole = plugin.splits(lists, dataset.options)
     classes, splits = reduced(whole, subset) if subset else whole
     present = pl.DataFrame(
         # Empty files are all the same, and none is a video.

@@ -68,11 +68,6 @@ def steps(n: int, batch: int, micro_batch: int, seed: int, epoch: int) -> list[l
     ]
 
 
-def load(store: FrameStore, video: str, indices: Sequence[int], box: Box, flip: bool, size: int) -> np.ndarray:
-    """Return one clip, (T, size, size, 3) uint8 RGB: load_views() of a single view."""
-    return load_views(store, [(video, View(tuple(indices), box, flip))], size)[0]
-
-
 def load_views(
     store: FrameStore, views: Sequence[tuple[str, View]], size: int, input: str = "rgb", stack: int = 0
 ) -> np.ndarray:

@@ -78,7 +78,7 @@ def parse(raw: dict[str, Any], name: str = "params") -> Params:
         params = TypeAdapter(Params).validate_json(json.dumps(raw, default=str))
     except (TypeError, ValueError) as error:
         if isinstance(error, ValidationError):
-            raise UserError(f"{name}: {_first(error, raw)}") from None
+            raise UserError(f"{name}: {_first(error)}") from None
         raise UserError(f"{name}: {error}") from None
     for row, experiment in params.experiments.items():
         _known(f"{name}: experiments.{row}.dataset", experiment.dataset, params.datasets)
@@ -145,7 +145,7 @@ def _known(where: str, name: str, names: Any) -> None:
         raise UserError(f"{where}: no {name!r}; {alternatives(name, names)}")
 
 
-def _first(error: ValidationError, raw: dict[str, Any]) -> str:
+def _first(error: ValidationError) -> str:
     """Return one of pydantic's errors in one line, an unknown key's first."""
     first = min(error.errors(), key=lambda problem: problem["type"] != "unexpected_keyword_argument")
     path = [str(part) for part in first["loc"]]

@@ -9,7 +9,7 @@ A file holds (see `Plugin`)
   COUNTS    {split: {part: rows}} as published, checked when the split tables are built; {} if none are published.
   videos(folder, options)        the videos present, for any lists. `path` is relative to `folder`, with "/". It is a
                                  video file, a folder of numbered JPEG frames, or a range of such a folder.
-  splits(videos, lists, options) the lists' rows and the class names in official order, for any videos present. A
+  splits(lists, options)         the lists' rows and the class names in official order, for any videos present. A
                                  listed video that is absent stays a row, because the split's denominator stays.
 and, where it applies,
   FETCH     the files to fetch, their source and the form to sign. SIZE: their bytes, if the makers print them.
@@ -25,7 +25,6 @@ A set that is drawn rather than downloaded also holds (see `Generated`)
   make(item, folder)  makes an item's videos; each is renamed into place, so an existing one is complete.
   drawn_from(options) the files it is drawn from, if any; they count by their sha256.
   only(items, ids)    for tiers: items of the videos with these ids only.
-Its splits() needs no videos.
 
 Ids are strings that do not depend on the videos' folder: the path without suffix in a set with one folder per class.
 A multi-label set has one row per video, with all of its labels.
@@ -126,7 +125,7 @@ class Plugin(Protocol):
 
     def videos(self, folder: Path, options: Options) -> list[Video]: ...
 
-    def splits(self, videos: Sequence[Video], lists: Path, options: Options) -> Splits: ...
+    def splits(self, lists: Path, options: Options) -> Splits: ...
 
 
 class Generated(Plugin, Protocol):

@@ -8,7 +8,7 @@ There is a train and a test list.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,7 +55,7 @@ def videos(folder: Path, options: Options) -> list[Video]:
     return by_name("charades", folder, NAME.fullmatch)
 
 
-def splits(videos: Sequence[Video], lists: Path, options: Options) -> Splits:
+def splits(lists: Path, options: Options) -> Splits:
     """Read the official lists."""
     chosen(NoOptions, options, "charades")
     folder = within(lists, "Charades")

@@ -5,7 +5,6 @@ of the 18,404 clips. Accuracies on version 1 are of other labels and other lists
 """
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.datasets import NoOptions, Options, Part, Row, Splits, Video, by_name, chosen, entries
@@ -48,7 +47,7 @@ def videos(folder: Path, options: Options) -> list[Video]:
     return by_name("diving48", folder)
 
 
-def splits(videos: Sequence[Video], lists: Path, options: Options) -> Splits:
+def splits(lists: Path, options: Options) -> Splits:
     """Read the official lists."""
     chosen(NoOptions, options, "diving48")
     return Splits(CLASSES, {1: [row for part in PARTS for row in _rows(lists / f"Diving48_V2_{part}.json", part)]})

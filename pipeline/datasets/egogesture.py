@@ -12,7 +12,6 @@ They are ranges of frames of 2,081 longer videos.
 """
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -106,7 +105,7 @@ def videos(folder: Path, options: Options) -> list[Video]:
     return [listed[gesture] for gesture in sorted(listed)]
 
 
-def splits(videos: Sequence[Video], lists: Path, options: Options) -> Splits:
+def splits(lists: Path, options: Options) -> Splits:
     """Read the official lists; UserError for a person in two parts."""
     chosen(NoOptions, options, "egogesture")
     rows, subjects = [], dict[str, Part]()

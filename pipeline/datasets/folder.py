@@ -1,7 +1,6 @@
 """Your own videos: one folder per class, with train and test lists."""
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.datasets import SUFFIXES, NoOptions, Options, Part, Row, Splits, Video, chosen, found, lines
@@ -29,7 +28,7 @@ def videos(folder: Path, options: Options) -> list[Video]:
     return found(folder)
 
 
-def splits(videos: Sequence[Video], lists: Path, options: Options) -> Splits:
+def splits(lists: Path, options: Options) -> Splits:
     """Read the user's lists; UserError for a line without a video or a known label."""
     chosen(NoOptions, options, "folder")
     written = {split: _written(place) for split, place in _places(lists).items()}

@@ -3,7 +3,6 @@
 A split has 70 training and 30 test clips per class.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.datasets import NoOptions, Options, Part, Splits, Video, chosen, in_classes, splits_by_class, within
@@ -39,7 +38,7 @@ def videos(folder: Path, options: Options) -> list[Video]:
     return in_classes("hmdb51", folder, CLASSES)
 
 
-def splits(videos: Sequence[Video], lists: Path, options: Options) -> Splits:
+def splits(lists: Path, options: Options) -> Splits:
     """Read the official lists."""
     chosen(NoOptions, options, "hmdb51")
     return splits_by_class("hmdb51", within(lists, "testTrainMulti_7030_splits"), LAYOUT, CLASSES, COUNTS, PARTS)

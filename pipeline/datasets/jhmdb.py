@@ -3,7 +3,6 @@
 There are three official splits.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.datasets import NoOptions, Options, Part, Splits, Video, chosen, in_classes, splits_by_class, within
@@ -37,7 +36,7 @@ def videos(folder: Path, options: Options) -> list[Video]:
     return in_classes("jhmdb", folder, CLASSES)
 
 
-def splits(videos: Sequence[Video], lists: Path, options: Options) -> Splits:
+def splits(lists: Path, options: Options) -> Splits:
     """Read the official lists."""
     chosen(NoOptions, options, "jhmdb")
     return splits_by_class("jhmdb", within(lists, "splits"), LAYOUT, CLASSES, COUNTS, PARTS)

@@ -7,7 +7,6 @@ For a copy with 19,796 of the 19,906 clips, accuracy is 0.6 % lower here than wi
 """
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.datasets import NoOptions, Options, Part, Row, Splits, Video, chosen, found, once, table
@@ -51,7 +50,7 @@ def videos(folder: Path, options: Options) -> list[Video]:
     return [clips[clip] for clip in sorted(clips)]
 
 
-def splits(videos: Sequence[Video], lists: Path, options: Options) -> Splits:
+def splits(lists: Path, options: Options) -> Splits:
     """Read the official lists, with classes in alphabetical order."""
     chosen(NoOptions, options, "kinetics400")
     parts = {part: _listed(_place(lists, part)) for part in LISTS}

@@ -9,7 +9,6 @@ the four pairs apart at best, not the two classes of a pair: 50 %.
 """
 
 import functools
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -77,7 +76,7 @@ def videos(folder: Path, options: Given) -> list[Video]:
     return sorted(Video(name, f"{name}.mp4") for name in drawn if (folder / f"{name}.mp4").is_file())
 
 
-def splits(videos: Sequence[Video], lists: Path, options: Given) -> Splits:
+def splits(lists: Path, options: Given) -> Splits:
     """Build the splits: split k tests on the k-th stretch of each class's pool.
 
     It trains on the clips after that stretch, which wrap around the pool's end.

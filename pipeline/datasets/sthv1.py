@@ -5,7 +5,6 @@ test list came without labels, so its clips are no rows. If it is present, its c
 clip with the others.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline import datasets
@@ -35,7 +34,7 @@ def videos(folder: Path, options: Options) -> list[Video]:
     return datasets.in_numbered_folders("sthv1", folder)
 
 
-def splits(videos: Sequence[Video], lists: Path, options: Options) -> Splits:
+def splits(lists: Path, options: Options) -> Splits:
     """Read the official lists."""
     chosen(NoOptions, options, "sthv1")
     labels = datasets.listed(lists, PREFIX, "labels.csv")

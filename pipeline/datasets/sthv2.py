@@ -6,7 +6,6 @@ others. A clip's class is its template without the brackets.
 """
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,7 @@ def videos(folder: Path, options: Options) -> list[Video]:
     return datasets.by_name("sthv2", folder, str.isdecimal)
 
 
-def splits(videos: Sequence[Video], lists: Path, options: Options) -> Splits:
+def splits(lists: Path, options: Options) -> Splits:
     """Read the official lists."""
     chosen(NoOptions, options, "sthv2")
     classes, rows = _classes(listed(lists, PREFIX, "labels.json")), []

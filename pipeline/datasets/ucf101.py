@@ -1,6 +1,5 @@
 """UCF101: 13,320 clips in 101 classes, three splits (Soomro et al. 2012)."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.datasets import NoOptions, Options, Part, Row, Splits, Video, chosen, in_classes, lines, within
@@ -50,7 +49,7 @@ def videos(folder: Path, options: Options) -> list[Video]:
     return in_classes("ucf101", folder, CLASSES)
 
 
-def splits(videos: Sequence[Video], lists: Path, options: Options) -> Splits:
+def splits(lists: Path, options: Options) -> Splits:
     """Read the official lists; UserError for a label of another class."""
     chosen(NoOptions, options, "ucf101")
     folder = within(lists, "ucfTrainTestlist")

@@ -1,19 +1,17 @@
 """Decoding of a video to JPEG frames, or Damaged with a one-line reason."""
 
 import hashlib
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import simplejpeg
 
 from pipeline.config.schema import Decode
 from pipeline.decode import image_folder, integrity
 from pipeline.decode.decoders import Decord, FFmpeg, Frames
-from pipeline.decode.ffmpeg import FFmpegRun, hole
+from pipeline.decode.ffmpeg import hole
 from pipeline.decode.integrity import Damaged
 
 TIMEOUT = 900.0  # seconds that one video may take
@@ -94,26 +92,3 @@ def _decode_folder(
     # simplejpeg reads each frame, to find damage.
     name, version = ("none", simplejpeg.__version__) if kept else (ffmpeg.name, ffmpeg.version)
     return Video(**vars(frames), sha256=digest, decoder=name, decoder_version=version)
-
-
-def check_against_ffmpeg(path: Path, jpegs: Sequence[np.ndarray | bytes], width: int, height: int) -> float:
-    """Return the largest mean absolute error of stored frames against ffmpeg's RGB.
-
-    ffmpeg scales the same video to width x height by the same filter. The rest is JPEG's loss, about 2 of 255 at
-    quality 90.
-
-    Raises:
-        Damaged: The numbers of frames differ.
-    """
-    worst, expected = 0.0, np.empty((height, width, 3), np.uint8)
-    filters = f"scale={width}:{height}:flags=bilinear"
-    with FFmpegRun(path, filters, "rawvideo", TIMEOUT, pix_fmt="rgb24") as run:
-        for index in itertools.count():
-            if not run.read(expected.reshape(-1)):
-                break
-            if index < len(jpegs):
-                stored = simplejpeg.decode_jpeg(jpegs[index])
-                worst = max(worst, float(np.abs(stored.astype(np.int16) - expected).mean()))
-    if index != len(jpegs):
-        raise Damaged(f"{len(jpegs)} frames are stored, ffmpeg decodes {index}")
-    return worst

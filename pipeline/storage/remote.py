@@ -149,16 +149,6 @@ def remove(place: Place) -> None:
         pass
 
 
-@contextmanager
-def source(place: Place) -> "Iterator[Path | NativeFile]":
-    """Yield an input of Arrow's readers."""
-    if isinstance(place, Path):
-        yield place
-    else:
-        with place.open() as file:
-            yield file
-
-
 def arrow(place: Place) -> dict[str, Any]:
     """Return Ray Train's arguments for a folder."""
     if isinstance(place, Path):

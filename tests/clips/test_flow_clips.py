@@ -27,7 +27,8 @@ from pipeline.errors import UserError
 from pipeline.evaluate import inference
 from pipeline.train import keys, rows
 from pipeline.train.run import Run
-from tests.support.trainings import RECIPE, params, train
+from tests.support.recipes import RECIPE
+from tests.support.trainings import params, train
 
 COUNT, WIDTH, HEIGHT = 7, 40, 36
 WHOLE = Box(2, 2, 32, 32)

@@ -1,6 +1,7 @@
 """Clips: pixels against Pillow's, order against any number of workers, the batch against its formula."""
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,20 +15,15 @@ from pipeline.clips import loading, views
 from pipeline.clips.augmentation import Box
 from pipeline.config.schema import Augment, Protocol, Recipe
 from pipeline.errors import UserError
+from tests.support.recipes import recipe
 
 WIDTH, HEIGHT, COUNT = 116, 90, 12
-RECIPE = Recipe(
-    epochs=2,
-    batch=4,
-    micro_batch=2,
-    frames=4,
-    sampling="segments",
-    size=48,
-    augment=Augment(crop="corner", scales=(1.0, 0.75), flip=True),
-    lr=0.1,
-    momentum=0.9,
-    weight_decay=0.0,
-)
+RECIPE = recipe(Augment("corner", scales=(1.0, 0.75), flip=True), frames=4, size=48, lr=0.1, weight_decay=0.0)
+
+
+def load(store: "Store", video: str, indices: Sequence[int], box: Box, flip: bool, size: int) -> np.ndarray:
+    """Return one clip, (T, size, size, 3): load_views() of a single view."""
+    return loading.load_views(store, [(video, loading.View(tuple(indices), box, flip))], size)[0]
 
 
 @dataclass(frozen=True)
@@ -77,7 +73,7 @@ def difference(one: np.ndarray, other: np.ndarray) -> float:
 
 def test_a_crop_at_the_stored_scale_is_pillows_bit_for_bit(store):
     box = Box(17, 5, 64, 64)
-    clip = loading.load(store, "a", (0, 3, 11), box, False, 64)
+    clip = load(store, "a", (0, 3, 11), box, False, 64)
     assert clip.dtype == np.uint8
     assert clip.shape == (3, 64, 64, 3)
     assert all(np.array_equal(frame, by_pillow(store, n, box, 64)) for n, frame in zip((0, 3, 11), clip, strict=True))
@@ -109,21 +105,21 @@ def test_crops_are_filtered_as_pil_filters_them(height, width, size):
     ],
 )
 def test_resized_crops_are_near_pillows(store, box, size, most):
-    clip = loading.load(store, "a", (2, 7), box, False, size)
+    clip = load(store, "a", (2, 7), box, False, size)
     expected = np.stack([by_pillow(store, n, box, size) for n in (2, 7)])
     assert difference(clip, expected) < most
     assert difference(clip, expected[:, :, ::-1]) > 10 * most
 
 
 def test_beyond_the_frame_a_crop_is_black(store):
-    (clip,) = loading.load(store, "a", (3,), Box(-4, HEIGHT - 60, 64, 64), False, 64)
-    (frame,) = loading.load(store, "a", (3,), Box(0, HEIGHT - 60, 60, 60), False, 60)
+    (clip,) = load(store, "a", (3,), Box(-4, HEIGHT - 60, 64, 64), False, 64)
+    (frame,) = load(store, "a", (3,), Box(0, HEIGHT - 60, 60, 60), False, 60)
     assert np.array_equal(clip[:60, 4:], frame)
     assert not clip[60:].any() and not clip[:, :4].any()
 
 
 def test_colors_are_changed_as_a_view_says(store):
-    plain = loading.load(store, "a", (1, 4), Box(9, 3, 70, 80), True, 64)
+    plain = load(store, "a", (1, 4), Box(9, 3, 70, 80), True, 64)
     color = ((0.5, 0.0, 0.0, 0.0), (0.0, 2.0, 0.0, -20.0), (0.0, 0.3, 0.7, 5.0))
     view = views.View((1, 4), Box(9, 3, 70, 80), True, color)
     (found,) = loading.load_views(store, [("a", view)], 64)
@@ -134,12 +130,12 @@ def test_colors_are_changed_as_a_view_says(store):
 
 
 def test_flip_mirrors_every_frame(store):
-    plain, mirrored = (loading.load(store, "a", (1, 4), Box(9, 3, 70, 80), flip, 64) for flip in (False, True))
+    plain, mirrored = (load(store, "a", (1, 4), Box(9, 3, 70, 80), flip, 64) for flip in (False, True))
     assert np.array_equal(mirrored, plain[:, :, ::-1])
 
 
 def test_repeated_indices_are_fetched_once(store):
-    clip = loading.load(store, "a", (5, 2, 5, 5), Box(0, 0, 64, 64), False, 64)
+    clip = load(store, "a", (5, 2, 5, 5), Box(0, 0, 64, 64), False, 64)
     assert store.asked == [[2, 5]]
     assert np.array_equal(clip[0], clip[2])
     assert np.array_equal(clip[0], by_pillow(store, 5, Box(0, 0, 64, 64), 64))
@@ -152,13 +148,13 @@ def test_views_together_are_the_views_alone(store, crops):
     together = loading.load_views(store, wanted, 64)
     assert len(store.asked) == 4  # clips, whatever the crops
     for clip, (name, view) in zip(together, wanted, strict=True):
-        assert np.array_equal(clip, loading.load(store, name, view.indices, view.box, view.flip, 64))
+        assert np.array_equal(clip, load(store, name, view.indices, view.box, view.flip, 64))
 
 
 def test_a_damaged_frame_is_named(store):
     store.bytes[3] = store.bytes[3][:500]
     with pytest.raises(UserError, match="a: frame 3 of the store is damaged"):
-        loading.load(store, "a", (2, 3), Box(0, 0, 64, 64), False, 64)
+        load(store, "a", (2, 3), Box(0, 0, 64, 64), False, 64)
 
 
 def test_draws_depend_on_all_four_and_on_nothing_else():

@@ -58,7 +58,7 @@ def few(monkeypatch: pytest.MonkeyPatch, train: int = 2, test: int = 1) -> None:
 
 def test_egogesture_lists_are_as_published():
     lists = official("egogesture/trainlistall_but_None.txt").parent
-    classes, rows = egogesture.splits([], lists, {})
+    classes, rows = egogesture.splits(lists, {})
     numbered = [line.split() for line in (lists / "classIndAllbutNone.txt").read_text().splitlines()]
     assert [(str(number), name) for number, name in enumerate(classes, 1)] == [(a, b) for a, b in numbered]
     assert Counter(row.part for row in rows[1]) == {"train": 14_416, "val": 4_768, "test": 4_977}
@@ -70,7 +70,7 @@ def test_egogesture_lists_are_as_published():
 
 def test_egogesture_agrees_with_another_copy_of_its_lists():
     database = json.loads(official("egogesture/egogestureall_but_None.json").read_text())["database"]
-    classes, rows = egogesture.splits([], ANNOTATIONS / "egogesture", {})
+    classes, rows = egogesture.splits(ANNOTATIONS / "egogesture", {})
     ours = Counter((row.video, classes[row.labels[0]], row.part) for row in rows[1])
     parts = {"training": "train", "validation": "val", "testing": "test"}
     theirs = Counter(
@@ -142,14 +142,14 @@ def test_egogesture_video_in_two_places_or_without_lists_is_refused(tmp_path):
 def test_egogesture_names_a_line_it_can_not_read(tmp_path, part, line, said):
     written(tmp_path, gestures(**{part: f"{GESTURES[part].splitlines()[0]}\n\n{line}\n"}))
     with pytest.raises(UserError) as error:
-        egogesture.splits([], tmp_path, {})
+        egogesture.splits(tmp_path, {})
     assert f"{part}listall_but_None.txt, line 3: {said}" in str(error.value) and "\n" not in str(error.value)
 
 
 def test_egogesture_person_of_two_parts_is_refused(tmp_path):
     written(tmp_path, gestures(test="Subject03/Scene6/Color/rgb1 2 5 8\n"))
     with pytest.raises(UserError, match="Subject03 is in the train list and in the test list"):
-        egogesture.splits([], tmp_path, {})
+        egogesture.splits(tmp_path, {})
 
 
 def test_charades_lists_are_as_published(tmp_path):
@@ -161,7 +161,7 @@ def test_charades_lists_are_as_published(tmp_path):
         listed[{"training": "train", "testing": "test"}[facts["subset"]]].append((name, text))
     lists = lists_of_charades(tmp_path, **listed)
     (lists / "Charades_v1_classes.txt").write_text(official("charades/Charades_v1_classes.txt").read_text())
-    classes, rows = charades.splits([], lists, {})
+    classes, rows = charades.splits(lists, {})
     assert Counter(row.part for row in rows[1]) == charades.COUNTS[1] == {"train": 7_985, "test": 1_863}
     assert Counter(row.part for row in rows[1] if not row.labels) == {"train": 174, "test": 49}
     assert len(classes) == 157 and (classes[0], classes[156]) == ("Holding some clothes", "Someone is eating something")
@@ -207,7 +207,7 @@ def test_charades_lists_beside_the_videos_and_absent_videos(tmp_path, monkeypatc
 def test_charades_names_a_line_it_can_not_read(tmp_path, monkeypatch, row, said):
     few(monkeypatch)
     with pytest.raises(UserError) as error:
-        charades.splits([], lists_of_charades(tmp_path, train=[row]), {})
+        charades.splits(lists_of_charades(tmp_path, train=[row]), {})
     assert f"Charades_v1_train.csv, {said}" in str(error.value) and "\n" not in str(error.value)
 
 
@@ -218,16 +218,16 @@ def test_charades_lists_that_are_not_whole_are_refused(tmp_path):
         through("charades", dataset("charades", folder, lists), tmp_path)
     (lists / "Charades_v1_test.csv").write_text("id,subject\n0BH84,x\n")
     with pytest.raises(UserError, match=r"test\.csv: no column actions; expected are id, actions"):
-        charades.splits([], lists, {})
+        charades.splits(lists, {})
     (lists / "Charades_v1_test.csv").write_text("id,subject,actions\n0BH84,x\n")
     with pytest.raises(UserError, match=r"test\.csv, line 2: expected an id of five letters and digits, and actions"):
-        charades.splits([], lists, {})
+        charades.splits(lists, {})
     (lists / "Charades_v1_test.csv").unlink()
     with pytest.raises(UserError, match=r"charades: the list .*test\.csv is absent\. Expected: the content of "):
-        charades.splits([], lists, {})
+        charades.splits(lists, {})
     (lists / "Charades_v1_classes.txt").write_text("c000 Holding some clothes\nc002 Taking\n")
     with pytest.raises(UserError, match=r"classes\.txt: expected the classes c000 to c156 in turn"):
-        charades.splits([], lists, {})
+        charades.splits(lists, {})
 
 
 def test_charades_training_video_in_test_and_a_video_twice_are_refused(tmp_path, monkeypatch):

@@ -18,9 +18,8 @@ from pipeline.errors import UserError
 name, folder = sys.argv[1], Path(sys.argv[2]).resolve()
 plugin, opened = datasets.loaded(name), set()
 sys.addaudithook(lambda event, args: opened.add(str(args[0])) if event == "open" else None)
-videos = plugin.videos(folder, {}) if name == "folder" else []
 try:
-    plugin.splits(videos, folder, {})
+    plugin.splits(folder, {})
 except UserError as error:
     print("stopped:", error, file=sys.stderr)  # some official lists are here in part
 paths = {Path(path).resolve() for path in opened if Path(path).is_file()}

@@ -99,7 +99,7 @@ def test_the_plan_covers_every_clip_once():
 
 
 def test_shapes_splits_are_balanced_and_test_on_different_clips():
-    classes, rows = shapes.splits([], Path(), SMALL | {"splits": 4})
+    classes, rows = shapes.splits(Path(), SMALL | {"splits": 4})
     assert len(classes) == 8 and sorted(rows) == [1, 2, 3, 4]
     tests = []
     for split in rows.values():

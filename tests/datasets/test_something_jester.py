@@ -50,7 +50,7 @@ def check_mirrored(names: list[str], pairs: tuple[tuple[str, str], ...]) -> None
 
 def test_jester_lists_are_as_published():
     lists = official("jester/jester-v1-train.csv").parent
-    classes, rows = jester.splits([], lists, {})
+    classes, rows = jester.splits(lists, {})
     assert list(classes) == official("jester/jester-v1-labels.csv").read_text().splitlines()
     assert Counter(row.part for row in rows[1]) == {"train": 118_562, "test": 14_787}
     assert len({row.video for row in rows[1]}) == 118_562 + 14_787
@@ -63,14 +63,14 @@ def test_jester_lists_are_as_published():
 
 def test_sthv1_lists_are_as_published():
     path = official("sthv1/something-something-v1-train.csv")
-    assert Counter(row.part for row in sthv1.splits([], path.parent, {}).rows[1]) == sthv1.COUNTS[1]
+    assert Counter(row.part for row in sthv1.splits(path.parent, {}).rows[1]) == sthv1.COUNTS[1]
 
 
 def test_sthv1_classes_are_in_the_order_of_their_list(tmp_path):
     # A copy of the labels' list; another of its orders, by alphabet, is category.txt.
     text = official("sthv1/mmaction2_label_map.txt").read_text()
     classes, _ = sthv1.splits(
-        [], csvs(tmp_path, "sthv1", labels=text, train="1;Holding something\n", validation="2;Closing something\n"), {}
+        csvs(tmp_path, "sthv1", labels=text, train="1;Holding something\n", validation="2;Closing something\n"), {}
     )
     assert list(classes) == text.splitlines() and classes[0] == "Holding something" and len(classes) == 174
 
@@ -145,23 +145,23 @@ def test_a_line_that_is_wrong_is_named(tmp_path, monkeypatch, name, plugin, kind
     first = LABELS[name][0]
     lists = csvs(tmp_path, name, **{kind: text.format(first=first)})
     with pytest.raises(UserError) as error:
-        plugin.splits([], lists, {})
+        plugin.splits(lists, {})
     assert said.format(first=first) in str(error.value) and "\n" not in str(error.value)
 
 
 def test_an_absent_or_damaged_list_is_named(tmp_path):
     with pytest.raises(UserError, match=r"sthv1: the list .*-v1-labels\.csv is absent\. Expected: "):
-        sthv1.splits([], tmp_path, {})
+        sthv1.splits(tmp_path, {})
     with pytest.raises(UserError, match=r"jester: the list .*jester-v1-train\.csv is absent\. Expected: "):
-        jester.splits([], tmp_path, {})
+        jester.splits(tmp_path, {})
     with pytest.raises(UserError, match=r"sthv2: the list .*-v2-labels\.json is absent\. Expected: "):
-        sthv2.splits([], tmp_path, {})
+        sthv2.splits(tmp_path, {})
     lists = csvs(tmp_path, "sthv1", labels="Holding something\n")
     with pytest.raises(UserError, match=r"v1-labels\.csv has 1 classes; published are 174"):
-        sthv1.splits([], lists, {})
+        sthv1.splits(lists, {})
     (csvs(tmp_path, "jester") / "jester-v1-train.csv").write_bytes(b"\xff\xfe1")
     with pytest.raises(UserError, match=r"jester: the list .*jester-v1-train\.csv is no text"):
-        jester.splits([], tmp_path, {})
+        jester.splits(tmp_path, {})
 
 
 @pytest.mark.parametrize(("name", "plugin"), FRAMES)

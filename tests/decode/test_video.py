@@ -14,10 +14,11 @@ import simplejpeg
 
 from pipeline.decode import decoders
 from pipeline.decode.integrity import Damaged
-from pipeline.decode.video import check_against_ffmpeg, decode, opened
+from pipeline.decode.video import decode, opened
 from pipeline.errors import UserError
 from pipeline.executable import ffmpeg_exe
 from tests.support.real_data import TEST_DATA
+from tests.support.videos import against_ffmpeg
 from tests.support.videos.encoded import H264, KINDS, XVID, make, settings
 
 SHARED = TEST_DATA
@@ -38,7 +39,7 @@ def test_every_kind_comes_out_whole(kind: str, video: Callable[[str], Path]) -> 
     assert found.fps == pytest.approx(25)
     np.testing.assert_allclose(np.diff(found.timestamps), 1 / 25, atol=1e-3)
     assert {simplejpeg.decode_jpeg_header(jpeg)[:2] for jpeg in found.jpegs} == {size[::-1]}
-    assert check_against_ffmpeg(path, found.jpegs, *size) < 3
+    assert against_ffmpeg.error(path, found.jpegs, *size) < 3
 
 
 def test_pixels_are_those_of_the_source_where_nothing_is_scaled(tmp_path: Path) -> None:
@@ -56,7 +57,7 @@ def test_an_odd_short_side_is_kept_and_the_other_made_even(video: Callable[[str]
         found = decode(video("odd size"), decoder)
     assert (found.width, found.height) == (42, 31)
     assert {simplejpeg.decode_jpeg_header(jpeg)[:2] for jpeg in found.jpegs} == {(31, 42)}
-    assert check_against_ffmpeg(video("odd size"), found.jpegs, 42, 31) < 4
+    assert against_ffmpeg.error(video("odd size"), found.jpegs, 42, 31) < 4
 
 
 def test_a_rotated_video_is_turned_upright(video: Callable[[str], Path], tmp_path: Path) -> None:
@@ -87,7 +88,7 @@ def test_times_that_run_backwards_are_no_damage(tmp_path: Path) -> None:
     with opened(settings()) as decoder:
         found = decode(odd, decoder)
     assert len(found.jpegs) == 23 and min(np.diff(found.timestamps)) < 0
-    assert check_against_ffmpeg(odd, found.jpegs, 128, 96) < 3
+    assert against_ffmpeg.error(odd, found.jpegs, 128, 96) < 3
 
 
 def test_a_decoder_can_be_used_again_and_says_what_it_is(video: Callable[[str], Path]) -> None:
@@ -105,7 +106,7 @@ def test_decord_agrees_with_ffmpeg(kind: str, video: Callable[[str], Path]) -> N
         other = decode(video(kind), decoder)
     assert (found.width, found.height, len(found.jpegs)) == (other.width, other.height, len(other.jpegs))
     assert found.decoder == "decord"
-    assert check_against_ffmpeg(video(kind), found.jpegs, found.width, found.height) < 8
+    assert against_ffmpeg.error(video(kind), found.jpegs, found.width, found.height) < 8
 
 
 def test_decords_padded_rows_are_read_right(tmp_path: Path) -> None:
@@ -114,7 +115,7 @@ def test_decords_padded_rows_are_read_right(tmp_path: Path) -> None:
     with opened(settings("decord", short_side=72)) as decoder:
         found = decode(path, decoder)
     assert (found.width, found.height) == (72, 72)
-    assert check_against_ffmpeg(path, found.jpegs, 72, 72) < 8
+    assert against_ffmpeg.error(path, found.jpegs, 72, 72) < 8
 
 
 def test_decords_death_and_time_out_cost_one_video_each(video: Callable[[str], Path]) -> None:
@@ -148,7 +149,7 @@ def test_real_clips_have_the_frames_of_their_manifest() -> None:
             found = decode(CLIPS / row["path"], decoder)
             assert len(found.jpegs) == int(row["n_frames"]), row["path"]
             assert found.fps == pytest.approx(float(row["fps"]), abs=0.02), row["path"]
-            assert check_against_ffmpeg(CLIPS / row["path"], found.jpegs, found.width, found.height) < 4, row["path"]
+            assert against_ffmpeg.error(CLIPS / row["path"], found.jpegs, found.width, found.height) < 4, row["path"]
 
 
 @needs_jhmdb

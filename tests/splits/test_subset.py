@@ -95,7 +95,7 @@ def test_split_tables_of_a_subset(tmp_path) -> None:
         LAYOUT = ""
 
         @staticmethod
-        def splits(videos, folder, options):
+        def splits(folder, options):
             return lists
 
     dataset = Dataset("invented", "generated", None, {}, Decode(72, 90, "ffmpeg", 8, 0.1))

@@ -19,7 +19,8 @@ from pipeline.train import keys, loop
 from pipeline.train.optimizer import freeze, groups, kinds, learning_rate, train_mode
 from pipeline.train.rows import runs
 from pipeline.train.run import Run
-from tests.support.trainings import CPU, RECIPE, losses, params, same, tiny_run, train
+from tests.support.recipes import RECIPE
+from tests.support.trainings import CPU, losses, params, same, tiny_run, train
 
 
 def test_the_key_is_the_same_once_a_net_is_built(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -151,7 +151,7 @@ def write(path: Path, text: str) -> None:
 
 def whole(name: str, folder: Path) -> Splits:
     options = {"binary": str(folder)} if name == "cifar100" else {}
-    return datasets.loaded(name).splits([], folder, options)
+    return datasets.loaded(name).splits(folder, options)
 
 
 def draw(name: str, folder: Path) -> None:
