@@ -207,14 +207,14 @@ def member(backbone: str, variant: str, members: Mapping[str, M]) -> M:
     return members[variant]
 
 
-def check_known(attention: str, **knobs: tuple[object, Collection[object]]) -> None:
+def check_known(attention: str, /, **knobs: tuple[object, Collection[object]]) -> None:
     """Raise ValueError unless each knob, a pair (value, known), has a known value."""
     for knob, (value, known) in knobs.items():
         if value not in known:
             raise ValueError(f"attention {attention!r}: {knob} is {value!r}; known: {', '.join(map(str, known))}")
 
 
-def check_least(attention: str, least: float = 1, odd: bool = False, **knobs: float) -> None:
+def check_least(attention: str, least: float = 1, /, *, odd: bool = False, **knobs: float) -> None:
     """Raise ValueError unless each knob is `least` or more, and odd if asked."""
     for knob, value in knobs.items():
         if value < least or (odd and value % 2 == 0):

@@ -107,8 +107,7 @@ def attach(
     check_known("istpa", fusion=(fusion, FUSIONS), position=(position, TOPS), streams=(streams, STREAMS))
     check_known("istpa", start=(start, STARTS), bare=(bare, BARE))
     check_least("istpa", positions=positions)
-    for knob, weight in {"interaction": interaction, "attention": attention}.items():
-        check_least("istpa", 0, **{knob: weight})
+    check_least("istpa", 0, interaction=interaction, attention=attention)
     two = isinstance(net, TwoStreams)
     if two != (streams != "one") or (two and scales == 0):
         raise ValueError(
