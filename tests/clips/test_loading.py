@@ -88,10 +88,10 @@ def test_crops_are_filtered_as_pil_filters_them(height, width, size):
     """PIL's, to 1 of 255; a crop by OpenCV has up to a third more gradient."""
     noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
     expected = np.asarray(Image.fromarray(noise).resize((size, size), Image.Resampling.BILINEAR))
-    found = loading.resized(noise, size, size)
-    assert np.abs(found.astype(int) - expected).max() <= 1
-    assert np.array_equal(loading.resized(noise[..., 0], size, size), found[..., 0])
-    assert gradient(found) == pytest.approx(gradient(expected), rel=0.01)
+    actual = loading.resized(noise, size, size)
+    assert np.abs(actual.astype(int) - expected).max() <= 1
+    assert np.array_equal(loading.resized(noise[..., 0], size, size), actual[..., 0])
+    assert gradient(actual) == pytest.approx(gradient(expected), rel=0.01)
 
 
 @pytest.mark.parametrize(
@@ -122,9 +122,9 @@ def test_colors_are_changed_as_a_view_says(store):
     plain = load(store, "a", (1, 4), Box(9, 3, 70, 80), True, 64)
     color = ((0.5, 0.0, 0.0, 0.0), (0.0, 2.0, 0.0, -20.0), (0.0, 0.3, 0.7, 5.0))
     view = views.View((1, 4), Box(9, 3, 70, 80), True, color)
-    (found,) = loading.load_views(store, [("a", view)], 64)
+    (actual,) = loading.load_views(store, [("a", view)], 64)
     wanted = (plain @ np.array(color)[:, :3].T + np.array(color)[:, 3]).clip(0, 255)
-    assert np.abs(found - wanted).max() <= 0.51
+    assert np.abs(actual - wanted).max() <= 0.51
     again = dataset(store, replace(RECIPE, augment=Augment(crop="center", color="space")))
     assert again.view(0, 0).color == again.view(0, 0).color != again.view(1, 0).color
 

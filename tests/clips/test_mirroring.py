@@ -71,8 +71,8 @@ def test_a_mirrored_clip_has_its_mirror_images_label(store):
 
 def test_sigmoid_targets_are_multi_hot_and_mirrored_each(store):
     labels: list[list[int]] = [[0, 2], [], [0, 3], [1, 0]]
-    wanted = {False: [[1, 0, 1, 0], [0, 0, 0, 0], [1, 0, 0, 1], [1, 1, 0, 0]]}
-    wanted[True] = [[0, 1, 1, 0], [0, 0, 0, 0], [], [1, 1, 0, 0]]
+    expected = {False: [[1, 0, 1, 0], [0, 0, 0, 0], [1, 0, 0, 1], [1, 1, 0, 0]]}
+    expected[True] = [[0, 1, 1, 0], [0, 0, 0, 0], [], [1, 1, 0, 0]]
     items = list(zip(store.videos, labels, strict=False))
     train = loading.TrainClips(store, items, replace(RECIPE, loss="sigmoid"), 5, MIRRORED)
     seen = set()
@@ -82,7 +82,7 @@ def test_sigmoid_targets_are_multi_hot_and_mirrored_each(store):
         assert targets.shape == (4, 4)
         for position, target in enumerate(targets):
             flip = train.view(epoch, position).flip
-            assert target.tolist() == wanted[flip][position]
+            assert target.tolist() == expected[flip][position]
             seen.add((position, flip))
     assert seen == {(position, flip) for position in range(4) for flip in (False, True)} - {(2, True)}
 

@@ -223,7 +223,7 @@ def test_lists_of_several_splits_with_classes_in_an_order_of_their_own(tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("files", "said"),
+    ("files", "message"),
     [
         ({"train.txt": "a/x.mp4"}, "test.txt is absent. Expected: <class>/<videos>"),
         ({"train.txt": "a/x.mp4\na/x", "test.txt": ""}, "train.txt, line 2: 'a/x' names no video"),
@@ -241,8 +241,8 @@ def test_lists_of_several_splits_with_classes_in_an_order_of_their_own(tmp_path)
         ),
     ],
 )
-def test_wrong_lists_are_named(tmp_path, files, said):
+def test_wrong_lists_are_named(tmp_path, files, message):
     for name, text in files.items():
         (tmp_path / name).write_text(text)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         folder.splits(tmp_path, {})

@@ -49,8 +49,8 @@ def test_lists_are_read_by_todays_names_and_by_yesterdays(
     (tmp_path / inside).mkdir(exist_ok=True)
     for part, text in texts.items():
         (tmp_path / inside / f"{prefix if prefixed else ''}{part}.{suffix}").write_text(text)
-    found = plugin.splits(tmp_path, {})
-    assert [row.part for row in found.rows[1]] == ["train", "test"]
+    actual = plugin.splits(tmp_path, {})
+    assert [row.part for row in actual.rows[1]] == ["train", "test"]
 
 
 @pytest.mark.parametrize("name", LISTS)

@@ -128,7 +128,7 @@ def test_egogesture_video_in_two_places_or_without_lists_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("part", "line", "said"),
+    ("part", "line", "message"),
     [
         ("train", "Subject03/Scene1/Color/rgb1 84 1 5", "the class 84 is none of 1 to 83"),
         ("train", "Subject03/Scene1/Color/rgb1 0 1 5", "the class 0 is none of 1 to 83"),
@@ -139,11 +139,11 @@ def test_egogesture_video_in_two_places_or_without_lists_is_refused(tmp_path):
         ("test", "Subject1/Scene1/rgb1 1 1 4", "expected `<video> <class> <first frame> <last frame>`"),
     ],
 )
-def test_egogesture_names_a_line_it_can_not_read(tmp_path, part, line, said):
+def test_egogesture_names_a_line_it_can_not_read(tmp_path, part, line, message):
     written(tmp_path, gestures(**{part: f"{GESTURES[part].splitlines()[0]}\n\n{line}\n"}))
     with pytest.raises(UserError) as error:
         egogesture.splits(tmp_path, {})
-    assert f"{part}listall_but_None.txt, line 3: {said}" in str(error.value) and "\n" not in str(error.value)
+    assert f"{part}listall_but_None.txt, line 3: {message}" in str(error.value) and "\n" not in str(error.value)
 
 
 def test_egogesture_person_of_two_parts_is_refused(tmp_path):
@@ -193,7 +193,7 @@ def test_charades_lists_beside_the_videos_and_absent_videos(tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize(
-    ("row", "said"),
+    ("row", "message"),
     [
         (("46GP8", "c157 1 2"), "line 2: c157 is none of c000 to c156"),
         (
@@ -204,11 +204,11 @@ def test_charades_lists_beside_the_videos_and_absent_videos(tmp_path, monkeypatc
         (("46gp8.mp4", "c001 1 2"), "line 2: expected an id of five letters and digits"),
     ],
 )
-def test_charades_names_a_line_it_can_not_read(tmp_path, monkeypatch, row, said):
+def test_charades_names_a_line_it_can_not_read(tmp_path, monkeypatch, row, message):
     few(monkeypatch)
     with pytest.raises(UserError) as error:
         charades.splits(lists_of_charades(tmp_path, train=[row]), {})
-    assert f"Charades_v1_train.csv, {said}" in str(error.value) and "\n" not in str(error.value)
+    assert f"Charades_v1_train.csv, {message}" in str(error.value) and "\n" not in str(error.value)
 
 
 def test_charades_lists_that_are_not_whole_are_refused(tmp_path):

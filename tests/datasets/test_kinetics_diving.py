@@ -134,7 +134,7 @@ def test_kinetics400_lists_of_another_number_of_classes_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ("abseiling,0wR5jVB-WPk,417", "train.csv, line 3: expected a label, an id of 11 signs and whole seconds"),
         ("air drumming,0wR5jVB-WPk,,427", "line 3: expected a label, an id of 11 signs and whole seconds"),
@@ -145,14 +145,14 @@ def test_kinetics400_lists_of_another_number_of_classes_are_refused(tmp_path):
         ("air drumning,0wR5jVB-WPk,417,427", "line 3: the class 'air drumning' is in the list of the train part alone"),
     ],
 )
-def test_kinetics400_names_a_line_it_can_not_read(tmp_path, line, said):
+def test_kinetics400_names_a_line_it_can_not_read(tmp_path, line, message):
     listed(tmp_path / "val.csv", VAL[:1])
     (tmp_path / "train.csv").write_text(
         f"label,youtube_id,time_start,time_end\nair drumming,---QUuC4vJs,84,94\n{line}\n"
     )
     with pytest.raises(UserError) as error:
         kinetics400.splits(tmp_path, {})
-    assert said in str(error.value) and "\n" not in str(error.value)
+    assert message in str(error.value) and "\n" not in str(error.value)
 
 
 def test_kinetics400_names_a_list_that_is_absent_or_of_another_kind(tmp_path):
@@ -212,7 +212,7 @@ def test_diving48_stand_in_as_it_is_distributed(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("train", "said"),
+    ("train", "message"),
     [
         ([{"vid_name": "x", "label": "3"}], 'Diving48_V2_train.json, entry 1: expected a text vid_name and .*"label"'),
         ([{"label": 3}], "entry 1: expected a text vid_name"),
@@ -220,8 +220,8 @@ def test_diving48_stand_in_as_it_is_distributed(tmp_path, monkeypatch):
         ({"x": 3}, r"Diving48_V2_train\.json is no list of clips"),
     ],
 )
-def test_diving48_names_an_entry_it_can_not_read(tmp_path, train, said):
-    with pytest.raises(UserError, match=said):
+def test_diving48_names_an_entry_it_can_not_read(tmp_path, train, message):
+    with pytest.raises(UserError, match=message):
         diving48.splits(lists_of_diving48(tmp_path, train=train), {})
 
 

@@ -115,7 +115,7 @@ def test_shapes_splits_are_balanced_and_test_on_different_clips():
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
         ({"trian": 8}, "unknown option 'trian'; did you mean 'train'"),
         ({"train": 10}, "option train: 10 is no multiple of the 8 classes"),
@@ -125,6 +125,6 @@ def test_shapes_splits_are_balanced_and_test_on_different_clips():
         ({"seed": "0"}, 'option seed is "0"; it must be a valid integer'),
     ],
 )
-def test_a_wrong_option_is_named(given, said):
-    with pytest.raises(UserError, match=said):
+def test_a_wrong_option_is_named(given, message):
+    with pytest.raises(UserError, match=message):
         shapes.plan(SMALL | given)

@@ -129,7 +129,7 @@ def test_a_folder_of_another_layout_says_what_is_expected(tmp_path, name):
 
 @pytest.mark.parametrize(("name", "plugin"), FRAMES)
 @pytest.mark.parametrize(
-    ("kind", "text", "said"),
+    ("kind", "text", "message"),
     [
         ("train", "11;{first}\n\n12\n", "-train.csv, line 3: expected `<number>;<class>`, not '12'"),
         ("train", "x11;{first}\n", "-train.csv, line 1: expected `<number>;<class>`"),
@@ -140,13 +140,13 @@ def test_a_folder_of_another_layout_says_what_is_expected(tmp_path, name):
         ("test", "7\n", "-test.csv: clip 7 is in the validation list too"),
     ],
 )
-def test_a_line_that_is_wrong_is_named(tmp_path, monkeypatch, name, plugin, kind, text, said):
+def test_a_line_that_is_wrong_is_named(tmp_path, monkeypatch, name, plugin, kind, text, message):
     monkeypatch.setattr(plugin, "UNLABELLED", 1)
     first = LABELS[name][0]
     lists = csvs(tmp_path, name, **{kind: text.format(first=first)})
     with pytest.raises(UserError) as error:
         plugin.splits(lists, {})
-    assert said.format(first=first) in str(error.value) and "\n" not in str(error.value)
+    assert message.format(first=first) in str(error.value) and "\n" not in str(error.value)
 
 
 def test_an_absent_or_damaged_list_is_named(tmp_path):

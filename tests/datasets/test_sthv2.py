@@ -82,7 +82,7 @@ def test_v2_lists_that_lack_lines_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("lists", "said"),
+    ("lists", "message"),
     [
         ({"train": [{"id": "1", "template": "Doing [nothing]"}]}, "-train.json, entry 1: 'Doing nothing' is no class"),
         ({"train": [{"id": "1", "label": "x"}]}, "-train.json, entry 1: expected a text template, not {"),
@@ -96,11 +96,11 @@ def test_v2_lists_that_lack_lines_are_refused(tmp_path):
         ({"test": [{"id": "12"}]}, "-test.json: clip 12 is in the train list too"),
     ],
 )
-def test_an_entry_of_v2_that_is_wrong_is_named(tmp_path, monkeypatch, lists, said):
+def test_an_entry_of_v2_that_is_wrong_is_named(tmp_path, monkeypatch, lists, message):
     monkeypatch.setattr(sthv2, "UNLABELLED", 1)
     with pytest.raises(UserError) as error:
         sthv2.splits(jsons(tmp_path, **lists), {})
-    assert said in str(error.value) and "\n" not in str(error.value)
+    assert message in str(error.value) and "\n" not in str(error.value)
 
 
 def test_a_damaged_list_is_named(tmp_path):

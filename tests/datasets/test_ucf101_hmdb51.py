@@ -144,7 +144,7 @@ def test_an_absent_list_is_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ("Archery/v_Archery_g08_c01.avi 4", "trainlist02.txt, line 2: the label 4 is not that of Archery, which is 3"),
         ("Archery/v_Archery_g08_c01.avi 102", "line 2: the label 102 is not that of Archery"),
@@ -154,11 +154,11 @@ def test_an_absent_list_is_named(tmp_path):
         ("Archery/v_Archery_g08_c01.avi 3 3", "line 2: expected `<class>/<file>.avi`"),
     ],
 )
-def test_ucf101_names_a_line_it_can_not_read(tmp_path, line, said):
+def test_ucf101_names_a_line_it_can_not_read(tmp_path, line, message):
     lists = lists_of_ucf101(tmp_path / "lists", trainlist02=f"Archery/v_Archery_g09_c01.avi 3\n{line}\n")
     with pytest.raises(UserError) as error:
         ucf101.splits(lists, {})
-    assert said in str(error.value) and "\n" not in str(error.value)
+    assert message in str(error.value) and "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("line", ["x.avi 3", "x.avi", "x 1", ".avi 1", "1"])

@@ -58,9 +58,9 @@ def bits(plane: bytes) -> np.ndarray:
     return simplejpeg.decode_jpeg(plane, "GRAY")[..., 0].astype(float)
 
 
-def errors(plane: np.ndarray, wanted: np.ndarray | float) -> float:
+def errors(plane: np.ndarray, expected: np.ndarray | float) -> float:
     """The median error inside the frame, in pixels."""
-    return float(np.median(np.abs(plane - wanted)[EDGE:-EDGE, EDGE:-EDGE]))
+    return float(np.median(np.abs(plane - expected)[EDGE:-EDGE, EDGE:-EDGE]))
 
 
 @pytest.mark.parametrize("algorithm", ["tvl1", "dis"])

@@ -55,8 +55,8 @@ def test_costs_of_ray_never_help(costs: list[float], workers: int, driver: float
 
 
 def test_one_gpu_without_overheads_takes_the_work_alone() -> None:
-    found = simulation.stages(FREE, JOB, IDEAL)
-    assert found == pytest.approx({
+    actual = simulation.stages(FREE, JOB, IDEAL)
+    assert actual == pytest.approx({
         "decode": 2.0 * (1024 + 256), "train": 3 * 1024 * 0.25, "evaluate": 256 * 2 * 0.5
     })  # fmt: skip
     assert simulation.efficiency(FREE, JOB, IDEAL) == pytest.approx(1.0)

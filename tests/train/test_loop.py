@@ -128,15 +128,15 @@ def test_groups_multiply_rate_and_decay(data: Path) -> None:
     rules = (Group("head.weight", 5), Group("head.bias", 10, 0), Group("bias", 2, 0), Group("norm", 1, 0))
     net = tiny_run(data).net()
     made = groups(net, dataclasses.replace(recipe(lr=0.1), groups=rules))
-    found = {id(p): (group["lr"], group["weight_decay"]) for group in made for p in group["params"]}
+    actual = {id(p): (group["lr"], group["weight_decay"]) for group in made for p in group["params"]}
     decay = RECIPE["weight_decay"]
-    wanted = {"head.weight": (0.5, decay), "head.bias": (1.0, 0.0), "norm": (0.1, 0.0), "attention": (0.1, decay)}
+    expected = {"head.weight": (0.5, decay), "head.bias": (1.0, 0.0), "norm": (0.1, 0.0), "attention": (0.1, decay)}
     seen = set()
     for kind, parameter in kinds(net):
         seen.add(kind)
-        assert found[id(parameter)] == pytest.approx(wanted.get(kind, (0.1, decay)))
+        assert actual[id(parameter)] == pytest.approx(expected.get(kind, (0.1, decay)))
     assert {"head.weight", "head.bias", "norm", "attention", "weight"} <= seen
-    assert len(found) == len(list(net.parameters()))
+    assert len(actual) == len(list(net.parameters()))
 
 
 @pytest.mark.parametrize("mode", ["train", "eval"])

@@ -21,6 +21,6 @@ def names() -> set[str]:
 def one_line(work: Callable[[], object]) -> str:
     with pytest.raises(UserError) as raised:
         work()
-    said = str(raised.value)
-    assert "\n" not in said and SECRET not in said
-    return said
+    message = str(raised.value)
+    assert "\n" not in message and SECRET not in message
+    return message
