@@ -34,7 +34,7 @@ class Entry:
 
 
 def picture(number: int) -> np.ndarray:
-    """A smooth picture of its own for each number, so that a wrong frame, shift or mirror image shows."""
+    """A smooth picture for each number, so that a wrong frame, shift or mirror image shows."""
     y, x = np.mgrid[0:HEIGHT, 0:WIDTH]
     waves = [np.sin(x / (7 + number) + y / 19), np.cos(y / (5 + number)), np.sin((x - y) / 13 + number)]
     return np.stack([127 + 120 * wave for wave in waves], axis=-1).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""params.yaml: what a user mistypes is named, with what stands beside it."""
+"""params.yaml: an error names a mistyped key and its neighbors."""
 
 import copy
 from pathlib import Path

@@ -107,7 +107,7 @@ def test_a_tier_makes_the_images_that_it_takes_and_no_other(tmp_path, binary):
     ]
     assert sorted(path.stem for path in root.rglob("*.avi")) == ["00000", "00002"]
     alone = (root / "train/00002.avi").read_bytes()
-    sources.fetch("cifar100", given, tmp_path, root)  # the rest, beside what is there
+    sources.fetch("cifar100", given, tmp_path, root)  # the rest
     assert len(list(root.rglob("*.avi"))) == 5
     (root / "train/00002.avi").unlink()
     sources.fetch("cifar100", given, tmp_path, root)

@@ -22,7 +22,7 @@ GESTURES = {
 
 
 def gestures(**texts: str) -> dict[str, bytes]:
-    """Lists of EgoGesture, but for those given."""
+    """Lists of EgoGesture; `texts` replace some."""
     return {f"{part}listall_but_None.txt": text.encode() for part, text in (GESTURES | texts).items()}
 
 
@@ -38,7 +38,7 @@ def written(root: Path, files: dict[str, bytes]) -> Path:
 
 
 def lists_of_charades(root: Path, **videos: list[tuple[str, str]]) -> Path:
-    """Lists of two training videos and one for test, (id, actions), but for those given."""
+    """Lists of two training videos and one for test, (id, actions); `videos` replace some."""
     root.mkdir(parents=True, exist_ok=True)
     classes = "".join(f"c{number:03d} Action {number}\n" for number in range(157))
     (root / "Charades_v1_classes.txt").write_text(classes)

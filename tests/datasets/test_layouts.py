@@ -23,7 +23,7 @@ BARE = {"suite": "quick", "recipes": {}, "protocols": {}, "experiments": {}, "ta
 
 @pytest.fixture
 def staged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Runs the three stages, with tasks here in turn, in a folder of its own; fields of `decode` may be given."""
+    """Run the three stages in another folder, tasks in this process; `decode` replaces fields."""
     monkeypatch.chdir(tmp_path)
     for stage in (download, decode):
         monkeypatch.setattr(stage, "session", lambda cluster, data: nullcontext())

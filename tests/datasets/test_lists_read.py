@@ -1,4 +1,4 @@
-"""The list files that a data set's splits() opens are the ones that READS names: those make results stale."""
+"""READS names all list files that a data set's splits() opens, because they make results stale."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ import pytest
 from tests.support.videos.lists import ANNOTATIONS, official
 
 ROOT = Path(__file__).parents[2]
-# An audit hook can't be taken away again, so that a process of its own listens.
+# An audit hook can't be removed, so another process listens.
 LISTEN = """
 import sys
 from pathlib import Path

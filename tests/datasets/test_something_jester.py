@@ -19,7 +19,7 @@ FRAMES: list[tuple[str, ModuleType]] = [("sthv1", sthv1), ("jester", jester)]  #
 
 
 def csvs(root: Path, name: str, **texts: str) -> Path:
-    """Lists of two training clips and a validation clip, but for those given."""
+    """Lists of two training clips and a validation clip; `texts` replace some."""
     root.mkdir(parents=True, exist_ok=True)
     first, last = LABELS[name][0], LABELS[name][-1]
     own = {"train": f"11;{first}\n12;{last}\n", "validation": f"7;{last}\n", "labels": "\n".join(LABELS[name]) + "\n"}

@@ -1,4 +1,4 @@
-"""Flow is the motion that was put in, without the camera's where that is asked for, and lies beside its frames."""
+"""Flow is the motion of drawn frames, optionally without the camera's, and is stored with them."""
 
 import subprocess
 from dataclasses import replace
@@ -133,7 +133,7 @@ def test_frames_that_tell_nothing_of_the_camera_keep_their_plain_flow(pair: tupl
 
 
 def homography(points: np.ndarray, moved: np.ndarray) -> np.ndarray | None:
-    """Of features that are told apart by their number; the frame itself has none to follow."""
+    """Features that differ by their number; the frame itself has none to follow."""
     own = np.eye(128, dtype=np.float32)[: len(points)]
     first, second = (camera.Features(at.astype(np.float32), own) for at in (points, moved))
     blank = np.zeros((HEIGHT, WIDTH), np.uint8)

@@ -1,4 +1,4 @@
-"""Folders of numbered frames: kept as they are or scaled, and what is wrong with one is said by name."""
+"""Folders of numbered frames: kept as they are or scaled; a wrong one is named."""
 
 import math
 from dataclasses import replace

@@ -64,7 +64,7 @@ def test_still_pictures_are_no_gap(tmp_path: Path) -> None:
 
 
 def test_decords_other_stream_is_noticed(tmp_path: Path) -> None:
-    """Frames of two streams that agree in number and times are told apart by their pictures."""
+    """Two streams of equal number and times of frames differ by their pictures."""
     from pipeline.decode.decoders import difference_of
 
     flat, bright = np.zeros((4, 4), np.int16), np.full((4, 4), 90, np.int16)

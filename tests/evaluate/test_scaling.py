@@ -43,7 +43,7 @@ def test_equal_tasks_go_in_rounds() -> None:
 def test_a_slow_driver_or_storage_sets_the_pace() -> None:
     assert drained([1.0] * 50, 50, driver=2.0) == 50 * 2.0 + 1.0
     assert drained([1.0] * 50, 50, transfer=2.0) == 50 * 2.0 + 1.0
-    assert drained([1.0] * 50, 1, driver=0.5) == 0.5 + 50.0  # hidden behind the work, but for the first
+    assert drained([1.0] * 50, 1, driver=0.5) == 0.5 + 50.0  # hidden behind the work, except for the first
     assert drained([1.0] * 5, 1, start=0.5) == 5 * 1.5  # not hidden
     assert drained([1.0] * 50, 1, driver=1.0, ahead=1) == 50 * 2.0  # nothing ahead: nothing hidden
 

@@ -1,4 +1,4 @@
-"""What EAM and ISTPA attended to, as explanations have it, against loops over their equations."""
+"""Explanations of EAM and ISTPA, against loops over their equations."""
 
 import math
 from typing import Any

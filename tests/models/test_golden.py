@@ -1,4 +1,4 @@
-"""Numbers of the authors' own code, stored beside the repository, against ours."""
+"""Numbers of the authors' code, stored outside the repository, against ours."""
 
 import json
 import re

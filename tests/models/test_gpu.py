@@ -1,4 +1,4 @@
-"""What holds on a GPU too: the nets' arithmetic, training, scoring and Ray's tasks, beside the CPU's. Needs one GPU."""
+"""Checks on one GPU: the nets' arithmetic, training, scoring and Ray's tasks, against the CPU's."""
 
 import copy
 import dataclasses

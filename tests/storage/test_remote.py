@@ -114,7 +114,7 @@ def test_a_killed_training_goes_on_from_the_store(
 
 @pytest.fixture
 def gone(monkeypatch: pytest.MonkeyPatch) -> str:
-    """Where nothing listens, which is found out at the first try."""
+    """An address where nothing listens, which the first try detects."""
     monkeypatch.setattr(remote, "TRIES", 1)
     return "http://127.0.0.1:9"
 
@@ -187,7 +187,7 @@ def test_two_workers_go_on_from_the_store_too(store: Remote, data: Path, tmp_pat
 
 @pytest.mark.slow
 def test_a_node_without_the_store_is_named(store: Remote, tmp_path: Path) -> None:
-    """Three real nodes: one of them is told of another store; and data/ is nobody's matter."""
+    """Three real nodes, one of them with another store; none of them sees data/."""
     head = preflight.project(tmp_path / "project")
     views = [(head, {}), (head, {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"})]
     with preflight.nodes(head, *views) as driver:

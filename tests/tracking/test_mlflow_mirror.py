@@ -23,7 +23,7 @@ TAGS = {"dvc.stage": "abc", "data": "f00", run_record.COMMIT: "one"}
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One store for the tests of this file, each of which takes a suite of its own."""
+    """One store for the tests of this file, each of which has another suite."""
     return tmp_path_factory.mktemp("tracking")
 
 

@@ -24,7 +24,7 @@ NAMES = ("epoch", "loss", "lr", "seconds")
 
 
 def trained(project: Path) -> Path:
-    """What training and evaluating some rows leaves, with a row that was trained again since, and one of before."""
+    """Files of trained and evaluated rows, with one trained again, and one of an earlier version."""
     for number in range(ROWS):
         row = f"row{number}"
         record = run_record.record(

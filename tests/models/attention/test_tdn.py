@@ -1,4 +1,4 @@
-"""TDN: its equations by plain loops, what it costs beside what is printed of it, and where it stands."""
+"""TDN: its equations by plain loops, its costs against the printed ones, and its places."""
 
 import pytest
 import torch

@@ -77,7 +77,7 @@ def pairs() -> list[Pair]:
 
 
 def name(pair: Pair) -> str:
-    """What pytest shows of it."""
+    """Return the id that pytest shows."""
     knobs = (f"{knob}={'+'.join(value) if isinstance(value, list) else value}" for knob, value in pair[2].items())
     return "-".join((*pair[:2], *knobs))
 
