@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from models.backbone import Backbone, check_known, check_least
 from models.layers.tpn import attach_pyramid, initialise
 
-# Shapes: N clips, T frames, C channels; x (N, D, A, H, W), D what is weighed and A the other of T and C.
+# Shapes: N clips, T frames, C channels; x (N, D, A, H, W), D the weighed one of T and C, A the other.
 
 AXES = ("T", "C")
 ARRANGEMENTS = ("sdm", "mtam", "serial", "serial_reversed", "parallel_sum", "parallel")

@@ -56,7 +56,7 @@ from pipeline.errors import UserError, alternatives
 SUFFIXES = frozenset((".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts"))
 SUFFIXES |= {".vob", ".webm", ".wmv"}
 
-HIDDEN = (".", "__MACOSX")  # beginnings of folders' names that are passed over
+HIDDEN = (".", "__MACOSX")  # beginnings of the names of skipped folders
 
 # Frames of a folder: any width, zeros before the number or none.
 FRAME = re.compile(r"(\d+)\.jpe?g", re.ASCII | re.IGNORECASE)

@@ -216,7 +216,7 @@ def complaint(log: str, path: Path) -> tuple[str | None, str]:
     if mapped and re.search(rf"\[info\] +Stream #0:{mapped[1]}\b.*\(attached pic\)", log):
         return "the file holds no video stream but a cover picture", ""
     # ffmpeg's threads log at once, but each in order: the first source's first line is the same every time.
-    # A decoder, which has a plain name, knows more than what passes its errors on.
+    # A decoder, which has a plain name, knows more than the parts that report its errors.
     lines = harmless | damage
     order = sorted(lines, key=lambda name: (name == "ffmpeg" or not name.isalnum(), name))
     first = next((f"{name}: {lines[name].replace(f'file:{path}', 'the file').strip()}"[:200] for name in order), "")

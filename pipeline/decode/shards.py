@@ -60,7 +60,7 @@ class Task:
     sources: tuple[Source, ...]
     decode: Decode
     reports: Path  # folder of the reports
-    code: str  # digest of what decodes
+    code: str  # digest of the code that decodes
 
     @property
     def path(self) -> Path:

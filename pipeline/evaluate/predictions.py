@@ -184,7 +184,7 @@ def _plainly_whole(frame: pl.DataFrame, tests: pl.DataFrame, views: int | None, 
     if views is None or len(frame) != views * len(tests) or logits.has_nulls():
         return False
     expected = tests[np.repeat(np.arange(len(tests)), views)] if views > 1 else tests
-    scores = logits.explode().to_numpy()  # NaN for what is null
+    scores = logits.explode().to_numpy()  # NaN for null
     return (
         bool((logits.list.len() == classes).all())
         and bool(np.isfinite([scores.min(), scores.max()]).all())

@@ -43,7 +43,7 @@ class Epoch:
     number: int
     of: int
     lines: list[Line]  # functions of the run: kind, epoch, step, loss, gradient norm before clipping, lr
-    timings: list[Line]  # one for each of `lines`: kind, epoch, step, and what differs from run to run
+    timings: list[Line]  # one for each of `lines`: kind, epoch, step, and values that vary
     state: dict[str, Any]  # model and optimizer state dicts, epoch; loads with weights_only=True
 
 
