@@ -37,8 +37,8 @@ from pipeline import datasets
 from pipeline.config.schema import Decode
 from pipeline.decode.frame_store import FrameStore
 from pipeline.decode.shards import Source, Task, decode_shard, finish
-from pipeline.decode.video import check_against_ffmpeg
 from pipeline.executable import ffmpeg_exe
+from tests.support.videos import against_ffmpeg
 
 SHORT_SIDE, QUALITY = 256, 95
 SCALE = f"scale=w='if(lt(iw,ih),{SHORT_SIDE},-2)':h='if(lt(iw,ih),-2,{SHORT_SIDE})':flags=bilinear"
@@ -141,7 +141,7 @@ def loss(first: Path, out: Path) -> float:
     else:
         jpegs = [path.read_bytes() for path in sorted((out / "000").iterdir())]
     height, width = simplejpeg.decode_jpeg_header(jpegs[0])[:2]
-    return check_against_ffmpeg(first, jpegs, width, height)
+    return against_ffmpeg.error(first, jpegs, width, height)
 
 
 def lines(rows: list[dict[str, Any]]) -> list[list[str]]:

@@ -41,27 +41,18 @@ from pipeline import executable
 from pipeline.clips import loading
 from pipeline.clips.augmentation import Box
 from pipeline.clips.loading import View
-from pipeline.config.schema import Augment, Decode, Recipe
+from pipeline.config.schema import Augment, Decode
 from pipeline.decode import frame_store, shards
 from pipeline.storage import atomic
+from tests.support.recipes import recipe
 
 RESULTS = Path(__file__).parent / "results"
 VIDEOS, LENGTH, WIDTH, HEIGHT = 16, 240, 340, 256  # 8 s at 30 frames per second
 CLIPS, TURNS = 32, 7
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 DECODE = Decode(short_side=HEIGHT, quality=90, decoder="ffmpeg", videos_per_shard=8, max_failed=0.0)
-RECIPE = Recipe(
-    epochs=1,
-    batch=8,
-    micro_batch=8,
-    frames=8,
-    sampling="segments",
-    size=224,
-    augment=Augment(crop="corner", scales=(1.0, 0.875, 0.75, 0.66)),
-    lr=0.01,
-    momentum=0.9,
-    weight_decay=0.0005,
-)
+SCALES = (1.0, 0.875, 0.75, 0.66)
+RECIPE = recipe(Augment("corner", scales=SCALES), epochs=1, batch=8, micro_batch=8, frames=8, size=224, lr=0.01)
 Key = tuple[int, int]
 
 

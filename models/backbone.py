@@ -1,9 +1,13 @@
 """The interface of a backbone: blocks, stages and places for attention."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Literal
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Literal, TypeVar
 
 from torch import Tensor, nn
+
+from models.registry import unknown
+
+M = TypeVar("M")
 
 
 class Block(nn.Module):
@@ -14,8 +18,8 @@ class Block(nn.Module):
             plain input.
         exit: sees the output of the branch's last norm, before the addition, `out_channels` wide.
         after: sees the block's output, after the addition and its ReLU, `out_channels` wide.
-        relu: the last step of a residual block. With an identity in its place the block gives its maps "without
-            activation", and the module that put it there has to activate them.
+        relu: the last step of a residual block. A module may replace it by an identity, to see maps "without
+            activation"; that module then activates them.
 
     The three places are identities until an attach() fills them. Identities have no parameters, so a net's weights keep
     their names.
@@ -68,32 +72,31 @@ class Backbone(nn.Module):
     Attributes that a subclass sets:
         layout: "frames" if it takes (N*T, C, H, W) and gives (N*T, features, h, w); "volume" if it takes
             (N, C, T, H, W) and gives (N, features, t, h, w).
-        stages: stage -> its output channels, in order: stem, res2, res3, res4, res5 (those that exist), and tail for
-            layers behind them without a place for attention.
+        stages: stage -> its output channels, in order: those of stem, res2, res3, res4 and res5 that exist. Layers
+            behind them, without a place for attention, are the stage tail.
         parts: stage -> names of the backbone's modules that make it up, in order.
         features: channels of the feature map; a neck that changes them updates this.
         rounds_up: each stage behind res2 has half the size of the stage before, rounded up, at any size.
         shortcuts: its blocks are residual.
         neck: a Neck, or None; an attach() may set it.
         classes: number of classes of the whole net; set before an attach() is called.
-        mean, std: subtracted from each channel, then its divisor, in units of 0..255.
+        mean, std: subtracted from each channel, then its divisor, in units of 0..255; by default torchvision's.
         channels: their order, "rgb" or "bgr".
         classifier: name of the classifier in public weight files; it becomes VideoNet's head.
-        pooling: the published net's last pooling, as tools that count modules see it: one to a single value
-            ("adaptive"), one with a window of the maps' size ("window"), or none ("unseen").
+        pooling: the published net's last pooling, as tools that count modules see it. "adaptive" pools to a single
+            value, "window" has a window of the maps' size, "unseen" is no module.
 
-    A module whose forward() computes the published result in a cheaper order may keep the published order as
-    published(), with the same arguments and result; a backbone as published_stage(). models/paper_flops.py counts that
-    order.
+    A module may compute the published result in a cheaper order. It can keep the published order as published(), with
+    the same arguments and result; a backbone as published_stage(). models/paper_flops.py counts that order.
     """
 
     layout: Literal["frames", "volume"]
     stages: dict[str, int]
     parts: dict[str, tuple[str, ...]]
     features: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    channels: Literal["rgb", "bgr"]
+    mean: tuple[float, ...] = (123.675, 116.28, 103.53)
+    std: tuple[float, ...] = (58.395, 57.12, 57.375)
+    channels: Literal["rgb", "bgr"] = "rgb"
     classifier: str = "fc"
     pooling: Literal["adaptive", "window", "unseen"] = "adaptive"
     rounds_up: bool = True
@@ -110,17 +113,11 @@ class Backbone(nn.Module):
         yield from ((name, module) for name, module in self.named_modules() if isinstance(module, Block))
 
     def streams(self) -> tuple["Backbone", ...]:
-        """Return the nets that see pixels in parallel.
-
-        This is one, or the two of models/layers/two_streams.py.
-        """
+        """Return the nets that see pixels in parallel: one, or two_streams.py's two."""
         return (self,)
 
     def fitted(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """Return a weight file's tensors by this backbone's names.
-
-        Tensors are reshaped where the file differs.
-        """
+        """Return a weight file's tensors by this backbone's names and shapes."""
         return state
 
     def stage(self, name: str, x: Tensor) -> Tensor:
@@ -157,12 +154,29 @@ def stage_blocks(net: Backbone) -> dict[str, list[Block]]:
 
 
 def frame_blocks(net: Backbone, attention: str) -> dict[str, list[Block]]:
-    """Return stage -> its blocks; ValueError, which names the attention, for a backbone that sees volumes."""
+    """Return stage -> its blocks; ValueError for a backbone that sees volumes."""
     if net.layout != "frames":
         raise ValueError(
             f"attention {attention!r} needs a backbone that takes frames, not one of layout {net.layout!r}"
         )
     return stage_blocks(net)
+
+
+def every(stages: Mapping[str, Sequence[Block]]) -> int:
+    """Return n, where every n-th block is attended: 2 from 23 blocks on, else 1."""
+    return 2 if max(map(len, stages.values())) >= 23 else 1
+
+
+def second_convolutions(net: Backbone, attention: str) -> Iterator[tuple[str, Block, nn.Conv2d]]:
+    """Yield (stage, block, its conv2) of a ResNet; ValueError for other backbones."""
+    for stage, blocks in frame_blocks(net, attention).items():
+        for block in blocks:
+            conv = getattr(block, "conv2", None)
+            if not isinstance(conv, nn.Conv2d):
+                raise ValueError(
+                    f"attention {attention!r} needs residual blocks with the layout of ResNet's: conv1, then conv2"
+                )
+            yield stage, block, conv
 
 
 def place(net: Backbone, attention: str, placement: str, module: Callable[[int], nn.Module]) -> None:
@@ -177,14 +191,35 @@ def place(net: Backbone, attention: str, placement: str, module: Callable[[int],
     Raises:
         ValueError: The placement is unknown.
     """
-    if placement not in ("block", "stage"):
-        raise ValueError(f"attention {attention!r}: placement is {placement!r}; known: block, stage")
+    check_known(attention, placement=(placement, ("block", "stage")))
     for blocks in stage_blocks(net).values():
         if placement == "stage":
             blocks[-1].after = module(blocks[-1].out_channels)
         else:
             for block in blocks:
                 block.exit = module(block.out_channels)
+
+
+def member(backbone: str, variant: str, members: Mapping[str, M]) -> M:
+    """Return a backbone's variant; ValueError lists the known ones."""
+    if variant not in members:
+        raise unknown(f"variant of backbone {backbone!r}", variant, members)
+    return members[variant]
+
+
+def check_known(attention: str, /, **knobs: tuple[object, Collection[object]]) -> None:
+    """Raise ValueError unless each knob, a pair (value, known), has a known value."""
+    for knob, (value, known) in knobs.items():
+        if value not in known:
+            raise ValueError(f"attention {attention!r}: {knob} is {value!r}; known: {', '.join(map(str, known))}")
+
+
+def check_least(attention: str, least: float = 1, /, *, odd: bool = False, **knobs: float) -> None:
+    """Raise ValueError unless each knob is `least` or more, and odd if asked."""
+    for knob, value in knobs.items():
+        if value < least or (odd and value % 2 == 0):
+            kind = "an odd number, " if odd else ""
+            raise ValueError(f"attention {attention!r}: {knob} is {value}; it must be {kind}{least} or more")
 
 
 def check_subset(attention: str, knob: str, chosen: Sequence[str], known: Sequence[str]) -> None:

@@ -15,9 +15,9 @@ def parameters(net: nn.Module) -> int:
 def macs(net: nn.Module, clips_shape: tuple[int, ...]) -> int:
     """Count the multiply-accumulates of one forward pass in eval mode.
 
-    Counted by torch: convolutions (zero padding included), linear layers, matrix products and attention. Biases, norms,
-    activations, pooling and element-wise products count nothing, unlike in ptflops and thop, whose numbers papers
-    print. A module's published() is counted instead of its forward(), so that a net costs as much as in its paper. The
+    torch counts convolutions (zero padding included), linear layers, matrix products and attention. Biases, norms,
+    activations, pooling and element-wise products count nothing; ptflops and thop, whose numbers papers print, count
+    some. A module's published() is counted instead of its forward(), so that a net costs as much as in its paper. The
     pass runs on the meta device: nothing is computed, and the net stays as it is.
 
     Args:
@@ -30,7 +30,7 @@ def macs(net: nn.Module, clips_shape: tuple[int, ...]) -> int:
 
 
 def published(net: nn.Module) -> nn.Module:
-    """Return a copy of the net on the meta device, in eval mode, whose modules compute as published."""
+    """Return a copy on the meta device, in eval mode, that computes as published."""
     shadow = copy.deepcopy(net).to("meta").eval()
     for module in shadow.modules():
         module.forward = getattr(module, "published", module.forward)

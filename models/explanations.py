@@ -100,7 +100,7 @@ def upsampled(maps: Tensor, frames: int, height: int, width: int) -> Tensor:
 
 
 def eam_weights(net: VideoNet, clip: Tensor) -> dict[str, dict[str, Tensor]]:
-    """Return stage -> {"S": weights of its channels (C,), "T": weights of its frames (t,)}, as many as EAM's mode has.
+    """Return the weights that EAM's gates give to channels and frames.
 
     Args:
         net: with EAM.

@@ -15,18 +15,12 @@ LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 def large(weight: Tensor) -> bool:
-    """Return true if a weight keeps torch's default order.
-
-    Its module must ask outweighs().
-    """
+    """Return true if a weight of a module that asks outweighs() keeps torch's order."""
     return weight.device.type == "cpu" and weight.numel() >= LARGE
 
 
 def outweighs(weight: Tensor, maps: Tensor) -> bool:
-    """Return true if a convolution of these maps should run in torch's default order.
-
-    The maps may have any order of dimensions.
-    """
+    """Return true if maps, of any layout, should be convolved in torch's order."""
     return large(weight) and weight.numel() > maps.numel()
 
 

@@ -108,10 +108,7 @@ class _Recorder(TorchFunctionMode):
 
 
 def _layer(name: str, args: tuple, kwargs: dict, out: Any) -> Layer | None:
-    """Return a torch function's call, with its output, as a layer.
-
-    None if it is no layer.
-    """
+    """Return a torch function's call, with its output, as a layer, or None."""
     if name not in _LAYERS or (name in ("mean", "amax") and not _pools(args, kwargs)):
         return None
     kind, inputs = _LAYERS[name], args[0].numel()

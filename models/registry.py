@@ -34,7 +34,7 @@ def unknown(what: str, name: str, names: Iterable[object]) -> ValueError:
 
 
 def alternatives(name: str, known: Iterable[object]) -> str:
-    """Return the tail of an error message: the nearest known name, then all of them in their order."""
+    """Return an error's remedy: the nearest known name, then all in their order."""
     names = list(map(str, known))
     near = difflib.get_close_matches(name, names, n=1)
     guess = f"did you mean {near[0]!r}? " if near else ""

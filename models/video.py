@@ -46,10 +46,7 @@ class VideoNet(nn.Module):
         return self._logits(maps.flatten(2).mean(2), len(clips))
 
     def published(self, clips: Tensor) -> Tensor:
-        """Return the same by the backbone's published pooling.
-
-        For models/paper_flops.py, which does not see a sum.
-        """
+        """Return the same by the backbone's published pooling, for models/paper_flops.py."""
         maps = self._maps(clips)
         places = maps.flatten(2)  # (N*T or N, features, t*h*w)
         match self.backbone.pooling:
@@ -58,7 +55,7 @@ class VideoNet(nn.Module):
             case "window":
                 pooled = F.avg_pool1d(places, places.shape[2]).flatten(1)
             case "unseen":
-                pooled = places.sum(2) / places.shape[2]
+                pooled = places.sum(2) / places.shape[2]  # a sum is not seen
         return self._logits(pooled, len(clips))
 
     def _maps(self, clips: Tensor) -> Tensor:
@@ -72,10 +69,7 @@ class VideoNet(nn.Module):
         return self.backbone(clips.flatten(0, 1) if self.backbone.layout == "frames" else clips.transpose(1, 2))
 
     def _logits(self, pooled: Tensor, n: int) -> Tensor:
-        """Return logits (N, classes), averaged over the frames.
-
-        `pooled` is (N*T, features) or (N, features).
-        """
+        """Return the mean logits of frames: (N*T or N, features) -> (N, classes)."""
         return self.head(self.dropout(pooled)).unflatten(0, (n, -1)).mean(1)
 
     def retime(self, frames: int) -> None:
@@ -182,21 +176,21 @@ def build(
 
 
 def load_weights(net: VideoNet, path: Path, whole: bool = False) -> None:
-    """Loads a file of weights, strictly as to the backbone and, of a `whole` net, to the classifier.
+    """Load a file of weights; its names and shapes must be the backbone's.
 
-    models/weights.py says which names it may have. Else a classifier of other classes is left out, and the head stays
-    as it is.
+    models/weights.py lists the names it may have. A classifier of other classes is left out, and the head stays as it
+    is; for a `whole` net that is an error.
 
     Raises:
-        ValueError: The file is absent or no dict of tensors; a tensor is not floating or not finite; or the backbone
-            lacks a name, has one too many or has another shape. The message names the first.
+        ValueError: The file is absent or no dict of tensors; a tensor is not floating or not finite; or names or shapes
+            differ from the backbone's. The message names the first.
     """
     state = ours(net, read(path))
     if problem := misfit(net, state):
         raise ValueError(f"{path} does not fit: {problem}")
     if not fill(net, state) and whole:
-        held = f"one of {len(state['head.weight'])}" if "head.weight" in state else "none"
-        raise ValueError(f"{path} has no classifier of {net.head.out_features} classes, but {held}")
+        other = f"one of {len(state['head.weight'])}" if "head.weight" in state else "none"
+        raise ValueError(f"{path} has no classifier of {net.head.out_features} classes, but {other}")
 
 
 def _head(features: int, classes: int, std: float | None) -> nn.Linear:
@@ -227,4 +221,6 @@ def _check_knobs(attention: str, attach: Any, knobs: Mapping[str, Any]) -> None:
         expected = types[name]
         kinds = (int, float) if expected is float else expected  # 0 is as good as 0.0
         if not isinstance(value, kinds) or any(isinstance(value, kind) != (expected is kind) for kind in (str, bool)):
-            raise ValueError(f"attention {attention!r}: knob {name} is {value!r}, which is no {expected.__name__}")
+            raise ValueError(
+                f"attention {attention!r}: knob {name} is {value!r}; it must be of type {expected.__name__}"
+            )

@@ -88,10 +88,7 @@ def read(path: Path) -> dict[str, Tensor]:
 
 
 def _unfit(name: object, value: Tensor) -> str:
-    """Return the reason that a tensor is no weight, or "".
-
-    Weights are of 16 to 64 bits, floating, dense and finite; counts are whole.
-    """
+    """Return the reason that a tensor is no weight or count, or ""."""
     if value.layout is not torch.strided or value.device.type != "cpu":
         return "is no dense tensor"
     if str(name).endswith("num_batches_tracked"):
@@ -130,10 +127,7 @@ def neck_by_tpn(name: str) -> str:
 
 
 def _unwrapped(name: str) -> str:
-    """Remove the shift or ACTION that wraps a block's first convolution from a name.
-
-    Parameters of the wrapper become `entry`'s.
-    """
+    """Rename parameters of a shift or ACTION around a convolution to `entry`'s."""
     name = name.replace(".net.", ".")
     owner, mark, parameter = name.partition(".action_")
     theirs = next((theirs for theirs in ACTION if mark and ("action_" + parameter).startswith(theirs)), "")
@@ -143,19 +137,13 @@ def _unwrapped(name: str) -> str:
 
 
 def _shaped(value: Tensor, shape: torch.Size | None) -> Tensor:
-    """Reshape a 1x1 convolution's kernel to a linear layer's matrix.
-
-    Only where the net has a linear layer.
-    """
+    """Reshape a 1x1 convolution's kernel to a matrix if the net has a linear layer."""
     same = shape is not None and value.shape != shape and value.shape == (*shape, *[1] * (value.ndim - len(shape)))
     return value.reshape(shape) if same and shape is not None else value
 
 
 def misfit(net: Net, state: Mapping[str, Tensor]) -> str:
-    """Return the mismatch of a state's backbone and this net's in one line, or "".
-
-    It gives the first three names of each kind.
-    """
+    """Return the mismatch of a state's backbone and the net's in one line, or ""."""
     expected = {name: value.shape for name, value in net.state_dict().items() if not name.startswith("head.")}
     actual = {name: value.shape for name, value in state.items() if not name.startswith("head.")}
     # Files from before torch 0.4.1 do not count batches.
@@ -171,10 +159,12 @@ def misfit(net: Net, state: Mapping[str, Tensor]) -> str:
 
 
 def fill(net: Net, state: Mapping[str, Tensor]) -> bool:
-    """Load a state whose backbone fits, and its classifier if that fits too; return whether it did."""
-    own = net.head.state_dict()
-    head = {name: state["head." + name] for name in own if "head." + name in state}
-    fits = {name: value.shape for name, value in head.items()} == {name: value.shape for name, value in own.items()}
+    """Load a state whose backbone fits; return true if its classifier fits too."""
+    fresh_head = net.head.state_dict()
+    head = {name: state["head." + name] for name in fresh_head if "head." + name in state}
+    fits = {name: value.shape for name, value in head.items()} == {
+        name: value.shape for name, value in fresh_head.items()
+    }
     if fits:
         net.head.load_state_dict(head)
     inner = {name.removeprefix("backbone."): value for name, value in state.items() if name.startswith("backbone.")}

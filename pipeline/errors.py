@@ -9,6 +9,8 @@ from pathlib import Path
 
 from models import registry
 
+LIBRARIES = (csv.Error, zlib.error, zipfile.BadZipFile)
+
 
 class UserError(Exception):
     """A user's mistake: one line that names the thing and the alternatives.
@@ -18,37 +20,24 @@ class UserError(Exception):
 
 
 def alternatives(name: str, known: Iterable[object]) -> str:
-    """Return the tail of an error message: the nearest known name, then all of them by the alphabet."""
+    """Return an error's remedy: the nearest known name, then all, sorted."""
     return registry.alternatives(name, sorted(map(str, known)))
 
 
 def unknown(what: str, name: str, names: Iterable[object]) -> UserError:
-    """Return the error for a name that is none of `names`: the nearest one, then all of them."""
+    """Return the error for a name that is none of `names`."""
     return UserError(f"no {what} {name!r}; {alternatives(name, names)}")
 
 
 @contextmanager
 def reading(path: Path, remedy: str) -> Iterator[None]:
-    """Read a file that this project wrote; whatever its reader says of a damaged one becomes a UserError.
+    """Read a file that this project wrote; a reader's error becomes a UserError.
 
-    Args:
-        path: The file.
-        remedy: Words for how it is made again.
+    `remedy` is the way to restore a damaged file.
     """
     try:
         yield
     except (UserError, FileNotFoundError):
         raise
-    except (
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-        EOFError,
-        csv.Error,
-        OSError,
-        zlib.error,
-        zipfile.BadZipFile,
-        RuntimeError,
-    ):
+    except (ValueError, LookupError, TypeError, AttributeError, EOFError, OSError, RuntimeError, *LIBRARIES):
         raise UserError(f"{path} is damaged; {remedy}") from None

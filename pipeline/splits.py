@@ -1,7 +1,4 @@
-"""Split tables: Parquet files per split, classes.json and mirrored.json.
-
-They hold the checked content of the lists.
-"""
+"""Split tables, the checked lists, with classes and mirror images."""
 
 import itertools
 import json
@@ -13,7 +10,7 @@ import polars as pl
 
 from pipeline import datasets
 from pipeline.config.schema import Dataset, Subset
-from pipeline.datasets import Row, Video
+from pipeline.datasets import Row
 from pipeline.download.sources import Entry
 from pipeline.errors import UserError
 from pipeline.storage import atomic
@@ -53,9 +50,9 @@ def build(name: str, dataset: Dataset, entries: Sequence[Entry], lists: Path, su
             which is never changed); or all videos of a part are absent.
     """
     plugin = datasets.loaded(dataset.file)
-    whole = plugin.splits([Video(entry.video, entry.path) for entry in entries], lists, dataset.options)
+    whole = plugin.splits(lists, dataset.options)
     classes, splits = reduced(whole, subset) if subset else whole
-    there = pl.DataFrame(
+    present = pl.DataFrame(
         # Empty files are all the same, and none is a video.
         [(entry.video, entry.sha256 if entry.bytes else None) for entry in entries],
         schema={"video": pl.String(), "sha256": pl.String()},
@@ -74,28 +71,25 @@ def build(name: str, dataset: Dataset, entries: Sequence[Entry], lists: Path, su
             raise UserError(f"{where}: the lists have {_counted(counts)} rows, published are {_counted(published)}")
         if subset:
             table = pl.DataFrame(splits[split], schema=SCHEMA, orient="row")
-        gone = table.join(there, on="video", how="anti", maintain_order="left")
+        gone = table.join(present, on="video", how="anti", maintain_order="left")
         notes += _absent(where, table, gone, plugin.LAYOUT)
         absent.append(gone.select(pl.lit(split).alias("split"), "part", "video"))
-        if same := _same_bytes(where, table.join(there, on="video")):
+        if same := _same_bytes(where, table.join(present, on="video")):
             if not plugin.COUNTS:
                 raise UserError(same)
-            notes.append(f"{same}; kept, for the split is the official one")
+            notes.append(f"{same}; kept, because the split is the official one")
         if not plugin.COUNTS:  # the user's lists
-            notes += _untaught(where, table, classes)
+            notes += _untrained(where, table, classes)
         tables[split] = table
-    unlisted = there.join(pl.concat(tables.values()).select("video").unique(), on="video", how="anti")["video"]
+    unlisted = present.join(pl.concat(tables.values()).select("video").unique(), on="video", how="anti")["video"]
     if len(unlisted):
-        notes.append(f"{name}: {len(unlisted)} of {len(there)} videos are in no list: {_some(unlisted)}")
+        notes.append(f"{name}: {len(unlisted)} of {len(present)} videos are in no list: {_some(unlisted)}")
     pairs, one_way = getattr(plugin, "MIRRORED", ()), getattr(plugin, "ONE_WAY", ())
     return Tables(tuple(classes), mirror_images(classes, pairs, one_way), tables, tuple(notes), pl.concat(absent))
 
 
 def write(built: Tables, folder: Path) -> None:
-    """Write split-<k>.parquet, classes.json, mirrored.json, absent.csv.
-
-    Remove obsolete splits.
-    """
+    """Write split-<k>.parquet, *.json and absent.csv, and remove old splits."""
     for old in folder.glob("split-*.parquet"):
         if old.stem.removeprefix("split-") not in map(str, built.tables):
             old.unlink()
@@ -110,10 +104,10 @@ def write(built: Tables, folder: Path) -> None:
 def mirror_images(
     classes: Sequence[str], pairs: Iterable[tuple[str, str]], one_way: Iterable[str] = ()
 ) -> tuple[int, ...]:
-    """Return the class of each class's mirror image.
+    """Return each class's mirror image: its partner in `pairs`, or itself.
 
-    It is its partner in `pairs`, or itself. -1, for none, if it is `one_way` or its partner is not among the classes. A
-    data set without either is safe to flip; of a user's folder only its owner knows.
+    It is -1, for none, if the class is `one_way` or its partner is not among the classes. A data set without either is
+    safe to flip; of a user's folder only its owner knows.
     """
     partner = {name: other for pair in pairs for name, other in (pair, pair[::-1])}
     numbers = {name: number for number, name in enumerate(classes)} | dict.fromkeys(one_way, -1)
@@ -141,7 +135,7 @@ def _absent(where: str, table: pl.DataFrame, gone: pl.DataFrame, layout: str) ->
         absent = gone.filter(part=part)["video"]
         if len(absent) == len(rows):
             raise UserError(
-                f"{where}: none of the {len(rows)} videos of its {part} list is there, e.g. {absent[0]}. "
+                f"{where}: all {len(rows)} videos of its {part} list are absent, e.g. {absent[0]}. "
                 f"Expected among the videos: {layout}"
             )
         if len(absent):
@@ -149,15 +143,12 @@ def _absent(where: str, table: pl.DataFrame, gone: pl.DataFrame, layout: str) ->
     return notes
 
 
-def _untaught(where: str, table: pl.DataFrame, classes: Sequence[str]) -> list[str]:
-    """Return a note on classes that are tested but never trained.
-
-    A mistyped label looks like that.
-    """
-    taught, tested = (
+def _untrained(where: str, table: pl.DataFrame, classes: Sequence[str]) -> list[str]:
+    """Note classes that are tested but never trained: perhaps a mistyped label."""
+    trained, tested = (
         set(table.filter(pl.col("part") == part)["labels"].explode().drop_nulls()) for part in ("train", "test")
     )
-    unknown = [classes[label] for label in sorted(tested - taught)]
+    unknown = [classes[label] for label in sorted(tested - trained)]
     return (
         [f"{where}: {len(unknown)} of {len(classes)} classes have no training video: {_some(unknown)}"]
         if unknown
@@ -172,13 +163,13 @@ def _same_bytes(where: str, table: pl.DataFrame) -> str | None:
     """
     pairs, example = 0, ""
     for first, second in itertools.combinations(("train", "val", "test"), 2):
-        one, other = table.filter(part=first), table.filter(part=second)
-        both = one.group_by("sha256").len().join(other.group_by("sha256").len(), on="sha256", suffix="_too")
+        left, right = table.filter(part=first), table.filter(part=second)
+        both = left.group_by("sha256").len().join(right.group_by("sha256").len(), on="sha256", suffix="_too")
         pairs += int((both["len"].cast(pl.Int64) * both["len_too"]).sum())
         if len(both) and not example:
-            found = one.join(both, on="sha256", how="semi", maintain_order="left").row(0, named=True)
-            too = other.filter(sha256=found["sha256"])["video"][0]
-            example = f"{found['video']} ({first}) and {too} ({second})"
+            video = left.join(both, on="sha256", how="semi", maintain_order="left").row(0, named=True)
+            copy = right.filter(sha256=video["sha256"])["video"][0]
+            example = f"{video['video']} ({first}) and {copy} ({second})"
     return f"{where}: {pairs} pairs of files are the same, byte for byte, e.g. {example}" if pairs else None
 
 

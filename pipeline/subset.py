@@ -9,12 +9,11 @@ from pipeline.datasets import Part, Row, Splits
 
 
 def reduced(whole: Splits, subset: Subset) -> Splits:
-    """Return the lists reduced to the subset.
+    """Return the lists of a subset, with classes renumbered and rows in order.
 
-    Its classes are renumbered, and its rows are in order. Classes are evenly spaced in the official order. Of each
-    class and part the videos whose ids have the smallest sha256 are taken, so the choice depends on the lists and not
-    on the videos present. A part "val" takes as many as "test". A multi-label video keeps its chosen classes. A
-    subset's subset is itself.
+    Classes are evenly spaced in the official order. Each class and part takes the videos whose ids have the smallest
+    sha256: the choice depends on the lists, not on the videos present. A part "val" takes as many as "test". A
+    multi-label video keeps its chosen classes. A subset's subset is itself.
     """
     chosen = _spaced(len(whole.classes), subset.classes)
     numbers = {old: new for new, old in enumerate(chosen)}
@@ -27,13 +26,10 @@ def videos(whole: Splits, subset: Subset) -> frozenset[str]:
     return frozenset(row.video for rows in reduced(whole, subset).rows.values() for row in rows)
 
 
-def _spaced(count: int, wanted: int) -> list[int]:
-    """Return `wanted` of `count` numbers, the middles of equal parts.
-
-    If there are fewer, return all.
-    """
-    wanted = min(count, wanted)
-    return [(2 * part + 1) * count // (2 * wanted) for part in range(wanted)]
+def _spaced(count: int, parts: int) -> list[int]:
+    """Return the middles of `parts` equal parts of `count` numbers, or all if fewer."""
+    parts = min(count, parts)
+    return [(2 * part + 1) * count // (2 * parts) for part in range(parts)]
 
 
 def _few(rows: Sequence[Row], numbers: Mapping[int, int], subset: Subset) -> list[Row]:

@@ -25,10 +25,10 @@ def download(name: str) -> None:
     plugin, lists = datasets.loaded(dataset.file), places.lists(dataset, Path.cwd(), videos)
     wanted = None
     if part and drawn:
-        wanted = subset.videos(plugin.splits([], lists, dataset.options), part)
+        wanted = subset.videos(plugin.splits(lists, dataset.options), part)
     folder = sources.fetch(name, dataset, Path.cwd(), videos, each, wanted)
     if part and not drawn:  # lists may come with the videos
-        wanted = subset.videos(plugin.splits(plugin.videos(folder, dataset.options), lists, dataset.options), part)
+        wanted = subset.videos(plugin.splits(lists, dataset.options), part)
     entries = sources.manifest(name, dataset, folder, wanted)
     sources.write(DATA / "raw" / name / "manifest.csv", entries)
     print(f"{name}: {len(entries)} videos, {sum(entry.bytes for entry in entries) / 2**20:.0f} MiB")

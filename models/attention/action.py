@@ -1,9 +1,9 @@
 """ACTION: spatio-temporal, channel and motion excitation of frame features.
 
-Wang, She and Smolic, "ACTION-Net: Multipath Excitation for Action Recognition" (CVPR 2021), section 3: STE (3.1,
-equations 1 to 3), CE (3.2, equations 4 to 8), ME (3.3, equation 9), added up (3.4), at the start of every residual
-block. Equation 10 is the efficiency, a figure of its tables, and the recipe is section 4.2. `paths` and `stages` are
-the paper's ablations (tables 3 and 4).
+Wang, She and Smolic, "ACTION-Net: Multipath Excitation for Action Recognition" (CVPR 2021), section 3. At the start of
+every residual block are STE (3.1, equations 1 to 3), CE (3.2, equations 4 to 8) and ME (3.3, equation 9). They are
+added up (3.4). Equation 10 is the efficiency, a figure of its tables, and the recipe is section 4.2. `paths` and
+`stages` are the paper's ablations (tables 3 and 4).
 
 Where the authors' code (github.com/V-Sense/ACTION-Net) and the paper differ, the printed parameters and FLOPs follow
 the code, and so does this file:
@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.backbone import Backbone, check_subset, frame_blocks
+from models.backbone import Backbone, check_known, check_least, check_subset, every, frame_blocks
 from models.layers.shift import TemporalShift, TemporalShiftConv
 
 # Shapes: N clips, T frames, C channels, R = max(1, C // reduction), x (N*T, C, H, W).
@@ -132,23 +132,20 @@ def attach(
         rest: the other stages are "plain", or "shifted" as in TSM.
 
     Raises:
-        ValueError: The backbone takes volumes, the reduction is below 1, paths or stages are empty or unknown, the
-            backbone has none of the stages, or `rest` is unknown.
+        ValueError: The backbone takes volumes or has none of the stages; the reduction is below 1; paths or stages are
+            empty or unknown; or `rest` is unknown.
     """
-    if rest not in ("plain", "shifted"):
-        raise ValueError(f"attention 'action': rest is {rest!r}; known: plain, shifted")
-    if reduction < 1:
-        raise ValueError(f"attention 'action': reduction is {reduction}; 1 or more is needed")
+    check_known("action", rest=(rest, ("plain", "shifted")))
+    check_least("action", reduction=reduction)
     check_subset("action", "paths", paths, tuple(PATHS))
     check_subset("action", "stages", stages, STAGES)
     by_stage = {stage: blocks for stage, blocks in frame_blocks(net, "action").items() if stage in STAGES}
-    step = 2 if max(map(len, by_stage.values())) >= 23 else 1
     present = [stage for stage in stages if stage in by_stage]
     check_subset("action", "stages", present or stages, list(by_stage))
     for stage in present:
-        for block in by_stage[stage][::step]:
+        for block in by_stage[stage][:: every(by_stage)]:
             block.entry = Action(block.in_channels, frames, paths, reduction)
     for stage in by_stage.keys() - set(present) if rest == "shifted" else ():
-        for block in by_stage[stage][::step]:
+        for block in by_stage[stage][:: every(by_stage)]:
             block.entry = TemporalShift(frames, 8)
     return net

@@ -15,11 +15,11 @@ average of the channels. It is on the residual branch of every block, after its 
 import torch
 from torch import Tensor, nn
 
-from models.backbone import Backbone, place
+from models.backbone import Backbone, check_least, place
 
 
 class ChannelGate(nn.Module):
-    """Return a weight in (0, 1) for each channel: (B, C, ...) -> (B, C)."""
+    """Weights in (0, 1) of channels: (B, C, ...) -> (B, C)."""
 
     def __init__(self, channels: int, reduction: int) -> None:
         super().__init__()
@@ -32,10 +32,7 @@ class ChannelGate(nn.Module):
 
 
 class SpatialGate(nn.Module):
-    """Return a weight in (0, 1) for each position.
-
-    (B, C, H, W) or (B, C, T, H, W) -> (B, 1, H, W).
-    """
+    """Weights in (0, 1) of positions: (B, C, H, W), (B, C, T, H, W) -> (B, 1, H, W)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -82,7 +79,6 @@ def attach(
     Raises:
         ValueError: The reduction is below 1, or the placement is unknown.
     """
-    if reduction < 1:
-        raise ValueError(f"attention 'cbam': reduction is {reduction}; 1 or more is needed")
+    check_least("cbam", reduction=reduction)
     place(net, "cbam", placement, lambda channels: Cbam(channels, reduction, spatial))
     return net

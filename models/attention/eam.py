@@ -10,9 +10,9 @@ No code is public. Where the paper leaves a choice, this is ours, and why:
 - The convolutions have no bias and pad k//2 zeros, as in ECA; table 4's parameters and FLOPs agree.
 - EAM-S and EAM-T alone are V + V*w. EAM-S//T, "parallel with fusion", is the sum V + V*w_c + V*w_t, both from V.
 - Equation 9's k <= W is read as k <= C.
-- When only res5, the last layer and EAM are trained (4.2), the frozen stages' batch norms are in train mode, as in
-  Hara's code (recipe eam). EAM multiplies its stage's maps by 1 to 2, four times in a row. Norms in eval mode would
-  not correct this: the maps would be 5.3 times the plain net's, against 1.15 times.
+- Where only res5, the last layer and EAM are trained (4.2), the frozen stages' batch norms are in train mode (recipe
+  eam). So they are in Hara's code. EAM multiplies its stage's maps by 1 to 2, four times in a row. Norms in eval mode
+  would not correct this: the maps would be 5.3 times the plain net's, against 1.15 times.
 Written differently, with the same result:
 - V is read once: both gates work on the mean and the maximum over each frame, because a weight in (0, 1) factors out
   of both.
@@ -24,7 +24,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from models.backbone import Backbone, check_subset, stage_blocks
+from models.backbone import Backbone, check_known, check_least, check_subset, stage_blocks
 
 # Shapes: N clips, C channels, T frames; V (N, C, T, H, W), or (N*T, C, H, W) on a backbone that takes frames.
 
@@ -33,10 +33,7 @@ STAGES = ("res2", "res3", "res4", "res5")
 
 
 class Gate(nn.Module):
-    """Return a weight in (0, 1) for each of L items.
-
-    sigmoid(Conv1d(average + maximum)). Two descriptors (N, L) -> (N, L).
-    """
+    """sigmoid(Conv1d(average + maximum)): two descriptors (N, L) -> weights (N, L)."""
 
     def __init__(self, k: int) -> None:
         super().__init__()
@@ -77,21 +74,12 @@ class Eam(nn.Module):
         return v * (1 + weights)[..., None, None]
 
     def _weights(self, axis: str, average: Tensor, maximum: Tensor) -> Tensor:
-        """Return the weights of channels (N, C, 1), or of frames (N, 1, T).
-
-        Args:
-            axis: "S" or "T".
-            average: (N, C, T).
-            maximum: (N, C, T).
-        """
+        """Return weights of channels "S" (N, C, 1) or frames "T" (N, 1, T)."""
         rest = 2 if axis == "S" else 1
         return self.gates[axis](average.mean(rest), maximum.amax(rest)).unsqueeze(rest)
 
     def published(self, v: Tensor) -> Tensor:
-        """Return the same in the paper's order, equations 1 to 11.
-
-        Each gate pools all of its input.
-        """
+        """Return the same by equations 1 to 11: each gate pools all of its input."""
         folded = v.ndim == 4
         v = v.unflatten(0, (-1, self.frames)).transpose(1, 2) if folded else v  # (N, C, T, H, W)
         if self.mode == "S//T":
@@ -117,10 +105,8 @@ def attach(net: Backbone, frames: int, *, mode: str = "ST", k: int = 3, stages: 
     Raises:
         ValueError: The mode is unknown, k is even or below 1, or stages are empty or unknown.
     """
-    if mode not in MODES:
-        raise ValueError(f"attention 'eam': mode is {mode!r}; known: {', '.join(MODES)}")
-    if k < 1 or k % 2 == 0:
-        raise ValueError(f"attention 'eam': k is {k}; an odd number is needed")
+    check_known("eam", mode=(mode, MODES))
+    check_least("eam", odd=True, k=k)
     by_stage = stage_blocks(net)
     check_subset("eam", "stages", stages, tuple(by_stage))
     for stage in stages:

@@ -12,7 +12,7 @@ of every block, after its last norm and before the addition.
 import torch
 from torch import Tensor, nn
 
-from models.backbone import Backbone, place
+from models.backbone import Backbone, check_least, place
 
 
 class EfficientChannelAttention(nn.Module):
@@ -34,7 +34,6 @@ def attach(net: Backbone, frames: int, *, k: int = 3, placement: str = "block") 
     Raises:
         ValueError: k is even or below 1, or the placement is neither "block" nor "stage".
     """
-    if k < 1 or k % 2 == 0:
-        raise ValueError(f"attention 'eca': k is {k}; an odd number is needed")
+    check_least("eca", odd=True, k=k)
     place(net, "eca", placement, lambda channels: EfficientChannelAttention(k))
     return net

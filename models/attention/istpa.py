@@ -16,9 +16,10 @@ within a frame row by row, R of them. A forward hook on it sees the weights of a
 `streams`: RGB and flow together, as models/layers/two_streams.py reads the paper: fused by "attention", or RGB
 "reinforced" by motion (table 11); "one" is for RGB or flow by itself.
 
-Ablations: `scales` (table 2; 0 is the plain net, TSN), `position` (table 1: after res3 "A", res4 "B", res5 "C", or
-"fc", of the frames' pooled features, one weight per frame), `fusion` (table 3), the losses (table 4), `shared` (table
-5), `shift` (table 14: TSM's shift below). Tables 1 to 3 are without the losses, as their numbers in table 4 show.
+Ablations: `scales` (table 2; 0 is the plain net, TSN), `position` (table 1), `fusion` (table 3), the losses (table 4),
+`shared` (table 5), `shift` (table 14: TSM's shift below). Positions are after res3 "A", res4 "B" and res5 "C". "fc" is
+the frames' pooled features, with one weight per frame. Tables 1 to 3 are without the losses, as their numbers in table
+4 show.
 
 The authors published no code. This is our reading where the paper leaves a choice:
 - `positions` is the side of the merged map, P its square: 7 at 224x224; at 299x299, for Inception-ResNet-v2, 8, or 17
@@ -51,11 +52,9 @@ Misprints, corrected here:
 - Equation 16 averages the classification loss over K frames, of which M leaves one.
 """
 
-from collections.abc import Collection
-
 from torch import nn
 
-from models.backbone import Backbone, frame_blocks
+from models.backbone import Backbone, check_known, check_least, frame_blocks
 from models.layers.pyramid import FUSIONS, STARTS, InteractionPyramid
 from models.layers.shift import shift_blocks
 from models.layers.two_streams import FusedPyramid, ReinforcedPyramid, TwoStreams
@@ -105,17 +104,10 @@ def attach(
             shifted; or `streams` does not match the net.
     """
     blocks = [frame_blocks(stream, "istpa") for stream in net.streams()]
-    choices: dict[str, tuple[str, Collection[str]]]
-    choices = {"fusion": (fusion, FUSIONS), "position": (position, TOPS), "streams": (streams, STREAMS)}
-    choices |= {"start": (start, STARTS), "bare": (bare, BARE)}
-    for knob, (choice, known) in choices.items():
-        if choice not in known:
-            raise ValueError(f"attention 'istpa': {knob} is {choice!r}; known: {', '.join(known)}")
-    if positions < 1:
-        raise ValueError(f"attention 'istpa': positions is {positions}; the side of a map is 1 or more")
-    for knob, weight in (("interaction", interaction), ("attention", attention)):
-        if weight < 0:
-            raise ValueError(f"attention 'istpa': {knob} is {weight}; the weight of a loss is 0.0 or more")
+    check_known("istpa", fusion=(fusion, FUSIONS), position=(position, TOPS), streams=(streams, STREAMS))
+    check_known("istpa", start=(start, STARTS), bare=(bare, BARE))
+    check_least("istpa", positions=positions)
+    check_least("istpa", 0, interaction=interaction, attention=attention)
     two = isinstance(net, TwoStreams)
     if two != (streams != "one") or (two and scales == 0):
         raise ValueError(

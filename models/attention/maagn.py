@@ -6,8 +6,8 @@ to 13) and AGM on TPN (models/layers/tpn.py), at each level after spatial and be
 
 No code is public. Where the paper leaves a choice or can't be met, this is ours, and why:
 - The weights are for frames, as the text states (SDM compares the clip's first half with its second), so a net takes
-  one T only. Layers T wide can't have the printed parameters. Axis "C", where channels are halved and weighed, has
-  them in the right order (SDM 0.393 M and MTAM 1.049 M without ISO, for 0.89 M and 1.22 M printed), not exactly.
+  one T only. Layers T wide can't have the printed parameters, 0.89 M of SDM and 1.22 M of MTAM. Axis "C" halves and
+  weighs channels, and has them in the right order: 0.393 M, and 1.049 M without ISO.
 - Hidden layers T/2/r and T/r wide, r = 16, would be empty at T = 8, so they have at least one unit. A single unit
   starts with weights of 0 or more: its pooled inputs are positive, and half of all seeds would shut its ReLU for good.
 - With an odd T the middle frame is in neither half. With T = 1 there are no halves: a ValueError.
@@ -26,10 +26,10 @@ No code is public. Where the paper leaves a choice or can't be met, this is ours
 import torch
 from torch import Tensor, nn
 
-from models.backbone import Backbone
+from models.backbone import Backbone, check_known, check_least
 from models.layers.tpn import attach_pyramid, initialise
 
-# Shapes: N clips, T frames, C channels; x (N, D, A, H, W), D what is weighed and A the other of T and C.
+# Shapes: N clips, T frames, C channels; x (N, D, A, H, W), D the weighed one of T and C, A the other.
 
 AXES = ("T", "C")
 ARRANGEMENTS = ("sdm", "mtam", "serial", "serial_reversed", "parallel_sum", "parallel")
@@ -40,10 +40,7 @@ GATED = ("input", "softmax")
 
 
 def mlp(ins: int, outs: int, reduction: int) -> nn.Sequential:
-    """Build a perceptron with max(1, ins // reduction) hidden units.
-
-    (N, ins) -> (N, outs).
-    """
+    """Build a perceptron (N, ins) -> (N, outs), reduced between."""
     hidden = max(1, ins // reduction)
     first = nn.Linear(ins, hidden, bias=False)
     if hidden == 1:
@@ -53,18 +50,12 @@ def mlp(ins: int, outs: int, reduction: int) -> nn.Sequential:
 
 
 def paired(a: Tensor, b: Tensor, groups: int) -> Tensor:
-    """Join two (N, D, ...) as (N, 2D, ...).
-
-    One follows the other, or they are interleaved for groups.
-    """
+    """Join two (N, D, ...) as (N, 2D, ...), interleaved for groups."""
     return torch.cat((a, b), 1) if groups == 1 else torch.stack((a, b), 2).flatten(1, 2)
 
 
 class Sdm(nn.Module):
-    """Weights from the difference of x's two halves, equations 1 to 6.
-
-    (N, D, A, H, W) -> the same shape.
-    """
+    """Equations 1 to 6, from the difference of x's halves: x -> the same shape."""
 
     def __init__(self, dim: int, mask: str = "F+F*H", reduction: int = 16) -> None:
         super().__init__()
@@ -86,10 +77,7 @@ class Sdm(nn.Module):
 
 
 class Mtam(nn.Module):
-    """x*(1 + weights) from x's maximum and average, equations 7 to 13.
-
-    (N, D, A, H, W) -> the same shape.
-    """
+    """Equations 7 to 13, from x's maximum and average: x -> the same shape."""
 
     def __init__(self, dim: int, pooling: str = "both+ISO", reduction: int = 16, groups: int = 1) -> None:
         super().__init__()
@@ -112,10 +100,7 @@ class Mtam(nn.Module):
 
 
 class Agm(nn.Module):
-    """The gate that merges SDM's features s and MTAM's t of maps x.
-
-    Three (N, D, A, H, W) -> one of that shape.
-    """
+    """The gate that merges SDM's and MTAM's features of x, all (N, D, A, H, W)."""
 
     def __init__(self, dim: int, groups: int = 1, start: str = "center", gated: str = "input") -> None:
         super().__init__()
@@ -207,18 +192,9 @@ def attach(
         ValueError: A name is unknown; the reduction is below 1; SDM would halve a single frame; the backbone does not
             end in res4 and res5; or, with axis "T", it strides over frames.
     """
-    for knob, value, known in (
-        ("arrangement", arrangement, ARRANGEMENTS),
-        ("mask", mask, MASKS),
-        ("pooling", pooling, POOLINGS),
-        ("axis", axis, AXES),
-        ("start", start, STARTS),
-        ("gated", gated, GATED),
-    ):
-        if value not in known:
-            raise ValueError(f"attention 'maagn': {knob} is {value!r}; known: {', '.join(known)}")
-    if reduction < 1:
-        raise ValueError(f"attention 'maagn': reduction is {reduction}; 1 or more is needed")
+    check_known("maagn", arrangement=(arrangement, ARRANGEMENTS), mask=(mask, MASKS), pooling=(pooling, POOLINGS))
+    check_known("maagn", axis=(axis, AXES), start=(start, STARTS), gated=(gated, GATED))
+    check_least("maagn", reduction=reduction)
     if axis == "T" and _strides_over_frames(net):
         raise ValueError("attention 'maagn': axis 'T' needs a backbone of a layout that keeps all frames up to res5")
     if axis == "T" and arrangement != "mtam" and frames < 2:

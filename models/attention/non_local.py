@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.backbone import Backbone, Block, check_subset, stage_blocks
+from models.backbone import Backbone, Block, check_known, check_subset, stage_blocks
 
 # Shapes: N clips, T frames, C channels, D = C/2, P = T*H*W positions, Q of them after pooling;
 # x (N, C, T, H, W), or (N*T, C, H, W) on a backbone that takes frames.
@@ -94,10 +94,7 @@ def attach(net: Backbone, frames: int, *, mode: str = MODES[0], blocks: int = 5,
     Raises:
         ValueError: The mode is unknown, `blocks` is not 1, 5 or 10, or the backbone has no blocks in these stages.
     """
-    if mode not in MODES:
-        raise ValueError(f"attention 'non_local': mode is {mode!r}; known: {', '.join(MODES)}")
-    if blocks not in BLOCKS:
-        raise ValueError(f"attention 'non_local': blocks is {blocks}; known: {', '.join(map(str, BLOCKS))}")
+    check_known("non_local", mode=(mode, MODES), blocks=(blocks, BLOCKS))
     by_stage = stage_blocks(net)
     present = [stage for stage in BLOCKS[blocks] if stage in by_stage]
     check_subset("non_local", "stages", present or list(BLOCKS[blocks]), tuple(by_stage))
@@ -108,10 +105,7 @@ def attach(net: Backbone, frames: int, *, mode: str = MODES[0], blocks: int = 5,
 
 
 def spread(blocks: list[Block], count: int) -> list[Block]:
-    """Pick `count` of a stage's blocks, evenly from the last one back.
-
-    A single one is the last but one.
-    """
+    """Pick `count` blocks, evenly from the last back, or for 1 the last but one."""
     if count == 1:
         return blocks[-2:][:1]
     count = min(count, len(blocks))

@@ -12,7 +12,7 @@ norm and before the addition.
 import torch
 from torch import Tensor, nn
 
-from models.backbone import Backbone, place
+from models.backbone import Backbone, check_least, place
 
 
 class SqueezeExcitation(nn.Module):
@@ -36,7 +36,6 @@ def attach(net: Backbone, frames: int, *, reduction: int = 16, placement: str = 
     Raises:
         ValueError: The reduction is below 1, or the placement is neither "block" nor "stage".
     """
-    if reduction < 1:
-        raise ValueError(f"attention 'se': reduction is {reduction}; 1 or more is needed")
+    check_least("se", reduction=reduction)
     place(net, "se", placement, lambda channels: SqueezeExcitation(channels, reduction))
     return net

@@ -1,8 +1,8 @@
 """ST-MANet: attention over frames and over pixels, with multi-level fusion.
 
-"Spatio-temporal-based multi-level aggregation network for action recognition": TDA (temporal dynamic attention) in a
-separate branch, SDA (spatial) and MF (multi-level fusion) on a 3D ResNet-50, and a loss that keeps the stages'
-attention apart. Stage i's maps Z^i become
+"Spatio-temporal-based multi-level aggregation network for action recognition", on a 3D ResNet-50. TDA (temporal dynamic
+attention) is a separate branch; SDA is spatial, and MF fuses several levels. A loss keeps the stages' attention apart.
+Stage i's maps Z^i become
 
     Zhat^i = (Z^i + Z_t + Z_s) / 3, Z_t from TDA and Z_s from SDA (models/layers/st_attention.py)
 
@@ -12,9 +12,9 @@ and the means of Zhat^2 .. Zhat^5, 3840 concatenated features, are classified. T
 No code is public. Where the paper leaves a choice, this is ours, and why. models/layers/st_attention.py lists the
 choices for the modules.
 - The paper prints the sum of the three maps. The readout's squared length is then 26 times the baseline's (56,721
-  against 2,215), and at the published rate the loss is not a number at step 7. So it is their mean. `joined` "sum" is
-  as printed, and needs clipped gradients. A part that is off leaves its term out; MF alone fuses the plain stages.
-  Without MF the last stage is read out.
+  against 2,215). At the published rate the loss is not a number at step 7. So it is their mean. `joined` "sum" is as
+  printed, and needs clipped gradients. A part that is off leaves its term out; MF alone fuses the plain stages. Without
+  MF the last stage is read out.
 - Z_t contains Z^i, so Zhat has it twice, as printed; `once`: Z_t is the attended maps alone.
 - The next stage sees Zhat with SDA, Z_t with TDA alone ("integrated into the main branch"), or (`feed` off) Z.
 - TDA's branch starts with a 3x1x1 convolution of the stem's maps. Behind res5 it is not pooled and has that stage's
@@ -31,7 +31,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from models.backbone import Backbone, Neck, check_subset
+from models.backbone import Backbone, Neck, check_known, check_subset
 from models.layers.st_attention import Reading, SpatialAttention, TemporalDynamicAttention, TimeConv, likeness, pooled
 
 # Shapes: N clips, C channels, T frames; maps (N, C, T, H, W).
@@ -133,10 +133,7 @@ class StManet(Neck):
         return torch.cat(means, 1)[..., None, None, None]
 
     def train(self, mode: bool = True) -> Self:
-        """Switch to training or evaluation.
-
-        Evaluation drops the attention kept for a penalty.
-        """
+        """Switch to training or evaluation, which drops the attention kept for a penalty."""
         self.kept = self.kept if mode else {}
         return super().train(mode)
 
@@ -192,11 +189,9 @@ def attach(  # noqa: D417
         )
     check_subset("st_manet", "parts", parts, PARTS)
     _, *levels = net.stages
-    if readout not in levels:
-        raise ValueError(f"attention 'st_manet': readout is {readout!r}; known: {', '.join(levels)}")
-    for knob, value, known in (("joined", joined, ("mean", "sum")), ("branch", branch, ("added", "apart"))):
-        if value not in known:
-            raise ValueError(f"attention 'st_manet': {knob} is {value!r}; known: {', '.join(known)}")
+    check_known(
+        "st_manet", readout=(readout, levels), joined=(joined, ("mean", "sum")), branch=(branch, ("added", "apart"))
+    )
     whole = readout == last
     if "mf" in parts and not whole:
         raise ValueError(f"attention 'st_manet': readout {readout!r} does not go with the part 'mf'")

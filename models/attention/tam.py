@@ -16,7 +16,7 @@ The global branch's layers are as wide as the clip is long, so a net takes one T
 
 from torch import Tensor, nn
 
-from models.backbone import Backbone, frame_blocks
+from models.backbone import Backbone, BehindConv2d, check_least, second_convolutions
 
 # Shapes: N clips, T frames, C channels, K weights of a kernel, x (N*T, C, H, W).
 
@@ -49,10 +49,7 @@ class TemporalAdaptive(nn.Module):
         return self._adapted(x, x.mean((2, 3)))
 
     def published(self, x: Tensor) -> Tensor:
-        """Return the same with averages that FLOP counters do not see.
-
-        As in the authors' code.
-        """
+        """Return the same with the authors' averages, which FLOP counters do not see."""
         return self._adapted(x, x.sum((2, 3)) / x[0, 0].numel())
 
     def _adapted(self, x: Tensor, means: Tensor) -> Tensor:
@@ -69,19 +66,6 @@ class TemporalAdaptive(nn.Module):
         return out.flatten(0, 1)
 
 
-class AdaptedConv2d(nn.Conv2d):
-    """A ResNet block's second convolution, weight and name kept, with TAM before it."""
-
-    def __init__(self, conv: nn.Conv2d, tam: TemporalAdaptive) -> None:
-        super().__init__(conv.in_channels, conv.out_channels, 3, padding=1, bias=False, device="meta")
-        self.stride = conv.stride
-        self.weight = conv.weight
-        self.tam = tam
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(self.tam(x))
-
-
 def attach(net: Backbone, frames: int, *, kernel: int = 3, alpha: int = 2, beta: int = 4) -> Backbone:
     """Add TAM before the second convolution of every residual block.
 
@@ -89,14 +73,8 @@ def attach(net: Backbone, frames: int, *, kernel: int = 3, alpha: int = 2, beta:
         ValueError: The kernel is even or below 1, alpha or beta is below 1, the backbone takes volumes, or its blocks
             are not ResNet's.
     """
-    if kernel < 1 or kernel % 2 == 0:
-        raise ValueError(f"attention 'tam': kernel is {kernel}; an odd number is needed")
-    if alpha < 1 or beta < 1:
-        raise ValueError(f"attention 'tam': alpha is {alpha} and beta {beta}; 1 or more are needed")
-    for blocks in frame_blocks(net, "tam").values():
-        for block in blocks:
-            conv = getattr(block, "conv2", None)
-            if not isinstance(conv, nn.Conv2d):
-                raise ValueError("attention 'tam' needs residual blocks with the layout of ResNet's: conv1, then conv2")
-            block.conv2 = AdaptedConv2d(conv, TemporalAdaptive(conv.in_channels, frames, kernel, alpha, beta))
+    check_least("tam", odd=True, kernel=kernel)
+    check_least("tam", alpha=alpha, beta=beta)
+    for _, block, conv in second_convolutions(net, "tam"):
+        block.conv2 = BehindConv2d(conv, tam=TemporalAdaptive(conv.in_channels, frames, kernel, alpha, beta))
     return net

@@ -36,7 +36,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.backbone import Backbone, BehindConv2d, Neck, check_subset, frame_blocks
+from models.backbone import Backbone, BehindConv2d, Neck, check_subset, second_convolutions
 from models.layers.shift import TemporalShiftConv
 
 # Shapes: N clips, T frames, P planes of a frame, C channels, R = max(1, C // 16), x (N*T, C, H, W).
@@ -133,17 +133,11 @@ def attach(net: Backbone, frames: int, *, parts: Sequence[str] = PARTS, share: f
     """
     check_subset("tdn", "parts", parts, PARTS)
     if not 0 < share < 1:
-        raise ValueError(f"attention 'tdn': share is {share}; a number between 0 and 1 is needed")
-    for stage, blocks in frame_blocks(net, "tdn").items():
-        for block in blocks:
-            conv = getattr(block, "conv2", None)
-            if not isinstance(conv, nn.Conv2d):
-                raise ValueError("attention 'tdn' needs residual blocks with the layout of ResNet's: conv1, then conv2")
-            if "long" in parts and stage != "res2":
-                channels = conv.in_channels
-                block.conv2 = BehindConv2d(
-                    conv, tdm=LongTerm(channels, frames), time=TemporalShiftConv(channels, frames)
-                )
+        raise ValueError(f"attention 'tdn': share is {share}; it must be between 0 and 1")
+    for stage, block, conv in second_convolutions(net, "tdn"):
+        if "long" in parts and stage != "res2":
+            channels = conv.in_channels
+            block.conv2 = BehindConv2d(conv, tdm=LongTerm(channels, frames), time=TemporalShiftConv(channels, frames))
     if "short" in parts:
         modules = [net.get_submodule(part) for part in net.parts["stem"]]
         (stem,) = (module for module in modules if isinstance(module, nn.Conv2d))

@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.backbone import Backbone, BehindConv2d, check_subset, frame_blocks
+from models.backbone import Backbone, BehindConv2d, check_least, check_subset, frame_blocks
 from models.layers.shift import TemporalShiftConv
 
 # Shapes: N clips, T frames, C channels, R = max(1, C // reduction), x (N*T, C, H, W).
@@ -61,8 +61,7 @@ def attach(net: Backbone, frames: int, *, parts: Sequence[str] = PARTS, reductio
         ValueError: Parts are empty or unknown, the reduction is below 1, or the backbone is not a Res2Net.
     """
     check_subset("tea", "parts", parts, PARTS)
-    if reduction < 1:
-        raise ValueError(f"attention 'tea': reduction is {reduction}; 1 or more is needed")
+    check_least("tea", reduction=reduction)
     for blocks in frame_blocks(net, "tea").values():
         for block in blocks:
             convs = [conv for conv in getattr(block, "convs", ()) if isinstance(conv, nn.Conv2d)]

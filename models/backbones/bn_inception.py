@@ -1,8 +1,8 @@
 """BN-Inception, frame by frame (Ioffe and Szegedy 2015), with Cadene's names.
 
-Ioffe and Szegedy, "Batch Normalization" (ICML 2015), section 4.2 and the appendix's figure 5, as in the Caffe net that
-TSN, TSM and ACTION-Net start from: convolutions keep their biases, and pixels are BGR, 0 to 255 minus a mean. Files of
-pretrained-models.pytorch (last_linear is the classifier) load by name.
+Ioffe and Szegedy, "Batch Normalization" (ICML 2015), section 4.2 and the appendix's figure 5. This is the Caffe net
+that TSN, TSM and ACTION-Net start from: convolutions keep their biases, and pixels are BGR, 0 to 255 minus a mean.
+Files of pretrained-models.pytorch (last_linear is the classifier) load by name.
 
 - Batch norms have torch's momentum. TSM's and ACTION-Net's copies have 0.9, Caffe's number for torch's 0.1.
 - Variant "slim" is TF-slim's Inception-v2 with a plain first convolution. It is narrower in 4c and 4d, TF-slim's 4d
@@ -13,8 +13,9 @@ pretrained-models.pytorch (last_linear is the classifier) load by name.
 
 There are no shortcuts. The ReLUs that end a block's branches act on their concatenation, as `relu`. Attention has its
 places at every inception block, `entry` before its branches, `exit` and `after` behind that ReLU, and at conv2, the
-stem's second part. So ACTION is placed as in its authors' code, on the outputs of conv2, 3a, ..., 5a (10 modules,
-stages res3 to res5), and TSM before conv2, 3a, ..., 5b. A stage starts with the block that halves the size: 3c and 4e.
+stem's second part. So ACTION and TSM are placed as in their authors' code. ACTION is on the outputs of conv2, 3a, ...,
+5a (10 modules, stages res3 to res5), TSM before conv2, 3a, ..., 5b. A stage starts with the block that halves the
+size: 3c and 4e.
 """
 
 from dataclasses import dataclass, replace
@@ -23,19 +24,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.backbone import Backbone, Block
+from models.backbone import Backbone, Block, member
 from models.layers.norms import Unscaled
-from models.registry import unknown
+from models.layers.residual import initialize
 
 
 @dataclass(frozen=True)
 class Widths:
-    """Channels of a block's convolutions.
+    """Channels of a block's convolutions; without `single` it halves the size."""
 
-    With `one` and `project` 0 the block halves the size.
-    """
-
-    one: int
+    single: int
     reduce: int
     three: int
     double_reduce: int
@@ -92,21 +90,18 @@ class Inception(Block):
     """
 
     def __init__(self, name: str, ins: int, widths: Widths) -> None:
-        concatenated = widths.three + widths.double + (widths.one + widths.project if widths.one else ins)
+        concatenated = widths.three + widths.double + (widths.single + widths.project if widths.single else ins)
         super().__init__(ins, concatenated)
-        if not widths.one:
+        if not widths.single:
             self.relu = nn.Identity()  # the pooled input is activated already; each other branch has a ReLU
         self.name, self.widths = name, widths
 
     def units(self) -> dict[str, tuple[int, int, int, int]]:
-        """Return convolution -> (channels in, channels out, kernel, stride).
-
-        They are in Cadene's order.
-        """
+        """Return convolution -> (channels in, out, kernel, stride), in Cadene's order."""
         ins, w = self.in_channels, self.widths
-        stride = 1 if w.one else 2
+        stride = 1 if w.single else 2
         units = {
-            "1x1": (ins, w.one, 1, 1),
+            "1x1": (ins, w.single, 1, 1),
             "3x3_reduce": (ins, w.reduce, 1, 1),
             "3x3": (w.reduce, w.three, 3, stride),
             "double_3x3_reduce": (ins, w.double_reduce, 1, 1),
@@ -121,14 +116,14 @@ class Inception(Block):
             *before, last = (f"inception_{self.name}_{unit}" for unit in units)
             for unit in before:
                 x = net.unit(unit, x)
-            return net.bare(last, x) if self.widths.one else net.unit(last, x)
+            return net.bare(last, x) if self.widths.single else net.unit(last, x)
 
         x = self.entry(x)
         branches = [
             through(x, "3x3_reduce", "3x3"),
             through(x, "double_3x3_reduce", "double_3x3_1", "double_3x3_2"),
         ]
-        if self.widths.one:
+        if self.widths.single:
             average = self.widths.pool == "average"
             pooled = F.avg_pool2d(x, 3, 1, 1) if average else F.max_pool2d(x, 3, 1, 1)
             branches = [through(x, "1x1"), *branches, through(pooled, "pool_proj")]
@@ -138,10 +133,7 @@ class Inception(Block):
 
 
 class BNInception(Backbone):
-    """BN-Inception without its head, for any H and W.
-
-    (B, 3, H, W) -> (B, features, H/32, W/32), sizes rounded up.
-    """
+    """(B, 3, H, W) -> (B, features, H/32, W/32), sizes rounded up; any H and W."""
 
     layout = "frames"
     mean, std, channels = (104.0, 117.0, 128.0), (1.0, 1.0, 1.0), "bgr"
@@ -170,9 +162,7 @@ class BNInception(Backbone):
             self.parts[stage] = (*self.parts.get(stage, ()), *part_names)
             self.stages[stage] = self.features = block.out_channels
         self.names = tuple(member.blocks)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        initialize(self)
 
     def _add(self, name: str, ins: int, outs: int, kernel: int, stride: int) -> None:
         """Add a convolution `name` and its norm `name`_bn."""
@@ -200,9 +190,7 @@ class BNInception(Backbone):
 
 def build(variant: str) -> BNInception:
     """Build the named BN-Inception; ValueError for an unknown variant."""
-    if variant not in MEMBERS:
-        raise unknown("variant of backbone 'bn_inception'", variant, VARIANTS)
-    return BNInception(MEMBERS[variant])
+    return BNInception(member("bn_inception", variant, MEMBERS))
 
 
 def _halved(x: Tensor) -> Tensor:

@@ -16,14 +16,14 @@ that end in the second to the fifth pooling. `entry` is the input of their first
 output.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.backbone import Backbone, Block
-from models.registry import unknown
+from models.backbone import Block, member
+from models.layers.plain import Plain
 
 LAYERS = {
     "stem": ("conv1a",),
@@ -72,7 +72,7 @@ class Stage(Block):
         return self.after(self.exit(pool(x)))
 
 
-class C3D(Backbone):
+class C3D(Plain):
     """C3D without its classifier, for any T, and any H and W from 32.
 
     (N, 3, T, H, W) -> (N, features, 1, 1, 1).
@@ -87,22 +87,7 @@ class C3D(Backbone):
         for (stage, layers), outs in zip(LAYERS.items(), member.widths, strict=True):
             self.add_module(stage, Stage(ins, outs, layers, stage != "stem", int(stage == "res5")))
             ins = outs
-        self.fc6 = nn.Linear(ins * 4 * 4, member.hidden)
-        self.fc7 = nn.Linear(member.hidden, member.hidden)
-        self.dropout = nn.Dropout(0.5)
-        self.parts = {stage: (stage,) for stage in LAYERS} | {"tail": ("fc6", "fc7")}
-        self.stages = dict(zip(self.parts, (*member.widths, member.hidden), strict=True))
-        self.features = member.hidden
-        for module in self.modules():
-            if isinstance(module, nn.Conv3d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            elif isinstance(module, nn.Linear):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-            if isinstance(module, nn.Conv3d | nn.Linear) and module.bias is not None:
-                nn.init.zeros_(module.bias)
-
-    def blocks(self) -> Iterator[tuple[str, Block]]:
-        yield from ((name, block) for name, block in super().blocks() if name != "stem")
+        self.complete(member.widths, 4 * 4, member.hidden)
 
     def fitted(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         stage_of = {layer: stage for stage, layers in LAYERS.items() for layer in layers}
@@ -116,14 +101,9 @@ class C3D(Backbone):
     def stage(self, name: str, x: Tensor) -> Tensor:
         if name != "tail":
             return self.get_submodule(name)(x)
-        x = x if x.shape[2:] == (1, 4, 4) else F.adaptive_avg_pool3d(x, (1, 4, 4))
-        x = F.relu(self.fc6(x.flatten(1)))  # (N, features)
-        x = F.relu(self.fc7(self.dropout(x)))
-        return x[..., None, None, None]
+        return self.tail(x if x.shape[2:] == (1, 4, 4) else F.adaptive_avg_pool3d(x, (1, 4, 4)))[..., None, None, None]
 
 
 def build(variant: str) -> C3D:
     """Build the named C3D; ValueError for an unknown variant."""
-    if variant not in MEMBERS:
-        raise unknown("variant of backbone 'c3d'", variant, VARIANTS)
-    return C3D(MEMBERS[variant])
+    return C3D(member("c3d", variant, MEMBERS))

@@ -1,14 +1,15 @@
 """I3D: ResNet inflated into time, with torchvision's names, and a tiny variant.
 
-Carreira and Zisserman, "Quo Vadis, Action Recognition?" (CVPR 2017), section 2.4, on ResNet as in Wang et al.,
-"Non-local Neural Networks" (CVPR 2018), section 4.1, "inflated 3D ConvNet", in its 3x1x1 form: the first convolution
+Carreira and Zisserman, "Quo Vadis, Action Recognition?" (CVPR 2017), section 2.4. On ResNet it is the "inflated 3D
+ConvNet" of Wang et al., "Non-local Neural Networks" (CVPR 2018), section 4.1, in its 3x1x1 form. The first convolution
 of every second block sees three frames, that of the others one frame.
 
-The papers leave open the inflated blocks and the stem. As mmaction2's i3d_r50, whose parameters and FLOPs follow:
+The papers leave open the inflated blocks and the stem. They are those of mmaction2's i3d_r50, as are its parameters
+and FLOPs:
 - The stem is 5x7x7 with stride 2 in time, its pooling 1x3x3 with stride 2 in time; a pooling 2x1x1 follows res2. So 32
   frames are 4 from there on, an eighth.
 - Inflated are all blocks of res2, the first, third, ... of res3 and res4, and the second, fourth, ... of res5.
-Beyond them: a last frame without a partner is kept by the pooling after res2, so that any T works.
+Beyond them: the pooling after res2 keeps a last frame without a partner, so that any T works.
 
 Weights of torchvision's 2D ResNet load by name and are inflated.
 """
@@ -17,10 +18,10 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
+from models.backbone import member
 from models.layers.inflation import inflate
 from models.layers.residual import Residual
 from models.layers.residual3d import Bottleneck3D, Member
-from models.registry import unknown
 
 MEMBERS = {
     "50": Member((3, 4, 6, 3), kernel=(5, 7, 7), middle=1),
@@ -32,10 +33,9 @@ INFLATED = (slice(None), slice(None, None, 2), slice(None, None, 2), slice(1, No
 
 
 class I3D(Residual):
-    """(N, 3, T, H, W) -> (N, features, T/8, H/32, W/32), sizes rounded up; any T, H and W."""
+    """Any (N, 3, T, H, W) -> (N, features, T/8, H/32, W/32), sizes rounded up."""
 
     layout = "volume"
-    mean, std, channels = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375), "rgb"  # torchvision's, times 255
 
     def __init__(self, member: Member) -> None:
         super().__init__()
@@ -44,23 +44,12 @@ class I3D(Residual):
         self.bn1 = nn.BatchNorm3d(member.stem)
         self.maxpool = nn.MaxPool3d((1, 3, 3), 2, (0, 1, 1))
         self.pool2 = nn.MaxPool3d((2, 1, 1), ceil_mode=True)
-        outs = tuple(member.expansion * width for width in member.widths)
-        layers = []
-        for at, ins in enumerate((member.stem, *outs[:-1])):
-            depth, width = member.depths[at], member.widths[at]
-            inflated = range(depth)[INFLATED[at]]
-            blocks = (
-                Bottleneck3D(
-                    outs[at] if n else ins,
-                    width,
-                    3 if n in inflated else 1,
-                    (1, 1, 1) if n or at == 0 else (1, 2, 2),
-                    member,
-                )
-                for n in range(depth)
-            )
-            layers.append(nn.Sequential(*blocks))
-        self.complete(layers, (member.stem, *outs))
+
+        def block(ins: int, at: int, number: int, stride: int) -> Bottleneck3D:
+            first = 3 if number in range(member.depths[at])[INFLATED[at]] else 1
+            return Bottleneck3D(ins, member.widths[at], first, (1, stride, stride), member)
+
+        self.complete(member.stem, member.depths, block)
 
     def fitted(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         return inflate(state, {name: value.shape for name, value in self.state_dict().items()})
@@ -72,6 +61,4 @@ class I3D(Residual):
 
 def build(variant: str) -> I3D:
     """Build the named I3D; ValueError for an unknown variant."""
-    if variant not in MEMBERS:
-        raise unknown("variant of backbone 'i3d'", variant, VARIANTS)
-    return I3D(MEMBERS[variant])
+    return I3D(member("i3d", variant, MEMBERS))

@@ -1,9 +1,9 @@
 """Inception-ResNet-v2, frame by frame (Szegedy et al. 2017), with Cadene's names.
 
 Szegedy et al., "Inception-v4, Inception-ResNet and the Impact of Residual Connections on Learning" (AAAI 2017), section
-3.2, in the widths of TF-slim, which differ from the paper's figures and which all weight files have. Files of
-pretrained-models.pytorch (last_linear is the classifier) load by name. Published for frames of 299x299, at least 75x75:
-the convolutions that halve the size, and a few of the stem, have no padding.
+3.2. Widths are TF-slim's, which differ from the paper's figures and which all weight files have. Files of
+pretrained-models.pytorch (last_linear is the classifier) load by name. It is published for frames of 299x299, at least
+75x75: the convolutions that halve the size, and a few of the stem, have no padding.
 
 Variants: "cadene"; "slim", TF-slim's norms without a scale; "tiny", an eighth of the widths, padded to take any size.
 TF-slim's count has 2,597,760 parameters and 769 per class more: those of an auxiliary classifier behind res4, which
@@ -20,9 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.backbone import Backbone, Block
+from models.backbone import Backbone, Block, member
 from models.layers.norms import Unscaled
-from models.registry import unknown
+from models.layers.residual import initialize
 
 Kernel = int | tuple[int, int]
 Step = tuple[int, Kernel]  # a convolution: channels out, kernel
@@ -169,9 +169,7 @@ class InceptionResNetV2(Backbone):
         widths = {"stem": 64, "res2": 192, "res3": 320, "res4": 1088, "res5": 2080, "tail": 1536}
         self.stages = {stage: width // member.divisor for stage, width in widths.items()}
         self.features = self.stages["tail"]
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        initialize(self)
 
     def stage(self, name: str, x: Tensor) -> Tensor:
         if name in ("res2", "res3"):
@@ -217,6 +215,4 @@ class InceptionResNetV2(Backbone):
 
 def build(variant: str) -> InceptionResNetV2:
     """Build the named Inception-ResNet-v2; ValueError for an unknown variant."""
-    if variant not in MEMBERS:
-        raise unknown("variant of backbone 'inception_resnet_v2'", variant, VARIANTS)
-    return InceptionResNetV2(MEMBERS[variant])
+    return InceptionResNetV2(member("inception_resnet_v2", variant, MEMBERS))

@@ -15,8 +15,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from models.backbone import Backbone, Block
-from models.registry import unknown
+from models.backbone import Backbone, Block, member
 
 
 @dataclass(frozen=True)
@@ -89,13 +88,9 @@ class InvertedResidual(Block):
 
 
 class MobileNetV2(Backbone):
-    """MobileNetV2 without its head, for any H and W.
-
-    (B, 3, H, W) -> (B, features, H/32, W/32), sizes rounded up.
-    """
+    """(B, 3, H, W) -> (B, features, H/32, W/32), sizes rounded up; any H and W."""
 
     layout = "frames"
-    mean, std, channels = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375), "rgb"  # torchvision's, times 255
     classifier = "classifier.1"
     pooling = "unseen"  # two means
 
@@ -123,9 +118,9 @@ class MobileNetV2(Backbone):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
 
     def fitted(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        return {self._own(name): value for name, value in state.items()}
+        return {self._renamed(name): value for name, value in state.items()}
 
-    def _own(self, name: str) -> str:
+    def _renamed(self, name: str) -> str:
         """Rename features.3.<rest> to res2.3.<rest>; any other name stays."""
         number, _, rest = name.removeprefix("features.").partition(".")
         return f"{self.stage_of[number]}.{number}.{rest}" if number in self.stage_of else name
@@ -136,9 +131,7 @@ class MobileNetV2(Backbone):
 
 def build(variant: str) -> MobileNetV2:
     """Build the named MobileNetV2; ValueError for an unknown variant."""
-    if variant not in MEMBERS:
-        raise unknown("variant of backbone 'mobilenet_v2'", variant, VARIANTS)
-    return MobileNetV2(MEMBERS[variant])
+    return MobileNetV2(member("mobilenet_v2", variant, MEMBERS))
 
 
 def _unit(ins: int, outs: int, kernel: int, stride: int, groups: int = 1) -> nn.Sequential:
@@ -148,10 +141,7 @@ def _unit(ins: int, outs: int, kernel: int, stride: int, groups: int = 1) -> nn.
 
 
 def _layer(ins: int, outs: int, expansion: int, stride: int) -> nn.Module:
-    """Build a layer, with a shortcut where the shape stays.
-
-    (B, ins, H, W) -> (B, outs, H/stride, W/stride).
-    """
+    """Build a layer: Bottleneck, or with a shortcut where the shape stays."""
     if stride == 1 and ins == outs:
         return InvertedResidual(ins, expansion)
     return Bottleneck(ins, outs, expansion, stride)

@@ -1,9 +1,9 @@
 """R(2+1)D: ResNet with 3D convolutions split into space and time.
 
 Tran, Wang, Torresani, Ray, LeCun and Paluri, "A Closer Look at Spatiotemporal Convolutions for Action Recognition"
-(CVPR 2018), section 3.5 and table 1. A convolution t x d x d from I to O channels becomes 1 x d x d to M, norm,
-ReLU, and t x 1 x 1 to O. M = t*d*d*I*O / (d*d*I + t*O), rounded down, keeps the number of weights. Clips are 112x112,
-and have all their frames in the stem and res2. Parameters have torchvision's names.
+(CVPR 2018), section 3.5 and table 1. A convolution t x d x d from I to O channels is split: 1 x d x d to M, norm,
+ReLU, then t x 1 x 1 to O. M = t*d*d*I*O / (d*d*I + t*O), rounded down, keeps the number of weights. Clips are
+112x112, and have all their frames in the stem and res2. Parameters have torchvision's names.
 
 - "18" is torchvision's r2plus1d_18: a block's second convolution has the M of its first, and the shortcut is one
   1x1x1 convolution. torchvision's weights load by name.
@@ -21,9 +21,8 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.backbone import Block
+from models.backbone import Block, member
 from models.layers.residual import Residual
-from models.registry import unknown
 
 Three = tuple[int, int, int]  # (t, h, w)
 
@@ -35,17 +34,17 @@ class Member:
     depths: tuple[int, int, int, int]
     widths: tuple[int, int, int, int] = (64, 128, 256, 512)
     stem: int = 45  # M of the stem
-    own: bool = True  # a block's second convolution has an M computed for it
+    separate: bool = True  # a block's second convolution has an M computed for it
     pool: bool = False  # maximum pooling halves the stem's maps in space
     split: bool = False  # shortcuts are split too
     epsilon: float = 1e-5  # of the norms
 
 
 MEMBERS = {
-    "18": Member((2, 2, 2, 2), own=False),
+    "18": Member((2, 2, 2, 2), separate=False),
     "34": Member((3, 4, 6, 3), epsilon=1e-3),
     "34-224": Member((3, 4, 6, 3), stem=83, pool=True, split=True, epsilon=1e-3),
-    "tiny": Member((1, 1, 1, 1), (16, 32, 64, 128), stem=12, own=False),
+    "tiny": Member((1, 1, 1, 1), (16, 32, 64, 128), stem=12, separate=False),
 }
 VARIANTS = tuple(MEMBERS)
 
@@ -80,7 +79,7 @@ class BasicBlock2Plus1d(Block):
     def __init__(self, ins: int, outs: int, stride: int, member: Member) -> None:
         super().__init__(ins, outs)
         middle = middle_channels(ins, outs, 3, 3)
-        second = middle_channels(outs, outs, 3, 3) if member.own else middle
+        second = middle_channels(outs, outs, 3, 3) if member.separate else middle
         self.conv1 = nn.Sequential(
             Conv2Plus1d(ins, outs, middle, (3, 3, 3), (stride, stride, stride)),
             nn.BatchNorm3d(outs),
@@ -101,7 +100,10 @@ class BasicBlock2Plus1d(Block):
 
 
 class R2Plus1d(Residual):
-    """(N, 3, T, H, W) -> (N, features, T/8, H/16, W/16), H/32 and W/32 with pooling, rounded up; any T, H and W."""
+    """R(2+1)D without its classifier, for any T, H and W.
+
+    (N, 3, T, H, W) -> (N, features, T/8, H/16, W/16), sizes rounded up; with pooling H/32 and W/32.
+    """
 
     layout = "volume"
     # Kinetics' statistics, times 255, as in torchvision and the authors' code
@@ -113,13 +115,11 @@ class R2Plus1d(Residual):
         split = Conv2Plus1d(3, width, member.stem, (3, 7, 7), (1, 2, 2))
         self.stem = nn.Sequential(*split, nn.BatchNorm3d(width), nn.ReLU(inplace=True))
         self.pool = member.pool
-        layers = []
-        for at, ins in enumerate((width, *member.widths[:-1])):
-            outs = member.widths[at]
-            entrance = BasicBlock2Plus1d(ins, outs, 1 if at == 0 else 2, member)
-            rest = (BasicBlock2Plus1d(outs, outs, 1, member) for _ in range(member.depths[at] - 1))
-            layers.append(nn.Sequential(entrance, *rest))
-        self.complete(layers, (width, *member.widths), stem=("stem",))
+
+        def block(ins: int, at: int, number: int, stride: int) -> BasicBlock2Plus1d:
+            return BasicBlock2Plus1d(ins, member.widths[at], stride, member)
+
+        self.complete(width, member.depths, block, stem=("stem",))
         for module in self.modules():
             if isinstance(module, nn.BatchNorm3d):
                 module.eps = member.epsilon
@@ -134,6 +134,4 @@ class R2Plus1d(Residual):
 
 def build(variant: str) -> R2Plus1d:
     """Build the named R(2+1)D; ValueError for an unknown variant."""
-    if variant not in MEMBERS:
-        raise unknown("variant of backbone 'r2plus1d'", variant, VARIANTS)
-    return R2Plus1d(MEMBERS[variant])
+    return R2Plus1d(member("r2plus1d", variant, MEMBERS))

@@ -14,9 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.backbone import Block
+from models.backbone import Block, member
 from models.layers.residual import Residual
-from models.registry import unknown
 
 # Shapes: B frames, S parts of a block's channels, W channels of a part.
 
@@ -83,7 +82,6 @@ class Res2Net(Residual):
     """(B, 3, H, W) -> (B, features, H/32, W/32), sizes rounded up; any H and W."""
 
     layout = "frames"
-    mean, std, channels = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375), "rgb"  # torchvision's, times 255
 
     def __init__(self, member: Member) -> None:
         super().__init__()
@@ -91,14 +89,11 @@ class Res2Net(Residual):
         self.conv1 = nn.Conv2d(3, stem, member.kernel, 2, member.kernel // 2, bias=False)
         self.bn1 = nn.BatchNorm2d(stem)
         self.maxpool = nn.MaxPool2d(3, 2, 1)
-        outs = tuple(4 * width for width in member.widths)
-        layers = []
-        for at, ins in enumerate((stem, *outs[:-1])):
-            width = member.widths[at]
-            first = Bottle2neck(ins, width, 1 if at == 0 else 2, True, member)
-            rest = (Bottle2neck(outs[at], width, 1, False, member) for _ in range(member.depths[at] - 1))
-            layers.append(nn.Sequential(first, *rest))
-        self.complete(layers, (stem, *outs))
+
+        def block(ins: int, at: int, number: int, stride: int) -> Bottle2neck:
+            return Bottle2neck(ins, member.widths[at], stride, number == 0, member)
+
+        self.complete(stem, member.depths, block)
 
     def stage(self, name: str, x: Tensor) -> Tensor:
         return self.published_stage(name, x) if name == "stem" else super().stage(name, x)
@@ -106,6 +101,4 @@ class Res2Net(Residual):
 
 def build(variant: str) -> Res2Net:
     """Build the named Res2Net; ValueError for an unknown variant."""
-    if variant not in MEMBERS:
-        raise unknown("variant of backbone 'res2net'", variant, VARIANTS)
-    return Res2Net(MEMBERS[variant])
+    return Res2Net(member("res2net", variant, MEMBERS))

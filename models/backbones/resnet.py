@@ -10,9 +10,8 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.backbone import Block
+from models.backbone import Block, member
 from models.layers.residual import Residual
-from models.registry import unknown
 
 
 class BasicBlock(Block):
@@ -81,7 +80,6 @@ class ResNet(Residual):
     """(B, 3, H, W) -> (B, features, H/32, W/32), sizes rounded up; any H and W."""
 
     layout = "frames"
-    mean, std, channels = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375), "rgb"  # torchvision's, times 255
 
     def __init__(self, member: Member) -> None:
         super().__init__()
@@ -89,26 +87,16 @@ class ResNet(Residual):
         self.conv1 = nn.Conv2d(3, width, member.kernel, 2, member.kernel // 2, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.maxpool = nn.MaxPool2d(3, 2, 1)
-        outs = tuple(member.block.expansion * width for width in member.widths)
-        ins = (width, *outs[:-1])
-        layers = [
-            _stage(member.block, *shape, stride=1 if at == 0 else 2)
-            for at, shape in enumerate(zip(ins, member.widths, member.depths, strict=True))
-        ]
-        self.complete(layers, (width, *outs))
+
+        def block(ins: int, at: int, number: int, stride: int) -> Block:
+            return member.block(ins, member.widths[at], stride)
+
+        self.complete(width, member.depths, block)
 
 
 def build(variant: str) -> ResNet:
     """Build the named ResNet; ValueError for an unknown variant."""
-    if variant not in MEMBERS:
-        raise unknown("variant of backbone 'resnet'", variant, VARIANTS)
-    return ResNet(MEMBERS[variant])
-
-
-def _stage(block: type[BasicBlock] | type[Bottleneck], ins: int, width: int, depth: int, stride: int) -> nn.Sequential:
-    """Build `depth` blocks, of which the first changes the size."""
-    first = block(ins, width, stride)
-    return nn.Sequential(first, *(block(first.out_channels, width, 1) for _ in range(depth - 1)))
+    return ResNet(member("resnet", variant, MEMBERS))
 
 
 def _shortcut(ins: int, outs: int, stride: int) -> nn.Sequential | None:

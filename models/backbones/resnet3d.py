@@ -6,8 +6,8 @@ change the shape are 1x1x1 convolutions (type B). Pixels are 0 to 255 minus the 
 load by name. Variant "tiny" is for the CPU.
 """
 
+from models.backbone import member
 from models.layers.residual3d import Member, ResNet3D
-from models.registry import unknown
 
 MEMBERS = {
     "50": Member((3, 4, 6, 3)),
@@ -19,6 +19,4 @@ VARIANTS = tuple(MEMBERS)
 
 def build(variant: str) -> ResNet3D:
     """Build the named 3D ResNet; ValueError for an unknown variant."""
-    if variant not in MEMBERS:
-        raise unknown("variant of backbone 'resnet3d'", variant, VARIANTS)
-    return ResNet3D(MEMBERS[variant])
+    return ResNet3D(member("resnet3d", variant, MEMBERS))

@@ -6,8 +6,8 @@ their 3D ResNet, pixels included. The same net takes 16 or 64 frames. The author
 for the CPU.
 """
 
+from models.backbone import member
 from models.layers.residual3d import Member, ResNet3D
-from models.registry import unknown
 
 MEMBERS = {
     "101": Member((3, 4, 23, 3), (128, 256, 512, 1024), expansion=2, groups=32),
@@ -18,6 +18,4 @@ VARIANTS = tuple(MEMBERS)
 
 def build(variant: str) -> ResNet3D:
     """Build the named 3D ResNeXt; ValueError for an unknown variant."""
-    if variant not in MEMBERS:
-        raise unknown("variant of backbone 'resnext3d'", variant, VARIANTS)
-    return ResNet3D(MEMBERS[variant])
+    return ResNet3D(member("resnext3d", variant, MEMBERS))

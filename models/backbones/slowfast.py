@@ -2,11 +2,11 @@
 
 Feichtenhofer, Fan, Malik and He, "SlowFast Networks for Video Recognition" (ICCV 2019), section 3 and table 1. The fast
 pathway sees all T frames of a clip; the slow one sees every alpha-th, with eight times the channels. After the stem and
-res2 to res4 the fast maps join the slow ones' channels by a 5x1x1 convolution with stride alpha in time (section 3.4,
-"T-conv", to twice the channels). Both pathways' maps are averaged and concatenated: that is the stage `tail`.
+res2 to res4 the fast maps join the slow ones' channels. A 5x1x1 convolution with stride alpha in time makes them twice
+as many (section 3.4, "T-conv"). Both pathways' maps are averaged and concatenated: that is the stage `tail`.
 
-"4x16" takes 32 frames, 2 apart, of which the slow pathway sees 4 (alpha = 8). In "8x8" it sees 8 of them (alpha = 4),
-and in "101-8x8" too, where both pathways are as deep as ResNet-101. As in mmaction2, whose parameters are printed:
+"4x16" takes 32 frames, 2 apart, of which the slow pathway sees 4 (alpha = 8). In "8x8" and "101-8x8" it sees 8 of them
+(alpha = 4); both pathways of the latter are as deep as ResNet-101. As in mmaction2, whose parameters are printed:
 - The lateral convolutions have neither norm nor ReLU; PySlowFast's have both.
 - Those of "8x8" are 7x1x1, as PySlowFast's too.
 Where the paper leaves a choice:
@@ -25,10 +25,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.backbone import Backbone, Block
+from models.backbone import Backbone, Block, member
 from models.layers.residual import initialize
 from models.layers.residual3d import Bottleneck3D, Four, Member
-from models.registry import unknown
 
 # Shapes: N clips, T frames, S = T/alpha slow frames, rounded up; slow (N, C, S, H, W), fast (N, C/beta, T, H, W).
 
@@ -55,13 +54,9 @@ VARIANTS = tuple(MEMBERS)
 
 
 class SlowFast(Backbone):
-    """SlowFast without its head: the averages of both pathways' maps.
-
-    Any T, H and W. (N, 3, T, H, W) -> (N, features, 1, 1, 1).
-    """
+    """Averages of both pathways: (N, 3, T, H, W) -> (N, features, 1, 1, 1), any size."""
 
     layout, pooling = "volume", "unseen"
-    mean, std, channels = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375), "rgb"  # torchvision's, times 255
 
     def __init__(self, pair: Pair) -> None:
         super().__init__()
@@ -125,10 +120,8 @@ class SlowFast(Backbone):
 
 
 def build(variant: str) -> SlowFast:
-    """The SlowFast of that name; ValueError for an unknown one."""
-    if variant not in MEMBERS:
-        raise unknown("variant of backbone 'slowfast'", variant, VARIANTS)
-    return SlowFast(MEMBERS[variant])
+    """Build the named SlowFast; ValueError for an unknown variant."""
+    return SlowFast(member("slowfast", variant, MEMBERS))
 
 
 def _stem(outs: int, kernel: tuple[int, int, int]) -> tuple[nn.Conv3d, nn.BatchNorm3d]:

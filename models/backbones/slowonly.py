@@ -11,9 +11,9 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from models.backbone import Backbone, member
 from models.layers.inflation import inflate
 from models.layers.residual3d import Member, ResNet3D
-from models.registry import unknown
 
 MEMBERS = {
     "50": Member((3, 4, 6, 3), kernel=(1, 7, 7), first=(1, 1, 3, 3), middle=1, stride=1),
@@ -24,12 +24,9 @@ VARIANTS = tuple(MEMBERS)
 
 
 class SlowOnly(ResNet3D):
-    """SlowOnly without its head, for any T, H and W.
+    """Any (N, 3, T, H, W) -> (N, features, T, H/32, W/32), sizes rounded up."""
 
-    (N, 3, T, H, W) -> (N, features, T, H/32, W/32), sizes rounded up.
-    """
-
-    mean, std = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # torchvision's, times 255
+    mean, std = Backbone.mean, Backbone.std
 
     def fitted(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         return inflate(state, {name: value.shape for name, value in self.state_dict().items()})
@@ -37,6 +34,4 @@ class SlowOnly(ResNet3D):
 
 def build(variant: str) -> SlowOnly:
     """Build the named SlowOnly; ValueError for an unknown variant."""
-    if variant not in MEMBERS:
-        raise unknown("variant of backbone 'slowonly'", variant, VARIANTS)
-    return SlowOnly(MEMBERS[variant])
+    return SlowOnly(member("slowonly", variant, MEMBERS))

@@ -14,16 +14,14 @@ fifth pooling. `entry` is the input of their first convolution, `exit` and `afte
 `relu`, has activated it; its place before or after a pooling makes no difference.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.backbone import Backbone, Block
-from models.registry import unknown
-
-STAGES = ("stem", "res2", "res3", "res4", "res5")
+from models.backbone import Block, member
+from models.layers.plain import STAGES, Plain
 
 
 @dataclass(frozen=True)
@@ -56,28 +54,25 @@ class Stage(Block):
             self.add_module(number, nn.Conv2d(outs if at else ins, outs, 3, padding=1))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.entry(x)
-        for number in self.numbers[:-1]:
-            x = F.relu(self.get_submodule(number)(x), inplace=True)
         # The last ReLU after the pooling gives the same as before it, over a quarter of the elements.
-        return self.after(self.exit(self.relu(F.max_pool2d(self.get_submodule(self.numbers[-1])(x), 2))))
+        return self.after(self.exit(self.relu(F.max_pool2d(self._convolved(x), 2))))
 
     def published(self, x: Tensor) -> Tensor:
         """Return the same with the last ReLU before the pooling."""
+        return self.after(self.exit(F.max_pool2d(self.relu(self._convolved(x)), 2)))
+
+    def _convolved(self, x: Tensor) -> Tensor:
+        """Return the maps before the last ReLU."""
         x = self.entry(x)
         for number in self.numbers[:-1]:
             x = F.relu(self.get_submodule(number)(x), inplace=True)
-        return self.after(self.exit(F.max_pool2d(self.relu(self.get_submodule(self.numbers[-1])(x)), 2)))
+        return self.get_submodule(self.numbers[-1])(x)
 
 
-class Vgg(Backbone):
-    """VGG without its classifier, for any H and W from 32.
-
-    (B, 3, H, W) -> (B, features, 1, 1).
-    """
+class Vgg(Plain):
+    """VGG without its classifier: (B, 3, H, W) -> (B, features, 1, 1), H, W from 32."""
 
     layout = "frames"
-    mean, std, channels = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375), "rgb"  # torchvision's, times 255
     classifier = "classifier.6"
     pooling = "unseen"  # no pooling follows fc7
     rounds_up = False
@@ -92,31 +87,13 @@ class Vgg(Backbone):
             self.add_module(stage, convolutions)
             self.stage_of |= dict.fromkeys(convolutions.numbers, stage)
             ins, first = outs, first + 2 * depth + 1
-        self.fc6 = nn.Linear(member.widths[-1] * 7 * 7, member.hidden)
-        self.fc7 = nn.Linear(member.hidden, member.hidden)
-        self.dropout = nn.Dropout(0.5)
-        self.parts = {stage: (stage,) for stage in STAGES} | {"tail": ("fc6", "fc7")}
-        self.stages = dict(zip(STAGES, member.widths, strict=True)) | {"tail": member.hidden}
-        self.features = member.hidden
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            elif isinstance(module, nn.Linear):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")  # 0.01 at fc6's size, as published
-            if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
-                nn.init.zeros_(module.bias)
-
-    def blocks(self) -> Iterator[tuple[str, Block]]:
-        yield from ((name, block) for name, block in super().blocks() if name != "stem")
+        self.complete(member.widths, 7 * 7, member.hidden)
 
     def fitted(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        return {self._own(name): value for name, value in state.items()}
+        return {self._renamed(name): value for name, value in state.items()}
 
-    def _own(self, name: str) -> str:
-        """Rename features.10.<rest> to res3.10.<rest>, classifier.0 and .3 to fc6, fc7.
-
-        Any other name stays.
-        """
+    def _renamed(self, name: str) -> str:
+        """Rename features.10.<rest> to res3.10.<rest>, classifier.0 and .3 to fc6, fc7."""
         number, _, rest = name.removeprefix("features.").partition(".")
         name = f"{self.stage_of[number]}.{number}.{rest}" if number in self.stage_of else name
         return name.replace("classifier.0.", "fc6.").replace("classifier.3.", "fc7.")
@@ -124,21 +101,13 @@ class Vgg(Backbone):
     def stage(self, name: str, x: Tensor) -> Tensor:
         if name != "tail":
             return self.get_submodule(name)(x)
-        return self._tail(x if x.shape[2:] == (7, 7) else F.adaptive_avg_pool2d(x, 7))
+        return self.tail(x if x.shape[2:] == (7, 7) else F.adaptive_avg_pool2d(x, 7))[..., None, None]
 
     def published_stage(self, name: str, x: Tensor) -> Tensor:
         """Return the same with torchvision's pooling to 7x7 of maps that are 7x7 already."""
-        return self._tail(F.adaptive_avg_pool2d(x, 7)) if name == "tail" else self.stage(name, x)
-
-    def _tail(self, x: Tensor) -> Tensor:
-        """Apply fc6 and fc7: (B, C, 7, 7) -> (B, features, 1, 1)."""
-        x = F.relu(self.fc6(x.flatten(1)))  # (B, features)
-        x = F.relu(self.fc7(self.dropout(x)))
-        return x[..., None, None]
+        return self.tail(F.adaptive_avg_pool2d(x, 7))[..., None, None] if name == "tail" else self.stage(name, x)
 
 
 def build(variant: str) -> Vgg:
     """Build the named VGG; ValueError for an unknown variant."""
-    if variant not in MEMBERS:
-        raise unknown("variant of backbone 'vgg'", variant, VARIANTS)
-    return Vgg(MEMBERS[variant])
+    return Vgg(member("vgg", variant, MEMBERS))

@@ -75,10 +75,7 @@ class Scores(nn.Linear):
 
 
 class PyramidAttention(nn.Module):
-    """Attention with columns of length 1, from each scale's scores.
-
-    (N, K*R, P) -> the same shape.
-    """
+    """Attention with columns of length 1, from each scale's scores (N, K*R, P)."""
 
     def __init__(self, fusion: str) -> None:
         super().__init__()
@@ -149,10 +146,7 @@ class InteractionPyramid(Neck):
         return next(self.parameters()).new_zeros(()) if loss is None else loss
 
     def _positions(self, maps: Tensor, size: tuple[int, int]) -> Tensor:
-        """Pool maps to the top stage's size: x (N, K*R, C), in fp32 at least.
-
-        Maps are (N*K, C, H, W).
-        """
+        """Pool maps (N*K, C, H, W) to `size`: x (N, K*R, C), in fp32 at least."""
         pooled = (F.adaptive_avg_pool2d if self.average else F.adaptive_max_pool2d)(maps, size)
         x = pooled.unflatten(0, (-1, self.frames)).flatten(3).transpose(2, 3)  # (N, K, R, C)
         # Tracers and the CPU disagree on the memory order that adaptive pooling gives; a copy has a known order.
@@ -193,8 +187,5 @@ class InteractionPyramid(Neck):
 
 
 def _without_autocast(device: str) -> contextlib.AbstractContextManager:
-    """Turn autocast off.
-
-    The meta device has none; it serves to count layers.
-    """
+    """Turn autocast off; the meta device, which serves to count layers, has none."""
     return contextlib.nullcontext() if device == "meta" else torch.autocast(device, enabled=False)

@@ -37,10 +37,10 @@ class Member:
 class Conv3d(nn.Conv3d):
     """nn.Conv3d that runs flat kernels as 2D in channels-last memory.
 
-    A flat kernel covers one frame or one pixel. The views cost nothing. On one thread torch's 1x1x1 and 3x1x1
-    convolutions of fewer than 16 clips do not use oneDNN, take two to three times as long, and lose the memory order.
+    A flat kernel covers one frame or one pixel. The views cost nothing. For fewer than 16 clips on one thread, torch's
+    1x1x1 and 3x1x1 convolutions do not use oneDNN. They take two to three times as long and lose the memory order.
     Maps that the weights outweigh run in torch's default order (models/memory_format.py). Channels-last maps give
-    channels-last output, also where torch loses that order: it convolves a single clip's small maps without oneDNN.
+    channels-last output, also where torch loses that order, because it convolves them without oneDNN.
     """
 
     weighs = True
@@ -97,7 +97,7 @@ class Bottleneck3D(Block):
 
 
 class ResNet3D(Residual):
-    """(N, 3, T, H, W) -> (N, features, T/stride**4, H/32, W/32), sizes rounded up; any T, H and W."""
+    """Any (N, 3, T, H, W) -> (N, features, T/stride**4, H/32, W/32), rounded up."""
 
     layout = "volume"
     mean, std, channels = ACTIVITYNET_MEAN, (1.0, 1.0, 1.0), "rgb"
@@ -105,16 +105,13 @@ class ResNet3D(Residual):
 
     def __init__(self, member: Member) -> None:
         super().__init__()
-        apart = (member.stride, 2, 2)
         t, h, w = member.kernel
         self.conv1 = Conv3d(3, member.stem, member.kernel, (1, 2, 2), (t // 2, h // 2, w // 2), bias=False)
         self.bn1 = nn.BatchNorm3d(member.stem)
-        self.maxpool = nn.MaxPool3d((member.middle, 3, 3), apart, (member.middle // 2, 1, 1))
-        outs = tuple(member.expansion * width for width in member.widths)
-        layers = []
-        for at, ins in enumerate((member.stem, *outs[:-1])):
-            width, first = member.widths[at], member.first[at]
-            entrance = Bottleneck3D(ins, width, first, (1, 1, 1) if at == 0 else apart, member)
-            rest = (Bottleneck3D(outs[at], width, first, (1, 1, 1), member) for _ in range(member.depths[at] - 1))
-            layers.append(nn.Sequential(entrance, *rest))
-        self.complete(layers, (member.stem, *outs))
+        self.maxpool = nn.MaxPool3d((member.middle, 3, 3), (member.stride, 2, 2), (member.middle // 2, 1, 1))
+
+        def block(ins: int, at: int, number: int, stride: int) -> Bottleneck3D:
+            strides = (member.stride if stride > 1 else 1, stride, stride)
+            return Bottleneck3D(ins, member.widths[at], member.first[at], strides, member)
+
+        self.complete(member.stem, member.depths, block)

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.backbone import Backbone, Neck, frame_blocks
+from models.backbone import Backbone, Neck, check_least, every, frame_blocks
 
 
 class TemporalShift(nn.Module):
@@ -66,12 +66,12 @@ def keep_unshifted(conv: nn.Module, seen: tuple[Tensor], out: Tensor) -> None:
     if torch.compiler.is_compiling() or out.grad_fn is None:
         return
     node: Any = seen[0].grad_fn
-    taught: Any = out.grad_fn
+    convolution: Any = out.grad_fn
     # _saved_* and _raw_saved_* are torch's documented access to the tensors that a graph node keeps.
     if getattr(node, "_forward_cls", None) is not Shift or not hasattr(node.next_functions[0][0], "_saved_result"):
         return
-    if taught._saved_input.dtype == seen[0].dtype:  # under autocast it may be a rounded copy
-        taught._raw_saved_input.register_hooks(lambda _: node, _shifted_again)
+    if convolution._saved_input.dtype == seen[0].dtype:  # under autocast it may be a rounded copy
+        convolution._raw_saved_input.register_hooks(lambda _: node, _shifted_again)
 
 
 def _shifted_again(node: Any) -> Tensor:
@@ -106,7 +106,7 @@ class TemporalShiftConv(nn.Module):
         return shifted.transpose(1, 2).reshape(x.shape)
 
     def summed(self, x: Tensor) -> Tensor:
-        """The same as a sum over three frames, which compilers fuse.
+        """Return the same as a sum over three frames, which compilers fuse.
 
         The convolution fails there: the memory order of its maps of a single pixel may differ between tracing and
         running. Other sums fail too: torch's compiler miscompiles additions to slices in place, and products before the
@@ -152,17 +152,13 @@ def shift_blocks(net: Backbone, frames: int, fold: int, attention: str, pooled: 
     Raises:
         ValueError: The backbone takes volumes, the fold is below 2, or there is no res2 to pool after.
     """
-    if fold < 2:
-        raise ValueError(
-            f"attention {attention!r}: fold is {fold}; 2 or more are needed to shift 1/fold of the channels each way"
-        )
+    check_least(attention, 2, fold=fold)
     stages = frame_blocks(net, attention)
-    step = 2 if max(map(len, stages.values())) >= 23 else 1
     if pooled and "res2" not in net.stages:
         raise ValueError(f"attention {attention!r}: pool needs a res2 to pool after; there is {', '.join(net.stages)}")
     for stage, blocks in stages.items():
         left = (frames + 1) // 2 if pooled and stage not in ("stem", "res2") else frames
-        for block in blocks[::step]:
+        for block in blocks[:: every(stages)]:
             block.entry = TemporalShift(left, fold)
             if isinstance(conv := getattr(block, "conv1", None), nn.Conv2d):
                 conv.register_forward_hook(keep_unshifted)

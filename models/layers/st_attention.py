@@ -1,7 +1,7 @@
 """ST-MANet's attention over frames and over pixels, and its similarity.
 
-models/attention/st_manet.py names the paper and describes the use of each module. These are its equations, of one stage
-with maps Z of C channels, Z_TDA^{i-1} of C/2 from the branch, and Z_c both of them, 3C/2 channels:
+models/attention/st_manet.py names the paper and describes the use of each module. These are its equations of one stage.
+Z are its maps of C channels, Z_TDA^{i-1} the branch's of C/2, and Z_c both of them, 3C/2 channels:
 
     TDA  A_t = softmax(phi(Z_c) omega(Z_c))    (T, T); rows are frames, of 3C/2*H*W features
          Z_TDA^i = eps(A_t tau(Z_c))           continues in the branch
@@ -110,10 +110,7 @@ def response(conv: nn.Module, channels: int, like: Tensor) -> Tensor:
 
 
 class Aggregation(nn.Module):
-    """Aggregation of values over frames, eps(A value(x)).
-
-    Attention (N, T, T), maps (N, ins, T, H, W) -> (N, outs, T, H, W).
-    """
+    """eps(A value(x)): A (N, T, T), x (N, ins, T, H, W) -> (N, outs, T, H, W)."""
 
     def __init__(self, ins: int, outs: int, reading: Reading, dense: bool = True) -> None:
         super().__init__()
@@ -135,10 +132,7 @@ class Aggregation(nn.Module):
         return self.norm(self.eps(self._rows(attention.unsqueeze(1) @ values, x)))
 
     def _rows(self, rows: Tensor, x: Tensor) -> Tensor:
-        """Return A value(x), (N, ins, T, P), in x's shape.
-
-        With `second_softmax` its rows are softmaxed first.
-        """
+        """Return A value(x), (N, ins, T, P), in x's shape; softmaxed if it is a choice."""
         if self.second_softmax:
             rows = rows.transpose(1, 2).flatten(2).softmax(2).unflatten(2, (x.shape[1], -1)).transpose(1, 2)
         return rows.unflatten(3, x.shape[3:])
@@ -181,10 +175,7 @@ class TemporalDynamicAttention(nn.Module):
     def _attended(
         self, attention: Tensor, z: Tensor, attended: Tensor, both: Tensor
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Return A_t, Z_t and Z_TDA^i.
-
-        `attended` is the part of Z_c that Z_t attends to.
-        """
+        """Return A_t, Z_t and Z_TDA^i; `attended` is the part of Z_c that Z_t attends to."""
         z_t = None if self.main is None else z + self.main(attention, attended)
         return attention, z_t, None if self.branch is None else self.branch(attention, both)
 
@@ -235,10 +226,7 @@ class SpatialAttention(nn.Module):
 
 
 def softmax(products: Tensor, length: int, scaled: bool) -> Tensor:
-    """Softmax of products of rows of `length`, scaled if asked.
-
-    (N, L, L) -> (N, L, L).
-    """
+    """Softmax products (N, L, L) of rows of `length`, scaled if asked."""
     return (products * length**-0.5 if scaled else products).softmax(2)
 
 

@@ -1,7 +1,7 @@
 """The neck of the temporal pyramid network, which TPN and MAAGN share.
 
-Yang, Xu, Shi, Dai and Zhou, "Temporal Pyramid Network for Action Recognition" (CVPR 2020), section 3: spatial
-modulation brings res4 and res5 to one size, temporal modulation sets each level's tempo, a top-down and a bottom-up
+Yang, Xu, Shi, Dai and Zhou, "Temporal Pyramid Network for Action Recognition" (CVPR 2020), section 3. Spatial
+modulation brings res4 and res5 to one size, and temporal modulation sets each level's tempo. A top-down and a bottom-up
 flow add them into each other, and all is fused. As in the authors' code (github.com/decisionforce/TPN):
 - Level fusion has separate weights for each flow; the neck gives as many channels as res5, 2048 in a ResNet-50.
 - Flow "cascade": the bottom-up flow starts from the top-down flow's output. In the authors' code two names are one
@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.backbone import Backbone, Neck, stage_blocks
+from models.backbone import Backbone, Neck, check_known, stage_blocks
 from models.layers.residual3d import Conv3d
 from models.layers.shift import Shift, TemporalShift, keep_unshifted, shift_blocks
 
@@ -55,10 +55,7 @@ def halving(ins: int, outs: int) -> nn.Sequential:
 
 
 def initialise(module: nn.Module) -> None:
-    """Initialize every 3D convolution in a module by Xavier's uniform distribution.
-
-    As in TPN's neck.
-    """
+    """Initialize a module's 3D convolutions by Xavier's uniform distribution."""
     for inner in module.modules():
         if isinstance(inner, nn.Conv3d):
             nn.init.xavier_uniform_(inner.weight)
@@ -80,10 +77,7 @@ class TemporalModulation(nn.Module):
 
 
 class UnitPooling(nn.Module):
-    """A maximum over windows of one value, without effect.
-
-    The authors' code has it, and tools count it.
-    """
+    """A maximum over single values, without effect: tools count the authors'."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x
@@ -93,10 +87,7 @@ class UnitPooling(nn.Module):
 
 
 class LevelFusion(nn.Module):
-    """Fuse levels (N, ins, T, H, W) to one (N, outs, T, H, W).
-
-    Each passes a grouped convolution to `middle` channels.
-    """
+    """Fuse levels (N, ins, T, H, W), through `middle` channels, to `outs`."""
 
     def __init__(self, levels: int, ins: int, middle: int, outs: int) -> None:
         super().__init__()
@@ -176,10 +167,7 @@ def _to_last(ins: int, outs: int, steps: int) -> nn.Sequential:
 
 
 class AuxiliaryHead(nn.Module):
-    """A classifier of a level (N, C, T, H, W) used in training only.
-
-    `weight` times its loss is a penalty.
-    """
+    """A classifier of a level in training; `weight` times its loss is a penalty."""
 
     def __init__(self, channels: int, classes: int, weight: float = 0.5, dropout: float = 0.5) -> None:
         super().__init__()
@@ -203,19 +191,13 @@ class AuxiliaryHead(nn.Module):
         return super().train(mode)
 
     def penalty(self, criterion: Callable[[Tensor], Tensor]) -> Tensor:
-        """Return the weighted loss of the last level seen in training, ().
-
-        Zero if there was none.
-        """
+        """Return the weighted loss of the last level seen in training, or 0."""
         logits, self.logits = self.logits, None
         return self.fc.weight.new_zeros(()) if logits is None else self.weight * criterion(logits)
 
 
 class PyramidNeck(Neck):
-    """A pyramid over several stages' maps that leaves one frame.
-
-    The output is N maps, in the net's layout.
-    """
+    """A pyramid over several stages that leaves one frame, in the net's layout."""
 
     def __init__(self, stages: Sequence[str], frames: int, pyramid: TemporalPyramid, aux: AuxiliaryHead | None) -> None:
         super().__init__()
@@ -258,8 +240,7 @@ def attach_pyramid(
     Raises:
         ValueError: The flow is unknown, or the backbone ends in other stages.
     """
-    if flow not in FLOWS:
-        raise ValueError(f"attention {attention!r}: flow is {flow!r}; known: {', '.join(FLOWS)}")
+    check_known(attention, flow=(flow, FLOWS))
     names = tuple(name for name in net.stages if name != "tail" or not net.rounds_up)
     if names[-len(stages) :] != stages:
         raise ValueError(
@@ -278,10 +259,7 @@ def attach_pyramid(
 
 
 class ShiftedShortcut(nn.Sequential):
-    """A block's shortcut, names kept, that sees the shifted input.
-
-    The input is (N*T, C, H, W).
-    """
+    """A block's shortcut, names kept, that sees the shifted input (N*T, C, H, W)."""
 
     def __init__(self, shortcut: nn.Sequential, frames: int, fold: int) -> None:
         super().__init__(*shortcut)

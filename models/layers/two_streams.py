@@ -11,8 +11,8 @@ Attention fusion is one layer over both streams' maps of the same positions:
 - The losses are equations 8, 14 and 15 with 2K for K: each stream's frames have separate deltas.
 - There is one classification, of M, and none of either stream.
 
-Motion reinforcement lets flow gate RGB, as motion gates appearance in the multiplier network that the paper cites
-(Feichtenhofer, Pinz and Wildes, CVPR 2017), x_rgb + x_rgb * sigmoid(1x1 convolution of x_flow):
+Motion reinforcement lets flow gate RGB: x_rgb + x_rgb * sigmoid(1x1 convolution of x_flow). Motion gates appearance so
+in the multiplier network that the paper cites (Feichtenhofer, Pinz and Wildes, CVPR 2017):
 - At each stage that the layer reads, before it reads it. The gated maps continue to the next stage; flow is unchanged.
 - The convolution is C -> C with biases, in torch's initial weights; both maps are without activation where ISTPA's are.
 - The layer is over RGB alone. Flow has no scores, and acts only through its gates. Table 11 adds flow's scores late.

@@ -43,12 +43,12 @@ def draw(augment: Augment, width: int, height: int, size: int, rng: np.random.Ge
     - center: the square of testing (see side()).
     - random: that square at a random position. With `scales`, a square of a random one of these shares of the short
       side (Hara et al.'s MultiScaleRandomCrop; ST-MANet's squares of half to all of it).
-    - corner: width and height each a share of the short side, at most max_distort steps of `scales` apart, at one of
-      13 fixed positions (TSN section 3.2; its code's GroupMultiScaleCrop).
+    - corner: a box at one of 13 fixed positions (TSN section 3.2; its code's GroupMultiScaleCrop). Width and height are
+      shares of the short side, at most max_distort steps of `scales` apart.
     - padded: a square of the short side at a random position of the frame with black edges, `pad` of the short side
       each. Its box may reach beyond the frame (CIFAR's 32 of 40 pixels).
-    - corners: a square of a random one of `scales`, shares of the short side, in one of the four corners or the center
-      (MultiScaleCornerCrop, with which Hara et al.'s code trains).
+    - corners: a square in one of the four corners or the center (MultiScaleCornerCrop of Hara et al.'s code). Its side
+      is a random one of `scales`, shares of the short side.
     - resized: 8 to 100 % of the area with an aspect of 3/4 to 4/3, the center after ten draws that don't fit
       (Inception's; TPN's code).
 
@@ -74,13 +74,11 @@ def draw(augment: Augment, width: int, height: int, size: int, rng: np.random.Ge
 
 
 def color(augment: Augment, rng: np.random.Generator) -> Color | None:
-    """Draw the color change of one clip, an affine map of RGB in 0..255.
-
-    None for none.
+    """Draw the color change of one clip, an affine map of RGB in 0..255, or None.
 
     - jitter: noise along the main axes of ImageNet's colors, 0.1 of their deviations.
-    - space: TPN's color-space augmentation before the jitter. Brightness (up to 32 more or less), contrast, saturation
-      (0.6 to 1.4 each) and hue (turned by any angle) each change with probability half, contrast first or last. TPN's
+    - space: TPN's color-space augmentation before the jitter. Each change has probability half: brightness (up to 32
+      more or less), contrast, saturation (0.6 to 1.4 each), hue (turned by any angle). Contrast is first or last. TPN's
       code draws these choices once per frame and rounds colors to 8 bits; here they are drawn once per clip.
     """
     if augment.color == "none":

@@ -36,10 +36,7 @@ class View:
 
 
 def rng(seed: int, epoch: int, video: str, view: int) -> np.random.Generator:
-    """Return the generator of one clip, which depends on these four arguments only.
-
-    Workers, their order and restarts do not change it.
-    """
+    """Return a clip's generator, which no worker, order or restart changes."""
     return sampling.generator("clip", seed, epoch, view, video)
 
 
@@ -49,10 +46,7 @@ def seed_of(seed: int, epoch: int, step: int, micro: int) -> int:
 
 
 def epoch_order(n: int, seed: int, epoch: int) -> list[int]:
-    """Return the order of n clips in an epoch, a permutation.
-
-    It depends on (seed, epoch) only.
-    """
+    """Return the order of n clips in an epoch, a permutation by (seed, epoch)."""
     return sampling.generator("order", seed, epoch).permutation(n).tolist()
 
 
@@ -66,7 +60,7 @@ def steps(n: int, batch: int, micro_batch: int, seed: int, epoch: int) -> list[l
         UserError: There are fewer clips than one batch.
     """
     if n < batch:
-        raise UserError(f"{n} clips to train on are fewer than one batch of {batch}; choose a smaller recipes.*.batch")
+        raise UserError(f"{n} clips to train on are fewer than a batch of {batch}; choose a smaller recipes.*.batch")
     order = epoch_order(n, seed, epoch)
     return [
         [order[at : at + micro_batch] for at in range(begin, begin + batch, micro_batch)]
@@ -74,19 +68,14 @@ def steps(n: int, batch: int, micro_batch: int, seed: int, epoch: int) -> list[l
     ]
 
 
-def load(store: FrameStore, video: str, indices: Sequence[int], box: Box, flip: bool, size: int) -> np.ndarray:
-    """Return one clip, (T, size, size, 3) uint8 RGB: load_views() of a single view."""
-    return load_views(store, [(video, View(tuple(indices), box, flip))], size)[0]
-
-
 def load_views(
     store: FrameStore, views: Sequence[tuple[str, View]], size: int, input: str = "rgb", stack: int = 0
 ) -> np.ndarray:
     """Return the clips of (video, view): cropped, resized and flipped frames.
 
-    With flow, each frame has the `stack` flows that start there, x1, y1, x2, y2, ..., after RGB if that is asked for
-    too. At a video's end the last flow is repeated, as in TSN's reader. Frames are resized bilinearly as in PIL.
-    Resizing keeps flow's values, as is usual; flipping maps x to 255 - x, by which 128, no motion, becomes 127.
+    With flow, each frame has the `stack` flows that start there, x1, y1, x2, y2, ..., after its RGB if the input has
+    both. At a video's end the last flow is repeated, as in TSN's reader. Frames are resized bilinearly as in PIL.
+    Resizing keeps flow's values, as usual. Flipping maps x to 255 - x: 128, no motion, becomes 127.
 
     Neighbors that differ only in the crop share the decoding, and a repeated index is decoded once. A box of at least 2
     (4, 8) times `size` is decoded at 1/2 (1/4, 1/8) of its size, from the DCT's low frequencies only. Its corner moves
@@ -240,9 +229,7 @@ def normalise(
 
 
 def mixup(x: Tensor, labels: Tensor, classes: int, alpha: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Mix each clip and its labels with another of its batch.
-
-    Zhang et al., mixup, section 2.
+    """Mix each clip and its labels with another of its batch (Zhang et al. 2018).
 
     Args:
         x: (N,...) float.
@@ -287,10 +274,7 @@ def _decode(jpeg: np.ndarray, shrink: int, colours: str) -> np.ndarray:
 
 
 def _cut(frame: np.ndarray, box: Box, shrink: int, out: np.ndarray) -> None:
-    """Cut `box` from a frame decoded at 1 / shrink, into `out`.
-
-    `out` is (size,size,3) or (size,size).
-    """
+    """Cut `box` from a frame decoded at 1 / shrink, into `out` (size,size[,3])."""
     x, y, w, h = (length // shrink for length in box)
     if x < 0 or y < 0 or y + h > frame.shape[0] or x + w > frame.shape[1]:
         edges = [(max(0, -y), max(0, y + h - frame.shape[0])), (max(0, -x), max(0, x + w - frame.shape[1]))]
@@ -301,10 +285,10 @@ def _cut(frame: np.ndarray, box: Box, shrink: int, out: np.ndarray) -> None:
 
 
 def resized(frame: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resize (H,W,3) or (H,W) uint8 to height x width.
+    """Resize (H,W,3) or (H,W) uint8 bilinearly, with a filter when smaller.
 
-    Bilinearly, with a filter when smaller. As PIL does, which the papers' code uses, within 1 of 255. OpenCV's bilinear
-    skips pixels instead: crops twice as large have 14 to 31 % more gradient.
+    It is within 1 of 255 of PIL, which the papers' code uses. OpenCV's bilinear skips pixels instead: crops twice as
+    large have 14 to 31 % more gradient.
     """
     planes = torch.from_numpy(np.ascontiguousarray(frame)).view(*frame.shape[:2], -1).permute(2, 0, 1)[None]
     out = F.interpolate(planes, (height, width), mode="bilinear", antialias=True)[0].permute(1, 2, 0).numpy()

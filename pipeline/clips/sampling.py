@@ -27,10 +27,7 @@ Indices = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Clip:
-    """Arguments of a sampling: T = `frames` indices into a video's `count` frames.
-
-    Both are above 0.
-    """
+    """Arguments of a sampling: T = `frames` indices into a video's `count` frames."""
 
     count: int
     frames: int
@@ -111,10 +108,10 @@ def uniform_clips(clip: Clip) -> Indices:
 
 
 def parts(clip: Clip) -> Indices:
-    """Return dense()'s frames in training, and the start of one of `of` equal parts of the video in a test.
+    """Take dense()'s frames, tested from the start of one of `of` equal parts on.
 
-    ISTPA's protocol: the first 64 frames of each tenth.
-    A part's frames go on into the next; the last parts of a short video start where T * stride frames are left.
+    This is ISTPA's protocol: the first 64 frames of each tenth. Frames may be of the next part too. The last parts of a
+    short video start where T * stride frames are left.
     """
     if clip.rng is not None:
         return dense(clip)
@@ -136,10 +133,7 @@ def windows(clip: Clip) -> Indices:
 
 
 def windows_in(count: int, frames: int, stride: int) -> int:
-    """Return the number of windows of frames * stride frames in a video.
-
-    The last one may be partial.
-    """
+    """Return the windows of frames * stride in a video; the last may be cut."""
     return max(1, -(-count // (frames * stride)))
 
 

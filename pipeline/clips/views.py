@@ -44,7 +44,7 @@ def views(protocol: Protocol, video: str, stored: Entry, frames: int) -> list[Vi
 
 
 def ordered(indices: sampling.Indices, order: Order, video: str, clip: int) -> sampling.Indices:
-    """A clip's frames in a probe's order; "shuffled" is seeded by the video's name and the clip."""
+    """Return frames in a probe's order; "shuffled" is seeded by video and clip."""
     match order:
         case "reversed":
             return indices[::-1]
@@ -67,10 +67,7 @@ def swapped_back(logits: np.ndarray, views: Sequence[View], mirrored: Sequence[i
 
 
 def center(width: int, height: int, size: int) -> Crops:
-    """Return the centered square of 7/8 of the short side, or more.
-
-    See augmentation.side(). 224 of 256 pixels: TSN, TSM.
-    """
+    """Return augmentation.side()'s centered square, as 224 of 256 pixels (TSN, TSM)."""
     square = side(width, height, size)
     return [(centred(width, height, square, square), False)]
 
@@ -82,19 +79,13 @@ def whole(width: int, height: int, size: int) -> Crops:
 
 
 def three(width: int, height: int, size: int) -> Crops:
-    """Return the largest squares at both ends of the long side and in its middle.
-
-    256 of 256 pixels: TSM, ACTION-Net.
-    """
+    """Return the largest squares at the ends and the middle (TSM, ACTION-Net)."""
     square = min(width, height)
     return [(Box((width - square) * k // 2, (height - square) * k // 2, square, square), False) for k in range(3)]
 
 
 def squash(width: int, height: int, size: int) -> Crops:
-    """Return the whole frame.
-
-    The square input loses its aspect (ACTION-Net's code on EgoGesture).
-    """
+    """Return the whole frame, whose aspect is lost (ACTION-Net's code on EgoGesture)."""
     return [(Box(0, 0, width, height), False)]
 
 

@@ -4,8 +4,10 @@ An error for an unknown, missing or mistyped key names its neighbors.
 """
 
 import json
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 from ruamel.yaml import YAML, YAMLError
@@ -13,26 +15,10 @@ from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEv
 
 from models.registry import known
 from pipeline.config.pretrained import is_name, registry
-from pipeline.config.schema import (
-    Augment,
-    Cluster,
-    Dataset,
-    Decode,
-    Experiment,
-    Flow,
-    Fusion,
-    Group,
-    Params,
-    Protocol,
-    Recipe,
-    Subset,
-    Table,
-    Tier,
-    Trajectories,
-)
+from pipeline.config.schema import Experiment, Params, requirement
 from pipeline.errors import UserError, alternatives, unknown
 
-_NAMES = "a name is up to 100 letters, digits, `_`, `-` and `+`, the first of them none of the last two"
+_NAMES = "a name is up to 100 letters, digits, `_`, `-` and `+`, and starts with none of the last two"
 _MOST_NODES, _MOST_DEPTH = 200_000, 50  # of params.yaml; the largest suite has 6,000 values, six levels deep
 
 
@@ -58,7 +44,7 @@ def load(path: Path = Path("params.yaml")) -> Params:
         line = f" at line {where.line + 1}" if where else ""
         raise UserError(f"{path} is damaged{line}: {getattr(error, 'problem', None) or 'not text'}") from None
     if not isinstance(raw, dict):
-        raise UserError(f"{path} is damaged: it holds no keys; `git checkout {path}` brings the committed one back")
+        raise UserError(f"{path} is damaged: it holds no keys; `git checkout {path}` restores the committed one")
     return parse(raw, str(path))
 
 
@@ -81,8 +67,7 @@ def _check_size(text: str, path: Path) -> None:
         size += 1
         if size > _MOST_NODES or len(open_nodes) > _MOST_DEPTH:
             raise UserError(
-                f"{path} is refused: with its aliases written out it has over {_MOST_NODES} values or "
-                f"{_MOST_DEPTH} levels"
+                f"{path} is refused: with its aliases expanded it has over {_MOST_NODES} values or {_MOST_DEPTH} levels"
             )
 
 
@@ -93,7 +78,7 @@ def parse(raw: dict[str, Any], name: str = "params") -> Params:
         params = TypeAdapter(Params).validate_json(json.dumps(raw, default=str))
     except (TypeError, ValueError) as error:
         if isinstance(error, ValidationError):
-            raise UserError(f"{name}: {_first(error, raw)}") from None
+            raise UserError(f"{name}: {_first(error)}") from None
         raise UserError(f"{name}: {error}") from None
     for row, experiment in params.experiments.items():
         _known(f"{name}: experiments.{row}.dataset", experiment.dataset, params.datasets)
@@ -109,15 +94,15 @@ def parse(raw: dict[str, Any], name: str = "params") -> Params:
         recipe, flow = params.recipe(experiment), params.datasets[experiment.dataset].decode.flow
         where = f"{name}: recipes.{experiment.recipe}.input is {recipe.input!r}, but datasets.{experiment.dataset}."
         if recipe.input != "rgb" and flow is None:
-            raise UserError(f"{where}decode.flow is null; say {{algorithm: tvl1}}, or dis, which is faster")
+            raise UserError(f"{where}decode.flow is null; set it to {{algorithm: tvl1}}, or dis, which is faster")
         protocol = params.protocols[experiment.protocol]
         if recipe.input != "rgb" and (protocol.probes or protocol.order != "forward"):
             raise UserError(
                 f"{name}: experiments.{row}: flow is of frames in their order, so protocols.{experiment.protocol} must "
-                "have order forward and no probes; give the row a protocol of its own"
+                "have order forward and no probes; give the row another protocol"
             )
         if recipe.input == "warped" and flow and not flow.compensated:
-            raise UserError(f"{where}decode.flow.compensated is false; make it true, or take input flow")
+            raise UserError(f"{where}decode.flow.compensated is false; set it to true, or input to flow")
     for table, spec in params.tables.items():
         for row in (*spec.rows, *([spec.base] if spec.base else [])):
             _known(f"{name}: tables.{table}", row, params.experiments | params.fusions | params.trajectories)
@@ -139,17 +124,17 @@ def parse(raw: dict[str, Any], name: str = "params") -> Params:
 
 
 def _check_untrained(where: str, experiment: Experiment, params: Params) -> None:
-    """UserError for a row without a recipe that lacks what its test needs."""
+    """Raise UserError for a row without a recipe that can't be tested."""
     if experiment.weights is None:
         raise UserError(f"{where}, and so is weights; name a recipe, or a file of weights to test as it is")
     if params.protocols[experiment.protocol].frames is None:
-        raise UserError(f"{where}, and so is protocols.{experiment.protocol}.frames; say there how many a clip has")
+        raise UserError(f"{where}, and so is protocols.{experiment.protocol}.frames; set it to the frames of a clip")
     if len(experiment.seeds) > 1:
         raise UserError(f"{where}, so every seed gives the same scores; name one, such as [0]")
 
 
 def named(params: Params, row: str) -> Experiment:
-    """Return the experiment of a row; UserError names the rows there are."""
+    """Return the experiment of a row; UserError names the known rows."""
     if row not in params.experiments:
         raise unknown("experiment", row, params.experiments)
     return params.experiments[row]
@@ -160,12 +145,9 @@ def _known(where: str, name: str, names: Any) -> None:
         raise UserError(f"{where}: no {name!r}; {alternatives(name, names)}")
 
 
-def _first(error: ValidationError, raw: dict[str, Any]) -> str:
-    """Return the most telling of pydantic's errors, in one line.
-
-    A misspelled key is unknown, and usually missing too.
-    """
-    first = min(error.errors(), key=lambda one: one["type"] != "unexpected_keyword_argument")
+def _first(error: ValidationError) -> str:
+    """Return one of pydantic's errors in one line, an unknown key's first."""
+    first = min(error.errors(), key=lambda problem: problem["type"] != "unexpected_keyword_argument")
     path = [str(part) for part in first["loc"]]
     if path and path[-1] == "[key]":
         return f"{'.'.join(path[:-2])}: {path[-2][:60]!r} is no name; {_NAMES}"
@@ -174,29 +156,22 @@ def _first(error: ValidationError, raw: dict[str, Any]) -> str:
         return f"unknown key {where!r}; {alternatives(key, _fields(path[:-1]))}"
     if first["type"] in ("missing", "missing_argument"):
         return f"missing key {where!r}; the keys there are: {', '.join(_fields(path[:-1]))}"
-    given = json.dumps(first.get("input"), default=str)
+    value = json.dumps(first.get("input"), default=str)[:60]
     if first["type"] == "string_pattern_mismatch":
-        return f"{where}: {given[:60]} is no name; {_NAMES}"
-    if first["type"] in ("range", "distinct"):
-        return f"{where} is {given[:60]}; it {first['msg']}"
-    return f"{where}: {first['msg'][0].lower()}{first['msg'][1:]}, not {given[:60]}"
+        return f"{where}: {value} is no name; {_NAMES}"
+    return f"{where} is {value}; it {requirement(first)}"
 
 
 def _fields(path: list[str]) -> list[str]:
     """Return the field names of the dataclass at a path like ['recipes', 'quick']."""
-    owners: dict[str, Any] = {
-        "datasets": Dataset,
-        "recipes": Recipe,
-        "protocols": Protocol,
-        "experiments": Experiment,
-        "tables": Table,
-        "fusions": Fusion,
-        "trajectories": Trajectories,
-        "tier": Tier,
-        "cluster": Cluster,
-    }
-    inner: dict[str, Any] = {"decode": Decode, "flow": Flow, "augment": Augment, "groups": Group, "subset": Subset}
     owner: Any = Params
     for part in path:
-        owner = inner.get(part) or (owners.get(part) if owner is Params else None) or owner
-    return list(owner.__dataclass_fields__)
+        owner = next(_dataclasses(get_type_hints(owner).get(part)), owner)
+    return [field.name for field in fields(owner)]
+
+
+def _dataclasses(hint: Any) -> Iterator[Any]:
+    if is_dataclass(hint):
+        yield hint
+    for inner in get_args(hint):
+        yield from _dataclasses(inner)

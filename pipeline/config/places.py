@@ -13,20 +13,14 @@ def remote(source: str) -> bool:
 
 
 def local(dataset: Dataset, root: Path) -> Path | None:
-    """Return the user's folder or archive in `source`.
-
-    None for a URL or generated videos.
-    """
+    """Return the user's folder or archive in `source`; None for other sources."""
     if dataset.source == "generated" or remote(dataset.source):
         return None
     return path_of(root, dataset.source.partition("#sha256=")[0])
 
 
 def located(dataset: Dataset, root: Path, videos: Path) -> Path:
-    """Return the folder of the fetched videos: the user's, or `videos`.
-
-    The user's is `source`, if it is a folder. `root` is the base of a relative source.
-    """
+    """Return the folder of the videos: `source` if it is a folder, or `videos`."""
     folder = local(dataset, root)
     return folder if folder and folder.is_dir() else videos
 
@@ -37,10 +31,7 @@ def lists(dataset: Dataset, root: Path, videos: Path) -> Path:
 
 
 def project(root: Path) -> Path:
-    """Return the project's root.
-
-    For a copy by `dvc exp run --temp`, the real project's.
-    """
+    """Return the project's root; of a copy by `dvc exp run --temp`, the original's."""
     parts = root.absolute().parts
     for at in range(len(parts) - len(COPIES)):
         if parts[at : at + len(COPIES)] == COPIES:
@@ -49,9 +40,6 @@ def project(root: Path) -> Path:
 
 
 def path_of(root: Path, place: str) -> Path:
-    """Return a path of params.yaml, relative to the root.
-
-    In a copy it may be relative to the real project.
-    """
+    """Return a path of params.yaml, relative to the root or a copy's real project."""
     path = Path(place).expanduser()
     return root / path if (root / path).exists() else project(root) / path

@@ -1,4 +1,4 @@
-"""The registry of published weights, conf/weights/*.yaml, and the file that a row's `weights` names."""
+"""The registry of published weights, conf/weights/*.yaml, and their files."""
 
 import re
 from functools import cache
@@ -40,15 +40,15 @@ def _read(folder: Path) -> dict[str, Pretrained]:
 
 
 def is_name(weights: str) -> bool:
-    """Tell a name in the registry from a path, which has a dot or a slash, and from a URL."""
+    """Tell a name in the registry from a path or URL, which have dots or slashes."""
     return re.fullmatch(NAME, weights) is not None
 
 
 def located(weights: str, root: Path) -> Path:
     """Return the path of a row's weights, whether or not the file is there.
 
-    A registered file is data/weights/<name>.pth if somebody put one there, else data/weights/<public name>. `root` is
-    the folder that relative paths start from.
+    A registered file is data/weights/<name>.pth if that exists, else data/weights/<public name>. `root` is the folder
+    that relative paths start from.
     """
     if not is_name(weights):
         return places.path_of(root, weights)

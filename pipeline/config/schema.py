@@ -1,7 +1,7 @@
 """Schema of params.yaml, as frozen dataclasses."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import field
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -15,6 +15,14 @@ NAME = r"^[A-Za-z0-9_][A-Za-z0-9_+-]{0,99}$"
 MOST = 2**31 - 1  # largest count that all libraries take
 
 T = TypeVar("T")
+
+
+def requirement(error: Mapping[str, Any]) -> str:
+    """Return the rule that one of pydantic's errors breaks, e.g. "must be above 0"."""
+    if error["type"] in ("too_short", "string_too_short"):
+        return "must not be empty"
+    words = str(error["msg"]).replace("Input should be", "must be", 1)
+    return words if words.startswith("must") else f"must be valid: {words}"
 
 
 def _distinct(values: tuple[T, ...]) -> tuple[T, ...]:
@@ -55,16 +63,13 @@ def _team(value: object) -> object:
     ends = list(value) if isinstance(value, list | tuple) else [value, value]
     counts = [end for end in ends if isinstance(end, int) and not isinstance(end, bool)]
     if not len(ends) == len(counts) == 2 or not 1 <= counts[0] <= counts[1] <= MOST:
-        raise PydanticCustomError("team", "should be a number from 1 on or a range of two, such as [1, 4]")
+        raise PydanticCustomError("team", "must be a number from 1 on or a range of two, such as [1, 4]")
     return tuple(counts) if isinstance(value, list | tuple) else value
 
 
 @dataclass(frozen=True, config=STRICT)
 class Flow:
-    """Optical flow, stored with the frames.
-
-    It is from each frame to the next, in stored pixels.
-    """
+    """Optical flow from each frame to the next, stored with the frames."""
 
     algorithm: Literal["tvl1", "dis"]
     bound: Positive = 20.0  # pixels: clipped to +-bound, then 8 bits, 128 is no motion
@@ -111,10 +116,7 @@ class Augment:
 
 @dataclass(frozen=True, config=STRICT)
 class Group:
-    """A parameter group.
-
-    The first group whose kind matches a parameter sets its multipliers.
-    """
+    """A parameter group; the first of a parameter's kind sets its multipliers."""
 
     kind: Literal["head.weight", "head.bias", "norm", "bias", "attention", "weight"]
     lr: AtLeastZero = 1.0
@@ -170,7 +172,7 @@ class Recipe:
 
 
 def no_recipe(protocol: "Protocol") -> Recipe:
-    """Return the stand-in for the recipe of an untrained row: the protocol's RGB clips, in fp32."""
+    """Return a recipe for an untrained row: the protocol's RGB clips, in fp32."""
     frames, augment = protocol.frames or 1, Augment("center")
     return Recipe(1, 1, 1, frames, "segments", protocol.size, augment, 1.0, 0.0, 0.0, precision="fp32")
 
@@ -215,10 +217,7 @@ class Experiment:
 
 @dataclass(frozen=True, config=STRICT)
 class Fusion:
-    """A row of a table from other rows' predictions.
-
-    Late fusion, a weighted mean of scores.
-    """
+    """A row from other rows' predictions: late fusion, a weighted mean of scores."""
 
     rows: Annotated[dict[str, Positive], Field(min_length=1)]  # row -> weight
     outside: dict[str, Positive] = field(default_factory=dict)  # Parquet file with the columns of predictions -> weight
@@ -226,10 +225,7 @@ class Fusion:
 
 @dataclass(frozen=True, config=STRICT)
 class Trajectories:
-    """Improved dense trajectories on a data set, without a net.
-
-    Their scores can be fused.
-    """
+    """Improved dense trajectories on a data set, without a net; scores can be fused."""
 
     dataset: str
     splits: Splits
@@ -242,10 +238,7 @@ class Trajectories:
 
 @dataclass(frozen=True, config=STRICT)
 class Subset:
-    """Part of a data set: numbers of classes and of videos per class.
-
-    They are chosen by hash.
-    """
+    """Part of a data set: numbers of classes and of videos per class, chosen by hash."""
 
     classes: Count
     train: Whole
@@ -269,10 +262,7 @@ class Tier:
 
 @dataclass(frozen=True, config=STRICT)
 class Table:
-    """Rows of a table.
-
-    With a base, an ablation: every row as its difference from the base.
-    """
+    """Rows of a table; with a base, an ablation: each row's difference from the base."""
 
     title: str
     rows: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_distinct)]
@@ -282,9 +272,9 @@ class Table:
 
 @dataclass(frozen=True, config=STRICT)
 class Cluster:
-    """The machines.
+    """The machines, never a stage's params, because they change no byte of a result.
 
-    Never a stage's params: no field changes a byte of a result (tests/train/test_resources.py gives the reasons).
+    tests/train/test_resources.py gives the reasons.
     """
 
     address: Text = "local"  # "local" starts Ray here; RAY_ADDRESS overrides
@@ -298,7 +288,7 @@ class Cluster:
 
     @property
     def team(self) -> tuple[int, int]:
-        """The smallest and largest number of training workers of one run."""
+        """Smallest and largest number of training workers of one run."""
         return self.workers if isinstance(self.workers, tuple) else (self.workers, self.workers)
 
 
@@ -316,7 +306,7 @@ class Params:
     cluster: Cluster = field(default_factory=Cluster)
 
     def recipe(self, experiment: Experiment) -> Recipe:
-        """Return how a row is trained; of one that isn't, no_recipe()."""
+        """Return a row's recipe, or no_recipe() for an untrained row."""
         if experiment.recipe is None:
             return no_recipe(self.protocols[experiment.protocol])
         return self.recipes[experiment.recipe]

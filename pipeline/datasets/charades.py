@@ -7,13 +7,12 @@ There is a train and a test list.
 - Some actions end after their video does, and a few before they begin. They stay: a video's labels are as listed.
 """
 
-import csv
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.datasets import NoOptions, Options, Part, Row, Splits, Video, chosen, found, lines, once, within
+from pipeline.datasets import NoOptions, Options, Part, Row, Splits, Video, by_name, chosen, lines, table, within
 from pipeline.errors import UserError
 
 LICENCE = "the makers' own terms: for non-commercial use only"
@@ -51,22 +50,13 @@ class Action(NamedTuple):
 
 
 def videos(folder: Path, options: Options) -> list[Video]:
-    """List the videos present; an id is the file's name without suffix.
-
-    Raises:
-        UserError: A video is present twice.
-    """
+    """List the videos present; an id is the file's name without suffix."""
     chosen(NoOptions, options, "charades")
-    clips = ((video.id.rpartition("/")[2], video.path) for video in found(folder))
-    return once("charades", folder, ((name, path) for name, path in clips if NAME.fullmatch(name)))
+    return by_name("charades", folder, NAME.fullmatch)
 
 
-def splits(videos: Sequence[Video], lists: Path, options: Options) -> Splits:
-    """Read the official lists.
-
-    Raises:
-        UserError: A list is absent, a line is unreadable, or an action is no class.
-    """
+def splits(lists: Path, options: Options) -> Splits:
+    """Read the official lists."""
     chosen(NoOptions, options, "charades")
     folder = within(lists, "Charades")
     classes, rows = _classes(folder / "Charades_v1_classes.txt"), []
@@ -77,25 +67,12 @@ def splits(videos: Sequence[Video], lists: Path, options: Options) -> Splits:
 
 
 def actions(path: Path) -> Iterator[tuple[str, list[Action]]]:
-    """Yield (video, its actions) of each line of a list.
-
-    Raises:
-        UserError: A line is unreadable.
-    """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = csv.DictReader(file)
-            if lacking := [name for name in ("id", "actions") if name not in (rows.fieldnames or ())]:
-                raise UserError(f"{path.resolve()}: no column {lacking[0]}; expected are id, actions and others")
-            for line in rows:
-                where, name = f"{path}, line {rows.line_num}", line["id"] or ""
-                if not NAME.fullmatch(name) or line["actions"] is None:
-                    raise UserError(f"{where}: expected an id of five letters and digits, and actions, not {name!r}")
-                yield name, [_action(where, text) for text in line["actions"].split(";") if text]
-    except FileNotFoundError:
-        raise UserError(f"charades: the list {path.resolve()} is absent. Expected: {LAYOUT}") from None
-    except (UnicodeDecodeError, csv.Error):
-        raise UserError(f"charades: the list {path.resolve()} is no CSV in UTF-8") from None
+    """Yield (video, its actions) of each line of a list."""
+    for where, line in table("charades", path, ("id", "actions"), LAYOUT):
+        video, texts = line["id"] or "", line["actions"]
+        if not NAME.fullmatch(video) or texts is None:
+            raise UserError(f"{where}: expected an id of five letters and digits, and actions, not {video!r}")
+        yield video, [_action(where, text) for text in texts.split(";") if text]
 
 
 def _action(where: str, text: str) -> Action:

@@ -67,7 +67,7 @@ def videos(folder: Path, options: Given) -> list[Video]:
     return [Video(name, f"{name}.avi") for name in names if (folder / f"{name}.avi").is_file()]
 
 
-def splits(videos: Sequence[Video], lists: Path, options: Given) -> Splits:
+def splits(lists: Path, options: Given) -> Splits:
     """Read the makers' parts.
 
     Raises:

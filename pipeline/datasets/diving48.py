@@ -5,10 +5,9 @@ of the 18,404 clips. Accuracies on version 1 are of other labels and other lists
 """
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.datasets import NoOptions, Options, Part, Row, Splits, Video, chosen, found, once, text
+from pipeline.datasets import NoOptions, Options, Part, Row, Splits, Video, by_name, chosen, entries
 from pipeline.errors import UserError
 
 LICENCE = "the makers state none; the clips are from YouTube"
@@ -43,37 +42,23 @@ PARTS: tuple[Part, ...] = ("train", "test")
 
 
 def videos(folder: Path, options: Options) -> list[Video]:
-    """List the clips present; an id is the file's name without suffix, in any folder.
-
-    Raises:
-        UserError: A clip is present twice.
-    """
+    """List the clips present; an id is the file's name without suffix, in any folder."""
     chosen(NoOptions, options, "diving48")
-    return once("diving48", folder, ((video.id.rpartition("/")[2], video.path) for video in found(folder)))
+    return by_name("diving48", folder)
 
 
-def splits(videos: Sequence[Video], lists: Path, options: Options) -> Splits:
-    """Read the official lists.
-
-    Raises:
-        UserError: A list is absent or damaged, or an entry has no clip or label.
-    """
+def splits(lists: Path, options: Options) -> Splits:
+    """Read the official lists."""
     chosen(NoOptions, options, "diving48")
     return Splits(CLASSES, {1: [row for part in PARTS for row in _rows(lists / f"Diving48_V2_{part}.json", part)]})
 
 
 def _rows(path: Path, part: Part) -> list[Row]:
-    try:
-        entries = json.loads(text("diving48", path, LAYOUT))
-    except json.JSONDecodeError:
-        raise UserError(f"diving48: the list {path.resolve()} is no JSON") from None
-    if not isinstance(entries, list):
-        raise UserError(f"diving48: the list {path.resolve()} is no list of clips")
     rows = []
-    for number, entry in enumerate(entries, 1):
+    for where, entry in entries("diving48", path, LAYOUT):
         clip, label = (entry.get("vid_name"), entry.get("label")) if isinstance(entry, dict) else (None, None)
         if not isinstance(clip, str) or not clip or type(label) is not int:
             content = json.dumps(entry)[:80]
-            raise UserError(f"{path}, entry {number}: expected a text vid_name and a whole number label, not {content}")
+            raise UserError(f"{where}: expected a text vid_name and a whole number label, not {content}")
         rows.append(Row(clip, part, (label,)))
     return rows

@@ -12,11 +12,10 @@ They are ranges of frames of 2,081 longer videos.
 """
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.datasets import FRAME, NoOptions, Options, Part, Row, Splits, Video, chosen, lines, walk, within
+from pipeline.datasets import FRAME, NoOptions, Options, Part, Row, Splits, Video, chosen, lines, once, walk, within
 from pipeline.errors import UserError
 
 LICENCE = "the makers' own agreement, for research only; to be signed before the download"
@@ -26,12 +25,12 @@ CITATION = (
 )
 HOMEPAGE = "http://www.nlpr.ia.ac.cn/iva/yfzhang/datasets/egogesture.html"
 FETCH = (
-    "the images and the lists, by links that the makers send; for that, sign the agreement on the home page and mail "
-    "it to them"
+    "the images and the lists, by links that the makers send once they have the agreement on the home page, signed, by "
+    "mail"
 )
 LAYOUT = (
-    "the frames Subject<01 to 50>/Scene<1 to 6>/Color/rgb<number>/000001.jpg ..., whatever folders stand around them "
-    "(images/), and with them (with or without a folder annotation_EgoGesture) the lists trainlistall_but_None.txt, "
+    "the frames Subject<01 to 50>/Scene<1 to 6>/Color/rgb<number>/000001.jpg ..., in any folders (images/), and with "
+    "them (with or without a folder annotation_EgoGesture) the lists trainlistall_but_None.txt, "
     "vallistall_but_None.txt and testlistall_but_None.txt, lines `<video> <class, from 1> <first frame> <last frame>`"
 )
 READS = ("*listall_but_None.txt", "annotation_EgoGesture/*listall_but_None.txt")
@@ -88,41 +87,26 @@ class Gesture(NamedTuple):
 
 
 def videos(folder: Path, options: Options) -> list[Video]:
-    """List the gestures whose first frame is present.
-
-    Raises:
-        UserError: A video is present twice, or the lists are absent.
-    """
+    """List the gestures whose first frame is present."""
     chosen(NoOptions, options, "egogesture")
-    paths: dict[str, str] = {}
-    frames: dict[str, set[int]] = {}  # numbers of the frames present
+    frames: dict[str, set[int]] = {}  # path -> numbers of the frames present
     for path, files in walk(folder):
-        video = "/".join(path.parts[-4:])
-        if not VIDEO.fullmatch(video) or not (
-            numbers := {int(match[1]) for match in map(FRAME.fullmatch, files) if match}
-        ):
-            continue
-        first = paths.setdefault(video, path.as_posix())
-        if first != path.as_posix():
-            raise UserError(f"egogesture: {folder} holds {first} and {path.as_posix()}, the same video; keep one")
-        frames[video] = numbers
-    if not paths:
-        return []
-    gestures = [gesture for part in PARTS for gesture in _gestures(folder, part)]
+        numbers = {int(match[1]) for match in map(FRAME.fullmatch, files) if match}
+        if numbers and VIDEO.fullmatch("/".join(path.parts[-4:])):
+            frames[path.as_posix()] = numbers
+    clips = once("egogesture", folder, (("/".join(path.split("/")[-4:]), path) for path in frames))
+    paths = {clip.id: clip.path for clip in clips}
+    gestures = [gesture for part in PARTS for gesture in _gestures(folder, part)] if paths else []
     listed = {
         each.id: Video(each.id, paths[each.video], each.first, each.last)
         for each in gestures
-        if each.first in frames.get(each.video, ())
+        if each.video in paths and each.first in frames[paths[each.video]]
     }
     return [listed[gesture] for gesture in sorted(listed)]
 
 
-def splits(videos: Sequence[Video], lists: Path, options: Options) -> Splits:
-    """Read the official lists.
-
-    Raises:
-        UserError: A list is absent, a line is unreadable, or a person is in two parts.
-    """
+def splits(lists: Path, options: Options) -> Splits:
+    """Read the official lists; UserError for a person in two parts."""
     chosen(NoOptions, options, "egogesture")
     rows, subjects = [], dict[str, Part]()
     for part in PARTS:

@@ -1,7 +1,6 @@
 """Your own videos: one folder per class, with train and test lists."""
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.datasets import SUFFIXES, NoOptions, Options, Part, Row, Splits, Video, chosen, found, lines
@@ -11,10 +10,10 @@ LICENCE = "the user's"
 CITATION = ""
 HOMEPAGE = ""
 LAYOUT = (
-    "<class>/<videos>, and the lists train.txt, test.txt and, where wanted, val.txt: next to the classes, or in a "
+    "<class>/<videos>, and the lists train.txt, test.txt and, optionally, val.txt: next to the classes, or in a "
     "folder a split (split-1/train.txt ...), or in the folder that `lists` names. A line is `<class>/<file>`, followed "
-    "by a label where the class is not the folder's name. classes.txt, one name a line, gives the classes an order of "
-    f"their own; a label may then be a number, counted from 0. Video files end in {', '.join(sorted(SUFFIXES))}"
+    "by a label where the class is not the folder's name. classes.txt, one name a line, sets the order of the classes; "
+    f"a label may then be a number, counted from 0. Video files end in {', '.join(sorted(SUFFIXES))}"
 )
 COUNTS: dict[int, dict[str, int]] = {}
 PARTS: tuple[Part, ...] = ("train", "val", "test")
@@ -29,12 +28,8 @@ def videos(folder: Path, options: Options) -> list[Video]:
     return found(folder)
 
 
-def splits(videos: Sequence[Video], lists: Path, options: Options) -> Splits:
-    """Read the user's lists.
-
-    Raises:
-        UserError: A list is absent, a line names no video, or a label is no class.
-    """
+def splits(lists: Path, options: Options) -> Splits:
+    """Read the user's lists; UserError for a line without a video or a known label."""
     chosen(NoOptions, options, "folder")
     written = {split: _written(place) for split, place in _places(lists).items()}
     classes = _classes(lists, {label for of_split in written.values() for *_, label in of_split})
@@ -84,14 +79,11 @@ def _written(place: Path) -> list[tuple[str, str, Part, str]]:
 
 
 def _classes(lists: Path, seen: set[str]) -> tuple[str, ...]:
-    """Return the names of classes.txt, or those seen.
-
-    Those seen are in order, numbers by their value.
-    """
+    """Return the names of classes.txt, or those seen, sorted, numbers by their value."""
     path = lists / "classes.txt"
     if path.is_file():
         names = [name for _, name in lines("folder", path, LAYOUT)]
         if len(set(names)) != len(names):
-            raise UserError(f"{path}: a class stands there twice")
+            raise UserError(f"{path}: it lists a class twice; keep one of them")
         return tuple(names)
     return tuple(sorted(seen, key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name)))

@@ -3,10 +3,9 @@
 A split has 70 training and 30 test clips per class.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.datasets import NoOptions, Options, Part, Splits, Video, chosen, in_classes, lists_by_class, within
+from pipeline.datasets import NoOptions, Options, Part, Splits, Video, chosen, in_classes, splits_by_class, within
 
 LICENCE = "CC BY 4.0; the clips are from films and YouTube"
 CITATION = (
@@ -34,20 +33,12 @@ PARTS: dict[str, Part | None] = {"0": None, "1": "train", "2": "test"}  # 0: not
 
 
 def videos(folder: Path, options: Options) -> list[Video]:
-    """List the clips present, id <class>/<file without suffix>.
-
-    Any folders may be around the classes.
-    """
+    """List the clips present, id <class>/<file without suffix>."""
     chosen(NoOptions, options, "hmdb51")
     return in_classes("hmdb51", folder, CLASSES)
 
 
-def splits(videos: Sequence[Video], lists: Path, options: Options) -> Splits:
-    """Read the official lists.
-
-    Raises:
-        UserError: A list is absent, or a line is not `<file>.avi <0, 1 or 2>`.
-    """
+def splits(lists: Path, options: Options) -> Splits:
+    """Read the official lists."""
     chosen(NoOptions, options, "hmdb51")
-    folder = within(lists, "testTrainMulti_7030_splits")
-    return Splits(CLASSES, {split: lists_by_class("hmdb51", folder, LAYOUT, CLASSES, split, PARTS) for split in COUNTS})
+    return splits_by_class("hmdb51", within(lists, "testTrainMulti_7030_splits"), LAYOUT, CLASSES, COUNTS, PARTS)

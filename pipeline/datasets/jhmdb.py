@@ -3,10 +3,9 @@
 There are three official splits.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.datasets import NoOptions, Options, Part, Splits, Video, chosen, in_classes, lists_by_class, within
+from pipeline.datasets import NoOptions, Options, Part, Splits, Video, chosen, in_classes, splits_by_class, within
 
 LICENCE = "the makers state none; HMDB51, where the clips come from, is CC BY 4.0"
 CITATION = "Jhuang, Gall, Zuffi, Schmid, Black: Towards understanding action recognition. ICCV 2013, pages 3192-3199"
@@ -20,7 +19,7 @@ SIZE = 185_645_838  # of both archives
 LAYOUT = (
     "the content of JHMDB_video.zip: <class>/<file>.avi (with or without ReCompress_Videos/ around the classes), "
     "21 classes, 928 clips. The lists are the content of splits.zip: <class>_test_split<1, 2 or 3>.txt, 63 files, "
-    "beside the classes (with or without their folder splits) or in the folder that `lists` names"
+    "next to the classes (with or without their folder splits) or in the folder that `lists` names"
 )
 READS = ("*_test_split?.txt", "splits/*_test_split?.txt")
 COUNTS = {1: {"train": 660, "test": 268}, 2: {"train": 658, "test": 270}, 3: {"train": 663, "test": 265}}
@@ -32,13 +31,12 @@ PARTS: dict[str, Part] = {"1": "train", "2": "test"}
 
 
 def videos(folder: Path, options: Options) -> list[Video]:
-    """Return the clips there, id <class>/<file without suffix>, whatever folders stand around the classes."""
+    """List the clips present, id <class>/<file without suffix>."""
     chosen(NoOptions, options, "jhmdb")
     return in_classes("jhmdb", folder, CLASSES)
 
 
-def splits(videos: Sequence[Video], lists: Path, options: Options) -> Splits:
-    """Return the official lists; UserError names a list that is absent or a line that it can't read."""
+def splits(lists: Path, options: Options) -> Splits:
+    """Read the official lists."""
     chosen(NoOptions, options, "jhmdb")
-    folder = within(lists, "splits")
-    return Splits(CLASSES, {split: lists_by_class("jhmdb", folder, LAYOUT, CLASSES, split, PARTS) for split in COUNTS})
+    return splits_by_class("jhmdb", within(lists, "splits"), LAYOUT, CLASSES, COUNTS, PARTS)

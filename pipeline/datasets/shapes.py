@@ -3,13 +3,12 @@
 A marked shape moves left or right, up or down, grows or shrinks, turns clockwise or counter-clockwise. The textured
 background drifts, smaller shapes swing back and forth, and noise is added. A clip of a pair's second class is the
 complete time reversal of a clip drawn for the first: as sets, the frames of both have one distribution. Every motion is
-on a circle (leaving at one edge, it enters at the other; the largest size is followed by the smallest) with a uniform
-start, so a frame at a fixed position of the clip has one distribution too. A model that ignores order can tell the four
-pairs apart at best, not the two classes of a pair: 50 %.
+on a circle with a uniform start, so a frame at a fixed position of the clip has one distribution too. A shape that
+leaves at one edge enters at the other, and the smallest size follows the largest. A model that ignores order can tell
+the four pairs apart at best, not the two classes of a pair: 50 %.
 """
 
 import functools
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,7 +37,7 @@ MIRRORED = (PAIRS[0], PAIRS[3])  # the mirror image of up is up, and so it grows
 RANGES = {"train": (8, 10**7), "test": (8, 10**7), "splits": (1, 1000), "seed": (0, 2**32 - 1), "fps": (1, 1000)}
 RANGES |= {"side": (32, 4096)}
 MOST_FRAMES = 10**5
-CLIPS_PER_ITEM = 40  # about a second of work, so that starting a task costs little beside it
+CLIPS_PER_ITEM = 40  # about a second of work, much more than starting a task
 
 Array = NDArray[Any]
 Rng = np.random.Generator
@@ -72,12 +71,12 @@ class Item(NamedTuple):
 
 
 def videos(folder: Path, options: Given) -> list[Video]:
-    """The videos of the plan that are there, id <class>/<number>."""
+    """List the videos of the plan that are present, id <class>/<number>."""
     drawn = (name for item in plan(options) for name in names(item))
     return sorted(Video(name, f"{name}.mp4") for name in drawn if (folder / f"{name}.mp4").is_file())
 
 
-def splits(videos: Sequence[Video], lists: Path, options: Given) -> Splits:
+def splits(lists: Path, options: Given) -> Splits:
     """Build the splits: split k tests on the k-th stretch of each class's pool.
 
     It trains on the clips after that stretch, which wrap around the pool's end.
@@ -104,7 +103,7 @@ def plan(options: Given) -> list[Item]:
 
 
 def made(item: Item, folder: Path) -> bool:
-    """Whether all of an item's clips are there."""
+    """Return true if all of an item's clips exist."""
     return all((folder / f"{name}.mp4").exists() for name in names(item))
 
 

@@ -1,6 +1,5 @@
 """UCF101: 13,320 clips in 101 classes, three splits (Soomro et al. 2012)."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.datasets import NoOptions, Options, Part, Row, Splits, Video, chosen, in_classes, lines, within
@@ -45,20 +44,13 @@ PARTS: tuple[Part, ...] = ("train", "test")
 
 
 def videos(folder: Path, options: Options) -> list[Video]:
-    """List the clips present, id <class>/<file without suffix>.
-
-    Any folders may be around the classes.
-    """
+    """List the clips present, id <class>/<file without suffix>."""
     chosen(NoOptions, options, "ucf101")
     return in_classes("ucf101", folder, CLASSES)
 
 
-def splits(videos: Sequence[Video], lists: Path, options: Options) -> Splits:
-    """Read the official lists.
-
-    Raises:
-        UserError: A list is absent, a line is unreadable, or a label is of another class.
-    """
+def splits(lists: Path, options: Options) -> Splits:
+    """Read the official lists; UserError for a label of another class."""
     chosen(NoOptions, options, "ucf101")
     folder = within(lists, "ucfTrainTestlist")
     return Splits(CLASSES, {split: [row for part in PARTS for row in _rows(folder, part, split)] for split in COUNTS})

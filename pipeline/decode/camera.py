@@ -1,9 +1,9 @@
-"""The camera's motion between two frames, as a homography, and the second frame without it.
+"""The camera's motion between two frames, and the second frame without it.
 
-As improved trajectories have it (Wang and Schmid 2013, section 3.1), without their detector of people, and as TSN's
-flow tool does: features of both frames matched within 25 pixels, and points followed by the flow itself, a homography
-through them by RANSAC with 1 pixel of tolerance, out of at least 50 matches, 25 of them in agreement. SIFT stands for
-their SURF, which OpenCV's packages are built without.
+It follows improved trajectories (Wang and Schmid 2013, section 3.1) without their detector of people, and TSN's flow
+tool. Features of both frames are matched within 25 pixels, and corners follow the flow. RANSAC fits a homography to
+these matches with 1 pixel of tolerance. It needs 50 matches at least, of which 25 agree. SIFT replaces SURF, which
+OpenCV's packages are built without.
 
 Legend: H, W pixels, P points as (x, y), M (3, 3) a homography from the first frame's pixels to the second's.
 """
@@ -15,8 +15,8 @@ import numpy as np
 
 WINDOW = 25.0  # pixels, in x and in y, that a feature may move
 CORNERS = 1000  # points followed by the flow, at most
-MATCHES, INLIERS = 50, 25  # fewer of them tell nothing
-FURTHEST = 0.25  # of the short side: a camera that moves a corner further was misjudged
+MATCHES, INLIERS = 50, 25  # fewer give no homography
+FURTHEST = 0.25  # of the short side; a homography that moves a corner further is wrong
 
 
 class Features(NamedTuple):
@@ -25,13 +25,13 @@ class Features(NamedTuple):
 
 
 def features(gray: np.ndarray) -> Features:
-    """SIFT's features of a frame (H, W) uint8."""
-    found, descriptors = cv2.SIFT.create().detectAndCompute(gray, None)
-    return Features(np.array([point.pt for point in found], np.float32).reshape(-1, 2), descriptors)
+    """Compute SIFT's features of a frame (H, W) uint8."""
+    points, descriptors = cv2.SIFT.create().detectAndCompute(gray, None)
+    return Features(np.array([point.pt for point in points], np.float32).reshape(-1, 2), descriptors)
 
 
 def homography(gray: np.ndarray, flow: np.ndarray, first: Features, second: Features) -> np.ndarray | None:
-    """M, or None where the frames don't tell, or tell of more than a camera does between two frames.
+    """Return M, or None if matches are too few or M moves more than a camera does.
 
     `gray` (H, W) uint8 is the first frame, `flow` (H, W, 2) leads from it to the second.
     """
@@ -46,7 +46,7 @@ def homography(gray: np.ndarray, flow: np.ndarray, first: Features, second: Feat
 
 
 def held_still(first: np.ndarray, second: np.ndarray, motion: np.ndarray) -> np.ndarray:
-    """The second frame (H, W) as a camera that had not moved would see it; the first where it saw nothing."""
+    """Return the second frame (H, W) as a still camera sees it, over the first."""
     return cv2.warpPerspective(
         second,
         motion,
@@ -58,7 +58,7 @@ def held_still(first: np.ndarray, second: np.ndarray, motion: np.ndarray) -> np.
 
 
 def _matched(first: Features, second: Features) -> tuple[np.ndarray, np.ndarray]:
-    """Each feature of the first frame, (P, 2), and the most similar one near it in the second."""
+    """Match features of the first frame (P, 2) to the most similar near ones."""
     if first.descriptors is None or second.descriptors is None:
         return first.points[:0], second.points[:0]
     near = (np.abs(first.points[:, None] - second.points) < WINDOW).all(2)
@@ -70,7 +70,7 @@ def _matched(first: Features, second: Features) -> tuple[np.ndarray, np.ndarray]
 
 
 def _followed(gray: np.ndarray, flow: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Corners of the first frame, (P, 2), and where the flow takes them."""
+    """Return corners of the first frame (P, 2), and their places by the flow."""
     corners = cv2.goodFeaturesToTrack(gray, CORNERS, 0.001, 3)
     points = np.empty((0, 2), np.float32) if corners is None else corners.reshape(-1, 2)
     x, y = points.astype(int).T
@@ -78,7 +78,7 @@ def _followed(gray: np.ndarray, flow: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 
 def _plausible(motion: np.ndarray, height: int, width: int) -> bool:
-    """No corner of the frame passes behind the camera or moves further than FURTHEST."""
+    """Return true if all corners stay before the camera and move FURTHEST at most."""
     corners = np.array([(x, y, 1) for x in (0, width) for y in (0, height)], float)
     moved = corners @ motion.T
     if not np.isfinite(moved).all() or (moved[:, 2] <= 0).any():

@@ -1,4 +1,4 @@
-"""The two decoders, ffmpeg and decord: each turns a video file into JPEG frames in a process that may die alone."""
+"""Two decoders, ffmpeg and decord: video files to JPEG frames."""
 
 import multiprocessing
 from collections.abc import Iterator, Sequence
@@ -18,11 +18,11 @@ from pipeline.executable import ffmpeg_exe
 
 MISSING = "decord is not installed (its wheels are for Linux x86-64); set datasets.<name>.decode.decoder to ffmpeg"
 _JPEG_SIDE = 65_500  # pixels that libjpeg takes at most
-_SPARSE = 8  # pixels between those by which two frames are compared
-_OTHER = 24  # levels of luma in the mean: more than two conversions of colors make
-_LATE = 0.25  # s that first frames may lie apart: in an AVI, B-frames come late by one reckoning and not by another
-_STILL = 0.25  # levels of luma: less of a mean difference may vanish in another conversion of colors
-# To the short side, the longer one rounded to even; full range BT.601 4:2:0 is what a JPEG holds.
+_SPARSE = 8  # pixels between those that two frames are compared at
+_OTHER = 24  # levels of luma: a larger mean difference is no conversion of colors
+_LATE = 0.25  # s between first frames: decoders count B-frames of an AVI differently
+_STILL = 0.25  # levels of luma: a smaller mean difference may vanish in another conversion of colors
+# Scale to the short side, the longer one rounded to even; a JPEG holds full-range BT.601 4:2:0.
 _TO_JPEG = (
     "scale=w='if(lt(iw,ih),{0},-2)':h='if(lt(iw,ih),-2,{0})':flags=bilinear:out_color_matrix=bt601:out_range=pc,"
     "format=yuvj420p"
@@ -31,18 +31,18 @@ _TO_JPEG = (
 
 @dataclass(frozen=True)
 class Frames:
-    """What a decoder returns."""
+    """The frames of a video, from a decoder."""
 
     width: int  # as stored, in pixels
     height: int
-    fps: float  # as declared, or as ffmpeg reckons it
+    fps: float  # as declared, or as ffmpeg estimates it
     timestamps: list[float]  # s, one a frame; nan where the file has none
-    jpegs: list[bytes]  # 4:2:0, one a frame; of a folder of frames perhaps its own, which may be others
-    warning: str = field(default="", kw_only=True)  # the decoder's complaint, if any, about frames that are whole
+    jpegs: list[bytes]  # 4:2:0, one a frame; a folder of frames may have others
+    warning: str = field(default="", kw_only=True)  # the decoder's complaint, if any, about whole frames
 
 
 class FFmpeg:
-    """One ffmpeg process a video; planes of YUV go from its pipe to the JPEG encoder, with no detour over RGB."""
+    """An ffmpeg process for each video, whose YUV planes are encoded as JPEG."""
 
     name = "ffmpeg"
 
@@ -52,7 +52,7 @@ class FFmpeg:
         self.version = ffmpeg_exe()[1]
 
     def frames(self, path: Path) -> Frames:
-        """Every frame from first to last; raises Damaged."""
+        """Decode every frame from first to last; raises Damaged."""
         jpegs: list[bytes] = []
         with FFmpegRun(path, self.filters, "yuv4mpegpipe", self.timeout) as run:
             width, height, fps = run.header()
@@ -70,10 +70,10 @@ class FFmpeg:
 
 
 class Decord:
-    """decord in a process of its own, which a crash of its native code may take along and a time-out ends.
+    """decord in a child process, which may crash or is ended by a time-out.
 
-    It is asked for a whole video in order, since its random access is wrong on some AVIs. ffmpeg decodes the video too,
-    for decord fills gaps with neighbors: frames that differ in number, in first or last time, or by repetitions are
+    It decodes whole videos in order, because its random access is wrong on some AVIs. ffmpeg decodes the video too,
+    because decord fills gaps with neighbors. Frames that differ in number, in first or last time, or by repetitions are
     damage.
     """
 
@@ -91,10 +91,10 @@ class Decord:
         self._process: Any = None
 
     def frames(self, path: Path) -> Frames:
-        """Every frame from first to last; raises Damaged."""
+        """Decode every frame from first to last; raises Damaged."""
         with FFmpegRun(path, self.filters, "yuv4mpegpipe", self.timeout) as run:
             width, height, declared = run.header()  # decord needs both sides, or it reads ahead at the full size
-            seen = [y[::_SPARSE, ::_SPARSE].astype(np.int16) for y, _, _ in _pictures(run, width, height)]
+            expected = [y[::_SPARSE, ::_SPARSE].astype(np.int16) for y, _, _ in _pictures(run, width, height)]
         if self._process is None:
             context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
             self._pipe, theirs = context.Pipe()
@@ -115,7 +115,7 @@ class Decord:
             raise Damaged("decord crashed") from None
         if reason:
             raise Damaged(reason)
-        if difference := difference_of(seen, lumas, run.timestamps(), declared, timestamps, repeated):
+        if difference := difference_of(expected, lumas, run.timestamps(), declared, timestamps, repeated):
             raise Damaged(f"decord and ffmpeg read two videos in it: {difference}; decoder: ffmpeg takes ffmpeg's")
         return Frames(width, height, fps, timestamps, jpegs, warning=run.warning)
 
@@ -128,7 +128,7 @@ class Decord:
 
 
 def _pictures(run: FFmpegRun, width: int, height: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """The (Y, U, V) planes of each frame from yuv4mpegpipe, in memory that the next one overwrites."""
+    """Yield each frame's (Y, U, V) planes, which the next overwrites."""
     rows, columns = (height + 1) // 2, (width + 1) // 2
     ends = np.cumsum([len("FRAME\n"), height * width, rows * columns, rows * columns])
     frame = np.empty(ends[-1], np.uint8)
@@ -140,7 +140,7 @@ def _pictures(run: FFmpegRun, width: int, height: int) -> Iterator[tuple[np.ndar
 
 
 def difference_of(
-    seen: Sequence[np.ndarray],
+    expected: Sequence[np.ndarray],
     lumas: Sequence[np.ndarray],
     times: Sequence[float],
     fps: float,
@@ -150,19 +150,19 @@ def difference_of(
     """Return the difference between decord's frames and ffmpeg's in words, or "".
 
     Args:
-        seen: a sparse luma plane of each of ffmpeg's frames.
+        expected: a sparse luma plane of each of ffmpeg's frames.
         lumas: the same of decord's.
         times: ffmpeg's timestamps in s.
         fps: the declared frame rate.
         decords: decord's timestamps in s.
         repeated: numbers of decord's frames that equal the frame before.
     """
-    if len(decords) != len(seen):
-        return f"{len(decords)} frames and {len(seen)}"
-    wrong = [number for number in repeated if np.abs(seen[number] - seen[number - 1]).mean() > _STILL]
+    if len(decords) != len(expected):
+        return f"{len(decords)} frames and {len(expected)}"
+    wrong = [number for number in repeated if np.abs(expected[number] - expected[number - 1]).mean() > _STILL]
     if wrong:
         return f"decord repeats frame {wrong[0] - 1}, and {len(wrong) - 1} more"
-    far = [number for number, (a, b) in enumerate(zip(seen, lumas, strict=True)) if np.abs(a - b).mean() > _OTHER]
+    far = [number for number, (a, b) in enumerate(zip(expected, lumas, strict=True)) if np.abs(a - b).mean() > _OTHER]
     if far:
         return f"frame {far[0]} and {len(far) - 1} more differ"
     span, decords_span = times[-1] - times[0], decords[-1] - decords[0]
@@ -172,7 +172,7 @@ def difference_of(
 
 
 def _serve_decord(pipe: Connection, quality: int) -> None:
-    """The child: (path, width, height) in, (reason, fps, times, jpegs, lumas, repeats) out, until it closes."""
+    """Run the child process: decode each (path, width, height) that the pipe sends."""
     import decord
 
     decord.logging.set_level(decord.logging.QUIET)
@@ -198,7 +198,7 @@ def _serve_decord(pipe: Connection, quality: int) -> None:
                 del reader  # a live one holds hundreds of decoded frames
                 if not (np.diff(times) > 0).all() or np.abs(times).max() > 1e6:  # of an AVI that has none: -3e17
                     times = np.arange(len(jpegs)) / fps
-            except Exception:  # RuntimeError at the opening, decord's own DECORDError later, both with paths in them
+            except Exception:  # RuntimeError while opening, DECORDError later; both print paths
                 pipe.send((f"decord: stops after {len(jpegs)} frames", 0.0, [], [], [], []))
                 continue
             pipe.send(("", fps, times.tolist(), jpegs, lumas, repeated))

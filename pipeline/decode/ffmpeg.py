@@ -1,4 +1,4 @@
-"""An ffmpeg process that writes a video's frames to a pipe, and the verdict of its log on the video."""
+"""An ffmpeg process that writes frames to a pipe, and the damage in its log."""
 
 import io
 import math
@@ -20,18 +20,18 @@ from pipeline.decode.integrity import Damaged
 from pipeline.errors import UserError
 from pipeline.executable import ffmpeg_decoders, ffmpeg_exe
 
-# What a benchmark's videos come in. A text file that ffmpeg would take for a playlist or for ANSI art is none of them.
+# Containers of videos. Without this list ffmpeg takes a text file for a playlist or for ANSI art.
 _FORMATS = "mov,avi,matroska,mpeg,mpegts,mpegvideo,flv,asf,ogg,dv,ivf,m4v,h264,hevc,mjpeg,gif,rm,nut,mxf,wtv"
 _FLICKS = 705_600_000  # a second; every usual frame rate's interval is a whole number of them
-# Times go to a pipe of their own: among the log's lines, a line may fall into the midst of another's.
+# Times go to a separate pipe: in the log, lines of several threads may mix.
 _TIMES = "settb=1/{flicks},metadata=mode=add:key=t:value=0,metadata=mode=print:file='pipe\\:{pipe}'"
-# Frames are then numbered at the declared rate, so that a muxer finds no fault with odd times.
+# Frames are then numbered at the declared rate, because muxers refuse odd times.
 _NUMBERED = "setpts='N/if(gt(FRAME_RATE,0),FRAME_RATE,25)/TB'"
-# ffmpeg's own VP8 and VP9 decoders take nearly any bits for a picture; libvpx, as fast, notices when they don't add up.
+# ffmpeg's VP8 and VP9 decoders accept nearly any bits as a picture; libvpx, as fast, notices damage.
 _STRICTER = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 _LOG_LINE = re.compile(r"((?:\[[^\]]* @ 0x[0-9a-f]+\] )*)\[(\w+)\] (.*)")
 _SUSPECT = ("corrupt decoded frame", "corrupt input packet")  # at level warning
-# Decoders that mark each picture they had to patch, which ffmpeg reports as _SUSPECT: what else they say is no damage.
+# Decoders that mark each picture they patch, which ffmpeg reports as _SUSPECT; their other complaints are no damage.
 _MARKING = {"h264", "mpeg4", "mpeg1video", "mpeg2video", "mpegvideo", "flv", "h263", "h263i", "h263p"}
 _MARKING |= {"wmv1", "wmv2", "wmv3", "vc1", "msmpeg4", "msmpeg4v1", "msmpeg4v2"}
 # Complaints of any decoder and demuxer that concern no picture.
@@ -39,7 +39,7 @@ _NO_PICTURE = re.compile(r"\b(SEI|VUI|ICC|Exif)\b|APP fields|invalid as first by
 MOST_PIXELS = 1 << 27  # of a picture: 16,384 x 8,192
 _DISCARDED, _NO_KEY = re.compile(r", F=0x[0-9A-F]*[4-7C-F]\b"), re.compile(r", F=0x[0-9A-F]*[02468ACE]\b")
 _PAGE = re.compile(rb"\s*(<!doctype html|<html|<\?xml|<!--|\{|\[)", re.IGNORECASE)
-# Lines of ffmpeg's about its own opening -> a reason that the owner of the file understands.
+# Lines of ffmpeg's about opening a file -> a reason that the file's owner understands.
 _OPENING = {
     "does not contain any stream": "the file holds no video stream",
     "matches no streams": "the file holds no video stream",
@@ -52,9 +52,10 @@ _OPENING = {
 
 
 class FFmpegRun:
-    """An ffmpeg process that writes a video's frames to a pipe; the block ends in Damaged where they aren't whole.
+    """An ffmpeg process that writes a video's frames to a pipe.
 
-    `warning` is then the complaint, if any, that its decoder made about frames that are whole.
+    The block ends in Damaged if frames aren't whole. `warning` is then its decoder's complaint, if any, about whole
+    frames.
     """
 
     def __init__(self, path: Path, filters: str, form: str, timeout: float, **options: Any) -> None:
@@ -68,7 +69,7 @@ class FFmpegRun:
             protocol_whitelist="file",
             format_whitelist=_FORMATS,
             **({"c:v": decoder} if decoder in ffmpeg_decoders() else {}),
-            # Else ffmpeg guesses that it is one picture. An orientation that Exif gives is for photographs.
+            # Without a format ffmpeg guesses a single picture. An orientation in Exif is for photographs.
             **({"format": "mjpeg", "noautorotate": None} if path.suffix == ".mjpeg" else {}),
         )
         reading, writing = os.pipe()
@@ -117,12 +118,12 @@ class FFmpegRun:
                 raise Damaged(f"ffmpeg left with status {status}") from None
 
     def _packets(self) -> list[str]:
-        """A line for each of the stream's coded pictures that is to be shown, with its flags."""
+        """Return a line, with flags, for each coded picture of the stream to be shown."""
         lines = _copied(self._path, "framecrc").decode(errors="replace").splitlines()
         return [line for line in lines if not line.startswith("#") and not _DISCARDED.search(line)]
 
     def _without_key(self) -> str | None:
-        """The reason for a recording that begins within a group of pictures, which need those before; else None."""
+        """Return the reason if the video begins within a group of pictures, or None."""
         packets = self._packets()
         early = next((number for number, line in enumerate(packets) if not _NO_KEY.search(line)), 0)
         if not early:
@@ -138,16 +139,16 @@ class FFmpegRun:
         return reason
 
     def _missing(self) -> str | None:
-        """The reason for a stream of which fewer pictures came out than are in it, where its decoder complained."""
-        came, there = len(self.timestamps()), len(self._packets())
-        return f"{there - came} of its {there} pictures are lost ({self.warning})" if came < there else None
+        """Return the reason for a stream that lost pictures while decoding, or None."""
+        decoded, coded = len(self.timestamps()), len(self._packets())
+        return f"{coded - decoded} of its {coded} pictures are lost ({self.warning})" if decoded < coded else None
 
     @property
     def _out(self) -> io.BufferedReader:
         return cast(io.BufferedReader, self._process.stdout)
 
     def stop(self, verdict: str) -> None:
-        """Ends the process; `verdict` is then what is wrong."""
+        """End the process, with the reason that Damaged gives."""
         self._verdict = verdict
         self._process.kill()
 
@@ -156,7 +157,7 @@ class FFmpegRun:
             setattr(self, name, pipe.read().decode(errors="replace"))
 
     def header(self) -> tuple[int, int, float]:
-        """(width, height, declared frames a second) from the header of yuv4mpegpipe."""
+        """Read (width, height, declared frames a second) from yuv4mpegpipe's header."""
         match = re.match(rb"YUV4MPEG2 W(\d+) H(\d+) F(\d+):(\d+) ", self._out.readline(1000))
         if not match:
             raise Damaged("no frame could be decoded")
@@ -164,75 +165,69 @@ class FFmpegRun:
         return width, height, frames / max(seconds, 1)
 
     def read(self, frame: np.ndarray) -> bool:
-        """Fills a flat uint8 array; False at the end, and once stopped."""
+        """Fill a flat uint8 array; return false at the end, and once stopped."""
         count = 0 if self._verdict else self._out.readinto(frame.data)
         if 0 < count < len(frame):
             raise Damaged("ffmpeg stopped within a frame")
         return count > 0
 
     def skip(self) -> None:
-        """Takes what is left, for a writer to a closed pipe would complain."""
+        """Read the rest, because a writer to a closed pipe complains."""
         while self._out.read(1 << 20):
             pass
 
     def timestamps(self) -> list[float]:
-        """When each frame is shown, in s; after the block."""
+        """Return the time of each frame, in s; only after the block."""
         stamps = re.findall(r"^frame:\d+ +pts:(\S+)", self._times, re.MULTILINE)
         return [int(stamp) / _FLICKS if stamp != "NOPTS" else math.nan for stamp in stamps]
 
 
 def check_end(name: str, status: int | None, path: Path) -> None:
-    """Tell a process that was killed from one that stopped at damage.
-
-    Raises:
-        UserError: Something killed it, such as the system where memory is short; nothing is known of the video then.
-    """
+    """Raise UserError if a process was killed, which is no damage of the video."""
     if status in (-signal.SIGKILL, -signal.SIGTERM):
         raise UserError(f"{name} was killed while it decoded {path}; free memory, then run the same command again")
 
 
 def hole(path: Path) -> bool:
-    """True if a VP8 or VP9 file has a lost sector that isn't another stream's silence."""
+    """Return true if a VP8 or VP9 file has a lost sector in its pictures."""
     if not integrity.hollow(path):
         return False
     return integrity.HOLE in _copied(path, "data") or integrity.HOLE not in _copied(path, "data", others=True)
 
 
 def complaint(log: str, path: Path) -> tuple[str | None, str]:
-    """(why the video is damaged, or None; the first complaint about pictures that are whole, or "").
+    """Return (the damage, or None; the first complaint about whole pictures, or "").
 
-    What is said of sound does not count: ffmpeg looks into it to know the file, and nobody hears it here.
+    Complaints about sound do not count, because only pictures are used.
     """
     damage: dict[str, str] = {}
-    grumbling: dict[str, str] = {}
+    harmless: dict[str, str] = {}
     for line in log.splitlines():
         if match := _LOG_LINE.match(line):
-            speakers, level, said = match.groups()
-            speaker = (re.findall(r"\[([^\]]*) @ 0x[0-9a-f]+\]", speakers) or ["ffmpeg"])[-1]
-            if said.startswith(_SUSPECT):
-                damage.setdefault(speaker, said)
-            elif level in ("error", "fatal", "panic") and ffmpeg_decoders().get(speaker) != "audio":
-                harmless = speaker in _MARKING or _NO_PICTURE.search(said)
-                (grumbling if harmless else damage).setdefault(speaker, said)
+            sources, level, words = match.groups()
+            source = (re.findall(r"\[([^\]]*) @ 0x[0-9a-f]+\]", sources) or ["ffmpeg"])[-1]
+            if words.startswith(_SUSPECT):
+                damage.setdefault(source, words)
+            elif level in ("error", "fatal", "panic") and ffmpeg_decoders().get(source) != "audio":
+                (harmless if source in _MARKING or _NO_PICTURE.search(words) else damage).setdefault(source, words)
     if opening := next((reason for words, reason in _OPENING.items() if words in log and "ffmpeg" in damage), None):
-        reason = _no_video(path) or opening
-        return reason, ""
+        return _no_video(path) or opening, ""
     mapped = re.search(r"^\[info\] +Stream #0:(\d+) -> #0:0 ", log, re.MULTILINE)
     if mapped and re.search(rf"\[info\] +Stream #0:{mapped[1]}\b.*\(attached pic\)", log):
         return "the file holds no video stream but a cover picture", ""
-    # ffmpeg's threads talk at once, but each in order: the first speaker's first line is the same every time.
-    # A decoder, which has a plain name, says more than those that hear of it.
-    telling = grumbling | damage
-    order = sorted(telling, key=lambda name: (name == "ffmpeg" or not name.isalnum(), name))
-    said = next((f"{name}: {telling[name].replace(f'file:{path}', 'the file').strip()}"[:200] for name in order), "")
+    # ffmpeg's threads log at once, but each in order: the first source's first line is the same every time.
+    # A decoder, which has a plain name, knows more than the parts that report its errors.
+    lines = harmless | damage
+    order = sorted(lines, key=lambda name: (name == "ffmpeg" or not name.isalnum(), name))
+    first = next((f"{name}: {lines[name].replace(f'file:{path}', 'the file').strip()}"[:200] for name in order), "")
     if damage:
         part = "some of its pictures are" if order[0].isalnum() and order[0] != "ffmpeg" else "the file is"
-        return f"{part} damaged ({said})", ""
-    return None, said
+        return f"{part} damaged ({first})", ""
+    return None, first
 
 
 def _no_video(path: Path) -> str | None:
-    """The reason for a file of another kind, such as the page that a site sends in place of a video."""
+    """Return the reason for a file of text, such as a site's error page, or None."""
     with path.open("rb") as file:
         start = file.read(512)
     if _PAGE.match(start):
@@ -247,10 +242,10 @@ def _no_video(path: Path) -> str | None:
 
 
 def _copied(path: Path, form: str, from_key: bool = False, others: bool = False) -> bytes:
-    """A file's coded pictures, all or from the first key frame on, or its other streams, in a format of ffmpeg's."""
+    """Copy a file's coded pictures, or its other streams, in a format of ffmpeg's."""
     source = ffmpeg.input(f"file:{path}", protocol_whitelist="file", format_whitelist=_FORMATS)
     options: dict[str, Any] = {} if from_key else {"copyinkf": None}
-    # ffmpeg picks the pictures by itself, but for the format "data".
+    # ffmpeg picks the pictures itself, except for the format "data".
     chosen = ("a?", "s?", "d?") if others else ("v",) if form == "data" else ()
     streams = [source[kind] for kind in chosen] or [source]
     options |= {} if others else {"an": None, "sn": None, "dn": None}

@@ -1,8 +1,8 @@
-"""Read the frame store: Arrow IPC shards of JPEG frames, one record batch a video, and one index over them.
+"""Reader of a frame store: Arrow IPC shards of JPEG frames, and an index.
 
-A shard has a column "jpeg", and where the data set has flow a column of grayscale JPEGs for each of its planes.
+A video is a record batch. A shard has a column "jpeg", and a column of grayscale JPEGs for each plane of flow.
 
-No polars here and no Arrow threads: what reads frames is forked by data loaders, which threads do not survive.
+There is no polars here and no Arrow thread: data loaders fork this process, and threads do not survive a fork.
 """
 
 import csv
@@ -25,7 +25,7 @@ OPEN_SHARDS = 256  # memory maps held at a time, each of which holds a file desc
 
 
 class Entry(NamedTuple):
-    """Where a video's frames lie, and what they are."""
+    """Place and size of a video's frames."""
 
     shard: int
     batch: int
@@ -44,7 +44,7 @@ class FrameStore:
     videos: dict[str, Entry]
 
     def __init__(self, folder: Path) -> None:
-        """UserError where `folder` holds no finished store."""
+        """Open the store; UserError if `folder` holds no finished one."""
         self.folder = folder
         index = folder / "index.arrow"
         if not index.exists() or not (folder / SUMS).exists():
@@ -66,16 +66,22 @@ class FrameStore:
         self.__init__(**state)  # type: ignore[misc]
 
     def jpegs(self, video: str, indices: Iterable[int], column: str = "jpeg") -> list[np.ndarray]:
-        """Frames `indices` of a video as read-only uint8 views of the mapped file, with no copy.
+        """Return frames of a video as read-only uint8 views of the mapped file.
 
-        `column` may be a plane of flow, see pipeline/decode/flow.py. Raises UserError for a video or column that is not
-        there, IndexError for a frame outside of 0 to frames - 1.
+        Args:
+            video: its name.
+            indices: of the frames.
+            column: "jpeg", or a plane of pipeline/decode/flow.py's.
+
+        Raises:
+            UserError: The store lacks the video or column.
+            IndexError: A frame is outside of 0 to frames - 1.
         """
         entry = self.entry(video)
         reader = self._reader(entry.shard)
         if (place := reader.schema.get_field_index(column)) < 0:
-            there = ", ".join(reader.schema.names)
-            raise UserError(f"{self.folder} holds no {column!r}, only {there}; run the decode stage again")
+            columns = ", ".join(reader.schema.names)
+            raise UserError(f"{self.folder} holds no {column!r}, only {columns}; run the decode stage again")
         stored = reader.get_batch(entry.batch).column(place)
         _, offsets, data = stored.buffers()
         ends = np.frombuffer(offsets, np.int64)
@@ -88,14 +94,14 @@ class FrameStore:
         return views
 
     def entry(self, video: str) -> Entry:
-        """As `videos[video]`, but a UserError says why a video is not there."""
+        """Return `videos[video]`; UserError gives the reason that a video is absent."""
         try:
             return self.videos[video]
         except KeyError:
             raise UserError(f"no frames of {video!r} in {self.folder}: {self._why_absent(video)}") from None
 
     def timestamps(self, video: str) -> list[float]:
-        """When each frame is shown, in s."""
+        """Return the time of each frame, in s."""
         self.entry(video)
         return self._table["timestamps"][self._rows[video]].as_py()
 
@@ -127,8 +133,9 @@ class FrameStore:
 
 
 def decode_jpeg(view: np.ndarray | bytes) -> np.ndarray:
-    """A frame as (H, W, 3) uint8 RGB. ValueError where the JPEG is damaged.
+    """Decode a frame to (H, W, 3) uint8 RGB; ValueError for a damaged JPEG.
 
-    With libjpeg's accurate transform and upsampling: the fast ones add 0.3 of 255 to the error for a tenth of time.
+    It uses libjpeg's accurate transform and upsampling: the fast ones save a tenth of the time and add 0.3 of 255 to
+    the error.
     """
     return simplejpeg.decode_jpeg(view)

@@ -1,4 +1,4 @@
-"""A folder of numbered JPEG frames -> a video's frames: their own bytes where these fit the store, else scaled."""
+"""Frames of a video from a folder of numbered JPEG files, scaled where needed."""
 
 import math
 import tempfile
@@ -13,20 +13,28 @@ from pipeline.decode.decoders import FFmpeg, Frames
 from pipeline.decode.ffmpeg import MOST_PIXELS
 from pipeline.decode.integrity import Damaged
 
-# JPEG's markers: those that a frame of each kind begins with, and those that no length follows.
+# JPEG's markers that begin a frame of each kind, and those without a length.
 _BASELINE, _OTHERS = 0xC0, (0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF)
 _BARE = (0x01, *range(0xD0, 0xDA))
 
 
 def decode(folder: Path, first: int | None, last: int | None, fps: float, ffmpeg: FFmpeg) -> tuple[Frames, str, bool]:
-    """(frames, their digest, whether they are the folder's own bytes), from `first` to `last`, both included.
+    """Return (frames, their digest, true if they are the folder's bytes).
 
-    Without a range, from the frame 1, or 0 where there is one, to the last one there. fps: as published, 0 where that
-    is unknown; a frame's time is its place / fps, counted from the range's first. Frames whose short side is the
-    store's keep their bytes, and hence their quality, where all are baseline JPEG; else ffmpeg scales them all as it
-    does videos', smaller ones too. An orientation in Exif is passed over either way, as by PIL, by which the papers'
-    code reads. Raises Damaged where a frame is missing, twice there, damaged or of another size than the first, and
-    OSError where one can't be read.
+    Baseline JPEGs whose short side is the store's keep their bytes, and so their quality. Otherwise ffmpeg scales all
+    frames as it does videos', smaller ones too. An orientation in Exif is ignored, as by PIL, which the papers' code
+    reads with.
+
+    Args:
+        folder: the folder.
+        first: number of the first frame; None for 1, or 0 if that exists.
+        last: number of the last frame, included; None for the last file.
+        fps: published frames per second, 0 if unknown; a frame's time is its place in the range / fps.
+        ffmpeg: the decoder.
+
+    Raises:
+        Damaged: A frame is missing, present twice, damaged or of another size than the first.
+        OSError: A file can't be read.
     """
     files = _whole(datasets.frames(folder, first, last), first, last)
     contents = [file.read_bytes() for file in files]
@@ -36,16 +44,16 @@ def decode(folder: Path, first: int | None, last: int | None, fps: float, ffmpeg
         if (high, wide) != (height, width):
             raise Damaged(f"frame {file.name} has {wide}x{high} pixels, {files[0].name} {width}x{height}")
     times = [number / fps if fps else math.nan for number in range(len(files))]
-    found = Frames(width, height, fps, times, contents)
-    own = min(width, height) == ffmpeg.short_side and all(map(baseline, contents))
-    if not own:
+    frames = Frames(width, height, fps, times, contents)
+    kept = min(width, height) == ffmpeg.short_side and all(map(baseline, contents))
+    if not kept:
         scaled = _scaled(contents, ffmpeg)
-        found = replace(found, width=scaled.width, height=scaled.height, jpegs=scaled.jpegs)
-    return found, datasets.digest((file.name, content) for file, content in zip(files, contents, strict=True)), own
+        frames = replace(frames, width=scaled.width, height=scaled.height, jpegs=scaled.jpegs)
+    return frames, datasets.digest((file.name, content) for file, content in zip(files, contents, strict=True)), kept
 
 
 def baseline(jpeg: bytes) -> bool:
-    """Whether it is sequential, 8 bits, Huffman coded: what every decoder reads in one pass, at any scale."""
+    """Return true for a sequential, 8-bit, Huffman-coded JPEG."""
     at = 2
     while at + 4 <= len(jpeg) and jpeg[at] == 0xFF:
         marker = jpeg[at + 1]
@@ -58,28 +66,27 @@ def baseline(jpeg: bytes) -> bool:
 
 
 def _whole(listed: Sequence[tuple[int, Path]], first: int | None, last: int | None) -> list[Path]:
-    """The files of a range without gaps."""
+    """Return the files of a range without gaps."""
     if not listed and first is None:
         raise Damaged("the folder holds no numbered JPEG frames")
-    there: dict[int, Path] = {}
+    files: dict[int, Path] = {}
     for number, file in listed:
-        if number in there:
-            raise Damaged(f"frame {number} is there twice, as {there[number].name} and {file.name}")
-        there[number] = file
-    begin = min(1, min(there)) if first is None else first
-    end = max(there) if last is None else last
-    numbers = [number for number in sorted(there) if begin <= number <= end]
+        if number in files:
+            raise Damaged(f"frame {number} is there twice, as {files[number].name} and {file.name}")
+        files[number] = file
+    begin = min(1, min(files)) if first is None else first
+    end = max(files) if last is None else last
+    numbers = [number for number in sorted(files) if begin <= number <= end]
     if lost := end - begin + 1 - len(numbers):  # counted, not listed: a name that is a date is a number too
-        missing = next(
-            (wanted for wanted, number in enumerate(numbers, begin) if wanted != number), begin + len(numbers)
-        )
+        expected = enumerate(numbers, begin)
+        missing = next((place for place, number in expected if place != number), begin + len(numbers))
         more = f", and {lost - 1} more of {begin} to {end}" if lost > 1 else ""
         raise Damaged(f"frame {missing} is missing{more}")
-    return [there[number] for number in numbers]
+    return [files[number] for number in numbers]
 
 
 def _size(name: str, jpeg: bytes) -> tuple[int, int]:
-    """(height, width) of a frame that is whole, which only reading all of it can tell."""
+    """Return (height, width) of a frame, after decoding all of it to find damage."""
     try:
         height, width = simplejpeg.decode_jpeg_header(jpeg)[:2]
         if height * width > MOST_PIXELS:
@@ -91,7 +98,7 @@ def _size(name: str, jpeg: bytes) -> tuple[int, int]:
 
 def _scaled(jpegs: Sequence[bytes], ffmpeg: FFmpeg) -> Frames:
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "frames.mjpeg"  # Motion JPEG without a container is just one picture after the other
+        path = Path(folder) / "frames.mjpeg"  # Motion JPEG without a container: one picture after another
         path.write_bytes(b"".join(jpegs))
         scaled = ffmpeg.frames(path)
     if len(scaled.jpegs) != len(jpegs):

@@ -1,4 +1,4 @@
-"""Is a video file whole? What its container says about its own size, held against the bytes that are there."""
+"""Integrity of video files: the sizes in a container, compared with its bytes."""
 
 import mmap
 import struct
@@ -11,7 +11,7 @@ import numpy as np
 _SEGMENT, _TRACKS, _CLUSTER = 0x18538067, 0x1654AE6B, 0x1F43B675  # Matroska's ids
 _CRC32 = b"\xbf\x84"  # id and size of the element that may come first in any other
 MP4_FIRST = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
-HOLE = bytes(512)  # which VP8's and VP9's arithmetic coders never write: a lost sector, which decodes
+HOLE = bytes(512)  # a lost sector, which decodes; VP8's and VP9's arithmetic coders never write it
 # Boxes that a recorder or an editor writes at the top level; bytes of other names after the media are no part of it.
 _MP4_BOXES = {*MP4_FIRST, b"moof", b"mfra", b"styp", b"sidx", b"ssix", b"prft", b"emsg", b"meta", b"meco", b"pdin"}
 _MP4_BOXES |= {b"uuid", b"udta"}
@@ -19,16 +19,15 @@ _CODECS = {b"\x86\x85V_VP8": "vp8", b"\x86\x85V_VP9": "vp9", b"vp08": "vp8", b"v
 
 
 class Damaged(Exception):
-    """A video that is not whole; the message is the reason: one line, without paths, the same every time."""
+    """A video that is not whole; the message is a reproducible line without paths."""
 
 
 def check(path: Path) -> None:
-    """Raises Damaged where a file is not what its container says.
+    """Raise Damaged if a file does not match the sizes in its container.
 
-    Decoders read a cut file to its end and return fewer frames without a word; the container knows better. Known:
-    AVI (RIFF sizes, and idx1's entries against the chunks), MP4 and MOV (boxes), Matroska and WebM (element sizes,
-    and CRC-32 where it is written). Other containers are left to the decoder's own errors. OSError where the file
-    cannot be read.
+    Decoders silently return fewer frames of a cut file. Checked are AVI (RIFF sizes, and idx1's entries against the
+    chunks), MP4 and MOV (boxes), Matroska and WebM (element sizes, and CRC-32 if present). Other containers are left to
+    the decoder's errors. OSError for a file that can't be read.
     """
     if path.stat().st_size == 0:
         raise Damaged("the file is empty")
@@ -37,26 +36,26 @@ def check(path: Path) -> None:
         _check_avi(data)
     elif data[:4] == b"\x1a\x45\xdf\xa3":
         _check_matroska(data)
-    for _ in _parts(data):  # which raises for what is cut
+    for _ in _parts(data):  # raises for a cut file
         pass
 
 
 def hollow(path: Path) -> bool:
-    """True if a VP8 or VP9 file has a lost sector among its media, whichever stream that belongs to."""
+    """Return true if a VP8 or VP9 file has a lost sector in any stream."""
     data = _mapped(path)
     media = [(start, end) for name, start, end in _parts(data) if name in (b"mdat", _CLUSTER)]
     return codec(path) is not None and any(data.find(HOLE, start, end) >= 0 for start, end in media)
 
 
 def codec(path: Path) -> str | None:
-    """Return "vp8" or "vp9" if an MP4, Matroska or WebM file that is whole holds that, else None."""
+    """Return "vp8" or "vp9" if a whole MP4, Matroska or WebM file holds it, or None."""
     data = _mapped(path)
     heads = [(start, end) for name, start, end in _parts(data) if name in (b"moov", _TRACKS)]
     return next((name for mark, name in _CODECS.items() for head in heads if data.find(mark, *head) >= 0), None)
 
 
 def _parts(data: mmap.mmap) -> Iterator[tuple[bytes | int, int, int]]:
-    """What an MP4, MOV, Matroska or WebM file consists of: (name, start, end of payload); nothing of other files."""
+    """Yield (name, start, end of payload) of an MP4's, MOV's or Matroska's parts."""
     if data[4:8] in MP4_FIRST:
         yield from _boxes(data)
     elif data[:4] == b"\x1a\x45\xdf\xa3":
@@ -75,7 +74,7 @@ def _fits(what: str, end: int, data: mmap.mmap) -> None:
 
 
 def _chunks(data: mmap.mmap, start: int) -> Iterator[tuple[bytes, int, int]]:
-    """RIFF chunks from `start`: (four letters, start of the payload, its size); a size may lie."""
+    """Yield RIFF chunks: (four letters, start of the payload, declared size)."""
     while start + 8 <= len(data):
         name, size = struct.unpack_from("<4sI", data, start)
         yield name, start + 8, size
@@ -83,11 +82,11 @@ def _chunks(data: mmap.mmap, start: int) -> Iterator[tuple[bytes, int, int]]:
 
 
 def _check_avi(data: mmap.mmap) -> None:
-    """AVI and OpenDML: a chain of RIFF chunks, and the old index of the first."""
+    """Check an AVI or OpenDML: a chain of RIFF chunks, and the index of the first."""
     for name, start, size in _chunks(data, 0):
         if name != b"RIFF":
             break
-        if size != 0xFFFFFFFF:  # which a writer that could not seek leaves there
+        if size != 0xFFFFFFFF:  # left by a writer that could not seek
             _fits("RIFF chunk", start + size, data)
     movi = 0
     for name, start, size in _chunks(data, 12):
@@ -98,7 +97,7 @@ def _check_avi(data: mmap.mmap) -> None:
 
 
 def _check_idx1(data: mmap.mmap, movi: int, start: int, size: int) -> None:
-    """Every entry of the index (name, flags, offset, size) against the chunk header that it points at."""
+    """Compare index entries (name, flags, offset, size) with their chunks."""
     whole = np.frombuffer(data, np.uint8)
     entries = np.frombuffer(data, "<u4", size // 16 * 4, start).reshape(-1, 4)
     entries = entries[entries[:, 0] != int.from_bytes(b"rec ", "little")]
@@ -114,9 +113,9 @@ def _check_idx1(data: mmap.mmap, movi: int, start: int, size: int) -> None:
 
 
 def _boxes(data: mmap.mmap) -> Iterator[tuple[bytes, int, int]]:
-    """ISO base media's boxes of the top level: (name, start, end of payload).
+    """Yield ISO base media's boxes of the top level: (name, start, end of payload).
 
-    Bytes behind them are passed over: some cameras, editors and downloaders add their own after a complete file.
+    Bytes behind them are ignored: some cameras, editors and downloaders append bytes to a complete file.
     """
     start, seen = 0, set[bytes]()
     while start + 8 <= len(data):
@@ -124,7 +123,7 @@ def _boxes(data: mmap.mmap) -> Iterator[tuple[bytes, int, int]]:
         header = 8
         if size == 1 and start + 16 <= len(data):
             size, header = struct.unpack_from(">Q", data, start + 8)[0], 16
-        if size == 0:  # up to the end of the file; or zeros that a writer left there
+        if size == 0:  # up to the end of the file, or zeros left by a writer
             size = len(data) - start
         if b"moov" in seen and seen & {b"mdat", b"moof"} and name not in _MP4_BOXES:
             if b"moof" in seen and data.find(b"moof", start) >= 0:
@@ -143,14 +142,14 @@ def _boxes(data: mmap.mmap) -> Iterator[tuple[bytes, int, int]]:
 def _elements(
     data: mmap.mmap, start: int = 0, stop: int | None = None, level: int = 0
 ) -> Iterator[tuple[int, int, int, int]]:
-    """Matroska's elements, those in the segment too: (level, id, start, end of payload); no bytes behind it."""
+    """Yield Matroska's elements: (level, id, start, end of payload)."""
     while start < (len(data) if stop is None else stop):
         name, at, _ = _number(data, start)
         size, at, unknown = _number(data, at)
         end = len(data) if unknown else at + (size & ~(1 << size.bit_length() - 1))
         _fits(f"Matroska element {name:X}", end, data)
         yield level, name, at, end
-        if unknown and name != _SEGMENT:  # a live recording; what follows can't be told from what is within
+        if unknown and name != _SEGMENT:  # a live recording, whose elements have no known end
             return
         if name == _SEGMENT:
             yield from _elements(data, at, end, level + 1)
@@ -159,7 +158,7 @@ def _elements(
 
 
 def _number(data: mmap.mmap, at: int) -> tuple[int, int, bool]:
-    """An EBML number of 1 to 8 bytes with its marker bit: (number, where the next byte lies, whether all are ones)."""
+    """Read an EBML number: (value with its marker bit, next byte, all ones)."""
     length = 9 - data[at].bit_length() if at < len(data) else 9
     if length > 8 or at + length > len(data):
         raise Damaged(f"the file is damaged: no Matroska element begins at byte {at}")

@@ -13,7 +13,7 @@ def shard_path(folder: Path, shard: int) -> Path:
 
 
 def open_arrow(path: Path) -> pa.ipc.RecordBatchFileReader:
-    """A memory-mapped Arrow IPC file. OSError where it is not there, pa.ArrowInvalid where it is not whole."""
+    """Map an Arrow IPC file; OSError if it is absent, pa.ArrowInvalid if damaged."""
     return pa.ipc.open_file(pa.memory_map(str(path)), options=_OPTIONS)
 
 

@@ -1,6 +1,6 @@
-"""Write a frame store: shards of JPEG frames, and the index over them.
+"""Writer of a frame store: shards of JPEG frames, and an index over them.
 
-Equal frames give equal bytes: nothing here says which code wrote them, or when.
+Equal frames give equal bytes: no file names the code that wrote it, or the time.
 """
 
 import json
@@ -26,7 +26,7 @@ INDEX = pa.schema(
         ("sha256", pa.string()),
         ("decoder", pa.string()),
         ("decoder_version", pa.string()),
-        ("warning", pa.string()),  # a decoder's complaint about frames that are whole; else ""
+        ("warning", pa.string()),  # a decoder's complaint about whole frames, or ""
     ]
 )
 
@@ -34,7 +34,7 @@ INDEX = pa.schema(
 def write_shard(
     path: Path, videos: Iterable[Mapping[str, Sequence[bytes]]], columns: Sequence[str] = ("jpeg",)
 ) -> None:
-    """One record batch a video, which has all `columns`, each written as it comes: memory holds one video. Atomic."""
+    """Write a record batch for each video, as it comes: memory holds one. Atomic."""
     schema = pa.schema([pa.field(name, pa.large_binary(), nullable=False) for name in columns])
     with writing(path) as temporary, pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
         for video in videos:
@@ -43,10 +43,7 @@ def write_shard(
 
 
 def write_index(folder: Path, table: pa.Table, shards: Sequence[str]) -> None:
-    """Write folder/index.arrow over decoded videos, with the sha256 of each shard: it covers their bytes.
-
-    Then SHA256SUMS covers the index, the shards and failed.csv.
-    """
+    """Write index.arrow with each shard's sha256, then SHA256SUMS of all files."""
     index, failed = folder / "index.arrow", folder / "failed.csv"
     write_table(index, table.replace_schema_metadata({SHARDS: json.dumps(list(shards))}))
     listed = {path.name: sha256(path) for path in (failed, index) if path.exists()}
@@ -55,7 +52,7 @@ def write_index(folder: Path, table: pa.Table, shards: Sequence[str]) -> None:
 
 
 def write_table(path: Path, table: pa.Table) -> None:
-    """A small table as one Arrow IPC file. Atomic."""
+    """Write a small table as an Arrow IPC file. Atomic."""
     with writing(path) as temporary:
         temporary.write_bytes(packed(table))
 

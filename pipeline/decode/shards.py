@@ -1,7 +1,7 @@
-"""Decode a data set shard by shard: a shard is one task, done once under its key.
+"""Decoding of a data set by shards: each is a task, done once under its key.
 
-A finished shard has a sealed report, apart from the frame store, with its sha256: what a kill leaves, or damage, is
-never taken for whole. The frame store itself follows from the frames alone.
+A finished shard has a sealed report, outside the frame store, with its sha256. So a shard that a kill left behind, or
+that is damaged, never counts as whole. The frame store itself depends on the frames alone.
 """
 
 import csv
@@ -39,13 +39,13 @@ class Source:
     video: str
     path: str  # relative to the folder of videos
     sha256: str
-    first: int | None = None  # of a folder of frames: the range of numbers, all where None
+    first: int | None = None  # of a folder of frames: the range of numbers, None for all
     last: int | None = None
-    fps: float = 0.0  # of a folder of frames, as its makers say; 0 where they don't
+    fps: float = 0.0  # of a folder of frames, as published; 0 if unknown
 
     @property
     def facts(self) -> tuple[str | int | float | None, ...]:
-        """All of it that matters: of a video file, what has been in fingerprints since before there were folders."""
+        """The fields that are part of a shard's key; those of a folder only if set."""
         folder = (self.first, self.last, self.fps)
         return (self.video, self.path, self.sha256, *(folder if folder != (None, None, 0.0) else ()))
 
@@ -60,7 +60,7 @@ class Task:
     sources: tuple[Source, ...]
     decode: Decode
     reports: Path  # folder of the reports
-    code: str  # digest of what decodes
+    code: str  # digest of the code that decodes
 
     @property
     def path(self) -> Path:
@@ -72,7 +72,7 @@ class Task:
 
     @property
     def key(self) -> str:
-        """Of all that a shard's content follows from, but for the decoder's version, which its node knows."""
+        """Digest of a shard's inputs except the decoder's version, which its node knows."""
         settings = asdict(self.decode)
         for name in ("videos_per_shard", "max_failed"):  # the first is seen in the sources
             del settings[name]
@@ -83,23 +83,30 @@ class Task:
 
 @dataclass(frozen=True)
 class ShardReport:
-    """What a shard's decoding came to."""
+    """The result of decoding a shard."""
 
     shard: int
     videos: int  # decoded
     failed: int
     frames: int
     bytes: int  # of JPEG, flow included
-    seconds: float  # 0.0 where the shard was there already
+    seconds: float  # 0.0 if the shard existed
 
 
 def plan(
     folder: Path, root: Path, sources: Sequence[Source], decode: Decode, reports: Path | None = None
 ) -> list[Task]:
-    """The shards of a data set, `decode.videos_per_shard` videos each, in the manifest's order.
+    """Plan the shards of a data set, in the manifest's order.
 
-    `reports` is where finished shards are noted, by default a folder in that of `folder`. Raises UserError for settings
-    that make no sense.
+    Args:
+        folder: of the frame store.
+        root: folder of the videos.
+        sources: the manifest's lines.
+        decode: settings; a shard has `videos_per_shard` videos.
+        reports: folder of the reports, by default next to `folder`.
+
+    Raises:
+        UserError: A setting is out of its range.
     """
     if decode.short_side < 1 or decode.videos_per_shard < 1 or not 1 <= decode.quality <= 100:
         raise UserError("decode: short_side and videos_per_shard are at least 1, quality is 1 to 100")
@@ -112,16 +119,16 @@ def plan(
 
 
 def decode_shard(task: Task) -> ShardReport:
-    """Decode a shard's videos into its file; returns at once if that has been done under its key.
+    """Decode a shard's videos into its file, unless that is done under its key.
 
     A video that cannot be decoded is a row with its reason. The report is written last.
     """
     state.check(state.running("decode"), task.code, "decode")
     task.folder.mkdir(parents=True, exist_ok=True)
     with opened(task.decode) as decoder:
-        found = _read_report(task)
-        if found is not None and found.schema.metadata[DECODER_VERSION].decode() == decoder.version:
-            return _summary(task, found, 0.0)
+        report = _read_report(task)
+        if report is not None and report.schema.metadata[DECODER_VERSION].decode() == decoder.version:
+            return _summary(task, report, 0.0)
         began = time.perf_counter()
         for leftover in task.folder.glob(f".{task.path.stem}.*"):
             leftover.unlink(missing_ok=True)
@@ -157,9 +164,10 @@ def decode_shard(task: Task) -> ShardReport:
 
 
 def finish(folder: Path, tasks: Sequence[Task]) -> list[ShardReport]:
-    """Merge the shards' reports into index.arrow and failed.csv, and remove what belongs to none of them.
+    """Merge the reports into index.arrow and failed.csv, and remove other files.
 
-    Raises UserError where a shard has not been decoded.
+    Raises:
+        UserError: A shard has not been decoded.
     """
     tables = []
     for task in tasks:
@@ -176,17 +184,16 @@ def finish(folder: Path, tasks: Sequence[Task]) -> list[ShardReport]:
         writer.writeheader()
         writer.writerows(failed.to_pylist())
     write_index(folder, decoded, [table.schema.metadata[SHA256].decode() for table in tables])
-    wanted = {path for task in tasks for path in (task.path, task.report)}
-    kept = [task.reports for task in tasks[:1]]
-    leftover = [*folder.glob("shard-*.arrow"), *folder.glob(".*.arrow.*"), *folder.glob(".failed.csv.*")]
-    for path in (*leftover, *(path for reports in kept for path in reports.iterdir())):
-        if path not in wanted:
+    kept = {path for task in tasks for path in (task.path, task.report)}
+    written = [*folder.glob("shard-*.arrow"), *folder.glob(".*.arrow.*"), *folder.glob(".failed.csv.*")]
+    for path in (*written, *(path for task in tasks[:1] for path in task.reports.iterdir())):
+        if path not in kept:
             path.unlink(missing_ok=True)
     return [_summary(task, table, 0.0) for task, table in zip(tasks, tables, strict=True)]
 
 
 def _read_report(task: Task) -> pa.Table | None:
-    """Return the report of a shard that was finished under this key and is whole; None where it isn't."""
+    """Return the report of a shard that is finished under its key and whole, or None."""
     if (content := state.get(task.report, task.key)) is None:
         return None
     table = pa.ipc.open_file(pa.BufferReader(content)).read_all()

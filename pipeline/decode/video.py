@@ -1,19 +1,17 @@
-"""One video -> its frames as JPEG, with the facts about them; or Damaged, with a one-line reason."""
+"""Decoding of a video to JPEG frames, or Damaged with a one-line reason."""
 
 import hashlib
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import simplejpeg
 
 from pipeline.config.schema import Decode
 from pipeline.decode import image_folder, integrity
 from pipeline.decode.decoders import Decord, FFmpeg, Frames
-from pipeline.decode.ffmpeg import FFmpegRun, hole
+from pipeline.decode.ffmpeg import hole
 from pipeline.decode.integrity import Damaged
 
 TIMEOUT = 900.0  # seconds that one video may take
@@ -21,16 +19,16 @@ TIMEOUT = 900.0  # seconds that one video may take
 
 @dataclass(frozen=True)
 class Video(Frames):
-    """All frames of a video, and what they come from."""
+    """All frames of a video, and their source."""
 
-    sha256: str  # of the file; of a folder of frames as datasets.digest() has it
+    sha256: str  # of the file; of a folder of frames datasets.digest()
     decoder: str
     decoder_version: str
 
 
 @contextmanager
 def opened(settings: Decode, timeout: float = TIMEOUT) -> Iterator[FFmpeg | Decord]:
-    """The decoder that the settings name, for use by one thread; `timeout` in seconds a video."""
+    """Yield the settings' decoder, for one thread; `timeout` is in seconds a video."""
     kind: type[FFmpeg] | type[Decord] = FFmpeg if settings.decoder == "ffmpeg" else Decord
     decoder = kind(settings.short_side, settings.quality, timeout)
     try:
@@ -47,12 +45,20 @@ def decode(
     last: int | None = None,
     fps: float = 0.0,
 ) -> Video:
-    """A whole video. `sha256` is what the download recorded, where it did.
+    """Decode a video, scaled to the settings' short side.
 
-    `path` is a video file, or a folder of frames; `first`, `last` and `fps` are a folder's, see stills.decode().
-    Frames are scaled to the settings' short side. A display rotation is honoured; a sample aspect ratio is not: pixels
-    are taken as square, as the field's tools do. Raises Damaged for a video that is not whole: half of one, trained
-    on, would be a result about another data set.
+    A display rotation is honored. A sample aspect ratio is not: pixels are taken as square, as by the field's tools.
+
+    Args:
+        path: a video file, or a folder of frames.
+        decoder: the decoder.
+        sha256: that of the download, if known.
+        first: of a folder, as in image_folder.decode().
+        last: the same.
+        fps: the same.
+
+    Raises:
+        Damaged: The video is not whole; trained on a part of it, a result would be about another data set.
     """
     try:
         if path.is_dir():
@@ -60,8 +66,8 @@ def decode(
         if not path.is_file() and path.exists():  # reading one may never end
             raise Damaged("it is no file but a pipe, a socket or a device")
         with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        if sha256 is not None and sha256 != found:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if sha256 is not None and sha256 != digest:
             raise Damaged("changed since download (sha256 differs)")
         integrity.check(path)
         if hole(path):
@@ -73,36 +79,16 @@ def decode(
     frames = decoder.frames(path)
     if not frames.jpegs:
         raise Damaged("no frame could be decoded")
-    return Video(**vars(frames), sha256=found, decoder=decoder.name, decoder_version=decoder.version)
+    return Video(**vars(frames), sha256=digest, decoder=decoder.name, decoder_version=decoder.version)
 
 
 def _decode_folder(
     path: Path, decoder: FFmpeg | Decord, sha256: str | None, first: int | None, last: int | None, fps: float
 ) -> Video:
-    ffmpeg = FFmpeg(decoder.short_side, decoder.quality, decoder.timeout)  # whatever reads the set's video files
-    frames, found, own = image_folder.decode(path, first, last, fps, ffmpeg)
-    if sha256 is not None and sha256 != found:
+    ffmpeg = FFmpeg(decoder.short_side, decoder.quality, decoder.timeout)  # with either decoder of video files
+    frames, digest, kept = image_folder.decode(path, first, last, fps, ffmpeg)
+    if sha256 is not None and sha256 != digest:
         raise Damaged("changed since download (sha256 differs)")
-    kept = ("none", simplejpeg.__version__)  # which has read them all
-    name, version = kept if own else (ffmpeg.name, ffmpeg.version)
-    return Video(**vars(frames), sha256=found, decoder=name, decoder_version=version)
-
-
-def check_against_ffmpeg(path: Path, jpegs: Sequence[np.ndarray | bytes], width: int, height: int) -> float:
-    """Mean absolute error of stored frames against ffmpeg's own RGB, in 0..255 units; the largest over frames.
-
-    ffmpeg scales the same video to width x height by the same filter. What remains is what a JPEG loses: about 2 at
-    quality 90. Raises Damaged where the counts of frames differ.
-    """
-    worst, expected = 0.0, np.empty((height, width, 3), np.uint8)
-    filters = f"scale={width}:{height}:flags=bilinear"
-    with FFmpegRun(path, filters, "rawvideo", TIMEOUT, pix_fmt="rgb24") as run:
-        for index in itertools.count():
-            if not run.read(expected.reshape(-1)):
-                break
-            if index < len(jpegs):
-                stored = simplejpeg.decode_jpeg(jpegs[index])
-                worst = max(worst, float(np.abs(stored.astype(np.int16) - expected).mean()))
-    if index != len(jpegs):
-        raise Damaged(f"{len(jpegs)} frames are stored, ffmpeg decodes {index}")
-    return worst
+    # simplejpeg reads each frame, to find damage.
+    name, version = ("none", simplejpeg.__version__) if kept else (ffmpeg.name, ffmpeg.version)
+    return Video(**vars(frames), sha256=digest, decoder=name, decoder_version=version)

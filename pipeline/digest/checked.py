@@ -1,7 +1,4 @@
-"""Files checked against their sha256 once per node.
-
-All processes share the result.
-"""
+"""Files checked against their sha256 once per node, for all of its processes."""
 
 import os
 from contextlib import suppress
@@ -13,10 +10,7 @@ from pipeline.digest import files
 
 
 def cache() -> Path:
-    """Return a node's cache folder, private to its user.
-
-    It is ACTIONBENCH_CACHE, or below ~/.cache. It may be removed at any time.
-    """
+    """Return a node's cache, private to its user, which may be removed at any time."""
     above = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return Path(os.environ.get("ACTIONBENCH_CACHE") or above / "actionbench").absolute()
 

@@ -92,6 +92,6 @@ def _imports(node: ast.AST, package: str) -> Iterator[str]:
         start = ".".join(levels[: len(levels) - node.level + 1]) if node.level else ""
         module = ".".join(part for part in (start, node.module or "") if part)
         yield module
-        yield from (f"{module}.{alias.name}" for alias in node.names)  # a module of that name, if there is one
+        yield from (f"{module}.{alias.name}" for alias in node.names)  # perhaps a module of that name
     for child in ast.iter_child_nodes(node):
         yield from _imports(child, package)

@@ -1,8 +1,9 @@
 """Digests of the code behind a stage's result, or of a plug-in's part in it.
 
-A digest covers the static import closure of numeric roots, each module reduced to its meaning (syntax.py), and the
-pinned versions of the numeric packages that the closure imports. LEFT_OUT and OTHER_PACKAGES list the exceptions and
-the reasons that they can't change a result. cluster/ and stages/ are above every root, so no closure reaches them.
+A digest covers the static import closure of numeric roots, each module reduced to its meaning (syntax.py). It covers
+the pinned versions of the numeric packages that the closure imports too. LEFT_OUT and OTHER_PACKAGES list the
+exceptions and the reasons that they can't change a result. cluster/ and stages/ are above every root, so no closure
+reaches them.
 """
 
 import hashlib
@@ -70,18 +71,12 @@ def stage(name: str) -> str:
 
 
 def plugin(kind: str, name: str) -> str:
-    """Return the digest of a plug-in's code.
-
-    `kind` is "attention", "backbone" or "dataset".
-    """
+    """Return the digest of a plug-in's code; kinds are those of PLUGINS."""
     return hashlib.sha256(_listing([f"{PLUGINS[kind]}.{name}"]).encode()).hexdigest()
 
 
 def files(project: Path = ROOT) -> dict[str, str]:
-    """Return the output of stage `code`, path -> text.
-
-    Paths are below reports/code/; a text has a line per module and pin.
-    """
+    """Return path below reports/code/ -> text, with a line per module and pin."""
     read: dict[str, Module | None] = {}
     texts = {f"stages/{name}": _listing(roots, project, read) for name, roots in ROOTS.items()}
     for package in PLUGINS.values():

@@ -32,10 +32,7 @@ UNREADABLE = {"unreadable": True}  # the stage that reads it reports the reason
 
 @dataclass
 class Memo:
-    """The last known sha256 of files.
-
-    A file with a new size, times or inode is read again.
-    """
+    """The last known sha256 of files, read again if size, times or inode change."""
 
     path: Path
     seen: dict[str, tuple[list[int], str]] = field(default_factory=dict)  # path -> its facts, its sha256
@@ -46,7 +43,7 @@ class Memo:
         self.seen = seen if isinstance(seen, dict) else {}
 
     def sha256(self, path: Path) -> str:
-        """Return the file's sha256; of one that can't be read the last one known at that path, else NO_FILE."""
+        """Return the file's sha256; if it can't be read the path's last one, or NO_FILE."""
         name = str(path.absolute())
         facts, digest = self.seen.get(name, ([], NO_FILE))
         with suppress(OSError):
@@ -63,9 +60,7 @@ class Memo:
 
 
 def write(params: Params, root: Path, data: Path) -> None:
-    """Write the inputs below data/inputs.
-
-    A file with the same content is left as it is.
+    """Write the inputs below data/inputs; unchanged files are left as they are.
 
     Args:
         params: The params to take the inputs from.
@@ -126,7 +121,7 @@ def taken(params: Params, root: Path, data: Path, memo: Memo) -> dict[str, dict[
 
 
 def weights(source: str | None, root: Path, memo: Memo) -> str | None:
-    """Return the sha256 of a row's weights, NO_FILE if the file never was there, None if the row has none."""
+    """Return a row's weights' sha256; NO_FILE if never seen, None without weights."""
     if source is None:
         return None
     if places.remote(source):
@@ -161,10 +156,7 @@ def _source(dataset: Dataset, root: Path, memo: Memo) -> Facts:
 
 
 def _lists(dataset: Dataset, source: Facts, root: Path, videos: Path, memo: Memo) -> Facts:
-    """Return the facts of a data set's lists.
-
-    The videos' if lists come with them or are drawn.
-    """
+    """Return the facts of a data set's lists, or the videos' if lists come with them."""
     local = places.local(dataset, root)
     if dataset.lists is None and not (local and local.is_dir()):
         return source
@@ -178,7 +170,7 @@ def _lists(dataset: Dataset, source: Facts, root: Path, videos: Path, memo: Memo
 
 
 def _last(path: Path) -> dict[str, Any]:
-    """Return what was written last; empty where nothing was, or it is damaged."""
+    """Return the inputs written last; empty if absent or damaged."""
     return notes.read(path) or {}
 
 

@@ -64,22 +64,15 @@ def clear(storage: Place, row: str, folders: Iterable[Place]) -> None:
 
 @cache
 def running(stage: str) -> str:
-    """Return the digest of a stage's code as this process runs it.
-
-    Later edits don't count.
-    """
+    """Return the digest of a stage's code as this process runs it."""
     return code.stage(stage)
 
 
 def check(actual: str, expected: str, stage: str) -> None:
-    """Refuse work if the worker's key differs.
-
-    Raises:
-        UserError: The keys differ.
-    """
+    """Raise UserError if the worker's key differs."""
     if actual != expected:
         raise UserError(
-            f"code or inputs of stage {stage} are not those that it began with; once nothing changes them, run it again"
+            f"code or inputs of stage {stage} changed while it ran; once nothing changes them, run it again"
         )
 
 

@@ -45,10 +45,7 @@ def _list(values: list) -> str:
 
 
 def _joined(values: list[ast.expr]) -> list[ast.expr]:
-    """Join the parts of an f-string.
-
-    Python versions differ in empty and neighboring strings.
-    """
+    """Join an f-string's neighboring parts, in which Python versions differ."""
     parts: list[ast.expr] = []
     for value in values:
         last = parts[-1] if parts else None

@@ -1,4 +1,4 @@
-"""Unpacking what others packed, so that nothing lands outside the folder."""
+"""Unpacking of archives, with no file outside the target folder."""
 
 import bz2
 import gzip
@@ -21,9 +21,9 @@ ZIP = (".zip",)
 TAR = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst")
 TOOL = (".rar", ".7z")
 KNOWN = ZIP + TAR + TOOL
-# What the libraries raise for bytes that are no archive; OSError is also a full disk, RuntimeError a zip's password.
+# Errors of libraries for a damaged archive; OSError is also a full disk, RuntimeError a zip's password.
 DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError)
-TOOLS = {  # the first that is installed; each refuses a name that leads out of the folder, or cuts it
+TOOLS = {  # the first installed one is used; each refuses or cuts a name that leads out of the folder
     "unrar": ["x", "-y", "-idq", "{archive}", "{folder}/"],
     "bsdtar": ["-x", "-f", "{archive}", "-C", "{folder}"],
     "7z": ["x", "-y", "-bd", "-o{folder}", "{archive}"],
@@ -32,11 +32,13 @@ TOOLS = {  # the first that is installed; each refuses a name that leads out of 
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Unpacks into a folder, which should be a fresh one, for an error leaves what came until then.
+    """Unpack into a fresh folder; an error leaves the files unpacked so far.
 
-    An archive inside (HMDB51 is a rar of rars) is unpacked where it lies and removed. Raises UserError for an archive
-    that is damaged, locked or of unknown kind, that holds a link, a device or a name that leads out of the folder, or
-    that needs a tool which isn't installed.
+    An archive inside (HMDB51 is a rar of rars) is unpacked in its place and removed.
+
+    Raises:
+        UserError: The archive is damaged, locked or of unknown kind; it holds a link, a device or a name that leads out
+            of the folder; or it needs a tool that isn't installed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -81,10 +83,10 @@ def _untar(archive: Path, folder: Path) -> None:
                 if data := tar.extractfile(member):
                     with data, target.open("wb") as file:
                         shutil.copyfileobj(data, file)
-        while stream.read(1 << 20):  # a tar's end comes before its compression's checksum, which only the end checks
+        while stream.read(1 << 20):  # a compression's checksum follows the tar's end
             pass
-        if stream.count - tar.offset < tarfile.BLOCKSIZE:  # where tarfile stops, with a block of zeros or with nothing
-            raise UserError(f"{archive} can't be unpacked: it was cut, for its end mark is missing; download it again")
+        if stream.count - tar.offset < tarfile.BLOCKSIZE:  # tarfile stops at a block of zeros, or without one
+            raise UserError(f"{archive} can't be unpacked: it is cut, its end mark is missing; download it again")
 
 
 class _Counted:
@@ -100,7 +102,7 @@ class _Counted:
 
 
 def _decompressed(archive: Path) -> Any:
-    """The tar's own bytes, whatever compression it has by its first bytes."""
+    """Open a tar, decompressed as its first bytes require."""
     with archive.open("rb") as file:
         start = file.read(6)
     for magic, opener in ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ\0", lzma.open)):
@@ -121,19 +123,19 @@ def _tool(archive: Path, folder: Path) -> None:
     command = [tool, *(word.format(**places) for word in TOOLS[tool])]
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL)
     if done.returncode:
-        said = (done.stderr or done.stdout).strip().splitlines()
-        raise UserError(f"{archive} can't be unpacked by {tool}: {said[0] if said else 'it said nothing'}")
+        output = (done.stderr or done.stdout).strip().splitlines()
+        raise UserError(f"{archive} can't be unpacked by {tool}: {output[0] if output else 'it printed no error'}")
     paths = sorted(folder.rglob("*"))
     _check(archive, ((path.relative_to(folder).as_posix(), path.is_symlink()) for path in paths))
 
 
 def _check(archive: Path, members: Iterable[tuple[str, bool]]) -> None:
-    """Refuses (name, whether it is something else than a file or folder) that could write outside the folder."""
+    """Refuse (name, true for no file or folder) that could write outside the folder."""
     for name, special in members:
         path = PurePosixPath(name.replace("\\", "/"))
-        # A class such as "x:y" is a name; what Windows would take for an absolute path isn't one that a set has.
+        # A class such as "x:y" is a name; no set has a name that is an absolute path for Windows.
         if special or path.is_absolute() or ".." in path.parts or PureWindowsPath(name).is_absolute():
             what = "a link or device" if special else "a name that leads out of the folder"
             raise UserError(f"{archive} is refused: {name!r} is {what}")
-        if not name.isprintable():  # nor is what no UTF-8 has
+        if not name.isprintable():
             raise UserError(f"{archive} is refused: {name!r} has characters that no name of a video needs")

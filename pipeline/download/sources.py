@@ -1,4 +1,4 @@
-"""Where a data set's videos come from (drawn, downloaded, unpacked, or the user's folder), and the list of them."""
+"""Sources of videos: drawn, downloaded, unpacked, a folder; and the manifest."""
 
 import csv
 import functools
@@ -27,7 +27,7 @@ from pipeline.download.urls import download, named, shown
 from pipeline.errors import UserError
 from pipeline.storage import atomic, notes
 
-MADE = ".made.json"  # in a folder of videos that was made here: from what. Without it, a folder is the user's
+MADE = ".made.json"  # the inputs of a folder of videos that was made here; without it, a folder is the user's
 CHECKSUM = "# sha256 of the lines above: "  # the manifest's last line
 Each = Callable[[Callable[[Any], None], Sequence[Any]], None]
 
@@ -39,13 +39,13 @@ class Entry(NamedTuple):
     path: str  # relative to the folder of videos, with "/"
     bytes: int
     sha256: str  # of a folder of frames: of its frames' names and sha256s
-    first: int | None = None  # numbers of the first and last frame, where a video is a range of a folder's frames
+    first: int | None = None  # numbers of the first and last frame, if a video is a range of a folder's frames
     last: int | None = None
-    fps: float = 0.0  # of a folder of frames, as published; 0 where it isn't, or where the video's file says it
+    fps: float = 0.0  # of a folder of frames, as published; 0 if unknown, or if the video's file has it
 
 
 def in_turn(make: Callable[[Any], None], items: Sequence[Any]) -> None:
-    """The plainest way to make all items: here, one after the other."""
+    """Make all items in this process, one after the other."""
     for item in _bar(items, "drawing"):
         make(item)
 
@@ -56,17 +56,23 @@ def fetch(
     root: Path,
     videos: Path,
     each: Each = in_turn,
-    wanted: Collection[str] | None = None,
+    chosen: Collection[str] | None = None,
 ) -> Path:
-    """Sees to it that the videos are there, and gives their folder. A second call finds all done and does nothing.
+    """Fetch or draw the videos, unless that is done, and return their folder.
 
-    name: the data set's key in params.yaml. root: the project's root. videos: where to put what is not the user's own.
-    each: calls its first argument for every one of its second, anywhere and in any order.
-    wanted: ids of the videos to make, where not all of a set that can be made in part.
-    Raises UserError for a source that is absent, damaged or refused, saying where to put what.
+    Args:
+        name: the data set's key in params.yaml.
+        dataset: its settings.
+        root: the project's root.
+        videos: folder for videos that are not in a user's folder.
+        each: calls its first argument for each of its second, anywhere and in any order.
+        chosen: ids of the videos to make, if not all; only of a set that can be made in part.
+
+    Raises:
+        UserError: The source is absent, damaged or refused; the message says where to put which files.
     """
     if dataset.source == "generated":
-        _generate(name, dataset, videos, each, wanted)
+        _generate(name, dataset, videos, each, chosen)
         return videos
     source, _, sha256 = dataset.source.partition("#sha256=")
     local = path_of(root, source)
@@ -78,32 +84,32 @@ def fetch(
         plugin = datasets.loaded(dataset.file)
         what = f"To fetch: {plugin.FETCH}. " if hasattr(plugin, "FETCH") else ""
         raise UserError(
-            f"{name}: there is no {local.resolve()}. Put the videos there, or name their place as "
-            f"datasets.{name}.source. {what}Expected: {plugin.LAYOUT}"
+            f"{name}: there is no {local.resolve()}. Put the videos there, or set datasets.{name}.source to their "
+            f"place. {what}Expected: {plugin.LAYOUT}"
         )
     return located(dataset, root, videos)
 
 
-def manifest(name: str, dataset: Dataset, folder: Path, wanted: Collection[str] | None = None) -> list[Entry]:
-    """A line for each of the folder's videos, by id; of the `wanted` ones, where only some are.
+def manifest(name: str, dataset: Dataset, folder: Path, chosen: Collection[str] | None = None) -> list[Entry]:
+    """Return a line for each of the folder's videos, or of the `chosen` ones, by id.
 
-    Raises UserError for a folder that holds none.
+    Raises:
+        UserError: The folder holds none.
     """
     plugin = datasets.loaded(dataset.file)
-    found = sorted(plugin.videos(folder, dataset.options))
-    if wanted is not None:
-        found = [video for video in found if video.id in wanted]
-    if not found:
-        some = "" if wanted is None else f", or none of the {len(wanted)} that the tier takes"
+    videos = sorted(plugin.videos(folder, dataset.options))
+    if chosen is not None:
+        videos = [video for video in videos if video.id in chosen]
+    if not videos:
+        some = "" if chosen is None else f", or none of the {len(chosen)} that the tier takes"
         raise UserError(f"{name}: {folder.resolve()} holds no video of it{some}. Expected there: {plugin.LAYOUT}")
+    entry = functools.partial(_entry, folder, getattr(plugin, "FPS", 0.0))
     with ThreadPoolExecutor() as pool:  # hashing and reading both let other threads run
-        return list(
-            _bar(pool.map(functools.partial(_entry, folder, getattr(plugin, "FPS", 0.0)), found), "hashing", len(found))
-        )
+        return list(_bar(pool.map(entry, videos), "hashing", len(videos)))
 
 
 def write(path: Path, entries: Sequence[Entry]) -> None:
-    """The manifest as CSV: video, path, bytes, sha256, and of folders of frames first, last, fps.
+    """Write the manifest as CSV: Entry's fields, the last three often empty.
 
     The last line is a comment with the sha256 of the lines above.
     """
@@ -112,15 +118,15 @@ def write(path: Path, entries: Sequence[Entry]) -> None:
     lines.writerow(Entry._fields)
     lines.writerows((*entry[:-1], entry.fps or "") for entry in entries)
     try:
-        lines_of_it = text.getvalue().encode()
-        atomic.write(path, lines_of_it + f"{CHECKSUM}{hashlib.sha256(lines_of_it).hexdigest()}\n".encode())
+        content = text.getvalue().encode()
+        atomic.write(path, content + f"{CHECKSUM}{hashlib.sha256(content).hexdigest()}\n".encode())
     except UnicodeEncodeError as error:
         bad = error.object[max(error.start - 60, 0) : error.end + 60]
         raise UserError(f"a video's name is not in UTF-8, rename it: {bad!r}") from None
 
 
 def read(path: Path) -> list[Entry]:
-    """The manifest; UserError where it is absent or damaged."""
+    """Read the manifest; UserError if it is absent or damaged."""
     try:
         content, mark, digest = path.read_bytes().rpartition(CHECKSUM.encode())
         if not mark or digest.strip().decode() != hashlib.sha256(content).hexdigest():
@@ -134,16 +140,16 @@ def read(path: Path) -> list[Entry]:
         raise UserError(f"{path} is damaged; {remedy}") from None
 
 
-def _generate(name: str, dataset: Dataset, videos: Path, each: Each, wanted: Collection[str] | None) -> None:
+def _generate(name: str, dataset: Dataset, videos: Path, each: Each, chosen: Collection[str] | None) -> None:
     plugin = datasets.loaded(dataset.file)
     if not hasattr(plugin, "make"):
         raise UserError(
-            f"{name}: {dataset.file} can't be generated; datasets.{name}.source is a URL, folder or archive"
+            f"{name}: {dataset.file} can't be generated; set datasets.{name}.source to a URL, folder or archive"
         )
     generated = cast(datasets.Generated, plugin)
-    items = generated.plan(dataset.options)  # before anything is taken away: it refuses wrong options
-    if wanted is not None and hasattr(plugin, "only"):
-        items = plugin.only(items, wanted)
+    items = generated.plan(dataset.options)  # first, because it refuses wrong options
+    if chosen is not None and hasattr(plugin, "only"):
+        items = plugin.only(items, chosen)
     drawn_from = getattr(plugin, "drawn_from", None)
     files = {
         path.name: digest_of(path) for path in (drawn_from(dataset.options) if drawn_from else []) if path.is_file()
@@ -179,7 +185,7 @@ def _fetch_url(name: str, url: str, sha256: str, videos: Path) -> None:
 
 def _fetch_archive(name: str, archive: Path, sha256: str, videos: Path) -> None:
     facts = archive.stat()
-    listing = {"bytes": facts.st_size, "changed": facts.st_mtime_ns}  # of a large file, for its bytes
+    listing = {"bytes": facts.st_size, "changed": facts.st_mtime_ns}  # in place of a large file's bytes
     made_under = key(_unpacking(), listing, {"archive": sha256})
     if _to_make(name, videos, made_under, whole=True):
         content = digest_of(archive)
@@ -202,9 +208,9 @@ def _unpack(archive: Path, videos: Path, made_under: str, content: str = "") -> 
 
 
 def _to_make(name: str, videos: Path, made_under: str, whole: bool = False) -> bool:
-    """Tell whether the videos are still to be made under that key. Take away what was made here under another.
+    """Return true if videos are to be made; remove those made under another key.
 
-    `whole`: also where a file is damaged or gone, for they can be made together alone.
+    `whole`: they can only be made together, so a damaged or missing file counts too.
     """
     if not videos.exists():
         return True
@@ -214,7 +220,7 @@ def _to_make(name: str, videos: Path, made_under: str, whole: bool = False) -> b
     if not (videos / MADE).is_file():
         raise UserError(
             f"{name}: {videos.resolve()} holds files that were not put there by this project; move them away, "
-            f"or give that folder as datasets.{name}.source"
+            f"or set datasets.{name}.source to that folder"
         )
     same = (notes.read(videos / MADE) or {}).get("key") == made_under
     if same and not (whole and (lost := _lost(videos))):
@@ -223,40 +229,37 @@ def _to_make(name: str, videos: Path, made_under: str, whole: bool = False) -> b
         print(f"{lost[0]} is damaged or gone; {videos} is made again", file=sys.stderr, flush=True)
     old = videos.with_name(f".{videos.name}.old")
     _remove(old)
-    videos.rename(old)  # at once: a removal that is killed half-way leaves no folder that looks complete
+    videos.rename(old)  # first, so that a removal that is killed leaves no folder that looks complete
     _remove(old)
     return True
 
 
 def _unpacking() -> list[str]:
-    """The code that unpacks, by itself: an edit elsewhere is no reason to fetch a data set again."""
+    """Return digests of the code that unpacks, on which archives alone depend."""
     return [module.meaning for module in code.modules(["pipeline.download.archives"]).values()]
 
 
 def _lost(videos: Path) -> list[Path]:
-    """Return the files that are gone or have other bytes than were noted when they were made.
-
-    All of them where the list of the sha256s is damaged.
-    """
+    """Return the files that are gone or changed, or all if their list is damaged."""
     if not (videos / SUMS).exists():
         return []
     try:
-        noted = {videos / path: sha256 for path, sha256 in sums(videos).items()}
+        expected = {videos / path: sha256 for path, sha256 in sums(videos).items()}
     except UserError:
         print(f"{videos / SUMS} is damaged and counts as absent", file=sys.stderr, flush=True)
         return [path for path in videos.rglob("*") if path.is_file() and path.name != MADE]
 
     def same(path: Path) -> bool:
-        return path.is_file() and digest_of(path) == noted[path]
+        return path.is_file() and digest_of(path) == expected[path]
 
     with ThreadPoolExecutor() as pool:
-        return [path for path, whole in zip(noted, pool.map(same, noted), strict=True) if not whole]
+        return [path for path, whole in zip(expected, pool.map(same, expected), strict=True) if not whole]
 
 
 def _remove(folder: Path) -> None:
-    """Remove a folder that this project made, if it is there.
+    """Remove a folder that this project made, if it exists.
 
-    Its mark goes last, so that a removal that is killed half-way can go on.
+    Its mark is removed last, so that a killed removal can be resumed.
 
     Raises:
         UserError: The folder holds other files, which are the user's.
@@ -298,6 +301,6 @@ def _entry(folder: Path, fps: float, video: datasets.Video) -> Entry:
 
 
 def _bar(items: Any, what: str, total: int | None = None) -> Any:
-    """The same items, with a bar where someone watches."""
+    """Return the items, with a progress bar on a terminal."""
     console = Console(stderr=True)
     return track(items, what, total=total, console=console, disable=not console.is_terminal, transient=True)

@@ -1,4 +1,4 @@
-"""A file from a URL: resumed where a connection broke, checked against its sha256 before anyone sees it."""
+"""Download of a file: resumed if broken, checked against its sha256."""
 
 import os
 import re
@@ -15,27 +15,27 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from pipeline.digest import files
 from pipeline.errors import UserError
 
-ATTEMPTS = 5  # in a row that bring no byte
-CHUNK = 1 << 16  # bytes: what a broken connection loses at most
+ATTEMPTS = 5  # in a row without progress
+CHUNK = 1 << 16  # bytes; a broken connection loses that many at most
 TIMEOUT = 30  # seconds without an answer or a byte
-SLOWEST, WINDOW = 1024, 60.0  # bytes a second, seconds: a connection that brings less is broken off
+SLOWEST, WINDOW = 1024, 60.0  # bytes a second, seconds; a slower connection is closed
 
 
 def shown(url: str) -> str:
-    """A URL as a message may print it: without user, password, query and fragment, which may be secrets."""
+    """Return a URL without user, password, query and fragment, which may be secret."""
     try:
         parts = urlsplit(url)
     except ValueError:
         return "an address that can't be read"
     try:
         port = f":{parts.port}" if parts.port else ""
-    except ValueError:  # what stands where the port should may be a password: https://user:password
+    except ValueError:  # a password may be in the port's place: https://user:password
         port = ":***"
     return f"{parts.scheme}://{parts.hostname or ''}{port}{parts.path}"
 
 
 def named(url: str) -> str:
-    """The file's name in a URL: what follows the last slash once the path is decoded, up to 100 characters of it."""
+    """Return the file's name in a URL, its last 100 characters at most."""
     try:
         path = urlsplit(url).path
     except ValueError:
@@ -44,7 +44,7 @@ def named(url: str) -> str:
 
 
 def download(url: str, sha256: str | None, path: Path, wait: Callable[[float], None] = time.sleep) -> Path:
-    """Fetch the file of an http(s) URL into `path`, unless it is there with that sha256.
+    """Fetch the file of an http(s) URL into `path`, unless that has the sha256.
 
     An interrupted download stays in <path>.part, and the next call resumes it.
 
@@ -67,19 +67,19 @@ def download(url: str, sha256: str | None, path: Path, wait: Callable[[float], N
     if not matches(part, sha256):
         part.unlink()
         raise UserError(
-            f"{shown(url)} does not have the sha256 {sha256}; it was thrown away, for it is damaged or another version"
+            f"{shown(url)} does not have the sha256 {sha256}: it is damaged or another version, and was removed"
         )
     part.replace(path)
     return path
 
 
 def matches(path: Path, sha256: str | None) -> bool:
-    """Tell whether a file's sha256 begins with these hex digits; None matches every file."""
+    """Return true if a file's sha256 begins with these digits; None matches any file."""
     return sha256 is None or files.sha256(path).startswith(sha256.lower())
 
 
 def _resumed(url: str, part: Path, wait: Callable[[float], None]) -> None:
-    """All of the URL's bytes in `part`, in as many requests as it takes."""
+    """Fetch all bytes of the URL into `part`, by as many requests as needed."""
     failures = most = 0
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     console = Console(stderr=True)
@@ -90,42 +90,42 @@ def _resumed(url: str, part: Path, wait: Callable[[float], None]) -> None:
             try:
                 if _request(url, part, had, lambda done, total: progress.update(bar, completed=done, total=total)):
                     return
-                said = "it changed while it was read"
+                reason = "it changed while it was read"
             except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError) as error:
-                said = type(error).__name__  # its text holds the whole URL
+                reason = type(error).__name__  # its text holds the whole URL
             size = part.stat().st_size if part.exists() else 0
             failures = 0 if size - most >= CHUNK else failures + 1  # a few bytes an attempt would never end
             most = max(size, most)
             if failures == ATTEMPTS:
-                raise UserError(f"{shown(url)} can't be read ({said}); what came is kept, so a further run goes on")
+                raise UserError(f"{shown(url)} can't be read ({reason}); run again to resume the download")
             wait(min(2.0**failures, 30))
 
 
 def _request(url: str, part: Path, had: int, moved: Callable[[int, int | None], None]) -> bool:
-    """One request for what is beyond the `had` bytes; False where the server's file isn't the one they are of."""
-    # identity: a range of the file's own bytes, not of what a compression of them would be
+    """Request the bytes after the first `had`; return false if the file changed."""
+    # identity: a range of the file's bytes, not of compressed ones
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={had}-"} if had else {})
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
         place = answer.headers.get("Content-Range", "")
-        if answer.status_code == 416:  # nothing lies beyond: all is here, or it is of another file
+        if answer.status_code == 416:  # no byte follows: the file is complete, or another
             if place == f"bytes */{had}":
                 return True
             part.unlink()
             return False
         if answer.status_code in (408, 425, 429) or answer.status_code >= 500:
-            raise requests.exceptions.ConnectionError  # may pass
+            raise requests.exceptions.ConnectionError  # try again
         if answer.status_code not in (200, 206):
             raise UserError(f"{shown(url)} answers {answer.status_code} {answer.reason}")
         if answer.status_code == 206 and not place.startswith(f"bytes {had}-"):
             part.unlink(missing_ok=True)
             return False
-        if answer.status_code == 200:  # all of it, for such a server knows no ranges
+        if answer.status_code == 200:  # the whole file, from a server without ranges
             had = 0
         length = answer.headers.get("Content-Length", "")
         total = had + int(length) if length.isdecimal() else None
         with part.open("ab" if had else "wb") as file:
             pending, since, before = b"", time.monotonic(), had
-            while data := answer.raw.read1(CHUNK):  # what has come: read() would wait for all of a chunk
+            while data := answer.raw.read1(CHUNK):  # read() would wait for all of a chunk
                 pending += data
                 had += len(data)
                 if len(pending) >= CHUNK:

@@ -12,7 +12,7 @@ from pipeline.errors import UserError, reading
 
 
 def fetch(weights: str, root: Path) -> Path:
-    """Return the file of a row's `weights`, downloaded into data/weights unless it is there.
+    """Return the file of a row's `weights`, downloaded into data/weights if absent.
 
     Args:
         weights: A name in the registry, a path, or `<URL>#sha256=<64 hex digits>`.
@@ -40,7 +40,7 @@ def fetch(weights: str, root: Path) -> Path:
 
 
 def checksum(weights: str, root: Path) -> str | None:
-    """Return the sha256 of a row's weights without fetching them; None if the file is absent."""
+    """Return the sha256 of a row's weights, unfetched; None if the file is absent."""
     if remote(weights):
         return weights.partition("#sha256=")[2] or None
     path = located(weights, root)

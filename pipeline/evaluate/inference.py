@@ -1,4 +1,4 @@
-"""A checkpoint under a protocol: the logits of every view of every test video, in blocks that can be made anywhere.
+"""Inference: a checkpoint's logits of every view of every test video, in blocks.
 
 Legend: V views, T frames, H, W pixels, K classes.
 """
@@ -24,7 +24,7 @@ from pipeline.storage.atomic import writing
 from pipeline.train.numerics import autocast
 from pipeline.train.run import Run
 
-BLOCK = 64  # videos scored by one task; fixed, so that forward batches don't depend on how many tasks run at once
+BLOCK = 64  # videos scored by one task; fixed, so that forward batches don't depend on the number of tasks
 SCHEMA = pyarrow.schema(
     {
         "experiment": pyarrow.string(),
@@ -39,7 +39,7 @@ SCHEMA = pyarrow.schema(
 
 
 def load(run: Run, device: torch.device) -> VideoNet:
-    """The trained net of a run, in evaluation mode."""
+    """Load the trained net of a run, in evaluation mode."""
     net = _retimed(run)
     net.load_state_dict(torch.load(run.weights, weights_only=True, map_location="cpu"))
     channels_last(net.to(device))
@@ -47,15 +47,15 @@ def load(run: Run, device: torch.device) -> VideoNet:
 
 
 def blocks(run: Run) -> list[list[tuple[str, list[int]]]]:
-    """The test videos of a run, (video, labels), BLOCK at a time."""
+    """List the test videos of a run, (video, labels), BLOCK at a time."""
     videos = run.part("test")
     return [videos[begin : begin + BLOCK] for begin in range(0, len(videos), BLOCK)]
 
 
 class Scorer:
-    """A run's trained net and its frames: a process reads them once, however many blocks it scores.
+    """A run's trained net and frames, read once per process for all blocks.
 
-    Both take longer the larger the data set is. Read again for every block, evaluation would take the square of the
+    Reading takes time in proportion to the data set. For every block again, evaluation would take the square of the
     number of videos.
     """
 
@@ -66,10 +66,11 @@ class Scorer:
     def score(self, block: list[tuple[str, list[int]]]) -> bytes:
         """Return the predictions of a block of (video, labels), as a Parquet file.
 
-        A row a (video, view), views in order; a video that could not be decoded has one row, its logits null. Views are
-        forwarded in batches of protocol.batch, so the same checkpoint gives the same bits.
+        There is a row for each (video, view), views in order. A video that could not be decoded has one row, its logits
+        null. Views are forwarded in batches of protocol.batch, so the same checkpoint gives the same bits.
 
-        Raises UserError for a logit that isn't finite.
+        Raises:
+            UserError: A logit isn't finite.
         """
         run, store = self.run, self.store
         rows: list[tuple[str, list[int], int, loading.View | None]] = []  # video, labels, number of the view, view
@@ -81,16 +82,16 @@ class Scorer:
                 ]
             else:
                 rows.append((name, labels, 0, None))
-        there = [(name, view) for name, _, _, view in rows if view]
-        logits, seconds = _forward(self.net, run, store, there, self.device)
-        for (name, _), scores in zip(there, logits, strict=True):
+        shown = [(name, view) for name, _, _, view in rows if view]
+        logits, seconds = _forward(self.net, run, store, shown, self.device)
+        for (name, _), scores in zip(shown, logits, strict=True):
             if not np.isfinite(scores).all():
                 raise UserError(
                     f"experiments.{run.row}, {run.name}: {name} has logits that aren't finite; try "
                     f"recipes.{run.experiment.recipe}.precision fp32, or train again with a lower lr"
                 )
-        logits = views.swapped_back(logits, [view for _, view in there], run.mirrored())
-        found = iter(logits.tolist())
+        logits = views.swapped_back(logits, [view for _, view in shown], run.mirrored())
+        scored = iter(logits.tolist())
         table = pyarrow.table(
             {
                 "experiment": [run.row] * len(rows),
@@ -99,17 +100,17 @@ class Scorer:
                 "video": [name for name, _, _, _ in rows],
                 "view": [n for _, _, n, _ in rows],
                 "labels": [labels for _, labels, _, _ in rows],
-                "logits": [next(found) if view else None for _, _, _, view in rows],
+                "logits": [next(scored) if view else None for _, _, _, view in rows],
             },
-            schema=SCHEMA.with_metadata({"views": str(len(there)), "seconds": str(seconds)}),
+            schema=SCHEMA.with_metadata({"views": str(len(shown)), "seconds": str(seconds)}),
         )
-        made = pyarrow.BufferOutputStream()
-        pyarrow.parquet.write_table(table, made)
-        return made.getvalue().to_pybytes()
+        buffer = pyarrow.BufferOutputStream()
+        pyarrow.parquet.write_table(table, buffer)
+        return buffer.getvalue().to_pybytes()
 
 
 def gather(row: Sequence[Run], blocks: Iterable[bytes], target: Path) -> float:
-    """Write the blocks of a row's runs as one file, the interface to every table; return views forwarded a second."""
+    """Write the blocks of a row's runs as one file; return views forwarded a second."""
     signature = protocol_signature(row[0].protocol, row[0].recipe)
     tables = [pyarrow.parquet.read_table(pyarrow.BufferReader(block)) for block in blocks]
     facts = [table.schema.metadata for table in tables]
@@ -125,15 +126,15 @@ def gather(row: Sequence[Run], blocks: Iterable[bytes], target: Path) -> float:
 
 @torch.inference_mode()
 def _forward(
-    net: VideoNet, run: Run, store: FrameStore, wanted: list[tuple[str, loading.View]], device: torch.device
+    net: VideoNet, run: Run, store: FrameStore, shown: list[tuple[str, loading.View]], device: torch.device
 ) -> tuple[np.ndarray, float]:
-    """Logits (V, K) float32 of the views in order, and the seconds their forward passes took."""
+    """Return the views' logits (V, K) float32, and seconds of forward passes."""
     torch.backends.cudnn.deterministic = True
     recipe, protocol = run.recipe, run.protocol
     rows, seconds = [np.empty((0, net.head.out_features), np.float32)], 0.0
     pixels = torch.empty(protocol.batch, run.test_frames, protocol.size, protocol.size, recipe.planes, device=device)
-    for begin in range(0, len(wanted), protocol.batch):
-        group = wanted[begin : begin + protocol.batch]
+    for begin in range(0, len(shown), protocol.batch):
+        group = shown[begin : begin + protocol.batch]
         # (V, T, H, W, C) uint8
         batch = loading.load_views(store, group, protocol.size, recipe.input, recipe.stack)
         begun = time.perf_counter()
@@ -145,13 +146,13 @@ def _forward(
 
 
 def costs(run: Run) -> dict[str, int]:
-    """Parameters of the run's net, and multiply-accumulates of one view under its protocol."""
+    """Count the net's parameters, and multiply-accumulates of a test view."""
     net, size = _retimed(run), run.protocol.size
     return {"parameters": parameters(net), "macs": macs(net, (1, run.test_frames, run.recipe.planes, size, size))}
 
 
 def _retimed(run: Run) -> VideoNet:
-    """The run's net for clips of its protocol; UserError where its weights allow no other T than the recipe's."""
+    """Build the run's net for its protocol's T; UserError if weights don't allow it."""
     net = run.net()
     try:
         net.retime(run.test_frames)

@@ -1,4 +1,4 @@
-"""Predictions as files hold them, checked against their split; what is not whole is refused."""
+"""Files of predictions, checked against their split; no part may be missing."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -32,27 +32,34 @@ TEST = ["split", "seed", "video"]
 
 @dataclass(frozen=True)
 class Predictions:
-    """The checked predictions of one row: every split x seed x test video x view, once."""
+    """The checked predictions of a row: every split x seed x test video x view, once."""
 
     frame: pl.DataFrame  # split, seed, video, view, labels, logits (null: not decoded); sorted by the first four
     classes: tuple[str, ...]
-    average: str  # "softmax", "logits" or "sigmoid", as schema.Protocol says; "none" where logits are scores already
-    several: bool  # whether a video may have several labels, or none; else it has one
+    average: str  # "softmax", "logits" or "sigmoid", as in schema.Protocol; "none" if logits are scores already
+    several: bool  # a video may have several labels, or none; otherwise it has one
 
 
 def file_of(order: Order | None = None) -> str:
-    """The file of a row's predictions under its protocol, or under a probe's order."""
+    """Return the name of a row's predictions under its protocol, or a probe's order."""
     return f"{order or 'predictions'}.parquet"
 
 
 def read(path: Path, row: str, params: Params, splits: Path, protocol: Protocol | None = None) -> Predictions:
-    """The predictions of a row as its evaluation wrote them; `splits` is the folder of its data set's splits.
+    """Read the predictions of a row, as its evaluation wrote them.
 
-    `protocol` is the row's by default, else a probe's.
+    Under a protocol that averages sigmoids a video may have any number of labels, under others it has one.
 
-    Raises UserError, naming the file and the reason, unless columns, protocol and classes are what params and splits
-    say, and every test video of every split and seed is there exactly once per view, with finite logits. Under a
-    protocol that averages sigmoids a video may have any number of labels, under others it has one.
+    Args:
+        path: the file.
+        row: the row.
+        params: the params.
+        splits: the folder of its data set's splits.
+        protocol: a probe's; by default the row's.
+
+    Raises:
+        UserError: Columns, protocol or classes are not those of params and splits; or not every test video of every
+            split and seed has each view once, with finite logits.
     """
     experiment = named(params, row)
     protocol = protocol or params.protocols[experiment.protocol]
@@ -78,12 +85,15 @@ def read(path: Path, row: str, params: Params, splits: Path, protocol: Protocol 
 
 
 def read_outside(path: Path, splits: Path, numbers: Sequence[int], seeds: Sequence[int], several: bool) -> Predictions:
-    """Predictions that were not made here, for splits `numbers`, as if every seed had made them.
+    """Read predictions from outside for splits `numbers`, equal for each seed.
 
-    The file has the columns of predictions; experiment and seed are passed over. A video has any number of views, one
-    as a rule. Its logits become scores by a softmax, or by sigmoids where videos may have several labels, and scores of
-    views are averaged; who has probabilities gives their logarithms (or log-odds), which come out as they went in.
-    Raises UserError as read() does; classes are compared where the file's metadata names them, else counted.
+    The file has the columns of predictions; experiment and seed are ignored. A video has any number of views, usually
+    one. Its logits become scores by a softmax, or by sigmoids if videos may have several labels, and scores of views
+    are averaged. Logarithms of probabilities (or log-odds) give these probabilities. Classes are compared if the file's
+    metadata names them, otherwise counted.
+
+    Raises:
+        UserError: As read().
     """
 
     def refuse(reason: str) -> NoReturn:
@@ -105,7 +115,7 @@ def write_outside(
     scores: Sequence[tuple[int, str, list[int], list[float] | None]],
     classes: Sequence[str],
 ) -> None:
-    """Predictions that no net made: of each (split, video, labels, its logits or None), one view, under seed 0."""
+    """Write predictions of one view, seed 0: (split, video, labels, logits or None)."""
     rows = [(row, split, 0, video, 0, labels, logits) for split, video, labels, logits in scores]
     with writing(path) as temporary:
         table = pl.DataFrame(rows, SCHEMA, orient="row").to_arrow(compat_level=pl.CompatLevel.oldest())
@@ -114,16 +124,16 @@ def write_outside(
 
 
 def parts(splits: Path, number: int) -> dict[str, list[tuple[str, list[int]]]]:
-    """Return part -> (video, labels) in the table's order; UserError where there is no such split."""
+    """Return part -> (video, labels), in order; UserError for an absent split."""
     table, _ = read_parquet(splits / f"split-{number}.parquet")
-    found: dict[str, list[tuple[str, list[int]]]] = {}
+    by_part: dict[str, list[tuple[str, list[int]]]] = {}
     for part, video, labels in table.select("part", "video", "labels").iter_rows():
-        found.setdefault(part, []).append((video, labels))
-    return found
+        by_part.setdefault(part, []).append((video, labels))
+    return by_part
 
 
 def class_names(splits: Path) -> tuple[str, ...]:
-    """A data set's classes in official order; UserError where the folder of its splits has none."""
+    """Return a data set's classes in official order; UserError if there are none."""
     if not (classes := _names(_text(splits / "classes.json"))):
         raise UserError(f"{splits / 'classes.json'} is not a list of class names")
     return classes
@@ -134,7 +144,7 @@ def _columns(path: Path, refuse: Callable[[str], NoReturn]) -> tuple[pl.DataFram
     for column, dtype in SCHEMA.items():
         if frame.schema.get(column) != dtype:
             refuse(f"column {column!r} must be {dtype}, not {frame.schema.get(column, 'missing')}")
-    # Not every protocol says how many views a video has: a copy may lack the last of one's clips.
+    # The number of views may depend on the video: a copy may lack the last ones.
     if written.get("rows", str(len(frame))) != str(len(frame)):
         refuse(f"it holds {len(frame)} rows of the {written['rows']} that were written")
     return frame, written
@@ -143,7 +153,10 @@ def _columns(path: Path, refuse: Callable[[str], NoReturn]) -> tuple[pl.DataFram
 def _whole(
     frame: pl.DataFrame, tests: pl.DataFrame, views: int | None, classes: int, refuse: Callable[[str], NoReturn]
 ) -> pl.DataFrame:
-    """The predictions, sorted, if they are those of the tests and have `views` (None: any) views each."""
+    """Return the predictions, sorted, after checking them against the tests.
+
+    Each video has `views` views, or any number for None.
+    """
     ordered = frame.select(*TEST, "view", "labels", "logits")
     order = frame.select(pl.arg_sort_by(*TEST, "view")).to_series()
     if not order.is_sorted():  # sorting moves all logits
@@ -166,12 +179,12 @@ def _whole(
 
 
 def _plainly_whole(frame: pl.DataFrame, tests: pl.DataFrame, views: int | None, classes: int) -> bool:
-    """Whether sorted predictions are those of the tests, all decoded: most are, and no join need look for more."""
+    """Return true if sorted predictions are whole and all decoded, as most are, fast."""
     logits = frame["logits"]
     if views is None or len(frame) != views * len(tests) or logits.has_nulls():
         return False
     expected = tests[np.repeat(np.arange(len(tests)), views)] if views > 1 else tests
-    scores = logits.explode().to_numpy()  # NaN for what is null
+    scores = logits.explode().to_numpy()  # NaN for null
     return (
         bool((logits.list.len() == classes).all())
         and bool(np.isfinite([scores.min(), scores.max()]).all())
@@ -183,13 +196,13 @@ def _plainly_whole(frame: pl.DataFrame, tests: pl.DataFrame, views: int | None, 
 
 
 def read_parquet(path: Path) -> tuple[pl.DataFrame, Mapping[str, str]]:
-    """The file's columns and its metadata."""
+    """Read a file's columns and its metadata."""
     try:
         with pyarrow.parquet.ParquetFile(
             path, page_checksum_verification=True
         ) as file:  # reads lists in two thirds of the time that polars takes
             table = file.read(use_threads=False)
-        table.validate(full=True)  # for text that is no UTF-8, which Arrow takes as it comes
+        table.validate(full=True)  # Arrow accepts text that is no UTF-8
         written = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
         return pl.DataFrame(table), written
     except FileNotFoundError:
@@ -214,7 +227,7 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _tests(splits: Path, numbers: Sequence[int], seeds: Sequence[int], classes: int, several: bool) -> pl.DataFrame:
-    """TEST and labels of every test video that a row must have predicted, sorted."""
+    """Return TEST and labels of every test video of a row, sorted."""
     paths = tuple(splits / f"split-{number}.parquet" for number in numbers)
     stats = [path.stat() for path in paths if path.exists()]
     written = tuple((stat.st_mtime_ns, stat.st_size, stat.st_ino) for stat in stats)
@@ -230,7 +243,7 @@ def _tests_as_written(
     classes: int,
     several: bool,
 ) -> pl.DataFrame:
-    """As _tests(), for tables that were written at some time: one that is written anew is read anew."""
+    """Return _tests() of tables with these times: a table that changes is read again."""
     parts = []
     for number, path in zip(numbers, paths, strict=True):
         part = read_parquet(path)[0].filter(part="test").select("video", labels=pl.col("labels").cast(SCHEMA["labels"]))
@@ -241,16 +254,19 @@ def _tests_as_written(
         if not several:
             right &= labels.list.len() == 1
         if len(bad := part.filter(~right.fill_null(False))):
-            video, found = bad.row(0)
-            wanted = "indices of" if several else "one of"
-            raise UserError(f"{path}: video {video!r} has labels {found}, not {wanted} the {classes} classes")
+            video, wrong = bad.row(0)
+            kind = "indices of" if several else "one of"
+            raise UserError(f"{path}: video {video!r} has labels {wrong}, not {kind} the {classes} classes")
         parts.append(part.with_columns(split=pl.lit(number, pl.Int32)))
     tests = pl.concat(parts).join(pl.DataFrame({"seed": seeds}, {"seed": pl.Int32}), how="cross")
     return tests.select(*TEST, "labels").sort(TEST)
 
 
 def _incomplete(frame: pl.DataFrame, views: int | None) -> pl.DataFrame:
-    """The videos without views 0 to views - 1 (None: to any) once each; one that was not decoded has view 0 alone."""
+    """Return the videos that lack one of the views from 0 on, or have one twice.
+
+    The last view is views - 1, or any for None. A video that was not decoded has view 0 alone.
+    """
     view, missing = pl.col("view"), pl.col("logits").is_null()
     expected = pl.when(missing.all()).then(1).otherwise(pl.len() if views is None else views)
     right = (pl.len() == expected) & (view.n_unique() == expected) & (view.min() == 0) & (view.max() == expected - 1)

@@ -1,4 +1,4 @@
-"""Notes: small JSON objects with a checksum, which can be made again; a damaged note counts as absent."""
+"""Notes: small JSON objects with a checksum; a damaged one counts as absent."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ def write(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def read(path: Path) -> dict[str, Any] | None:
-    """Return a note's content; None where there is none, or where it is damaged, which a line on stderr says.
+    """Return a note's content; None if absent, or damaged (with a line on stderr).
 
     A JSON object without a checksum is taken as it is.
     """

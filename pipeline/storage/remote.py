@@ -1,7 +1,4 @@
-"""Storage that outlives a task: a folder or an S3-compatible bucket.
-
-Writes are atomic.
-"""
+"""Storage that outlives a task, with atomic writes: a folder or S3-like bucket."""
 
 import fnmatch
 import os
@@ -24,10 +21,10 @@ if TYPE_CHECKING:
 STORE = "s3://"
 TRIES = 4  # of a request, before it fails after some seconds
 # Words in a store's errors -> the remedy.
-SAID = {
+REMEDIES = {
     ("NO_SUCH_BUCKET",): "there is no bucket {bucket!r}; create it, or name another in cluster.storage",
-    ("status 301", "AuthorizationHeaderMalformed"): "its bucket lies in another region; set AWS_DEFAULT_REGION to that",
-    ("NETWORK_CONNECTION",): "nothing answers at {endpoint}; AWS_ENDPOINT_URL names a store that is not AWS's own",
+    ("status 301", "AuthorizationHeaderMalformed"): "its bucket is in another region; set AWS_DEFAULT_REGION to that",
+    ("NETWORK_CONNECTION",): "nothing answers at {endpoint}; for a store other than AWS set AWS_ENDPOINT_URL",
     ("ACCESS_DENIED", "ACCESS_KEY", "SIGNATURE", "Token", "Forbidden", "Access Key"): "{endpoint} refuses it; set "
     "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY to those of a user who may list, read, write and delete there",
 }
@@ -55,16 +52,16 @@ class Remote:
         return self.path.rpartition("/")[2]
 
     def exists(self) -> bool:
-        with self._told():
+        with self._explained():
             return self.system.get_file_info(self.path).is_file
 
     def sizes(self) -> dict[str, int]:
         """Return name -> bytes of each object directly below this one."""
         from pyarrow.fs import FileSelector
 
-        with self._told():
-            found = self.system.get_file_info(FileSelector(self.path, allow_not_found=True))
-        return {info.base_name: info.size for info in found if info.is_file}
+        with self._explained():
+            infos = self.system.get_file_info(FileSelector(self.path, allow_not_found=True))
+        return {info.base_name: info.size for info in infos if info.is_file}
 
     def glob(self, pattern: str) -> "list[Remote]":
         """List the objects directly below this one whose names match `pattern`."""
@@ -73,7 +70,7 @@ class Remote:
     @contextmanager
     def open(self) -> "Iterator[NativeFile]":
         """Open the object for reading."""
-        with self._told(), self.system.open_input_file(self.path) as file:
+        with self._explained(), self.system.open_input_file(self.path) as file:
             yield file
 
     def read_bytes(self) -> bytes:
@@ -84,16 +81,13 @@ class Remote:
         return self.read_bytes().decode(encoding)
 
     def write_bytes(self, content: Any) -> None:
-        """Write anything with a buffer in one step.
-
-        A failure or kill leaves the old content.
-        """
-        with self._told(), self.system.open_output_stream(self.path) as stream:
+        """Write anything with a buffer in one step; a failure leaves the old content."""
+        with self._explained(), self.system.open_output_stream(self.path) as stream:
             stream.write(content)
 
     def unlink(self, missing_ok: bool = False) -> None:
         try:
-            with self._told():
+            with self._explained():
                 self.system.delete_file(self.path)
         except FileNotFoundError:
             if not missing_ok:
@@ -104,7 +98,7 @@ class Remote:
         return _system(_endpoint())
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _explained(self) -> Iterator[None]:
         try:
             yield
         except FileNotFoundError:
@@ -129,8 +123,8 @@ def place(storage: str) -> Place:
     parts = urlsplit(storage)
     if parts.scheme != "s3" or not parts.netloc or "@" in parts.netloc or parts.query or parts.fragment:
         raise UserError(  # without the value: it may hold a secret
-            "cluster.storage is to be a folder, or s3://bucket/name and no more; AWS_ACCESS_KEY_ID, "
-            "AWS_SECRET_ACCESS_KEY and AWS_ENDPOINT_URL come by the environment"
+            "cluster.storage must be a folder, or s3://bucket/name and no more; set AWS_ACCESS_KEY_ID, "
+            "AWS_SECRET_ACCESS_KEY and AWS_ENDPOINT_URL in the environment"
         )
     return Remote(f"{parts.netloc}/{parts.path.strip('/')}".rstrip("/"))
 
@@ -149,20 +143,10 @@ def remove(place: Place) -> None:
         shutil.rmtree(place, ignore_errors=True)
         return
     try:
-        with place._told():
+        with place._explained():
             place.system.delete_dir(place.path)
     except FileNotFoundError:
         pass
-
-
-@contextmanager
-def source(place: Place) -> "Iterator[Path | NativeFile]":
-    """Yield an input of Arrow's readers."""
-    if isinstance(place, Path):
-        yield place
-    else:
-        with place.open() as file:
-            yield file
 
 
 def arrow(place: Place) -> dict[str, Any]:
@@ -188,9 +172,9 @@ def _endpoint() -> str | None:
     return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
 
 
-def _reason(said: str, bucket: str) -> str:
-    for words, reason in SAID.items():
-        if any(word in said for word in words):
+def _reason(error: str, bucket: str) -> str:
+    for words, reason in REMEDIES.items():
+        if any(word in error for word in words):
             parts = urlsplit(_endpoint() or "https://AWS")
             return reason.format(bucket=bucket, endpoint=parts.netloc.rpartition("@")[2] or "AWS_ENDPOINT_URL")
-    return " ".join(said.partition("(Request ID")[0].split())
+    return " ".join(error.partition("(Request ID")[0].split())

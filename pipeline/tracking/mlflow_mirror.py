@@ -63,10 +63,7 @@ def mirror(root: Path, record: Record, logs: "Logs") -> None:
 
 
 def finish(root: Path, record: Record, logs: "Logs", numbers: Numbers) -> None:
-    """Send runs as mirror() does, with the evaluation's numbers, and close them.
-
-    Numbers are named test/<name>.
-    """
+    """Send runs as mirror(), with the evaluation's numbers test/<name>; close them."""
     _try(root, lambda runs: runs.bring(record, logs, numbers), rested=True)  # once per row: always try
 
 
@@ -85,7 +82,7 @@ def sync(root: Path, record: Record, logs: "Logs", numbers: Numbers | None) -> i
             return runs.bring(record, logs, numbers)
     except Exception as error:
         raise UserError(
-            f"MLflow at {clean(store(root))} did not take row {record.row} ({_said(error)}); "
+            f"MLflow at {clean(store(root))} did not take row {record.row} ({_in_words(error)}); "
             "once it answers, `actionbench mlflow sync` sends the rest"
         ) from None
 
@@ -111,12 +108,12 @@ def ids(root: Path, suite: str, row: str, training: str | None) -> dict[str, str
         return {}
     try:
         with _opened(root) as runs:
-            if not (found := runs.search(asked(suite, row, training))):
+            if not (parents := runs.search(asked(suite, row, training))):
                 return {}
-            below = runs.below(found[0])
-            return {row: found[0].info.run_id, **{name: below[name].info.run_id for name in sorted(below)}}
+            below = runs.below(parents[0])
+            return {row: parents[0].info.run_id, **{name: below[name].info.run_id for name in sorted(below)}}
     except Exception as error:
-        log.warning("MLflow at %s does not answer (%s)", clean(place), _said(error))
+        log.warning("MLflow at %s does not answer (%s)", clean(place), _in_words(error))
         return {}
 
 
@@ -127,10 +124,7 @@ class _Runs:
         self.client, self.experiment = client, experiment
 
     def bring(self, record: Record, logs: "Logs", numbers: Numbers | None) -> int:
-        """Send everything of a row that the store lacks.
-
-        Return the number of epochs and evaluations.
-        """
+        """Send all of a row that the store lacks; return the epochs and evaluations sent."""
         parent, sent, children = self.row(record), 0, {}
         known = self.below(parent)
         for name in sorted({*logs, *(numbers.runs if numbers else ())}):
@@ -148,8 +142,8 @@ class _Runs:
             sent += len(fresh)
         if numbers:
             closing = [(run, numbers.runs.get(name, {})) for name, run in children.items()]
-            for run, found in (*closing, (parent, numbers.row)):
-                named = {f"test/{name}": float(value) for name, value in found.items()}
+            for run, evaluated in (*closing, (parent, numbers.row)):
+                named = {f"test/{name}": float(value) for name, value in evaluated.items()}
                 fresh_numbers = {name: value for name, value in named.items() if run.data.metrics.get(name) != value}
                 # Evaluated again, as under another protocol: MLflow shows the later number.
                 again = any(name in run.data.metrics for name in fresh_numbers)
@@ -175,8 +169,8 @@ class _Runs:
         """Return the newest run of a record's training, created if absent."""
         suite, name = (text.replace("'", "’") for text in (record.suite, f"{record.suite}/{record.row}"))
         asked = {NAME: name, TRAINING: record.training}
-        if found := self.find(asked):
-            return self.whole(found[0], record)
+        if runs := self.find(asked):
+            return self.whole(runs[0], record)
         if above := self.find({NAME: suite}):
             parent = above[0]
         else:
@@ -200,24 +194,21 @@ class _Runs:
         return run
 
     def log(self, run: "Run", steps: Iterable[tuple[int, float, Mapping[str, Any]]]) -> None:
-        """Log numbers of each step, after so many seconds.
-
-        Those of one step are sent together.
-        """
+        """Log numbers of each step, after so many seconds, those of a step together."""
         from mlflow.entities import Metric
 
         batch = list[Metric]()
         for step, elapsed, numbers in steps:
             time_ms = run.info.start_time + int(1000 * elapsed)
-            own = [
+            metrics = [
                 Metric(re.sub(r"[^\w\-./ :]", "_", name), float(value), time_ms, step)
                 for name, value in numbers.items()
                 if isinstance(value, int | float) and not isinstance(value, bool)
             ]
-            if len(batch) + len(own) > BATCH:
+            if len(batch) + len(metrics) > BATCH:
                 self.client.log_batch(run.info.run_id, metrics=batch)
                 batch = []
-            batch += own
+            batch += metrics
         if batch:
             self.client.log_batch(run.info.run_id, metrics=batch)
 
@@ -254,10 +245,10 @@ def _try(root: Path, work: Callable[[_Runs], object], rested: bool = False) -> N
             work(runs)
     except Exception as error:
         level = logging.DEBUG if place in resting else logging.WARNING
-        told = "MLflow at %s is left behind for now (%s); `actionbench mlflow sync` catches up"
-        log.log(level, told, clean(place), _said(error))
+        message = "MLflow at %s lacks the latest numbers (%s); `actionbench mlflow sync` sends them"
+        log.log(level, message, clean(place), _in_words(error))
         resting[place] = time.monotonic() + REST
 
 
-def _said(error: Exception) -> str:
+def _in_words(error: Exception) -> str:
     return f"{type(error).__name__}: {(clean(str(error)).splitlines() or [''])[0][:300]}"

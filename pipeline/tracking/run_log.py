@@ -8,22 +8,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pipeline.storage.remote import Place
 
-NUMBERS = ("step", "loss", "lr", "seconds", "clips_per_second", "world")  # where a line has them
+NUMBERS = ("step", "loss", "lr", "seconds", "clips_per_second", "world")  # if a line has them
 RUNNING = "log.jsonl"  # in a run's state: both, while it trains
 
 
 def places(data: Path, row: str) -> dict[str, tuple[Path, Path]]:
-    """Return run -> (curve, timings) of the row's runs with a curve.
-
-    Curves are in the data folder.
-    """
+    """Return run -> (curve, timings) of the row's runs that have a curve."""
     curves = sorted((data / "runs" / row).glob("*.jsonl"))
     return {curve.stem: (curve, data / "tracking" / row / f"{curve.stem}.timings.jsonl") for curve in curves}
 
 
 def epochs(*files: "Place") -> list[dict[str, Any]]:
-    """Epochs in order, each once, with all that the files hold of it; a damaged line counts as absent."""
-    found: dict[int, dict[str, Any]] = {}
+    """Return the files' epochs in order, joined; a damaged line counts as absent."""
+    by_number: dict[int, dict[str, Any]] = {}
     for file in files:
         texts = file.read_bytes().splitlines() if file.exists() else []
         lines = [line for text in texts if (line := _line(text))]
@@ -32,12 +29,12 @@ def epochs(*files: "Place") -> list[dict[str, Any]]:
             print(f"{file}: {damaged} of {len(texts)} lines are damaged and count as absent", file=sys.stderr)
         for line in lines:
             if line["kind"] == "epoch":
-                found[line["epoch"]] = {**line, **found.get(line["epoch"], {})}
-    return [found[epoch] for epoch in sorted(found)]
+                by_number[line["epoch"]] = {**line, **by_number.get(line["epoch"], {})}
+    return [by_number[epoch] for epoch in sorted(by_number)]
 
 
 def _line(text: bytes) -> dict[str, Any] | None:
-    """A line of a log, with its kind; None where it is damaged."""
+    """Return a line of a log, with its kind, or None if it is damaged."""
     try:
         line = json.loads(text)
     except (ValueError, RecursionError):

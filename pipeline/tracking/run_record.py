@@ -1,7 +1,4 @@
-"""A row's record in data/tracking/<row>/: settings, tags and test numbers.
-
-It holds no secrets.
-"""
+"""A row's record in data/tracking/<row>/: settings, tags, numbers, no secrets."""
 
 import hashlib
 import json
@@ -81,8 +78,8 @@ def tags(folder: Path, *, stage: str, data: str, protocol: str, place: str) -> d
         protocol: its signature.
         place: table and row of the numbers.
     """
-    found = {"dvc.stage": stage, "data": data, "protocol": protocol, "place": place}
-    return {**found, COMMIT: name} if (name := commit(folder)) else found
+    facts = {"dvc.stage": stage, "data": data, "protocol": protocol, "place": place}
+    return {**facts, COMMIT: name} if (name := commit(folder)) else facts
 
 
 def commit(folder: Path) -> str:
@@ -90,9 +87,9 @@ def commit(folder: Path) -> str:
 
     A submitted job's folder has no history; its list of submitted files holds the commit.
     """
-    told = folder / SUBMITTED
-    if told.is_file() and not (folder / ".git").exists():
-        return str((notes.read(told) or {}).get("commit", ""))
+    submitted = folder / SUBMITTED
+    if submitted.is_file() and not (folder / ".git").exists():
+        return str((notes.read(submitted) or {}).get("commit", ""))
     command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
@@ -100,19 +97,18 @@ def commit(folder: Path) -> str:
         return ""
 
 
-def save(found: Record | Numbers, folder: Path) -> None:
+def save(part: Record | Numbers, folder: Path) -> None:
     """Write a record or numbers into a row's folder of data/tracking."""
-    name = RUN if isinstance(found, Record) else NUMBERS
-    notes.write(folder / name, asdict(found))
+    notes.write(folder / (RUN if isinstance(part, Record) else NUMBERS), asdict(part))
 
 
 def load(folder: Path) -> Record | None:
-    """The record of a row's folder of data/tracking; None where there is none, or a damaged one."""
+    """Return the record of a row's folder of data/tracking, or None."""
     return _read(folder / RUN, Record)
 
 
 def numbers(folder: Path) -> Numbers | None:
-    """The numbers of a row's folder of data/tracking; None where there are none, or damaged ones."""
+    """Return the numbers of a row's folder of data/tracking, or None."""
     return _read(folder / NUMBERS, Numbers)
 
 
@@ -122,10 +118,7 @@ def clean(text: str) -> str:
 
 
 def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield (dotted name, value) of nested values.
-
-    A list of plain values stays whole.
-    """
+    """Yield (dotted name, value) of nested values; lists of plain values stay whole."""
     if isinstance(value, list | tuple) and any(isinstance(item, Mapping) for item in value):
         value = dict(enumerate(value))
     if not isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""Divergence: a training whose loss or gradient is no longer finite stops there, and its row's result says where."""
+"""Divergence: a loss or gradient that isn't finite ends and marks a training."""
 
 import math
 from collections.abc import Iterable
@@ -29,7 +29,7 @@ class Diverged(UserError):
 
 
 def check(run: "Run", epoch: int, step: int, lr: float, loss: float, norm: float) -> None:
-    """Raise Diverged if a step's loss or its gradient's norm isn't finite; `epoch` and `step` count from 0."""
+    """Raise Diverged if a loss or gradient norm isn't finite; counts are from 0."""
     if math.isfinite(loss) and math.isfinite(norm):
         return
     recipe, name = run.recipe, f"recipes.{run.experiment.recipe}"
@@ -63,8 +63,8 @@ def reason(data: Path, row: str, runs: Iterable[str]) -> str:
     """
     for run in runs:
         place = _place(data, row, run)
-        if not (data / "runs" / row / f"{run}.pt").exists() and (found := notes.read(place)):
-            return f"diverged at epoch {found['epoch']}, step {found['step']} ({run})"
+        if not (data / "runs" / row / f"{run}.pt").exists() and (note := notes.read(place)):
+            return f"diverged at epoch {note['epoch']}, step {note['step']} ({run})"
     return ""
 
 

@@ -1,7 +1,4 @@
-"""Keys of resumable work, and folders of its state.
-
-Work is training, evaluation or trajectories.
-"""
+"""Keys of training, evaluation and trajectories, and folders of their state."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -44,10 +41,7 @@ def data(run: Run) -> str:
 
 
 def trajectories(settings: Trajectories, frames: Path, splits: Path) -> str:
-    """Return the key of a row of trajectories.
-
-    `frames` and `splits` are the data set's folders.
-    """
+    """Return the key of a row of trajectories, by its data set's folders."""
     tables = [*splits.glob("split-*.parquet"), splits / "classes.json"]
     inputs = {"frames": sha256(frames / "index.arrow"), **{path.name: sha256(path) for path in tables}}
     return key([code.stage("trajectories")], asdict(settings), inputs)
@@ -64,10 +58,7 @@ def _plugins(run: Run) -> list[str]:
 
 
 def _net(run: Run) -> Mapping[str, Any]:
-    """Return the settings of the net and its training.
-
-    Names of data sets, recipes and files are not among them.
-    """
+    """Return the settings of the net and its training, without names and files."""
     experiment = run.experiment
     named = {"backbone": experiment.backbone, "variant": experiment.variant, "attention": experiment.attention}
     return {**named, "knobs": experiment.knobs, "recipe": asdict(run.recipe)}

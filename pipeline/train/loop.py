@@ -43,7 +43,7 @@ class Epoch:
     number: int
     of: int
     lines: list[Line]  # functions of the run: kind, epoch, step, loss, gradient norm before clipping, lr
-    timings: list[Line]  # one for each of `lines`: kind, epoch, step, and what differs from run to run
+    timings: list[Line]  # one for each of `lines`: kind, epoch, step, and values that vary
     state: dict[str, Any]  # model and optimizer state dicts, epoch; loads with weights_only=True
 
 
@@ -52,10 +52,18 @@ def epochs(
 ) -> Iterator[Epoch]:
     """Train a run from `state` (an earlier Epoch's), or from the start.
 
-    `weights` initialise the backbone; `loaders` processes prepare clips (0: this one). Where torch.distributed is
-    initialised, every rank calls this with equal arguments but for the device.
+    With torch.distributed, every rank calls this with equal arguments, except the device.
 
-    Raises Diverged at the first step whose loss or gradient isn't finite.
+    Args:
+        run: the run.
+        weights: a file that initializes the backbone.
+        state: to resume from.
+        device: of this process.
+        loaders: processes that prepare clips (0: this one).
+
+    Raises:
+        Diverged: The loss or gradient of a step isn't finite.
+        UserError: The settings do not match the data, the device or the workers.
     """
     recipe, rank, world = run.recipe, *rank_and_world()
     share = recipe.batch // recipe.micro_batch
@@ -66,10 +74,10 @@ def epochs(
         )
     store = FrameStore(run.frames)
     items = [(name, labels) for each in recipe.train for name, labels in run.part(each) if name in store.videos]
-    if recipe.loss == "softmax" and (many := next((name for name, labels in items if len(labels) != 1), None)):
+    if recipe.loss == "softmax" and (many := next((item for item in items if len(item[1]) != 1), None)):
         raise UserError(
-            f"{run.experiment.dataset}: {many} has not one label, but recipes.{run.experiment.recipe}.loss softmax "
-            "trains on single labels; videos of several take sigmoid"
+            f"{run.experiment.dataset}: video {many[0]} has {len(many[1])} labels, but "
+            f"recipes.{run.experiment.recipe}.loss softmax needs exactly 1; use loss sigmoid"
         )
 
     torch.manual_seed(run.seed)
@@ -80,7 +88,7 @@ def epochs(
     if recipe.precision == "bf16" and device.type == "cpu" and wide:
         # On maps of two frames, oneDNN's bf16 gradients of such kernels hold memory that was never written.
         raise UserError(
-            f"recipes.{run.experiment.recipe}.precision: bf16 gradients of 3D convolutions come out wrong on a CPU "
+            f"recipes.{run.experiment.recipe}.precision is bf16: gradients of 3D convolutions are wrong on a CPU "
             "(torch 2.13); use fp32 there"
         )
     optimizer = sgd(net, recipe)
@@ -97,7 +105,7 @@ def epochs(
         devices = [device] if device.type == "cuda" else None
         parallel = DistributedDataParallel(net, device_ids=devices, forward_sync_buffers=False)
 
-    own = [
+    micros = [
         [(epoch, index) for index in micro]
         for epoch in range(begin, recipe.epochs)
         for step in loading.steps(len(items), recipe.batch, recipe.micro_batch, run.seed, epoch)
@@ -106,7 +114,7 @@ def epochs(
     check_memory(recipe, loaders)
     loader = DataLoader(
         loading.TrainClips(store, items, recipe, run.seed, run.mirrored()),
-        sampler=own,
+        sampler=micros,
         batch_size=None,  # a key is a micro batch already
         num_workers=loaders,
         pin_memory=device.type == "cuda",
@@ -147,10 +155,7 @@ def epochs(
 
 
 def check_memory(recipe: Recipe, loaders: int) -> None:
-    """Raise UserError if the loaders' clips in flight exceed shared memory.
-
-    They would be lost silently.
-    """
+    """Raise UserError if the loaders' clips in flight exceed shared memory."""
     if not loaders or not SHARED_MEMORY.is_dir():
         return
     clip = recipe.frames * recipe.size**2 * recipe.planes
@@ -163,10 +168,7 @@ def check_memory(recipe: Recipe, loaders: int) -> None:
 
 
 def in_order(device: torch.device) -> bool:
-    """Return true if workers on a device add gradients in a fixed order.
-
-    DDP does not.
-    """
+    """Return true if workers on a device add gradients in a fixed order, unlike DDP."""
     return device.type == "cpu"
 
 

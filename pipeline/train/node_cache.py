@@ -46,9 +46,9 @@ def publish(store: Remote, files: Mapping[str, Path], key: str) -> None:
     the key depends on the content.
     """
     listed, objects = _list(store, key), store / ".data" / "objects"
-    there = objects.sizes()
+    stored = objects.sizes()
     try:
-        if all(there.get(sha256) == size for sha256, size in read_list(listed).values()):
+        if all(stored.get(sha256) == size for sha256, size in read_list(listed).values()):
             return
     except FileNotFoundError:
         pass
@@ -60,7 +60,7 @@ def publish(store: Remote, files: Mapping[str, Path], key: str) -> None:
         with path.open("rb") as file:
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
             sha256 = hashlib.sha256(mapped).hexdigest()
-            if there.get(sha256) != size:
+            if stored.get(sha256) != size:
                 (objects / sha256).write_bytes(mapped)
         return sha256, size
 
@@ -77,8 +77,8 @@ class Copy:
     files: Mapping[str, Facts]
     folder: Path
 
-    def fetch(self, wanted: Callable[[str], bool]) -> None:
-        """Fetch the files whose names are `wanted`, unless this node has them.
+    def fetch(self, read: Callable[[str], bool]) -> None:
+        """Fetch the files whose names are `read`, unless this node has them.
 
         One process of a node fetches an object while others wait. The file gets its name only once its sha256 is
         checked.
@@ -86,7 +86,7 @@ class Copy:
         Raises:
             UserError: An object is damaged or gone, or the disk is full.
         """
-        chosen = {name: self.files[name] for name in self.files if wanted(name)}
+        chosen = {name: self.files[name] for name in self.files if read(name)}
         missing = {facts for facts in chosen.values() if not _whole(*facts)}
         with ThreadPoolExecutor(THREADS) as pool:
             for _ in pool.map(lambda facts: _bring(self.store, *facts), sorted(missing)):
@@ -100,7 +100,7 @@ class Copy:
 
 @lru_cache(maxsize=64)
 def opened(store: Remote, key: str) -> Copy:
-    """The list of that key; FileNotFoundError where there is none, UserError for a damaged one."""
+    """Return the list of a key; FileNotFoundError if absent, UserError if damaged."""
     files = read_list(_list(store, key))
     # By content: a rewritten list may name other objects.
     name = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
@@ -108,26 +108,21 @@ def opened(store: Remote, key: str) -> Copy:
 
 
 def sent(row: Sequence[Run], cluster: Cluster, others: Iterable[Path] = ()) -> list[Run]:
-    """Return a row's runs for its tasks, after uploading their files.
+    """Return a row's runs for its tasks, after uploading their files to a store.
 
-    Files are uploaded if cluster.storage is a store. The files are the data set's frames and splits, and the `others`:
-    trained weights, or a file to initialize from.
+    The files are the data set's frames and splits, and the `others`: trained weights, or a file to initialize from. If
+    cluster.storage is a folder, nothing is uploaded.
     """
-    store, one = place(cluster.storage), row[0]
+    store, run = place(cluster.storage), row[0]
     if isinstance(store, Path):
         return list(row)
-    files = [
-        one.frames / "index.arrow",
-        one.frames / "failed.csv",
-        one.frames / SUMS,
-        *one.split_table.parent.iterdir(),
-        *others,
-    ]
-    named = {_name(one, path): path for path in sorted(files) if path.is_file()}
+    frames = [run.frames / name for name in ("index.arrow", "failed.csv", SUMS)]
+    files = sorted((*frames, *run.split_table.parent.iterdir(), *others))
+    named = {_name(run, path): path for path in files if path.is_file()}
     marks = [(name, digest_of(path)) for name, path in named.items()]
-    key = hashlib.sha256(json.dumps(marks).encode()).hexdigest()  # shards follow from the index
-    shards = sorted({entry.shard for entry in FrameStore(one.frames).videos.values()})
-    publish(store, named | {_shard(one, shard): shard_path(one.frames, shard) for shard in shards}, key)
+    key = hashlib.sha256(json.dumps(marks).encode()).hexdigest()  # the index determines the shards
+    shards = sorted({entry.shard for entry in FrameStore(run.frames).videos.values()})
+    publish(store, named | {_shard(run, shard): shard_path(run.frames, shard) for shard in shards}, key)
     return [replace(run, copy=key) for run in row]
 
 
@@ -150,13 +145,10 @@ def brought(
 
 
 def bring_frames(run: Run, cluster: Cluster, store: FrameStore, videos: Iterable[str]) -> None:
-    """Fetch the shards of these videos before they are read.
-
-    `store` is of a run from brought().
-    """
+    """Fetch the shards of these videos before they are read from brought()'s store."""
     if run.copy is not None:
-        wanted = {_shard(run, store.videos[video].shard) for video in videos if video in store.videos}
-        _opened(run, cluster).fetch(wanted.__contains__)
+        shards = {_shard(run, store.videos[video].shard) for video in videos if video in store.videos}
+        _opened(run, cluster).fetch(shards.__contains__)
 
 
 def _opened(run: Run, cluster: Cluster) -> Copy:
@@ -201,10 +193,10 @@ def _object(sha256: str) -> Path:
 
 def _whole(sha256: str, size: int) -> bool:
     try:
-        found = _object(sha256).stat()
+        facts = _object(sha256).stat()
     except FileNotFoundError:
         return False
-    return (found.st_size, found.st_mtime_ns) == (size, CHECKED)
+    return (facts.st_size, facts.st_mtime_ns) == (size, CHECKED)
 
 
 def _bring(store: Remote, sha256: str, size: int) -> None:
@@ -242,6 +234,6 @@ def save(store: Remote, sha256: str, target: Path) -> None:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise UserError(
-            f"{socket.gethostname()} has no room for copies of the data in {cache()}; make some, or let "
-            "ACTIONBENCH_CACHE in its environment name a larger folder"
+            f"{socket.gethostname()} has no space for copies of the data in {cache()}; free some, or set "
+            "ACTIONBENCH_CACHE in its environment to a larger folder"
         ) from None

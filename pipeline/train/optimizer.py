@@ -24,17 +24,14 @@ def learning_rate(recipe: Recipe, epoch: int, share: float = 1.0) -> float:
 
 
 def sgd(net: VideoNet, recipe: Recipe) -> torch.optim.SGD:
-    """The optimizer of a net that the recipe has frozen in part; each group keeps its multiplier of the rate."""
+    """Return the optimizer of a net after freeze(); groups keep rate multipliers."""
     return torch.optim.SGD(
         groups(net, recipe), recipe.lr, recipe.momentum, dampening=recipe.dampening, nesterov=recipe.nesterov
     )
 
 
 def groups(net: VideoNet, recipe: Recipe) -> list[dict[str, Any]]:
-    """Return optimizer groups of the trained parameters.
-
-    The first of recipe.groups that matches applies.
-    """
+    """Return the trained parameters by the first of recipe.groups that fits."""
     rules: dict[str, tuple[float, float]] = {}
     for group in recipe.groups:
         rules.setdefault(group.kind, (group.lr, group.decay))
@@ -68,9 +65,7 @@ def kinds(net: VideoNet) -> Iterator[tuple[str, nn.Parameter]]:
 
 
 def freeze(net: VideoNet, recipe: Recipe) -> None:
-    """Freeze the parameters of recipe.frozen stages.
-
-    Attention modules inside them train.
+    """Freeze recipe.frozen stages, except for attention modules inside them.
 
     Raises:
         UserError: The backbone has no such stage.

@@ -14,10 +14,7 @@ CHUNK = 2**22  # numbers exchanged at a time, of each worker
 
 
 def summed(losses: Iterator[Tensor], statistics: Sequence[Tensor], world: int) -> list[Tensor]:
-    """Return [loss, *statistics], summed over micro batches and workers.
-
-    `world` workers use one all-reduce.
-    """
+    """Return [loss, *statistics], summed over micro batches and workers."""
     sums: list[Tensor] = []
     for loss in losses:
         if sums:
@@ -52,14 +49,14 @@ def summed_in_order(
     return sums
 
 
-def add_in_order(total: Tensor | None, own: Sequence[Tensor], ranks: int) -> Tensor:
-    """Return `total`, one long vector, plus `own` of each rank in turn.
+def add_in_order(total: Tensor | None, terms: Sequence[Tensor], ranks: int) -> Tensor:
+    """Return `total`, one long vector, plus the `terms` of each rank in turn.
 
     Ranks are 0 to `ranks` - 1. Every rank calls it, even with nothing to add, with tensors of the same shapes. One
     process that adds the same terms gets the same bits. An all-reduce doesn't: its order depends on the number of
     ranks.
     """
-    flat = torch.cat([value.flatten() for value in own])
+    flat = torch.cat([value.flatten() for value in terms])
     sums = []
     for at, chunk in zip(range(0, len(flat), CHUNK), flat.split(CHUNK), strict=True):
         parts = [torch.empty_like(chunk) for _ in range(dist.get_world_size())]
@@ -72,10 +69,7 @@ def add_in_order(total: Tensor | None, own: Sequence[Tensor], ranks: int) -> Ten
 
 
 def put(total: Tensor, places: Iterable[Tensor]) -> None:
-    """Copy the parts of a sum into the tensors that were added.
-
-    Their memory order stays.
-    """
+    """Copy the parts of a sum into tensors, whose memory order stays."""
     at = 0
     for place in places:
         place.copy_(total[at : at + place.numel()].view(place.shape))
@@ -83,9 +77,6 @@ def put(total: Tensor, places: Iterable[Tensor]) -> None:
 
 
 def share_first(tensors: Iterable[Tensor]) -> None:
-    """Give all ranks rank 0's values.
-
-    Other machine types may draw others from one seed.
-    """
+    """Give all ranks rank 0's values: machine types may draw others from a seed."""
     for tensor in tensors:
         dist.broadcast(tensor, 0)

@@ -38,18 +38,12 @@ class Run:
 
     @property
     def curve(self) -> Path:
-        """The curve, an output of the train stage.
-
-        It has a JSON line for each window of steps and each epoch.
-        """
+        """The curve, an output: a JSON line for each window of steps and each epoch."""
         return self.data / "runs" / self.row / f"{self.name}.jsonl"
 
     @property
     def timings(self) -> Path:
-        """The curve's lines with varying values: seconds, clips/s, workers, memory.
-
-        They are not an output.
-        """
+        """Varying values of the curve's lines, no output: seconds, clips/s, memory."""
         return self.data / "tracking" / self.row / f"{self.name}.timings.jsonl"
 
     @property
@@ -74,18 +68,12 @@ class Run:
         return self.split_table.with_name("mirrored.json")
 
     def part(self, name: str) -> list[tuple[str, list[int]]]:
-        """List (video, labels) of the split's part "train", "val" or "test".
-
-        They are in the table's order.
-        """
+        """List (video, labels) of part "train", "val" or "test", in the table's order."""
         table = pyarrow.parquet.read_table(self.split_table, filters=[("part", "=", name)])
         return list(zip(table["video"].to_pylist(), table["labels"].to_pylist(), strict=True))
 
     def classes(self) -> list[str]:
-        """Return class names in the data set's official order.
-
-        A label is an index into them.
-        """
+        """Return class names in the official order; a label is an index into them."""
         return json.loads(self.class_list.read_text(encoding="utf-8"))
 
     def mirrored(self) -> list[int]:
@@ -93,16 +81,16 @@ class Run:
         return json.loads(self.mirror_list.read_text(encoding="utf-8"))
 
     def convert(self, weights: Path) -> None:
-        """Write a file of weights under our names, as the trained weights of a run without a recipe."""
+        """Write a file of weights under our names, for a run without a recipe."""
         buffer = io.BytesIO()
         torch.save({name: value.contiguous() for name, value in self.net(weights).state_dict().items()}, buffer)
         write(self.weights, buffer.getvalue())
 
     def net(self, weights: Path | None = None, classes: int | None = None) -> VideoNet:
-        """The run's net, before training; `weights` initialise its backbone, or are the whole net without a recipe.
+        """Build the run's net, before training.
 
         Args:
-            weights: A file of pre-trained weights, or of the whole net.
+            weights: A file that initializes the backbone; without a recipe, the whole net.
             classes: Number of classes; by default that of the data set's splits.
 
         Raises:

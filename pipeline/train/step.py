@@ -1,4 +1,4 @@
-"""One optimizer step: a data-parallel worker's micro batches of it, forward and backward, and their sum's update.
+"""One optimizer step: a worker's forward and backward passes, and the update.
 
 Legend: N clips of a micro batch, T frames, H, W pixels, K classes.
 """
@@ -27,23 +27,23 @@ SHARED_MEMORY, PATIENCE = Path("/dev/shm"), 50  # of loaders; seconds without a 
 
 @dataclass(frozen=True)
 class Worker:
-    """What stays the same over a run's steps, as one worker has it."""
+    """Constants of a worker over a run's steps."""
 
     run: Run
     net: VideoNet
-    parallel: nn.Module  # net, or DDP round it
-    ordered: bool  # several workers, and what their micro batches give is added in one order
+    parallel: nn.Module  # net, or DDP around it
+    ordered: bool  # several workers, which add micro batches in one order
     optimizer: torch.optim.Optimizer
     loader: Iterator[tuple[Tensor, Tensor]]  # this worker's micro batches, all epochs one after another
     device: torch.device
-    pixels: Tensor  # (N, T, H, W, C) float: the memory of every micro batch in turn, free again after its backward pass
+    pixels: Tensor  # (N, T, H, W, C) float: memory of one micro batch after another
     share: int  # micro batches of a step; those from `rank` on in steps of `world` are this worker's
     rank: int
     world: int
 
 
 def step(worker: Worker, epoch: int, step: int, meter: Meter) -> Tensor:
-    """Do an optimizer step of all workers; return its mean loss and its gradient's norm before clipping, (2,)."""
+    """Do a step of all workers; return mean loss and unclipped gradient norm, (2,)."""
     # Running means and variances, and the count of batches; VGG has none.
     statistics = [b for name, b in worker.net.named_buffers() if "running_" in name or "num_batches_tracked" in name]
     worker.optimizer.zero_grad(set_to_none=True)
@@ -52,7 +52,7 @@ def step(worker: Worker, epoch: int, step: int, meter: Meter) -> Tensor:
         place = worker.rank, worker.world, worker.share
         loss, *summed = reduction.summed_in_order(worker.net, losses, statistics, *place)
     else:
-        loss, *summed = reduction.summed(losses, statistics, worker.world)  # of gradients DDP takes care
+        loss, *summed = reduction.summed(losses, statistics, worker.world)  # DDP sums the gradients
     # The step's update of the running statistics is the mean of its micro batches' updates.
     if statistics:
         torch._foreach_copy_(statistics, torch._foreach_div(summed, worker.share))
@@ -64,7 +64,7 @@ def step(worker: Worker, epoch: int, step: int, meter: Meter) -> Tensor:
 
 
 def _micros(worker: Worker, epoch: int, step: int, meter: Meter, statistics: list[Tensor]) -> Iterator[Tensor]:
-    """The losses of this worker's micro batches; each of them finds the statistics as they were before the step."""
+    """Yield the losses of this worker's micro batches, all from equal statistics."""
     before = [buffer.clone() for buffer in statistics]
     for micro in range(worker.rank, worker.share, worker.world):
         if statistics:
@@ -73,12 +73,12 @@ def _micros(worker: Worker, epoch: int, step: int, meter: Meter, statistics: lis
 
 
 def micro_step(worker: Worker, epoch: int, step: int, micro: int, meter: Meter) -> Tensor:
-    """A micro batch's loss; its gradients are added to those that are there."""
+    """Return a micro batch's loss, and add its gradients to the parameters'."""
     recipe, net = worker.run.recipe, worker.net
     with meter.waiting():
         try:
             batch, labels = next(worker.loader)
-        except RuntimeError as error:  # torch's, where a loader's process died or keeps silent
+        except RuntimeError as error:  # torch's, if a loader's process died or hangs
             if "DataLoader" not in str(error):
                 raise
             raise UserError(loader_died(str(error))) from None
@@ -115,12 +115,14 @@ def micro_step(worker: Worker, epoch: int, step: int, micro: int, meter: Meter) 
 
 
 def loss_of(recipe: Recipe, scores: Tensor, target: Tensor) -> Tensor:
-    """The recipe's loss of scores (N, K), a scalar.
+    """Return the recipe's loss of scores (N, K), a scalar.
 
-    softmax: cross entropy, the mean over clips; target is (N,) classes or (N, K) shares. sigmoid: binary cross
-    entropy, the mean over clips and classes; target is (N, K), 1 where the clip has the class, all 0 where it has
-    none, and anything between after mixup. Smoothing by s leaves 1 - s of the target: the rest goes evenly to the K
-    classes of a softmax (Szegedy et al. 2016, section 7), and to the two answers to each class's own question here.
+    - softmax: cross entropy, the mean over clips; target is (N,) classes or (N, K) shares.
+    - sigmoid: binary cross entropy, the mean over clips and classes. target is (N, K): 1 for each class of a clip, 0
+      for others, between after mixup.
+
+    Smoothing by s leaves 1 - s of the target. A softmax spreads the rest evenly over the K classes (Szegedy et al.
+    2016, section 7), sigmoids over the two answers for each class.
     """
     smoothing = recipe.label_smoothing
     if recipe.loss == "softmax":
@@ -129,7 +131,7 @@ def loss_of(recipe: Recipe, scores: Tensor, target: Tensor) -> Tensor:
 
 
 def loader_died(words: str) -> str:
-    """The line for a loader's process that died or keeps silent, from torch's words."""
+    """Return the error for a loader's process that died or hangs, with torch's words."""
     free = f"{shutil.disk_usage(SHARED_MEMORY).free / 2**20:.0f} MiB" if SHARED_MEMORY.is_dir() else "nothing"
     return (
         f"a process that loads clips died or sent nothing for {PATIENCE} s ({' '.join(words.split())[:160]}); "

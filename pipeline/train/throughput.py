@@ -9,10 +9,7 @@ import torch
 
 
 class Meter:
-    """Sums over a window of steps, and over all windows.
-
-    They see no loss and change no result.
-    """
+    """Sums over a window of steps, and over all windows; they change no result."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device

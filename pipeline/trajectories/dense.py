@@ -1,14 +1,14 @@
 """Improved dense trajectories: points followed for 15 frames, described.
 
 Wang, Klaeser, Schmid and Liu, "Dense Trajectories and Motion Boundary Descriptors for Action Recognition" (IJCV 2013),
-sections 2 and 3, and Wang and Schmid, "Action Recognition with Improved Trajectories" (ICCV 2013), section 3.
+sections 2 and 3. Wang and Schmid, "Action Recognition with Improved Trajectories" (ICCV 2013), section 3.
 
 - Points lie on a grid of 5 pixels, on scales 1 / sqrt(2) apart. No followed point is near, and the smaller eigenvalue
   of the autocorrelation is more than 0.001 of the frame's largest. They follow the median, 3x3, of flow.
 - pipeline/decode/camera.py's homography removes the camera's motion, and flow is computed again. A trajectory has its
   shape, 15 displacements divided by their summed length (30), and histograms over 32x32 pixels along the path in 2x2x3
-  cells: of gradients (HOG, 96), of flow (HOF, 108, whose ninth bin counts motion of 0.4 pixels or less), and of the
-  gradients of each flow component (MBHx, MBHy, 96 each). Each histogram is the root of its share ("RootSIFT").
+  cells. They are of gradients (HOG, 96), of flow (HOF, 108), and of the gradients of each flow component (MBHx, MBHy,
+  96 each). HOF's ninth bin counts motion of 0.4 pixels or less. Each histogram is the root of its share ("RootSIFT").
 - Trajectories that stay, wander or jump are dropped, and those that move with the camera.
 
 Our reading where the texts leave it open: flow is computed on each scale's frames. A patch that would stick out is
@@ -46,17 +46,12 @@ class _Tracks:
     age: np.ndarray  # (P,) steps so far
 
     def kept(self, which: np.ndarray) -> "_Tracks":
-        return _Tracks(self.places[which], self.moves[which], self.histograms[which], self.age[which])
+        return _Tracks(*(array[which] for array in vars(self).values()))
 
     def joined(self, points: np.ndarray) -> "_Tracks":
         """Return the tracks with new points (Q, 2)."""
         fresh = _tracks(points, self.histograms.shape[-1])
-        return _Tracks(
-            np.concatenate([self.places, fresh.places]),
-            np.concatenate([self.moves, fresh.moves]),
-            np.concatenate([self.histograms, fresh.histograms]),
-            np.concatenate([self.age, fresh.age]),
-        )
+        return _Tracks(*map(np.concatenate, zip(vars(self).values(), vars(fresh).values(), strict=True)))
 
 
 def describe(frames: Sequence[np.ndarray], flow: str, scales: int) -> np.ndarray:
@@ -75,10 +70,7 @@ def describe(frames: Sequence[np.ndarray], flow: str, scales: int) -> np.ndarray
 
 
 def grid(gray: np.ndarray, taken: np.ndarray) -> np.ndarray:
-    """Return new points (P, 2): centers of free grid cells with texture.
-
-    Free cells hold none of the points `taken`.
-    """
+    """Return new points (P, 2): centers of textured grid cells with none `taken`."""
     height, width = gray.shape
     texture = cv2.cornerMinEigenVal(gray, 3, ksize=3)
     y, x = np.mgrid[0 : height // GRID, 0 : width // GRID]
@@ -211,10 +203,7 @@ def _gradient(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _boxes(maps: np.ndarray, side: int) -> np.ndarray:
-    """Return sums (H, W, bins) over the square that starts at each pixel.
-
-    Squares are cut at the border.
-    """
+    """Return sums (H, W, bins) over the square from each pixel on, cut at the border."""
     return cv2.boxFilter(maps, -1, (side, side), anchor=(0, 0), normalize=False, borderType=cv2.BORDER_CONSTANT)
 
 

@@ -28,10 +28,7 @@ SHARD = 8  # videos
 
 @dataclass(frozen=True)
 class Work:
-    """Facts shared by all tasks of a row.
-
-    Videos are those of the frame store, in its order.
-    """
+    """Facts shared by all tasks of a row; videos are in the frame store's order."""
 
     settings: Trajectories
     frames: Path
@@ -58,10 +55,7 @@ class Work:
 
 
 def work(settings: Trajectories, frames: Path, storage: Path, key: str) -> Work:
-    """Return a row's work.
-
-    Its files are in a folder of `storage` that is named by their key.
-    """
+    """Return a row's work, whose files are in a folder of `storage` named by the key."""
     return Work(
         settings, frames, storage / key[:16], tuple(FrameStore(frames).videos), key, state.running("trajectories")
     )
@@ -90,7 +84,7 @@ def describe(work: Work, number: int) -> None:
 def learn(work: Work, split: int, kind: str, train: frozenset[str]) -> None:
     """Learn a split's codebook of one kind of descriptor, unless it exists.
 
-    It uses a sample. The sample takes equally many descriptors of each training video, as far as it has them.
+    It uses a sample: equally many descriptors of each training video, if it has as many.
 
     Raises:
         UserError: No training video could be decoded.
@@ -111,10 +105,7 @@ def learn(work: Work, split: int, kind: str, train: frozenset[str]) -> None:
 
 
 def encode(work: Work, split: int, number: int) -> None:
-    """Compute the Fisher vectors of a shard's videos, unless they exist.
-
-    They are (N, numbers) float32.
-    """
+    """Compute the Fisher vectors (N, numbers) of a shard's videos, unless they exist."""
     if _done(work, work.vectors(split, number)):
         return
     books = {kind: fisher.Codebook(**_needed(work, work.codebook(split, kind))) for kind in dense.SIZES}
@@ -182,7 +173,7 @@ def _get(work: Work, path: Path) -> dict[str, np.ndarray] | None:
 
 def _needed(work: Work, path: Path) -> dict[str, np.ndarray]:
     if (arrays := _get(work, path)) is None:
-        raise UserError(f"{path} is gone or damaged; run the stage again, and it is made again")
+        raise UserError(f"{path} is gone or damaged; run the stage again, which makes it again")
     return arrays
 
 

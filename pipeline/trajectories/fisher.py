@@ -1,10 +1,10 @@
 """Fisher vectors of local descriptors, and linear SVMs over them.
 
 Perronnin, Sanchez and Mensink, "Improving the Fisher Kernel for Large-Scale Image Classification" (ECCV 2010), sections
-2 and 3, as used by Wang and Schmid (ICCV 2013, section 2.3). Each kind of descriptor is reduced to half its numbers by
-PCA and described by a mixture of Gaussians with diagonal covariances. It gives 2 * D * K numbers, the gradients by
-means and deviations, powered (1/2) and of length 1. Kinds are concatenated. There is one SVM for each class against the
-rest, C = 100, on the vectors' inner products.
+2 and 3. They are used as by Wang and Schmid (ICCV 2013, section 2.3). Each kind of descriptor is reduced to half its
+numbers by PCA and described by a mixture of Gaussians with diagonal covariances. It gives 2 * D * K numbers, the
+gradients by means and deviations, powered (1/2) and of length 1. Kinds are concatenated. There is one SVM for each
+class against the rest, C = 100, on the vectors' inner products.
 
 Legend: P descriptors, D their numbers (after PCA in a Fisher vector), K Gaussians, N videos.
 """
@@ -32,9 +32,7 @@ class Codebook:
 
 
 def learn(descriptors: np.ndarray, gaussians: int, seed: int) -> Codebook:
-    """Learn the codebook of a sample (P, numbers).
-
-    The same sample and seed give the same.
+    """Learn the codebook of a sample (P, numbers), reproducible by its seed.
 
     Raises:
         UserError: There are fewer descriptors than Gaussians or axes.
@@ -49,11 +47,8 @@ def learn(descriptors: np.ndarray, gaussians: int, seed: int) -> Codebook:
 
 
 def vector(descriptors: np.ndarray, book: Codebook) -> np.ndarray:
-    """Return the Fisher vector (2 * D * K,) float32 of descriptors (P, numbers).
-
-    Zeros for none.
-    """
-    if not len(descriptors):
+    """Return the Fisher vector (2 * D * K,) float32 of descriptors (P, numbers)."""
+    if not len(descriptors):  # zeros for none
         return np.zeros(2 * book.means.size, np.float32)
     x = (descriptors - book.centre) @ book.axes.T  # (P, D)
     precisions = 1 / book.variances
@@ -109,10 +104,10 @@ def scale(train: np.ndarray, labels: Sequence[Sequence[int]], classes: int, cost
 def margins(
     train: np.ndarray, labels: Sequence[Sequence[int]], test: np.ndarray, classes: int, cost: float = 100.0
 ) -> np.ndarray:
-    """Return decision values (N, classes) of test vectors.
+    """Return decision values (N, classes) of test vectors, by SVMs on `train`.
 
-    They are of SVMs on the `train` vectors. Training vectors may have any number of labels. A class without a training
-    video gives -1 for every video, one with all of them 1.
+    Training vectors may have any number of labels. A class without a training video gives -1 for every video, one with
+    all of them 1.
     """
     kernel, between = train @ train.T, test @ train.T
     decisions = np.empty((len(test), classes), np.float32)

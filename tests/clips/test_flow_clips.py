@@ -27,7 +27,8 @@ from pipeline.errors import UserError
 from pipeline.evaluate import inference
 from pipeline.train import keys, rows
 from pipeline.train.run import Run
-from tests.support.trainings import RECIPE, params, train
+from tests.support.recipes import RECIPE
+from tests.support.trainings import params, train
 
 COUNT, WIDTH, HEIGHT = 7, 40, 36
 WHOLE = Box(2, 2, 32, 32)
@@ -43,13 +44,13 @@ def level(column: str, frame: int) -> int:
 def frames(video: int) -> dict[str, list[bytes]]:
     draws = np.random.default_rng(video)
     pictures = [cv2.resize(p, (WIDTH, HEIGHT)) for p in draws.integers(0, 255, (COUNT, 6, 6, 3), np.uint8)]
-    found = {"jpeg": [simplejpeg.encode_jpeg(picture, 95) for picture in pictures]}
+    actual = {"jpeg": [simplejpeg.encode_jpeg(picture, 95) for picture in pictures]}
     for name in PLANES:
         flat = [np.full((HEIGHT, WIDTH, 1), level(name, n), np.uint8) for n in range(COUNT)]
         for plane in flat:
             plane[:, : WIDTH // 2] += 5  # left is not right
-        found[name] = [simplejpeg.encode_jpeg(plane, 100, "GRAY", "Gray") for plane in flat]
-    return found
+        actual[name] = [simplejpeg.encode_jpeg(plane, 100, "GRAY", "Gray") for plane in flat]
+    return actual
 
 
 @pytest.fixture(scope="module")
@@ -90,8 +91,8 @@ def test_each_frame_has_the_flows_that_begin_there(data: Path, size: int, indice
     assert clip.shape == (len(indices), size, size, 2 * stack) and clip.dtype == np.uint8
     right = clip[:, :, size - 4 :].astype(int).mean((1, 2))  # T, C
     flows = [[min(index + n, COUNT - 1) for n in range(stack)] for index in indices]
-    wanted = [[level(name, n) for n in own for name in ("warped_x", "warped_y")] for own in flows]
-    assert np.abs(right - wanted).max() <= 1
+    expected = [[level(name, n) for n in own for name in ("warped_x", "warped_y")] for own in flows]
+    assert np.abs(right - expected).max() <= 1
 
 
 def test_rgb_comes_first_and_is_what_it_is_alone(store: FrameStore) -> None:
@@ -122,8 +123,8 @@ def test_flow_keeps_its_place_where_colours_change_theirs() -> None:
     batch = torch.randint(0, 256, (2, 3, 4, 5, 7), dtype=torch.uint8)
     mean, std = (1.0, 2.0, 3.0, 128.0, 128.0, 128.0, 128.0), (1.0, 2.0, 4.0, 8.0, 8.0, 8.0, 8.0)
     x = loading.normalise(batch, mean, std, "bgr")
-    wanted = (batch[..., [2, 1, 0, 3, 4, 5, 6]] - torch.tensor(mean)) / torch.tensor(std)
-    torch.testing.assert_close(x, wanted.permute(0, 1, 4, 2, 3))
+    expected = (batch[..., [2, 1, 0, 3, 4, 5, 6]] - torch.tensor(mean)) / torch.tensor(std)
+    torch.testing.assert_close(x, expected.permute(0, 1, 4, 2, 3))
 
 
 def raw(flow: dict[str, Any] | None, **recipe: Any) -> dict[str, Any]:
@@ -156,8 +157,8 @@ def test_a_net_trains_on_flow_and_is_scored_on_it(data: Path, tmp_path: Path, in
     one.weights.parent.mkdir(parents=True, exist_ok=True)
     torch.save(state, one.weights)
     block = inference.Scorer(one, torch.device("cpu")).score(inference.blocks(one)[0])
-    found = pyarrow.parquet.read_table(pa.BufferReader(block))
-    assert len(found) == 4 * 6 and all(np.isfinite(logits).all() for logits in found["logits"].to_pylist())
+    actual = pyarrow.parquet.read_table(pa.BufferReader(block))
+    assert len(actual) == 4 * 6 and all(np.isfinite(logits).all() for logits in actual["logits"].to_pylist())
     inference.gather([one], [block], tmp_path / "all.parquet")
     gathered = pyarrow.parquet.read_table(tmp_path / "all.parquet")
     assert gathered.schema.metadata[b"rows"] == str(len(gathered)).encode()
@@ -188,7 +189,7 @@ def test_the_first_convolution_of_a_weight_file_is_averaged(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("flow", "recipe", "said"),
+    ("flow", "recipe", "message"),
     [
         (None, {"input": "flow"}, "'flow', but datasets.tiny.decode.flow is null"),
         ({"algorithm": "tvl1"}, {"input": "warped"}, "datasets.tiny.decode.flow.compensated is false"),
@@ -197,8 +198,8 @@ def test_the_first_convolution_of_a_weight_file_is_averaged(tmp_path: Path) -> N
         ({"algorithm": "farneback"}, {}, "decode.flow.algorithm"),
     ],
 )
-def test_flow_that_is_not_there_is_said_at_once(flow: Any, recipe: dict[str, Any], said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_flow_that_is_not_there_is_said_at_once(flow: Any, recipe: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
         parse(json.loads(json.dumps(raw(flow, **recipe))))
 
 

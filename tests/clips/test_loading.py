@@ -1,6 +1,7 @@
 """Clips: pixels against Pillow's, order against any number of workers, the batch against its formula."""
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,20 +15,15 @@ from pipeline.clips import loading, views
 from pipeline.clips.augmentation import Box
 from pipeline.config.schema import Augment, Protocol, Recipe
 from pipeline.errors import UserError
+from tests.support.recipes import recipe
 
 WIDTH, HEIGHT, COUNT = 116, 90, 12
-RECIPE = Recipe(
-    epochs=2,
-    batch=4,
-    micro_batch=2,
-    frames=4,
-    sampling="segments",
-    size=48,
-    augment=Augment(crop="corner", scales=(1.0, 0.75), flip=True),
-    lr=0.1,
-    momentum=0.9,
-    weight_decay=0.0,
-)
+RECIPE = recipe(Augment("corner", scales=(1.0, 0.75), flip=True), frames=4, size=48, lr=0.1, weight_decay=0.0)
+
+
+def load(store: "Store", video: str, indices: Sequence[int], box: Box, flip: bool, size: int) -> np.ndarray:
+    """Return one clip, (T, size, size, 3): load_views() of a single view."""
+    return loading.load_views(store, [(video, loading.View(tuple(indices), box, flip))], size)[0]
 
 
 @dataclass(frozen=True)
@@ -38,7 +34,7 @@ class Entry:
 
 
 def picture(number: int) -> np.ndarray:
-    """A smooth picture of its own for each number, so that a wrong frame, shift or mirror image shows."""
+    """A smooth picture for each number, so that a wrong frame, shift or mirror image shows."""
     y, x = np.mgrid[0:HEIGHT, 0:WIDTH]
     waves = [np.sin(x / (7 + number) + y / 19), np.cos(y / (5 + number)), np.sin((x - y) / 13 + number)]
     return np.stack([127 + 120 * wave for wave in waves], axis=-1).astype(np.uint8)
@@ -77,7 +73,7 @@ def difference(one: np.ndarray, other: np.ndarray) -> float:
 
 def test_a_crop_at_the_stored_scale_is_pillows_bit_for_bit(store):
     box = Box(17, 5, 64, 64)
-    clip = loading.load(store, "a", (0, 3, 11), box, False, 64)
+    clip = load(store, "a", (0, 3, 11), box, False, 64)
     assert clip.dtype == np.uint8
     assert clip.shape == (3, 64, 64, 3)
     assert all(np.array_equal(frame, by_pillow(store, n, box, 64)) for n, frame in zip((0, 3, 11), clip, strict=True))
@@ -92,10 +88,10 @@ def test_crops_are_filtered_as_pil_filters_them(height, width, size):
     """PIL's, to 1 of 255; a crop by OpenCV has up to a third more gradient."""
     noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
     expected = np.asarray(Image.fromarray(noise).resize((size, size), Image.Resampling.BILINEAR))
-    found = loading.resized(noise, size, size)
-    assert np.abs(found.astype(int) - expected).max() <= 1
-    assert np.array_equal(loading.resized(noise[..., 0], size, size), found[..., 0])
-    assert gradient(found) == pytest.approx(gradient(expected), rel=0.01)
+    actual = loading.resized(noise, size, size)
+    assert np.abs(actual.astype(int) - expected).max() <= 1
+    assert np.array_equal(loading.resized(noise[..., 0], size, size), actual[..., 0])
+    assert gradient(actual) == pytest.approx(gradient(expected), rel=0.01)
 
 
 @pytest.mark.parametrize(
@@ -109,37 +105,37 @@ def test_crops_are_filtered_as_pil_filters_them(height, width, size):
     ],
 )
 def test_resized_crops_are_near_pillows(store, box, size, most):
-    clip = loading.load(store, "a", (2, 7), box, False, size)
+    clip = load(store, "a", (2, 7), box, False, size)
     expected = np.stack([by_pillow(store, n, box, size) for n in (2, 7)])
     assert difference(clip, expected) < most
     assert difference(clip, expected[:, :, ::-1]) > 10 * most
 
 
 def test_beyond_the_frame_a_crop_is_black(store):
-    (clip,) = loading.load(store, "a", (3,), Box(-4, HEIGHT - 60, 64, 64), False, 64)
-    (frame,) = loading.load(store, "a", (3,), Box(0, HEIGHT - 60, 60, 60), False, 60)
+    (clip,) = load(store, "a", (3,), Box(-4, HEIGHT - 60, 64, 64), False, 64)
+    (frame,) = load(store, "a", (3,), Box(0, HEIGHT - 60, 60, 60), False, 60)
     assert np.array_equal(clip[:60, 4:], frame)
     assert not clip[60:].any() and not clip[:, :4].any()
 
 
 def test_colors_are_changed_as_a_view_says(store):
-    plain = loading.load(store, "a", (1, 4), Box(9, 3, 70, 80), True, 64)
+    plain = load(store, "a", (1, 4), Box(9, 3, 70, 80), True, 64)
     color = ((0.5, 0.0, 0.0, 0.0), (0.0, 2.0, 0.0, -20.0), (0.0, 0.3, 0.7, 5.0))
     view = views.View((1, 4), Box(9, 3, 70, 80), True, color)
-    (found,) = loading.load_views(store, [("a", view)], 64)
+    (actual,) = loading.load_views(store, [("a", view)], 64)
     wanted = (plain @ np.array(color)[:, :3].T + np.array(color)[:, 3]).clip(0, 255)
-    assert np.abs(found - wanted).max() <= 0.51
+    assert np.abs(actual - wanted).max() <= 0.51
     again = dataset(store, replace(RECIPE, augment=Augment(crop="center", color="space")))
     assert again.view(0, 0).color == again.view(0, 0).color != again.view(1, 0).color
 
 
 def test_flip_mirrors_every_frame(store):
-    plain, mirrored = (loading.load(store, "a", (1, 4), Box(9, 3, 70, 80), flip, 64) for flip in (False, True))
+    plain, mirrored = (load(store, "a", (1, 4), Box(9, 3, 70, 80), flip, 64) for flip in (False, True))
     assert np.array_equal(mirrored, plain[:, :, ::-1])
 
 
 def test_repeated_indices_are_fetched_once(store):
-    clip = loading.load(store, "a", (5, 2, 5, 5), Box(0, 0, 64, 64), False, 64)
+    clip = load(store, "a", (5, 2, 5, 5), Box(0, 0, 64, 64), False, 64)
     assert store.asked == [[2, 5]]
     assert np.array_equal(clip[0], clip[2])
     assert np.array_equal(clip[0], by_pillow(store, 5, Box(0, 0, 64, 64), 64))
@@ -152,13 +148,13 @@ def test_views_together_are_the_views_alone(store, crops):
     together = loading.load_views(store, wanted, 64)
     assert len(store.asked) == 4  # clips, whatever the crops
     for clip, (name, view) in zip(together, wanted, strict=True):
-        assert np.array_equal(clip, loading.load(store, name, view.indices, view.box, view.flip, 64))
+        assert np.array_equal(clip, load(store, name, view.indices, view.box, view.flip, 64))
 
 
 def test_a_damaged_frame_is_named(store):
     store.bytes[3] = store.bytes[3][:500]
     with pytest.raises(UserError, match="a: frame 3 of the store is damaged"):
-        loading.load(store, "a", (2, 3), Box(0, 0, 64, 64), False, 64)
+        load(store, "a", (2, 3), Box(0, 0, 64, 64), False, 64)
 
 
 def test_draws_depend_on_all_four_and_on_nothing_else():
@@ -187,7 +183,7 @@ def test_every_epoch_and_seed_has_an_order_of_its_own():
 
 
 def test_fewer_clips_than_a_batch_is_a_users_error():
-    with pytest.raises(UserError, match="19 clips to train on are fewer than one batch of 20"):
+    with pytest.raises(UserError, match="19 clips to train on are fewer than a batch of 20"):
         loading.steps(19, 20, 4, 0, 0)
 
 

@@ -11,23 +11,13 @@ from hypothesis import strategies as st
 
 from pipeline import datasets, splits
 from pipeline.clips import loading
-from pipeline.config.schema import Augment, Experiment, Protocol, Recipe
+from pipeline.config.schema import Augment, Experiment, Protocol
 from pipeline.decode.frame_store import FrameStore
 from pipeline.train import keys
 from pipeline.train.run import Run
+from tests.support.recipes import recipe
 
-RECIPE = Recipe(
-    epochs=1,
-    batch=4,
-    micro_batch=2,
-    frames=2,
-    sampling="segments",
-    size=32,
-    augment=Augment(crop="center", flip=True),
-    lr=0.1,
-    momentum=0.9,
-    weight_decay=0.0,
-)
+RECIPE = recipe(Augment("center", flip=True), epochs=1, lr=0.1, weight_decay=0.0)
 MIRRORED = (1, 0, 2, -1)  # left, right, up, and a class without a mirror image
 NAMES = st.lists(st.text(max_size=3), unique=True, min_size=1, max_size=8)
 
@@ -71,7 +61,7 @@ def test_a_mirrored_clip_has_its_mirror_images_label(store):
     for key in [(epoch, position) for epoch in range(5) for position in range(len(items))]:
         (clip,), (label,) = train[[key]]
         view, (video, (true,)) = train.view(*key), items[key[1]]
-        plain = loading.load(store, video, view.indices, view.box, False, RECIPE.size)
+        plain = loading.load_views(store, [(video, replace(view, flip=False))], RECIPE.size)[0]
         flipped = not np.array_equal(clip, plain)
         assert np.array_equal(clip, plain[:, :, ::-1] if flipped else plain)
         assert label == (MIRRORED[true] if flipped else true)
@@ -81,8 +71,8 @@ def test_a_mirrored_clip_has_its_mirror_images_label(store):
 
 def test_sigmoid_targets_are_multi_hot_and_mirrored_each(store):
     labels: list[list[int]] = [[0, 2], [], [0, 3], [1, 0]]
-    wanted = {False: [[1, 0, 1, 0], [0, 0, 0, 0], [1, 0, 0, 1], [1, 1, 0, 0]]}
-    wanted[True] = [[0, 1, 1, 0], [0, 0, 0, 0], [], [1, 1, 0, 0]]
+    expected = {False: [[1, 0, 1, 0], [0, 0, 0, 0], [1, 0, 0, 1], [1, 1, 0, 0]]}
+    expected[True] = [[0, 1, 1, 0], [0, 0, 0, 0], [], [1, 1, 0, 0]]
     items = list(zip(store.videos, labels, strict=False))
     train = loading.TrainClips(store, items, replace(RECIPE, loss="sigmoid"), 5, MIRRORED)
     seen = set()
@@ -92,7 +82,7 @@ def test_sigmoid_targets_are_multi_hot_and_mirrored_each(store):
         assert targets.shape == (4, 4)
         for position, target in enumerate(targets):
             flip = train.view(epoch, position).flip
-            assert target.tolist() == wanted[flip][position]
+            assert target.tolist() == expected[flip][position]
             seen.add((position, flip))
     assert seen == {(position, flip) for position in range(4) for flip in (False, True)} - {(2, True)}
 

@@ -201,7 +201,7 @@ def test_view_number_is_clip_times_crops_plus_crop():
 def test_windows_make_as_many_views_as_the_video_has():
     protocol = replace(PROTOCOL, sampling="windows", size=112)
     made = [views.views(protocol, "a", Stored(count, 170, 128), 16) for count in (5, 16, 17, 160)]
-    assert [len(found) for found in made] == [1, 1, 2, 10]
+    assert [len(actual) for actual in made] == [1, 1, 2, 10]
 
 
 def test_unknown_crops_name_the_known():

@@ -187,7 +187,7 @@ def test_state_of_other_settings_is_not_gone_on_from(joined: None, data: Path, t
 
 
 def test_a_mistake_found_by_a_worker_is_one_line(joined: None, data: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="fewer than one batch"):
+    with pytest.raises(UserError, match="fewer than a batch"):
         fit([tiny_run(data, batch=64)], None, Cluster(storage=str(tmp_path)), lambda: None)
 
 

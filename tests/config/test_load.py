@@ -1,4 +1,4 @@
-"""params.yaml: what a user mistypes is named, with what stands beside it."""
+"""params.yaml: an error names a mistyped key and its neighbors."""
 
 import copy
 from pathlib import Path
@@ -65,13 +65,14 @@ def test_every_suite_composes_and_parses(suite: str, tmp_path: Path) -> None:
         (("tables", "comparison", "rows"), ["tsx"], ["tables.comparison", "did you mean"]),
         (("datasets", "shapes", "decode", "decoder"), "cv2", ["shapes.decode.decoder", "'ffmpeg' or 'decord'"]),
         (("cluster", "worker"), 2, ["cluster.worker", "did you mean 'workers'"]),
-        (("cluster", "workers"), 0, ["cluster.workers", "from 1 on", "[1, 4], not 0"]),
-        (("cluster", "workers"), True, ["cluster.workers", "not true"]),
-        (("cluster", "workers"), "two", ["cluster.workers", 'not "two"']),
-        (("cluster", "workers"), [4, 1], ["cluster.workers", "not [4, 1]"]),
-        (("cluster", "workers"), [0, 2], ["cluster.workers", "not [0, 2]"]),
-        (("cluster", "workers"), [1, 2, 3], ["cluster.workers", "not [1, 2, 3]"]),
-        (("cluster", "workers"), [1, 2.0], ["cluster.workers", "not [1, 2.0]"]),
+        (("cluster", "workers"), 0, ["cluster.workers is 0; it must be a number from 1 on", "[1, 4]"]),
+        (("cluster", "workers"), True, ["cluster.workers is true; "]),
+        (("cluster", "workers"), "two", ['cluster.workers is "two"; ']),
+        (("cluster", "workers"), [4, 1], ["cluster.workers is [4, 1]; "]),
+        (("cluster", "workers"), [0, 2], ["cluster.workers is [0, 2]; "]),
+        (("cluster", "workers"), [1, 2, 3], ["cluster.workers is [1, 2, 3]; "]),
+        (("cluster", "workers"), [1, 2.0], ["cluster.workers is [1, 2.0]; "]),
+        (("recipes", "quick", "augment", "scales"), [], ["augment.scales is []; it must not be empty"]),
         (("recipe",), {}, ["'recipe'", "did you mean 'recipes'"]),
     ],
 )

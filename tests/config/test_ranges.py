@@ -80,8 +80,8 @@ NUMBERS = {
     ("key", "value"), [(key, value) for key, values in NUMBERS.items() for value in values], ids=str
 )
 def test_a_number_out_of_its_range_is_named_with_it(key: str, value: Any) -> None:
-    said = refused(changed(key, value))
-    assert key in said and any(words in said for words in ("it must", "at least 1 item", "should be a number"))
+    message = refused(changed(key, value))
+    assert key in message and "; it must " in message
 
 
 @pytest.mark.parametrize(
@@ -134,8 +134,8 @@ def test_names_that_a_shell_or_a_file_system_reads_otherwise_are_refused(name: s
     }.items():
         raw: dict[str, Any] = copy.deepcopy(RAW)
         raw[kind] = {**raw[kind], name: raw[kind][member]}
-        said = refused(raw)
-        assert said.startswith(f"params: {kind}: ") and "letters, digits" in said
+        message = refused(raw)
+        assert message.startswith(f"params: {kind}: ") and "letters, digits" in message
     assert "suite" in refused(changed("suite", name))
     assert "fusions" in refused(changed("fusions", {name: {"rows": {"tsn": 1.0, "tsm": 1.0}}}))
     assert "trajectories" in refused(changed("trajectories", {name: {"dataset": "shapes", "splits": [1]}}))

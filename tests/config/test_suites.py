@@ -115,7 +115,7 @@ def test_a_drawn_set_is_the_subset_of_its_lists(name: str, tmp_path: Path) -> No
     mini_sets.draw(name, tmp_path)
     dataset = Dataset(name, str(tmp_path), None, {}, Decode(72, 90, "ffmpeg", 8, 0.0))
     subset = mini_sets.subset()
-    found = sources.manifest(name, dataset, tmp_path)
-    assert {entry.video for entry in found} == videos(mini_sets.whole(name, tmp_path), subset)
-    built = splits.build(name, dataset, found, tmp_path, subset)
+    actual = sources.manifest(name, dataset, tmp_path)
+    assert {entry.video for entry in actual} == videos(mini_sets.whole(name, tmp_path), subset)
+    built = splits.build(name, dataset, actual, tmp_path, subset)
     assert len(built.classes) == subset.classes and not built.notes

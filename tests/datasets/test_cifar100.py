@@ -55,7 +55,7 @@ def test_the_makers_files_are_as_published():
     binary = TEST_DATA / "data/cifar-100-binary"
     if not binary.is_dir():
         pytest.skip(f"no {binary}, so its 50,000 and 10,000 labels can't be counted")
-    classes, rows = cifar100.splits([], binary, {"binary": str(binary)})
+    classes, rows = cifar100.splits(binary, {"binary": str(binary)})
     assert Counter((row.part, row.labels) for row in rows[1]) == {
         (part, (label,)): count for part, count in (("train", 500), ("test", 100)) for label in range(len(classes))
     }
@@ -97,17 +97,17 @@ def test_what_is_there_is_not_made_again(tmp_path, binary):
 
 def test_a_tier_makes_the_images_that_it_takes_and_no_other(tmp_path, binary):
     given, root = dataset(binary), tmp_path / "videos"
-    whole = cifar100.splits([], root, given.options)
+    whole = cifar100.splits(root, given.options)
     wanted = subset.videos(whole, Subset(classes=100, train=1, test=0))  # one of each class that training has
     wanted -= {"train/00001"}
-    folder = sources.fetch("cifar100", given, tmp_path, root, wanted=wanted)
+    folder = sources.fetch("cifar100", given, tmp_path, root, chosen=wanted)
     assert [entry.video for entry in sources.manifest("cifar100", given, folder, wanted)] == [
         "train/00000",
         "train/00002",
     ]
     assert sorted(path.stem for path in root.rglob("*.avi")) == ["00000", "00002"]
     alone = (root / "train/00002.avi").read_bytes()
-    sources.fetch("cifar100", given, tmp_path, root)  # the rest, beside what is there
+    sources.fetch("cifar100", given, tmp_path, root)  # the rest
     assert len(list(root.rglob("*.avi"))) == 5
     (root / "train/00002.avi").unlink()
     sources.fetch("cifar100", given, tmp_path, root)
@@ -118,10 +118,10 @@ def test_files_that_are_wrong_are_refused(tmp_path, binary):
     options = {"binary": str(binary)}
     (binary / "fine_label_names.txt").write_text("apple\n")
     with pytest.raises(UserError, match=r"fine_label_names\.txt has 1 classes; published are 100"):
-        cifar100.splits([], tmp_path, options)
+        cifar100.splits(tmp_path, options)
     (binary / "fine_label_names.txt").unlink()
     with pytest.raises(UserError, match=r"has no fine_label_names\.txt\. Expected: the content of cifar-100-binary"):
-        cifar100.splits([], tmp_path, options)
+        cifar100.splits(tmp_path, options)
     (binary / "test.bin").write_bytes(b"x" * 3_074)
     with pytest.raises(UserError, match=r"test\.bin has 3074 bytes; published are 2 images of 3074 bytes each"):
         cifar100.plan(options)

@@ -57,7 +57,7 @@ def test_jhmdb_reads_names_as_they_are(tmp_path):
     lists = lists_of_jhmdb(tmp_path)
     names = ["a_(b)[c]!_+d'é@20 x..y", "plain"]
     (lists / "clap_test_split1.txt").write_text(f"{names[0]}.avi 2\n{names[1]}.avi 1 \n\n", encoding="utf-8")
-    classes, rows = jhmdb.splits([], lists, {})
+    classes, rows = jhmdb.splits(lists, {})
     assert rows[1] == [Row(f"clap/{names[0]}", "test", (2,)), Row("clap/plain", "train", (2,))]
     assert classes[2] == "clap" and classes == tuple(sorted(classes)) and len(classes) == 21
 
@@ -67,7 +67,7 @@ def test_jhmdb_names_a_line_it_can_not_read(tmp_path, line):
     lists = lists_of_jhmdb(tmp_path)
     (lists / "wave_test_split2.txt").write_text(f"a.avi 1\n{line}\n")
     with pytest.raises(UserError, match=r"wave_test_split2\.txt, line 2"):
-        jhmdb.splits([], lists, {})
+        jhmdb.splits(lists, {})
 
 
 ANNOTATIONS = SHARED / "data/annotations"
@@ -90,7 +90,7 @@ def test_an_official_list_that_an_editor_saved_says_the_same(name, tmp_path):
         lines = path.read_text(encoding="utf-8").splitlines()
         (tmp_path / path.name).write_bytes(("\ufeff" + " \r\n\r\n".join(lines)).encode())
     plugin = datasets.loaded(name)
-    assert plugin.splits([], tmp_path, {}) == plugin.splits([], official[0].parent, {})
+    assert plugin.splits(tmp_path, {}) == plugin.splits(official[0].parent, {})
 
 
 @pytest.mark.parametrize("name", ["sthv2", "diving48"])
@@ -99,7 +99,7 @@ def test_json_with_a_byte_order_mark(name, tmp_path):
     first = {"sthv2": "something-something-v2-labels.json", "diving48": "Diving48_V2_train.json"}[name]
     (tmp_path / first).write_bytes("\ufeff{}".encode())
     with pytest.raises(UserError, match=r"no list of clips|expected 174 classes"):  # read, and found wanting
-        plugin.splits([], tmp_path, {})
+        plugin.splits(tmp_path, {})
 
 
 @pytest.mark.parametrize("name", ["jhmdb", "hmdb51"])
@@ -108,13 +108,13 @@ def test_tabs_part_file_and_number_too(name, tmp_path):
     for each in plugin.CLASSES:
         for split in (1, 2, 3):
             (tmp_path / f"{each}_test_split{split}.txt").write_text("a b.avi\t1\n")
-    assert plugin.splits([], tmp_path, {}).rows[1][0] == Row("brush_hair/a b", "train", (0,))
+    assert plugin.splits(tmp_path, {}).rows[1][0] == Row("brush_hair/a b", "train", (0,))
 
 
 def test_jhmdb_names_a_list_that_is_absent(tmp_path):
     (lists_of_jhmdb(tmp_path) / "sit_test_split3.txt").unlink()
     with pytest.raises(UserError, match=f"{tmp_path}/sit_test_split3.txt is absent. Expected: .*splits.zip"):
-        jhmdb.splits([], tmp_path, {})
+        jhmdb.splits(tmp_path, {})
 
 
 def test_jhmdb_ids_are_the_same_with_the_top_folder_of_the_archive(tmp_path):
@@ -130,7 +130,7 @@ def test_jhmdb_ids_are_the_same_with_the_top_folder_of_the_archive(tmp_path):
 @pytest.mark.skipif(not (SHARED / "data/jhmdb").is_dir(), reason="needs ACTIONBENCH_TEST_DATA/data/jhmdb")
 def test_jhmdb_whole():
     videos = jhmdb.videos(SHARED / "data/jhmdb", {})
-    _, rows = jhmdb.splits(videos, SHARED / "data/annotations/jhmdb/splits", {})
+    _, rows = jhmdb.splits(SHARED / "data/annotations/jhmdb/splits", {})
     assert len(videos) == 928
     assert all({row.video for row in rows[split]} == {video.id for video in videos} for split in (1, 2, 3))
 
@@ -156,7 +156,7 @@ def test_accents_are_the_same_however_they_are_encoded(tmp_path):
     for text, other in ((composed, apart), (apart, composed)):
         (root / "train.txt").write_text(f"{text}/1.mp4")
         (root / "test.txt").write_text(f"{text}/2.mp4 {other}")
-        classes, rows = folder.splits([], root, {})
+        classes, rows = folder.splits(root, {})
         assert classes == (composed,) and [row.video for row in rows[1]] == [video.id for video in there]
     assert all((root / video.path).is_file() for video in there)
     touched(root, f"{composed}/1.mp4")
@@ -193,7 +193,7 @@ def test_a_folder_that_can_not_be_read_is_no_empty_one(tmp_path, monkeypatch):
 def test_lists_of_ones_own(tmp_path):
     (tmp_path / "train.txt").write_text("ride bike/a b.mp4\nrun/x.1.avi\trun fast\n./run/y.MOV, ride bike\n")
     (tmp_path / "test.txt").write_text("run/gone.mp4 run fast\n")
-    classes, rows = folder.splits([], tmp_path, {})
+    classes, rows = folder.splits(tmp_path, {})
     assert classes == ("ride bike", "run fast")
     assert rows == {
         1: [
@@ -208,7 +208,7 @@ def test_lists_of_ones_own(tmp_path):
 def test_a_name_with_a_separator_of_unicode_stays_on_its_line(tmp_path):
     (tmp_path / "train.txt").write_text("run/a\u2028b\x85.mp4\r\nrun/x.mp4", encoding="utf-8")
     (tmp_path / "test.txt").write_text("run/y.mp4")
-    assert [row.video for row in folder.splits([], tmp_path, {}).rows[1]] == ["run/a\u2028b\x85", "run/x", "run/y"]
+    assert [row.video for row in folder.splits(tmp_path, {}).rows[1]] == ["run/a\u2028b\x85", "run/x", "run/y"]
 
 
 def test_lists_of_several_splits_with_classes_in_an_order_of_their_own(tmp_path):
@@ -217,13 +217,13 @@ def test_lists_of_several_splits_with_classes_in_an_order_of_their_own(tmp_path)
         (tmp_path / split).mkdir()
         for part in ("train", "val", "test"):
             (tmp_path / split / f"{part}.txt").write_text(f"any/{part}.mp4 1\n")
-    classes, rows = folder.splits([], tmp_path, {})
+    classes, rows = folder.splits(tmp_path, {})
     assert classes == ("run", "clap") and list(rows) == [1, 2, 10]
     assert rows[10] == [Row(f"any/{part}", part, (1,)) for part in ("train", "val", "test")]
 
 
 @pytest.mark.parametrize(
-    ("files", "said"),
+    ("files", "message"),
     [
         ({"train.txt": "a/x.mp4"}, "test.txt is absent. Expected: <class>/<videos>"),
         ({"train.txt": "a/x.mp4\na/x", "test.txt": ""}, "train.txt, line 2: 'a/x' names no video"),
@@ -235,11 +235,14 @@ def test_lists_of_several_splits_with_classes_in_an_order_of_their_own(tmp_path)
             "'clp' .*did you mean 'clap'",
         ),
         ({"train.txt": "a/x.mp4 2", "test.txt": "a/y.mp4 1", "classes.txt": "clap\nrun"}, "'2' is not in classes.txt"),
-        ({"train.txt": "a/x.mp4", "test.txt": "a/y.mp4", "classes.txt": "a\na"}, "a class stands there twice"),
+        (
+            {"train.txt": "a/x.mp4", "test.txt": "a/y.mp4", "classes.txt": "a\na"},
+            "it lists a class twice; keep one of them",
+        ),
     ],
 )
-def test_wrong_lists_are_named(tmp_path, files, said):
+def test_wrong_lists_are_named(tmp_path, files, message):
     for name, text in files.items():
         (tmp_path / name).write_text(text)
-    with pytest.raises(UserError, match=said):
-        folder.splits([], tmp_path, {})
+    with pytest.raises(UserError, match=message):
+        folder.splits(tmp_path, {})

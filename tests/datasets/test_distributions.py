@@ -49,15 +49,15 @@ def test_lists_are_read_by_todays_names_and_by_yesterdays(
     (tmp_path / inside).mkdir(exist_ok=True)
     for part, text in texts.items():
         (tmp_path / inside / f"{prefix if prefixed else ''}{part}.{suffix}").write_text(text)
-    found = plugin.splits([], tmp_path, {})
-    assert [row.part for row in found.rows[1]] == ["train", "test"]
+    actual = plugin.splits(tmp_path, {})
+    assert [row.part for row in actual.rows[1]] == ["train", "test"]
 
 
 @pytest.mark.parametrize("name", LISTS)
 def test_an_absent_list_is_named_with_both_namings(tmp_path: Path, name: str) -> None:
     plugin, prefix, *_ = LISTS[name]
     with pytest.raises(UserError, match=prefix) as caught:
-        plugin.splits([], tmp_path, {})
+        plugin.splits(tmp_path, {})
     assert "labels" in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -66,7 +66,7 @@ def test_an_absent_list_is_named_with_both_namings(tmp_path: Path, name: str) ->
 @pytest.mark.parametrize("inside", ["", "labels"])
 def test_the_cases_packages_are_read(name: str, inside: str) -> None:
     plugin = LISTS[name][0]
-    assert len(plugin.splits([], CASE / name / inside, {}).rows[1]) == 2
+    assert len(plugin.splits(CASE / name / inside, {}).rows[1]) == 2
 
 
 @pytest.mark.parametrize("name", ["x:y", "a: b", "16:9", "file:x", "C:", "http:"])
@@ -77,7 +77,7 @@ def test_a_class_folder_with_a_colon_is_a_name(tmp_path: Path, name: str) -> Non
     for part in ("train", "test"):
         (tmp_path / "videos" / f"{part}.txt").write_text(f"{name}/1.mp4\n")
     assert [video.path for video in folder.videos(tmp_path / "videos", {})] == [f"{name}/1.mp4"]
-    assert folder.splits([], tmp_path / "videos", {}).classes == (name,)
+    assert folder.splits(tmp_path / "videos", {}).classes == (name,)
     if name == "C:":
         return  # "C:/" at an archive's top is refused still, as Windows' absolute path
     with tarfile.open(tmp_path / "a.tar", "w") as tar:

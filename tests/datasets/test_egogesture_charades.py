@@ -22,7 +22,7 @@ GESTURES = {
 
 
 def gestures(**texts: str) -> dict[str, bytes]:
-    """Lists of EgoGesture, but for those given."""
+    """Lists of EgoGesture; `texts` replace some."""
     return {f"{part}listall_but_None.txt": text.encode() for part, text in (GESTURES | texts).items()}
 
 
@@ -38,7 +38,7 @@ def written(root: Path, files: dict[str, bytes]) -> Path:
 
 
 def lists_of_charades(root: Path, **videos: list[tuple[str, str]]) -> Path:
-    """Lists of two training videos and one for test, (id, actions), but for those given."""
+    """Lists of two training videos and one for test, (id, actions); `videos` replace some."""
     root.mkdir(parents=True, exist_ok=True)
     classes = "".join(f"c{number:03d} Action {number}\n" for number in range(157))
     (root / "Charades_v1_classes.txt").write_text(classes)
@@ -58,7 +58,7 @@ def few(monkeypatch: pytest.MonkeyPatch, train: int = 2, test: int = 1) -> None:
 
 def test_egogesture_lists_are_as_published():
     lists = official("egogesture/trainlistall_but_None.txt").parent
-    classes, rows = egogesture.splits([], lists, {})
+    classes, rows = egogesture.splits(lists, {})
     numbered = [line.split() for line in (lists / "classIndAllbutNone.txt").read_text().splitlines()]
     assert [(str(number), name) for number, name in enumerate(classes, 1)] == [(a, b) for a, b in numbered]
     assert Counter(row.part for row in rows[1]) == {"train": 14_416, "val": 4_768, "test": 4_977}
@@ -70,7 +70,7 @@ def test_egogesture_lists_are_as_published():
 
 def test_egogesture_agrees_with_another_copy_of_its_lists():
     database = json.loads(official("egogesture/egogestureall_but_None.json").read_text())["database"]
-    classes, rows = egogesture.splits([], ANNOTATIONS / "egogesture", {})
+    classes, rows = egogesture.splits(ANNOTATIONS / "egogesture", {})
     ours = Counter((row.video, classes[row.labels[0]], row.part) for row in rows[1])
     parts = {"training": "train", "validation": "val", "testing": "test"}
     theirs = Counter(
@@ -121,14 +121,14 @@ def test_egogesture_ranges_become_splits(tmp_path, monkeypatch):
 def test_egogesture_video_in_two_places_or_without_lists_is_refused(tmp_path):
     one = frames("Subject03/Scene1/Color/rgb1", 2)
     written(tmp_path, one | {f"more/{path}": content for path, content in one.items()})
-    with pytest.raises(UserError, match=r"egogesture: .* holds .*rgb1 and .*rgb1, the same video; keep one"):
+    with pytest.raises(UserError, match=r"egogesture: .* holds .*rgb1 and .*rgb1, the same clip; keep one"):
         egogesture.videos(tmp_path, {})
     with pytest.raises(UserError, match=r"the list .*trainlistall_but_None\.txt is absent\. Expected: the frames Subj"):
         egogesture.videos(tmp_path / "images", {})
 
 
 @pytest.mark.parametrize(
-    ("part", "line", "said"),
+    ("part", "line", "message"),
     [
         ("train", "Subject03/Scene1/Color/rgb1 84 1 5", "the class 84 is none of 1 to 83"),
         ("train", "Subject03/Scene1/Color/rgb1 0 1 5", "the class 0 is none of 1 to 83"),
@@ -139,17 +139,17 @@ def test_egogesture_video_in_two_places_or_without_lists_is_refused(tmp_path):
         ("test", "Subject1/Scene1/rgb1 1 1 4", "expected `<video> <class> <first frame> <last frame>`"),
     ],
 )
-def test_egogesture_names_a_line_it_can_not_read(tmp_path, part, line, said):
+def test_egogesture_names_a_line_it_can_not_read(tmp_path, part, line, message):
     written(tmp_path, gestures(**{part: f"{GESTURES[part].splitlines()[0]}\n\n{line}\n"}))
     with pytest.raises(UserError) as error:
-        egogesture.splits([], tmp_path, {})
-    assert f"{part}listall_but_None.txt, line 3: {said}" in str(error.value) and "\n" not in str(error.value)
+        egogesture.splits(tmp_path, {})
+    assert f"{part}listall_but_None.txt, line 3: {message}" in str(error.value) and "\n" not in str(error.value)
 
 
 def test_egogesture_person_of_two_parts_is_refused(tmp_path):
     written(tmp_path, gestures(test="Subject03/Scene6/Color/rgb1 2 5 8\n"))
     with pytest.raises(UserError, match="Subject03 is in the train list and in the test list"):
-        egogesture.splits([], tmp_path, {})
+        egogesture.splits(tmp_path, {})
 
 
 def test_charades_lists_are_as_published(tmp_path):
@@ -161,7 +161,7 @@ def test_charades_lists_are_as_published(tmp_path):
         listed[{"training": "train", "testing": "test"}[facts["subset"]]].append((name, text))
     lists = lists_of_charades(tmp_path, **listed)
     (lists / "Charades_v1_classes.txt").write_text(official("charades/Charades_v1_classes.txt").read_text())
-    classes, rows = charades.splits([], lists, {})
+    classes, rows = charades.splits(lists, {})
     assert Counter(row.part for row in rows[1]) == charades.COUNTS[1] == {"train": 7_985, "test": 1_863}
     assert Counter(row.part for row in rows[1] if not row.labels) == {"train": 174, "test": 49}
     assert len(classes) == 157 and (classes[0], classes[156]) == ("Holding some clothes", "Someone is eating something")
@@ -193,7 +193,7 @@ def test_charades_lists_beside_the_videos_and_absent_videos(tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize(
-    ("row", "said"),
+    ("row", "message"),
     [
         (("46GP8", "c157 1 2"), "line 2: c157 is none of c000 to c156"),
         (
@@ -204,11 +204,11 @@ def test_charades_lists_beside_the_videos_and_absent_videos(tmp_path, monkeypatc
         (("46gp8.mp4", "c001 1 2"), "line 2: expected an id of five letters and digits"),
     ],
 )
-def test_charades_names_a_line_it_can_not_read(tmp_path, monkeypatch, row, said):
+def test_charades_names_a_line_it_can_not_read(tmp_path, monkeypatch, row, message):
     few(monkeypatch)
     with pytest.raises(UserError) as error:
-        charades.splits([], lists_of_charades(tmp_path, train=[row]), {})
-    assert f"Charades_v1_train.csv, {said}" in str(error.value) and "\n" not in str(error.value)
+        charades.splits(lists_of_charades(tmp_path, train=[row]), {})
+    assert f"Charades_v1_train.csv, {message}" in str(error.value) and "\n" not in str(error.value)
 
 
 def test_charades_lists_that_are_not_whole_are_refused(tmp_path):
@@ -218,16 +218,16 @@ def test_charades_lists_that_are_not_whole_are_refused(tmp_path):
         through("charades", dataset("charades", folder, lists), tmp_path)
     (lists / "Charades_v1_test.csv").write_text("id,subject\n0BH84,x\n")
     with pytest.raises(UserError, match=r"test\.csv: no column actions; expected are id, actions"):
-        charades.splits([], lists, {})
+        charades.splits(lists, {})
     (lists / "Charades_v1_test.csv").write_text("id,subject,actions\n0BH84,x\n")
     with pytest.raises(UserError, match=r"test\.csv, line 2: expected an id of five letters and digits, and actions"):
-        charades.splits([], lists, {})
+        charades.splits(lists, {})
     (lists / "Charades_v1_test.csv").unlink()
     with pytest.raises(UserError, match=r"charades: the list .*test\.csv is absent\. Expected: the content of "):
-        charades.splits([], lists, {})
+        charades.splits(lists, {})
     (lists / "Charades_v1_classes.txt").write_text("c000 Holding some clothes\nc002 Taking\n")
     with pytest.raises(UserError, match=r"classes\.txt: expected the classes c000 to c156 in turn"):
-        charades.splits([], lists, {})
+        charades.splits(lists, {})
 
 
 def test_charades_training_video_in_test_and_a_video_twice_are_refused(tmp_path, monkeypatch):

@@ -53,7 +53,7 @@ def test_kinetics400_official_validation_list_beside_the_train_rows_there_are(tm
     whole = [piece.read_text(encoding="utf-8").partition("\n") for piece in pieces]
     (tmp_path / "train.csv").write_text("\n".join([whole[0][0], *(rows.strip("\n") for *_, rows in whole)]) + "\n")
     (tmp_path / "val.csv").write_bytes(validation.read_bytes())
-    classes, rows = kinetics400.splits([], tmp_path, {})
+    classes, rows = kinetics400.splits(tmp_path, {})
     assert list(classes) == (KINETICS / "mmaction2_label_map_k400.txt").read_text().splitlines()
     tests = [row for row in rows[1] if row.part == "test"]
     assert len(tests) == kinetics400.COUNTS[1]["test"] == 19906 and len({row.video for row in tests}) == 19906
@@ -67,7 +67,7 @@ def test_kinetics400_official_validation_list_beside_the_train_rows_there_are(tm
 def test_kinetics400_official_train_list_is_as_published():
     if not any((KINETICS / name).is_file() for name in kinetics400.LISTS["train"]):
         pytest.skip(f"no official train list in {KINETICS}, so its 246,534 rows can't be counted")
-    _, rows = kinetics400.splits([], KINETICS, {})
+    _, rows = kinetics400.splits(KINETICS, {})
     assert sum(row.part == "train" for row in rows[1]) == kinetics400.COUNTS[1]["train"]
 
 
@@ -130,11 +130,11 @@ def test_kinetics400_lists_of_another_number_of_classes_are_refused(tmp_path):
     listed(tmp_path / "train.csv", TRAIN)
     listed(tmp_path / "val.csv", VAL)
     with pytest.raises(UserError, match=r"kinetics400: the lists in .* have 2 classes, not 400"):
-        kinetics400.splits([], tmp_path, {})
+        kinetics400.splits(tmp_path, {})
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ("abseiling,0wR5jVB-WPk,417", "train.csv, line 3: expected a label, an id of 11 signs and whole seconds"),
         ("air drumming,0wR5jVB-WPk,,427", "line 3: expected a label, an id of 11 signs and whole seconds"),
@@ -145,28 +145,28 @@ def test_kinetics400_lists_of_another_number_of_classes_are_refused(tmp_path):
         ("air drumning,0wR5jVB-WPk,417,427", "line 3: the class 'air drumning' is in the list of the train part alone"),
     ],
 )
-def test_kinetics400_names_a_line_it_can_not_read(tmp_path, line, said):
+def test_kinetics400_names_a_line_it_can_not_read(tmp_path, line, message):
     listed(tmp_path / "val.csv", VAL[:1])
     (tmp_path / "train.csv").write_text(
         f"label,youtube_id,time_start,time_end\nair drumming,---QUuC4vJs,84,94\n{line}\n"
     )
     with pytest.raises(UserError) as error:
-        kinetics400.splits([], tmp_path, {})
-    assert said in str(error.value) and "\n" not in str(error.value)
+        kinetics400.splits(tmp_path, {})
+    assert message in str(error.value) and "\n" not in str(error.value)
 
 
 def test_kinetics400_names_a_list_that_is_absent_or_of_another_kind(tmp_path):
     with pytest.raises(UserError, match=r"holds no train\.csv or kinetics-400_train\.csv\. Expected: clips named"):
-        kinetics400.splits([], tmp_path, {})
+        kinetics400.splits(tmp_path, {})
     listed(tmp_path / "train.csv", TRAIN)
     with pytest.raises(UserError, match=r"holds no val\.csv or validate\.csv or kinetics-400_val\.csv"):
-        kinetics400.splits([], tmp_path, {})
+        kinetics400.splits(tmp_path, {})
     (tmp_path / "validate.csv").write_text("youtube_id,time_start,time_end,split\n0wR5jVB-WPk,417,427,val\n")
     with pytest.raises(UserError, match=r"validate\.csv: no column label; expected are label, youtube_id, time_start"):
-        kinetics400.splits([], tmp_path, {})
+        kinetics400.splits(tmp_path, {})
     (tmp_path / "validate.csv").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match=r"validate\.csv is no CSV in UTF-8"):
-        kinetics400.splits([], tmp_path, {})
+        kinetics400.splits(tmp_path, {})
 
 
 def test_kinetics400_a_training_clip_in_the_test_list_is_refused(tmp_path, monkeypatch):
@@ -187,7 +187,7 @@ def test_diving48_classes_are_the_official_ones():
 def test_diving48_official_lists_are_as_published():
     if not (DIVING / "Diving48_V2_train.json").is_file():
         pytest.skip(f"no official lists in {DIVING}, so their 15,027 and 1,970 rows can't be counted")
-    _, rows = diving48.splits([], DIVING, {})
+    _, rows = diving48.splits(DIVING, {})
     parts = [row.part for row in rows[1]]
     assert (parts.count("train"), parts.count("test")) == (15027, 1970)
 
@@ -212,7 +212,7 @@ def test_diving48_stand_in_as_it_is_distributed(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("train", "said"),
+    ("train", "message"),
     [
         ([{"vid_name": "x", "label": "3"}], 'Diving48_V2_train.json, entry 1: expected a text vid_name and .*"label"'),
         ([{"label": 3}], "entry 1: expected a text vid_name"),
@@ -220,19 +220,19 @@ def test_diving48_stand_in_as_it_is_distributed(tmp_path, monkeypatch):
         ({"x": 3}, r"Diving48_V2_train\.json is no list of clips"),
     ],
 )
-def test_diving48_names_an_entry_it_can_not_read(tmp_path, train, said):
-    with pytest.raises(UserError, match=said):
-        diving48.splits([], lists_of_diving48(tmp_path, train=train), {})
+def test_diving48_names_an_entry_it_can_not_read(tmp_path, train, message):
+    with pytest.raises(UserError, match=message):
+        diving48.splits(lists_of_diving48(tmp_path, train=train), {})
 
 
 def test_diving48_names_a_list_that_is_absent_or_damaged(tmp_path):
     (tmp_path / "Diving48_train.json").write_text("[]")  # version 1
     with pytest.raises(UserError, match=r"Diving48_V2_train\.json is absent\. Expected: .*Diving48_rgb\.tar\.gz"):
-        diving48.splits([], tmp_path, {})
+        diving48.splits(tmp_path, {})
     lists_of_diving48(tmp_path)
     (tmp_path / "Diving48_V2_test.json").write_text("[{")
     with pytest.raises(UserError, match=r"Diving48_V2_test\.json is no JSON"):
-        diving48.splits([], tmp_path, {})
+        diving48.splits(tmp_path, {})
 
 
 @pytest.mark.parametrize("label", [48, -1])

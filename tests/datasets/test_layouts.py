@@ -23,7 +23,7 @@ BARE = {"suite": "quick", "recipes": {}, "protocols": {}, "experiments": {}, "ta
 
 @pytest.fixture
 def staged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Runs the three stages, with tasks here in turn, in a folder of its own; fields of `decode` may be given."""
+    """Run the three stages in another folder, tasks in this process; `decode` replaces fields."""
     monkeypatch.chdir(tmp_path)
     for stage in (download, decode):
         monkeypatch.setattr(stage, "session", lambda cluster, data: nullcontext())
@@ -73,12 +73,12 @@ def test_a_set_as_it_is_distributed_comes_through(name, tmp_path, staged, capsys
     gone = [(row["part"], row["video"]) for row in listed]
     expected = [(part, video) for video, (part, _) in made.rows.items() if video not in made.pixels]
     assert sorted({*gone}) == sorted(expected)
-    said = capsys.readouterr().err
+    message = capsys.readouterr().err
     for part in {part for part, _ in expected}:
         absent = sum(each == part for each, _ in expected)
         whole = sum(each == part for each, _ in made.rows.values())
-        assert f"note: {name}, split 1: {absent} of {whole} {part} videos are absent: " in said
-    assert ("are absent" in said) == bool(expected)
+        assert f"note: {name}, split 1: {absent} of {whole} {part} videos are absent: " in message
+    assert ("are absent" in message) == bool(expected)
 
 
 def edited(path: Path, old: str, new: str) -> None:
@@ -130,9 +130,9 @@ MISSING = {
 @pytest.mark.parametrize("name", LABELS)
 def test_a_label_out_of_range_is_named(name, tmp_path, staged):
     made = STAND_INS[name](tmp_path)
-    file, old, new, said = LABELS[name]
+    file, old, new, message = LABELS[name]
     edited(lists_of(made, file), old, new)
-    with pytest.raises(UserError, match=said) as error:
+    with pytest.raises(UserError, match=message) as error:
         staged(name, made)
     assert "\n" not in str(error.value)
 

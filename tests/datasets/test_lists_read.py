@@ -1,4 +1,4 @@
-"""The list files that a data set's splits() opens are the ones that READS names: those make results stale."""
+"""READS names all list files that a data set's splits() opens, because they make results stale."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ import pytest
 from tests.support.videos.lists import ANNOTATIONS, official
 
 ROOT = Path(__file__).parents[2]
-# An audit hook can't be taken away again, so that a process of its own listens.
+# An audit hook can't be removed, so another process listens.
 LISTEN = """
 import sys
 from pathlib import Path
@@ -18,9 +18,8 @@ from pipeline.errors import UserError
 name, folder = sys.argv[1], Path(sys.argv[2]).resolve()
 plugin, opened = datasets.loaded(name), set()
 sys.addaudithook(lambda event, args: opened.add(str(args[0])) if event == "open" else None)
-videos = plugin.videos(folder, {}) if name == "folder" else []
 try:
-    plugin.splits(videos, folder, {})
+    plugin.splits(folder, {})
 except UserError as error:
     print("stopped:", error, file=sys.stderr)  # some official lists are here in part
 paths = {Path(path).resolve() for path in opened if Path(path).is_file()}

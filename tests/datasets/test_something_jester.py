@@ -19,7 +19,7 @@ FRAMES: list[tuple[str, ModuleType]] = [("sthv1", sthv1), ("jester", jester)]  #
 
 
 def csvs(root: Path, name: str, **texts: str) -> Path:
-    """Lists of two training clips and a validation clip, but for those given."""
+    """Lists of two training clips and a validation clip; `texts` replace some."""
     root.mkdir(parents=True, exist_ok=True)
     first, last = LABELS[name][0], LABELS[name][-1]
     own = {"train": f"11;{first}\n12;{last}\n", "validation": f"7;{last}\n", "labels": "\n".join(LABELS[name]) + "\n"}
@@ -50,7 +50,7 @@ def check_mirrored(names: list[str], pairs: tuple[tuple[str, str], ...]) -> None
 
 def test_jester_lists_are_as_published():
     lists = official("jester/jester-v1-train.csv").parent
-    classes, rows = jester.splits([], lists, {})
+    classes, rows = jester.splits(lists, {})
     assert list(classes) == official("jester/jester-v1-labels.csv").read_text().splitlines()
     assert Counter(row.part for row in rows[1]) == {"train": 118_562, "test": 14_787}
     assert len({row.video for row in rows[1]}) == 118_562 + 14_787
@@ -63,14 +63,14 @@ def test_jester_lists_are_as_published():
 
 def test_sthv1_lists_are_as_published():
     path = official("sthv1/something-something-v1-train.csv")
-    assert Counter(row.part for row in sthv1.splits([], path.parent, {}).rows[1]) == sthv1.COUNTS[1]
+    assert Counter(row.part for row in sthv1.splits(path.parent, {}).rows[1]) == sthv1.COUNTS[1]
 
 
 def test_sthv1_classes_are_in_the_order_of_their_list(tmp_path):
     # A copy of the labels' list; another of its orders, by alphabet, is category.txt.
     text = official("sthv1/mmaction2_label_map.txt").read_text()
     classes, _ = sthv1.splits(
-        [], csvs(tmp_path, "sthv1", labels=text, train="1;Holding something\n", validation="2;Closing something\n"), {}
+        csvs(tmp_path, "sthv1", labels=text, train="1;Holding something\n", validation="2;Closing something\n"), {}
     )
     assert list(classes) == text.splitlines() and classes[0] == "Holding something" and len(classes) == 174
 
@@ -129,7 +129,7 @@ def test_a_folder_of_another_layout_says_what_is_expected(tmp_path, name):
 
 @pytest.mark.parametrize(("name", "plugin"), FRAMES)
 @pytest.mark.parametrize(
-    ("kind", "text", "said"),
+    ("kind", "text", "message"),
     [
         ("train", "11;{first}\n\n12\n", "-train.csv, line 3: expected `<number>;<class>`, not '12'"),
         ("train", "x11;{first}\n", "-train.csv, line 1: expected `<number>;<class>`"),
@@ -140,28 +140,28 @@ def test_a_folder_of_another_layout_says_what_is_expected(tmp_path, name):
         ("test", "7\n", "-test.csv: clip 7 is in the validation list too"),
     ],
 )
-def test_a_line_that_is_wrong_is_named(tmp_path, monkeypatch, name, plugin, kind, text, said):
+def test_a_line_that_is_wrong_is_named(tmp_path, monkeypatch, name, plugin, kind, text, message):
     monkeypatch.setattr(plugin, "UNLABELLED", 1)
     first = LABELS[name][0]
     lists = csvs(tmp_path, name, **{kind: text.format(first=first)})
     with pytest.raises(UserError) as error:
-        plugin.splits([], lists, {})
-    assert said.format(first=first) in str(error.value) and "\n" not in str(error.value)
+        plugin.splits(lists, {})
+    assert message.format(first=first) in str(error.value) and "\n" not in str(error.value)
 
 
 def test_an_absent_or_damaged_list_is_named(tmp_path):
     with pytest.raises(UserError, match=r"sthv1: the list .*-v1-labels\.csv is absent\. Expected: "):
-        sthv1.splits([], tmp_path, {})
+        sthv1.splits(tmp_path, {})
     with pytest.raises(UserError, match=r"jester: the list .*jester-v1-train\.csv is absent\. Expected: "):
-        jester.splits([], tmp_path, {})
+        jester.splits(tmp_path, {})
     with pytest.raises(UserError, match=r"sthv2: the list .*-v2-labels\.json is absent\. Expected: "):
-        sthv2.splits([], tmp_path, {})
+        sthv2.splits(tmp_path, {})
     lists = csvs(tmp_path, "sthv1", labels="Holding something\n")
     with pytest.raises(UserError, match=r"v1-labels\.csv has 1 classes; published are 174"):
-        sthv1.splits([], lists, {})
+        sthv1.splits(lists, {})
     (csvs(tmp_path, "jester") / "jester-v1-train.csv").write_bytes(b"\xff\xfe1")
     with pytest.raises(UserError, match=r"jester: the list .*jester-v1-train\.csv is no text"):
-        jester.splits([], tmp_path, {})
+        jester.splits(tmp_path, {})
 
 
 @pytest.mark.parametrize(("name", "plugin"), FRAMES)

@@ -35,7 +35,7 @@ def test_sthv2_lists_are_as_published(tmp_path):
         (tmp_path / path.name).symlink_to(path)
     if not (tmp_path / "something-something-v2-train.json").exists():  # not kept here
         (tmp_path / "something-something-v2-train.json").write_text("[]")
-    classes, rows = sthv2.splits([], tmp_path, {})
+    classes, rows = sthv2.splits(tmp_path, {})
     assert list(classes) == list(json.loads(labels.read_text())) and len(classes) == 174
     tests = [row for row in rows[1] if row.part == "test"]
     assert len({row.video for row in tests}) == len(tests) == 24_777 == sthv2.COUNTS[1]["test"]
@@ -46,7 +46,7 @@ def test_sthv2_lists_are_as_published(tmp_path):
 
 def test_sthv2_training_list_is_as_published():
     path = official("sthv2/something-something-v2-train.json")
-    assert Counter(row.part for row in sthv2.splits([], path.parent, {}).rows[1])["train"] == 168_913
+    assert Counter(row.part for row in sthv2.splits(path.parent, {}).rows[1])["train"] == 168_913
 
 
 def test_webms_become_splits_with_the_lists_beside_them(tmp_path, monkeypatch):
@@ -82,7 +82,7 @@ def test_v2_lists_that_lack_lines_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("lists", "said"),
+    ("lists", "message"),
     [
         ({"train": [{"id": "1", "template": "Doing [nothing]"}]}, "-train.json, entry 1: 'Doing nothing' is no class"),
         ({"train": [{"id": "1", "label": "x"}]}, "-train.json, entry 1: expected a text template, not {"),
@@ -96,14 +96,14 @@ def test_v2_lists_that_lack_lines_are_refused(tmp_path):
         ({"test": [{"id": "12"}]}, "-test.json: clip 12 is in the train list too"),
     ],
 )
-def test_an_entry_of_v2_that_is_wrong_is_named(tmp_path, monkeypatch, lists, said):
+def test_an_entry_of_v2_that_is_wrong_is_named(tmp_path, monkeypatch, lists, message):
     monkeypatch.setattr(sthv2, "UNLABELLED", 1)
     with pytest.raises(UserError) as error:
-        sthv2.splits([], jsons(tmp_path, **lists), {})
-    assert said in str(error.value) and "\n" not in str(error.value)
+        sthv2.splits(jsons(tmp_path, **lists), {})
+    assert message in str(error.value) and "\n" not in str(error.value)
 
 
 def test_a_damaged_list_is_named(tmp_path):
     (jsons(tmp_path) / "something-something-v2-train.json").write_text('[{"id": "1"')
     with pytest.raises(UserError, match=r"sthv2: the list .*-v2-train\.json is no JSON"):
-        sthv2.splits([], tmp_path, {})
+        sthv2.splits(tmp_path, {})

@@ -13,7 +13,7 @@ from tests.support.videos.packed import zipped
 
 
 def lists_of_ucf101(root: Path, **lines: str) -> Path:
-    """Lists of one training and one test clip a split, but for those given."""
+    """Lists of one training and one test clip a split; arguments replace some."""
     root.mkdir(parents=True, exist_ok=True)
     for split in (1, 2, 3):
         (root / f"trainlist0{split}.txt").write_text("Archery/v_Archery_g08_c01.avi 3\r\n")
@@ -33,7 +33,7 @@ def lists_of_hmdb51(root: Path) -> Path:
 
 def test_ucf101_lists_are_as_published():
     lists = official("ucf101")
-    classes, rows = ucf101.splits([], lists, {})
+    classes, rows = ucf101.splits(lists, {})
     numbered = [line.split() for line in (lists / "classInd.txt").read_text().splitlines()]
     assert [(str(number), name) for number, name in enumerate(classes, 1)] == [(a, b) for a, b in numbered]
     for split, counts in {1: (9537, 3783), 2: (9586, 3734), 3: (9624, 3696)}.items():
@@ -47,7 +47,7 @@ def test_ucf101_lists_are_as_published():
 
 
 def test_hmdb51_lists_are_as_published():
-    classes, rows = hmdb51.splits([], official("hmdb51/testTrainMulti_7030_splits"), {})
+    classes, rows = hmdb51.splits(official("hmdb51/testTrainMulti_7030_splits"), {})
     assert classes == tuple(sorted(classes)) and len(classes) == 51
     for split in (1, 2, 3):
         for label in range(51):
@@ -138,13 +138,13 @@ def test_a_folder_of_another_layout_says_what_is_expected(tmp_path, name):
 
 def test_an_absent_list_is_named(tmp_path):
     with pytest.raises(UserError, match=r"ucf101: the list .*trainlist01\.txt is absent\. Expected: .*RecognitionTask"):
-        ucf101.splits([], tmp_path, {})
+        ucf101.splits(tmp_path, {})
     with pytest.raises(UserError, match=r"hmdb51: the list .*brush_hair_test_split1\.txt is absent\. Expected: "):
-        hmdb51.splits([], tmp_path, {})
+        hmdb51.splits(tmp_path, {})
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ("Archery/v_Archery_g08_c01.avi 4", "trainlist02.txt, line 2: the label 4 is not that of Archery, which is 3"),
         ("Archery/v_Archery_g08_c01.avi 102", "line 2: the label 102 is not that of Archery"),
@@ -154,11 +154,11 @@ def test_an_absent_list_is_named(tmp_path):
         ("Archery/v_Archery_g08_c01.avi 3 3", "line 2: expected `<class>/<file>.avi`"),
     ],
 )
-def test_ucf101_names_a_line_it_can_not_read(tmp_path, line, said):
+def test_ucf101_names_a_line_it_can_not_read(tmp_path, line, message):
     lists = lists_of_ucf101(tmp_path / "lists", trainlist02=f"Archery/v_Archery_g09_c01.avi 3\n{line}\n")
     with pytest.raises(UserError) as error:
-        ucf101.splits([], lists, {})
-    assert said in str(error.value) and "\n" not in str(error.value)
+        ucf101.splits(lists, {})
+    assert message in str(error.value) and "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("line", ["x.avi 3", "x.avi", "x 1", ".avi 1", "1"])
@@ -166,13 +166,13 @@ def test_hmdb51_names_a_line_it_can_not_read(tmp_path, line):
     lists = lists_of_hmdb51(tmp_path / "lists")
     (lists / "wave_test_split2.txt").write_text(f"a.avi 0\n\n{line}\n")
     with pytest.raises(UserError, match=r"wave_test_split2\.txt, line 3: expected `<file>\.avi` and 0 \(not used\)"):
-        hmdb51.splits([], lists, {})
+        hmdb51.splits(lists, {})
 
 
 def test_hmdb51_reads_names_as_they_are(tmp_path):
     lists = lists_of_hmdb51(tmp_path / "lists")
     (lists / "wave_test_split1.txt").write_text("#4_a;b&c(d)_ x.y.avi 2 \n", encoding="utf-8")
-    assert hmdb51.splits([], lists, {}).rows[1][-1] == Row("wave/#4_a;b&c(d)_ x.y", "test", (50,))
+    assert hmdb51.splits(lists, {}).rows[1][-1] == Row("wave/#4_a;b&c(d)_ x.y", "test", (50,))
 
 
 def test_a_training_clip_in_the_test_list_is_refused(tmp_path, monkeypatch):

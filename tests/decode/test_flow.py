@@ -1,4 +1,4 @@
-"""Flow is the motion that was put in, without the camera's where that is asked for, and lies beside its frames."""
+"""Flow is the motion of drawn frames, optionally without the camera's, and is stored with them."""
 
 import subprocess
 from dataclasses import replace
@@ -58,9 +58,9 @@ def bits(plane: bytes) -> np.ndarray:
     return simplejpeg.decode_jpeg(plane, "GRAY")[..., 0].astype(float)
 
 
-def errors(plane: np.ndarray, wanted: np.ndarray | float) -> float:
+def errors(plane: np.ndarray, expected: np.ndarray | float) -> float:
     """The median error inside the frame, in pixels."""
-    return float(np.median(np.abs(plane - wanted)[EDGE:-EDGE, EDGE:-EDGE]))
+    return float(np.median(np.abs(plane - expected)[EDGE:-EDGE, EDGE:-EDGE]))
 
 
 @pytest.mark.parametrize("algorithm", ["tvl1", "dis"])
@@ -133,7 +133,7 @@ def test_frames_that_tell_nothing_of_the_camera_keep_their_plain_flow(pair: tupl
 
 
 def homography(points: np.ndarray, moved: np.ndarray) -> np.ndarray | None:
-    """Of features that are told apart by their number; the frame itself has none to follow."""
+    """Features that differ by their number; the frame itself has none to follow."""
     own = np.eye(128, dtype=np.float32)[: len(points)]
     first, second = (camera.Features(at.astype(np.float32), own) for at in (points, moved))
     blank = np.zeros((HEIGHT, WIDTH), np.uint8)

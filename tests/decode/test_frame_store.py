@@ -69,12 +69,12 @@ def test_views_are_no_copies_and_outlive_the_store(decoded_store: Path) -> None:
 
 def test_a_store_travels_by_pickle_and_by_fork(decoded_store: Path) -> None:
     store = FrameStore(decoded_store)
-    wanted = [bytes(view) for view in store.jpegs("sit/3", range(8))]
+    expected = [bytes(view) for view in store.jpegs("sit/3", range(8))]
     again = pickle.loads(pickle.dumps(store))  # noqa: S301 (what was just pickled here)
-    assert again.videos == store.videos and [bytes(view) for view in again.jpegs("sit/3", range(8))] == wanted
+    assert again.videos == store.videos and [bytes(view) for view in again.jpegs("sit/3", range(8))] == expected
     for method in ("fork", "spawn"):
         with multiprocessing.get_context(method).Pool(1) as pool:
-            assert pool.apply_async(_read, (store, "sit/3")).get(30) == wanted
+            assert pool.apply_async(_read, (store, "sit/3")).get(30) == expected
 
 
 def _read(store: FrameStore, video: str) -> list[bytes]:
@@ -100,10 +100,10 @@ def test_many_shards_do_not_use_up_file_descriptors(
 ) -> None:
     monkeypatch.setattr(frame_store, "OPEN_SHARDS", 2)
     store = FrameStore(decoded_store)
-    wanted = {name: _read(store, name) for name in store.videos}
+    expected = {name: _read(store, name) for name in store.videos}
     held = _descriptors()
     for name in list(store.videos) * 3:
-        assert _read(store, name) == wanted[name]
+        assert _read(store, name) == expected[name]
     assert _descriptors() <= held + 1
 
 

@@ -1,4 +1,4 @@
-"""Folders of numbered frames: kept as they are or scaled, and what is wrong with one is said by name."""
+"""Folders of numbered frames: kept as they are or scaled; a wrong one is named."""
 
 import math
 from dataclasses import replace
@@ -29,9 +29,9 @@ def folder(path: Path, form: str = "{:05d}.jpg", first: int = 1) -> Path:
     return path
 
 
-def decoded(path: Path, settings: Decode = DECODE, **wanted):
+def decoded(path: Path, settings: Decode = DECODE, **expected):
     with opened(settings) as decoder:
-        return decode(path, decoder, **wanted)
+        return decode(path, decoder, **expected)
 
 
 @pytest.mark.parametrize("form", ["{:05d}.jpg", "{}.jpeg", "{:09d}.JPG", "{:02d}.JpEg"])
@@ -39,12 +39,12 @@ def test_frames_are_kept_in_the_order_of_their_numbers(tmp_path, form):
     path = folder(tmp_path / "7", form)
     for other in ("notes.txt", "._00001.jpg", "flow_x_00001.jpg", "00001.png", "00001.jpg.part"):
         (path / other).write_bytes(b"no frame")
-    found = decoded(path, fps=12.0)
-    assert found.jpegs == [(path / form.format(number)).read_bytes() for number in range(1, 13)]
-    assert (found.width, found.height, found.fps, found.decoder) == (64, 48, 12.0, "none")
-    np.testing.assert_allclose(found.timestamps, np.arange(12) / 12)
+    actual = decoded(path, fps=12.0)
+    assert actual.jpegs == [(path / form.format(number)).read_bytes() for number in range(1, 13)]
+    assert (actual.width, actual.height, actual.fps, actual.decoder) == (64, 48, 12.0, "none")
+    np.testing.assert_allclose(actual.timestamps, np.arange(12) / 12)
     part = decoded(path, first=9, last=10)
-    assert part.jpegs == found.jpegs[8:10] and part.fps == 0 and all(map(math.isnan, part.timestamps))
+    assert part.jpegs == actual.jpegs[8:10] and part.fps == 0 and all(map(math.isnan, part.timestamps))
 
 
 def test_numbers_may_begin_at_zero_but_no_later_than_one(tmp_path):
@@ -58,14 +58,14 @@ def test_numbers_may_begin_at_zero_but_no_later_than_one(tmp_path):
 @pytest.mark.parametrize("short_side", [24, 36, 96])
 def test_frames_of_another_size_are_scaled_as_videos_are(tmp_path, short_side, decoder):
     path = folder(tmp_path / "7")
-    found = decoded(path, replace(DECODE, short_side=short_side, decoder=decoder), fps=12.0)
-    assert (found.height, found.width) == (short_side, short_side * 4 // 3) and len(found.jpegs) == 12
-    assert {simplejpeg.decode_jpeg_header(jpeg)[:2] for jpeg in found.jpegs} == {(found.height, found.width)}
-    assert (found.decoder, found.decoder_version) == ("ffmpeg", ffmpeg_exe()[1])
-    np.testing.assert_allclose(found.timestamps, np.arange(12) / 12)
+    actual = decoded(path, replace(DECODE, short_side=short_side, decoder=decoder), fps=12.0)
+    assert (actual.height, actual.width) == (short_side, short_side * 4 // 3) and len(actual.jpegs) == 12
+    assert {simplejpeg.decode_jpeg_header(jpeg)[:2] for jpeg in actual.jpegs} == {(actual.height, actual.width)}
+    assert (actual.decoder, actual.decoder_version) == ("ffmpeg", ffmpeg_exe()[1])
+    np.testing.assert_allclose(actual.timestamps, np.arange(12) / 12)
     as_video = tmp_path / "7.mjpeg"
     as_video.write_bytes(b"".join(file.read_bytes() for file in sorted(path.iterdir())))
-    assert check_against_ffmpeg(as_video, found.jpegs, found.width, found.height) < 3
+    assert check_against_ffmpeg(as_video, actual.jpegs, actual.width, actual.height) < 3
 
 
 def test_jpegs_that_are_not_baseline_are_made_so(tmp_path):
@@ -73,9 +73,9 @@ def test_jpegs_that_are_not_baseline_are_made_so(tmp_path):
     progressive = cv2.imencode(".jpg", PIXELS[4][..., ::-1], [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1].tobytes()
     (path / "00005.jpg").write_bytes(progressive)
     assert not image_folder.baseline(progressive) and image_folder.baseline((path / "00004.jpg").read_bytes())
-    found = decoded(path)
-    assert all(map(image_folder.baseline, found.jpegs)) and found.decoder == "ffmpeg"
-    seen = np.stack([simplejpeg.decode_jpeg(jpeg) for jpeg in found.jpegs]).astype(int)
+    actual = decoded(path)
+    assert all(map(image_folder.baseline, actual.jpegs)) and actual.decoder == "ffmpeg"
+    seen = np.stack([simplejpeg.decode_jpeg(jpeg) for jpeg in actual.jpegs]).astype(int)
     assert np.abs(seen - PIXELS).mean() < 4
 
 
@@ -96,9 +96,9 @@ def test_an_orientation_in_exif_turns_neither_kept_nor_scaled_frames(tmp_path, s
         jpeg = file.read_bytes()
         file.write_bytes(jpeg[:2] + turned + jpeg[2:])
     assert cv2.imread(str(path / "00001.jpg")).shape == (64, 48, 3)  # who heeds it sees it upright
-    found = decoded(path, settings)
-    assert (found.width, found.height) == (plain.width, plain.height)
-    for one, other in zip(found.jpegs, plain.jpegs, strict=True):
+    actual = decoded(path, settings)
+    assert (actual.width, actual.height) == (plain.width, plain.height)
+    for one, other in zip(actual.jpegs, plain.jpegs, strict=True):
         np.testing.assert_array_equal(simplejpeg.decode_jpeg(one), simplejpeg.decode_jpeg(other))
 
 
@@ -111,7 +111,7 @@ def resized(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "said"),
+    ("damage", "message"),
     [
         (lambda path: (path / "00004.jpg").unlink(), r"^frame 4 is missing$"),
         (lambda path: [(path / f"{n:05d}.jpg").unlink() for n in (4, 6)], r"^frame 4 is missing, and 1 more of 1 to"),
@@ -123,10 +123,10 @@ def resized(path: Path) -> None:
         (lambda path: [file.unlink() for file in path.iterdir()], r"^the folder holds no numbered JPEG frames$"),
     ],
 )
-def test_a_frame_that_is_wrong_is_named(tmp_path, damage, said):
+def test_a_frame_that_is_wrong_is_named(tmp_path, damage, message):
     path = folder(tmp_path / "7")
     damage(path)
-    with pytest.raises(Damaged, match=said) as error:
+    with pytest.raises(Damaged, match=message) as error:
         decoded(path)
     assert "\n" not in str(error.value)
     if list(path.iterdir()):

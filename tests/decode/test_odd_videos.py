@@ -35,9 +35,9 @@ def decoded(path: Path, decoder: str = "ffmpeg") -> Video:
 def reason(path: Path, decoder: str = "ffmpeg") -> str:
     with pytest.raises(Damaged) as caught:
         decoded(path, decoder)
-    said = str(caught.value)
-    assert "\n" not in said and str(path) not in said
-    return said
+    message = str(caught.value)
+    assert "\n" not in message and str(path) not in message
+    return message
 
 
 def ffmpeg(*words: object) -> None:
@@ -59,12 +59,12 @@ def test_decord_is_refused_where_it_fills_gaps_with_neighbors(tmp_path: Path) ->
 
 def test_still_pictures_are_no_gap(tmp_path: Path) -> None:
     still = make(tmp_path / "still.mp4", "160x120", 1, ["-vf", "loop=24:1:0,setpts=N/25/TB", "-c:v", "libx264"])
-    found = decoded(still, "decord")
-    assert len(found.jpegs) == len(decoded(still).jpegs) > 10 and found.warning == ""
+    actual = decoded(still, "decord")
+    assert len(actual.jpegs) == len(decoded(still).jpegs) > 10 and actual.warning == ""
 
 
 def test_decords_other_stream_is_noticed(tmp_path: Path) -> None:
-    """Frames of two streams that agree in number and times are told apart by their pictures."""
+    """Two streams of equal number and times of frames differ by their pictures."""
     from pipeline.decode.decoders import difference_of
 
     flat, bright = np.zeros((4, 4), np.int16), np.full((4, 4), 90, np.int16)
@@ -97,9 +97,9 @@ def test_of_several_streams_both_decoders_take_ffmpegs_default(tmp_path: Path, o
 def test_a_cut_by_copy_is_whole(tmp_path: Path, suffix: str) -> None:
     whole, cut = make(tmp_path / "a.mp4", "160x120", 4, OPEN_GOP), tmp_path / f"cut.{suffix}"
     ffmpeg("-i", whole, "-ss", 1.7, "-t", 1.5, "-c", "copy", cut)
-    found, source = decoded(cut), decoded(whole).jpegs
-    begin = source.index(found.jpegs[0])
-    assert found.jpegs == source[begin : begin + len(found.jpegs)] and len(found.jpegs) >= 30
+    actual, source = decoded(cut), decoded(whole).jpegs
+    begin = source.index(actual.jpegs[0])
+    assert actual.jpegs == source[begin : begin + len(actual.jpegs)] and len(actual.jpegs) >= 30
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.mov", "hevc.mp4"])
@@ -117,9 +117,9 @@ def test_user_data_whose_size_is_wrong_is_a_warning(tmp_path: Path, name: str) -
     at = content.index(b"\0\0\1" + picture)
     stream.write_bytes(content[:at].rstrip(b"\0") + start + user + b"\0" + content[at:])
     ffmpeg("-r", 25, "-i", stream, "-c", "copy", path)
-    found = decoded(path)
-    assert len(found.jpegs) == 25
-    assert "SEI type 5 size 100 truncated" in found.warning or codec == "hevc"  # whose decoder may keep silent
+    actual = decoded(path)
+    assert len(actual.jpegs) == 25
+    assert "SEI type 5 size 100 truncated" in actual.warning or codec == "hevc"  # whose decoder may keep silent
 
 
 @needs_cases
@@ -148,8 +148,8 @@ def test_a_recording_that_begins_within_a_group_of_pictures_says_so(
     path = make(tmp_path / name, "160x120", 3, [*MPEG2, *(["-f", "vob"] if name.endswith("vob") else [])])
     content, kept = path.read_bytes(), 0 if unit == 2048 else 3 * unit
     path.write_bytes(content[:kept] + content[unit * dropped :])
-    said = reason(path)
-    assert "begins within a group of pictures" in said and "from which on it is whole" in said
+    message = reason(path)
+    assert "begins within a group of pictures" in message and "from which on it is whole" in message
 
 
 TRAILERS = {
@@ -328,10 +328,10 @@ def test_a_pipe_is_no_frame(tmp_path: Path) -> None:
 def test_real_clips_are_accepted_and_decord_agrees_or_says_so(path: Path) -> None:
     if path.suffix == ".csv":
         pytest.skip("the clips' list")
-    found = decoded(path)
-    assert found.warning == ""
+    actual = decoded(path)
+    assert actual.warning == ""
     try:
-        assert len(decoded(path, "decord").jpegs) == len(found.jpegs)
+        assert len(decoded(path, "decord").jpegs) == len(actual.jpegs)
     except Damaged as damage:
         assert "decord and ffmpeg read two videos in it" in str(damage)
 
@@ -356,9 +356,9 @@ def test_a_decoder_that_something_kills_says_nothing_of_the_video(
         begin = FFmpegRun.header
 
         def header(run: FFmpegRun) -> tuple[int, int, float]:
-            found = begin(run)
+            actual = begin(run)
             run._process.kill()
-            return found
+            return actual
 
         monkeypatch.setattr(FFmpegRun, "header", header)
     with opened(settings(decoder)) as chosen:

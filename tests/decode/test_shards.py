@@ -47,15 +47,15 @@ def test_a_complaint_about_whole_frames_is_a_column_of_the_index(
     decode = shards.decode
 
     def complaining(path: Path, *arguments: Any) -> Video:
-        found = decode(path, *arguments)
-        return replace(found, warning="h264: mmco: unref short failure") if path.name == "2.mp4" else found
+        actual = decode(path, *arguments)
+        return replace(actual, warning="h264: mmco: unref short failure") if path.name == "2.mp4" else actual
 
     monkeypatch.setattr(shards, "decode", complaining)
     decoded(tmp_path, videos)
     table = read_table(tmp_path / "index.arrow")
-    told = dict(zip(table["video"].to_pylist(), table["warning"].to_pylist(), strict=True))
-    assert told.pop("run/2") == "h264: mmco: unref short failure"
-    assert set(told.values()) == {""} and len(told) == 7
+    message = dict(zip(table["video"].to_pylist(), table["warning"].to_pylist(), strict=True))
+    assert message.pop("run/2") == "h264: mmco: unref short failure"
+    assert set(message.values()) == {""} and len(message) == 7
     assert len(FrameStore(tmp_path).jpegs("run/2", range(7))) == 7
 
 

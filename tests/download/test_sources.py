@@ -1,4 +1,4 @@
-"""Where videos come from, what is kept, made anew or refused, and the manifest."""
+"""Sources of videos: files are kept, made again or refused; and the manifest."""
 
 import hashlib
 from pathlib import Path

@@ -43,7 +43,7 @@ def test_equal_tasks_go_in_rounds() -> None:
 def test_a_slow_driver_or_storage_sets_the_pace() -> None:
     assert drained([1.0] * 50, 50, driver=2.0) == 50 * 2.0 + 1.0
     assert drained([1.0] * 50, 50, transfer=2.0) == 50 * 2.0 + 1.0
-    assert drained([1.0] * 50, 1, driver=0.5) == 0.5 + 50.0  # hidden behind the work, but for the first
+    assert drained([1.0] * 50, 1, driver=0.5) == 0.5 + 50.0  # hidden behind the work, except for the first
     assert drained([1.0] * 5, 1, start=0.5) == 5 * 1.5  # not hidden
     assert drained([1.0] * 50, 1, driver=1.0, ahead=1) == 50 * 2.0  # nothing ahead: nothing hidden
 
@@ -55,8 +55,8 @@ def test_costs_of_ray_never_help(costs: list[float], workers: int, driver: float
 
 
 def test_one_gpu_without_overheads_takes_the_work_alone() -> None:
-    found = simulation.stages(FREE, JOB, IDEAL)
-    assert found == pytest.approx({
+    actual = simulation.stages(FREE, JOB, IDEAL)
+    assert actual == pytest.approx({
         "decode": 2.0 * (1024 + 256), "train": 3 * 1024 * 0.25, "evaluate": 256 * 2 * 0.5
     })  # fmt: skip
     assert simulation.efficiency(FREE, JOB, IDEAL) == pytest.approx(1.0)

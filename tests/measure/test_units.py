@@ -50,7 +50,7 @@ def test_without_sources_each_video_is_a_unit_and_one_of_several_splits_is_one()
 
 @pytest.mark.skipif(not (LISTS / "ucf101").is_dir(), reason=f"no {LISTS}")
 def test_the_groups_of_ucf101s_first_test_list_are_707() -> None:
-    rows = ucf101.splits([], LISTS / "ucf101", {}).rows[1]
+    rows = ucf101.splits(LISTS / "ucf101", {}).rows[1]
     tests = pl.Series([row.video for row in rows if row.part == "test"])
     found = units("ucf101", tests, several_splits=False)
     assert found is not None and (len(tests), found.max() + 1) == (3783, 707)

@@ -1,4 +1,4 @@
-"""Networks on frames beside ResNet: their authors' counts, weight files and logits, and where attention stands."""
+"""Networks on frames other than ResNet: authors' counts, weight files and logits; places of attention."""
 
 import json
 from functools import cache

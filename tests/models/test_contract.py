@@ -1,4 +1,4 @@
-"""What every attention on every backbone that takes it must keep to."""
+"""The contract of every attention on every backbone that takes it."""
 
 import copy
 

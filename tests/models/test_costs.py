@@ -34,31 +34,31 @@ def built(names: tuple[str, str, str], frames: int, classes: int, knobs: dict | 
 
 
 def as_tools_count(net: nn.Module, shape: tuple[int, ...]) -> tuple[int, int]:
-    found = paper_flops.layers(net, shape)
-    return sum(map(paper_flops.ptflops, found)), sum(map(paper_flops.thop, found))
+    actual = paper_flops.layers(net, shape)
+    return sum(map(paper_flops.ptflops, actual)), sum(map(paper_flops.thop, actual))
 
 
 def nets(name: str) -> list[tuple[tuple[str, str, str], dict]]:
     """Backbone, variant and attention, and knobs, of the nets that have a count's name."""
-    if found := re.fullmatch(r"(TSN/TSM|STE|CE|ME|ACTION) ResNet-50(?: stages res2\.\.res(\d))?", name):
-        stages = {"stages": [f"res{at}" for at in range(2, int(found[2]) + 1)]} if found[2] else {}
-        if found[1] == "TSN/TSM":
+    if actual := re.fullmatch(r"(TSN/TSM|STE|CE|ME|ACTION) ResNet-50(?: stages res2\.\.res(\d))?", name):
+        stages = {"stages": [f"res{at}" for at in range(2, int(actual[2]) + 1)]} if actual[2] else {}
+        if actual[1] == "TSN/TSM":
             return [(("resnet", "50", attention), {}) for attention in ("none", "tsm")]
-        paths = {} if found[1] == "ACTION" else {"paths": [found[1].lower()]}
+        paths = {} if actual[1] == "ACTION" else {"paths": [actual[1].lower()]}
         return [(("resnet", "50", "action"), {**paths, **stages})]
-    if found := re.fullmatch(r"(TSN/TSM|ACTION) (BNInception|MobileNetV2)( \(.*\))?", name):
-        attentions = ("none", "tsm") if found[1] == "TSN/TSM" else ("action",)
-        return [((*FILES[found[2]], attention), {}) for attention in attentions]
-    if found := re.fullmatch(r"3D (?:R|RX|ResNet-)(50|101)(?:-\d+f)? \(?(baseline|SE|ECA|CBAM|EAM|ST-MANet).*", name):
-        attention = {"baseline": "none", "ST-MANet": "none"}.get(found[2], found[2].lower())
+    if actual := re.fullmatch(r"(TSN/TSM|ACTION) (BNInception|MobileNetV2)( \(.*\))?", name):
+        attentions = ("none", "tsm") if actual[1] == "TSN/TSM" else ("action",)
+        return [((*FILES[actual[2]], attention), {}) for attention in attentions]
+    if actual := re.fullmatch(r"3D (?:R|RX|ResNet-)(50|101)(?:-\d+f)? \(?(baseline|SE|ECA|CBAM|EAM|ST-MANet).*", name):
+        attention = {"baseline": "none", "ST-MANet": "none"}.get(actual[2], actual[2].lower())
         knobs = {"placement": "stage"} if attention in ("se", "eca", "cbam") else {}
-        return [(("resnext3d" if "RX" in name else "resnet3d", found[1], attention), knobs)]
-    if found := re.fullmatch(r"TSM-R50 \+ TPN \((with|no) aux head\)", name):
-        return [(("resnet", "50", "tpn"), {"aux": found[1] == "with"})]
-    if found := re.fullmatch(r"SlowOnly-R(50|101) \+ TPN \d+f", name):
-        return [(("slowonly", found[1], "tpn"), {})]
-    if found := re.fullmatch(r"([\w-]+)(?: \(Cadene\))?", name):
-        return [((*FILES[found[1]], "none"), {})]
+        return [(("resnext3d" if "RX" in name else "resnet3d", actual[1], attention), knobs)]
+    if actual := re.fullmatch(r"TSM-R50 \+ TPN \((with|no) aux head\)", name):
+        return [(("resnet", "50", "tpn"), {"aux": actual[1] == "with"})]
+    if actual := re.fullmatch(r"SlowOnly-R(50|101) \+ TPN \d+f", name):
+        return [(("slowonly", actual[1], "tpn"), {})]
+    if actual := re.fullmatch(r"([\w-]+)(?: \(Cadene\))?", name):
+        return [((*FILES[actual[1]], "none"), {})]
     return []
 
 
@@ -66,7 +66,7 @@ def rows() -> list:
     """Every count, as a Row; a name that is of no net here is a Row of none."""
     if not COUNTS.exists():
         return [pytest.param(None, marks=pytest.mark.skip(reason=f"no {COUNTS}"))]
-    found = []
+    actual = []
     for count in json.loads(COUNTS.read_text()):
         name, shape = count["name"], count["input"]
         if len(shape) == 3:
@@ -78,19 +78,19 @@ def rows() -> list:
         pooling = "unseen" if name == "BNInception (Cadene)" else ""  # TSM's and ACTION-Net's copies made it a module
         for names, knobs in nets(name) or [(("", "", ""), {})]:
             row = Row(names, knobs, classes, (1, *shape), counts, pooling)
-            found.append(pytest.param(row, id=f"{name}, {names[2]}, {classes}"))
-    return found
+            actual.append(pytest.param(row, id=f"{name}, {names[2]}, {classes}"))
+    return actual
 
 
 @pytest.mark.parametrize("row", rows())
 def test_parameters_and_counts_are_the_authors_codes(row: Row):
     net = built(row.names, row.clips[1], row.classes, row.knobs)
-    found = [costs.parameters(net)]
+    actual = [costs.parameters(net)]
     if row.counts[1]:
         net.backbone.pooling = row.pooling or net.backbone.pooling
-        found += [costs.macs(net, row.clips), *as_tools_count(net, row.clips)]
+        actual += [costs.macs(net, row.clips), *as_tools_count(net, row.clips)]
     known = [count for count in row.counts if count is not None]
-    assert found[: len(known)] == known
+    assert actual[: len(known)] == known
 
 
 def test_all_counted_nets_are_here():
@@ -109,12 +109,12 @@ def test_tf_slims_bn_inception_has_the_parameters_it_has_there():
 def test_tools_count_what_was_published():
     net = video.build("resnet3d", "tiny", "eam", frames=4, classes=5)
     shape = (1, 4, 3, 32, 32)
-    found = paper_flops.layers(net, shape)
+    actual = paper_flops.layers(net, shape)
     assert "forward" not in vars(net.backbone)
     # stem, 3 a block and its shortcut, 2 a module and the head
-    assert [layer.kind for layer in found].count("convolution") == 1 + 4 * 4 + 4 * 2
-    assert sum(layer.macs for layer in found) == costs.macs(net, shape)
-    relus = [layer.inputs for layer in found if layer.kind == "relu"]
+    assert [layer.kind for layer in actual].count("convolution") == 1 + 4 * 4 + 4 * 2
+    assert sum(layer.macs for layer in actual) == costs.macs(net, shape)
+    relus = [layer.inputs for layer in actual if layer.kind == "relu"]
     assert relus[0] == 8 * 4 * 16 * 16  # before the stem's pooling
 
 

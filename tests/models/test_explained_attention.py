@@ -1,4 +1,4 @@
-"""What EAM and ISTPA attended to, as explanations have it, against loops over their equations."""
+"""Explanations of EAM and ISTPA, against loops over their equations."""
 
 import math
 from typing import Any
@@ -29,8 +29,8 @@ def test_eam_weights_are_the_gates_of_each_stage(backbone: str) -> None:
     frames = 4
     made = video.build(backbone, "tiny", "eam", frames, classes=3, knobs={"mode": "S//T"}).eval()
     clip = torch.randn(frames, 3, 32, 32)
-    found = explanations.eam_weights(made, clip)
-    assert list(found) == ["res2", "res3", "res4", "res5"]
+    actual = explanations.eam_weights(made, clip)
+    assert list(actual) == ["res2", "res3", "res4", "res5"]
     block = made.backbone.get_submodule("layer2.0")
     seen: list[Tensor] = []
     hook = block.after.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
@@ -40,14 +40,14 @@ def test_eam_weights_are_the_gates_of_each_stage(backbone: str) -> None:
     v = seen[0][0] if backbone == "resnet3d" else seen[0].transpose(0, 1)  # (C, T, H, W)
     for axis, rows in (("S", v), ("T", v.transpose(0, 1))):
         kernel = block.after.gates[axis].conv.weight.flatten().tolist()
-        assert found["res3"][axis].tolist() == pytest.approx(gate(rows, kernel), abs=1e-5)
+        assert actual["res3"][axis].tolist() == pytest.approx(gate(rows, kernel), abs=1e-5)
     assert not any(module._forward_hooks for module in made.modules())
 
 
 def test_eam_without_a_gate_for_frames_and_nets_without_either() -> None:
     made = video.build("resnet", "tiny", "eam", 2, 3, knobs={"mode": "S", "stages": ["res4"]}).eval()
-    found = explanations.eam_weights(made, torch.zeros(2, 3, 32, 32))
-    assert {stage: {axis: w.shape for axis, w in axes.items()} for stage, axes in found.items()} == {
+    actual = explanations.eam_weights(made, torch.zeros(2, 3, 32, 32))
+    assert {stage: {axis: w.shape for axis, w in axes.items()} for stage, axes in actual.items()} == {
         "res4": {"S": (64,)}
     }
     assert explanations.available(made) == ("gradcam", "eam")
@@ -63,15 +63,15 @@ def test_istpa_looks_where_its_scores_are(place: tuple[int, int, int]) -> None:
     made, clip = bright(*place)
     made.backbone.neck = neck = InteractionPyramid(FRAMES, {"res2": 1}, (4, 4)).eval()
     nn.init.ones_(neck.scores["res2"].weight)
-    found = explanations.salient_fields(made, clip)
+    actual = explanations.salient_fields(made, clip)
     frame, row, column = place
-    assert found.places.tolist() == [[frame, 4 * row + column]] * 16
-    wanted = torch.zeros(FRAMES, 4, 4)
-    wanted[place] = 1.0
-    torch.testing.assert_close(found.fields, wanted)
+    assert actual.places.tolist() == [[frame, 4 * row + column]] * 16
+    expected = torch.zeros(FRAMES, 4, 4)
+    expected[place] = 1.0
+    torch.testing.assert_close(actual.fields, expected)
     # softmax: e^5 against 47 times e^0, in the columns' every one
     dark = 16 / (math.exp(5) + 47)
-    assert found.shares.tolist() == pytest.approx(
+    assert actual.shares.tolist() == pytest.approx(
         [1 - 2 * dark if n == frame else dark for n in range(FRAMES)], abs=1e-5
     )
     assert made.backbone.neck is neck and explanations.available(made) == ("gradcam", "receptive")
@@ -100,17 +100,17 @@ def test_salient_fields_are_added_up_over_the_merged_map() -> None:
             for m, row in enumerate(chosen)
         )
 
-    wanted = torch.zeros(FRAMES, 2, 2, dtype=torch.double)
+    expected = torch.zeros(FRAMES, 2, 2, dtype=torch.double)
     with torch.no_grad():
         before = looked_at(clip)
         for frame, plane, y, x in np.ndindex(*clip.shape):
             moved = clip.clone()
             moved[frame, plane, y, x] += step
-            wanted[frame, y // 2, x // 2] += abs(looked_at(moved) - before) / step
-    found = explanations.salient_fields(made, clip)
-    torch.testing.assert_close(found.fields, wanted / wanted.max(), rtol=0, atol=1e-5)
-    assert found.places.tolist() == [[row // cells, row % cells] for row in chosen]
-    assert float(found.shares.sum()) == pytest.approx(1)
+            expected[frame, y // 2, x // 2] += abs(looked_at(moved) - before) / step
+    actual = explanations.salient_fields(made, clip)
+    torch.testing.assert_close(actual.fields, expected / expected.max(), rtol=0, atol=1e-5)
+    assert actual.places.tolist() == [[row // cells, row % cells] for row in chosen]
+    assert float(actual.shares.sum()) == pytest.approx(1)
 
 
 def test_equations_17_and_18() -> None:
@@ -118,11 +118,11 @@ def test_equations_17_and_18() -> None:
     made, clip = bright(0, 3, 1)
     made.backbone.neck = neck = InteractionPyramid(FRAMES, {"res2": 1}, (4, 4), start="normal").eval()
     nn.init.constant_(neck.scores["res2"].weight, 10.0)
-    found = explanations.salient_fields(made, clip)
-    assert found.first.shape == (FRAMES, 4, 4) and found.start.shape == (16, 4, 4)
-    assert found.first.nonzero().tolist() == [[0, 3, 1]]
-    assert found.start.nonzero().tolist() == [[place, 3, 1] for place in range(16)]
+    actual = explanations.salient_fields(made, clip)
+    assert actual.first.shape == (FRAMES, 4, 4) and actual.start.shape == (16, 4, 4)
+    assert actual.first.nonzero().tolist() == [[0, 3, 1]]
+    assert actual.start.nonzero().tolist() == [[place, 3, 1] for place in range(16)]
     made, clip = bright(2, 3, 1)  # in a later frame, of which equation 18 knows nothing
     made.backbone.neck = neck
-    found = explanations.salient_fields(made, clip)
-    assert found.first.nonzero().tolist() == [[2, 3, 1]] and not found.start.any()
+    actual = explanations.salient_fields(made, clip)
+    assert actual.first.nonzero().tolist() == [[2, 3, 1]] and not actual.start.any()

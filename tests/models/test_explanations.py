@@ -40,15 +40,15 @@ def test_grad_cam_is_equations_1_and_2(layout: str, stage: str) -> None:
             moved = maps.clone()
             moved[at] += step
             slopes[at] = (rest(made, stage, moved, target) - before) / step
-    wanted = torch.zeros(len(maps), *maps.shape[2:], dtype=torch.double)
+    expected = torch.zeros(len(maps), *maps.shape[2:], dtype=torch.double)
     for row in range(len(maps)):
         for channel in range(maps.shape[1]):
             alpha = sum(slopes[row, channel].flatten().tolist()) / slopes[row, channel].numel()
-            wanted[row] += alpha * maps[row, channel]
-    wanted = wanted.clamp_min(0)[0] if layout == "volume" else wanted.clamp_min(0)
-    assert wanted.max() > 0
-    found = explanations.grad_cam(made, clip, target, stage)
-    torch.testing.assert_close(found, wanted / wanted.max(), rtol=0, atol=1e-5)
+            expected[row] += alpha * maps[row, channel]
+    expected = expected.clamp_min(0)[0] if layout == "volume" else expected.clamp_min(0)
+    assert expected.max() > 0
+    actual = explanations.grad_cam(made, clip, target, stage)
+    torch.testing.assert_close(actual, expected / expected.max(), rtol=0, atol=1e-5)
 
 
 def test_grad_cam_takes_the_predicted_class_and_the_last_stage() -> None:
@@ -88,11 +88,11 @@ def test_every_net_can_be_looked_at_and_stays_as_it_was(pair: pairs.Pair) -> Non
 @pytest.mark.parametrize("place", [(0, 0, 0), (2, 3, 1)])
 def test_grad_cam_lights_the_only_signal(place: tuple[int, int, int]) -> None:
     made, clip = bright(*place)
-    wanted = torch.zeros(FRAMES, 4, 4)
-    wanted[place] = 1.0
-    torch.testing.assert_close(explanations.grad_cam(made, clip), wanted)
+    expected = torch.zeros(FRAMES, 4, 4)
+    expected[place] = 1.0
+    torch.testing.assert_close(explanations.grad_cam(made, clip), expected)
     assert not explanations.grad_cam(made, clip, target=0).any(), "nothing speaks for class 0"
-    heat = explanations.upsampled(wanted, FRAMES, 8, 8)
+    heat = explanations.upsampled(expected, FRAMES, 8, 8)
     assert heat.shape == (FRAMES, 8, 8)
     assert not heat[torch.arange(FRAMES) != place[0]].any()
 

@@ -1,4 +1,4 @@
-"""Numbers of the authors' own code, stored beside the repository, against ours."""
+"""Numbers of the authors' code, stored outside the repository, against ours."""
 
 import json
 import re
@@ -176,6 +176,6 @@ def test_names_of_whole_networks(stem, net):
 def test_every_pair_has_a_name(backbone, attention):
     size = {"resnext3d": "101", "vgg": "16", "r2plus1d": "34"}.get(backbone, "")
     size = size or ("50" if backbone in ("resnet", "resnet3d", "res2net", "slowonly", "slowfast", "i3d") else "")
-    found = full_nets.parsed(f"full_{attention}_{backbone}{size}_174cls")
-    assert (found[0], found[2]) == (backbone, attention)
-    assert found[1] in named("backbone", backbone).VARIANTS
+    actual = full_nets.parsed(f"full_{attention}_{backbone}{size}_174cls")
+    assert (actual[0], actual[2]) == (backbone, attention)
+    assert actual[1] in named("backbone", backbone).VARIANTS

@@ -1,4 +1,4 @@
-"""What holds on a GPU too: the nets' arithmetic, training, scoring and Ray's tasks, beside the CPU's. Needs one GPU."""
+"""Checks on one GPU: the nets' arithmetic, training, scoring and Ray's tasks, against the CPU's."""
 
 import copy
 import dataclasses
@@ -135,21 +135,21 @@ def test_rays_tasks_train_and_score_two_cells_on_one_gpu(data: Path, monkeypatch
     trained = torch.load(one.weights, weights_only=True)
     assert {value.device.type for value in trained.values()} == {"cpu"}
     same(train(one)[-1].state["model"], trained, rtol=1e-2, atol=2e-3)
-    found = pyarrow.concat_tables([pyarrow.parquet.read_table(pyarrow.BufferReader(block)) for block in scored])
-    assert found["seed"].unique().to_pylist() == [3, 4]
+    actual = pyarrow.concat_tables([pyarrow.parquet.read_table(pyarrow.BufferReader(block)) for block in scored])
+    assert actual["seed"].unique().to_pylist() == [3, 4]
     here = Scorer(one, torch.device("cpu")).score(blocks(one)[0])
-    own = found.filter(pyarrow.compute.equal(found["seed"], 3)).to_pylist()
-    wanted = pyarrow.parquet.read_table(pyarrow.BufferReader(here)).to_pylist()
-    assert [(row["video"], row["view"]) for row in own] == [(row["video"], row["view"]) for row in wanted]
-    for told, known in zip(own, wanted, strict=True):
-        assert (told["logits"] is None) == (known["logits"] is None)
+    own = actual.filter(pyarrow.compute.equal(actual["seed"], 3)).to_pylist()
+    expected = pyarrow.parquet.read_table(pyarrow.BufferReader(here)).to_pylist()
+    assert [(row["video"], row["view"]) for row in own] == [(row["video"], row["view"]) for row in expected]
+    for message, known in zip(own, expected, strict=True):
+        assert (message["logits"] is None) == (known["logits"] is None)
         if known["logits"] is not None:
-            np.testing.assert_allclose(told["logits"], known["logits"], rtol=1e-2, atol=1e-2)
+            np.testing.assert_allclose(message["logits"], known["logits"], rtol=1e-2, atol=1e-2)
 
 
 def test_a_row_is_measured_there(data: Path) -> None:
-    (found,) = measure.measure(quick(), data, ["tsm"], turns=1)
-    assert found.error == ""
-    assert found.device == torch.cuda.get_device_name()
-    assert found.forward and found.training and found.training_bytes and found.forward_bytes
-    assert found.training_bytes >= found.forward_bytes > 0
+    (actual,) = measure.measure(quick(), data, ["tsm"], turns=1)
+    assert actual.error == ""
+    assert actual.device == torch.cuda.get_device_name()
+    assert actual.forward and actual.training and actual.training_bytes and actual.forward_bytes
+    assert actual.training_bytes >= actual.forward_bytes > 0

@@ -56,8 +56,8 @@ def traced(quick: Iterable[pairs.Pair], every: Iterable[pairs.Pair] = PAIRS) -> 
     )
 
 
-def close(ours: Tensor, wanted: Tensor) -> None:
-    torch.testing.assert_close(ours, wanted, rtol=1e-3, atol=1e-4 * float(wanted.abs().max()))
+def close(ours: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(ours, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
 
 
 @traced(COVER)
@@ -88,15 +88,15 @@ def check_evaluation(net: video.VideoNet, backend: str) -> None:
 def check_training(net: video.VideoNet, backend: str) -> None:
     """A training step's loss, penalties and all, and its gradients."""
     net.train()
-    found = []
+    actual = []
     for form in (compiled(net, backend), net):
         net.zero_grad()
         loss = loss_of(form, net, clips(2, 4))
         loss.backward()
-        found.append([loss.detach(), *(value.grad for value in net.parameters() if value.grad is not None)])
-    largest = max(float(value.abs().max()) for value in found[1])
-    for ours, wanted in zip(*found, strict=True):
-        torch.testing.assert_close(ours, wanted, rtol=1e-2, atol=1e-3 * largest)
+        actual.append([loss.detach(), *(value.grad for value in net.parameters() if value.grad is not None)])
+    largest = max(float(value.abs().max()) for value in actual[1])
+    for ours, expected in zip(*actual, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-2, atol=1e-3 * largest)
 
 
 @traced(FIRST)

@@ -1,4 +1,4 @@
-"""What a VideoNet adds to its backbone."""
+"""VideoNet's additions to its backbone."""
 
 import pytest
 import torch

@@ -60,7 +60,7 @@ def test_the_same_bytes_in_training_and_test_are_refused(built):
     with pytest.raises(UserError, match=message):
         built(ROWS, entries)
     (note,) = built(ROWS, entries, train=2, test=2).notes
-    assert "a/1 (train) and b/2 (test); kept, for the split is the official one" in note
+    assert "a/1 (train) and b/2 (test); kept, because the split is the official one" in note
 
 
 def test_empty_files_are_no_leak(built):
@@ -100,9 +100,7 @@ def test_absent_videos_stay_in_the_table_and_are_told(built, tmp_path):
 
 
 def test_a_part_of_which_nothing_is_there_is_refused(built):
-    with pytest.raises(
-        UserError, match=r"none of the 2 videos of its test list is there, e\.g\. a/2.*<class>/<videos>"
-    ):
+    with pytest.raises(UserError, match=r"all 2 videos of its test list are absent, e\.g\. a/2.*<class>/<videos>"):
         built(ROWS, ENTRIES[:2])
 
 

@@ -82,7 +82,7 @@ def test_more_than_there_is_takes_all() -> None:
 
 
 def test_split_tables_of_a_subset(tmp_path) -> None:
-    """The counts are those of the whole lists; mirrored classes are numbered anew."""
+    """The counts are those of the whole lists; mirrored classes are renumbered."""
     lists = whole()
     entries = [sources.Entry(video, video, 1, video) for video in subset.videos(lists, FEW)]
 
@@ -95,7 +95,7 @@ def test_split_tables_of_a_subset(tmp_path) -> None:
         LAYOUT = ""
 
         @staticmethod
-        def splits(videos, folder, options):
+        def splits(folder, options):
             return lists
 
     dataset = Dataset("invented", "generated", None, {}, Decode(72, 90, "ffmpeg", 8, 0.1))

@@ -1,4 +1,4 @@
-"""What is stored and damaged counts as absent, in a line, or is refused in one; only what this project made goes."""
+"""Damaged files count as absent or are refused, in one line; only the project's files are removed."""
 
 import json
 import os

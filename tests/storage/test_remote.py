@@ -53,13 +53,13 @@ def test_it_is_used_as_a_path_is(store: Remote) -> None:
 
 def test_a_folder_and_a_store_give_the_same_bytes(store: Remote, data: Path, tmp_path: Path) -> None:
     """On Ray; and nowhere, Ray's own logs included, is there a secret."""
-    one, found = tiny_run(data), []
+    one, actual = tiny_run(data), []
     with session(S3):
         for cluster in (Cluster(storage=str(tmp_path / "folder")), S3):
             fit([one], None, cluster, lambda: None)
             target = tmp_path / "predictions.parquet"
             inference.gather([one], score([one], cluster), target)
-            found.append((one.weights.read_bytes(), target.read_bytes()))
+            actual.append((one.weights.read_bytes(), target.read_bytes()))
         kept = folder(one, S3).path.removeprefix("there/")
         assert {f"{kept}/{name}" for name in ("state.pt", "weights.pt", "log.jsonl")} <= names()
         forget([one], None, S3)
@@ -68,7 +68,7 @@ def test_a_folder_and_a_store_give_the_same_bytes(store: Remote, data: Path, tmp
         logs = Path(ray._private.worker._global_node.get_session_dir_path())
         texts = [path for folder in (logs, tmp_path) for path in folder.rglob("*") if path.is_file()]
         assert len(texts) > 10 and not [path for path in texts if SECRET.encode() in path.read_bytes()]
-    assert found[0] == found[1]
+    assert actual[0] == actual[1]
     assert not [name for name in names() if SECRET in name]
 
 
@@ -114,7 +114,7 @@ def test_a_killed_training_goes_on_from_the_store(
 
 @pytest.fixture
 def gone(monkeypatch: pytest.MonkeyPatch) -> str:
-    """Where nothing listens, which is found out at the first try."""
+    """An address where nothing listens, which the first try detects."""
     monkeypatch.setattr(remote, "TRIES", 1)
     return "http://127.0.0.1:9"
 
@@ -129,8 +129,8 @@ def strict(endpoint: str) -> Iterator[None]:
 
 def test_what_goes_wrong_is_one_line(store: Remote, data: Path, gone: str, monkeypatch: pytest.MonkeyPatch) -> None:
     absent = Cluster(storage="s3://absent/work")
-    said = one_line(lambda: fit([tiny_run(data)], None, absent, lambda: None))
-    assert said.startswith("s3://absent/work/") and "there is no bucket 'absent'; create it" in said
+    message = one_line(lambda: fit([tiny_run(data)], None, absent, lambda: None))
+    assert message.startswith("s3://absent/work/") and "there is no bucket 'absent'; create it" in message
     assert "no bucket 'absent'" in one_line(lambda: ask(absent))
     monkeypatch.setenv("AWS_ENDPOINT_URL", gone)
     for work in (lambda: (store / "a").write_bytes(b""), (store / "a").read_bytes, (store / "a").exists, store.sizes):
@@ -149,7 +149,7 @@ def test_wrong_keys_are_said(store: Remote, strict: None) -> None:
     [f"s3://somebody:{SECRET}@there/work", f"s3://there/work?secret_key={SECRET}", "gs://there/work", "s3://"],
 )
 def test_a_place_of_another_kind_is_refused_without_being_repeated(named: str) -> None:
-    assert one_line(lambda: place(named)).startswith("cluster.storage is to be a folder, or s3://bucket/name")
+    assert one_line(lambda: place(named)).startswith("cluster.storage must be a folder, or s3://bucket/name")
 
 
 def test_the_preflight_tells_a_node_that_sees_another_store(
@@ -171,23 +171,23 @@ def test_the_preflight_tells_a_node_that_sees_another_store(
 
 @pytest.mark.slow
 def test_two_workers_go_on_from_the_store_too(store: Remote, data: Path, tmp_path: Path) -> None:
-    one, found = tiny_run(data, epochs=1), []
+    one, actual = tiny_run(data, epochs=1), []
     with session(S3):
         for kept in (str(tmp_path / "folder"), S3.storage):
             fit([one], None, Cluster(workers=2, storage=kept), lambda: None)
-            found.append(one.weights.read_bytes())
+            actual.append(one.weights.read_bytes())
             one.weights.unlink()
         key = f"{folder(one, S3).path}/state.pt".removeprefix("there/")
         state = boto3.client("s3").head_object(Bucket="there", Key=key)["LastModified"]
         fit([one], None, Cluster(workers=2, storage=S3.storage), lambda: None)
         again = boto3.client("s3").head_object(Bucket="there", Key=key)["LastModified"]
-    assert found[0] == found[1] == one.weights.read_bytes() and state == again
+    assert actual[0] == actual[1] == one.weights.read_bytes() and state == again
     assert not [name for name in names() if name.startswith("work/.ray/")]
 
 
 @pytest.mark.slow
 def test_a_node_without_the_store_is_named(store: Remote, tmp_path: Path) -> None:
-    """Three real nodes: one of them is told of another store; and data/ is nobody's matter."""
+    """Three real nodes, one of them with another store; none of them sees data/."""
     head = preflight.project(tmp_path / "project")
     views = [(head, {}), (head, {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"})]
     with preflight.nodes(head, *views) as driver:

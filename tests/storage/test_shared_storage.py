@@ -101,10 +101,10 @@ def test_each_workspace_gets_its_bytes_in_every_order(
 def done(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     """A workspace that trained and evaluated; its state is left."""
     local(monkeypatch)
-    found = workspace(tmp_path / "workspace", data, tmp_path / "storage")
-    found.train(monkeypatch)
-    found.evaluate(monkeypatch)
-    return found
+    actual = workspace(tmp_path / "workspace", data, tmp_path / "storage")
+    actual.train(monkeypatch)
+    actual.evaluate(monkeypatch)
+    return actual
 
 
 @pytest.mark.parametrize("at", [0, 40, 100, 200, -1])
@@ -122,8 +122,8 @@ def test_damaged_state_is_made_again(
     flip(block[3], at)
     done.evaluate(monkeypatch)
     assert done.content() == expected
-    said = capsys.readouterr().err
-    assert all(f"{name} is damaged" in said for name in (folder / "weights.pt", folder / "state.pt", block[3]))
+    message = capsys.readouterr().err
+    assert all(f"{name} is damaged" in message for name in (folder / "weights.pt", folder / "state.pt", block[3]))
 
 
 def test_a_storage_that_keeps_nothing_is_named(done: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:

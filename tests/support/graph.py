@@ -33,7 +33,7 @@ def dvc(folder: Path, *arguments: str) -> str:
 
 
 def stale(folder: Path) -> dict[str, list[Any]]:
-    """Return DVC's status after code and inputs are taken anew, without these."""
+    """Return DVC's status, without stages code and inputs, which are run first."""
     with chdir(folder):
         for path, text in code.files(folder).items():
             (folder / "reports/code" / path).write_text(text)

@@ -94,10 +94,10 @@ def result(given: Params, row: str, folder: Path, right: float = 0.7, seed: int 
     return measured(given, row, read(path, row, given, folder), **costs)
 
 
-def measured(given: Params, row: str, found: Any, **costs: float) -> results.Result:
+def measured(given: Params, row: str, actual: Any, **costs: float) -> results.Result:
     """The result of a row from its predictions, or from the reason why it has none."""
     made = results.read(given, row, Path("nowhere"))
-    return results.measure(replace(made, predictions=found, costs=costs))
+    return results.measure(replace(made, predictions=actual, costs=costs))
 
 
 def from_logits(logits: list[list[list[float]] | None], labels: list[int], average: str = "softmax") -> Predictions:

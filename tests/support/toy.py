@@ -1,6 +1,11 @@
 """A DVC project whose stages do nothing but leave a file, for tests of the command line."""
 
+import json
+
+from ruamel.yaml import YAML
+
 from pipeline.report.table import ALWAYS, Cell, Table, dumps
+from tests.support.project import ROOT
 
 
 def row(name: str, value: str, low: str, high: str) -> tuple[Cell, ...]:
@@ -14,42 +19,25 @@ def row(name: str, value: str, low: str, high: str) -> tuple[Cell, ...]:
 
 ROWS = (row("a", "37.8", "35.8", "39.8"), row("b", "79.0", "77.0", "81.0"))
 TABLE = dumps(Table("comparison", "Systems", ROWS, ("What the columns say.",)))
-DVC = """\
-stages:
-  download:
-    foreach: ${datasets}
-    do:
-      cmd: python step.py download ${key} data/raw/${key}
-      outs: ["data/raw/${key}"]
-  decode:
-    foreach: ${datasets}
-    do:
-      cmd: python step.py decode ${key} data/frames/${key}
-      deps: ["data/raw/${key}"]
-      outs: ["data/frames/${key}"]
-  splits:
-    foreach: ${datasets}
-    do:
-      cmd: python step.py splits ${key} data/splits/${key}
-      deps: ["data/raw/${key}"]
-      outs: ["data/splits/${key}"]
-  train:
-    foreach: ${experiments}
-    do:
-      cmd: python step.py train ${key} data/runs/${key}
-      deps: ["data/frames/${item.dataset}", "data/splits/${item.dataset}"]
-      outs: ["data/runs/${key}"]
-  evaluate:
-    foreach: ${experiments}
-    do:
-      cmd: python step.py evaluate ${key} data/predictions/${key}
-      deps: ["data/runs/${key}"]
-      outs: ["data/predictions/${key}"]
-  aggregate:
-    cmd: python step.py aggregate all reports/tables/quick/comparison.json
-    deps: [data/predictions]
-    outs: [reports/tables/quick: {cache: false}]
-"""
+
+
+def _graph() -> str:
+    """The project's graph in JSON, without trajectories; each stage only leaves a file in its first out."""
+    stages = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
+    del stages["trajectories"]
+    for name, stage in stages.items():
+        body, key = (stage["do"], "${key}") if "do" in stage else (stage, "all")
+        first = body["outs"][0]
+        out = first if isinstance(first, str) else next(iter(first))
+        file = f"{out}/comparison.json" if name == "aggregate" else out
+        deps = [dep for dep in body["deps"] if dep.startswith("data/")]
+        outs = [{out: {"cache": name != "aggregate"}}]
+        body.clear()
+        body |= {"cmd": f"python step.py {name} {key} {file}", "deps": deps, "outs": outs}
+    return json.dumps({"stages": stages})
+
+
+DVC = _graph()
 STEP = """\
 import os, pathlib, sys, time
 noun, key, place = sys.argv[1:]

@@ -14,21 +14,9 @@ from pipeline.digest import state
 from pipeline.storage.remote import Place, write
 from pipeline.train import keys, loop, rows
 from pipeline.train.run import Run
+from tests.support.recipes import RECIPE
 
 CPU = torch.device("cpu")
-RECIPE: dict[str, Any] = {
-    "epochs": 2,
-    "batch": 4,
-    "micro_batch": 2,
-    "frames": 2,
-    "sampling": "segments",
-    "size": 32,
-    "augment": {"crop": "random"},
-    "lr": 0.05,
-    "momentum": 0.9,
-    "weight_decay": 0.0005,
-    "dropout": 0.5,
-}
 
 
 def params(attention: str = "action", **recipe: Any) -> Params:

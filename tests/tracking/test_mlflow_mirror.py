@@ -23,7 +23,7 @@ TAGS = {"dvc.stage": "abc", "data": "f00", run_record.COMMIT: "one"}
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One store for the tests of this file, each of which takes a suite of its own."""
+    """One store for the tests of this file, each of which has another suite."""
     return tmp_path_factory.mktemp("tracking")
 
 
@@ -63,14 +63,14 @@ def run_ids(root: Path, name: str, above: str | None = None) -> list[str]:
     """Runs of a name, right below the run `above`."""
     query = "select r.run_uuid from runs r where r.name = ?"
     if above is None:
-        return [found for (found,) in rows(root, query, name)]
+        return [actual for (actual,) in rows(root, query, name)]
     below = " and exists (select 1 from tags t where t.run_uuid = r.run_uuid and t.key = ? and t.value = ?)"
-    return [found for (found,) in rows(root, query + below, name, mlflow_mirror.PARENT, above)]
+    return [actual for (actual,) in rows(root, query + below, name, mlflow_mirror.PARENT, above)]
 
 
-def one(found: list[str]) -> str:
-    assert len(found) == 1
-    return found[0]
+def one(actual: list[str]) -> str:
+    assert len(actual) == 1
+    return actual[0]
 
 
 def history(root: Path, run: str, metric: str) -> list[tuple[int, float]]:
@@ -92,8 +92,8 @@ def test_runs_are_nested_and_each_epoch_is_logged_once(root: Path, tmp_path: Pat
         mirror(root, "nested", cells)
     suite = one(run_ids(root, "nested"))
     row = one(run_ids(root, "tsn", suite))
-    told = mlflow_mirror.ids(root, "nested", "tsn", None)
-    assert told["tsn"] == row and told.keys() == {"tsn", "split1-seed0", "split1-seed1"}
+    message = mlflow_mirror.ids(root, "nested", "tsn", None)
+    assert message["tsn"] == row and message.keys() == {"tsn", "split1-seed0", "split1-seed1"}
     assert mlflow_mirror.ids(root, "nested", "tsn", "another") == mlflow_mirror.ids(root, "nested", "tsm", None) == {}
     assert mlflow_mirror.ids(tmp_path / "nothing", "nested", "tsn", None) == {} and not (tmp_path / "nothing").exists()
     first, second = (one(run_ids(root, name, row)) for name in ("split1-seed0", "split1-seed1"))
@@ -244,7 +244,7 @@ def test_four_processes_at_once_on_a_fresh_store(tmp_path: Path) -> None:
     ]  # fmt: skip
     errors = [process.communicate()[1] for process in processes]
     assert [process.returncode for process in processes] == [0] * 4
-    assert not any("left behind" in error for error in errors), errors
+    assert not any("lacks the latest" in error for error in errors), errors
     suite = one(run_ids(tmp_path, "suite"))
     for number in range(4):
         cell = one(run_ids(tmp_path, "split1-seed0", one(run_ids(tmp_path, f"row{number}", suite))))

@@ -24,7 +24,7 @@ NAMES = ("epoch", "loss", "lr", "seconds")
 
 
 def trained(project: Path) -> Path:
-    """What training and evaluating some rows leaves, with a row that was trained again since, and one of before."""
+    """Files of trained and evaluated rows, with one trained again, and one of an earlier version."""
     for number in range(ROWS):
         row = f"row{number}"
         record = run_record.record(
@@ -109,8 +109,8 @@ def test_a_sync_that_was_killed_midway_goes_on_and_logs_nothing_twice(tmp_path: 
         killed_midway(process, process.pid, project / "mlflow.db", beyond=EPOCHS * CELLS * row)
         process.communicate()
         assert process.returncode == -signal.SIGKILL
-    told = synced(project)
-    assert "data/tracking/old has no run.json" in told and "3 rows with 12 runs" in told
+    message = synced(project)
+    assert "data/tracking/old has no run.json" in message and "3 rows with 12 runs" in message
     is_whole(project / "mlflow.db")
     assert "lacked 0 epochs and evaluations" in synced(project)
     is_whole(project / "mlflow.db")
@@ -133,8 +133,8 @@ def test_a_number_sent_twice_is_there_once(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(MlflowClient, "log_batch", takes_twice)
     assert mlflow_mirror.sync(project, record, runs, None) == EPOCHS * CELLS
-    found = query(project / "mlflow.db", "select count(*) from metrics")
-    assert found == [(EPOCHS * CELLS * len(NAMES),)]
+    actual = query(project / "mlflow.db", "select count(*) from metrics")
+    assert actual == [(EPOCHS * CELLS * len(NAMES),)]
     times = query(project / "mlflow.db", "select max(timestamp) - min(timestamp) from metrics group by run_uuid")
     assert times == [(2500 * (EPOCHS - 1),)] * CELLS  # a run's numbers lie as far apart as its training took
 
@@ -174,15 +174,15 @@ def test_a_server_killed_midway_is_caught_up_with(tmp_path: Path) -> None:
     project, port = trained(tmp_path), free_port()
     database = project / "team.db"
     to = {"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{port}"}
-    told = {ui.BACKEND: f"sqlite:///{database}"}
+    message = {ui.BACKEND: f"sqlite:///{database}"}
     for row in range(2):
-        with serving(project, port, **told) as server:
+        with serving(project, port, **message) as server:
             process = sync(project, **to)
             killed_midway(process, server, database, beyond=EPOCHS * CELLS * row, group=True)
             out, err = process.communicate()
             assert (process.returncode, err.count("\n")) == (2, 1), out + err
             assert err.startswith(f"error: MLflow at http://127.0.0.1:{port} did not take row row{row} (")
-    with serving(project, port, **told):
+    with serving(project, port, **message):
         lines = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
         assert f"--port {port}" in lines and "team.db" not in lines  # a store's URI may hold a password
         assert "3 rows with 12 runs" in synced(project, **to)

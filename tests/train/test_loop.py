@@ -19,7 +19,8 @@ from pipeline.train import keys, loop
 from pipeline.train.optimizer import freeze, groups, kinds, learning_rate, train_mode
 from pipeline.train.rows import runs
 from pipeline.train.run import Run
-from tests.support.trainings import CPU, RECIPE, losses, params, same, tiny_run, train
+from tests.support.recipes import RECIPE
+from tests.support.trainings import CPU, losses, params, same, tiny_run, train
 
 
 def test_the_key_is_the_same_once_a_net_is_built(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,15 +128,15 @@ def test_groups_multiply_rate_and_decay(data: Path) -> None:
     rules = (Group("head.weight", 5), Group("head.bias", 10, 0), Group("bias", 2, 0), Group("norm", 1, 0))
     net = tiny_run(data).net()
     made = groups(net, dataclasses.replace(recipe(lr=0.1), groups=rules))
-    found = {id(p): (group["lr"], group["weight_decay"]) for group in made for p in group["params"]}
+    actual = {id(p): (group["lr"], group["weight_decay"]) for group in made for p in group["params"]}
     decay = RECIPE["weight_decay"]
-    wanted = {"head.weight": (0.5, decay), "head.bias": (1.0, 0.0), "norm": (0.1, 0.0), "attention": (0.1, decay)}
+    expected = {"head.weight": (0.5, decay), "head.bias": (1.0, 0.0), "norm": (0.1, 0.0), "attention": (0.1, decay)}
     seen = set()
     for kind, parameter in kinds(net):
         seen.add(kind)
-        assert found[id(parameter)] == pytest.approx(wanted.get(kind, (0.1, decay)))
+        assert actual[id(parameter)] == pytest.approx(expected.get(kind, (0.1, decay)))
     assert {"head.weight", "head.bias", "norm", "attention", "weight"} <= seen
-    assert len(found) == len(list(net.parameters()))
+    assert len(actual) == len(list(net.parameters()))
 
 
 @pytest.mark.parametrize("mode", ["train", "eval"])
@@ -194,7 +195,7 @@ def test_bf16_trains(data: Path) -> None:
 def test_bf16_on_3d_convolutions_is_refused_on_a_cpu(data: Path) -> None:
     one = tiny_run(data, attention="none", precision="bf16")
     volume = dataclasses.replace(one, experiment=dataclasses.replace(one.experiment, backbone="resnet3d"))
-    with pytest.raises(UserError, match="bf16 gradients of 3D convolutions"):
+    with pytest.raises(UserError, match="precision is bf16: gradients of 3D convolutions"):
         train(volume)
 
 

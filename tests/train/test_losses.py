@@ -21,8 +21,8 @@ WANTED = torch.tensor([[1.0, 1.0, 0.0], [0.0, 0.0, 0.0]])  # the second clip has
 
 def test_sigmoid_is_the_mean_of_every_class_own_log_loss(data: Path) -> None:
     recipe = tiny_run(data, loss="sigmoid").recipe
-    own = [log_loss([wanted], [1 / (1 + torch.tensor(-score).exp().item())], labels=[0, 1])
-           for score, wanted in zip(SCORES.flatten().tolist(), WANTED.flatten().tolist(), strict=True)]  # fmt: skip
+    own = [log_loss([expected], [1 / (1 + torch.tensor(-score).exp().item())], labels=[0, 1])
+           for score, expected in zip(SCORES.flatten().tolist(), WANTED.flatten().tolist(), strict=True)]  # fmt: skip
     assert loss_of(recipe, SCORES, WANTED).item() == pytest.approx(sum(own) / 6)
 
 
@@ -38,10 +38,10 @@ def test_smoothing_shares_what_it_takes_among_the_answers(data: Path) -> None:
 
 def test_mixup_of_several_labels_mixes_each_by_the_clips_weight() -> None:
     x = torch.arange(8.0).reshape(4, 2)
-    wanted = torch.tensor([[1.0, 1.0, 0.0], [0.0, 0.0, 0.0], [0.0, 1.0, 1.0], [1.0, 0.0, 0.0]])
-    mixed, targets = loading.mixup(torch.cat([x, wanted], 1), wanted, 3, 0.4, seed=1)
+    expected = torch.tensor([[1.0, 1.0, 0.0], [0.0, 0.0, 0.0], [0.0, 1.0, 1.0], [1.0, 0.0, 0.0]])
+    mixed, targets = loading.mixup(torch.cat([x, expected], 1), expected, 3, 0.4, seed=1)
     torch.testing.assert_close(mixed[:, 2:], targets)
-    assert not torch.equal(targets, wanted)
+    assert not torch.equal(targets, expected)
 
 
 def relabelled(data: Path, labels: list[list[int]]) -> None:
@@ -57,7 +57,7 @@ def relabelled(data: Path, labels: list[list[int]]) -> None:
 @pytest.mark.parametrize("labels", [[0, 1], []])
 def test_several_labels_or_none_need_sigmoid(data: Path, labels: list[int]) -> None:
     relabelled(data, [labels])
-    with pytest.raises(UserError, match=r"video-00 has not one label, but recipes\.r\.loss softmax .* take sigmoid"):
+    with pytest.raises(UserError, match=r"video video-00 has \d labels, but recipes\.r\.loss softmax needs exactly 1"):
         next(loop.epochs(tiny_run(data), None, None, CPU))
 
 

@@ -9,7 +9,8 @@ from pipeline.config.load import parse
 from pipeline.errors import UserError
 from pipeline.train import loop
 from pipeline.train.rows import runs
-from tests.support.trainings import RECIPE, params
+from tests.support.recipes import RECIPE
+from tests.support.trainings import params
 
 
 def trained(data: Path, backbone: str, attention: str, micro_batch: int, size: int = 32) -> float:

@@ -1,4 +1,4 @@
-"""What a node keeps of a store: each file once, by its content, and whole."""
+"""A node keeps each file of a store once, by its content, and whole."""
 
 import os
 import shutil

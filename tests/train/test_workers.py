@@ -43,18 +43,18 @@ def together(one: Run, world: int, ordered: bool, path: Path) -> dict[str, Any]:
 def test_the_number_of_workers_changes_no_bit(data: Path, tmp_path: Path, world: int) -> None:
     """A step has four micro batches: of three workers, two have nothing to do in the second round."""
     one = tiny_run(data, batch=8, micro_batch=2, augment={"crop": "random", "mixup": 0.2}, clip_grad=5.0)
-    alone, found = train(one), together(one, world, True, tmp_path / "out.pt")
-    assert found["losses"] == losses(alone) and found["norms"] == norms(alone)
-    same(alone[-1].state["model"], found["model"])
+    alone, actual = train(one), together(one, world, True, tmp_path / "out.pt")
+    assert actual["losses"] == losses(alone) and actual["norms"] == norms(alone)
+    same(alone[-1].state["model"], actual["model"])
 
 
 def test_ddp_makes_nearly_the_same_of_it(data: Path, tmp_path: Path) -> None:
     """As GPUs exchange gradients; three micro batches, of which the second of two workers has one."""
     one = tiny_run(data, batch=6, micro_batch=2, augment={"crop": "random", "mixup": 0.2}, clip_grad=5.0)
-    alone, found = train(one), together(one, 2, False, tmp_path / "out.pt")
-    np.testing.assert_allclose(found["losses"], losses(alone), rtol=1e-4)
-    np.testing.assert_allclose(found["norms"], norms(alone), rtol=1e-3)
-    same(alone[-1].state["model"], found["model"], rtol=1e-3, atol=1e-4)
+    alone, actual = train(one), together(one, 2, False, tmp_path / "out.pt")
+    np.testing.assert_allclose(actual["losses"], losses(alone), rtol=1e-4)
+    np.testing.assert_allclose(actual["norms"], norms(alone), rtol=1e-3)
+    same(alone[-1].state["model"], actual["model"], rtol=1e-3, atol=1e-4)
 
 
 def test_more_workers_than_micro_batches_is_said(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,9 +20,9 @@ def test_trajectories_go_where_the_texture_goes(flow, speed):
     shapes = described["trajectory"].reshape(-1, 15, 2)
     assert len(shapes) > 20
     # Displacements are by their summed length: those of a straight way add up to a unit vector.
-    wanted = np.array(speed) / np.linalg.norm(speed)
-    np.testing.assert_allclose(np.median(shapes.sum(1), axis=0), wanted, atol=0.1)
-    np.testing.assert_allclose(np.median(shapes[:, 5:10], axis=0), np.tile(wanted / 15, (5, 1)), atol=0.02)
+    expected = np.array(speed) / np.linalg.norm(speed)
+    np.testing.assert_allclose(np.median(shapes.sum(1), axis=0), expected, atol=0.1)
+    np.testing.assert_allclose(np.median(shapes[:, 5:10], axis=0), np.tile(expected / 15, (5, 1)), atol=0.02)
     # HOF: (time, y, x, 9 bins), the root of shares.
     shares = np.square(described["hof"]).reshape(-1, 12, 9)
     np.testing.assert_allclose(shares.sum((1, 2)), 1, rtol=1e-5)
@@ -78,11 +78,11 @@ def test_new_points_lie_on_the_grid_where_there_is_texture_and_no_other_point():
 def test_a_vector_is_shared_between_the_nearest_orientations():
     angles = np.array([[0, np.pi / 4, np.pi / 8, 2 * np.pi - np.pi / 16]], np.float32)
     bins = oriented(3 * np.cos(angles), 3 * np.sin(angles))
-    wanted = np.zeros((1, 4, 8))
-    wanted[0, 0, 0], wanted[0, 1, 1] = 3, 3
-    wanted[0, 2, :2] = 1.5
-    wanted[0, 3, 7], wanted[0, 3, 0] = 0.75, 2.25
-    np.testing.assert_allclose(bins, wanted, atol=0.02)
+    expected = np.zeros((1, 4, 8))
+    expected[0, 0, 0], expected[0, 1, 1] = 3, 3
+    expected[0, 2, :2] = 1.5
+    expected[0, 3, 7], expected[0, 3, 0] = 0.75, 2.25
+    np.testing.assert_allclose(bins, expected, atol=0.02)
     slow = oriented(np.array([[0.3, 0.5]], np.float32), np.zeros((1, 2), np.float32), still=0.4)
     np.testing.assert_allclose(slow, [[[0] * 8 + [1], [0.5] + [0] * 8]], atol=1e-5)
 

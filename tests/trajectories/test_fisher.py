@@ -49,9 +49,9 @@ def by_hand(descriptors: np.ndarray, given: Codebook) -> list[float]:
 @pytest.mark.parametrize("count", [1, 7])
 def test_the_formula(count):
     given, descriptors = book(), np.random.default_rng(1).normal(size=(count, 4))
-    found = fisher.vector(descriptors, given)
-    assert found.dtype == np.float32 and found.shape == (2 * 2 * 3,)
-    np.testing.assert_allclose(found, by_hand(descriptors, given), atol=1e-6)
+    actual = fisher.vector(descriptors, given)
+    assert actual.dtype == np.float32 and actual.shape == (2 * 2 * 3,)
+    np.testing.assert_allclose(actual, by_hand(descriptors, given), atol=1e-6)
 
 
 def test_far_from_all_gaussians_it_is_finite_and_of_nothing_zero():
@@ -84,9 +84,9 @@ def test_machines_separate_what_can_be_separated():
     draws = np.random.default_rng(0)
     labels = [[at % 3] for at in range(30)]
     train = np.eye(3)[[own[0] for own in labels]] + 0.1 * draws.normal(size=(30, 3))
-    found = fisher.margins(train, labels, np.eye(3), 5)
-    assert found[:, :3].argmax(1).tolist() == [0, 1, 2]
-    assert (found[:, 3:] == -1).all()  # no training video is of these
+    actual = fisher.margins(train, labels, np.eye(3), 5)
+    assert actual[:, :3].argmax(1).tolist() == [0, 1, 2]
+    assert (actual[:, 3:] == -1).all()  # no training video is of these
     # C = 100 on separable data is the hard margin: support vectors are at 1.
     own = fisher.margins(train, labels, train, 3)
     assert np.abs(own[np.arange(30), [own_[0] for own_ in labels]]).min() == pytest.approx(1, abs=1e-2)
@@ -95,8 +95,8 @@ def test_machines_separate_what_can_be_separated():
 def test_videos_of_several_labels_or_none():
     train = np.eye(4)
     labels = [[0, 1], [0], [], [1]]
-    found = fisher.margins(train, labels, train, 2)
-    assert ((found > 0) == [[True, True], [True, False], [False, False], [False, True]]).all()
+    actual = fisher.margins(train, labels, train, 2)
+    assert ((actual > 0) == [[True, True], [True, False], [False, False], [False, True]]).all()
     assert (fisher.margins(train, [[0]] * 4, train, 1) == 1).all()
 
 

@@ -118,11 +118,11 @@ def test_the_paths_excite_and_add_up(paths):
     module = Action(16, 4, paths, reduction=8).eval()
     x = torch.randn(8, 16, H, W)
     shifted = TemporalShift(4, 8)(x)
-    wanted = torch.zeros_like(x)
+    expected = torch.zeros_like(x)
     for path in paths:
         mask = module.paths[path](shifted)
-        wanted += shifted + shifted * mask
-    torch.testing.assert_close(module(x), wanted)
+        expected += shifted + shifted * mask
+    torch.testing.assert_close(module(x), expected)
 
 
 @pytest.mark.parametrize("form", [TemporalShiftConv.forward, TemporalShiftConv.summed])
@@ -131,11 +131,11 @@ def test_the_convolution_over_time(frames, form):
     module = TemporalShiftConv(C, frames).double()
     module.weight.data.normal_()
     x = torch.stack([clip(frames), clip(frames)])
-    wanted = torch.zeros_like(x)
+    expected = torch.zeros_like(x)
     for n, t, c, i in product(range(2), range(frames), range(C), range(3)):
         if inside(t + i - 1, frames):
-            wanted[n, t, c] += module.weight[c, 0, i].item() * x[n, t + i - 1, c]
-    torch.testing.assert_close(form(module, x.flatten(0, 1)), wanted.flatten(0, 1), rtol=0, atol=1e-12)
+            expected[n, t, c] += module.weight[c, 0, i].item() * x[n, t + i - 1, c]
+    torch.testing.assert_close(form(module, x.flatten(0, 1)), expected.flatten(0, 1), rtol=0, atol=1e-12)
 
 
 def test_the_convolution_starts_as_the_shift():
@@ -151,12 +151,12 @@ def test_the_gate_keeps_its_values_under_lower_precision():
         torch.nn.init.normal_(path.expand.weight, std=0.2)
     x = 1 + torch.rand(8, 32, 32, 32)
     with torch.no_grad():
-        wanted = (module(x) / module.shift(x).clamp_min(1e-6)).mean((2, 3))  # the gate of a frame's channel
+        expected = (module(x) / module.shift(x).clamp_min(1e-6)).mean((2, 3))  # the gate of a frame's channel
         with torch.autocast("cpu", torch.bfloat16):
             out, shifted = module(x), module.shift(x)
     assert out.dtype == shifted.dtype == torch.bfloat16
-    found = (out.float() / shifted.float().clamp_min(1e-6)).mean((2, 3))
-    away = (found - wanted)[wanted > 0].abs()
+    actual = (out.float() / shifted.float().clamp_min(1e-6)).mean((2, 3))
+    away = (actual - expected)[expected > 0].abs()
     assert away.max() < 0.006  # two masks of bf16, in steps of a 256th; their sum would be in steps of a 64th
 
 

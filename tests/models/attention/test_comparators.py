@@ -1,4 +1,4 @@
-"""The systems that the papers compare with: what they cost, beside what is printed of them, and how they are built."""
+"""The systems that the papers compare with: their costs against the printed ones, and their structure."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from tests.support.nets.comparators import made
 
 
 def flops(net: video.VideoNet, size: int) -> int:
-    """What mmaction2 prints as FLOPs: it counts as ptflops does, but for the bias of linear layers."""
+    """Return mmaction2's FLOPs: ptflops' count without the bias of linear layers."""
     layers = paper_flops.layers(net, (1, net.frames, 3, size, size))
     return sum(paper_flops.ptflops(layer) - (layer.bias if layer.kind == "linear" else 0) for layer in layers)
 

@@ -19,12 +19,12 @@ def weights(v: Tensor, kernel: list[float]) -> list[float]:
     """A weight for each v[i]: the kernel over average plus maximum of each, zeros beyond the ends, and a sigmoid."""
     sums = [float(part.sum() / part.numel() + part.max()) for part in v]
     half = len(kernel) // 2
-    found = []
+    actual = []
     for at in range(len(sums)):
         near = [(kernel[i], at + i - half) for i in range(len(kernel))]
         total = sum(weight * sums[place] for weight, place in near if 0 <= place < len(sums))
-        found.append(1 / (1 + math.exp(-total)))
-    return found
+        actual.append(1 / (1 + math.exp(-total)))
+    return actual
 
 
 def weighed(v: Tensor, axis: str, kernel: list[float]) -> Tensor:
@@ -44,14 +44,14 @@ def test_the_equations(mode, k, frames):
     v = torch.randn(2, 6, frames, 3, 2, dtype=torch.double)
     for clip, out, published in zip(v, module(v), module.published(v), strict=True):
         if mode == "S//T":
-            wanted = clip + sum(weighed(clip, axis, kernel_of(module, axis)) for axis in "ST")
+            expected = clip + sum(weighed(clip, axis, kernel_of(module, axis)) for axis in "ST")
         else:
-            wanted = clip
+            expected = clip
             for axis in mode:
-                wanted = weighed(wanted, axis, kernel_of(module, axis))
-            wanted = clip + wanted
-        torch.testing.assert_close(out, wanted, rtol=0, atol=1e-12)
-        torch.testing.assert_close(published, wanted, rtol=0, atol=1e-12)
+                expected = weighed(expected, axis, kernel_of(module, axis))
+            expected = clip + expected
+        torch.testing.assert_close(out, expected, rtol=0, atol=1e-12)
+        torch.testing.assert_close(published, expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -59,9 +59,9 @@ def test_gradients_are_those_of_the_published_order(mode):
     torch.manual_seed(0)
     module = Eam(4, mode).double()
     v = torch.randn(2, 5, 4, 3, 3, dtype=torch.double, requires_grad=True)
-    wanted = [v, *module.parameters()]
+    expected = [v, *module.parameters()]
     kept = torch.randn_like(v)
-    ours, theirs = (torch.autograd.grad((form(v) * kept).sum(), wanted) for form in (module, module.published))
+    ours, theirs = (torch.autograd.grad((form(v) * kept).sum(), expected) for form in (module, module.published))
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
 
 

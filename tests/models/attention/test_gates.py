@@ -73,7 +73,7 @@ def test_cbam_equations_1_to_3(x, spatial):
     for one, out in zip(x, module(x), strict=True):
         branches = [dense(second, relu(dense(first, pooled(one)))) for pooled in (means, maxima)]
         refined = scaled(one, [sigmoid(a + b) for a, b in zip(*branches, strict=True)])  # equation 2
-        wanted = refined.clone()
+        expected = refined.clone()
         if spatial:
             height, width = one.shape[-2:]
             flat = refined.reshape(-1, height, width)  # over C, or over C and T
@@ -88,5 +88,5 @@ def test_cbam_equations_1_to_3(x, spatial):
                 norm = module.spatial.norm
                 total = (total - norm.running_mean.item()) / math.sqrt(norm.running_var.item() + norm.eps)
                 gate = sigmoid(total * norm.weight.item() + norm.bias.item())
-                wanted[..., h, w] = refined[..., h, w] * gate  # equation 3
-        torch.testing.assert_close(out, wanted, rtol=0, atol=1e-12)
+                expected[..., h, w] = refined[..., h, w] * gate  # equation 3
+        torch.testing.assert_close(out, expected, rtol=0, atol=1e-12)

@@ -157,14 +157,14 @@ def test_the_penalty_is_both_losses_by_their_weights(interaction, attention):
     net(clips().double())
     scores, a = caught
     x = F.adaptive_max_pool2d(tops[-1], 2).unflatten(0, (2, 3)).flatten(3)  # (N, K, C, P)
-    wanted = 0.0
+    expected = 0.0
     for clip in range(2):
         columns = a[clip].T.tolist()
         rows = [[value for frame in x[clip] for value in frame[c].tolist()] for c in range(x.shape[2])]
-        wanted += interaction * interaction_by_hand(rows, columns) / 2
-        wanted += attention * attention_by_hand(columns, [score[clip].T.tolist() for score in scores], 3) / 2
+        expected += interaction * interaction_by_hand(rows, columns) / 2
+        expected += attention * attention_by_hand(columns, [score[clip].T.tolist() for score in scores], 3) / 2
     penalty = net.penalty(torch.sum)
-    assert penalty.item() == pytest.approx(wanted, rel=1e-9)
+    assert penalty.item() == pytest.approx(expected, rel=1e-9)
     assert penalty.requires_grad
 
 

@@ -165,7 +165,7 @@ def test_at_the_beginning_agm_sums(axis, groups):
 
 
 def test_the_gate_of_the_input_is_of_the_maps_size():
-    """Of the softmax alone it is nothing beside them, and stays shut."""
+    """Of the softmax alone it is much smaller than the maps, and stays shut."""
     shares = {}
     for gated in maagn.GATED:
         torch.manual_seed(0)

@@ -213,7 +213,7 @@ def test_weights_for_frames_are_for_one_number_of_them():
         ("resnet", {"pooling": "min"}, "pooling is 'min'; known: max, avg, both"),
         ("resnet", {"axis": "t"}, "axis is 't'; known: T, C"),
         ("resnet", {"flow": "up"}, "attention 'maagn': flow is 'up'; known: cascade, parallel"),
-        ("resnet", {"reduction": 0}, "reduction is 0; 1 or more is needed"),
+        ("resnet", {"reduction": 0}, "reduction is 0; it must be 1 or more"),
         ("resnet3d", {}, "layout that keeps all frames up to res5"),
         ("inception_resnet_v2", {}, "layout, that ends in res4 and res5, not in res5 and tail"),
     ],

@@ -72,5 +72,5 @@ def test_non_local_pools_what_it_gathers_from():
 )
 def test_non_local_blocks_stand_where_the_paper_has_them(backbone, variant, blocks, places):
     net = made(backbone, variant, "non_local", 8, 5, blocks=blocks).backbone
-    found = [name for name, block in net.blocks() if isinstance(block.after, non_local.NonLocal)]
-    assert found == [f"{layer}.{at}" for layer, which in places.items() for at in which]
+    actual = [name for name, block in net.blocks() if isinstance(block.after, non_local.NonLocal)]
+    assert actual == [f"{layer}.{at}" for layer, which in places.items() for at in which]

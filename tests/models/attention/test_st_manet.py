@@ -103,12 +103,12 @@ def test_the_equations_of_tda(reading, frames, h, w):
         attention = attention_of(list(phi.unbind(1)), list(omega.unbind(1)), reading.scaled)  # rows are frames
         main = torch.stack(mixed(attention, list(sigma.unbind(1)), reading.second_softmax), 1)
         branch = torch.stack(mixed(attention, list(tau.unbind(1)), reading.second_softmax), 1)
-        wanted = (
+        expected = (
             torch.tensor(attention, dtype=torch.double),
             clip + convolved(module.main.eps, main),
             convolved(module.branch.eps, branch),
         )
-        for mine, theirs in zip(ours, wanted, strict=True):
+        for mine, theirs in zip(ours, expected, strict=True):
             torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-12)
     groups = {"dense": 6 * 8 * 3, "grouped": 3 * 8 * 3}
     assert module.branch.eps.weight.numel() == groups["dense" if reading.dense_branch else "grouped"]
@@ -136,9 +136,9 @@ def test_sda_with_convolutions():
     torch.manual_seed(0)
     module = SpatialAttention(Reading(convolved=True), 4).double()
     z, onto = torch.randn(2, 2, 4, 3, 2, 3, dtype=torch.double)
-    found, sums = module(z, onto)
+    actual, sums = module(z, onto)
     weights = {name: conv.weight[..., 0, 0, 0] for name, conv in module.convolutions.items()}
-    for clip, base, ours, out in zip(z, onto, found, sums, strict=True):
+    for clip, base, ours, out in zip(z, onto, actual, sums, strict=True):
         alpha, beta, eta = (torch.einsum("oc,cthw->othw", weights[name], clip) for name in ("alpha", "beta", "eta"))
         at = [(slice(None), slice(None), y, x) for y in range(2) for x in range(3)]
         attention = attention_of([alpha[p] for p in at], [beta[p] for p in at], True)
@@ -153,8 +153,8 @@ def test_sda_with_convolutions():
 def test_the_equations_of_sda(reading, frames, h, w):
     torch.manual_seed(0)
     z, onto = torch.randn(2, 2, 4, frames, h, w, dtype=torch.double)
-    found, sums = SpatialAttention(reading)(z, onto)
-    for clip, base, ours, out in zip(z, onto, found, sums, strict=True):
+    actual, sums = SpatialAttention(reading)(z, onto)
+    for clip, base, ours, out in zip(z, onto, actual, sums, strict=True):
         rows = [clip[:, :, y, x] for y in range(h) for x in range(w)]  # pixels, of C*T features
         attention = attention_of(rows, rows, reading.scaled)
         z_s = mixed(attention, rows, reading.second_softmax)
@@ -191,11 +191,11 @@ def test_places_are_averaged_axis_by_axis(old, new):
     def places(y: int, x: int) -> list[int]:
         return [a * old[1] + b for a in bins[0][y] for b in bins[1][x]]
 
-    wanted = [
+    expected = [
         [float(matrix[0][places(*q)][:, places(*k)].mean()) for k in product(range(new[0]), range(new[1]))]
         for q in product(range(new[0]), range(new[1]))
     ]
-    torch.testing.assert_close(on_grid(matrix, old, new)[0], torch.tensor(wanted, dtype=torch.double))
+    torch.testing.assert_close(on_grid(matrix, old, new)[0], torch.tensor(expected, dtype=torch.double))
 
 
 def test_the_equation_of_likeness():

@@ -1,4 +1,4 @@
-"""TDN: its equations by plain loops, what it costs beside what is printed of it, and where it stands."""
+"""TDN: its equations by plain loops, its costs against the printed ones, and its places."""
 
 import pytest
 import torch
@@ -16,13 +16,13 @@ def test_differences_are_those_of_a_frames_neighbours(frames):
     torch.manual_seed(0)
     module = tdn.ShortTerm(nn.Conv2d(3, 4, 3, 2, 1), nn.Identity(), frames, 0.5)
     x = torch.randn(2 * frames, 3, 5, 6, dtype=torch.double)
-    found = module.differences(x)
-    assert found.shape == (2 * frames, 12, 2, 3)
+    actual = module.differences(x)
+    assert actual.shape == (2 * frames, 12, 2, 3)
     for clip, t in ((clip, t) for clip in range(2) for t in range(frames)):
         near = [x[clip * frames + min(max(t + k, 0), frames - 1)] for k in range(-2, 3)]
         for at, plane, i, j in ((at, p, i, j) for at in range(4) for p in range(3) for i in range(2) for j in range(3)):
             step = (near[at + 1] - near[at])[plane, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2]
-            assert found[clip * frames + t, 3 * at + plane, i, j].item() == pytest.approx(step.mean().item())
+            assert actual[clip * frames + t, 3 * at + plane, i, j].item() == pytest.approx(step.mean().item())
 
 
 # (1 - share)*F + share*Upsample(CNN(D)), at the stem and, with res2's copy over what CNN gave, at res2

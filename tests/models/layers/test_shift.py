@@ -88,7 +88,7 @@ def test_deep_nets_are_shifted_at_every_second_block():
 @pytest.mark.parametrize("attention", ["tsm", "tpn"])
 def test_training_keeps_no_shifted_copy_and_has_the_same_gradients(attention):
     """A ReLU's output is kept anyway; its shifted copy is made again where the weight's gradient asks for it."""
-    found = []
+    actual = []
     for unhooked in (False, True):
         net = build(("resnet", attention, {}), frames=4).train()
         made: list[weakref.ref[Tensor]] = []
@@ -102,8 +102,8 @@ def test_training_keeps_no_shifted_copy_and_has_the_same_gradients(attention):
         loss = net(clips(2, 4)).square().sum()
         kept = sum(one() is not None for one in made)
         loss.backward()
-        found.append((len(made), kept, [value.grad for value in net.parameters()]))
-    (count, kept, hooked), (_, all_kept, plain) = found
+        actual.append((len(made), kept, [value.grad for value in net.parameters()]))
+    (count, kept, hooked), (_, all_kept, plain) = actual
     assert all_kept == count > kept == 0
     assert all(torch.equal(a, b) for a, b in zip(hooked, plain, strict=True) if a is not None)
     assert any(a is not None and a.any() for a in hooked)

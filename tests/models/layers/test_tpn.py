@@ -118,7 +118,7 @@ def test_another_number_of_frames_is_pooled_to_one_as_well(backbone):
     [
         ("resnet", "tiny", {"flow": "upward"}, "flow is 'upward'; known: cascade, parallel"),
         ("vgg", "tiny", {}, "layout, that ends in res4 and res5, not in res5 and tail"),
-        ("resnet", "tiny", {"aux": "yes"}, "knob aux is 'yes', which is no bool"),
+        ("resnet", "tiny", {"aux": "yes"}, "knob aux is 'yes'; it must be of type bool"),
     ],
 )
 def test_what_does_not_go_is_said(backbone, variant, knobs, message):

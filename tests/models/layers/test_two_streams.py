@@ -89,9 +89,9 @@ def test_exported_and_counted(case):
     net, batch = build(backbone, streams, **knobs).eval(), clips()
     with torch.no_grad():
         exported = torch.export.export(net, (batch,)).module()
-        wanted = net(batch)
-        torch.testing.assert_close(exported(batch), wanted, rtol=1e-3, atol=1e-4 * float(wanted.abs().max()))
-        torch.testing.assert_close(net.published(batch), wanted, rtol=1e-4, atol=1e-4)
+        expected = net(batch)
+        torch.testing.assert_close(exported(batch), expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
+        torch.testing.assert_close(net.published(batch), expected, rtol=1e-4, atol=1e-4)
     plain = video.build(backbone, smallest(backbone), "none", 3, classes=5)
     assert costs.macs(net, (1, 3, PLANES, 64, 64)) > 1.5 * costs.macs(plain, (1, 3, 3, 64, 64))
 

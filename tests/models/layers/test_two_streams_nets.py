@@ -64,9 +64,9 @@ def test_attention_fusion_is_one_softmax_over_both_streams(fusion):
             a = softmax([joined(values) for values in zip(*scored.values(), strict=True)])
             length = math.sqrt(sum(value**2 for value in a))
             attention.append([value / length for value in a])
-            wanted = sum(weight * column("res5", *row) for weight, row in zip(attention[m], rows, strict=True))
-            torch.testing.assert_close(merged[clip].flatten(1)[:, m], wanted)
-            penalty -= 0.3 * float(wanted.square().sum()) / 2
+            expected = sum(weight * column("res5", *row) for weight, row in zip(attention[m], rows, strict=True))
+            torch.testing.assert_close(merged[clip].flatten(1)[:, m], expected)
+            penalty -= 0.3 * float(expected.square().sum()) / 2
         torch.testing.assert_close(caught[0][clip].T, torch.tensor(attention, dtype=torch.double))
         for one, other in itertools.permutations(attention, 2):
             penalty += 0.3 * sum(x * y for x, y in zip(one, other, strict=True)) ** 2 / 2
@@ -115,8 +115,8 @@ def test_both_nets_start_from_the_weights(backbone, streams, tmp_path):
         assert torch.equal(loaded[f"rgb.{name}"], value)
         flow = loaded.get(f"flow.{name}")  # None behind the layer
         if flow is not None and flow.shape != value.shape:
-            wanted = value.mean(1, keepdim=True).expand(-1, PLANES - 3, -1, -1)
-            torch.testing.assert_close(flow, wanted)
+            expected = value.mean(1, keepdim=True).expand(-1, PLANES - 3, -1, -1)
+            torch.testing.assert_close(flow, expected)
         elif flow is not None:
             assert torch.equal(flow, value)
     apart = {name.split(".")[1] for name in state if f"flow.{name.removeprefix('backbone.')}" not in loaded}
@@ -162,10 +162,10 @@ def test_where_it_looked(streams):
     net, clip = build("resnet", streams).eval(), clips(1)[0]
     assert explanations.available(net) == ("gradcam", "receptive")
     assert explanations.grad_cam(net, clip).max() == 1
-    found = explanations.salient_fields(net, clip)
-    assert found.fields.shape == (3, 2, 2)
-    assert found.places.shape == (4, 2) and (found.places[:, 0] < 3).all() and (found.places[:, 1] < 4).all()
-    assert found.shares.sum().item() == pytest.approx(1)
+    actual = explanations.salient_fields(net, clip)
+    assert actual.fields.shape == (3, 2, 2)
+    assert actual.places.shape == (4, 2) and (actual.places[:, 0] < 3).all() and (actual.places[:, 1] < 4).all()
+    assert actual.shares.sum().item() == pytest.approx(1)
 
 
 def test_what_two_streams_do_not_go_with():

@@ -13,7 +13,7 @@ S3 = Cluster(storage="s3://there/work")
 
 
 def names() -> set[str]:
-    """Of the bucket's objects, but for the empty ones that stand for folders."""
+    """Of the bucket's objects, without the empty ones that stand for folders."""
     listed = boto3.client("s3").list_objects_v2(Bucket="there").get("Contents", [])
     return {one["Key"] for one in listed if not one["Key"].endswith("/")}
 
@@ -21,6 +21,6 @@ def names() -> set[str]:
 def one_line(work: Callable[[], object]) -> str:
     with pytest.raises(UserError) as raised:
         work()
-    said = str(raised.value)
-    assert "\n" not in said and SECRET not in said
-    return said
+    message = str(raised.value)
+    assert "\n" not in message and SECRET not in message
+    return message

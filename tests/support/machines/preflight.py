@@ -96,7 +96,7 @@ def address() -> str:
 
 
 def ask(folder: Path, variables: dict[str, str], count: int, storage: Path | str) -> list[str]:
-    """What a driver in `folder` is told: how many nodes, the seconds it took, a line for each wrong node."""
+    """Return a driver's view: number of nodes, seconds, a line for each wrong node."""
     command = [sys.executable, "-c", ASK, str(count), str(storage)]
     done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

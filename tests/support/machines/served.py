@@ -10,23 +10,23 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        server, wanted = self.server, self.headers.get("Range")
-        server.asked.append(wanted)
+        server, expected = self.server, self.headers.get("Range")
+        server.asked.append(expected)
         if server.errors:
             self.send_response(server.errors.pop(0))
             self.send_header("Content-Length", "0")
             self.end_headers()
             return
-        start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and server.ranges else 0
+        start = int(expected.removeprefix("bytes=").rstrip("-")) if expected and server.ranges else 0
         if start >= len(server.content):
             self.send_response(416)
             self.send_header("Content-Range", f"bytes */{len(server.content)}")
             self.send_header("Content-Length", "0")
             self.end_headers()
             return
-        self.send_response(206 if wanted and server.ranges else 200)
+        self.send_response(206 if expected and server.ranges else 200)
         self.send_header("Content-Length", str(len(server.content) - start))
-        if wanted and server.ranges:
+        if expected and server.ranges:
             self.send_header("Content-Range", f"bytes {start}-{len(server.content) - 1}/{len(server.content)}")
         self.end_headers()
         stop = start + server.drops.pop(0) if server.drops else len(server.content)

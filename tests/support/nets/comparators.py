@@ -24,7 +24,7 @@ def scrambled(module: nn.Module) -> nn.Module:
 
 
 def normed(norm: nn.Module, x: float, channel: int) -> float:
-    """What a batch norm makes of one value in evaluation."""
+    """Return a batch norm's output for one value in evaluation."""
     scale = norm.weight[channel] / math.sqrt(norm.running_var[channel] + norm.eps)
     return ((x - norm.running_mean[channel]) * scale + norm.bias[channel]).item()
 

@@ -124,24 +124,24 @@ def fill(net: video.VideoNet, manifest: list[tuple[str, list[int], str]], names:
     state = {name: value for name, value in net.state_dict().items() if not name.endswith("num_batches_tracked")}
     shallow = {name: translated(name) for name in state if ".entry." not in name}
     if set(shallow.values()) == set(outer):
-        found = {ours: outer[theirs] for ours, theirs in shallow.items()}
+        actual = {ours: outer[theirs] for ours, theirs in shallow.items()}
     else:
         heads = [name for name in outer if name.startswith("head.")]
-        found = dict(
+        actual = dict(
             zip(shallow, [outer[name] for name in [*(n for n in outer if n not in heads), *heads]], strict=True)
         )
     for name, parameters in zip(filled, inner.values(), strict=True):
         start = f"backbone.{name}.entry."
         for own in [own for own in state if own.startswith(start)]:
             prefix = next(prefix for prefix in names if own.removeprefix(start).startswith(prefix))
-            found[own] = parameters.pop(names[prefix] + own.removeprefix(start + prefix))
+            actual[own] = parameters.pop(names[prefix] + own.removeprefix(start + prefix))
         assert not parameters, f"{name} has no {list(parameters)}"
-    assert set(found) == set(state)
+    assert set(actual) == set(state)
     for name, value in state.items():
-        _, shape, kind = manifest[found[name]]
-        assert value.numel() == np.prod(shape), f"{name} {tuple(value.shape)} is no {manifest[found[name]]}"
+        _, shape, kind = manifest[actual[name]]
+        assert value.numel() == np.prod(shape), f"{name} {tuple(value.shape)} is no {manifest[actual[name]]}"
         if kind != "keep":
-            value.copy_(torch.from_numpy(generated(kind, found[name], shape)).reshape(value.shape))
+            value.copy_(torch.from_numpy(generated(kind, actual[name], shape)).reshape(value.shape))
 
 
 def manifest(data: np.lib.npyio.NpzFile) -> list[tuple[str, list[int], str]]:

@@ -63,21 +63,21 @@ def rows(suite: Path) -> dict[str, dict[str, Any]]:
 
 def pairs() -> list[Pair]:
     """All backbones x attentions, the variants above, and every (backbone, attention, knobs) of a suite; each once."""
-    found: list[Pair] = [
+    actual: list[Pair] = [
         (backbone, attention, {"stages": ["res3", "res4", "res5"]} if (backbone, attention) in NO_RES2 else {})
         for backbone in known("backbone")
         for attention in known("attention")
     ]
-    found += VARIANTS
+    actual += VARIANTS
     # Nets of two streams take other clips: tests/models/layers/test_two_streams.py.
     written = [row for suite in SUITES for row in rows(suite).values() if "streams" not in row["knobs"]]
-    found += [(row["backbone"], row["attention"], row["knobs"]) for row in written]
-    tiny = [(backbone, attention, {**knobs, **TINY.get(attention, {})}) for backbone, attention, knobs in found]
+    actual += [(row["backbone"], row["attention"], row["knobs"]) for row in written]
+    tiny = [(backbone, attention, {**knobs, **TINY.get(attention, {})}) for backbone, attention, knobs in actual]
     return list({json.dumps(pair, sort_keys=True): pair for pair in tiny}.values())
 
 
 def name(pair: Pair) -> str:
-    """What pytest shows of it."""
+    """Return the id that pytest shows."""
     knobs = (f"{knob}={'+'.join(value) if isinstance(value, list) else value}" for knob, value in pair[2].items())
     return "-".join((*pair[:2], *knobs))
 

@@ -1,4 +1,4 @@
-"""What the tests of data sets' list files share: where official lists lie, and a set's way through stages 1 and 3."""
+"""Places of official lists, and a set's way through stages 1 and 3, for tests of list files."""
 
 from pathlib import Path
 

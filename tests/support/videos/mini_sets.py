@@ -41,10 +41,10 @@ def subset() -> Subset:
 
 def official(name: str, folder: Path, pattern: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    found = list((LISTS / name).glob(pattern))
-    if not found:
+    actual = list((LISTS / name).glob(pattern))
+    if not actual:
         sys.exit(f"no lists of {name} in {LISTS / name}")
-    for path in found:
+    for path in actual:
         shutil.copy(path, folder)
 
 
@@ -151,7 +151,7 @@ def write(path: Path, text: str) -> None:
 
 def whole(name: str, folder: Path) -> Splits:
     options = {"binary": str(folder)} if name == "cifar100" else {}
-    return datasets.loaded(name).splits([], folder, options)
+    return datasets.loaded(name).splits(folder, options)
 
 
 def draw(name: str, folder: Path) -> None:
@@ -180,11 +180,11 @@ def files(name: str, path: str, label: int) -> Iterator[tuple[str, bytes]]:
         yield from stills(path.rstrip("/"), 5, clip(name, label)).items()
 
 
-def main(wanted: str, folder: str) -> None:
-    suite = ROOT / "conf" / "suite" / f"{wanted}.yaml"
-    names = [name for name in SETS if name == wanted or (suite.is_file() and f"datasets.{name}:" in suite.read_text())]
+def main(target: str, folder: str) -> None:
+    suite = ROOT / "conf" / "suite" / f"{target}.yaml"
+    names = [name for name in SETS if name == target or (suite.is_file() and f"datasets.{name}:" in suite.read_text())]
     if not names:
-        sys.exit(f"no suite or data set {wanted!r}; data sets: {', '.join(SETS)}")
+        sys.exit(f"no suite or data set {target!r}; data sets: {', '.join(SETS)}")
     for name in names:
         draw(name, Path(folder) / ("cifar-100-binary" if name == "cifar100" else name))
 
