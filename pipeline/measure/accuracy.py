@@ -1,4 +1,4 @@
-"""Accuracies of predictions: scores averaged over views, right and wrong answers, confusions.
+"""Accuracies of predictions, and confusions.
 
 Legend: R runs (split x seed), M videos of all runs, N their views, K classes.
 """
@@ -62,9 +62,9 @@ def scores(predictions: Predictions) -> tuple[pl.DataFrame, np.ndarray]:
 
 
 def confusion(outcomes: pl.DataFrame, classes: int) -> np.ndarray:
-    """Count predicted classes (third axis) of each class's videos (second): R,K,K+1 int.
+    """Count the predicted classes of each class's videos: R,K,K+1 int.
 
-    The last column counts the videos that were not decoded.
+    The second axis is the label, the third the prediction; its last column counts the videos that were not decoded.
     """
     run = outcomes.select(pl.struct("split", "seed").rank("dense") - 1).to_series().to_numpy().astype(np.int64)
     label = outcomes["label"].to_numpy().astype(np.int64)
@@ -75,7 +75,7 @@ def confusion(outcomes: pl.DataFrame, classes: int) -> np.ndarray:
 
 
 def class_accuracy(confusion: np.ndarray) -> np.ndarray:
-    """Return K accuracies over all runs of R,K,K+1 counts; NaN for a class without videos."""
+    """Return each class's accuracy (K) from R,K,K+1 counts; NaN without videos."""
     counts = confusion.sum(axis=0)  # K,K+1
     videos = counts.sum(axis=1)
     return np.where(videos > 0, counts.diagonal() / np.maximum(videos, 1), np.nan)
@@ -93,7 +93,7 @@ def _first_views(predictions: Predictions) -> pl.DataFrame:
 
 
 def _averaged(decoded: pl.DataFrame, predictions: Predictions) -> Iterator[np.ndarray]:
-    """Yield blocks of scores (m,K float64) in the frame's order, averaged as the protocol says."""
+    """Yield blocks of scores averaged over views, in the frame's order: m,K."""
     begins = np.flatnonzero(decoded["view"].to_numpy() == 0)
     average = predictions.average
     logits = _logits(decoded, predictions)

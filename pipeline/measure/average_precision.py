@@ -2,10 +2,10 @@
 
 Legend: M videos of a split that have a label, S seeds, K classes, R rows (a video in a split).
 
-Source: the evaluation that comes with Charades (Sigurdsson et al. 2016), Charades_v1_classify.m. Precision at a positive
-is the share of positives among the videos that score as high or higher. A class's average precision is its mean over
-the class's positives. mAP is the mean over classes; wAP weighs each class by its positives. The source ranks videos
-without a label last, so they are left out here.
+Source: the evaluation that comes with Charades (Sigurdsson et al. 2016), Charades_v1_classify.m. Precision at a
+positive is the share of positives among the videos that score as high or higher. A class's average precision is its
+mean over the class's positives. mAP is the mean over classes; wAP weighs each class by its positives. The source ranks
+videos without a label last, so they are left out here.
 
 Two differences from the source:
 - Ties: the source ranks videos of equal score by their place in the file. Here all rank at the end of their group, as
@@ -14,8 +14,8 @@ Two differences from the source:
 
 Jackknife pseudo-values let a measure that is no mean over videos enter the crossed analysis (Dorfman, Berbaum, Metz
 1992). With m the measure of all M videos and m(-v) that without video v, v's pseudo-value is M m - (M - 1) m(-v).
-Here they are shifted so that their mean is m. All m(-v) come from cumulated sums, at the cost of sorting once. A group's
-pseudo-value is the mean of its videos', which approximates leaving out the whole group if no group is large.
+Here they are shifted so that their mean is m. All m(-v) come from cumulated sums, at the cost of sorting once. A
+group's pseudo-value is the mean of its videos', which approximates leaving out the whole group if no group is large.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,14 +28,14 @@ from scipy.stats import rankdata
 
 @dataclass(frozen=True)
 class Ranking:
-    """The order in which a row ranks the videos of one split, all that average precision needs."""
+    """The order in which a row ranks the videos of one split."""
 
     videos: tuple[str, ...]  # sorted
     positive: np.ndarray  # M,K bool: whether the video has the class
     places: np.ndarray  # S,M,K int: how many videos score as high or higher in the class; 1 is best and alone
 
     def precisions(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return each seed's average precision (S,K; NaN without a positive) and the positives (K)."""
+        """Return average precisions (S,K; NaN without a positive), and positives (K)."""
         values = np.full((len(self.places), self.positive.shape[1]), np.nan)
         for s, places in enumerate(self.places):
             for k in np.flatnonzero(self.positive.any(axis=0)):
@@ -44,7 +44,7 @@ class Ranking:
 
 
 def ranking(videos: Sequence[str], positive: np.ndarray, scores: np.ndarray) -> Ranking:
-    """Rank videos by their scores, class by class, without the videos that have no label.
+    """Rank videos by their scores in each class, without the unlabeled ones.
 
     Args:
         videos: The videos, sorted.
@@ -72,7 +72,7 @@ def rows(rankings: Mapping[int, Ranking]) -> pl.DataFrame:
 
 
 def pseudo_values(rankings: Sequence[Ranking], weighted: bool = False) -> np.ndarray:
-    """Return the pseudo-values of mAP, or of wAP if `weighted`: S,R, splits one after the other."""
+    """Return the jackknife's pseudo-values of mAP, or of wAP if `weighted`: S,R."""
     parts = []
     for ranking in rankings:
         parts.append([])
@@ -108,11 +108,13 @@ def mean_average_precision(
 
 
 def average_precision(places: np.ndarray, positive: np.ndarray) -> tuple[float, np.ndarray]:
-    """Return one class's average precision, and that without each video: M; NaN without the only positive.
+    """Return one class's average precision, and that without each video: M.
+
+    It is NaN without the only positive.
 
     Positive i has h(i) positives among the n(i) videos that score as high or higher, so its precision is h / n.
-    Leaving out one of these videos makes it (h - 1) / (n - 1) if that video is positive, else h / (n - 1). Leaving out
-    another video doesn't change it.
+    Without one of these videos it is (h - 1) / (n - 1) if that video is positive, else h / (n - 1). Other videos don't
+    change it.
     """
     at = np.sort(places[positive])  # n(i), ascending
     hits = np.searchsorted(at, at, side="right")  # h(i)

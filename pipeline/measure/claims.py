@@ -1,4 +1,4 @@
-"""Verdicts: a row against another, our number against a printed one, our gain against a printed gain.
+"""Verdicts on a row and its base, and on our numbers and gains and printed ones.
 
 All numbers are shares. A verdict about systems needs SEEDS seeds; with fewer it is about these trained nets only.
 Callers exclude rows whose seeds, initial weights or protocol differ from their base's.
@@ -57,7 +57,7 @@ def with_lacking(verdict: str, seeds: int) -> str:
 
 
 def adjusted(rows: Sequence[Estimate | None]) -> list[float | None]:
-    """Return the p values of a table's rows against their base, adjusted for their number (Holm 1979).
+    """Return the p values of a table's rows, adjusted for their number (Holm 1979).
 
     A row without a comparison, or with too few seeds for a verdict, has None and doesn't count among the tests.
     """

@@ -1,4 +1,4 @@
-"""Crossed random-effects analysis of seeds and test units: a mean, its 95 % interval and its p.
+"""Crossed random-effects analysis of seeds and test units.
 
 Legend: S seeds, R rows (a video in a split), U units (a video, or a group of videos from one source).
 
@@ -8,14 +8,15 @@ holds for other seeds and other videos of the same kind. The source is the multi
 the mean squares of the two-way layout without replication. The mean's variance is (MS_s + max(MS_v - MS_e, 0)) / (S U).
 Hillis's t has (S - 1) / share^2 degrees of freedom, where share = MS_s / (MS_s + max(MS_v - MS_e, 0)).
 
-With three to five seeds that t rejects too often. Two things differ here. Both follow from the exact distribution (MS_s
-is chi-square with S - 1 degrees of freedom, units are many), so they hold for any accuracy, number and variance:
+With three to five seeds that t rejects too often. Two things differ here. Both follow from the exact distribution, in
+which MS_s is chi-square with S - 1 degrees of freedom. They hold for any accuracy, number and variance, if units are
+many:
 
 - Degrees of freedom are (S - 1) / share^k, with k = 2 - 3 / (S - 1). Hillis's formula turns an MS_s that is small by
   luck into many degrees of freedom. With 3 seeds it rejects up to 7.8 % at 5 %, and up to 3.1 % at the 0.7 % that Holm
   needs. This k is about the largest that keeps 5 % (5.3 % at most) for every share; it tends to Hillis's 2.
-- The interval is never shorter than that for seeds without effect, with variance max(MS_v, MS_e) / (S U), because seeds
-  that agree by luck are no evidence. The p is the larger of the two, so it agrees with the interval.
+- The interval is never shorter than that for seeds without effect, with variance max(MS_v, MS_e) / (S U). Seeds that
+  agree by luck are no evidence. The p is the larger of the two, so it agrees with the interval.
 
 Units of several rows (groups, videos in several splits) weigh by their rows. Each sum of squares is that of a weighted
 mean with the correction 1 / (1 - weight), as in cluster-robust errors (CR2). Few or unequal units have
@@ -81,7 +82,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A row's mean, or the difference between two rows, as a share with its 95 % interval."""
+    """A row's mean, or the difference between two rows, with its 95 % interval."""
 
     value: float
     low: float
@@ -125,7 +126,7 @@ def row(values: np.ndarray, units: np.ndarray | None = None, weights: np.ndarray
     """Analyze one row: accuracy, or another mean between 0 and 1.
 
     The interval is a score interval (Wilson 1927) with the crossed variance in place of the binomial's, so it stays
-    inside 0..1. Within ENDS of 0 or 1 it is at least as long as Wilson's for the number of videos, because few right or
+    inside 0..1. Within ENDS of 0 or 1 it is at least as long as Wilson's for the number of videos. There, few right or
     wrong videos show too little of the variance. That bound fades out towards 1/2. If all answers are equal, the
     interval is Wilson's for the number of units. The bound applies to right and wrong answers, not to scores.
 
@@ -155,7 +156,7 @@ def row(values: np.ndarray, units: np.ndarray | None = None, weights: np.ndarray
 def difference(
     values: np.ndarray, base: np.ndarray, units: np.ndarray | None = None, weights: np.ndarray | None = None
 ) -> Estimate:
-    """Analyze a row against another: S,R each, of the same seeds and videos in the same order.
+    """Analyze the difference between two rows: S,R each, in the same order.
 
     Pairs are by seed, too, since the same seed means the same initialization and order. In suite quick two rows' seeds
     move together, so the difference varies much less than either row. If all pairs are equal, the interval is that of
@@ -183,7 +184,7 @@ def difference(
 
 
 def constant(labels: np.ndarray, weights: np.ndarray | None = None) -> float:
-    """Return the accuracy of the best constant answer, from R labels: the largest class's share."""
+    """Return the accuracy of the best constant answer to R labels."""
     _, index = np.unique(labels, return_inverse=True)
     counts = np.bincount(index, weights)
     return float(counts.max() / counts.sum())
@@ -196,7 +197,7 @@ def even(splits: np.ndarray) -> np.ndarray:
 
 
 def _score(mean: float, ratio: float) -> tuple[float, float]:
-    """Solve (mean - x)^2 = ratio x (1 - x), which is Wilson's interval if ratio is z^2 / n."""
+    """Solve (mean - x)^2 = ratio x (1 - x): Wilson's interval if ratio is z^2 / n."""
     middle, reach = mean + ratio / 2, np.sqrt(ratio * mean * (1 - mean) + ratio**2 / 4)
     # The smaller root times the larger is mean^2 / (1 + ratio): without the difference of two near numbers.
     low = mean**2 / (middle + reach)
@@ -238,7 +239,7 @@ def _analyzed(
 
 
 def _by_unit(values: np.ndarray, units: np.ndarray | None, weights: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Return the units' means of S,R values (S,U), and their shares of all weight (U)."""
+    """Return means by unit of S,R values (S,U), and the units' weights (U)."""
     rows = values.shape[1]
     each = np.full(rows, 1 / rows) if weights is None else np.asarray(weights, float) / np.sum(weights)
     if units is None:

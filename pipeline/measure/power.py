@@ -1,7 +1,7 @@
-"""Power of a comparison: the smallest difference that it could see, and the seeds and verdicts in reach.
+"""Power: the differences that a comparison could see, and the seeds it needs.
 
 All follows from the crossed analysis (pipeline.measure.crossed). With S' seeds the variance from seeds shrinks by
-S / S', that between units stays, and the degrees of freedom follow from the shares of both. Power is that of the
+S / S', and that between units stays. The degrees of freedom follow from the shares of both. Power is that of the
 noncentral t.
 """
 
@@ -57,7 +57,7 @@ def planned(spread: Spread, seeds: int) -> Spread:
 
 
 def detectable(spread: Spread, tests: int = 1, power: float = POWER) -> float:
-    """Return the smallest true difference that is called better or worse with chance `power`.
+    """Return the smallest true difference that is seen with chance `power`.
 
     If `tests` rows share the table, the first of them must pass the level divided by their number, as Holm's does.
     """
@@ -76,7 +76,7 @@ def power_of(spread: Spread, gain: float, tests: int = 1) -> float:
 
 
 def seeds_for_gain(spread: Spread, gain: float, tests: int = 1, power: float = POWER) -> int | None:
-    """Return the fewest seeds that would see a true difference `gain`; None if the videos are too few."""
+    """Return the fewest seeds that would see `gain`; None if videos are too few."""
 
     def enough(seeds: int) -> bool:
         return detectable(planned(spread, seeds), tests, power) <= abs(gain)
@@ -91,7 +91,7 @@ def seeds_for_gain(spread: Spread, gain: float, tests: int = 1, power: float = P
 
 
 def gain_verdicts(spread: Spread, printed: float | None = None, tests: int = 1) -> tuple[str, ...]:
-    """Return the verdicts that a comparison can reach with chance POWER if they are true.
+    """Return the verdicts that a comparison reaches with chance POWER, if true.
 
     "survives" is in reach if a gain as large as the printed one would be seen. "doesn't" is if the interval around no
     gain would exclude the printed one. Without a printed gain, "better" and "worse" are always in reach.

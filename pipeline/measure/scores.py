@@ -1,4 +1,4 @@
-"""Accuracies of a row with intervals: top-1, top-5 and mean class accuracy, or mAP and wAP for multi-label data.
+"""Accuracies of a row with intervals: top-1 and top-5, or mAP and wAP.
 
 Legend: R runs (split x seed), M videos of a split, S seeds, K classes.
 """
@@ -21,7 +21,7 @@ from pipeline.measure.units import units
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Accuracies of single-label predictions, as shares of all test videos, decoded or not."""
+    """Accuracies of single-label predictions, over all test videos."""
 
     heading: ClassVar = "top-1"
     top1: Estimate
@@ -48,14 +48,14 @@ class Accuracy:
         return crossed.constant(self.labels, weights(self.right["split"]))
 
     def by_class(self, runs: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-        """Return each class's test videos, summed over these runs, and its accuracy: K each; NaN without videos."""
+        """Return each class's test videos and accuracy over these runs: K each."""
         confusion = self.confusion[runs]
         return confusion.sum(axis=(0, 2)), accuracy.class_accuracy(confusion)
 
 
 @dataclass(frozen=True)
 class Precision:
-    """Average precisions of multi-label predictions, over the test videos with a label, decoded or not."""
+    """Average precisions of multi-label predictions, over the labeled test videos."""
 
     heading: ClassVar = "mAP"
     map: Estimate
@@ -74,7 +74,7 @@ class Precision:
         return self.map
 
     def by_class(self, runs: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-        """Return each class's positives, summed over these runs, and its mean precision: K each; NaN without one."""
+        """Return each class's positives and mean precision over these runs: K each."""
         positives = self.positives[runs]
         having = (positives > 0).sum(axis=0)
         means = np.nansum(self.precisions[runs], axis=0) / np.maximum(having, 1)
@@ -82,12 +82,12 @@ class Precision:
 
 
 def weights(splits: pl.Series) -> np.ndarray | None:
-    """Return M weights under which each split counts the same; None if all videos are of one split."""
+    """Return M weights under which splits count the same; None for one split."""
     return crossed.even(splits.to_numpy()) if splits[0] != splits[-1] else None
 
 
 def of_accuracy(file: str, predictions: Predictions) -> Accuracy:
-    """Measure single-label predictions on the data set of pipeline/datasets/<file>.py."""
+    """Measure single-label predictions; `file` is the data set's module."""
     outcomes, classes = accuracy.outcomes(predictions), len(predictions.classes)
     confusion = accuracy.confusion(outcomes, classes)
     splits = outcomes["split"].to_numpy()
@@ -144,7 +144,7 @@ def of_precision(file: str, predictions: Predictions) -> Precision | str:
 
 
 def _ranked(predictions: Predictions) -> tuple[dict[int, Ranking], int]:
-    """Return the ranking of each split, and the number of decoded videos with a label."""
+    """Return the ranking of each split, and how many labeled videos were decoded."""
     tests, scores = accuracy.scores(predictions)
     rankings: dict[int, Ranking] = {}
     classes, decoded = len(predictions.classes), 0
@@ -160,12 +160,12 @@ def _ranked(predictions: Predictions) -> tuple[dict[int, Ranking], int]:
 
 
 def _by_seed(part: pl.DataFrame, holds: pl.Series) -> np.ndarray:
-    """Return a condition for each video and seed, from outcomes of one split: M,S of 0 and 1."""
+    """Return a condition for each video and seed of one split: M,S of 0 and 1."""
     return np.ascontiguousarray(holds.to_numpy().reshape(part["seed"].n_unique(), -1).T.astype(np.int8))
 
 
 def _named(part: pl.DataFrame, values: np.ndarray) -> pl.DataFrame:
-    """Return M,S values of one split as split, video and a column for each seed, named as it."""
+    """Return M,S values of one split as split, video and a column for each seed."""
     videos = len(values)
     seeds = [pl.Series(str(seed), column) for seed, column in zip(part["seed"][::videos], values.T, strict=True)]
     return pl.DataFrame([part["split"][:videos], part["video"][:videos], *seeds])

@@ -1,4 +1,4 @@
-"""An interval, and the exact paired test of two trained networks on the same videos."""
+"""An interval, and the exact paired test of two trained networks."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Test units: the sources that a data set's videos were cut from, read from their names.
+"""Test units: the sources of a data set's videos, read from their names.
 
 Videos of one source share people, place and camera, so they are not independent. If a data set's lists name the
 source, it is the unit of every interval and test; otherwise each video is a unit.
