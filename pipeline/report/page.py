@@ -156,7 +156,7 @@ def build(target: Path, suites: Mapping[str, Suite], reports: Path, above: Seque
 
 
 def _blocks(root: Path, suite: str, folder: Path) -> Iterator[Block]:
-    """Yield a suite's tables, except speeds, which no other run repeats: claims and comparison first."""
+    """Yield a suite's tables, claims and comparison first; not speeds, which no run repeats."""
     first = ("claims", "comparison")
     for path in sorted(folder.glob("*.json"), key=lambda path: (path.stem not in first, _natural(path.stem))):
         if path.stem not in ("speed", "scoreboard"):
@@ -197,7 +197,8 @@ def _field(cell: Cell, row: Sequence[Cell], table: Table, at: int) -> Field:
     scale = lambda text: round((float(text) + span * signed) / (span * (1 + signed)), 4)  # noqa: E731
     seeds = [text for each in row for name, text in each.data.items() if name.startswith("seed_") and text]
     dots = () if signed or key == "wap" else tuple(map(scale, seeds))
-    return Field(cell.read, value, key, "", Bar(*map(scale, (value, values[f"{key}_low"], values[f"{key}_high"])), dots))
+    middle, low, high = (scale(values[name]) for name in (key, f"{key}_low", f"{key}_high"))
+    return Field(cell.read, value, key, "", Bar(middle, low, high, dots))
 
 
 def _pictures(folder: Path, suite: str) -> Iterator[Picture]:
