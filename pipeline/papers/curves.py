@@ -19,7 +19,8 @@ ACCURACIES = ("top1", "map")
 def draw(table: PaperTable, cells: Sequence[Match], path: Path) -> None:
     """Draw a table as a curve, or against FLOPs.
 
-    <path>.svg is for a figure without printed numbers, <path>-flops.svg for a table with FLOPs. Neither is written if no row of ours has run.
+    <path>.svg is for a figure without printed numbers, <path>-flops.svg for a table with FLOPs. Neither is written if
+    no row of ours has run.
     """
     accuracies = [cell for cell in cells if cell.of.measure in ACCURACIES]
     ours = [cell for cell in accuracies if cell.ours]
@@ -64,7 +65,7 @@ def _along(table: PaperTable, cells: Sequence[Match], path: Path) -> None:
 
 
 def _against(costs: dict[str, Match], cells: Sequence[Match], path: Path) -> None:
-    """Draw printed numbers (hollow) and ours (filled) against FLOPs, a panel a column."""
+    """Draw printed numbers (hollow) and ours (filled) against FLOPs, by column."""
     headings = list(dict.fromkeys(cell.of.heading for cell in cells))
     with drawing(path, 4.0 * len(headings) + 1, 3.6) as figure:
         for axes, heading in zip(figure.subplots(1, len(headings), squeeze=False)[0], headings, strict=True):

@@ -156,7 +156,7 @@ def build(target: Path, suites: Mapping[str, Suite], reports: Path, above: Seque
 
 
 def _blocks(root: Path, suite: str, folder: Path) -> Iterator[Block]:
-    """Yield a suite's tables, claims and comparison first; not speeds, which no run repeats."""
+    """Yield a suite's tables, claims and comparison first; no run repeats speeds."""
     first = ("claims", "comparison")
     for path in sorted(folder.glob("*.json"), key=lambda path: (path.stem not in first, _natural(path.stem))):
         if path.stem not in ("speed", "scoreboard"):
