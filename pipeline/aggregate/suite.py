@@ -42,10 +42,14 @@ class Folders:
 
 def measured(params: Params, data: Path) -> dict[str, Result]:
     """Return the result of every row of a suite, or the reason why it has none."""
+
+    def measure(row: str) -> Result:
+        return results.measure(results.read(params, row, data))
+
     rows = (*params.experiments, *params.trajectories)
     with ThreadPoolExecutor(AT_ONCE) as pool:  # polars and NumPy release the interpreter's lock
-        read = dict(zip(rows, pool.map(lambda row: results.measure(results.read(params, row, data)), rows), strict=True))
-    return read | {row: results.measure(late_fusion.read(params, row, data)) for row in params.fusions}
+        single = dict(zip(rows, pool.map(measure, rows), strict=True))
+    return single | {row: results.measure(late_fusion.read(params, row, data)) for row in params.fusions}
 
 
 def aggregate(params: Params, data: Path, target: Folders, reports: Path) -> None:

@@ -1,4 +1,4 @@
-"""Verdicts: fewer than three seeds give none about systems, and each word is earned as its rule says."""
+"""Verdicts: each follows its rule, and systems need three seeds."""
 
 import numpy as np
 import pandas
