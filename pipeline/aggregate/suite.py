@@ -92,8 +92,8 @@ def _probes(params: Params, data: Path) -> dict[Order, dict[str, Result]]:
 
 
 def _tables(params: Params, rows: Mapping[str, Result], folder: Path) -> None:
-    suite_tables.save_all(folder, params.tables, rows)
     for name, table in params.tables.items():
+        save(folder, suite_tables.of(name, table, rows))
         if table.base:
             exports.save_gains(folder / f"{name}-classes.csv", rows[table.base], [rows[row] for row in table.rows])
     exports.save_classes(folder / "classes.csv", rows.values())

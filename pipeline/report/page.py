@@ -15,26 +15,14 @@ from pipeline.report.table import Cell, Table, View
 from pipeline.storage.atomic import write
 
 GROUP_OF_COSTS = "The papers' tables"
-MARKS = {  # a sign for each verdict, so that colour alone never distinguishes them
-    "better": "▲",
-    "above": "▲",
-    "survives": "▲",
-    "larger": "▲",
-    "worse": "▼",
-    "below": "▼",
-    "doesn't": "▼",
-    "reversed": "▼",
-    "reproduced": "=",
-    "match": "=",
-    "can't tell": "≈",
-    "these nets differ": "≈",
-    "protocol differs": "≠",
-    "other": "≠",
-    "unreachable": "≠",
-    "differs": "≠",
-    "not run": "○",
-    "failed": "✕",
-    "base": "·",
+WORDS = {  # a sign and its verdicts, so that colour alone never distinguishes them
+    "▲": ("better", "above", "survives", "larger"),
+    "▼": ("worse", "below", "doesn't", "reversed"),
+    "=": ("reproduced", "match"),
+    "≈": ("can't tell", "these nets differ"),
+    "≠": ("protocol differs", "other", "unreachable", "differs"),
+    "○": ("not run",),
+    "✕": ("failed",),
 }
 KINDS = {"▲": "good", "=": "good", "▼": "bad", "✕": "bad", "≈": "even", "·": "even", "○": "even", "≠": "odd"}
 
@@ -186,7 +174,7 @@ def _field(cell: Cell, row: Sequence[Cell], table: Table, at: int) -> Field:
         key = next(iter(values))
     value = values.get(key, "")
     if key.endswith("verdict"):
-        mark = next((MARKS[word] for word in MARKS if value.startswith(word)), "·")
+        mark = next((mark for mark, words in WORDS.items() if value.startswith(words)), "·")
         return Field(cell.read, value, key, mark if value and cell.read != writers.BLANK else "")
     if not values.get(f"{key}_low") or not value:
         return Field(cell.read, value, key)

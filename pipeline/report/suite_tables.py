@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from statistics import stdev
 
 from pipeline.config.schema import Order
@@ -11,7 +10,7 @@ from pipeline.measure import claims, power
 from pipeline.measure.crossed import SEEDS, Estimate
 from pipeline.measure.results import Difference, Result, difference
 from pipeline.measure.scores import Accuracy, Precision
-from pipeline.report.table import ALWAYS, BLANK, DATA, Cell, Table, interval_data, interval_read, number, save
+from pipeline.report.table import ALWAYS, BLANK, DATA, Cell, Table, interval_data, interval_read, number
 
 CHECK = (
     "A check, without a verdict: the rows are one system, trained with other seeds. One of 20 such checks has p < 0.05."
@@ -22,12 +21,6 @@ TIME = (
     "The same trained networks on the same test videos, with their frames reversed, shuffled, or replaced by one of "
     "them (static). Only a system that uses the order of frames loses accuracy."
 )
-
-
-def save_all(folder: Path, specs: Mapping[str, Spec], results: Mapping[str, Result]) -> None:
-    """Write every table of a suite."""
-    for name, spec in specs.items():
-        save(folder, of(name, spec, results))
 
 
 def of(name: str, spec: Spec, results: Mapping[str, Result]) -> Table:

@@ -10,9 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dvc.utils.hydra import compose_and_dump
 
-from pipeline.config import load as config
 from pipeline.config.schema import Fusion, Params, Tier, Trajectories
 from pipeline.measure import claims, crossed, power
 from pipeline.measure.crossed import Estimate
@@ -26,6 +24,7 @@ from pipeline.papers.printed_costs import Figure, Line
 from pipeline.papers.printed_costs import load as load_figures
 from pipeline.papers.published import Paper, Views, conditions, load, meant
 from tests.support import invented
+from tests.support.composed import composed
 
 ROOT = Path(__file__).parents[2]
 PAPERS = ROOT / "reports" / "papers"
@@ -39,10 +38,8 @@ def paper(name: str = "eam") -> Paper:
 
 
 @pytest.fixture(scope="module")
-def params(tmp_path_factory: pytest.TempPathFactory) -> Params:
-    out = tmp_path_factory.mktemp("params") / "params.yaml"
-    compose_and_dump(out, str(ROOT / "conf"), None, "config", "", ["suite=eam"])
-    return config.load(out)
+def params() -> Params:
+    return composed("eam", "full")
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """The registry of printed numbers: each published cell once, as printed."""
 
-import csv
 from collections import Counter
 from functools import cache
 from pathlib import Path
@@ -8,14 +7,13 @@ from typing import Any
 
 import pytest
 import yaml
-from dvc.utils.hydra import compose_and_dump
 
-from pipeline.config import load as config
-from pipeline.config.schema import Params
 from pipeline.errors import UserError
 from pipeline.papers import printed_costs, published
 from pipeline.papers.conditions import differences
 from pipeline.papers.published import Paper, conditions, load, meant
+from tests.support.composed import composed
+from tests.support.printed import lines
 from tests.support.real_data import TEST_DATA
 
 ROOT = Path(__file__).parents[2]
@@ -42,12 +40,6 @@ def transcribed(name: str) -> dict[str, Any]:
         pytest.skip(f"no {PUBLISHED}: the transcriptions of the papers")
     tables = yaml.load((PUBLISHED / f"{name}.yaml").read_text(), yaml.BaseLoader)["tables"]
     return {table["table"]: table for table in tables}
-
-
-def suite(folder: Path, name: str, tier: str) -> Params:
-    """A suite as `dvc exp run -S suite=... -S tier=...` composes it."""
-    compose_and_dump(folder / "params.yaml", str(ROOT / "conf"), None, "config", "", [f"suite={name}", f"tier={tier}"])
-    return config.load(folder / "params.yaml")
 
 
 def cells(name: str) -> list[tuple[str, int, str, str, bool]]:
@@ -82,9 +74,8 @@ def test_every_published_cell_stands_in_one_place_of_the_reference_tables_with_i
     for name in published.PAPERS:
         expected += [(name, place, value) for place, _, _, value, _ in cells(name)]
         for path in sorted((ROOT / "reports" / "reference" / name / "tables").glob("*.csv")):
-            if path.stem in published.load(name, ROOT / "reports" / "papers").tables:
-                with path.open(newline="", encoding="utf-8") as file:
-                    written += [(name, path.stem, line) for line in csv.DictReader(file) if line["as_printed"]]
+            if path.stem in paper(name).tables:
+                written += [(name, path.stem, line) for line in lines(path) if line["as_printed"]]
     assert Counter((name, place, line["as_printed"]) for name, place, line in written) == Counter(expected)
     places = [(name, place, *(line[key] for key in ("row", "column", "unit"))) for name, place, line in written]
     assert len(places) == len(set(places)) == 593
@@ -93,19 +84,11 @@ def test_every_published_cell_stands_in_one_place_of_the_reference_tables_with_i
     assert "reproduced" in costs
 
 
-def test_all_593_numbers_of_43_tables_are_there_337_of_them_the_authors_own() -> None:
-    every = [cell for name in published.PAPERS for cell in cells(name)]
+def test_593_numbers_of_43_tables_are_listed_337_of_them_the_authors_own_and_72_of_parity() -> None:
+    every = [(name, *cell) for name in published.PAPERS for cell in cells(name)]
     assert (len(every), sum(authors for *_, authors in every)) == (593, 337)
     assert sum(len(paper(name).tables) for name in published.PAPERS) == 43
-
-
-def test_every_figure_of_parity_stands_in_one_cell_of_the_tables() -> None:
-    costs = [
-        (name, place, column, at)
-        for name in published.PAPERS
-        for place, at, column, _, _ in cells(name)
-        if paper(name).tables[place].columns[column].measure == "cost"
-    ]
+    costs = [cell[:4] for cell in every if paper(cell[0]).tables[cell[1]].columns[cell[3]].measure == "cost"]
     assert len(costs) == len(set(costs)) == sum(len(figures(name)) for name in published.PAPERS) == 72
 
 
@@ -142,8 +125,8 @@ def test_contradictions_of_the_print_are_footnotes(name: str) -> None:
 
 @pytest.mark.parametrize("tier", ["full", "mini"])
 @pytest.mark.parametrize("name", published.PAPERS)
-def test_every_row_of_ours_is_in_its_papers_suite_and_as_the_paper_has_it(name: str, tier: str, tmp_path: Path) -> None:
-    params = suite(tmp_path, name, tier)
+def test_every_row_of_ours_is_in_its_papers_suite_and_as_the_paper_has_it(name: str, tier: str) -> None:
+    params = composed(name, tier)
     known = {**params.experiments, **params.fusions, **params.trajectories}
     for place, table in paper(name).tables.items():
         for row in table.rows:
@@ -160,8 +143,8 @@ def test_every_row_of_ours_is_in_its_papers_suite_and_as_the_paper_has_it(name: 
                 assert not other or "data set: diving48, not diving48-v1" in differs
 
 
-def test_all_has_every_row_of_ours_too(tmp_path: Path) -> None:
-    params = suite(tmp_path, "all", "full")
+def test_all_has_every_row_of_ours_too() -> None:
+    params = composed("all", "full")
     for table in (table for name in published.PAPERS for table in paper(name).tables.values()):
         for row in table.rows:
             systems = {meant(row.ours, table, column) for column in table.columns} - {None}
@@ -181,10 +164,10 @@ def test_what_authors_ran_is_run_but_for_a_reason() -> None:
     assert set(reasons) == {"speed"}, reasons
 
 
-def test_printed_speeds_belong_to_rows_that_are_run(tmp_path: Path) -> None:
+def test_printed_speeds_belong_to_rows_that_are_run() -> None:
     speeds = published.speeds("maagn", FOLDER)
     assert "V1 speed 13.26 task/s, V2 speed 14.21 task/s" in speeds["maagn-resnet50-sthv1-8f-ten"]
-    assert set(speeds) <= set(suite(tmp_path, "maagn", "full").experiments) and len(speeds) == 2
+    assert set(speeds) <= set(composed("maagn", "full").experiments) and len(speeds) == 2
     assert published.speeds("all", FOLDER) == speeds and published.speeds("quick", FOLDER) == {}
 
 

@@ -1,16 +1,12 @@
 """A paper's tables: written whatever has run, with the same bytes each time."""
 
-import csv
 import re
 import shutil
-import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from dvc.utils.hydra import compose_and_dump
 
-from pipeline.config import load as config
 from pipeline.config.schema import Params
 from pipeline.errors import UserError
 from pipeline.measure import results
@@ -19,6 +15,8 @@ from pipeline.papers import tables as replication
 from pipeline.papers.published import PAPERS, load
 from pipeline.report import table
 from tests.support import invented
+from tests.support.composed import composed
+from tests.support.printed import lines, texts
 
 ROOT = Path(__file__).parents[2]
 REGISTRY, COUNTS = ROOT / "reports" / "papers", ROOT / "reports" / "parity.csv"
@@ -27,14 +25,9 @@ WORDS = {"reproduced", "can't tell", "below", "above", "protocol differs", "not 
 FORMS = ("md", "csv", "tex", "json")
 
 
-def suite(folder: Path, name: str) -> Params:
-    compose_and_dump(folder / "params.yaml", str(ROOT / "conf"), None, "config", "", [f"suite={name}"])
-    return config.load(folder / "params.yaml")
-
-
 @pytest.fixture(scope="module")
-def params(tmp_path_factory: pytest.TempPathFactory) -> Params:
-    return suite(tmp_path_factory.mktemp("params"), "eam")
+def params() -> Params:
+    return composed("eam", "full")
 
 
 @pytest.fixture(scope="module")
@@ -46,11 +39,6 @@ def rows(params: Params, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     return {**rows, K7: invented.measured(params, K7, "failed: out | of memory")}
 
 
-def lines(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def save(folder: Path, params: Params, rows: dict[str, Result]) -> Path:
     replication.save(folder, folder / "pictures", params, rows, REGISTRY, COUNTS)
     return folder
@@ -60,7 +48,7 @@ def save(folder: Path, params: Params, rows: dict[str, Result]) -> Path:
 def test_a_paper_of_which_nothing_has_run_has_all_its_tables_and_every_printed_number(
     name: str, tmp_path: Path
 ) -> None:
-    params = suite(tmp_path, name)
+    params = composed(name, "full")
     absent = {row: results.measure(results.read(params, row, tmp_path)) for row in params.experiments}
     folder = save(tmp_path / "tables", params, absent)
     tables = load(name, REGISTRY).tables
@@ -147,7 +135,7 @@ def test_each_paper_has_its_claims_once_the_headline_first(
 
 
 def test_a_correction_is_a_footnote_beside_its_cell(tmp_path: Path) -> None:
-    params = suite(tmp_path, "action_net")
+    params = composed("action_net", "full")
     save(tmp_path / "tables", params, {})
     text = (tmp_path / "tables" / "T1.md").read_text()
     mark = re.search(r"\| 97\.3 .* (\d+) +\|$", text, re.M)
@@ -157,7 +145,7 @@ def test_a_correction_is_a_footnote_beside_its_cell(tmp_path: Path) -> None:
 
 
 def test_fractions_are_fractions_to_read_and_percent_to_compute_with(tmp_path: Path) -> None:
-    params = suite(tmp_path, "st_manet")
+    params = composed("st_manet", "full")
     folder = invented.splits(tmp_path / "splits", 600)
     row = "scratch-resnet3d50-ucf101"
     rows = {row: invented.result(params, row, folder, 0.8)}
@@ -200,15 +188,10 @@ def test_figures_that_were_not_counted_are_an_error_that_says_what_to_do(params:
         replication.save(tmp_path, tmp_path, params, {}, REGISTRY, tmp_path / "parity.csv")
 
 
-def texts(path: Path) -> set[str]:
-    nodes = ElementTree.parse(path).iter("{http://www.w3.org/2000/svg}text")
-    return {"".join(node.itertext()).strip() for node in nodes}
-
-
 def test_accuracy_against_flops_shows_every_row_and_who_has_not_run(
     params: Params, rows: dict[str, Result], tmp_path: Path
 ) -> None:
-    words = texts(save(tmp_path, params, rows) / "pictures" / "T4-flops.svg")
+    words = set(texts(save(tmp_path, params, rows) / "pictures" / "T4-flops.svg"))
     ran = {"baseline 3D ResNet-50 16f", "EAM 3D ResNet-50 16f"}
     labels = {row.label for row in load("eam", REGISTRY).tables["T4"].rows}
     assert ran | {f"{label} (not run)" for label in labels - ran} <= words
@@ -218,7 +201,7 @@ def test_accuracy_against_flops_shows_every_row_and_who_has_not_run(
 def test_the_classes_that_gain_most_are_listed_and_drawn_where_both_rows_have_run(
     params: Params, rows: dict[str, Result], tmp_path: Path
 ) -> None:
-    words = texts(save(tmp_path / "both", params, rows) / "pictures" / "F5.svg")
+    words = set(texts(save(tmp_path / "both", params, rows) / "pictures" / "F5.svg"))
     listed = lines(tmp_path / "both" / "F5.csv")
     gains = [float(line["gain"]) for line in listed]
     assert gains == sorted(gains, reverse=True) and {line["row"] for line in listed} == {EAM}
@@ -230,11 +213,11 @@ def test_the_classes_that_gain_most_are_listed_and_drawn_where_both_rows_have_ru
 
 
 def test_a_printed_curve_is_drawn_from_ours(tmp_path: Path) -> None:
-    params = suite(tmp_path, "st_manet")
+    params = composed("st_manet", "full")
     folder = invented.splits(tmp_path / "splits")
     names = ("st-manet-resnet3d50-ucf101", "st-manet-res2-resnet3d50-ucf101")
     rows = {name: invented.result(params, name, folder, 0.8) for name in names}
     pictures = save(tmp_path / "tables", params, rows) / "pictures"
     labels = {row.label for row in load("st_manet", REGISTRY).tables["F4"].rows}
-    assert labels | {"ours, fraction", "accuracy"} <= texts(pictures / "F4.svg")
+    assert labels | {"ours, fraction", "accuracy"} <= set(texts(pictures / "F4.svg"))
     assert {path.name for path in pictures.iterdir()} == {"F4.svg", "F5.svg", "gains-st_manet.svg"}

@@ -15,6 +15,7 @@ from PIL import Image
 from pipeline.measure.results import Result, confused
 from pipeline.report import figures
 from tests.support import invented
+from tests.support.printed import texts
 
 
 @pytest.fixture(scope="module")
@@ -23,12 +24,6 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> list[Result]:
     folder = invented.splits(tmp_path_factory.mktemp("splits"))
     tsn, eam = (invented.result(params, row, folder, seed=number) for number, row in enumerate(("tsn", "eam")))
     return [tsn, replace(eam, name="eam $x$ & co"), invented.measured(params, "late", "not run")]
-
-
-def texts(path: Path) -> list[str]:
-    return [
-        "".join(node.itertext()).strip() for node in ElementTree.parse(path).iter("{http://www.w3.org/2000/svg}text")
-    ]
 
 
 def logs(folder: Path, count: int = 2) -> dict[str, list[Path]]:
