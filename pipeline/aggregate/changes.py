@@ -127,7 +127,7 @@ def _text(path: Path) -> str:
 
 
 def _stages(lock: str) -> dict[str, Any]:
-    with reading(Path("dvc.lock"), "`actionbench repro` puts it aside, `git checkout dvc.lock` brings back git's"):
+    with reading(Path("dvc.lock"), "`actionbench repro` moves it away, `git checkout dvc.lock` restores git's"):
         try:
             return dict((YAML(typ="safe").load(lock) or {}).get("stages", {})) if lock else {}
         except YAMLError as error:
@@ -149,7 +149,7 @@ def _cached(revision: str, out: Mapping[str, str], cache: Path) -> dict[str, str
         return (cache / "files" / "md5" / md5[:2] / md5[2:]).read_text(encoding="utf-8")
 
     try:
-        with reading(cache, f"its {out['path']} of {revision} is not what DVC put there; `actionbench repro` there"):
+        with reading(cache, f"its {out['path']} of {revision} differs from DVC's record; `actionbench repro` there"):
             return {Path(entry["relpath"]).stem: read(entry["md5"]) for entry in json.loads(read(out["md5"]))}
     except FileNotFoundError:
         raise UserError(

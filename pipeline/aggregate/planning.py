@@ -74,7 +74,7 @@ def table(params: Params, results: Mapping[str, Result], reports: Path, assumed:
             )
         )
     note = NOTE.format(sd=100 * assumed.seed_sd, disagree=100 * assumed.discordant)
-    return Table("power", f"Suite {params.suite}: what its seeds and videos can tell", tuple(rows), (note,))
+    return Table("power", f"Suite {params.suite}: verdicts within reach of its seeds and videos", tuple(rows), (note,))
 
 
 def comparisons(params: Params, results: Mapping[str, Result], reports: Path) -> Iterator[Comparison]:

@@ -68,7 +68,7 @@ def _printed(params: Params, name: str, row: str, root: Path, stages: Mapping[st
     ours = [system for system in dict.fromkeys(cell["experiment"] for cell in cells) if system in known]
     if len(ours) == 1:
         return about | {"ours": ours[0]} | _experiment(params, ours[0], root, stages) | {"row": row}
-    for system in ours:  # several are in short
+    for system in ours:  # a summary of each of several
         whole = _experiment(params, system, root, stages)
         shown = ("result", "protocol", "predictions", "MLflow", "remake")
         about[system] = {key: whole[key] for key in shown if key in whole}
@@ -138,7 +138,7 @@ def _runs(params: Params, row: str, root: Path) -> dict[str, str]:
 
 def wrong(row: Row) -> list[dict[str, Any]]:
     """Return the test videos that a run got wrong, the most often wrong first."""
-    if isinstance(row.predictions, str) or row.several:  # a ranking is right or wrong as a whole
+    if isinstance(row.predictions, str) or row.several:  # a ranking has no single wrong video
         return []
     classes = row.predictions.classes
     outcomes = accuracy.outcomes(row.predictions)

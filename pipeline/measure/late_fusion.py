@@ -3,6 +3,7 @@
 Legend: M videos of all runs, K classes.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -86,17 +87,17 @@ def fuse(members: list[tuple[Predictions, float]], seeds: tuple[int, ...]) -> Pr
     total, tests = np.zeros(()), pl.DataFrame()
     whole = sum(weight for _, weight in members)
     for member, weight in members:
-        frame = member.frame.filter(pl.col("seed").is_in(seeds))
-        videos, scores = accuracy.scores(Predictions(frame, member.classes, member.average, member.several))  # M,K
+        part = replace(member, frame=member.frame.filter(pl.col("seed").is_in(seeds)))
+        videos, scores = accuracy.scores(part)  # M,K
         if tests.is_empty():
             tests = videos
         if not videos.equals(tests) or member.classes != members[0][0].classes:
-            raise UserError("its members have not the same test videos, labels and classes")
+            raise UserError("its members differ in test videos, labels or classes")
         total = total + weight / whole * scores
     scored = pl.Series(total, dtype=pl.List(pl.Float64))
     decoded = pl.Series(~np.isnan(total).any(axis=1))
     frame = tests.select(*TEST, pl.lit(0, pl.Int32).alias("view"), "labels", logits=pl.when(decoded).then(scored))
-    return Predictions(frame, members[0][0].classes, "none", members[0][0].several)
+    return replace(members[0][0], frame=frame, average="none")
 
 
 def _unfit(rows: dict[str, Row], seeds: tuple[int, ...]) -> str:

@@ -17,9 +17,7 @@ POWER = 0.8
 MOST_SEEDS = 1000
 
 
-def assumed(
-    seed_sd: float, discordant: float, videos: int, seeds: int, system_sd: float = 0.0, paired: float = 0.0
-) -> Spread:
+def assumed(seed_sd: float, discordant: float, videos: int, seeds: int, system_sd: float = 0.0) -> Spread:
     """Return the variances of a difference of which nothing has been measured.
 
     Args:
@@ -28,10 +26,9 @@ def assumed(
         videos: Number of test units.
         seeds: Number of seeds.
         system_sd: Standard deviation over videos of the true difference between the systems.
-        paired: Correlation of the two rows' seeds.
     """
     of_rest = max(discordant - system_sd**2, 0.0) / videos / seeds
-    of_seeds = 2 * seed_sd**2 * (1 - paired) / seeds + of_rest
+    of_seeds = 2 * seed_sd**2 / seeds + of_rest
     return Spread(of_seeds, system_sd**2 / videos + of_rest, of_rest, seeds, videos, videos - 1)
 
 
@@ -56,15 +53,15 @@ def planned(spread: Spread, seeds: int) -> Spread:
     return Spread(of_seeds, of_units, of_rest, seeds, spread.units, spread.unit_degrees)
 
 
-def detectable(spread: Spread, tests: int = 1, power: float = POWER) -> float:
-    """Return the smallest true difference that is seen with chance `power`.
+def detectable(spread: Spread, tests: int = 1) -> float:
+    """Return the smallest true difference that is seen with chance POWER.
 
     If `tests` rows share the table, the first of them must pass the level divided by their number, as Holm's does.
     """
     error = math.sqrt(spread.variance)
     if not error:
         return 0.0
-    return float(nctdtrinc(spread.degrees, 1 - power, spread.half(_level(tests)) / error)) * error
+    return float(nctdtrinc(spread.degrees, 1 - POWER, spread.half(_level(tests)) / error)) * error
 
 
 def power_of(spread: Spread, gain: float, tests: int = 1) -> float:
@@ -75,11 +72,11 @@ def power_of(spread: Spread, gain: float, tests: int = 1) -> float:
     return float(1 - nctdtr(spread.degrees, abs(gain) / error, spread.half(_level(tests)) / error))
 
 
-def seeds_for_gain(spread: Spread, gain: float, tests: int = 1, power: float = POWER) -> int | None:
+def seeds_for_gain(spread: Spread, gain: float, tests: int = 1) -> int | None:
     """Return the fewest seeds that would see `gain`; None if videos are too few."""
 
     def enough(seeds: int) -> bool:
-        return detectable(planned(spread, seeds), tests, power) <= abs(gain)
+        return detectable(planned(spread, seeds), tests) <= abs(gain)
 
     if not enough(MOST_SEEDS):
         return None

@@ -97,7 +97,7 @@ def read(params: Params, name: str, data: Path, order: Order | None = None) -> R
     runs = [f"split{split}-seed{seed}" for split, seed in product(experiment.splits, experiment.seeds)]
     diverged = divergence.reason(data, name, runs)
     checked: Predictions | str = f"failed: {diverged}" if diverged else "not run"
-    if path.exists() and not diverged:  # else they are of an earlier training
+    if path.exists() and not diverged:  # predictions of a diverged run are from an earlier one
         try:
             if costs.exists():
                 files.verify(costs)

@@ -10,7 +10,7 @@ from pipeline.measure import claims as verdicts
 from pipeline.papers.gains import DIFFERS, FAILED, NONE_PRINTED, NOT_RUN, PRINTED, Gain
 from pipeline.papers.match import in_unit
 from pipeline.report import table as writers
-from pipeline.report.figures import COLOURS, GREY, drawing
+from pipeline.report.figures import COLOURS, GREY, drawing, intervals
 from pipeline.report.table import ALWAYS, BLANK, DATA, Cell, Table, interval_data
 from pipeline.storage.atomic import write
 
@@ -84,7 +84,7 @@ def scoreboard(replicas: Sequence["Replica"]) -> Table:
         text = f"{met} of {len(costs)}" if costs else BLANK
         row.append(Cell("costs met", text, {"costs_met": str(met), "costs": str(len(costs))}, ALWAYS))
         rows.append(tuple(row))
-    return Table("scoreboard", "What is left of the printed gains", tuple(rows), (SCOREBOARD,))
+    return Table("scoreboard", "Verdicts on the printed gains", tuple(rows), (SCOREBOARD,))
 
 
 def save(folder: Path, replicas: Sequence["Replica"]) -> None:
@@ -96,7 +96,7 @@ def save(folder: Path, replicas: Sequence["Replica"]) -> None:
 
 
 def draw(replica: "Replica", path: Path) -> None:
-    """Draw a paper's printed gains (hollow) and ours (filled, with intervals)."""
+    """Draw a paper's printed gains, and ours with intervals."""
     claims = list(listed(replica))
     if not claims:
         return
@@ -104,15 +104,11 @@ def draw(replica: "Replica", path: Path) -> None:
     with drawing(path, 9.0, 0.24 * len(claims) + 1.2) as figure:
         axes = figure.subplots()
         axes.axvline(0, color=GREY, linewidth=0.8)
-        for y, (_, gain, _) in enumerate(claims):
-            if less := gain.less:
-                axes.plot([100 * value for value in less.by_seed], [y] * less.seeds, ".", color=GREY, markersize=4)
-                axes.hlines(y, 100 * less.low, 100 * less.high, color=COLOURS[0], linewidth=1.6)
-                axes.plot(100 * less.value, y, "o", color=COLOURS[0], markersize=5)
         axes.plot([100 * gain.claimed for _, gain, _ in claims], places, "D", mfc="none", mec=COLOURS[1], ms=5)
         axes.plot([], [], "D", mfc="none", mec=COLOURS[1], label="printed")
-        if any(gain.less for _, gain, _ in claims):
-            axes.plot([], [], "o", color=COLOURS[0], label="ours, 95 % interval; dots: seeds")
+        if ours := {y: gain.less for y, (_, gain, _) in enumerate(claims) if gain.less}:
+            intervals(axes, ours)
+            axes.plot([], [], "|", color=COLOURS[0], mew=2, label="ours, 95 % interval; dots: seeds")
         axes.set_yticks(places, [_label(*claim) for claim in claims], fontsize=7)
         axes.set_ylim(len(claims) - 0.4, -0.6)
         axes.set_xlabel("gain, points")

@@ -160,7 +160,7 @@ def _efficiency(row: Result, base: Result, more: Decimal | None) -> tuple[Interv
     if more is None:
         return "the nets' FLOPs are not counted"
     if gain.less.low <= 0:
-        return "the gain is not surely one, so there is nothing to divide by"
+        return "the gain may be 0, so there is nothing to divide by"
     bounds = (gain.less.value, gain.less.high, gain.less.low)
     return Interval(*(float(more) / (100 * share) for share in bounds)), gain.less.seeds
 

@@ -57,7 +57,7 @@ class Column:
         "top1", "top5", "map", "wap", "gain", "cost", "more", "efficiency", "class_gain", "class_loss", "other"
     ]
     of: str | None = None
-    row: str = "{label}"  # the figure's row in parity.yaml, with a row's label and settings; "T5/..." in another table
+    row: str = "{label}"  # its figure's row in parity.yaml, with the row's label and settings; "T5/..." in another table
     over: str = ""  # the row of the figure that it is compared with
     system: str = ""  # its key in a row's `ours`, `against` and `without`; "" for the column's name
     under: Conditions = Conditions()
@@ -77,7 +77,7 @@ class Row:
     ours: str | dict[str, str] = field(default_factory=dict)  # an experiment or fusion of the paper's suite
     against: str | dict[str, str] = field(default_factory=dict)  # the same for its base, if that is no row
     without: str | dict[str, str] = field(default_factory=dict)  # the reason for none of ours, a name in `reasons`
-    timed: str | None = None  # an experiment whose measured speed speed.md compares with the printed one
+    timed: str | None = None  # the experiment whose measured speed is compared with the printed one
     base: str | None = None  # the label of the row that this one changes
     notes: dict[str, str] = field(default_factory=dict)  # column, or "row" -> a footnote: corrections above all
     under: Conditions = Conditions()
@@ -213,7 +213,7 @@ def _wrong(paper: Paper, table: PaperTable, row: Row, column: str) -> Iterator[s
     if not _number(row.printed[column]):
         yield f"{row.printed[column]!r} is no number"
     if measure == "cost":
-        yield "parameters and FLOPs stand in parity.yaml"
+        yield "parameters and FLOPs belong in parity.yaml"
     if reason and reason not in paper.reasons:
         yield str(unknown("reason", reason, paper.reasons))
     if measure != "more" and bool(ours) == bool(reason):

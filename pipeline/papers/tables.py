@@ -55,15 +55,8 @@ def save(
 ) -> list[Replica]:
     """Write the tables, claims and index of the suite's papers; return the papers.
 
-    A table is written even if nothing has run, a picture if a row of it has. The same results give the same bytes.
-
-    Args:
-        folder: The folder of the tables.
-        pictures: The folder of the pictures.
-        params: The suite's params.
-        results: Results by row.
-        papers: The folder of the printed numbers.
-        counts: The CSV of counted parameters and FLOPs.
+    A table is written even if nothing has run, a picture if a row of it has. The same results give the same bytes. The
+    arguments are those of replica(), and the folders to write to.
     """
     prefixes = of_suite(params.suite)
     replicas = [replica(name, params, results, papers, counts) for name in prefixes]

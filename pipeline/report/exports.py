@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 
 import numpy as np
 
@@ -109,7 +108,7 @@ def save_confusion(path: Path, row: Result) -> None:
     write(path, csv_text(["actual", "predicted"], lines))
 
 
-def save_speed(folder: Path, speeds: Mapping[str, float], printed: Mapping[str, str] = MappingProxyType({})) -> None:
+def save_speed(folder: Path, speeds: Mapping[str, float], printed: Mapping[str, str]) -> None:
     """Write table "speed": measured throughput, and that printed by papers.
 
     It is a table apart, because no other run repeats it, while the other tables follow from the predictions.

@@ -167,12 +167,7 @@ def _forest(axes: Axes, dataset: str, heading: str, rows: Sequence[Result]) -> N
     for y, row in enumerate(rows):
         if isinstance(row.accuracy, str):
             axes.text(1, y, shorten(row.accuracy, 80), va="center", color=GREY, fontsize=8, backgroundcolor="white")
-    mains = [(y, row.accuracy.main) for y, row in enumerate(rows) if not isinstance(row.accuracy, str)]
-    ys, lows = [y for y, _ in mains], [100 * main.low for _, main in mains]
-    axes.hlines(ys, lows, [100 * main.high for _, main in mains], color=COLOURS[0], linewidth=1.6)
-    for y, main in mains:
-        axes.plot([100 * value for value in main.by_seed], [y] * main.seeds, "o", mfc="white", mec=GREY, markersize=3)
-    axes.plot([100 * main.value for _, main in mains], ys, "|", color=COLOURS[0], markersize=9, markeredgewidth=2)
+    intervals(axes, {y: row.accuracy.main for y, row in enumerate(rows) if not isinstance(row.accuracy, str)})
     known = [row.accuracy for row in rows if not isinstance(row.accuracy, str)]
     if known and isinstance(known[0], Accuracy):
         chance = 100 * known[0].chance
@@ -186,6 +181,16 @@ def _forest(axes: Axes, dataset: str, heading: str, rows: Sequence[Result]) -> N
     axes.set_xlabel(f"{heading} %, 95 % interval; dots: seeds")
     axes.grid(axis="x", color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
+
+
+def intervals(axes: Axes, estimates: Mapping[int, Estimate]) -> None:
+    """Draw estimates at their heights: intervals as lines, seeds as dots."""
+    lows, highs = ([100 * getattr(main, end) for main in estimates.values()] for end in ("low", "high"))
+    axes.hlines(list(estimates), lows, highs, color=COLOURS[0], linewidth=1.6)
+    for y, main in estimates.items():
+        axes.plot([100 * value for value in main.by_seed], [y] * main.seeds, "o", mfc="white", mec=GREY, markersize=3)
+    values = [100 * main.value for main in estimates.values()]
+    axes.plot(values, list(estimates), "|", color=COLOURS[0], markersize=9, markeredgewidth=2)
 
 
 @contextmanager

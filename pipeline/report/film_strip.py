@@ -50,7 +50,7 @@ def film(
     head = LABELS + LINE * len(lines)
     height = head + len(rows) * (side + GAP) + len(bars) * (BAR + GAP) + GAP
     with drawing(path, width, height) as figure:
-        figure.set_layout_engine("none")  # the bars have to stand below their frames
+        figure.set_layout_engine("none")  # the bars must be below their frames
         figure.text(GAP / width, 1 - GAP / height, "\n".join(lines), va="top")
         top = head
         for n, images in enumerate(rows):

@@ -169,7 +169,7 @@ def _natural(name: str) -> list[tuple[str, int]]:
 def _field(cell: Cell, row: Sequence[Cell], table: Table, at: int) -> Field:
     key = next(iter(cell.data), "")
     values = dict(cell.data)
-    if "status" in values and len(values) > 1:  # it is before the number
+    if "status" in values and len(values) > 1:  # it precedes the number
         del values["status"]
         key = next(iter(values))
     value = values.get(key, "")

@@ -175,7 +175,7 @@ def _measurement(row: Result, rows: Sequence[Result]) -> list[Cell]:
     """Return n, test units, seeds, splits, decoded, frames and protocol."""
     accuracy = None if isinstance(row.accuracy, str) else row.accuracy
     units = accuracy.main.units if accuracy else None
-    # Videos that count as wrong because they can't be decoded always show.
+    # The column always shows if videos can't be decoded, since they count as wrong.
     decoded = ALWAYS if any(_decoded(other) not in ("all", BLANK) for other in rows) else DATA
     return [
         Cell("n", str(accuracy.videos) if accuracy else BLANK, {"n": str(accuracy.videos) if accuracy else ""}),

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 BLANK = "–"
 MOST = 8  # columns that fit into Markdown, TeX and a terminal
 GUIDE = "/docs/statistics.md"  # from the repository's root, as forges resolve it
-ALWAYS, ROOM, DATA = 0, 1, 2  # a column's place: in every form; if there is room, left to right; in the CSV alone
+ALWAYS, ROOM, DATA = 0, 1, 2  # a column's place: in every form; if it fits, from left to right; in the CSV alone
 NUMBER = re.compile(r"[+-]?\d[\d.,]*(?:e[+-]?\d+)?%?", re.IGNORECASE)
 SPECIAL = str.maketrans(
     {

@@ -205,7 +205,7 @@ def test_costs_stand_in_parity_alone(tmp_path: Path) -> None:
     row = 'printed: {top1: "63.7"}\n        settings: {backbone: "3D ResNet-50"'
     assert row in text
     (tmp_path / "eam.yaml").write_text(text.replace(row, row.replace("{top1", '{params: "46.99", top1')))
-    with pytest.raises(UserError, match=r"T4.*parameters and FLOPs stand in parity.yaml"):
+    with pytest.raises(UserError, match=r"T4.*parameters and FLOPs belong in parity.yaml"):
         load("eam", tmp_path)
     with pytest.raises(UserError, match="no paper 'quick'; known: action_net, eam, istpa, maagn, st_manet"):
         load("quick")

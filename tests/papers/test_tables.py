@@ -131,7 +131,7 @@ def test_each_paper_has_its_claims_once_the_headline_first(
     assert int(scores["not_run"]) == sum(line["verdict"] in ("not run", "failed") for line in claims)
     assert (scores["costs_met"], scores["costs"]) == ("30", "30")
     text = (tmp_path / "claims.md").read_text()
-    assert text.index("# What is left") < text.index("## Printed gains") and "★" in text
+    assert text.index("# Verdicts on") < text.index("## Printed gains") and "★" in text
 
 
 def test_a_correction_is_a_footnote_beside_its_cell(tmp_path: Path) -> None:

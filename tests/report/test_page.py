@@ -138,7 +138,7 @@ def test_in_a_browser(reports: Path, tmp_path: Path, scheme: str) -> None:
         view.keyboard.press("Escape")
 
         view.goto(path.as_uri())
-        assert view.locator("h2").first.inner_text() == "What is left of the printed gains"
+        assert view.locator("h2").first.inner_text() == "Verdicts on the printed gains"
         links = view.locator("nav a").evaluate_all("all => all.map(link => link.getAttribute('href'))")
         assert all(view.locator(f"[id='{link[1:]}']").count() == 1 for link in links) and len(links) > 50
         view.screenshot(path=tmp_path / "page.png")

@@ -193,7 +193,7 @@ def test_measured_speed_stays_out_of_the_tables(rows: dict[str, Result], tmp_pat
     save(tmp_path, "comparison", COMPARISON, rows)
     save(tmp_path, "ablation", ABLATION, rows)
     assert all("201.5" not in path.read_text() for path in tmp_path.iterdir())
-    exports.save_speed(tmp_path, {"tsn": 201.5, "tsm": 99.04})
+    exports.save_speed(tmp_path, {"tsn": 201.5, "tsm": 99.04}, {})
     assert (tmp_path / "speed.csv").read_text().splitlines()[:2] == ["row,clips_per_second,printed", "tsn,201.5,"]
     assert "| tsn | 201.5 " in (tmp_path / "speed.md").read_text()
     assert "printed" not in (tmp_path / "speed.md").read_text()
