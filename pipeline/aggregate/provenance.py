@@ -85,6 +85,7 @@ def _experiment(params: Params, row: str, root: Path, stages: Mapping[str, Any])
     measured = results.read(params, row, data)
     result = results.measure(measured)
     experiment = params.experiments[row]
+    record = run_record.numbers(data / "tracking" / row)
     about: dict[str, Any] = {
         "row": row,
         "protocol": result.protocol,
@@ -92,7 +93,10 @@ def _experiment(params: Params, row: str, root: Path, stages: Mapping[str, Any])
         "recipe": asdict(params.recipe(experiment)) if experiment.recipe else results.UNTRAINED,
         "predictions": str(data / "predictions" / row / "predictions.parquet"),
         "remake": [f"dvc repro -f -s train@{row} evaluate@{row}", "actionbench repro"],
-        "MLflow": _runs(params, row, root),
+        "MLflow": {
+            "filter": mlflow_mirror.asked(params.suite, row),
+            **mlflow_mirror.ids(root, params.suite, row, record.training if record else None),
+        },
     }
     about["made by"] = {
         stage: {dep["path"]: dep.get("md5", "") for dep in stages[stage].get("deps", [])}
@@ -125,15 +129,6 @@ def workers(files: Sequence[Path]) -> str:
     if len(stretches) == 1:
         return str(stretches[0][0])
     return ", ".join(f"{count} in epochs {first + 1} to {last + 1}" for count, first, last in stretches) or "unknown"
-
-
-def _runs(params: Params, row: str, root: Path) -> dict[str, str]:
-    """Return MLflow's filter for the row's runs, and their ids in this store."""
-    record = run_record.numbers(root / "data" / "tracking" / row)
-    return {
-        "filter": mlflow_mirror.asked(params.suite, row),
-        **mlflow_mirror.ids(root, params.suite, row, record.training if record else None),
-    }
 
 
 def wrong(row: Row) -> list[dict[str, Any]]:

@@ -37,14 +37,6 @@ class Number:
         return f"{CANT_TELL} (± {100 * self.width:.1f})"
 
 
-@dataclass(frozen=True)
-class Claim:
-    """Our gain against a printed gain."""
-
-    verdict: str
-    ratio: float  # ours / printed
-
-
 def lacking(seeds: int) -> str:
     """Name the seeds that a verdict about systems still needs; empty if none."""
     more = SEEDS - seeds
@@ -131,7 +123,7 @@ def number(ours: Estimate, printed: float, printed_gain: float | None = None, ro
     return Number(verdict, width, low, high)
 
 
-def claim(gain: Estimate, p: float | None, printed: float) -> Claim:
+def claim(gain: Estimate, p: float | None, printed: float) -> str:
     """Compare our gain with a printed one.
 
     Better and worse follow from the adjusted p. The printed gain is inside, above or below the row's unadjusted 95 %
@@ -147,14 +139,13 @@ def claim(gain: Estimate, p: float | None, printed: float) -> Claim:
     """
     if not printed:
         raise ValueError("a printed gain of 0 claims nothing, so nothing can survive")
-    ratio = gain.value / printed
     if gain.seeds < SEEDS or p is None:
-        return Claim(CANT_TELL, ratio)
+        return CANT_TELL
     sign = np.sign(printed)
     low, high = sorted((sign * gain.low, sign * gain.high))
     size, ours = abs(printed), sign * gain.value
     if p < 1 - LEVEL and ours < 0:
-        return Claim(REVERSED, ratio)
+        return REVERSED
     if p < 1 - LEVEL:
-        return Claim(SMALLER if size > high else LARGER if size < low else SURVIVES, ratio)
-    return Claim(DOESNT if size > high else CANT_TELL, ratio)
+        return SMALLER if size > high else LARGER if size < low else SURVIVES
+    return DOESNT if size > high else CANT_TELL

@@ -146,7 +146,6 @@ def _judged(gain: Gain, p: float | None, tests: int) -> Gain:
     assert less is not None
     if not gain.printed:
         return gain
-    claim = claims.claim(less, p, gain.claimed)
     seeds = power.seeds_for_gain(less.spread, gain.claimed, tests) if less.seeds > 1 and less.units > 1 else None
-    judged = replace(gain, ratio=claim.ratio, seeds_needed=seeds)
-    return judged if gain.verdict else replace(judged, verdict=claim.verdict, p=p)
+    judged = replace(gain, ratio=less.value / gain.claimed, seeds_needed=seeds)
+    return judged if gain.verdict else replace(judged, verdict=claims.claim(less, p, gain.claimed), p=p)

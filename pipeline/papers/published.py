@@ -57,7 +57,7 @@ class Column:
         "top1", "top5", "map", "wap", "gain", "cost", "more", "efficiency", "class_gain", "class_loss", "other"
     ]
     of: str | None = None
-    row: str = "{label}"  # its figure's row in parity.yaml, with the row's label and settings; "T5/..." in another table
+    row: str = "{label}"  # its figure's row in parity.yaml, with label and settings; "T5/..." in another table
     over: str = ""  # the row of the figure that it is compared with
     system: str = ""  # its key in a row's `ours`, `against` and `without`; "" for the column's name
     under: Conditions = Conditions()
