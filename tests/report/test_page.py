@@ -49,13 +49,8 @@ def reports(tmp_path: Path) -> Path:
     return tmp_path / "reports"
 
 
-def build(reports: Path) -> Path:
-    """The page of all reference suites."""
-    return reference.show(reports)
-
-
 def test_every_cell_is_the_csvs(reports: Path) -> None:
-    text = build(reports).read_text(encoding="utf-8")
+    text = reference.show(reports).read_text(encoding="utf-8")
     page = Tables(text)
     assert {"quick/tables/ablation.csv", "../parity.csv", "scoreboard.csv"} <= page.tables.keys()
     assert {f"{name}/tables/claims.csv" for name in PAPERS} <= page.tables.keys()
@@ -71,7 +66,7 @@ def test_every_cell_is_the_csvs(reports: Path) -> None:
 
 
 def test_every_table_is_on_it(reports: Path) -> None:
-    listed = Tables(build(reports).read_text(encoding="utf-8")).tables
+    listed = Tables(reference.show(reports).read_text(encoding="utf-8")).tables
     tables = {path.with_suffix(".csv") for path in reports.glob("reference/*/tables/*.json")}
     empty = {path for path in tables if len(path.read_text(encoding="utf-8").splitlines()) < 2}  # a figure not run
     shown = {str((reports / "reference" / path).resolve()) for path in listed}
@@ -79,8 +74,8 @@ def test_every_table_is_on_it(reports: Path) -> None:
 
 
 def test_it_is_one_small_file_and_the_same_each_time(reports: Path) -> None:
-    first = build(reports).read_bytes()
-    assert build(reports).read_bytes() == first
+    first = reference.show(reports).read_bytes()
+    assert reference.show(reports).read_bytes() == first
     assert len(first) < 2 * 2**20
     assert b'src="http' not in first and b"url(http" not in first and b"<link" not in first
 
@@ -88,7 +83,7 @@ def test_it_is_one_small_file_and_the_same_each_time(reports: Path) -> None:
 def test_text_is_escaped(reports: Path) -> None:
     path = reports / "reference" / "quick" / "tables" / "ablation.json"
     path.write_text(path.read_text().replace('"tsn"', '"</script><b>tsn"'))
-    text = build(reports).read_text(encoding="utf-8")
+    text = reference.show(reports).read_text(encoding="utf-8")
     assert "<b>tsn" not in text
 
 
@@ -96,7 +91,7 @@ def test_a_damaged_table_is_named(reports: Path) -> None:
     path = reports / "reference" / "quick" / "tables" / "ablation.json"
     path.write_text(path.read_text().replace(', "2"], ["1"', ', ["1"', 1))
     with pytest.raises(UserError, match=r"ablation\.json is damaged"):
-        build(reports)
+        reference.show(reports)
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
@@ -105,7 +100,7 @@ def test_in_a_browser(reports: Path, tmp_path: Path, scheme: str) -> None:
     from axe_playwright_python.sync_playwright import Axe
     from playwright.sync_api import sync_playwright
 
-    path = build(reports)
+    path = reference.show(reports)
     messages: list[str] = []
     with sync_playwright() as playwright:
         options = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-quic"]
