@@ -1,4 +1,4 @@
-"""Compare this workspace's results with the reference results: cells, verdicts, and why digits differ."""
+"""Comparison of this workspace's results with the reference results."""
 
 import csv
 import json
@@ -27,15 +27,15 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Agreement:
-    """Reference results held against this workspace's."""
+    """Reference results compared with this workspace's."""
 
     suite: str
     cells: tuple[Move, ...]  # `before` is the reference's
     verdicts: tuple[Verdict, ...]
     same_bytes: bool  # of all metrics
-    made: dict[str, str]  # what differs of the machine and the versions: name -> "reference's -> this one's"
-    code: tuple[str, ...]  # stages and plug-ins whose code is not the reference's; empty where that is unknown
-    known: bool  # whether the reference results say what they were made under
+    machine: dict[str, str]  # differences of machine and versions: name -> "reference's -> this one's"
+    code: tuple[str, ...]  # stages and plug-ins whose code is not the reference's; empty if unknown
+    known: bool  # whether the reference results have a record of their machine and code
 
 
 def compare(reports: Path, suite: str) -> Agreement:
@@ -44,67 +44,68 @@ def compare(reports: Path, suite: str) -> Agreement:
     Raises:
         UserError: The suite has no reference results, or none here.
     """
-    base, own = reference.folder(reports, suite), Folders.of(reports, suite)
-    if not any(own.metrics.glob("*.json")):
+    base, here = reference.folder(reports, suite), Folders.of(reports, suite)
+    if not any(here.metrics.glob("*.json")):
         raise UserError(f"no results of suite {suite!r} here yet; `actionbench repro` makes them")
-    before, now = (_metrics(folder) for folder in (base / "metrics", own.metrics))
-    old, new = (dict(_verdicts(folder)) for folder in (base / "tables", own.tables))
+    before, now = (_metrics(folder) for folder in (base / "metrics", here.metrics))
+    old, new = (dict(_verdicts(folder)) for folder in (base / "tables", here.tables))
     verdicts = [Verdict(key[0], key[1], old.get(key, ""), new.get(key, "")) for key in dict.fromkeys((*old, *new))]
     path = base / "provenance.json"
     was: dict[str, Any] = {}
     if path.is_file():
         with reading(path, f"`git checkout {path}` brings it back"):
             was = dict(json.loads(path.read_text(encoding="utf-8")))
-    here = reference.provenance() if was else {}
-    machine, ours = _flat(was), _flat(here)
+    current = reference.provenance() if was else {}
+    theirs, ours = _machine(was), _machine(current)
     return Agreement(
         suite,
         tuple(moves(Side(before, {}), Side(now, {}))),
         tuple(verdicts),
         before == now,
-        {name: f"{text} -> {ours.get(name, 'absent')}" for name, text in machine.items() if ours.get(name) != text},
-        tuple(sorted(name for name, digest in was.get("code", {}).items() if here["code"].get(name) != digest)),
+        {name: f"{text} -> {ours.get(name, 'absent')}" for name, text in theirs.items() if ours.get(name) != text},
+        tuple(sorted(name for name, digest in was.get("code", {}).items() if current["code"].get(name) != digest)),
         bool(was),
     )
 
 
-def words(found: Agreement) -> Iterator[str]:
-    """The comparison in lines to print."""
-    apart = [cell for cell in found.cells if cell.beyond]
+def words(agreement: Agreement) -> Iterator[str]:
+    """Yield the comparison in lines to print."""
+    cells, verdicts = agreement.cells, agreement.verdicts
+    apart = [cell for cell in cells if cell.beyond]
     yield (
-        f"suite {found.suite}: {len(found.cells) - len(apart)} of {len(found.cells)} cells agree with the reference "
-        "within their intervals"
+        f"suite {agreement.suite}: {len(cells) - len(apart)} of {len(cells)} cells agree with the reference within "
+        "their intervals"
     )
     for cell in apart:
         values = ("absent" if value is None else f"{value:.1f}" for value in (cell.before, cell.after))
         yield f"  {cell.row}, {cell.metric}: {' -> '.join(values)}"
-    others = [verdict for verdict in found.verdicts if verdict.reference != verdict.here]
-    yield f"{len(found.verdicts) - len(others)} of {len(found.verdicts)} verdicts are the same"
+    others = [verdict for verdict in verdicts if verdict.reference != verdict.here]
+    yield f"{len(verdicts) - len(others)} of {len(verdicts)} verdicts are the same"
     for verdict in others:
         yield f"  {verdict.table}, {verdict.row}: {verdict.reference or 'absent'} -> {verdict.here or 'absent'}"
-    if not found.known:
+    if not agreement.known:
         yield "the reference results don't say which machine and code they were made by"
-    if found.code:
-        yield f"code that is not the reference's: {', '.join(found.code)}"
-    for name, change in found.made.items():
+    if agreement.code:
+        yield f"code that is not the reference's: {', '.join(agreement.code)}"
+    for name, change in agreement.machine.items():
         yield f"{name}: {change}"
-    if found.same_bytes:
+    if agreement.same_bytes:
         yield "every digit of the metrics is the same"
-    elif "cpu" in found.made:
+    elif "cpu" in agreement.machine:
         yield "digits differ between CPU types, because floating-point rounding differs and training amplifies it"
 
 
 def _metrics(folder: Path) -> dict[str, dict[str, float]]:
-    found = {}
+    metrics = {}
     for path in sorted(folder.glob("*.json")):
         with reading(path, REMEDY):
             numbers = json.loads(path.read_text(encoding="utf-8")).items()
-            found[path.stem] = {name: float(value) for name, value in numbers}
-    return found
+            metrics[path.stem] = {name: float(value) for name, value in numbers}
+    return metrics
 
 
 def _verdicts(folder: Path) -> Iterator[tuple[tuple[str, ...], str]]:
-    """(table, row, column, data set, which verdict) -> the verdict, of all tables of a folder."""
+    """Yield (table, row, column, data set, heading) and verdict, of all tables."""
     for path in sorted(folder.glob("*.csv")):
         with path.open(newline="", encoding="utf-8") as file, reading(path, REMEDY):
             for line in csv.DictReader(file):
@@ -112,7 +113,7 @@ def _verdicts(folder: Path) -> Iterator[tuple[tuple[str, ...], str]]:
                     yield (path.stem, line["row"], line.get("column", ""), line.get("data_set", ""), key), line[key]
 
 
-def _flat(made: dict[str, Any]) -> dict[str, str]:
-    """The machine and the versions, without digests of code."""
-    plain = {name: value for name, value in made.items() if isinstance(value, str)}
-    return plain | made.get("versions", {})
+def _machine(provenance: dict[str, Any]) -> dict[str, str]:
+    """Return the machine and the versions, without digests of code."""
+    plain = {name: value for name, value in provenance.items() if isinstance(value, str)}
+    return plain | provenance.get("versions", {})

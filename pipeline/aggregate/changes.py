@@ -1,4 +1,4 @@
-"""What moved between two revisions, cell by cell, and the param, data, code or seed change behind it."""
+"""Changed cells between two revisions, and the causes of the changes."""
 
 import json
 import subprocess
@@ -18,7 +18,7 @@ LEGIBLE = 60  # characters of a param's value that are still shown
 
 @dataclass(frozen=True)
 class Side:
-    """What a revision has of results, and of what they were made from."""
+    """A revision's results and their inputs."""
 
     metrics: Mapping[str, Mapping[str, float]]  # row -> its metrics, in percent
     stages: Mapping[str, Mapping[str, Any]]  # dvc.lock's
@@ -27,50 +27,43 @@ class Side:
 
 @dataclass(frozen=True)
 class Move:
-    """A cell on both sides; None where a side hasn't it."""
+    """A cell on both sides; None if a side lacks it."""
 
     row: str
     metric: str
     before: float | None  # percent
     after: float | None
-    beyond: bool  # one side's value lies outside of the other's interval, or only one side has the cell
+    beyond: bool  # whether one side's value is outside the other's interval, or only one side has the cell
     causes: tuple[str, ...]
 
 
 def moves(first: Side, second: Side) -> list[Move]:
-    """Every cell that has an interval, in the second side's order, with what changed on its way."""
-    found = []
+    """Return all cells with an interval, and the causes of their changes."""
+    cells = []
     for row in dict.fromkeys((*second.metrics, *first.metrics)):
         before, after = first.metrics.get(row, {}), second.metrics.get(row, {})
         causes = tuple(changes(row, first, second))
         for metric in (name for name in dict.fromkeys((*after, *before)) if f"{name}_low" in {**before, **after}):
             beyond = _outside(before.get(metric), after, metric) or _outside(after.get(metric), before, metric)
-            found.append(Move(row, metric, before.get(metric), after.get(metric), beyond, causes))
-    return found
+            cells.append(Move(row, metric, before.get(metric), after.get(metric), beyond, causes))
+    return cells
 
 
-def changes(row: str, one: Side, other: Side) -> list[str]:
-    """Return the differences of two sides in all that the row's numbers follow from: params, seeds, data, code.
+def changes(row: str, first: Side, second: Side) -> list[str]:
+    """Return the changes of params, seeds, data and code behind a row's numbers.
 
-    Empty where neither side has a dvc.lock.
+    Without a dvc.lock on either side there is none.
     """
-    first, second = one.stages, other.stages
     params: list[str] = []
     data: set[str] = set()
     code: set[str] = set()
-    for stage in _chain(row, first, second):
-        old, new = first.get(stage, {}), second.get(stage, {})
-        if not old and not new:
-            continue
-        for which, has in (("first", old), ("second", new)):
-            if not has:
-                params.append(f"{stage} was not run on the {which} side")
+    for stage in _chain(row, first.stages, second.stages):
+        old, new = first.stages.get(stage, {}), second.stages.get(stage, {})
         if not (old and new):
+            if old or new:
+                params.append(f"{stage} was not run on the {'second' if old else 'first'} side")
             continue
-        was, now = (
-            _flat(old.get("params", {}).get("params.yaml", {})),
-            _flat(new.get("params", {}).get("params.yaml", {})),
-        )
+        was, now = (_flat(side.get("params", {}).get("params.yaml", {})) for side in (old, new))
         for key in dict.fromkeys((*was, *now)):
             if was.get(key) != now.get(key):
                 kind = "seeds" if key.endswith(".seeds") else "param"
@@ -79,14 +72,14 @@ def changes(row: str, one: Side, other: Side) -> list[str]:
         for path in hashes[0].keys() | hashes[1].keys():
             if hashes[0].get(path) != hashes[1].get(path):
                 (code if path.startswith(CODE) else data).add(path)
-    # What a row's own stages leave follows from the rest, so it is no cause.
+    # The outs of a row's own stages follow from the rest, so they are no cause.
     listed = [f"data {path}" for path in sorted(data) if not path.startswith("data/runs/")]
-    listed += [_code(path.removeprefix(CODE), one.code, other.code) for path in sorted(code)]
+    listed += [_code(path.removeprefix(CODE), first.code, second.code) for path in sorted(code)]
     return list(dict.fromkeys(params)) + listed
 
 
 def _code(path: str, first: Mapping[str, str], second: Mapping[str, str]) -> str:
-    """A changed digest file in words, with the modules and pins behind it where both sides have the file."""
+    """Return a changed digest file in words, with its modules and pins if known."""
     kind, _, name = path.partition("/")
     lines = set(first.get(path, "").splitlines()) ^ set(second.get(path, "").splitlines())
     modules = sorted({line.split()[-1] for line in lines}) if path in first and path in second else []
@@ -94,12 +87,17 @@ def _code(path: str, first: Mapping[str, str], second: Mapping[str, str]) -> str
 
 
 def read(revision: str, root: Path, cache: Path | None = None) -> Side:
-    """A side by the name of a git revision, of a DVC experiment, or "workspace"; `root` is the project's folder.
+    """Read a side.
 
     Metrics are those of the suite in the side's dvc.lock; a revision's come from DVC's cache.
 
+    Args:
+        revision: A git revision, a DVC experiment, or "workspace".
+        root: The project's folder.
+        cache: DVC's cache; the project's by default.
+
     Raises:
-        UserError: The name is none of these, or the cache lacks the revision's metrics.
+        UserError: The revision is unknown, or the cache lacks its metrics.
     """
     if revision == WORKSPACE:
         stages = _stages(_text(root / "dvc.lock") if (root / "dvc.lock").exists() else "")
@@ -129,7 +127,7 @@ def _text(path: Path) -> str:
 
 
 def _stages(lock: str) -> dict[str, Any]:
-    with reading(Path("dvc.lock"), "`actionbench repro` puts it aside, `git checkout dvc.lock` brings back git's"):
+    with reading(Path("dvc.lock"), "`actionbench repro` moves it away, `git checkout dvc.lock` restores git's"):
         try:
             return dict((YAML(typ="safe").load(lock) or {}).get("stages", {})) if lock else {}
         except YAMLError as error:
@@ -137,13 +135,13 @@ def _stages(lock: str) -> dict[str, Any]:
 
 
 def _metrics(stages: Mapping[str, Any]) -> dict[str, str]:
-    """Return dvc.lock's entry of the suite's folder of metrics; empty where it was not made."""
+    """Return dvc.lock's entry of the suite's folder of metrics; empty if absent."""
     outs = stages.get("aggregate", {}).get("outs", [])
     return next((out for out in outs if out["path"].startswith(METRICS)), {})
 
 
 def _cached(revision: str, out: Mapping[str, str], cache: Path) -> dict[str, str]:
-    """Name without suffix -> text, of a folder's files in DVC's cache."""
+    """Return the texts of a folder's files in DVC's cache, by name without suffix."""
     if not out:
         return {}
 
@@ -151,7 +149,7 @@ def _cached(revision: str, out: Mapping[str, str], cache: Path) -> dict[str, str
         return (cache / "files" / "md5" / md5[:2] / md5[2:]).read_text(encoding="utf-8")
 
     try:
-        with reading(cache, f"its {out['path']} of {revision} is not what DVC put there; `actionbench repro` there"):
+        with reading(cache, f"its {out['path']} of {revision} differs from DVC's record; `actionbench repro` there"):
             return {Path(entry["relpath"]).stem: read(entry["md5"]) for entry in json.loads(read(out["md5"]))}
     except FileNotFoundError:
         raise UserError(
@@ -161,13 +159,10 @@ def _cached(revision: str, out: Mapping[str, str], cache: Path) -> dict[str, str
 
 
 def _commit(revision: str, root: Path) -> str:
-    """The commit of a git revision or a DVC experiment."""
-    # What begins with a dash would be an option.
-    found = (
-        "" if revision.startswith("-") else _git(root, "rev-parse", "--verify", "-q", f"{revision}^{{commit}}", ok=True)
-    )
-    if found:
-        return found.strip()
+    """Return the commit of a git revision or a DVC experiment."""
+    resolve = ("rev-parse", "--verify", "-q", f"{revision}^{{commit}}")
+    if not revision.startswith("-") and (commit := _git(root, *resolve, ok=True)):  # a dash would begin an option
+        return commit.strip()
     experiments = _git(root, "for-each-ref", "--format=%(refname)", "refs/exps").split()
     named = {name.rpartition("/")[2]: name for name in experiments}
     if revision in named:
@@ -184,7 +179,7 @@ def _git(root: Path, *arguments: str, ok: bool = False) -> str:
 
 
 def _chain(row: str, *sides: Mapping[str, Any]) -> list[str]:
-    """The stages that a row's numbers come through; its data set is what its training read."""
+    """Return the stages behind a row's numbers."""
     sets = dict.fromkeys(
         dep["path"].rpartition("/")[2]
         for side in sides
@@ -208,7 +203,7 @@ def _shown(value: Any) -> str:
 
 
 def _outside(value: float | None, other: Mapping[str, float], metric: str) -> bool:
-    """Whether a value lies outside of the other side's interval; also where only one side has the cell."""
+    """Return whether a value is outside the other's interval, or on one side alone."""
     if value is None or metric not in other:
         return True
     return not other[f"{metric}_low"] <= value <= other[f"{metric}_high"]

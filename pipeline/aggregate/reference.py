@@ -1,4 +1,4 @@
-"""Reference results: the maintainers' predictions in git, and all that is recomputed from them without training."""
+"""Reference results: predictions in git, and results recomputed from them."""
 
 import json
 import platform
@@ -28,7 +28,11 @@ KINDS = tuple(Folders.__dataclass_fields__)
 
 
 def folder(reports: Path, suite: str) -> Path:
-    """The folder of a suite's reference results; UserError names the suites that have some."""
+    """Return the folder of a suite's reference results.
+
+    Raises:
+        UserError: The suite has none; the message names those that have.
+    """
     known = suites(reports)
     if suite not in known:
         raise unknown("reference results of suite", suite, known)
@@ -36,47 +40,46 @@ def folder(reports: Path, suite: str) -> Path:
 
 
 def suites(reports: Path) -> list[str]:
-    """Suites that have reference results."""
+    """Return the suites with reference results."""
     parts = ("tables", "params.yaml")
     return sorted({path.parent.name for part in parts for path in (reports / "reference").glob(f"*/{part}")})
 
 
 def has_predictions(reports: Path, suite: str) -> bool:
-    """Tell if a suite's reference results can be recomputed; some have tables alone."""
+    """Return whether a suite has reference predictions, not tables alone."""
     return (folder(reports, suite) / "params.yaml").is_file()
 
 
 def save(project: Path) -> Path:
-    """Make the project's results the reference results of its suite, in place of those there.
+    """Replace the reference results of the project's suite by the project's results.
 
     Returns:
-        The folder, which holds params.yaml, provenance.json, all that the tables follow from, and the tables.
+        The folder of params.yaml, provenance.json, the inputs of the tables, and the tables.
     """
-    given, data, reports = load.load(project / "params.yaml"), project / "data", project / "reports"
-    target = reports / "reference" / given.suite
+    params, data, reports = load.load(project / "params.yaml"), project / "data", project / "reports"
+    target = reports / "reference" / params.suite
     target.parent.mkdir(parents=True, exist_ok=True)
+    rows = params.experiments | params.trajectories
     with TemporaryDirectory(dir=target.parent) as temporary:
-        made = Path(temporary) / given.suite
-        for row in (*given.experiments, *given.trajectories):
-            _copy_row(data, row, made)
-        for name in {row.dataset for row in given.experiments.values()} | {
-            row.dataset for row in given.trajectories.values()
-        }:
-            _copy(data / "splits" / name, ("classes.json", "split-*.parquet"), made / "splits" / name)
-        _save_params(given, project, made, target.relative_to(project))
-        write(made / "provenance.json", json.dumps(provenance(), indent=2) + "\n")
+        new = Path(temporary) / params.suite
+        for row in rows:
+            _copy_row(data, row, new)
+        for name in {settings.dataset for settings in rows.values()}:
+            _copy(data / "splits" / name, ("classes.json", "split-*.parquet"), new / "splits" / name)
+        _save_params(params, project, new, target.relative_to(project))
+        write(new / "provenance.json", json.dumps(provenance(), indent=2) + "\n")
         shutil.rmtree(target, ignore_errors=True)
-        made.replace(target)
-    recompute(reports, given.suite)
+        new.replace(target)
+    recompute(reports, params.suite)
     show(reports)
     return target
 
 
 def recompute(reports: Path, suite: str) -> list[str]:
-    """Write a suite's reference tables, figures, metrics and plots again, from its predictions.
+    """Write a suite's reference results from its reference predictions.
 
     Returns:
-        The files that now have other bytes than before, or are new or gone.
+        The files whose bytes changed, or that are new or gone.
 
     Raises:
         UserError: The suite has no reference predictions.
@@ -86,11 +89,11 @@ def recompute(reports: Path, suite: str) -> list[str]:
         raise UserError(f"{target} holds no predictions to recompute its tables from")
     before = _contents(target)
     with TemporaryDirectory(dir=target) as temporary:
-        made = Folders.within(Path(temporary))
-        aggregate(load.load(target / "params.yaml"), target, made, reports)
-        for name, path in ((name, getattr(made, name)) for name in KINDS):
+        new = Folders.within(Path(temporary))
+        aggregate(load.load(target / "params.yaml"), target, new, reports)
+        for name in KINDS:
             shutil.rmtree(target / name, ignore_errors=True)
-            path.replace(target / name)
+            getattr(new, name).replace(target / name)
     after = _contents(target)
     return sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
 
@@ -110,7 +113,7 @@ def show(reports: Path) -> Path:
 
 
 def _headings(suite: str, tables: Path, reports: Path) -> tuple[str, str]:
-    """A suite's title on the page, and the heading that it stands under."""
+    """Return a suite's title on the page, and the heading above it."""
     if suite in PAPERS:
         return published.load(suite, reports / "papers").title, GROUPS[2]
     path = tables / "comparison.json"
@@ -120,18 +123,18 @@ def _headings(suite: str, tables: Path, reports: Path) -> tuple[str, str]:
 
 
 def size(reports: Path, suite: str) -> int:
-    """Bytes of a suite's reference predictions."""
+    """Return the bytes of a suite's reference predictions."""
     return sum(path.stat().st_size for path in folder(reports, suite).glob("predictions/*/*.parquet"))
 
 
 def provenance() -> dict[str, Any]:
-    """Return what digits may depend on: the machine, versions of numeric packages, digests of code."""
+    """Return the causes of differing digits: machine, packages, digests of code."""
     names = sorted({name for packages in code.NUMERIC.values() for name in packages})
     return {
         "cpu": cpu(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        "versions": {name: found for name in names if (found := _version(name))},
+        "versions": {name: number for name in names if (number := _version(name))},
         "code": {
             **{f"stages/{name}": code.stage(name) for name in code.ROOTS},
             **{
@@ -145,7 +148,7 @@ def provenance() -> dict[str, Any]:
 
 
 def cpu() -> str:
-    """The CPU's model, as far as the system tells it."""
+    """Return the CPU's model, or its architecture if the model is unknown."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -162,11 +165,11 @@ def _version(name: str) -> str | None:
 
 
 def _copy_row(data: Path, row: str, target: Path) -> None:
-    """Predictions and costs, the epochs of each run's curve, and the measured speed."""
-    made = target / "predictions" / row
-    _copy(data / "predictions" / row, ("*.parquet", "costs.json"), made)
-    if made.is_dir():
-        files.write_sums(made)
+    """Copy predictions, costs, the epochs of each run's curve, and the speed."""
+    folder = target / "predictions" / row
+    _copy(data / "predictions" / row, ("*.parquet", "costs.json"), folder)
+    if folder.is_dir():
+        files.write_sums(folder)
     _copy(data / "tracking" / row, ("speeds.json",), target / "tracking" / row)
     for run, (curve, _) in run_log.places(data, row).items():
         lines = "".join(json.dumps(line) + "\n" for line in run_log.epochs(curve))
@@ -178,9 +181,16 @@ def _copy(source: Path, patterns: Iterable[str], target: Path) -> None:
         write(target / path.name, path.read_bytes())
 
 
-def _save_params(given: Params, project: Path, made: Path, target: Path) -> None:
-    """params.yaml as it ran, but for the machine: no cluster, no folders; scores from outside are copied here."""
-    raw = json.loads(json.dumps(asdict(given)))
+def _save_params(params: Params, project: Path, new: Path, target: Path) -> None:
+    """Write params.yaml without cluster and folders; copy scores from outside.
+
+    Args:
+        params: The params that ran.
+        project: The project's folder.
+        new: The folder to write to.
+        target: The place of that folder below the project when it is complete.
+    """
+    raw = json.loads(json.dumps(asdict(params)))
     del raw["cluster"]
     for dataset in raw["datasets"].values():
         for key in ("source", "lists"):
@@ -192,10 +202,10 @@ def _save_params(given: Params, project: Path, made: Path, target: Path) -> None
             source = project / name
             inner = Path("outside") / str(number) / source.parent.name / source.name
             if source.is_file():
-                write(made / inner, source.read_bytes())
+                write(new / inner, source.read_bytes())
             weights[(target / inner).as_posix()] = weight
         fusion["outside"] = weights
-    with writing(made / "params.yaml") as temporary:
+    with writing(new / "params.yaml") as temporary:
         YAML().dump(raw, temporary)  # keeps the order of rows, which is that of tables
 
 

@@ -1,4 +1,4 @@
-"""Results of a suite from its predictions alone: metrics, plots, tables, figures, and the page that shows them."""
+"""A suite's results from its predictions: metrics, plots, tables, figures, page."""
 
 import json
 from collections.abc import Mapping
@@ -17,12 +17,12 @@ from pipeline.report.table import save
 from pipeline.storage import notes
 from pipeline.storage.atomic import write
 
-AT_ONCE = 2  # rows that are read and measured at once: bounds memory, as one with many views may hold a GiB
+AT_ONCE = 2  # rows that are read and measured at once: bounds memory, since a row of many views may hold a GiB
 
 
 @dataclass(frozen=True)
 class Folders:
-    """Folders that a suite's results are written to."""
+    """Folders of a suite's results."""
 
     tables: Path
     figures: Path
@@ -31,82 +31,94 @@ class Folders:
 
     @classmethod
     def of(cls, reports: Path, suite: str) -> "Folders":
-        """Those of this workspace's results below `reports`."""
+        """Return the folders of this workspace's results below `reports`."""
         return cls(*(reports / name / suite for name in cls.__dataclass_fields__))
 
     @classmethod
     def within(cls, folder: Path) -> "Folders":
-        """Those of results that share one folder, as reference results do."""
+        """Return the folders of results that share one folder, as reference results do."""
         return cls(*(folder / name for name in cls.__dataclass_fields__))
 
 
-def aggregate(given: Params, data: Path, target: Folders, reports: Path) -> None:
-    """Writes a suite's metrics, plots, tables and figures; the same predictions give the same bytes.
+def measured(params: Params, data: Path) -> dict[str, Result]:
+    """Return the result of every row of a suite, or the reason why it has none."""
+
+    def measure(row: str) -> Result:
+        return results.measure(results.read(params, row, data))
+
+    rows = (*params.experiments, *params.trajectories)
+    with ThreadPoolExecutor(AT_ONCE) as pool:  # polars and NumPy release the interpreter's lock
+        single = dict(zip(rows, pool.map(measure, rows), strict=True))
+    return single | {row: results.measure(late_fusion.read(params, row, data)) for row in params.fusions}
+
+
+def aggregate(params: Params, data: Path, target: Folders, reports: Path) -> None:
+    """Write a suite's metrics, plots, tables and figures.
+
+    The same predictions give the same bytes.
 
     Args:
-        given: the suite's params.
-        data: predictions/, runs/ (curves), splits/ and tracking/ (measured speeds) of the suite's rows.
-        target: the folders to write to.
-        reports: the printed numbers of papers, in papers/, and the counted costs, in parity.csv.
+        params: The suite's params.
+        data: The folder of predictions/, runs/ (curves), splits/ and tracking/ (measured speeds).
+        target: The folders to write to.
+        reports: The folder of the papers' printed numbers, papers/, and of the counted costs, parity.csv.
     """
-    rows = (*given.experiments, *given.trajectories)
-    with ThreadPoolExecutor(AT_ONCE) as pool:  # polars and NumPy let the other thread run
-        found = {row.name: row for row in pool.map(lambda name: results.measure(results.read(given, name, data)), rows)}
-    found |= {row: results.measure(late_fusion.read(given, row, data)) for row in given.fusions}
-    curves = {row: sorted((data / "runs" / row).glob("*.jsonl")) for row in found}
+    rows = measured(params, data)
+    curves = {row: sorted((data / "runs" / row).glob("*.jsonl")) for row in rows}
     for path in (path for paths in curves.values() for path in paths if (path.parent / files.SUMS).is_file()):
         files.verify(path)
-    _tables(given, found, target.tables)
-    exports.save_speed(target.tables, _speeds(data, found), published.speeds(given.suite, reports / "papers"))
-    if probes := _probes(given, data):
-        save(target.tables, suite_tables.without_time(given.suite, found, probes))
-    _figures(given, found, curves, target.figures)
-    replication.save(target.tables, target.figures, given, found, reports / "papers", reports / "parity.csv")
-    _metrics(found, curves, target)
+    _tables(params, rows, target.tables)
+    exports.save_speed(target.tables, _speeds(data, rows), published.speeds(params.suite, reports / "papers"))
+    if probes := _probes(params, data):
+        save(target.tables, suite_tables.without_time(params.suite, rows, probes))
+    _figures(params, rows, curves, target.figures)
+    replication.save(target.tables, target.figures, params, rows, reports / "papers", reports / "parity.csv")
+    _metrics(rows, curves, target)
 
 
 def show(target: Folders, suite: str, reports: Path) -> Path:
-    """Writes the page of this workspace's suite."""
+    """Write the page of this workspace's suite."""
     shown = page.Suite(target.tables, target.figures, "data/predictions")
     return page.build(reports / "index.html", {suite: shown}, reports, [target.tables / "scoreboard.json"])
 
 
-def _probes(given: Params, data: Path) -> dict[Order, dict[str, Result]]:
-    """Order of frames -> the rows whose protocol has a probe of that order."""
-    found: dict[Order, dict[str, Result]] = {}
-    for row, experiment in given.experiments.items():
-        for order in given.protocols[experiment.protocol].probes:
-            found.setdefault(order, {})[row] = results.measure(results.read(given, row, data, order))
-    return found
+def _probes(params: Params, data: Path) -> dict[Order, dict[str, Result]]:
+    """Return each order of frames that protocols probe, and its rows."""
+    probes: dict[Order, dict[str, Result]] = {}
+    for row, experiment in params.experiments.items():
+        for order in params.protocols[experiment.protocol].probes:
+            probes.setdefault(order, {})[row] = results.measure(results.read(params, row, data, order))
+    return probes
 
 
-def _tables(given: Params, found: Mapping[str, Result], folder: Path) -> None:
-    suite_tables.save_all(folder, given.tables, found)
-    for name, table in given.tables.items():
+def _tables(params: Params, rows: Mapping[str, Result], folder: Path) -> None:
+    for name, table in params.tables.items():
+        save(folder, suite_tables.of(name, table, rows))
         if table.base:
-            exports.save_gains(folder / f"{name}-classes.csv", found[table.base], [found[row] for row in table.rows])
-    exports.save_classes(folder / "classes.csv", found.values())
+            exports.save_gains(folder / f"{name}-classes.csv", rows[table.base], [rows[row] for row in table.rows])
+    exports.save_classes(folder / "classes.csv", rows.values())
 
 
-def _figures(given: Params, found: Mapping[str, Result], curves: Mapping[str, list[Path]], folder: Path) -> None:
-    figures.accuracies(list(found.values()), folder / "accuracy.svg")
-    figures.against_macs(list(found.values()), folder / "macs.svg")
+def _figures(params: Params, rows: Mapping[str, Result], curves: Mapping[str, list[Path]], folder: Path) -> None:
+    figures.accuracies(list(rows.values()), folder / "accuracy.svg")
+    figures.against_macs(list(rows.values()), folder / "macs.svg")
     figures.learning_curves(curves, folder / "curves.svg")
-    for row, result in found.items():
+    for row, result in rows.items():
         figures.confusion(result, folder / f"confusion-{row}.svg")
-    for row, base in sorted({(row, table.base) for table in given.tables.values() if table.base for row in table.rows}):
-        runs = results.common(found[row], found[base])
-        if row != base and not isinstance(runs, str) and not found[row].several:
+    pairs = {(row, table.base) for table in params.tables.values() if table.base for row in table.rows}
+    for row, base in sorted(pairs):
+        runs = results.common(rows[row], rows[base])
+        if row != base and not isinstance(runs, str) and not rows[row].several:
             path = folder / f"confusion-{row}-less-{base}.svg"
-            figures.confusion_change(found[row], found[base], runs, path)
-            exports.save_confusion_change(path.with_suffix(".csv"), found[row], found[base], runs)
+            figures.confusion_change(rows[row], rows[base], runs, path)
+            exports.save_confusion_change(path.with_suffix(".csv"), rows[row], rows[base], runs)
 
 
-def _metrics(found: Mapping[str, Result], curves: Mapping[str, list[Path]], target: Folders) -> None:
-    """A metrics file and plots of each row with a result, as `dvc metrics` and `dvc plots` read them."""
+def _metrics(rows: Mapping[str, Result], curves: Mapping[str, list[Path]], target: Folders) -> None:
+    """Write the files of `dvc metrics` and `dvc plots`, for each row with a result."""
     for folder in (target.metrics, target.plots / "curves", target.plots / "confusions"):
-        folder.mkdir(parents=True, exist_ok=True)  # outs of the stage, whatever has run
-    for row, result in found.items():
+        folder.mkdir(parents=True, exist_ok=True)  # outs of the stage, even if nothing has run
+    for row, result in rows.items():
         if summary := exports.summary(result):
             write(target.metrics / f"{row}.json", json.dumps(summary, indent=2) + "\n")
             exports.save_confusion(target.plots / "confusions" / f"{row}.csv", result)
@@ -115,7 +127,7 @@ def _metrics(found: Mapping[str, Result], curves: Mapping[str, list[Path]], targ
 
 
 def _speeds(data: Path, rows: Mapping[str, Result]) -> dict[str, float]:
-    """Clips a second of the rows that were timed where they were evaluated."""
+    """Return the clips a second of the rows whose evaluation was timed."""
     read = {row: notes.read(data / "tracking" / row / "speeds.json") for row in rows}
-    found = {row: (speeds or {}).get("clips_per_second") for row, speeds in read.items()}
-    return {row: float(speed) for row, speed in found.items() if isinstance(speed, int | float)}
+    speeds = {row: (line or {}).get("clips_per_second") for row, line in read.items()}
+    return {row: float(speed) for row, speed in speeds.items() if isinstance(speed, int | float)}

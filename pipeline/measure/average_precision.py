@@ -1,100 +1,136 @@
-"""Average precision, for videos of several labels: mAP and wAP as Charades measures them.
+"""Average precision of multi-label predictions (mAP, wAP), and its jackknife.
 
-Legend: M videos of a split that have a label, S seeds, K classes, P the positives of a class, B weightings of videos.
+Legend: M videos of a split that have a label, S seeds, K classes, R rows (a video in a split).
 
-Source: the evaluation that comes with Charades (Sigurdsson et al. 2016), Charades_v1_classify.m. A class's average
-precision is the mean, over its positives, of the share of positives among the videos that score as high or higher. mAP
-is the mean over classes; wAP weighs each by its positives. There, a video without a label ranks below all others,
-whatever its scores, so it is left out here. Two things are ours to say. Ties: the source ranks videos of equal score
-by their place in the file; here they all rank at the end of their group, as in scikit-learn, so that no order helps.
-Classes without a positive: the source would divide by 0; here they are left out.
+Source: the evaluation that comes with Charades (Sigurdsson et al. 2016), Charades_v1_classify.m. Precision at a
+positive is the share of positives among the videos that score as high or higher. A class's average precision is its
+mean over the class's positives. mAP is the mean over classes; wAP weighs each class by its positives. The source ranks
+videos without a label last, so they are left out here.
+
+Two differences from the source:
+- Ties: the source ranks videos of equal score by their place in the file. Here all rank at the end of their group, as
+  in scikit-learn, so the result doesn't depend on the order.
+- Classes without a positive, for which the source divides by 0, are left out.
+
+Jackknife pseudo-values let a measure that is no mean over videos enter the crossed analysis (Dorfman, Berbaum, Metz
+1992). With m the measure of all M videos and m(-v) that without video v, v's pseudo-value is M m - (M - 1) m(-v).
+Here they are shifted so that their mean is m. All m(-v) come from cumulated sums, at the cost of sorting once. A
+group's pseudo-value is the mean of its videos', which approximates leaving out the whole group if no group is large.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import polars as pl
 from scipy.stats import rankdata
-
-from pipeline.measure import jackknife
-
-MAP, WAP = 0, 1  # the last axis of values()
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """How a row ranks the videos of one split: all that average precision knows of its scores."""
+    """The order in which a row ranks the videos of one split."""
 
     videos: tuple[str, ...]  # sorted
-    wanted: np.ndarray  # M,K bool: whether the video has the class
+    positive: np.ndarray  # M,K bool: whether the video has the class
     places: np.ndarray  # S,M,K int: how many videos score as high or higher in the class; 1 is best and alone
 
+    def precisions(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return average precisions (S,K; NaN without a positive), and positives (K)."""
+        values = np.full((len(self.places), self.positive.shape[1]), np.nan)
+        for s, places in enumerate(self.places):
+            for k in np.flatnonzero(self.positive.any(axis=0)):
+                values[s, k] = average_precision(places[:, k], self.positive[:, k])[0]
+        return values, self.positive.sum(axis=0)
 
-def ranking(videos: Sequence[str], wanted: np.ndarray, scores: np.ndarray) -> Ranking:
-    """From scores S,M,K of videos in sorted order, of which those not decoded are NaN and rank last, as one group.
 
-    Videos without a label are left out. Raises ValueError where none has one.
+def ranking(videos: Sequence[str], positive: np.ndarray, scores: np.ndarray) -> Ranking:
+    """Rank videos by their scores in each class, without the unlabeled ones.
+
+    Args:
+        videos: The videos, sorted.
+        positive: Whether a video has a class: videos,K bool.
+        scores: S,videos,K; NaN where a video was not decoded, which ranks last, tied with all such.
+
+    Raises:
+        ValueError: No video has a label.
     """
-    kept = wanted.any(axis=1)
+    kept = positive.any(axis=1)
     if not kept.any():
         raise ValueError("no test video has a label")
     known = np.where(np.isnan(scores[:, kept]), -np.inf, scores[:, kept])
     places = rankdata(-known, method="max", axis=1).astype(np.int32)
-    return Ranking(tuple(np.array(videos, object)[kept]), wanted[kept], places)
+    return Ranking(tuple(np.array(videos, object)[kept]), positive[kept], places)
 
 
-def precisions(places: np.ndarray, wanted: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """M,K places and wanted of one run, and how often each video counts (M,B) -> average precision K,B, and positives.
-
-    A video that counts twice is two videos of equal score. Where no positive counts, the precision is NaN. B = 1 and
-    weights of 1 are the plain average precision. Weights are float32, whose whole numbers are exact up to 2^24.
-    """
-    found = np.full((wanted.shape[1], weights.shape[1]), np.nan)
-    positives = np.zeros_like(found)
-    for k in np.flatnonzero(wanted.any(axis=0)):
-        own = np.flatnonzero(wanted[:, k])
-        own = own[np.argsort(places[own, k])]
-        ends, begins = np.unique(places[own, k], return_index=True)  # U groups of positives that tie
-        order = np.argsort(places[:, k])[: ends[-1]]
-        # How many videos, and how many positives, score as high as each group: U,B.
-        videos = np.add.reduceat(weights[order], np.append(0, ends[:-1]), axis=0).cumsum(axis=0)
-        group = np.add.reduceat(weights[own], begins, axis=0)
-        hits = group.cumsum(axis=0)
-        positives[k] = hits[-1]
-        summed = (group * hits / np.maximum(videos, 1)).sum(axis=0)
-        np.divide(summed, hits[-1], out=found[k], where=hits[-1] > 0)
-    return found, positives
-
-
-def means(found: np.ndarray, positives: np.ndarray) -> np.ndarray:
-    """K,B precisions and positives -> B,2: mAP and wAP."""
-    there = positives > 0
-    zeroed = np.where(there, found, 0.0)
-    counted = np.maximum(there.sum(axis=0), 1), np.maximum(positives.sum(axis=0), 1)
-    return np.stack([zeroed.sum(axis=0) / counted[0], (zeroed * positives).sum(axis=0) / counted[1]], axis=-1)
-
-
-def values(rankings: Sequence[Ranking]) -> np.ndarray:
-    """S,2 for each split, stacked: mAP and wAP of every run."""
-    return np.stack([_runs(one, np.ones((len(one.videos), 1), np.float32))[..., 0, :] for one in rankings])
+def rows(rankings: Mapping[int, Ranking]) -> pl.DataFrame:
+    """Return split and video of each of the R rows of pseudo_values()."""
+    frames = [
+        pl.DataFrame({"split": split, "video": ranking.videos}, {"split": pl.Int32, "video": pl.String})
+        for split, ranking in rankings.items()
+    ]
+    return pl.concat(frames)
 
 
 def pseudo_values(rankings: Sequence[Ranking], weighted: bool = False) -> np.ndarray:
-    """S,R: the jackknife's pseudo-values of mAP, or of wAP where classes are weighted; splits one after the other."""
-    return np.concatenate(
-        [
-            np.stack(
-                [
-                    jackknife.pseudo_values(*jackknife.mean_average_precision(places, one.wanted, weighted))
-                    for places in one.places
-                ]
-            )
-            for one in rankings
-        ],
-        axis=1,
-    )
+    """Return the jackknife's pseudo-values of mAP, or of wAP if `weighted`: S,R."""
+    parts = []
+    for ranking in rankings:
+        parts.append([])
+        for places in ranking.places:
+            measure, without = mean_average_precision(places, ranking.positive, weighted)
+            values = -(len(without) - 1) * without
+            parts[-1].append(values + (measure - values.mean()))
+    return np.concatenate(parts, axis=1)
 
 
-def _runs(one: Ranking, weights: np.ndarray) -> np.ndarray:
-    """S,B,2: mAP and wAP of each seed, with the videos counted by weights M,B."""
-    return np.stack([means(*precisions(places, one.wanted, weights)) for places in one.places])
+def mean_average_precision(
+    places: np.ndarray, positive: np.ndarray, weighted: bool = False
+) -> tuple[float, np.ndarray]:
+    """Return one seed's mAP, and mAP without each video: M.
+
+    Args:
+        places: M,K int, as in Ranking.
+        positive: M,K bool; one class at least has a positive.
+        weighted: Whether a class weighs by its positives (wAP).
+    """
+    total, whole, weights = np.zeros(len(places)), 0.0, 0
+    counted = np.zeros(len(places))  # the weights without each video
+    for k in np.flatnonzero(positive.any(axis=0)):
+        precision, without = average_precision(places[:, k], positive[:, k])
+        weight = int(positive[:, k].sum()) if weighted else 1
+        left = weight - positive[:, k] if weighted else weight * ~np.isnan(without)
+        whole += weight * precision
+        weights += weight
+        counted += left
+        total += left * np.nan_to_num(without)
+    measure = whole / weights
+    return measure, np.where(counted > 0, total / np.maximum(counted, 1), measure)
+
+
+def average_precision(places: np.ndarray, positive: np.ndarray) -> tuple[float, np.ndarray]:
+    """Return one class's average precision, and that without each video: M.
+
+    It is NaN without the only positive.
+
+    Positive i has h(i) positives among the n(i) videos that score as high or higher, so its precision is h / n.
+    Without one of these videos it is (h - 1) / (n - 1) if that video is positive, else h / (n - 1). Other videos don't
+    change it.
+    """
+    at = np.sort(places[positive])  # n(i), ascending
+    hits = np.searchsorted(at, at, side="right")  # h(i)
+    positives = len(at)
+    kept = hits / at
+    rest = np.maximum(at - 1, 1)
+    fewer = np.concatenate([np.cumsum((hits / rest)[::-1])[::-1], [0.0]])  # sums from i on
+    fewest = np.concatenate([np.cumsum(((hits - 1) / rest)[::-1])[::-1], [0.0]])
+    above = np.concatenate([[0.0], np.cumsum(kept)])  # sums before i
+    first = np.searchsorted(at, places, side="left")  # the first positive that the video scores as high as, or higher
+    without = (above[first] + fewer[first]) / positives
+    if positives == 1:
+        without[positive] = np.nan
+    else:
+        # A positive removes its term (h - 1) / (n - 1), too, from the sum that begins at `first`.
+        index = np.searchsorted(at, places[positive], side="left")
+        gone = ((hits - 1) / rest)[index]
+        without[positive] = (above[index] + fewest[index] - gone) / (positives - 1)
+    return float(kept.sum() / positives), without

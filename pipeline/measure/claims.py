@@ -1,7 +1,7 @@
-"""Verdicts: a row against another, our number against a printed one, our gain against a printed gain.
+"""Verdicts on a row and its base, and on our numbers and gains and printed ones.
 
-All numbers are shares. A verdict about systems needs SEEDS seeds; with fewer it is about these trained nets only. A row
-of other seeds, initial weights or protocol than its base's gets no verdict here: its caller says why.
+All numbers are shares. A verdict about systems needs SEEDS seeds; with fewer it is about these trained nets only.
+Callers exclude rows whose seeds, initial weights or protocol differ from their base's.
 """
 
 import math
@@ -15,7 +15,7 @@ from pipeline.measure.crossed import LEVEL, SEEDS, Estimate, Z
 
 MARGIN = 0.01  # two runs of one recipe lie up to a point apart, and papers claim gains of one to three
 
-# Of a row whose initial weights or views aren't its base's: the comparison isn't one of systems.
+# A row whose initial weights or views differ from its base's compares more than the systems.
 OTHER_WEIGHTS, OTHER_VIEWS = "other pre-training", "other views"
 BETTER, WORSE, NETS_DIFFER, CANT_TELL = "better", "worse", "these nets differ", "can't tell"
 REPRODUCED, BELOW, ABOVE = "reproduced", "below", "above"
@@ -37,49 +37,36 @@ class Number:
         return f"{CANT_TELL} (± {100 * self.width:.1f})"
 
 
-@dataclass(frozen=True)
-class Claim:
-    """Our gain against a printed gain."""
-
-    verdict: str
-    ratio: float  # ours / printed
-
-
 def lacking(seeds: int) -> str:
-    """Return how many more seeds a verdict about systems needs, in words; empty where there are enough."""
+    """Name the seeds that a verdict about systems still needs; empty if none."""
     more = SEEDS - seeds
     return f"{more} more seed{'s' * (more > 1)} needed" if more > 0 else ""
 
 
+def with_lacking(verdict: str, seeds: int) -> str:
+    """Return the verdict to read, with the seeds that it still needs."""
+    return f"{verdict} ({more})" if (more := lacking(seeds)) else verdict
+
+
 def adjusted(rows: Sequence[Estimate | None]) -> list[float | None]:
-    """Holm-adjusted p of a table's rows against their base, in the given order.
+    """Return the p values of a table's rows, adjusted for their number (Holm 1979).
 
-    None for rows without a comparison, or with too few seeds for a verdict: they don't count among the tests.
+    A row without a comparison, or with too few seeds for a verdict, has None and doesn't count among the tests.
     """
-    tested = [number for number, estimate in enumerate(rows) if estimate is not None and estimate.seeds >= SEEDS]
-    ps = holm([rows[number].p for number in tested])  # type: ignore[union-attr]
-    result: list[float | None] = [None] * len(rows)
-    for number, p in zip(tested, ps, strict=True):
-        result[number] = p
-    return result
-
-
-def holm(ps: Sequence[float]) -> list[float]:
-    """p values adjusted for their number, in the given order (Holm 1979): each holds with all others at once."""
-    adjusted, highest = [0.0] * len(ps), 0.0
-    for rank, index in enumerate(sorted(range(len(ps)), key=lambda index: (ps[index], index))):
-        highest = max(highest, min(1.0, (len(ps) - rank) * ps[index]))
-        adjusted[index] = highest
-    return adjusted
+    ps = {number: row.p for number, row in enumerate(rows) if row is not None and row.seeds >= SEEDS}
+    order = sorted(ps, key=lambda number: ps[number])
+    steps = [(len(ps) - rank) * ps[number] for rank, number in enumerate(order)]
+    holm = dict(zip(order, np.minimum(np.maximum.accumulate(steps), 1.0).tolist(), strict=True)) if ps else {}
+    return [holm.get(number) for number in range(len(rows))]
 
 
 def systems(gain: Estimate, p: float | None, nets: float) -> str:
     """Compare a row with its base.
 
     Args:
-        gain: the difference between the two.
-        p: adjusted for its table; its sign is the gain's. None with fewer than SEEDS seeds.
-        nets: p of the exact test on the same videos, which takes the trained nets as they are.
+        gain: The difference between the two.
+        p: The p value adjusted for its table, whose sign is the gain's; None with fewer than SEEDS seeds.
+        nets: p of the exact test on the same videos, which takes the trained nets as fixed.
 
     Returns:
         "better", "worse" or "can't tell"; with fewer than SEEDS seeds "these nets differ" or "can't tell".
@@ -92,7 +79,10 @@ def systems(gain: Estimate, p: float | None, nets: float) -> str:
 
 
 def margin(printed: float, printed_gain: float | None = None) -> float:
-    """Return the distance at which a print counts as equal: a point, less for a small gain or near 0 or 1."""
+    """Return the distance within which a print counts as equal.
+
+    It is MARGIN, but at most half a printed gain and half the distance to 0 or 1.
+    """
     bounds = [MARGIN, min(printed, 1 - printed) / 2]
     if printed_gain:
         bounds.append(abs(printed_gain) / 2)
@@ -100,22 +90,25 @@ def margin(printed: float, printed_gain: float | None = None) -> float:
 
 
 def number(ours: Estimate, printed: float, printed_gain: float | None = None, rounding: float = 0.0) -> Number:
-    """Compare our number with a printed one, which is another run on the same videos: seeds alone part the two.
+    """Compare our number with a printed one.
 
-    The prediction interval for one more run is mean +- t(S - 1) sd sqrt(1 + 1 / S), where the sd between seeds counts
-    for at least what they would differ by if each were right on its videos at random (MS_e): seeds that agree by luck
-    are no evidence. It isn't widened for videos, which are the same.
+    The print is one more run on the same videos, so only seeds separate it from ours. The prediction interval for one
+    more run is mean +- t(S - 1) sd sqrt(1 + 1 / S). The sd is at least that of nets that are right on videos at random
+    (MS_e), because seeds that agree by luck are no evidence. Videos don't widen the interval, for they are the same.
 
     Args:
-        ours: our row.
-        printed: the paper's number.
-        printed_gain: what the paper claims the row gains on its base, if it does.
-        rounding: half a unit of the printed number's last digit: a run that prints the same isn't below it.
+        ours: Our row.
+        printed: The paper's number.
+        printed_gain: The gain over its base that the paper claims for the row, if any.
+        rounding: Half a unit of the printed number's last digit: a run that prints the same isn't below it.
     """
     seeds = ours.seeds
     if seeds < 2:
         return Number(CANT_TELL, float("nan"), 0.0, 1.0)
-    reach = seed_reach(ours)  # of the mean
+    rest = ours.spread.of_rest
+    least = Z * math.sqrt(rest) if rest == rest else 0.0
+    # Half the interval of our mean over other seeds.
+    reach = max(-float(stdtrit(seeds - 1, (1 - LEVEL) / 2)) * math.sqrt(ours.spread.of_seeds), least)
     width = reach * math.sqrt(seeds + 1) + rounding
     low, high = max(0.0, ours.value - width), min(1.0, ours.value + width)
     verdict = CANT_TELL
@@ -130,35 +123,29 @@ def number(ours: Estimate, printed: float, printed_gain: float | None = None, ro
     return Number(verdict, width, low, high)
 
 
-def seed_reach(ours: Estimate) -> float:
-    """Half the interval of our mean over other seeds, on these videos. Two seeds at least."""
-    tail = (1 - LEVEL) / 2
-    rest = ours.spread.of_rest
-    least = Z * math.sqrt(rest) if rest == rest else 0.0
-    return max(-float(stdtrit(ours.seeds - 1, tail)) * math.sqrt(ours.spread.of_seeds), least)
+def claim(gain: Estimate, p: float | None, printed: float) -> str:
+    """Compare our gain with a printed one.
 
-
-def claim(gain: Estimate, p: float | None, printed: float) -> Claim:
-    """Compare our gain with a printed one, which isn't 0.
-
-    Better and worse go by the adjusted p; the printed gain lies inside, above or below the row's own 95 % interval,
-    all counted in the printed gain's direction.
+    Better and worse follow from the adjusted p. The printed gain is inside, above or below the row's unadjusted 95 %
+    interval, measured in the printed gain's direction.
 
     Returns:
         "survives": better, and the printed gain inside. "survives, smaller": better, and the print above. "larger":
         better, and the print below. "reversed": worse. "doesn't": neither, and the print above. "can't tell": all else,
-        and whatever has fewer than SEEDS seeds.
+        and any gain with fewer than SEEDS seeds.
+
+    Raises:
+        ValueError: The printed gain is 0.
     """
     if not printed:
         raise ValueError("a printed gain of 0 claims nothing, so nothing can survive")
-    ratio = gain.value / printed
     if gain.seeds < SEEDS or p is None:
-        return Claim(CANT_TELL, ratio)
+        return CANT_TELL
     sign = np.sign(printed)
     low, high = sorted((sign * gain.low, sign * gain.high))
     size, ours = abs(printed), sign * gain.value
     if p < 1 - LEVEL and ours < 0:
-        return Claim(REVERSED, ratio)
+        return REVERSED
     if p < 1 - LEVEL:
-        return Claim(SMALLER if size > high else LARGER if size < low else SURVIVES, ratio)
-    return Claim(DOESNT if size > high else CANT_TELL, ratio)
+        return SMALLER if size > high else LARGER if size < low else SURVIVES
+    return DOESNT if size > high else CANT_TELL

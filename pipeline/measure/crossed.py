@@ -1,24 +1,25 @@
-"""Crossed random-effects analysis of seeds and test units: a mean, its 95 % interval and its p.
+"""Crossed random-effects analysis of seeds and test units.
 
 Legend: S seeds, R rows (a video in a split), U units (a video, or a group of videos from one source).
 
-x(s, u) = mean + seed(s) + unit(u) + rest(s, u). Seeds and units are both drawn at random, so a verdict holds for other
-seeds and other videos of the same kind. The multi-reader multi-case analyses of radiology (Dorfman, Berbaum, Metz 1992;
-Obuchowski, Rockette 1995; Hillis 2007) are the source, with seeds for readers. With the mean squares of the two-way
-layout without replication, the mean has variance (MS_s + max(MS_v - MS_e, 0)) / (S U); Hillis's t has
-(S - 1) / share^2 degrees of freedom, where share = MS_s / (MS_s + max(MS_v - MS_e, 0)).
+The model is x(s, u) = mean + seed(s) + unit(u) + rest(s, u). Seeds and units are both random samples, so a verdict
+holds for other seeds and other videos of the same kind. The source is the multi-reader multi-case analysis of radiology
+(Dorfman, Berbaum, Metz 1992; Obuchowski, Rockette 1995; Hillis 2007), with seeds for readers. MS_s, MS_v and MS_e are
+the mean squares of the two-way layout without replication. The mean's variance is (MS_s + max(MS_v - MS_e, 0)) / (S U).
+Hillis's t has (S - 1) / share^2 degrees of freedom, where share = MS_s / (MS_s + max(MS_v - MS_e, 0)).
 
-With three to five seeds that t rejects too often. Two things differ here, both from the exact distribution (MS_s is
-chi-square with S - 1 degrees of freedom; units are many), so they hold for any accuracy, number and variance:
+With three to five seeds that t rejects too often. Two things differ here. Both follow from the exact distribution, in
+which MS_s is chi-square with S - 1 degrees of freedom. They hold for any accuracy, number and variance, if units are
+many:
 
 - Degrees of freedom are (S - 1) / share^k, with k = 2 - 3 / (S - 1). Hillis's formula turns an MS_s that is small by
-  luck into many degrees of freedom: with 3 seeds it rejects up to 7.8 % at 5 %, and up to 3.1 % at 0.7 %, where Holm
-  works. This k is about the largest that keeps 5 % (5.3 % at most) for every share; it tends to Hillis's 2.
-- The interval is never shorter than the one for seeds that don't matter, with variance max(MS_v, MS_e) / (S U): seeds
-  that agree by luck are no evidence. The p is the larger of the two, so it agrees with the interval.
+  luck into many degrees of freedom. With 3 seeds it rejects up to 7.8 % at 5 %, and up to 3.1 % at the 0.7 % that Holm
+  needs. This k is about the largest that keeps 5 % (5.3 % at most) for every share; it tends to Hillis's 2.
+- The interval is never shorter than that for seeds without effect, with variance max(MS_v, MS_e) / (S U). Seeds that
+  agree by luck are no evidence. The p is the larger of the two, so it agrees with the interval.
 
-Units of several rows (groups, videos in several splits) weigh by their rows, and each sum of squares is that of a
-weighted mean with the correction 1 / (1 - weight), as in cluster-robust errors (CR2). Few or unequal units have
+Units of several rows (groups, videos in several splits) weigh by their rows. Each sum of squares is that of a weighted
+mean with the correction 1 / (1 - weight), as in cluster-robust errors (CR2). Few or unequal units have
 (sum w^2)^2 / sum w^4 - 1 degrees of freedom.
 """
 
@@ -46,7 +47,7 @@ class Spread:
 
     @property
     def between_units(self) -> float:
-        """The part of the mean's variance that more seeds don't reduce."""
+        """Part of the mean's variance that more seeds don't reduce."""
         return self.of_units if self.seeds == 1 else max(self.of_units - self.of_rest, 0.0)
 
     @property
@@ -55,7 +56,7 @@ class Spread:
 
     @property
     def least(self) -> float:
-        """The mean's variance if seeds don't matter."""
+        """Variance of the mean if seeds have no effect."""
         return self.of_units if self.seeds == 1 else max(self.of_units, self.of_rest)
 
     @property
@@ -64,13 +65,13 @@ class Spread:
         return degrees(share, self.seeds, self.unit_degrees)
 
     def half(self, level: float = LEVEL) -> float:
-        """Half the length of the mean's interval."""
+        """Return half the length of the mean's interval."""
         tail = (1 - level) / 2
         wide = -stdtrit(self.degrees, tail) * np.sqrt(self.variance)
         return float(max(wide, -stdtrit(self.unit_degrees, tail) * np.sqrt(self.least)))
 
     def p(self, mean: float) -> float:
-        """Two-sided p of a true mean of 0."""
+        """Return the two-sided p of a true mean of 0."""
         if not mean:
             return 1.0
         pairs = ((self.degrees, self.variance), (self.unit_degrees, self.least))
@@ -81,12 +82,12 @@ class Spread:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A row's mean, or the difference between two rows: a share, with its 95 % interval and what it comes from."""
+    """A row's mean, or the difference between two rows, with its 95 % interval."""
 
     value: float
     low: float
     high: float
-    p: float  # of no difference; of a row against 0, which nobody asks
+    p: float  # of a true value of 0; without meaning for a row's mean
     by_seed: tuple[float, ...]
     videos: int  # rows, so a video in two splits counts twice
     spread: Spread
@@ -106,9 +107,13 @@ class Estimate:
 
 
 def degrees(share: float, seeds: int, unit_degrees: float = np.inf, exponent: float | None = None) -> float:
-    """Return the degrees of freedom of a mean, `share` of whose variance comes from seeds and the rest from units.
+    """Return the degrees of freedom of a mean.
 
-    `exponent` 2 is Hillis's; None is the one for so few seeds (see the module's docstring).
+    Args:
+        share: The share of the mean's variance that comes from seeds; the rest comes from units.
+        seeds: The number of seeds.
+        unit_degrees: The degrees of freedom of the units.
+        exponent: 2 is Hillis's, None the module docstring's k.
     """
     if seeds == 1:
         return unit_degrees
@@ -120,15 +125,15 @@ def degrees(share: float, seeds: int, unit_degrees: float = np.inf, exponent: fl
 def row(values: np.ndarray, units: np.ndarray | None = None, weights: np.ndarray | None = None) -> Estimate:
     """Analyze one row: accuracy, or another mean between 0 and 1.
 
-    The interval is a score interval (Wilson 1927) in which the variance above takes the binomial's place, so it stays
-    inside 0..1. Within ENDS of 0 or 1 it is at least as long as Wilson's for so many videos: the few videos that are
-    right, or wrong, tell too little of the variance. From there to 1/2, that bound fades out. Where all answers are
-    equal, Wilson's interval for so many units takes over. Only right and wrong answers are so bounded, not scores.
+    The interval is a score interval (Wilson 1927) with the crossed variance in place of the binomial's, so it stays
+    inside 0..1. Within ENDS of 0 or 1 it is at least as long as Wilson's for the number of videos. There, few right or
+    wrong videos show too little of the variance. That bound fades out towards 1/2. If all answers are equal, the
+    interval is Wilson's for the number of units. The bound applies to right and wrong answers, not to scores.
 
     Args:
-        values: S,R, right (1) or wrong (0), or any score, such as the jackknife's pseudo-values.
-        units: R, the number or name of each row's unit; None if each row is a unit.
-        weights: R, each row's weight; None if all weigh the same.
+        values: Right (1) or wrong (0), or any score, such as the jackknife's pseudo-values: S,R.
+        units: The number or name of each row's unit: R; None if each row is a unit.
+        weights: Each row's weight: R; None if all weigh the same.
     """
     values = _checked(values)
     spread, by_seed, mean = _analyzed(values, units, weights)
@@ -151,14 +156,14 @@ def row(values: np.ndarray, units: np.ndarray | None = None, weights: np.ndarray
 def difference(
     values: np.ndarray, base: np.ndarray, units: np.ndarray | None = None, weights: np.ndarray | None = None
 ) -> Estimate:
-    """Analyze a row against another: S,R each, of the same seeds and videos in the same order.
+    """Analyze the difference between two rows: S,R each, in the same order.
 
-    Paired by seed too, since the same seed means the same initialization and order: in suite quick two rows' seeds move
-    together, and the difference varies much less than either row. Where all pairs are equal, the interval is that of an
-    event not seen in U units, and p is 1.
+    Pairs are by seed, too, since the same seed means the same initialization and order. In suite quick two rows' seeds
+    move together, so the difference varies much less than either row. If all pairs are equal, the interval is that of
+    an event not seen in U units, and p is 1.
 
     Raises:
-        ValueError: the two have other seeds or videos.
+        ValueError: The two have other seeds or videos.
     """
     if np.shape(values) != np.shape(base):
         raise ValueError(
@@ -169,7 +174,7 @@ def difference(
     mean = min(max(mean, -1.0), 1.0)
     if spread.units == 1:
         return Estimate(mean, -1.0, 1.0, 1.0, by_seed, pairs.shape[1], spread)
-    if spread.least <= 1e-16:  # every unit gives the same difference: as if another could come once in U
+    if spread.least <= 1e-16:  # every unit has the same difference: as if one in U could have another
         unseen = Z**2 / (spread.units + Z**2)
         doubt = (unseen / -stdtrit(spread.unit_degrees, (1 - LEVEL) / 2)) ** 2
         spread = Spread(spread.of_seeds, doubt, 0.0, spread.seeds, spread.units, spread.unit_degrees)
@@ -179,20 +184,20 @@ def difference(
 
 
 def constant(labels: np.ndarray, weights: np.ndarray | None = None) -> float:
-    """Return the accuracy of the best constant answer: the largest class's share of the test rows. `labels`: R."""
+    """Return the accuracy of the best constant answer to R labels."""
     _, index = np.unique(labels, return_inverse=True)
     counts = np.bincount(index, weights)
     return float(counts.max() / counts.sum())
 
 
 def even(splits: np.ndarray) -> np.ndarray:
-    """Weights of rows under which each split counts the same, whatever its size. `splits`: R."""
+    """Return R weights under which each split counts the same, whatever its size."""
     _, index, counts = np.unique(splits, return_inverse=True, return_counts=True)
     return 1 / counts[index] / len(counts)
 
 
 def _score(mean: float, ratio: float) -> tuple[float, float]:
-    """Solve (mean - x)^2 = ratio x (1 - x): Wilson's interval where ratio is z^2 / n."""
+    """Solve (mean - x)^2 = ratio x (1 - x): Wilson's interval if ratio is z^2 / n."""
     middle, reach = mean + ratio / 2, np.sqrt(ratio * mean * (1 - mean) + ratio**2 / 4)
     # The smaller root times the larger is mean^2 / (1 + ratio): without the difference of two near numbers.
     low = mean**2 / (middle + reach)
@@ -203,7 +208,7 @@ def _score(mean: float, ratio: float) -> tuple[float, float]:
 def _checked(values: np.ndarray) -> np.ndarray:
     matrix = np.asarray(values, float)
     if matrix.ndim != 2 or not matrix.size:
-        raise ValueError(f"seeds x videos are {matrix.shape}; both must be there")
+        raise ValueError(f"seeds x videos are {matrix.shape}; both must be above 0")
     if not np.isfinite(matrix).all():
         raise ValueError("a score is not finite; a video that wasn't decoded counts as wrong")
     return matrix
@@ -212,7 +217,7 @@ def _checked(values: np.ndarray) -> np.ndarray:
 def _analyzed(
     values: np.ndarray, units: np.ndarray | None, weights: np.ndarray | None
 ) -> tuple[Spread, tuple[float, ...], float]:
-    """S,R -> the variances of the mean, each seed's mean, and the mean."""
+    """Return the variances of the mean of S,R values, each seed's mean, and the mean."""
     means, shares = _by_unit(values, units, weights)
     seeds, count = means.shape
     by_seed = means @ shares if units is not None or weights is not None else means.mean(axis=1)  # exact at 0 and 1
@@ -225,7 +230,7 @@ def _analyzed(
     of_seeds = of_rest = float("nan")
     if seeds > 1:
         of_seeds = float(by_seed.var(ddof=1)) / seeds
-        # U: the sum over seeds of (means - by_seed - of_unit)^2, without S,U more numbers.
+        # U: the sum over seeds of (means - by_seed - of_unit)^2, without another S,U array.
         moved = by_seed - mean
         rest = np.einsum("su,su->u", means, means) - seeds * of_unit**2 - 2 * moved @ means + moved @ moved
         of_rest = max(float(levers @ rest), 0.0) / (seeds * (seeds - 1)) if count > 1 else of_rest
@@ -234,7 +239,7 @@ def _analyzed(
 
 
 def _by_unit(values: np.ndarray, units: np.ndarray | None, weights: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """S,R -> S,U means of units, and the U shares that they have of all weight."""
+    """Return means by unit of S,R values (S,U), and the units' weights (U)."""
     rows = values.shape[1]
     each = np.full(rows, 1 / rows) if weights is None else np.asarray(weights, float) / np.sum(weights)
     if units is None:

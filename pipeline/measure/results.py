@@ -1,4 +1,4 @@
-"""A row's result: what tables and figures print of it, and how it differs from another row on the same videos."""
+"""A row's result, and its difference from another row on the same videos."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -23,43 +23,43 @@ from pipeline.measure.uncertainty import sign_flip
 from pipeline.measure.units import units
 from pipeline.train import divergence
 
-UNTRAINED = "not trained here"  # beside the protocol of a row that tests a file of weights as it is
+UNTRAINED = "not trained here"  # follows the protocol of a row that tests a file of weights as it is
 
 
 @dataclass(frozen=True)
 class System:
-    """A row's identity: its system, data, protocol and how its numbers were made."""
+    """A row's identity: its system, data and protocol."""
 
     name: str
     file: str  # of the data set in pipeline/datasets
-    dataset: str  # with its part, where that is not all of it
+    dataset: str  # with its part, if it is not the whole
     backbone: str  # with its variant
     attention: str | None
     pretrained: str  # what its initial weights were trained on, or "none"
     frames: int | None  # of one clip
-    protocol: str  # signature, with UNTRAINED and the data set's part, where that is so
+    protocol: str  # signature, with UNTRAINED and the data set's part, if they apply
     splits: tuple[int, ...]
     seeds: tuple[int, ...]
     several: bool  # whether videos have several labels: then mAP is measured, else top-1
-    costs: Mapping[str, float]  # parameters, macs (of one view); what is absent stays blank
+    costs: Mapping[str, float]  # parameters, macs (of one view); an absent one stays blank
 
 
 @dataclass(frozen=True)
 class Row(System):
     """A row of a table as the stages left it."""
 
-    predictions: Predictions | str  # or why there are none: "not run", "failed: ...", "failed: diverged at ..."
+    predictions: Predictions | str  # or the reason for none: "not run", "failed: ...", "failed: diverged at ..."
 
 
 @dataclass(frozen=True)
 class Result(System):
-    """A row with what its predictions say, or with the reason why there are none."""
+    """A row with its accuracy, or with the reason why it has none."""
 
     accuracy: Accuracy | Precision | str
 
     @property
     def runs(self) -> list[tuple[int, int]]:
-        """(split, seed) of each run, in the order of confusions and class precisions."""
+        """Split and seed of each run, in the order of confusions and class precisions."""
         return sorted(product(self.splits, self.seeds))
 
 
@@ -67,17 +67,26 @@ class Result(System):
 class Difference:
     """A row less its base, on the same videos and splits, paired by seed."""
 
-    heading: str  # of what: top-1, top-5 or mAP
+    heading: str  # of the measure: top-1, top-5 or mAP
     less: Estimate
-    nets: float  # p of the test on the same videos that takes the trained networks as they are, blind to seeds
+    nets: float  # p of the test on the same videos that takes the trained networks as fixed
     videos: int
-    unlike: str = ""  # why no verdict about the two systems can follow: other initial weights or views
+    unlike: str = ""  # the reason for no verdict about the two systems: other initial weights or views
 
 
 def read(params: Params, name: str, data: Path, order: Order | None = None) -> Row:
-    """A row from what its evaluation left in the data folder; predictions that are refused are the reason instead.
+    """Read a row from the data folder.
 
-    Trajectories are a row too, of one view a video and seed 0. `order` is that of a probe of the row's protocol.
+    Trajectories are a row, too, with one view a video and seed 0.
+
+    Args:
+        params: The suite's params.
+        name: The row.
+        data: The folder of predictions, splits and tracking.
+        order: The order of frames of a probe of the row's protocol.
+
+    Returns:
+        The row, with a reason in place of predictions that are absent or refused.
     """
     if name in params.trajectories:
         return _trajectories(params, name, data)
@@ -87,16 +96,16 @@ def read(params: Params, name: str, data: Path, order: Order | None = None) -> R
     costs, counted = path.with_name("costs.json"), dict[str, float]()
     runs = [f"split{split}-seed{seed}" for split, seed in product(experiment.splits, experiment.seeds)]
     diverged = divergence.reason(data, name, runs)
-    found: Predictions | str = f"failed: {diverged}" if diverged else "not run"
-    if path.exists() and not diverged:  # else they are of an earlier training
+    checked: Predictions | str = f"failed: {diverged}" if diverged else "not run"
+    if path.exists() and not diverged:  # predictions of a diverged run are from an earlier one
         try:
             if costs.exists():
                 files.verify(costs)
                 counted = json.loads(costs.read_text(encoding="utf-8"))
             files.verify(path)
-            found = predictions.read(path, name, params, data / "splits" / experiment.dataset, protocol)
+            checked = predictions.read(path, name, params, data / "splits" / experiment.dataset, protocol)
         except UserError as error:
-            found = f"failed: {error}"
+            checked = f"failed: {error}"
     recipe = params.recipe(experiment)
     how = [] if experiment.recipe else [UNTRAINED]
     return Row(
@@ -112,25 +121,25 @@ def read(params: Params, name: str, data: Path, order: Order | None = None) -> R
         experiment.seeds,
         protocol.average == "sigmoid",
         counted,
-        found,
+        checked,
     )
 
 
 def _trajectories(params: Params, name: str, data: Path) -> Row:
-    """The row of params.trajectories of that name."""
+    """Read the row of params.trajectories[name]."""
     settings, part = params.trajectories[name], subset_in_words(params.tier)
     splits, path = data / "splits" / settings.dataset, data / "predictions" / name / "predictions.parquet"
     words = f"up to {settings.scales} scales, {settings.flow}, {settings.gaussians} Gaussians"
-    found: Predictions | str = "not run"
+    checked: Predictions | str = "not run"
     several = False
     if path.exists():
         try:
             tests = [predictions.parts(splits, split).get("test", []) for split in settings.splits]
             several = any(len(labels) != 1 for test in tests for _, labels in test)
             files.verify(path)
-            found = predictions.read_outside(path, splits, settings.splits, (0,), several)
+            checked = predictions.read_outside(path, splits, settings.splits, (0,), several)
         except UserError as error:
-            found = f"failed: {error}"
+            checked = f"failed: {error}"
     return Row(
         name,
         params.datasets[settings.dataset].file,
@@ -144,12 +153,12 @@ def _trajectories(params: Params, name: str, data: Path) -> Row:
         (0,),
         several,
         {},
-        found,
+        checked,
     )
 
 
 def only(row: Row, split: int, seed: int) -> Row:
-    """The part of a row that is one run."""
+    """Return the part of a row that is one run."""
     if isinstance(row.predictions, str):
         return row
     frame = row.predictions.frame.filter(split=split, seed=seed)
@@ -157,20 +166,19 @@ def only(row: Row, split: int, seed: int) -> Row:
 
 
 def measure(row: Row) -> Result:
-    """The row's result; it holds a few bytes a video, so that a thousand rows fit into memory.
+    """Measure a row.
 
-    With several labels a video it holds a few a video and class.
+    The result holds a few bytes a video, or a video and class of multi-label data, so a thousand rows fit into memory.
     """
     system = {field.name: getattr(row, field.name) for field in fields(System)}
     if isinstance(row.predictions, str):
         return Result(**system, accuracy=row.predictions)
-    return Result(
-        **system, accuracy=(scores.of_precision if row.several else scores.of_accuracy)(row.file, row.predictions)
-    )
+    of = scores.of_precision if row.several else scores.of_accuracy
+    return Result(**system, accuracy=of(row.file, row.predictions))
 
 
 def common(row: Result, base: Result) -> list[tuple[int, int]] | str:
-    """The runs that a row and its base both have, sorted, or why they can't be compared."""
+    """Return the sorted runs that a row and its base share, or why there are none."""
     if isinstance(row.accuracy, str):
         return row.accuracy
     if isinstance(base.accuracy, str):
@@ -183,7 +191,10 @@ def common(row: Result, base: Result) -> list[tuple[int, int]] | str:
 
 
 def by_class(row: Result, runs: Sequence[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
-    """K: each class's test videos, and its accuracy or average precision over these runs; NaN where it has none."""
+    """Return each class's test videos and accuracy over these runs: K each.
+
+    Multi-label data have average precision instead. A class without test videos has NaN.
+    """
     assert not isinstance(row.accuracy, str)
     at = [row.runs.index(run) for run in runs]
     counts, shares = row.accuracy.by_class(at)
@@ -191,7 +202,10 @@ def by_class(row: Result, runs: Sequence[tuple[int, int]]) -> tuple[np.ndarray, 
 
 
 def confused(row: Result, runs: Sequence[tuple[int, int]]) -> np.ndarray:
-    """K,K+1: which share of a class's test videos was taken for which class, over these runs; the last: not decoded."""
+    """Return the predicted shares of each class's videos over these runs: K,K+1.
+
+    Rows are actual classes, columns predicted ones; the last column is the share that was not decoded.
+    """
     assert isinstance(row.accuracy, Accuracy)
     counts = row.accuracy.confusion[[row.runs.index(run) for run in runs]].sum(axis=0)
     return counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -200,15 +214,15 @@ def confused(row: Result, runs: Sequence[tuple[int, int]]) -> np.ndarray:
 def difference(
     row: Result, base: Result, which: str = "main", label: str | None = None, other_seeds: bool = False
 ) -> Difference | str:
-    """The difference between a row and its base, or why there is none.
+    """Return the difference between a row and its base, or the reason for none.
 
     Args:
         row: A row.
         base: The row that it is compared with.
         which: "main" (top-1 or mAP) or "top5".
-        label: A class: only its videos count.
-        other_seeds: Pair seeds by their place, as of two rows of one system that were trained with other seeds. Those
-            of a pair have nothing in common then, which the analysis allows.
+        label: The class whose videos alone count; None for all.
+        other_seeds: Whether to pair seeds by their place, for two rows of one system trained with different seeds. The
+            analysis allows pairs of unrelated seeds.
     """
     if other_seeds and not isinstance(row.accuracy, str) and not isinstance(base.accuracy, str):
         row = _renamed(row, base)
@@ -217,26 +231,26 @@ def difference(
     if isinstance(base.accuracy, Accuracy) and which == "top5" and not (row.accuracy.top5 and base.accuracy.top5):  # type: ignore[union-attr]
         return "five guesses name every class"
     if label is not None:
-        for one in (row, base):
-            if not isinstance(one.accuracy, Accuracy) or label not in one.accuracy.classes:
-                return f"row {one.name} has no class {label}"
+        for side in (row, base):
+            if not isinstance(side.accuracy, Accuracy) or label not in side.accuracy.classes:
+                return f"row {side.name} has no class {label}"
     splits, seeds = sorted({split for split, _ in runs}), sorted({seed for _, seed in runs})
-    own, tests, unit = _values(row, splits, seeds, which, label)
-    other, base_tests, _ = _values(base, splits, seeds, which, label)
+    values, tests, unit = _values(row, splits, seeds, which, label)
+    base_values, base_tests, _ = _values(base, splits, seeds, which, label)
     if not tests["video"].equals(base_tests["video"]):
         return "base has other videos"
     if not len(tests):
         return f"no test video is of class {label}"
     each = scores.weights(tests["split"])
-    less = crossed.difference(own, other, unit, each)
+    less = crossed.difference(values, base_values, unit, each)
     if isinstance(row.accuracy, Accuracy):
-        sums = (own - other).sum(axis=0, dtype=np.int64)
+        sums = (values - base_values).sum(axis=0, dtype=np.int64)
         if len(splits) > 1:  # a video that several splits test is one unit of the test
             by_video = tests.select("video", total=pl.Series(sums)).group_by("video", maintain_order=True)
             sums = by_video.agg(pl.col("total").sum())["total"].to_numpy()
         nets = sign_flip(sums)
     else:
-        nets = crossed.difference(own.mean(axis=0, keepdims=True), other.mean(axis=0, keepdims=True), unit, each).p
+        nets = crossed.difference(*(side.mean(axis=0, keepdims=True) for side in (values, base_values)), unit, each).p
     heading = "top-5" if which == "top5" else row.accuracy.heading  # type: ignore[union-attr]
     return Difference(heading, less, nets, len(tests), _unlike(row, base))
 
@@ -244,33 +258,33 @@ def difference(
 def _values(
     result: Result, splits: list[int], seeds: list[int], which: str, label: str | None
 ) -> tuple[np.ndarray, pl.DataFrame, np.ndarray | None]:
-    """S,M values of a row over these splits and seeds, the split and video of each, and its unit."""
-    found = result.accuracy
+    """Return a row's values (S,M), and the split, video and unit of each (M)."""
+    accuracy = result.accuracy
     several = len(splits) > 1
-    if isinstance(found, Precision):
-        rankings = {split: found.rankings[split] for split in splits}
+    if isinstance(accuracy, Precision):
         at = [sorted(result.seeds).index(seed) for seed in seeds]
-        values = average_precision.pseudo_values([replace(one, places=one.places[at]) for one in rankings.values()])
-        tests = scores.ranked_videos(rankings)
-        return values, tests, units(found.file, tests["video"], several)
-    assert isinstance(found, Accuracy)
+        rankings = {split: accuracy.rankings[split] for split in splits}
+        rankings = {split: replace(ranking, places=ranking.places[at]) for split, ranking in rankings.items()}
+        tests = average_precision.rows(rankings)
+        values = average_precision.pseudo_values(list(rankings.values()))
+        return values, tests, units(accuracy.file, tests["video"], several)
+    assert isinstance(accuracy, Accuracy)
     columns = list(map(str, seeds))
     if which == "top5":
-        names = [name for name in found.right.columns if name not in ("split", "video")]
-        values = found.right5[[names.index(name) for name in columns]]
+        values = accuracy.right5[[accuracy.right.columns[2:].index(name) for name in columns]]
     else:
-        values = np.stack([found.right[name].to_numpy() for name in columns])
+        values = np.stack([accuracy.right[name].to_numpy() for name in columns])
     if label is None and set(splits) == set(result.splits):
-        return values, found.right, found.units
-    kept = found.right["split"].is_in(splits).to_numpy()
+        return values, accuracy.right, accuracy.units
+    kept = accuracy.right["split"].is_in(splits).to_numpy()
     if label is not None:
-        kept = kept & (found.labels == found.classes.index(label))
-    tests = found.right.filter(kept)
-    return values[:, kept], tests, units(found.file, tests["video"], several) if len(tests) else None
+        kept = kept & (accuracy.labels == accuracy.classes.index(label))
+    tests = accuracy.right.filter(kept)
+    return values[:, kept], tests, units(accuracy.file, tests["video"], several) if len(tests) else None
 
 
 def _renamed(row: Result, base: Result) -> Result:
-    """The row with its seeds called as the base's, by their place."""
+    """Return the row with its seeds renamed to the base's, by their place."""
     names = dict(zip(sorted(row.seeds), sorted(base.seeds), strict=False))
     if not isinstance(row.accuracy, Accuracy):
         return replace(row, seeds=tuple(names.values()))
@@ -280,8 +294,8 @@ def _renamed(row: Result, base: Result) -> Result:
 
 
 def _unlike(row: Result, base: Result) -> str:
-    """Why two rows give no verdict about systems, or nothing."""
+    """Return the reason why two rows give no verdict about systems, or nothing."""
     if row.pretrained != base.pretrained:
         return claims.OTHER_WEIGHTS
-    views = [one.protocol.rpartition(": ")[2].partition(",")[0] for one in (row, base)]
+    views = [side.protocol.rpartition(": ")[2].partition(",")[0] for side in (row, base)]
     return claims.OTHER_VIEWS if row.frames and base.frames and views[0] != views[1] else ""

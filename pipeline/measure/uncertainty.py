@@ -1,4 +1,4 @@
-"""An interval, and the exact paired test of two trained networks on the same videos."""
+"""An interval, and the exact paired test of two trained networks."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from scipy.stats import binom
 
 @dataclass(frozen=True)
 class Interval:
-    """A value and its 95 % interval, of what no crossed analysis is of."""
+    """A value and its 95 % interval, in any unit."""
 
     value: float
     low: float
@@ -16,24 +16,26 @@ class Interval:
 
 
 def sign_flip(differences: np.ndarray) -> float:
-    """Two-sided exact p of the hypothesis that two rows are exchangeable on every video.
+    """Return the exact two-sided p that two rows are exchangeable on every video.
 
-    `differences`: for each video an integer, in how many more runs (split x seed) the one row is right than the other.
-    Under the hypothesis each difference has either sign with probability half, independently; p is the chance that
-    their sum is as far from 0 as it is. With one run a video this is McNemar's exact test (McNemar 1947); videos that
-    both rows get right equally often carry no information and drop out. Holds for these trained models: it says nothing
-    of what other seeds would have given.
+    Under that hypothesis each difference has either sign with probability half, independently. The p is the chance that
+    their sum is at least as far from 0 as observed. With one run a video this is McNemar's exact test (McNemar 1947).
+    Videos that both rows get right equally often carry no information and drop out. The p holds for these trained
+    models, not for other seeds.
+
+    Args:
+        differences: For each video, the runs (split x seed) in which the row is right, less those of its base.
     """
     sizes, counts = np.unique(np.abs(differences[differences != 0]), return_counts=True)
     most = int(sizes @ counts)
-    # The sum is 2 Y - most, with Y the sum of those that fall positive: for each size a binomial, spread by the size.
+    # The sum is 2 Y - most, with Y the sum of the positive ones: for each size a binomial, times the size.
     chance = np.ones(1)  # of Y = 0, 1, ...
     for size, count in zip(sizes.tolist(), counts.tolist(), strict=True):
-        own = binom.pmf(np.arange(count + 1), count, 0.5)
+        binomial = binom.pmf(np.arange(count + 1), count, 0.5)
         spread = np.zeros(len(chance) + size * count)
-        for begin in range(size):  # sums that are equal modulo the size: the others have nothing in common
+        for begin in range(size):  # only sums that are equal modulo the size combine
             if begin < len(chance):
-                spread[begin::size] = np.convolve(chance[begin::size], own)
+                spread[begin::size] = np.convolve(chance[begin::size], binomial)
         chance = spread
     far = np.abs(2 * np.arange(most + 1) - most) >= abs(int(differences.sum()))
     return min(1.0, float(chance[far].sum()))

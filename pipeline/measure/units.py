@@ -1,7 +1,7 @@
-"""Test units: the source that several videos of a data set were cut from, read from their names.
+"""Test units: the sources of a data set's videos, read from their names.
 
-Videos of one source share people, place and camera, so they are not independent. Where a data set's lists name the
-source, it is the unit of every interval and test; elsewhere each video is a unit of its own.
+Videos of one source share people, place and camera, so they are not independent. If a data set's lists name the
+source, it is the unit of every interval and test; otherwise each video is a unit.
 
 - UCF101: the group, g01 to g25 of a class. HMDB51, J-HMDB: the film or clip that the name begins with.
 - Kinetics, Diving48: the YouTube video or recording. EgoGesture: the subject.
@@ -11,7 +11,7 @@ source, it is the unit of every interval and test; elsewhere each video is a uni
 import numpy as np
 import polars as pl
 
-# Of the name of a video; the first group is its source.
+# Patterns of a video's name; the first group is its source.
 _FILM = r"^[^/]+/(.+?)_[fhul]_(?:cm|nm)_np\d+_(?:fr|ba|le|ri)_(?:goo|med|bad)_\d+$"
 SOURCES = {
     "ucf101": r"^(.+)_c\d+$",
@@ -24,7 +24,7 @@ SOURCES = {
 
 
 def units(file: str, videos: pl.Series, several_splits: bool) -> np.ndarray | None:
-    """Return the number of each row's unit, or None where each row is a unit.
+    """Return the number of each row's unit, or None if each row is a unit.
 
     Args:
         file: The data set's file in pipeline/datasets.
@@ -39,5 +39,5 @@ def units(file: str, videos: pl.Series, several_splits: bool) -> np.ndarray | No
     if pattern is _FILM:
         actions = videos.str.split("/").list.first()
         names = pl.select(pl.lit(names).str.strip_suffix("_" + pl.lit(actions))).to_series()
-    found = names.rank("dense").to_numpy().astype(np.int64) - 1
-    return found if found.max(initial=-1) + 1 < len(found) else None
+    numbers = names.rank("dense").to_numpy().astype(np.int64) - 1
+    return numbers if numbers.max(initial=-1) + 1 < len(numbers) else None

@@ -1,4 +1,4 @@
-"""The gains that a paper's table prints, and ours: a row against the row it changes, on the same videos and seeds."""
+"""The gains that a paper's table prints, and ours on the same videos and seeds."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -11,8 +11,8 @@ from pipeline.measure.results import Difference, Result, difference
 from pipeline.papers.conditions import differences
 from pipeline.papers.published import Column, Conditions, Paper, PaperTable, Row, conditions, meant
 
-SHARES = {"%": 100, "fraction": 1}  # what a share is multiplied by to be in the unit
-PRINTED = ("gain", "class_gain", "class_loss")  # columns that print a gain; others are less the base's number
+SHARES = {"%": 100, "fraction": 1}  # unit -> the factor from a share
+PRINTED = ("gain", "class_gain", "class_loss")  # columns that print a gain; others print numbers to subtract
 NOT_RUN, FAILED, DIFFERS, NONE_PRINTED = "not run", "failed", "protocol differs", "none printed"
 
 
@@ -21,18 +21,18 @@ class Gain:
     """A printed gain and ours."""
 
     row: Row
-    over: str  # the label of the row that it is over, or of a system of ours
+    over: str  # the label of the base's row, or one of our systems
     column: str
     of: Column
     dataset: str
     printed: Decimal  # in the printed unit
-    systems: tuple[str, str] | None  # ours, and what it is over
+    systems: tuple[str, str] | None  # ours, and its base
     verdict: str
     why: str = ""
     ours: Difference | None = None
     p: float | None = None  # Holm-adjusted for the table's gains
     ratio: float | None = None  # ours / printed
-    seeds_needed: int | None = None  # to see the printed gain on these videos; None where no number would, or unknown
+    seeds_needed: int | None = None  # to see the printed gain on these videos; None if unknown or too many
 
     @property
     def claimed(self) -> float:
@@ -46,17 +46,19 @@ class Gain:
     @property
     def read(self) -> str:
         """The verdict, with the seeds that it lacks."""
-        lacking = claims.lacking(self.less.seeds) if self.less and self.verdict == claims.CANT_TELL else ""
-        return f"{self.verdict} ({lacking})" if lacking else self.verdict
+        if self.less and self.verdict == claims.CANT_TELL:
+            return claims.with_lacking(self.verdict, self.less.seeds)
+        return self.verdict
 
 
-def gains(paper: Paper, name: str, given: Params, found: Mapping[str, Result]) -> list[Gain]:
-    """Return every gain of a table in the paper's order, whatever has run.
+def gains(paper: Paper, name: str, params: Params, results: Mapping[str, Result]) -> list[Gain]:
+    """Return all gains of a table in the paper's order, even if rows have not run.
 
-    A gain not measured as the paper's was has no verdict, nor has one over a row of other initial weights.
+    A gain that was measured under other conditions than the paper's, or over a row of other initial weights, has no
+    verdict.
     """
-    listed = list(_printed(paper, paper.tables[name], given, found))
-    # A table may print a gain twice, as two accuracies and as their difference: it is one test.
+    listed = list(_printed(paper, paper.tables[name], params, results))
+    # A table may print a gain twice, as two accuracies and as their difference: it is a single test.
     tested: dict[object, Estimate] = {}
     for gain in listed:
         if gain.less and not gain.verdict:
@@ -67,81 +69,83 @@ def gains(paper: Paper, name: str, given: Params, found: Mapping[str, Result]) -
 
 
 def against(table: PaperTable, row: Row, column: str) -> tuple[Row | None, str | None]:
-    """Return the printed row that a row's gain is over, and the experiment of ours in its place."""
-    base = next((one for one in table.rows if one.label == row.base), None)
+    """Return the printed row that a row's gain is over, and our experiment for it."""
+    base = next((other for other in table.rows if other.label == row.base), None)
     return base, meant(row.against, table, column) or (meant(base.ours, table, column) if base else None)
 
 
-def _test(gain: Gain) -> object:
-    measure = gain.of.measure
-    label = gain.row.label if measure.startswith("class") else None
+def absent(name: str, params: Params, results: Mapping[str, Result]) -> tuple[str, str] | None:
+    """Return the verdict and the reason for a row without result; None with one."""
+    if name not in results:
+        return NOT_RUN, f"suite {params.suite} has no row {name}"
+    if isinstance(accuracy := results[name].accuracy, str):
+        word, _, reason = accuracy.partition(": ")
+        return (FAILED, reason) if word == FAILED else (NOT_RUN, "ours has not run")
+    return None
+
+
+def _test(gain: Gain) -> tuple[tuple[str, str] | None, str, str | None]:
+    """Return the systems, the measure and the class that a gain's test compares."""
+    label = gain.row.label if gain.of.measure.startswith("class") else None
     return gain.systems, "top5" if gain.of.of == "top5" else "main", label
 
 
-def _printed(paper: Paper, table: PaperTable, given: Params, found: Mapping[str, Result]) -> Iterator[Gain]:
-    """The gains of a table, with ours where both rows have run; those that can have a verdict have none yet."""
+def _printed(paper: Paper, table: PaperTable, params: Params, results: Mapping[str, Result]) -> Iterator[Gain]:
+    """Yield a table's gains, and ours; a gain that is still to judge has no verdict."""
     for row in table.rows:
         for column, of in table.columns.items():
             base, other = against(table, row, column)
             if column not in row.printed:
                 continue
-            if of.measure in PRINTED:
-                printed = Decimal(row.printed[column])
-            elif of.measure in ("top1", "map") and base and column in base.printed:
-                printed = Decimal(row.printed[column]) - Decimal(base.printed[column])
+            printed = Decimal(row.printed[column])
+            if of.measure in ("top1", "map") and base and column in base.printed:
+                printed -= Decimal(base.printed[column])
                 other = meant(base.ours, table, column)
-            else:
+            elif of.measure not in PRINTED:
                 continue
             under = conditions(table, row, column)
-            own = meant(row.ours, table, column)
+            ours = meant(row.ours, table, column)
+            systems = (ours, other) if ours and other else None
             over = base.label if base else other or ""
-            gain = Gain(
-                row, over, column, of, under.dataset or "", printed, (own, other) if own and other else None, ""
-            )
-            if gain.systems is None:
+            gain = Gain(row, over, column, of, under.dataset or "", printed, systems, "")
+            if systems is None:
                 reason = meant(row.without, table, column) or (meant(base.without, table, column) if base else None)
-                yield replace(
-                    gain, verdict=NOT_RUN, why=paper.reasons.get(reason or "", "no system of ours to compare")
-                )
+                why = paper.reasons.get(reason or "", "no system of ours to compare")
+                yield replace(gain, verdict=NOT_RUN, why=why)
                 continue
             # The base was measured under its own row's conditions, and may start from other weights.
             theirs = conditions(table, base, column) if base else replace(under, pretrained=None)
-            yield _run(gain, paper, given, found, (under, theirs))
+            yield _measured(gain, systems, paper, params, results, (under, theirs))
 
 
-def _run(
-    gain: Gain, paper: Paper, given: Params, found: Mapping[str, Result], under: tuple[Conditions, Conditions]
+def _measured(
+    gain: Gain,
+    systems: tuple[str, str],
+    paper: Paper,
+    params: Params,
+    results: Mapping[str, Result],
+    under: tuple[Conditions, Conditions],
 ) -> Gain:
-    results = []
-    for name in gain.systems or ():
-        if name not in found:
-            return replace(gain, verdict=NOT_RUN, why=f"suite {given.suite} has no row {name}")
-        if isinstance(accuracy := found[name].accuracy, str):
-            word, _, reason = accuracy.partition(": ")
-            failed = word == FAILED
-            return replace(gain, verdict=FAILED if failed else NOT_RUN, why=reason if failed else "ours has not run")
-        results.append(found[name])
-    differs = list(
-        dict.fromkeys(
-            text for one, on in zip(results, under, strict=True) for text in differences(paper, on, given, one.name)
-        )
-    )
-    one, base = reversed(results) if gain.of.measure == "class_loss" else results
-    label = gain.row.label if gain.of.measure.startswith("class") else None
-    less = difference(one, base, "top5" if gain.of.of == "top5" else "main", label)
-    if isinstance(less, str):  # of so few classes as a tier may have, there may be no such number
+    for name in systems:
+        if lack := absent(name, params, results):
+            return replace(gain, verdict=lack[0], why=lack[1])
+    pairs = zip(systems, under, strict=True)
+    differs = list(dict.fromkeys(text for name, on in pairs for text in differences(paper, on, params, name)))
+    row, base = (results[name] for name in (reversed(systems) if gain.of.measure == "class_loss" else systems))
+    _, which, label = _test(gain)
+    less = difference(row, base, which, label)
+    if isinstance(less, str):  # a tier may have too few classes for such a number
         return replace(gain, verdict=DIFFERS if differs else FAILED, why="; ".join([less, *differs]))
     verdict = DIFFERS if differs else less.unlike if less.unlike else "" if gain.printed else NONE_PRINTED
     return replace(gain, ours=less, verdict=verdict, why="; ".join(differs))
 
 
 def _judged(gain: Gain, p: float | None, tests: int) -> Gain:
-    """The gain with its verdict, where it has none yet, and the seeds that would tell."""
+    """Return the gain with a verdict, if it has none yet, and the seeds to see it."""
     less = gain.less
     assert less is not None
     if not gain.printed:
         return gain
-    claim = claims.claim(less, p, gain.claimed)
     seeds = power.seeds_for_gain(less.spread, gain.claimed, tests) if less.seeds > 1 and less.units > 1 else None
-    judged = replace(gain, ratio=claim.ratio, seeds_needed=seeds)
-    return judged if gain.verdict else replace(judged, verdict=claim.verdict, p=p)
+    judged = replace(gain, ratio=less.value / gain.claimed, seeds_needed=seeds)
+    return judged if gain.verdict else replace(judged, verdict=claims.claim(less, p, gain.claimed), p=p)

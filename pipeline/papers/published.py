@@ -1,6 +1,6 @@
-"""The numbers that a paper prints, as reports/papers/<paper>.yaml has them, and which row of ours each of them means.
+"""Printed numbers (reports/papers/<paper>.yaml), and our row for each.
 
-Parameters and FLOPs are not there but in parity.yaml: a column of measure "cost" says which of its figures stand in it.
+Parameters and FLOPs are in parity.yaml instead: a column of measure "cost" names its figures there.
 """
 
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from typing import Literal
 
 from pydantic.dataclasses import dataclass
 
-from pipeline.errors import UserError, alternatives
+from pipeline.errors import UserError, unknown
 from pipeline.papers.printed_costs import STRICT, parsed
 
 PAPERS = ("maagn", "istpa", "eam", "action_net", "st_manet")
@@ -19,7 +19,7 @@ PAPERS = ("maagn", "istpa", "eam", "action_net", "st_manet")
 
 @dataclass(frozen=True, config=STRICT)
 class Views:
-    """A paper's test protocol; None where it is not stated, and ours may be anything."""
+    """A paper's test protocol; None is not stated, so any value of ours fits."""
 
     words: str
     clips: int | None = None
@@ -32,46 +32,52 @@ class Views:
 
 @dataclass(frozen=True, config=STRICT)
 class Conditions:
-    """What a number was measured on; None as in Views. Of table, column and row, the last that says something holds."""
+    """Conditions of a measurement; None as in Views.
+
+    A row's override a column's, which override a table's.
+    """
 
     dataset: str | None = None  # pipeline/datasets/<dataset>.py
     splits: tuple[int, ...] | None = None
     frames: int | None = None  # of a clip, at test
-    pretrained: str | None = None  # on what, or "none"
+    pretrained: str | None = None  # the data set, or "none"
     protocol: str | None = None  # a name in `protocols`
 
 
 @dataclass(frozen=True, config=STRICT)
 class Column:
-    """A column of a printed table, and what of ours stands beside it."""
+    """A column of a printed table, and our measure for it."""
 
     heading: str
     unit: Literal["%", "fraction", "ratio", "M", "G", "task/s", "count"]
-    # gain: of the measure `of`, over the base's. cost: a figure of parity.yaml, `of` its quantity. more: the same over
-    # another's. efficiency: more FLOPs in % a point of top-1 (ACTION-Net, equation 10). class_gain, class_loss: in the
-    # accuracy of the class that is the row's label. other: nothing of ours can stand there
+    # gain: of the measure `of`, over the base's. cost: a figure of parity.yaml, `of` its quantity. more: the increase
+    # of such a figure over another. efficiency: more FLOPs in % a point of top-1 (ACTION-Net, equation 10). class_gain,
+    # class_loss: in the accuracy of the class that is the row's label. other: nothing that we measure
     measure: Literal[
         "top1", "top5", "map", "wap", "gain", "cost", "more", "efficiency", "class_gain", "class_loss", "other"
     ]
     of: str | None = None
-    row: str = "{label}"  # the figure's row in parity.yaml, with a row's label and settings; "T5/..." in another table
-    over: str = ""  # the other's
-    system: str = ""  # the name that a row's `ours`, `against` and `without` have for it; "" is the column's own
+    row: str = "{label}"  # its figure's row in parity.yaml, with label and settings; "T5/..." in another table
+    over: str = ""  # the row of the figure that it is compared with
+    system: str = ""  # its key in a row's `ours`, `against` and `without`; "" for the column's name
     under: Conditions = Conditions()
 
 
 @dataclass(frozen=True, config=STRICT)
 class Row:
-    """A printed row. `ours`, `against` and `without`: one for all columns, or by the columns' systems."""
+    """A printed row.
+
+    `ours`, `against` and `without` are a value for all columns, or by the columns' systems.
+    """
 
     label: str
     run: Literal["authors", "quoted"]
     printed: dict[str, str] = field(default_factory=dict)  # column -> as printed, to the last zero
-    settings: dict[str, str] = field(default_factory=dict)  # what else the row says
+    settings: dict[str, str] = field(default_factory=dict)  # the row's other entries
     ours: str | dict[str, str] = field(default_factory=dict)  # an experiment or fusion of the paper's suite
-    against: str | dict[str, str] = field(default_factory=dict)  # the same of what it gains on, where that is no row
-    without: str | dict[str, str] = field(default_factory=dict)  # why there is none of ours, a name in `reasons`
-    timed: str | None = None  # an experiment whose measured speed stands beside the printed one, in speed.md
+    against: str | dict[str, str] = field(default_factory=dict)  # the same for its base, if that is no row
+    without: str | dict[str, str] = field(default_factory=dict)  # the reason for none of ours, a name in `reasons`
+    timed: str | None = None  # the experiment whose measured speed is compared with the printed one
     base: str | None = None  # the label of the row that this one changes
     notes: dict[str, str] = field(default_factory=dict)  # column, or "row" -> a footnote: corrections above all
     under: Conditions = Conditions()
@@ -79,7 +85,7 @@ class Row:
 
 @dataclass(frozen=True, config=STRICT)
 class Classes:
-    """A figure, without printed numbers, of the classes that a row gains most on, over its base."""
+    """A figure, without printed numbers, of the classes that a row gains most on."""
 
     figure: str
     caption: str
@@ -90,7 +96,7 @@ class Classes:
 
 @dataclass(frozen=True, config=STRICT)
 class PaperTable:
-    """A table, figure or place in the text; one whose numbers can only be seen, not read, has no printed value."""
+    """A table, figure or place in the text; figures without numbers print none."""
 
     caption: str
     split: str  # in the paper's words
@@ -98,12 +104,12 @@ class PaperTable:
     rows: tuple[Row, ...]
     under: Conditions = Conditions()
     notes: tuple[str, ...] = ()
-    classes: Classes | None = None  # a figure that the table's rows are drawn in too
+    classes: Classes | None = None  # a figure of the table's rows
 
 
 @dataclass(frozen=True, config=STRICT)
 class Unstated:
-    """What a paper leaves open, and the reading taken."""
+    """A detail that a paper leaves open, and the reading taken."""
 
     what: str
     reading: str
@@ -111,59 +117,71 @@ class Unstated:
 
 @dataclass(frozen=True, config=STRICT)
 class Paper:
-    """All that one paper prints."""
+    """All tables of a paper."""
 
     title: str
     short: str  # the system's name
-    headline: tuple[tuple[str, str, str], ...]  # (table, row, column) of the gains that the paper is about
+    headline: tuple[tuple[str, str, str], ...]  # (table, row, column) of the paper's main gains
     protocols: dict[str, Views]
     reasons: dict[str, str]
     unstated: tuple[Unstated, ...]
     tables: dict[str, PaperTable]
 
 
-def load(paper: str, folder: Path = Path("reports/papers")) -> Paper:
-    """A paper's registry; UserError for a paper that is not there, and for a table that contradicts itself."""
-    if paper not in PAPERS:
-        raise UserError(f"no paper {paper!r}; {alternatives(paper, PAPERS)}")
-    path = folder / f"{paper}.yaml"
-    found = parsed(path, Paper)
-    for name, table in found.tables.items():
-        for problem in _problems(found, table):
-            raise UserError(f"{path}: tables.{name}: {problem}")
-    for name, label, column in found.headline:
-        rows = {row.label: row for row in found.tables[name].rows} if name in found.tables else {}
+def load(name: str, folder: Path = Path("reports/papers")) -> Paper:
+    """Read and check a paper's registry.
+
+    Raises:
+        UserError: The paper is unknown, or a table contradicts itself.
+    """
+    if name not in PAPERS:
+        raise unknown("paper", name, PAPERS)
+    path = folder / f"{name}.yaml"
+    paper = parsed(path, Paper)
+    for title, table in paper.tables.items():
+        for problem in _problems(paper, table):
+            raise UserError(f"{path}: tables.{title}: {problem}")
+    for title, label, column in paper.headline:
+        rows = {row.label: row for row in paper.tables[title].rows} if title in paper.tables else {}
         if label not in rows or column not in rows[label].printed:
-            raise UserError(f"{path}: headline: table {name} prints no {column} of row {label!r}")
-    return found
+            raise UserError(f"{path}: headline: table {title} prints no {column} of row {label!r}")
+    return paper
 
 
-def meant(given: str | dict[str, str], table: PaperTable, column: str) -> str | None:
-    """A row's `ours`, `against` or `without` for a column."""
-    return given if isinstance(given, str) else given.get(table.columns[column].system or column)
+def of_suite(suite: str) -> dict[str, str]:
+    """Return the papers whose tables a suite writes, with prefixes of their names.
+
+    A suite has the paper of its name; suite "all" has all papers, with prefixes.
+    """
+    return {name: f"{name}-" for name in PAPERS} if suite == "all" else {suite: ""} if suite in PAPERS else {}
 
 
-def speeds(paper: str, folder: Path) -> dict[str, str]:
-    """What the paper prints of an experiment's speed; empty for a suite that is no paper's."""
-    found = {}
-    for name in PAPERS if paper == "all" else [paper] if paper in PAPERS else []:
+def meant(value: str | dict[str, str], table: PaperTable, column: str) -> str | None:
+    """Return a row's `ours`, `against` or `without` for a column."""
+    return value if isinstance(value, str) else value.get(table.columns[column].system or column)
+
+
+def speeds(suite: str, folder: Path) -> dict[str, str]:
+    """Return the printed speeds of a suite's experiments; empty without a paper."""
+    printed = {}
+    for name in of_suite(suite):
         for title, table in load(name, folder).tables.items():
             for row in (row for row in table.rows if row.timed):
                 columns = ((table.columns[at], text) for at, text in row.printed.items())
-                said = ", ".join(f"{of.heading} {text} {of.unit}" for of, text in columns)
-                found[row.timed or ""] = f"{name} {title}: {said} ({row.settings['hardware']})"
-    return found
+                words = ", ".join(f"{of.heading} {text} {of.unit}" for of, text in columns)
+                printed[row.timed or ""] = f"{name} {title}: {words} ({row.settings['hardware']})"
+    return printed
 
 
 def conditions(table: PaperTable, row: Row, column: str) -> Conditions:
-    """What holds for a cell."""
-    said = {
+    """Return the conditions of a cell."""
+    stated = {
         key: value
         for under in (table.under, table.columns[column].under, row.under)
-        for key in Conditions.__dataclass_fields__
-        if (value := getattr(under, key)) is not None
+        for key, value in vars(under).items()
+        if value is not None
     }
-    return Conditions(**said)
+    return Conditions(**stated)
 
 
 def _problems(paper: Paper, table: PaperTable) -> Iterator[str]:
@@ -173,17 +191,18 @@ def _problems(paper: Paper, table: PaperTable) -> Iterator[str]:
     unders = [table.under, *(column.under for column in table.columns.values()), *(row.under for row in table.rows)]
     for name in (under.protocol for under in unders):
         if name and name not in paper.protocols:
-            yield f"no protocol {name!r}; {alternatives(name, paper.protocols)}"
-    if (drawn := table.classes) and not any(row.label == drawn.row and row.base for row in table.rows):
-        yield f"classes: no row {drawn.row!r} that has a base"
-    if drawn and drawn.column not in table.columns:
-        yield f"classes: no column {drawn.column!r}; {alternatives(drawn.column, table.columns)}"
+            yield str(unknown("protocol", name, paper.protocols))
+    if drawn := table.classes:
+        if not any(row.label == drawn.row and row.base for row in table.rows):
+            yield f"classes: no row {drawn.row!r} that has a base"
+        if drawn.column not in table.columns:
+            yield f"classes: {unknown('column', drawn.column, table.columns)}"
     for row in table.rows:
         if row.base and row.base not in labels:
-            yield f"{row.label}: base: no row {row.base!r}; {alternatives(row.base, labels)}"
+            yield f"{row.label}: base: {unknown('row', row.base, labels)}"
         for column in (*row.printed, *(set(row.notes) - {"row"})):
             if column not in table.columns:
-                yield f"{row.label}: no column {column!r}; {alternatives(column, table.columns)}"
+                yield f"{row.label}: {unknown('column', column, table.columns)}"
         for column in set(row.printed) & set(table.columns):
             yield from (f"{row.label}: {column}: {problem}" for problem in _wrong(paper, table, row, column))
 
@@ -194,9 +213,9 @@ def _wrong(paper: Paper, table: PaperTable, row: Row, column: str) -> Iterator[s
     if not _number(row.printed[column]):
         yield f"{row.printed[column]!r} is no number"
     if measure == "cost":
-        yield "parameters and FLOPs stand in parity.yaml"
+        yield "parameters and FLOPs belong in parity.yaml"
     if reason and reason not in paper.reasons:
-        yield f"no reason {reason!r}; {alternatives(reason, paper.reasons)}"
+        yield str(unknown("reason", reason, paper.reasons))
     if measure != "more" and bool(ours) == bool(reason):
         yield "either `ours` or `without`, and not both"
 

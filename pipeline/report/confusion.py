@@ -1,6 +1,7 @@
-"""Confusion matrices as SVG: the cells as one image, every class named; a few milliseconds where a plot takes seconds.
+"""Confusion matrices as SVG: the cells are one image, and every class is named.
 
-Written by hand, as a plotting library lays out hundreds of names one by one. Lengths are in pixels.
+The SVG is written directly, in milliseconds. A plotting library takes seconds, because it lays out hundreds of names
+one by one. Lengths are in pixels.
 """
 
 import base64
@@ -18,10 +19,10 @@ from matplotlib.image import imsave
 
 from pipeline.storage.atomic import write
 
-CELL = 12  # the side of a cell: the least at which names of rows can be read one below the other
+CELL = 12  # the side of a cell, the least at which the names of rows don't overlap
 FONT = 9
-WIDE = 0.62  # of a letter, as a share of its height: more than most have, so that no name is cut
-FEW = 12  # classes, up to which there is room for a cell's number
+WIDE = 0.62  # width of a letter over its height, more than most have, so that no name is cut
+FEW = 12  # the most classes whose cells have room for a number
 GAP = 4
 HUES = 64  # steps of the colour bar
 
@@ -35,9 +36,16 @@ def save(
     hues: str,
     scale: tuple[float, float],
 ) -> None:
-    """Shares of actual classes (rows) that were predicted as others (columns), `names` being those of rows and columns.
+    """Draw the predicted shares (columns) of each class (rows).
 
-    `hues` is a colour map of matplotlib's, spread over the scale, which the colour bar shows with its label.
+    Args:
+        path: The SVG.
+        shares: The shares.
+        names: The names of rows and of columns.
+        title: The title.
+        label: The colour bar's label.
+        hues: A colour map of matplotlib's.
+        scale: The shares at the ends of the colour map.
     """
     actual, predicted = names
     side = CELL if len(actual) > FEW else 3 * CELL
@@ -66,26 +74,26 @@ def save(
 MIDDLE, CENTRE, END = ' dominant-baseline="central"', ' text-anchor="middle"', ' text-anchor="end"'
 
 
-@lru_cache(maxsize=8)  # a data set's pictures have the same
+@lru_cache(maxsize=8)  # the pictures of a data set share them
 def _named(actual: tuple[str, ...], predicted: tuple[str, ...], side: int, left: float, top: float) -> str:
-    """The names beside rows and below columns."""
+    """Return the names left of rows and below columns."""
     low = top + side * len(actual) + GAP
-    beside = (_text(left - GAP, top + side * (k + 0.5), name, MIDDLE + END) for k, name in enumerate(actual))
+    left_of = (_text(left - GAP, top + side * (k + 0.5), name, MIDDLE + END) for k, name in enumerate(actual))
     below = (_up(left + side * (k + 0.5), low, name, END) for k, name in enumerate(predicted))
-    return "\n".join([*beside, *below])
+    return "\n".join([*left_of, *below])
 
 
 def _numbers(shares: np.ndarray, scale: tuple[float, float], side: int, left: float, top: float) -> Iterator[str]:
-    """Each share that is not 0 in %, upon its cell; with its sign where shares are changes."""
+    """Yield each share above 0 in %, on its cell; a change has its sign."""
     for y, x in np.argwhere(shares).tolist():
         share = shares[y, x]
         ink = "white" if abs(share) > scale[1] / 2 else "black"
-        said = f"{100 * share:{'+' if scale[0] < 0 else ''}.0f}"
-        yield _text(left + side * (x + 0.5), top + side * (y + 0.5), said, MIDDLE + CENTRE + f' fill="{ink}"')
+        text = f"{100 * share:{'+' if scale[0] < 0 else ''}.0f}"
+        yield _text(left + side * (x + 0.5), top + side * (y + 0.5), text, MIDDLE + CENTRE + f' fill="{ink}"')
 
 
 def _bar(x: float, y: float, height: float, label: str, hues: str, scale: tuple[float, float]) -> Iterator[str]:
-    """What the hues mean: the scale from its high end to its low one, five numbers beside it."""
+    """Yield the colour bar: its hues from high to low, and five numbers."""
     yield _image(x, y, FONT, height, _hues(hues))
     for share in np.linspace(0, 1, 5).tolist():
         value = f"{scale[1] + share * (scale[0] - scale[1]) + 0.0:.2f}"
@@ -95,36 +103,36 @@ def _bar(x: float, y: float, height: float, label: str, hues: str, scale: tuple[
 
 @cache
 def _hues(hues: str) -> str:
-    """All of a map's colours, the highest above; the same whatever the scale."""
+    """Return all colours of a map as a PNG, the highest on top."""
     return _png(np.linspace(1, 0, HUES)[:, None], hues, (0, 1))
 
 
 def _png(values: np.ndarray, hues: str, scale: tuple[float, float]) -> str:
-    """Rows, columns -> a PNG of a pixel a value, base64."""
+    """Return a PNG of a pixel a value, in base64."""
     colours = matplotlib.colormaps[hues](Normalize(*scale)(values), bytes=True)
     buffer = io.BytesIO()
-    unsaid: Any = {"Software": None}  # its version would change the bytes
-    imsave(buffer, colours, format="png", origin="upper", metadata=unsaid)
+    unversioned: Any = {"Software": None}  # a version would change the bytes
+    imsave(buffer, colours, format="png", origin="upper", metadata=unversioned)
     return base64.b64encode(buffer.getvalue()).decode()
 
 
 def _image(x: float, y: float, width: float, height: float, png: str) -> str:
-    # A pixel is a cell: not to be smoothed. The link by its older name, which all readers know.
+    # A pixel is a cell, so it must not be smoothed. All readers know the link by its older name.
     return (
         f'<image x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" preserveAspectRatio="none" '
         f'style="image-rendering: pixelated" xlink:href="data:image/png;base64,{png}"/>'
     )
 
 
-def _text(x: float, y: float, said: str, more: str = "") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" {more.strip()}>{escape(said)}</text>'
+def _text(x: float, y: float, text: str, more: str = "") -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" {more.strip()}>{escape(text)}</text>'
 
 
-def _up(x: float, y: float, said: str, more: str = "") -> str:
-    """Text that is read from below."""
-    return _text(x, y, said, more + MIDDLE + f' transform="rotate(-90 {x:.1f} {y:.1f})"')
+def _up(x: float, y: float, text: str, more: str = "") -> str:
+    """Return text that runs upwards."""
+    return _text(x, y, text, more + MIDDLE + f' transform="rotate(-90 {x:.1f} {y:.1f})"')
 
 
 def _long(names: Sequence[str], font: int = FONT) -> float:
-    """The room that the longest name needs."""
+    """Return the width of the longest name."""
     return WIDE * font * max(map(len, names))

@@ -1,13 +1,12 @@
-"""What a suite leaves beside its tables: classes, confusions, measured speed, and a row's metrics file."""
+"""Files of a suite other than its tables: classes, confusions, speed, metrics."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 
 import numpy as np
 
 from pipeline.measure.results import Result, Row, by_class, common, confused, measure
-from pipeline.measure.scores import Accuracy, Precision
+from pipeline.measure.scores import Accuracy
 from pipeline.report.table import ALWAYS, BLANK, Cell, Table, csv_text, save
 from pipeline.storage.atomic import write
 from pipeline.tracking.run_log import epochs
@@ -16,37 +15,30 @@ NOT_DECODED = "(not decoded)"
 
 
 def summary(row: Result) -> dict[str, float]:
-    """The row's accuracies, in %, and counts, for its metrics file; empty where there are none."""
-    if isinstance(row.accuracy, str):
+    """Return a row's accuracies, in %, and counts; empty without a result."""
+    accuracy = row.accuracy
+    if isinstance(accuracy, str):
         return {}
-    found = row.accuracy
-    key = "map" if isinstance(found, Precision) else "top1"
-    shares: dict[str, float | None] = {
-        key: found.main.value,
-        f"{key}_low": found.main.low,
-        f"{key}_high": found.main.high,
-    }
-    if isinstance(found, Precision):
-        shares |= {"wap": found.wap.value}
+    key, main = "map" if row.several else "top1", accuracy.main
+    shares = {key: main.value, f"{key}_low": main.low, f"{key}_high": main.high}
+    if not isinstance(accuracy, Accuracy):
+        shares |= {"wap": accuracy.wap.value}
     else:
-        shares |= {"top5": found.top5.value if found.top5 else None, "mean_class": found.mean_class}
-    return {**_percents(shares), "n": found.videos, "decoded": found.decoded}
+        shares |= ({"top5": accuracy.top5.value} if accuracy.top5 else {}) | {"mean_class": accuracy.mean_class}
+    percents = {name: round(100 * share, 4) for name, share in shares.items()}
+    return {**percents, "n": accuracy.videos, "decoded": accuracy.decoded}
 
 
 def points(row: Row) -> dict[str, float]:
-    """The row's numbers as summary() has them, without the intervals."""
+    """Return the row's numbers as summary() does, without the intervals."""
     numbers = summary(measure(row))
     return {name: number for name, number in numbers.items() if not name.endswith(("_low", "_high"))}
 
 
-def _percents(shares: Mapping[str, float | None]) -> dict[str, float]:
-    return {name: round(100 * share, 4) for name, share in shares.items() if share is not None}
-
-
 def save_classes(path: Path, rows: Iterable[Result]) -> None:
-    """A CSV line a row and class: the class's test videos and, in %, how many of them are right.
+    """Write a CSV line a row and class: its test videos, and its accuracy in %.
 
-    Where videos have several labels: the videos that have this one, and its average precision.
+    Multi-label data have the videos with this label, and its average precision.
     """
     lines = []
     for row in rows:
@@ -57,41 +49,43 @@ def save_classes(path: Path, rows: Iterable[Result]) -> None:
 
 
 def save_gains(path: Path, base: Result, rows: Iterable[Result]) -> None:
-    """A CSV line a row and class, largest gain first: the class's accuracy as in save_classes(), the base's, the gain.
+    """Write a CSV line a row and class: accuracy, the base's, and the gain.
 
-    Over the splits and seeds that both have; a row that can't be compared with its base has no line.
+    The largest gain comes first. Accuracies are over the splits and seeds that both have. A row that can't be compared
+    with its base has no line.
     """
     lines = []
     for row in rows:
         if isinstance(runs := common(row, base), str) or isinstance(row.accuracy, str):
             continue
-        (counts, own), (_, other) = by_class(row, runs), by_class(base, runs)
-        gains = 100 * (own - other)
+        (counts, shares), (_, base_shares) = by_class(row, runs), by_class(base, runs)
+        gains = 100 * (shares - base_shares)
         for k in np.argsort(-gains, kind="stable"):
             if counts[k]:
-                values = (f"{100 * own[k]:.4f}", f"{100 * other[k]:.4f}", f"{gains[k] + 0.0:+.4f}")
+                values = (f"{100 * shares[k]:.4f}", f"{100 * base_shares[k]:.4f}", f"{gains[k] + 0.0:+.4f}")
                 lines.append([row.name, row.accuracy.classes[k], str(counts[k]), *values])
     write(path, csv_text(["row", "class", "n", "accuracy", "base", "gain"], lines))
 
 
 def save_confusion_change(path: Path, row: Result, base: Result, runs: Sequence[tuple[int, int]]) -> None:
-    """A CSV line an actual and a predicted class, if row or base took one for the other: in % of the actual one, and
-    the change from base to row, over the runs that both have.
+    """Write a CSV line a pair of classes: row's share, base's, and the change.
+
+    Shares are in % of the actual class, over the runs that both have. Pairs are of an actual and a predicted class; one
+    without a video has no line.
     """
     assert isinstance(row.accuracy, Accuracy)
-    own, other = 100 * confused(row, runs), 100 * confused(base, runs)
+    shares, base_shares = 100 * confused(row, runs), 100 * confused(base, runs)
     names = [*row.accuracy.classes, NOT_DECODED]
-    there = (own > 0) | (other > 0)
-    columns = *np.nonzero(there), own[there], other[there], (own - other)[there] + 0.0
+    changes = shares - base_shares + 0.0
     lines = [
-        [names[k], names[p], f"{one:.4f}", f"{two:.4f}", f"{change:+.4f}"]
-        for k, p, one, two, change in zip(*(column.tolist() for column in columns), strict=True)
+        [names[k], names[p], f"{shares[k, p]:.4f}", f"{base_shares[k, p]:.4f}", f"{changes[k, p]:+.4f}"]
+        for k, p in np.argwhere((shares > 0) | (base_shares > 0)).tolist()
     ]
     write(path, csv_text(["actual", "predicted", "row", "base", "change"], lines))
 
 
 def save_curve(path: Path, logs: Sequence[Path]) -> None:
-    """A CSV line an epoch: the learning rate, and the loss as the mean over a row's runs."""
+    """Write a CSV line an epoch: mean loss over a row's runs, and learning rate."""
     by_epoch: dict[int, list[dict[str, float]]] = {}
     for log in logs:
         for line in epochs(log):
@@ -104,7 +98,7 @@ def save_curve(path: Path, logs: Sequence[Path]) -> None:
 
 
 def save_confusion(path: Path, row: Result) -> None:
-    """A CSV line a test video of each run, actual and predicted class: what DVC's confusion template reads."""
+    """Write a CSV line a video of each run, for DVC's confusion template."""
     lines = []
     if isinstance(row.accuracy, Accuracy):
         names = [*row.accuracy.classes, NOT_DECODED]
@@ -114,10 +108,10 @@ def save_confusion(path: Path, row: Result) -> None:
     write(path, csv_text(["actual", "predicted"], lines))
 
 
-def save_speed(folder: Path, found: Mapping[str, float], printed: Mapping[str, str] = MappingProxyType({})) -> None:
-    """Table "speed": the measured throughput of the rows that have one, and what papers print of it.
+def save_speed(folder: Path, speeds: Mapping[str, float], printed: Mapping[str, str]) -> None:
+    """Write table "speed": measured throughput, and that printed by papers.
 
-    Apart from the others, because it is never twice the same, while their bytes follow from the predictions.
+    It is a table apart, because no other run repeats it, while the other tables follow from the predictions.
     """
     rows = tuple(
         (
@@ -125,9 +119,9 @@ def save_speed(folder: Path, found: Mapping[str, float], printed: Mapping[str, s
             Cell("clips/s", f"{speed:.1f}", {"clips_per_second": f"{speed:.1f}"}, ALWAYS),
             Cell("printed", printed.get(name, BLANK), {"printed": printed.get(name, "")}),
         )
-        for name, speed in found.items()
+        for name, speed in speeds.items()
     )
     notes = ["Clips a second through the trained network where it was evaluated; varies from run to run."]
-    if beside := printed.keys() & found.keys():
-        notes.append(f"Printed speeds ({len(beside)}) are of other machines and work: compare rows, not columns.")
+    if both := printed.keys() & speeds.keys():
+        notes.append(f"Printed speeds ({len(both)}) are of other machines and work: compare rows, not columns.")
     save(folder, Table("speed", "Measured speed", rows, tuple(notes if rows else ["No row has been timed."])))

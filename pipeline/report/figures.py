@@ -1,4 +1,7 @@
-"""Results as SVG pictures: learning curves, accuracies with intervals, confusion matrices; same input, same bytes."""
+"""Figures of results: learning curves, accuracies with intervals, confusions.
+
+The same input gives the same bytes.
+"""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +14,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
@@ -18,17 +22,18 @@ from pipeline.measure.crossed import Estimate
 from pipeline.measure.results import Result, confused
 from pipeline.measure.scores import Accuracy
 from pipeline.report import confusion as matrices
+from pipeline.report.exports import NOT_DECODED
 from pipeline.storage.atomic import writing
 from pipeline.tracking.run_log import epochs
 
-# Okabe and Ito (2008), colours that the colour-blind tell apart; without yellow, which is too faint for lines on white.
+# Okabe and Ito (2008): colours that color-blind readers can distinguish; without yellow, too faint for lines on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 MARKERS = ("o", "s", "D", "^", "v")
-DASHES = ("-", "--", "-.", ":")  # so that of two lines in one place both are seen
+DASHES = ("-", "--", "-.", ":")  # to show both of two lines in one place
 GREY = "#666666"
 NO_XML = re.compile("[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\x7f-\\x9f\\ufffe\\uffff]")
 STYLE: Any = {
-    "svg.hashsalt": "actionbench",  # else the ids in the file are drawn anew each time
+    "svg.hashsalt": "actionbench",  # makes ids in the file reproducible
     "svg.fonttype": "none",
     "font.size": 9,
     "axes.spines.top": False,
@@ -39,13 +44,16 @@ STYLE: Any = {
 
 
 def learning_curves(runs: Mapping[str, Sequence[Path]], path: Path) -> None:
-    """Loss and learning rate over epochs: `runs` are each row's logs, JSON lines with epoch, loss and lr.
+    """Draw loss and learning rate over epochs; seven rows share a panel.
 
-    A strong line is a row's mean over its runs, light ones are the runs; seven rows share a panel. Logs that are
-    not there are left out, and rows that have none.
+    A strong line is a row's mean over its runs, light lines are the runs.
+
+    Args:
+        runs: Each row's logs. Absent logs, and rows without one, are left out.
+        path: The SVG.
     """
-    curves = {row: [epochs(path) for path in paths] for row, paths in runs.items()}
-    logs = {row: [{line["epoch"]: line for line in lines} for lines in own if lines] for row, own in curves.items()}
+    curves = {row: [lines for path in paths if (lines := epochs(path))] for row, paths in runs.items()}
+    logs = {row: [{line["epoch"]: line for line in lines} for lines in curves[row]] for row in curves}
     rows = [row for row in logs if logs[row]]
     panels = [rows[begin : begin + len(COLOURS)] for begin in range(0, len(rows), len(COLOURS))] or [[]]
     with drawing(path, 9.0, 3.0 * len(panels)) as figure:
@@ -57,9 +65,7 @@ def learning_curves(runs: Mapping[str, Sequence[Path]], path: Path) -> None:
             losses.set_ylabel("training loss")
             rates.set_ylabel("learning rate")
             rates.set_yscale("log")
-            rates.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            rates.yaxis.set_major_formatter("{x:g}")
-            rates.yaxis.set_minor_formatter(NullFormatter())
+            _log_ticks(rates.yaxis)
             for axes in (losses, rates):
                 axes.set_xlabel("epoch")
                 axes.xaxis.get_major_locator().set_params(integer=True)
@@ -68,7 +74,10 @@ def learning_curves(runs: Mapping[str, Sequence[Path]], path: Path) -> None:
 
 
 def accuracies(rows: Sequence[Result], path: Path) -> None:
-    """Top-1 or mAP and its interval for each row, a panel a data set, chance dashed; a missing row says why."""
+    """Draw each row's top-1 or mAP with its interval, or its reason for none.
+
+    A data set has a panel, with chance as a dashed line.
+    """
     sets: dict[tuple[str, bool], list[Result]] = {}
     for row in rows:
         sets.setdefault((row.dataset, row.several), []).append(row)
@@ -80,7 +89,10 @@ def accuracies(rows: Sequence[Result], path: Path) -> None:
 
 
 def against_macs(rows: Sequence[Result], path: Path) -> None:
-    """Top-1 or mAP with interval against MACs of one view, a panel a data set; nothing where no row has both."""
+    """Draw top-1 or mAP against the MACs of one view, a panel a data set.
+
+    Nothing is written if no row has both.
+    """
     sets: dict[tuple[str, str], list[tuple[Result, Estimate]]] = {}
     for row in rows:
         if not isinstance(row.accuracy, str) and row.costs.get("macs"):
@@ -95,9 +107,7 @@ def against_macs(rows: Sequence[Result], path: Path) -> None:
                 error = [[value - 100 * main.low], [100 * main.high - value]]
                 axes.errorbar(macs, value, yerr=error, fmt=marker, color=colour, ms=5, elinewidth=1.0, label=row.name)
             axes.set_xscale("log")
-            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            axes.xaxis.set_major_formatter("{x:g}")
-            axes.xaxis.set_minor_formatter(NullFormatter())
+            _log_ticks(axes.xaxis)
             axes.set_xlabel("MACs of one view, G")
             axes.set_ylabel(f"{heading} %")
             axes.set_title(dataset, loc="left", fontsize=9)
@@ -105,19 +115,20 @@ def against_macs(rows: Sequence[Result], path: Path) -> None:
 
 
 def confusion(row: Result, path: Path) -> None:
-    """The share of each class's test videos (rows) that was taken for which class (columns), over all runs.
+    """Draw the predicted shares of each class's test videos, over all runs.
 
     Nothing is written for a row without a result.
     """
     if isinstance(row.accuracy, Accuracy):
-        # One hue from white to dark: its order shows in lightness alone.
+        # One hue from white to dark, so lightness alone shows the order.
         _matrix(path, row, confused(row, row.runs), row.name, "share of the class's videos", "Blues", 0.0, 1.0)
 
 
 def confusion_change(row: Result, base: Result, runs: Sequence[tuple[int, int]], path: Path) -> None:
-    """Confusions of a row less its base's, over the runs that both have: shares that grew orange, that shrank purple.
+    """Draw the confusions of a row less its base's, over the runs that both have.
 
-    On the diagonal growing is better, elsewhere worse. The scale is that of the largest change.
+    Shares that grew are orange, those that shrank purple. Growing is better on the diagonal, worse elsewhere. The scale
+    is that of the largest change.
     """
     change = confused(row, runs) - confused(base, runs)
     most = float(np.abs(change).max()) or 1.0
@@ -127,16 +138,16 @@ def confusion_change(row: Result, base: Result, runs: Sequence[tuple[int, int]],
 def _matrix(
     path: Path, row: Result, shares: np.ndarray, title: str, label: str, hues: str, low: float, high: float
 ) -> None:
-    """K,K+1 shares as a picture."""
+    """Draw K,K+1 shares."""
     assert isinstance(row.accuracy, Accuracy)
     names = list(row.accuracy.classes)
-    columns = [*names, "(not decoded)"] if shares[:, -1].any() else names
-    said = f"{title} ({row.dataset}, n = {row.accuracy.videos})"
-    matrices.save(path, shares[:, : len(columns)], (names, columns), said, label, hues, (low, high))
+    columns = [*names, NOT_DECODED] if shares[:, -1].any() else names
+    title = f"{title} ({row.dataset}, n = {row.accuracy.videos})"
+    matrices.save(path, shares[:, : len(columns)], (names, columns), title, label, hues, (low, high))
 
 
 def _curve(axes: Axes, logs: Sequence[Mapping[int, Mapping[str, float]]], key: str, row: str, **line: Any) -> None:
-    """A row's runs as light lines and their mean, at the epochs that all have, as a strong one."""
+    """Draw a row's runs as light lines, and their mean at the epochs that all have."""
     curves = [{epoch: values[key] for epoch, values in log.items() if key in values} for log in logs]
     for curve in curves if len(curves) > 1 else []:
         axes.plot(list(curve), list(curve.values()), alpha=0.3, linewidth=0.8, **line)
@@ -146,16 +157,17 @@ def _curve(axes: Axes, logs: Sequence[Mapping[int, Mapping[str, float]]], key: s
         axes.plot(epochs, means, linewidth=1.6, label=row, marker="." if len(epochs) == 1 else "", **line)
 
 
+def _log_ticks(axis: Axis) -> None:
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
+
+
 def _forest(axes: Axes, dataset: str, heading: str, rows: Sequence[Result]) -> None:
     for y, row in enumerate(rows):
         if isinstance(row.accuracy, str):
             axes.text(1, y, shorten(row.accuracy, 80), va="center", color=GREY, fontsize=8, backgroundcolor="white")
-    mains = [(y, row.accuracy.main) for y, row in enumerate(rows) if not isinstance(row.accuracy, str)]
-    ys, lows = [y for y, _ in mains], [100 * main.low for _, main in mains]
-    axes.hlines(ys, lows, [100 * main.high for _, main in mains], color=COLOURS[0], linewidth=1.6)
-    for y, main in mains:
-        axes.plot([100 * value for value in main.by_seed], [y] * main.seeds, "o", mfc="white", mec=GREY, markersize=3)
-    axes.plot([100 * main.value for _, main in mains], ys, "|", color=COLOURS[0], markersize=9, markeredgewidth=2)
+    intervals(axes, {y: row.accuracy.main for y, row in enumerate(rows) if not isinstance(row.accuracy, str)})
     known = [row.accuracy for row in rows if not isinstance(row.accuracy, str)]
     if known and isinstance(known[0], Accuracy):
         chance = 100 * known[0].chance
@@ -171,9 +183,19 @@ def _forest(axes: Axes, dataset: str, heading: str, rows: Sequence[Result]) -> N
     axes.set_axisbelow(True)
 
 
+def intervals(axes: Axes, estimates: Mapping[int, Estimate]) -> None:
+    """Draw estimates at their heights: intervals as lines, seeds as dots."""
+    lows, highs = ([100 * getattr(main, end) for main in estimates.values()] for end in ("low", "high"))
+    axes.hlines(list(estimates), lows, highs, color=COLOURS[0], linewidth=1.6)
+    for y, main in estimates.items():
+        axes.plot([100 * value for value in main.by_seed], [y] * main.seeds, "o", mfc="white", mec=GREY, markersize=3)
+    values = [100 * main.value for main in estimates.values()]
+    axes.plot(values, list(estimates), "|", color=COLOURS[0], markersize=9, markeredgewidth=2)
+
+
 @contextmanager
 def drawing(path: Path, width: float, height: float) -> Iterator[Figure]:
-    """A figure of so many inches, drawn by our style alone and saved when the block ends well, as SVG or PNG."""
+    """Yield a figure of so many inches; save it as SVG or PNG if the block succeeds."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()  # a user's matplotlibrc must not change the bytes
         matplotlib.rcParams.update(STYLE)
@@ -181,7 +203,7 @@ def drawing(path: Path, width: float, height: float) -> Iterator[Figure]:
         yield figure
         with writing(path) as temporary:
             kind = path.suffix[1:]
-            unsaid = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}  # would change the bytes
-            figure.savefig(temporary, format=kind, metadata=unsaid[kind])
-            if kind == "svg":  # names may hold characters that no XML may
+            absent = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}  # would change the bytes
+            figure.savefig(temporary, format=kind, metadata=absent[kind])
+            if kind == "svg":  # names may hold characters that XML can't
                 temporary.write_bytes(NO_XML.sub("\ufffd", temporary.read_text(encoding="utf-8")).encode())

@@ -1,6 +1,6 @@
-"""A clip as a film strip: its frames, heat laid over them, and bars below that share their time.
+"""A clip as a film strip (PNG): its frames, heat over them, and bars below.
 
-A PNG; the same input gives the same bytes.
+Legend: T frames, S pixels of their side. The same input gives the same bytes.
 """
 
 from collections.abc import Sequence
@@ -15,19 +15,14 @@ from matplotlib.figure import Figure
 
 from pipeline.report.figures import COLOURS, GREY, drawing
 
-# Legend: T frames, S pixels of their side.
-
 MARGIN, GAP, BAR = 1.1, 0.08, 0.8  # inches: left of the strip, between its rows, a row of bars
 LABELS, LINE = 0.25, 0.165  # inches: above the strip for its labels, and for a line of the title
-NARROWEST, LONGEST = (
-    7.0,
-    16.0,
-)  # inches that a picture has at least, and that a strip has unless its frames get too small
+NARROWEST, LONGEST = 7.0, 16.0  # inches: least width of a picture; width of a strip unless its frames get too small
 
 
 @dataclass(frozen=True)
 class Bars:
-    """A row of bars over the strip's whole width: T of them stand below their frames, others share it evenly."""
+    """A row of bars over the strip's width, which T of them share with their frames."""
 
     label: str
     values: Sequence[float]
@@ -37,10 +32,15 @@ class Bars:
 def film(
     path: Path, title: str, frames: np.ndarray, labels: Sequence[str], heat: np.ndarray | None, bars: Sequence[Bars]
 ) -> None:
-    """Writes the picture, atomically.
+    """Write the picture, atomically.
 
-    title: lines of text. frames: (T, S, S, 3) uint8 RGB, and T labels. heat: (T, S, S) in [0, 1]; a second row of
-    frames shows it, where there is any.
+    Args:
+        path: The PNG.
+        title: Lines of text.
+        frames: T,S,S,3 uint8 RGB.
+        labels: T labels of the frames.
+        heat: T,S,S in [0, 1], which a second row of frames shows; None for none.
+        bars: Rows of bars below.
     """
     rows = [frames] if heat is None else [frames, overlay(frames, heat)]
     side = min(1.6, max(0.5, LONGEST / len(frames)))  # inches of a frame
@@ -50,24 +50,27 @@ def film(
     head = LABELS + LINE * len(lines)
     height = head + len(rows) * (side + GAP) + len(bars) * (BAR + GAP) + GAP
     with drawing(path, width, height) as figure:
-        figure.set_layout_engine("none")  # the bars have to stand below their frames
+        figure.set_layout_engine("none")  # the bars must be below their frames
         figure.text(GAP / width, 1 - GAP / height, "\n".join(lines), va="top")
         top = head
-        for n, row in enumerate(rows):
+        for n, images in enumerate(rows):
             axes = _axes(figure, top, strip, side)
-            axes.imshow(np.concatenate([*row], axis=1), extent=(0, len(frames), 0, 1), aspect="auto")
+            axes.imshow(np.concatenate([*images], axis=1), extent=(0, len(frames), 0, 1), aspect="auto")
             axes.vlines(range(1, len(frames)), 0, 1, color="white", linewidth=1.0)
             axes.set_axis_off()
             for place, label in enumerate(labels if n == 0 else ()):
                 axes.text(place + 0.5, 1.02, label, ha="center", va="bottom", fontsize=7, color=GREY)
             top += side + GAP
-        for one in bars:
-            _draw(_axes(figure, top, strip, BAR), one, len(frames))
+        for row in bars:
+            _draw(_axes(figure, top, strip, BAR), row, len(frames))
             top += BAR + GAP
 
 
 def overlay(frames: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """Frames (T, S, S, 3) uint8 RGB under heat (T, S, S) in [0, 1], whose colour covers them the more the hotter."""
+    """Return frames (T,S,S,3 uint8 RGB) under the colours of heat (T,S,S in [0, 1]).
+
+    A colour is the more opaque, the more heat it stands for.
+    """
     levels = (255 * heat).round().astype(np.uint8)
     colours = np.stack(
         [cv2.cvtColor(cv2.applyColorMap(level, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB) for level in levels]
@@ -77,7 +80,7 @@ def overlay(frames: np.ndarray, heat: np.ndarray) -> np.ndarray:
 
 
 def _axes(figure: Figure, top: float, width: float, height: float) -> Axes:
-    """Axes of so many inches, `top` inches below the figure's upper edge."""
+    """Return axes of so many inches, `top` inches below the figure's upper edge."""
     whole, high = figure.get_size_inches()
     return figure.add_axes((MARGIN / whole, 1 - (top + height) / high, width / whole, height / high))
 

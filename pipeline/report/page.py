@@ -1,4 +1,4 @@
-"""All tables of one suite or of several, with their verdicts, on one page that needs no server."""
+"""The page: all tables of suites, with their verdicts; it needs no server."""
 
 import base64
 import json
@@ -15,27 +15,14 @@ from pipeline.report.table import Cell, Table, View
 from pipeline.storage.atomic import write
 
 GROUP_OF_COSTS = "The papers' tables"
-SPEED = "speed"  # a table whose numbers no other run repeats
-MARKS = {  # a sign for each verdict, so that none is told by its colour alone
-    "better": "▲",
-    "above": "▲",
-    "survives": "▲",
-    "larger": "▲",
-    "worse": "▼",
-    "below": "▼",
-    "doesn't": "▼",
-    "reversed": "▼",
-    "reproduced": "=",
-    "match": "=",
-    "can't tell": "≈",
-    "these nets differ": "≈",
-    "protocol differs": "≠",
-    "other": "≠",
-    "unreachable": "≠",
-    "differs": "≠",
-    "not run": "○",
-    "failed": "✕",
-    "base": "·",
+WORDS = {  # a sign and its verdicts, so that colour alone never distinguishes them
+    "▲": ("better", "above", "survives", "larger"),
+    "▼": ("worse", "below", "doesn't", "reversed"),
+    "=": ("reproduced", "match"),
+    "≈": ("can't tell", "these nets differ"),
+    "≠": ("protocol differs", "other", "unreachable", "differs"),
+    "○": ("not run",),
+    "✕": ("failed",),
 }
 KINDS = {"▲": "good", "=": "good", "▼": "bad", "✕": "bad", "≈": "even", "·": "even", "○": "even", "≠": "odd"}
 
@@ -46,9 +33,9 @@ class Suite:
 
     tables: Path
     figures: Path
-    predictions: str  # the folder that a reader looks for predictions in; empty where they are not kept
+    predictions: str  # the folder of its predictions, for the reader; empty if they are not kept
     title: str = ""
-    group: str = "Suites"  # the heading that it stands under
+    group: str = "Suites"  # the heading above it
 
 
 @dataclass(frozen=True)
@@ -63,7 +50,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Field:
-    """What a column shows of a row."""
+    """A row's entry in a column."""
 
     text: str
     value: str  # as in the CSV, to sort by
@@ -112,13 +99,15 @@ class Section:
 
 
 def build(target: Path, suites: Mapping[str, Suite], reports: Path, above: Sequence[Path] = ()) -> Path:
-    """Write the page from tables' JSON files and pictures; the same files, the same bytes.
+    """Write the page from tables' JSON files and pictures.
+
+    The same files give the same bytes.
 
     Args:
         target: The page.
-        suites: By name, in the page's order.
+        suites: The suites by name, in the page's order.
         reports: The folder of templates/ and of the table of costs, parity.json.
-        above: Tables that stand before all suites.
+        above: Tables above all suites.
 
     Raises:
         UserError: A table is damaged.
@@ -147,7 +136,7 @@ def build(target: Path, suites: Mapping[str, Suite], reports: Path, above: Seque
         groups={group: [section for section in sections if section.group == group] for group in groups},
         verdicts=sorted({record["verdict"] for record in every if record.get("verdict")}),
         datasets=sorted({name for record in every if (name := record.get("data_set", ""))}),
-        # Inside of <script>, "<" could end it.
+        # Inside <script>, "<" could end it.
         data=json.dumps(records, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c"),
     )
     write(target, page)
@@ -155,9 +144,10 @@ def build(target: Path, suites: Mapping[str, Suite], reports: Path, above: Seque
 
 
 def _blocks(root: Path, suite: str, folder: Path) -> Iterator[Block]:
-    """A suite's tables, but for speeds: comparisons, then those against a base, then claims."""
-    for path in sorted(folder.glob("*.json"), key=lambda path: (_rank(path.stem), _natural(path.stem))):
-        if path.stem not in (SPEED, "scoreboard"):
+    """Yield a suite's tables, claims and comparison first; no run repeats speeds."""
+    first = ("claims", "comparison")
+    for path in sorted(folder.glob("*.json"), key=lambda path: (path.stem not in first, _natural(path.stem))):
+        if path.stem not in ("speed", "scoreboard"):
             block = _block(root, suite, path)
             if block.table.rows:
                 yield block
@@ -171,40 +161,36 @@ def _block(root: Path, suite: str, path: Path) -> Block:
     return Block(f"{suite}-{table.name}", table, place, shown, fields)
 
 
-def _rank(name: str) -> int:
-    return ("claims", "comparison").index(name) if name in ("claims", "comparison") else 2
-
-
 def _natural(name: str) -> list[tuple[str, int]]:
-    """A key under which T2 comes before T10."""
+    """Return a sort key under which T2 is before T10."""
     return [(text, int(digits or 0)) for text, digits in re.findall(r"(\D*)(\d*)", name)]
 
 
 def _field(cell: Cell, row: Sequence[Cell], table: Table, at: int) -> Field:
     key = next(iter(cell.data), "")
     values = dict(cell.data)
-    if "status" in values and len(values) > 1:  # it stands before the number
+    if "status" in values and len(values) > 1:  # it precedes the number
         del values["status"]
         key = next(iter(values))
     value = values.get(key, "")
     if key.endswith("verdict"):
-        mark = next((MARKS[word] for word in MARKS if value.startswith(word)), "·")
+        mark = next((mark for mark, words in WORDS.items() if value.startswith(words)), "·")
         return Field(cell.read, value, key, mark if value and cell.read != writers.BLANK else "")
     if not values.get(f"{key}_low") or not value:
         return Field(cell.read, value, key)
     ends = [float(other[at].data.get(f"{key}{end}") or 0) for other in table.rows for end in ("_low", "_high")]
-    # A share stands on an axis from 0 to 100, a difference on one as wide as the table's largest, 0 in the middle.
+    # A share's axis goes from 0 to 100, a difference's to the table's largest on both sides of 0.
     signed = min(ends) < 0 or cell.read.startswith(("+", "-"))
     span = (max(map(abs, ends)) if signed else 100) or 1
     scale = lambda text: round((float(text) + span * signed) / (span * (1 + signed)), 4)  # noqa: E731
     seeds = [text for each in row for name, text in each.data.items() if name.startswith("seed_") and text]
     dots = () if signed or key == "wap" else tuple(map(scale, seeds))
-    at_axis = (scale(values[name]) for name in (key, f"{key}_low", f"{key}_high"))
-    return Field(cell.read, value, key, "", Bar(next(at_axis), next(at_axis), next(at_axis), dots))
+    middle, low, high = (scale(values[name]) for name in (key, f"{key}_low", f"{key}_high"))
+    return Field(cell.read, value, key, "", Bar(middle, low, high, dots))
 
 
 def _pictures(folder: Path, suite: str) -> Iterator[Picture]:
     for path in sorted(folder.glob("*.svg")):
-        if not path.stem.startswith("confusion"):  # one a row: they would fill the page
+        if not path.stem.startswith("confusion"):  # one for each row would fill the page
             source = base64.b64encode(path.read_bytes()).decode()
             yield Picture(f"{suite}: {path.stem.replace('-', ' ')}", f"data:image/svg+xml;base64,{source}")

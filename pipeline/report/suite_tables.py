@@ -1,8 +1,7 @@
-"""A suite's tables: systems side by side, rows against a base, two rows of one system, and frames out of order."""
+"""A suite's tables: comparisons, rows against a base, and frames out of order."""
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from statistics import stdev
 
 from pipeline.config.schema import Order
@@ -11,7 +10,7 @@ from pipeline.measure import claims, power
 from pipeline.measure.crossed import SEEDS, Estimate
 from pipeline.measure.results import Difference, Result, difference
 from pipeline.measure.scores import Accuracy, Precision
-from pipeline.report.table import ALWAYS, BLANK, DATA, Cell, Table, number, save
+from pipeline.report.table import ALWAYS, BLANK, DATA, Cell, Table, interval_data, interval_read, number
 
 CHECK = (
     "A check, without a verdict: the rows are one system, trained with other seeds. One of 20 such checks has p < 0.05."
@@ -19,20 +18,14 @@ CHECK = (
 SPREAD = "sd of splits: the standard deviation of the splits' own {}, in points."
 FUSED = "A fusion is the weighted mean of other rows' scores; its parameters and MACs are the rows' sums."
 TIME = (
-    "The same trained networks on the same test videos, whose frames come in another order: reversed, shuffled, or one "
-    "frame repeated (static). A system that uses the order of frames loses accuracy; one that is blind to it does not."
+    "The same trained networks on the same test videos, with their frames reversed, shuffled, or replaced by one of "
+    "them (static). Only a system that uses the order of frames loses accuracy."
 )
 
 
-def save_all(folder: Path, specs: Mapping[str, Spec], results: Mapping[str, Result]) -> None:
-    """Write every table of a suite."""
-    for name, spec in specs.items():
-        save(folder, of(name, spec, results))
-
-
 def of(name: str, spec: Spec, results: Mapping[str, Result]) -> Table:
-    """One table, in the order of its rows; a base comes first. A row without a result says why."""
-    rows = [results[row] for row in dict.fromkeys((*([spec.base] if spec.base else []), *spec.rows))]
+    """Return one table in the order of its rows; a base comes first."""
+    rows = [results[row] for row in rows_of(spec)]
     lines = ablation(rows[0], rows[1:], spec.check) if spec.base else comparison(rows)
     notes = [CHECK] if spec.check else []
     if splits(rows):
@@ -43,8 +36,13 @@ def of(name: str, spec: Spec, results: Mapping[str, Result]) -> Table:
     return Table(name, spec.title, tuple(map(tuple, lines)), tuple(notes))
 
 
+def rows_of(spec: Spec) -> list[str]:
+    """Return the rows of a table, its base first."""
+    return list(dict.fromkeys((*([spec.base] if spec.base else []), *spec.rows)))
+
+
 def comparison(rows: Sequence[Result]) -> list[list[Cell]]:
-    """A line a row: the system, its accuracies with interval and spread, its costs, how it was measured."""
+    """Return a line a row: system, accuracies, costs and measurement."""
     return [
         [
             Cell("row", row.name, {"row": row.name}, ALWAYS),
@@ -53,16 +51,22 @@ def comparison(rows: Sequence[Result]) -> list[list[Cell]]:
             _count("params M", "parameters", row.costs.get("parameters"), 1e6),
             _count("MACs G", "macs", row.costs.get("macs"), 1e9),
             *_others(row, rows),
-            *_made(row, rows),
+            *_measurement(row, rows),
         ]
         for row in rows
     ]
 
 
 def ablation(base: Result, rows: Sequence[Result], check: bool = False) -> list[list[Cell]]:
-    """The base, then a line a row: its top-1 or mAP, and its difference from the base's; p is Holm's over the rows."""
-    found = [difference(row, base, other_seeds=check) for row in rows]
-    ps = claims.adjusted([None if isinstance(one, str) or one.unlike else one.less for one in found])
+    """Return a line for the base, and for each row with its difference from the base.
+
+    Args:
+        base: The base.
+        rows: The rows, over which p is adjusted by Holm.
+        check: Whether the rows are the base's system with other seeds, so no line has a verdict.
+    """
+    differences = [difference(row, base, other_seeds=check) for row in rows]
+    ps = claims.adjusted([None if isinstance(less, str) or less.unlike else less.less for less in differences])
     tests = sum(p is not None for p in ps)
     return [
         [
@@ -72,14 +76,14 @@ def ablation(base: Result, rows: Sequence[Result], check: bool = False) -> list[
             _count("Δ params M", "delta_parameters", _less(row, base, "parameters"), 1e6, "+"),
             _count("Δ MACs G", "delta_macs", _less(row, base, "macs"), 1e9, "+"),
             *(Cell(cell.heading, cell.read, cell.data, DATA) for cell in _system(row)),
-            *_made(row, (base, *rows)),
+            *_measurement(row, (base, *rows)),
         ]
-        for row, less, p in zip((base, *rows), ("base", *found), (None, *ps), strict=True)
+        for row, less, p in zip((base, *rows), ("base", *differences), (None, *ps), strict=True)
     ]
 
 
 def without_time(suite: str, forward: Mapping[str, Result], probes: Mapping[Order, Mapping[str, Result]]) -> Table:
-    """A line a row: its accuracy, and what it loses under each other order of frames.
+    """Return a line a row: its accuracy, and its loss under other orders of frames.
 
     Args:
         suite: The suite's name.
@@ -87,30 +91,31 @@ def without_time(suite: str, forward: Mapping[str, Result], probes: Mapping[Orde
         probes: Order -> the rows that were tested under it.
     """
     lines = []
-    for name in (name for name in forward if any(name in found for found in probes.values())):
+    for name in (name for name in forward if any(name in rows for rows in probes.values())):
         row = forward[name]
         line = [Cell("row", name, {"row": name}, ALWAYS), *_measures(row, [row])[:1]]
-        for order, found in probes.items():
-            less = difference(found[name], row) if name in found else "not run"
+        for order, rows in probes.items():
+            less = difference(rows[name], row) if name in rows else "not run"
             estimate = None if isinstance(less, str) else less.less
-            text = str(less) if estimate is None else _read(estimate, "+")
+            text = str(less) if estimate is None else interval_read(estimate, sign="+")
             p = "" if estimate is None else f"{estimate.p:.6g}"
-            line.append(Cell(f"Δ {order}", text, {**_interval(order, estimate), f"{order}_p": p}, ALWAYS))
-        lines.append((*line, *_made(row, list(forward.values()))))
-    return Table("time", f"Suite {suite}: what is left when time is taken away", tuple(lines), (TIME,))
+            line.append(Cell(f"Δ {order}", text, {**interval_data(order, estimate), f"{order}_p": p}, ALWAYS))
+        lines.append((*line, *_measurement(row, list(forward.values()))))
+    return Table("time", f"Suite {suite}: accuracy with frames out of order", tuple(lines), (TIME,))
 
 
 def splits(rows: Sequence[Result]) -> list[int]:
-    """All splits of the rows, if one of them has several; else none, for there is no spread to print."""
+    """Return all splits of the rows; none if every row has a single one."""
     return sorted({split for row in rows for split in row.splits}) if any(len(row.splits) > 1 for row in rows) else []
 
 
-def estimate_cells(name: str, key: str, found: Estimate | None, otherwise: str = BLANK) -> list[Cell]:
-    """A value with its interval, and its standard deviation over seeds."""
-    sd = found.sd if found and found.seeds > 1 else math.nan
+def estimate_cells(name: str, key: str, estimate: Estimate | None, otherwise: str = BLANK) -> list[Cell]:
+    """Return a value with its interval, and its standard deviation over seeds."""
+    sd = estimate.sd if estimate and estimate.seeds > 1 else math.nan
+    read = interval_read(estimate) if estimate else otherwise
     return [
-        Cell(f"{name} %", _read(found) if found else otherwise, _interval(key, found), ALWAYS),
-        Cell("sd of seeds", BLANK if math.isnan(sd) else number(100 * sd, 1), {"sd_of_seeds": _points(sd)}),
+        Cell(f"{name} %", read, interval_data(key, estimate), ALWAYS),
+        Cell("sd of seeds", number(100 * sd, 1) or BLANK, {"sd_of_seeds": number(100 * sd, 4)}),
     ]
 
 
@@ -124,61 +129,60 @@ def _system(row: Result) -> list[Cell]:
 
 
 def _measures(row: Result, rows: Sequence[Result]) -> list[Cell]:
-    """The row's main accuracy with interval, spread and every seed's value; the words for it where there is none."""
-    kinds, found = {other.several for other in rows}, row.accuracy
-    status = {"status": found if isinstance(found, str) else "ok"}
+    """Return the row's main accuracy with its spread, or the reason for none."""
+    kinds, accuracy = {other.several for other in rows}, row.accuracy
+    status = {"status": accuracy if isinstance(accuracy, str) else "ok"}
     cells: list[Cell] = []
     for several, name, key in ((False, "top-1", "top1"), (True, "mAP", "map")):
         if several in kinds:
-            own = row.several == several
-            estimate = None if isinstance(found, str) or not own else found.main
-            value, spread = estimate_cells(name, key, estimate, str(found) if own and estimate is None else BLANK)
+            same = row.several == several
+            estimate = None if isinstance(accuracy, str) or not same else accuracy.main
+            value, spread = estimate_cells(name, key, estimate, str(accuracy) if same and estimate is None else BLANK)
             cells.append(Cell(value.heading, value.read, {**status, **value.data}, ALWAYS))
             status = {}
-            if own or len(kinds) == 1:
+            if same or len(kinds) == 1:
                 spread_cell = spread
-    by_seed = {} if isinstance(found, str) else dict(zip(sorted(row.seeds), found.main.by_seed, strict=True))
+    by_seed = {} if isinstance(accuracy, str) else dict(zip(sorted(row.seeds), accuracy.main.by_seed, strict=True))
     seeds = sorted({seed for other in rows for seed in other.seeds})
-    data = {f"seed_{seed}": _points(by_seed.get(seed, math.nan)) for seed in seeds}
+    data = {f"seed_{seed}": number(100 * by_seed.get(seed, math.nan), 4) for seed in seeds}
     return [*cells, Cell(spread_cell.heading, spread_cell.read, {**spread_cell.data, **data})]
 
 
 def _others(row: Result, rows: Sequence[Result]) -> list[Cell]:
-    """Chance, top-5, mean class accuracy or wAP, and the spread over splits."""
-    kinds, found, cells = {other.several for other in rows}, row.accuracy, []
+    """Return chance, top-5, mean class accuracy or wAP, and the spread over splits."""
+    kinds, cells = {other.several for other in rows}, []
     if False in kinds:
-        one = found if isinstance(found, Accuracy) else None
-        above = one.top1.low > one.chance if one else False
-        read = BLANK if one is None else number(100 * one.chance, 1) + ("" if above else ", not beaten")
-        data = {"chance": _points(one.chance if one else math.nan), "above_chance": "yes" if above else "no"}
-        cells.append(Cell("chance %", read, data if one else dict.fromkeys(data, "")))
-        cells.append(_percent("top-5 %", "top5", one.top5.value if one and one.top5 else None))
-        cells.append(_percent("mean class %", "mean_class", one.mean_class if one else None))
+        top = row.accuracy if isinstance(row.accuracy, Accuracy) else None
+        above = top.top1.low > top.chance if top else False
+        read = BLANK if top is None else number(100 * top.chance, 1) + ("" if above else ", not beaten")
+        beaten = "" if top is None else "yes" if above else "no"
+        chance = number(100 * top.chance, 4) if top else ""
+        cells.append(Cell("chance %", read, {"chance": chance, "above_chance": beaten}))
+        cells.append(_percent("top-5 %", "top5", top.top5.value if top and top.top5 else math.nan))
+        cells.append(_percent("mean class %", "mean_class", top.mean_class if top else math.nan))
     if True in kinds:
-        several = found if isinstance(found, Precision) else None
-        value = estimate_cells("wAP", "wap", several.wap if several else None)[0]
+        value = estimate_cells("wAP", "wap", row.accuracy.wap if isinstance(row.accuracy, Precision) else None)[0]
         cells.append(Cell(value.heading, value.read, value.data))
     if numbers := splits(rows):
-        own = {} if isinstance(found, str) else found.by_split
-        spread = stdev(own.values()) if len(own) > 1 else math.nan
-        shares = {f"split_{split}": _points(own.get(split, math.nan)) for split in numbers}
-        read = BLANK if math.isnan(spread) else number(100 * spread, 1)
-        cells.append(Cell("sd of splits", read, {"sd_of_splits": _points(spread), **shares}))
+        by_split = {} if isinstance(row.accuracy, str) else row.accuracy.by_split
+        spread = _percent("sd of splits", "sd_of_splits", stdev(by_split.values()) if len(by_split) > 1 else math.nan)
+        shares = {f"split_{split}": number(100 * by_split.get(split, math.nan), 4) for split in numbers}
+        cells.append(Cell(spread.heading, spread.read, {**spread.data, **shares}))
     return cells
 
 
-def _made(row: Result, rows: Sequence[Result]) -> list[Cell]:
-    """n, test units, seeds, splits, decoded, frames and protocol: on how much, and how, a row was measured."""
-    found = None if isinstance(row.accuracy, str) else row.accuracy
-    units = found.main.units if found else None
-    # Videos that count as wrong because they can't be decoded are never passed over in silence.
+def _measurement(row: Result, rows: Sequence[Result]) -> list[Cell]:
+    """Return n, test units, seeds, splits, decoded, frames and protocol."""
+    accuracy = None if isinstance(row.accuracy, str) else row.accuracy
+    units = accuracy.main.units if accuracy else None
+    # The column always shows if videos can't be decoded, since they count as wrong.
     decoded = ALWAYS if any(_decoded(other) not in ("all", BLANK) for other in rows) else DATA
     return [
-        Cell("n", str(found.videos) if found else BLANK, {"n": str(found.videos) if found else ""}),
+        Cell("n", str(accuracy.videos) if accuracy else BLANK, {"n": str(accuracy.videos) if accuracy else ""}),
         Cell("units", str(units or BLANK), {"units": str(units or "")}),
         Cell("seeds", str(len(row.seeds)), {"seeds": str(len(row.seeds))}),
         Cell("splits", str(len(row.splits)), {"splits": str(len(row.splits))}),
-        Cell("decoded", _decoded(row), {"decoded": str(found.decoded) if found else ""}, decoded),
+        Cell("decoded", _decoded(row), {"decoded": str(accuracy.decoded) if accuracy else ""}, decoded),
         Cell("frames", str(row.frames or BLANK), {"frames": str(row.frames or BLANK)}, DATA),
         Cell("protocol", row.protocol, {"protocol": row.protocol}, DATA),
     ]
@@ -191,79 +195,47 @@ def _decoded(row: Result) -> str:
     return "all" if every else f"{row.accuracy.decoded} of {row.accuracy.videos}"
 
 
-def _difference(found: Difference | str, p: float | None, base: Result, tests: int, check: bool) -> list[Cell]:
-    """The difference, p, verdict and smallest difference; for the base, or without a difference, the word for that."""
+def _difference(delta: Difference | str, p: float | None, base: Result, tests: int, check: bool) -> list[Cell]:
+    """Return the difference or the word in its place, p, verdict and resolution."""
     heading = "Δ mAP" if base.several else "Δ top-1"
-    if isinstance(found, str):
-        word = found
+    if isinstance(delta, str):
         return [
-            Cell(heading, word, _interval("delta", None), ALWAYS),
+            Cell(heading, delta, interval_data("delta", None), ALWAYS),
             Cell("p", BLANK, {"p": "", "p_holm": "", "p_nets": ""}),
-            Cell("verdict", BLANK, {"verdict": word, "seeds_missing": "", "pairs": ""}, ALWAYS),
+            Cell("verdict", BLANK, {"verdict": delta, "seeds_missing": "", "pairs": ""}, ALWAYS),
             Cell("could tell", BLANK, {"smallest": ""}),
         ]
-    less = found.less
-    lacking = claims.lacking(less.seeds)
-    verdict = "" if check else found.unlike or claims.systems(less, p, found.nets)
-    read = verdict or BLANK
-    if not check and not found.unlike and lacking:
-        read = f"{verdict} ({lacking})"
+    less = delta.less
+    verdict = "" if check else delta.unlike or claims.systems(less, p, delta.nets)
+    read = verdict if check or delta.unlike else claims.with_lacking(verdict, less.seeds)
+    missing = {"seeds_missing": str(max(SEEDS - less.seeds, 0)), "pairs": str(delta.videos)}
     smallest = power.detectable(less.spread, max(tests, 1)) if less.seeds >= SEEDS and less.units > 1 else math.nan
     shown = less.p if check else p
+    holm = "" if p is None or check else f"{p:.6g}"
     return [
-        Cell(heading, _read(less, "+"), _interval("delta", less), ALWAYS),
+        Cell(heading, interval_read(less, sign="+"), interval_data("delta", less), ALWAYS),
         Cell(
             "p",
             BLANK if shown is None else f"{shown:.3g}",
-            {
-                "p": f"{less.p:.6g}",
-                "p_holm": "" if p is None or check else f"{p:.6g}",
-                "p_nets": f"{found.nets:.6g}",
-            },
+            {"p": f"{less.p:.6g}", "p_holm": holm, "p_nets": f"{delta.nets:.6g}"},
         ),
-        Cell(
-            "verdict",
-            read,
-            {
-                "verdict": verdict,
-                "seeds_missing": str(max(SEEDS - less.seeds, 0)),
-                "pairs": str(found.videos),
-            },
-            ALWAYS,
-        ),
-        Cell(
-            "could tell", BLANK if math.isnan(smallest) else number(100 * smallest, 1), {"smallest": _points(smallest)}
-        ),
+        Cell("verdict", read or BLANK, {"verdict": verdict, **missing}, ALWAYS),
+        _percent("could tell", "smallest", smallest),
     ]
 
 
-def _percent(heading: str, key: str, share: float | None) -> Cell:
-    if share is None:
-        return Cell(heading, BLANK, {key: ""})
-    return Cell(heading, number(100 * share, 1), {key: _points(share)})
+def _percent(heading: str, key: str, share: float) -> Cell:
+    """Return a share in %; blank if it is NaN."""
+    return Cell(heading, number(100 * share, 1) or BLANK, {key: number(100 * share, 4)})
 
 
 def _count(heading: str, key: str, value: float | None, unit: float, sign: str = "") -> Cell:
-    """Parameters or MACs: in millions or billions to read, whole in the CSV."""
+    """Return parameters or MACs: in millions or billions to read, whole in the CSV."""
     if value is None:
         return Cell(heading, BLANK, {key: ""})
-    # What attention adds is often a few thousandths of the whole: a difference has a digit more.
+    # Attention often adds a few thousandths of the whole, so a difference has a digit more.
     return Cell(heading, number(value / unit, 3 if sign else 2, sign), {key: str(round(value))})
 
 
 def _less(row: Result, base: Result, cost: str) -> float | None:
     return row.costs[cost] - base.costs[cost] if cost in row.costs and cost in base.costs else None
-
-
-def _read(found: Estimate, sign: str = "") -> str:
-    value, low, high = (number(100 * share, 1, sign) for share in (found.value, found.low, found.high))
-    return f"{value} [{low}, {high}]"
-
-
-def _interval(key: str, found: Estimate | None) -> dict[str, str]:
-    shares = (found.value, found.low, found.high) if found else (math.nan,) * 3
-    return {name: _points(share) for name, share in zip((key, f"{key}_low", f"{key}_high"), shares, strict=True)}
-
-
-def _points(share: float) -> str:
-    return "" if math.isnan(share) else number(100 * share, 4)

@@ -1,23 +1,30 @@
-"""A table: one value, and its writers for Markdown, CSV, TeX and JSON, from which the page and the terminal show it.
+"""A table as one value, and its writers for Markdown, CSV, TeX and JSON.
 
-The same table gives the same bytes. Nothing reads Markdown, CSV or TeX back: the JSON file is for machines.
+The page and the terminal show it from its JSON file. The same table gives the same bytes. Nothing reads Markdown, CSV
+or TeX back.
 """
 
 import csv
 import io
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.errors import UserError
 from pipeline.storage.atomic import write
 
+if TYPE_CHECKING:
+    from pipeline.measure.crossed import Estimate
+    from pipeline.measure.uncertainty import Interval
+
 BLANK = "–"
-MOST = 8  # columns that Markdown, TeX and a terminal have room for
+MOST = 8  # columns that fit into Markdown, TeX and a terminal
 GUIDE = "/docs/statistics.md"  # from the repository's root, as forges resolve it
-ALWAYS, ROOM, DATA = 0, 1, 2  # a column's place: in every form; where there is room, the first first; in the CSV alone
+ALWAYS, ROOM, DATA = 0, 1, 2  # a column's place: in every form; if it fits, from left to right; in the CSV alone
 NUMBER = re.compile(r"[+-]?\d[\d.,]*(?:e[+-]?\d+)?%?", re.IGNORECASE)
 SPECIAL = str.maketrans(
     {
@@ -37,11 +44,11 @@ SPECIAL = str.maketrans(
 
 @dataclass(frozen=True)
 class Cell:
-    """What a column shows of a row: text to read, and its values in the CSV by their own headings."""
+    """A row's entry in a column: its text to read, and its values in the CSV."""
 
     heading: str
     read: str
-    data: Mapping[str, str] = field(default_factory=dict)
+    data: Mapping[str, str] = field(default_factory=dict)  # by the CSV's headings
     place: int = ROOM
 
 
@@ -55,22 +62,25 @@ class Table:
     notes: tuple[str, ...] = ()  # a line or two each, below
 
     def records(self) -> list[dict[str, str]]:
-        """The values of each row, by heading, as the CSV has them."""
+        """Return the values of each row, by the CSV's headings."""
         return [{key: value for cell in row for key, value in cell.data.items()} for row in self.rows]
 
 
 @dataclass(frozen=True)
 class View:
-    """A table as it is read: at most MOST columns, and what is the same in every row said once."""
+    """A table to read: at most MOST columns, none of them equal in every row."""
 
     headings: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
-    shared: tuple[tuple[str, str], ...]  # heading, what it says in every row
+    shared: tuple[tuple[str, str], ...]  # heading and text of each column that is equal in every row
     at: tuple[int, ...]  # the columns' numbers
 
 
 def view(table: Table) -> View:
-    """Choose the columns to read. One that says the same in every row stands above; one that says nothing, nowhere."""
+    """Choose the columns to read.
+
+    One that is equal in every row stands above the table, an empty one nowhere.
+    """
     kept, shared = [], []
     for at, cell in enumerate(table.rows[0] if table.rows else ()):
         texts = {row[at].read for row in table.rows}
@@ -93,31 +103,28 @@ def view(table: Table) -> View:
 
 
 def in_every_row(shown: View) -> str:
-    """The line above a table; empty where rows have nothing in common."""
+    """Return the line above a table; empty if no column is equal in every row."""
     return "In every row: " + "; ".join(f"{name} {text}" for name, text in shown.shared) + "." if shown.shared else ""
 
 
 def save(folder: Path, table: Table) -> None:
     """Write <name>.md, .csv, .tex and .json."""
     path = folder / table.name
-    write(path.with_suffix(".md"), markdown(table))
-    write(path.with_suffix(".csv"), csv_of(table))
-    write(path.with_suffix(".tex"), tex(table))
-    write(path.with_suffix(".json"), dumps(table))
+    for suffix, writer in ((".md", markdown), (".csv", csv_of), (".tex", tex), (".json", dumps)):
+        write(path.with_suffix(suffix), writer(table))
 
 
 def markdown(table: Table, level: int = 1) -> str:
-    """The title as a heading of this level, the table, its notes and a link to what its columns mean."""
+    """Return the title as a heading, the table, its notes and a link to the guide."""
     shown = view(table)
     above = [in_every_row(shown)] if shown.shared else []
-    guide = f"[How to read this table]({GUIDE})"
     grid = [aligned(shown.headings, shown.rows)] if shown.rows else []
-    parts = [f"{'#' * level} {table.title}", *above, *grid, *table.notes, guide]
-    return "\n\n".join(parts) + "\n"
+    guide = f"[How to read this table]({GUIDE})"
+    return "\n\n".join([f"{'#' * level} {table.title}", *above, *grid, *table.notes, guide]) + "\n"
 
 
 def aligned(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table of these texts, its columns aligned."""
+    """Return a Markdown table of these texts, its columns aligned."""
     grid = [[" ".join(text.split()).replace("|", "\\|") for text in line] for line in (headings, *rows)]
     widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
     grid.insert(1, ["-" * width for width in widths])
@@ -130,7 +137,7 @@ def csv_of(table: Table) -> str:
 
 
 def csv_text(headings: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """CSV; a name that a spreadsheet would take for a formula has an apostrophe before it."""
+    """Return CSV in which no text is a formula to a spreadsheet."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(map(plain, headings))
@@ -139,14 +146,14 @@ def csv_text(headings: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
 
 
 def plain(text: str) -> str:
-    """The text of a CSV's cell, with an apostrophe before a formula; numbers are none."""
+    """Return a CSV cell's text, with an apostrophe before a formula."""
     if not str(text).startswith(("=", "+", "-", "@", "\t", "\r")) or NUMBER.fullmatch(text):
         return text
     return f"'{text}"
 
 
 def tex(table: Table) -> str:
-    """A tabular for booktabs."""
+    """Return a tabular for booktabs."""
     shown = view(table)
     above = in_every_row(shown)
     lines = [
@@ -164,12 +171,12 @@ def tex(table: Table) -> str:
 
 
 def escaped(text: str) -> str:
-    """The text with TeX's own characters made harmless."""
+    """Return the text with TeX's special characters escaped."""
     return text.translate(SPECIAL)
 
 
 def dumps(table: Table) -> str:
-    """JSON: each column's heading, place and keys once, then the rows."""
+    """Return JSON: each column's heading, place and keys once, then the rows."""
     first = table.rows[0] if table.rows else ()
     columns = [[cell.heading, cell.place, list(cell.data)] for cell in first]
     rows = ",\n".join(
@@ -180,7 +187,11 @@ def dumps(table: Table) -> str:
 
 
 def load(path: Path) -> Table:
-    """A table from its JSON; UserError where the file is damaged."""
+    """Read a table from its JSON file.
+
+    Raises:
+        UserError: The file is damaged.
+    """
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
         rows = tuple(
@@ -196,5 +207,19 @@ def load(path: Path) -> Table:
 
 
 def number(value: float, digits: int, sign: str = "") -> str:
+    """Return a number with so many decimals; empty if it is NaN."""
     # Adding 0.0 turns the -0.0 that rounding leaves into 0.0.
-    return f"{round(value, digits) + 0.0:{sign}.{digits}f}"
+    return "" if math.isnan(value) else f"{round(value, digits) + 0.0:{sign}.{digits}f}"
+
+
+def interval_read(interval: "Estimate | Interval", digits: int = 1, sign: str = "", scale: float = 100) -> str:
+    """Return a scaled value with its interval, to read."""
+    value, low, high = (number(scale * part, digits, sign) for part in (interval.value, interval.low, interval.high))
+    return f"{value} [{low}, {high}]"
+
+
+def interval_data(key: str, interval: "Estimate | Interval | None", scale: float = 100) -> dict[str, str]:
+    """Return a scaled value and its bounds for the CSV; empty without an interval."""
+    parts = (interval.value, interval.low, interval.high) if interval else (math.nan,) * 3
+    names = (key, f"{key}_low", f"{key}_high")
+    return {name: number(scale * part, 4) for name, part in zip(names, parts, strict=True)}

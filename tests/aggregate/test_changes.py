@@ -1,4 +1,4 @@
-"""What moved between two revisions, and what is named as the cause."""
+"""Changed cells between two revisions, and the causes named for them."""
 
 import hashlib
 import json
@@ -51,8 +51,8 @@ def test_each_kind_of_cause_is_told(second: dict[str, Any], causes: list[str]) -
 
 
 def test_code_is_named_by_its_stage_where_a_sides_digests_are_gone() -> None:
-    found = changes.changes("tsm", Side({}, lock()), Side({}, lock(tsm="2")))
-    assert found == ["code of attention tsm"]
+    causes = changes.changes("tsm", Side({}, lock()), Side({}, lock(tsm="2")))
+    assert causes == ["code of attention tsm"]
 
 
 def test_a_stage_that_one_side_lacks_is_told() -> None:
@@ -68,8 +68,8 @@ def test_a_cell_moves_when_it_leaves_the_interval(value: float, beyond: bool) ->
 
 
 def test_a_row_on_one_side_alone_is_a_move() -> None:
-    found = changes.moves(Side({"old": HERE}, {}), Side({"new": HERE}, {}))
-    assert {(move.row, move.before, move.after, move.beyond) for move in found} == {
+    moves = changes.moves(Side({"old": HERE}, {}), Side({"new": HERE}, {}))
+    assert {(move.row, move.before, move.after, move.beyond) for move in moves} == {
         ("new", None, 50.0, True),
         ("old", 50.0, None, True),
     }
@@ -108,8 +108,8 @@ def test_revisions_experiments_and_the_workspace(tmp_path: Path, monkeypatch: py
         (move,) = changes.moves(changes.read(name, tmp_path), changes.read("workspace", tmp_path))
         assert (move.before, move.after, move.beyond) == (50.0, 70.0, True)
     monkeypatch.setattr(plan, "dvc", lambda *words: f"{tmp_path / '.dvc/cache'}\n")
-    said = CliRunner().invoke(app, ["diff", "HEAD"]).output
-    assert "1 of 1 cells moved" in said and "param recipes.quick.lr: 0.1 -> 0.2" in said
+    output = CliRunner().invoke(app, ["diff", "HEAD"]).output
+    assert "1 of 1 cells moved" in output and "param recipes.quick.lr: 0.1 -> 0.2" in output
     with pytest.raises(UserError, match=r"no revision or experiment 'tried'; did you mean 'tried-it'"):
         changes.read("tried", tmp_path)
     with pytest.raises(UserError, match="no revision"):

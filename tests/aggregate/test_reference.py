@@ -1,4 +1,4 @@
-"""Reference results are recomputed byte for byte from predictions alone, and a workspace's are held against them."""
+"""Reference results: recomputed byte for byte, and compared with a workspace's."""
 
 import json
 import shutil
@@ -27,18 +27,18 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project with results of two rows and of their fusion with a file from outside."""
-    given = invented.params(["tsn", "tsm"])
-    given = replace(
-        given,
+    """A project with results of two rows, and of their fusion with an outside file."""
+    params = invented.params(["tsn", "tsm"])
+    params = replace(
+        params,
         fusions={"both": Fusion({"tsn": 1.0, "tsm": 1.0}, {"outside/predictions.parquet": 1.0})},
         tables={"gains": Table("Gains", ("tsm", "both"), base="tsn")},
     )
     data = tmp_path / "data"
     splits = invented.splits(data / "splits" / "shapes")
     for seed, (row, right) in enumerate((("tsn", 0.5), ("tsm", 0.8))):
-        frame = invented.predictions(given, row, splits, right, seed=seed)
-        invented.write(frame, data / "predictions" / row / "predictions.parquet", given, row)
+        frame = invented.predictions(params, row, splits, right, seed=seed)
+        invented.write(frame, data / "predictions" / row / "predictions.parquet", params, row)
         written(data / "predictions" / row / "costs.json", {"parameters": 10 + seed, "macs": 5})
         files.write_sums(data / "predictions" / row)
         written(data / "tracking" / row / "speeds.json", {"clips_per_second": 20.0 + seed})
@@ -51,9 +51,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "outside").mkdir()
     frame.filter(seed=0).write_parquet(tmp_path / "outside" / "predictions.parquet")
     shutil.copytree(ROOT / "reports" / "templates", tmp_path / "reports" / "templates")
-    written(tmp_path / "params.yaml", asdict(replace(given, cluster=replace(given.cluster, storage="/secret/place"))))
+    written(tmp_path / "params.yaml", asdict(replace(params, cluster=replace(params.cluster, storage="/secret/place"))))
     monkeypatch.chdir(tmp_path)
-    aggregate(given, data, Folders.of(tmp_path / "reports", "quick"), tmp_path / "reports")
+    aggregate(params, data, Folders.of(tmp_path / "reports", "quick"), tmp_path / "reports")
     return tmp_path
 
 
@@ -68,10 +68,10 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_they_are_recomputed_byte_for_byte_without_data(project: Path) -> None:
     folder = reference.save(project)
-    own = contents(project / "reports" / "tables" / "quick")
-    outside = own.pop("gains.md"), own.pop("gains.csv")  # a fusion's signature names its file, by name alone
+    tables = contents(project / "reports" / "tables" / "quick")
+    outside = tables.pop("gains.md"), tables.pop("gains.csv")  # a fusion's signature names its file, by name alone
     saved = contents(project / "reports" / "reference")
-    assert {name: saved[f"quick/tables/{name}"] for name in own} == own
+    assert {name: saved[f"quick/tables/{name}"] for name in tables} == tables
     assert saved["quick/tables/gains.csv"] == outside[1]
     for name in ("data", "outside", "params.yaml", "reports/tables"):
         gone = project / name
@@ -89,8 +89,8 @@ def test_they_are_recomputed_byte_for_byte_without_data(project: Path) -> None:
 
 def test_other_predictions_make_other_tables_and_damaged_ones_none(project: Path) -> None:
     folder = reference.save(project)
-    given, path = load.load(folder / "params.yaml"), folder / "predictions" / "tsm" / "predictions.parquet"
-    invented.write(invented.predictions(given, "tsm", folder / "splits" / "shapes", 0.6), path, given, "tsm")
+    params, path = load.load(folder / "params.yaml"), folder / "predictions" / "tsm" / "predictions.parquet"
+    invented.write(invented.predictions(params, "tsm", folder / "splits" / "shapes", 0.6), path, params, "tsm")
     changed = reference.recompute(project / "reports", "quick")
     assert {"tables/gains.csv", "metrics/tsm.json", "plots/confusions/tsm.csv"} <= set(changed)
     assert "metrics/tsn.json" not in changed
@@ -105,8 +105,8 @@ def test_other_predictions_make_other_tables_and_damaged_ones_none(project: Path
 def test_a_suite_without_predictions_keeps_its_tables_and_is_named(project: Path) -> None:
     reference.save(project)
     shutil.copytree(project / "reports/reference/quick/tables", project / "reports/reference/old/tables")
-    told = CliRunner().invoke(app, ["tables", "--reference"])
-    assert told.exit_code == 0 and "without reference predictions, so kept as they are: old" in told.output
+    result = CliRunner().invoke(app, ["tables", "--reference"])
+    assert result.exit_code == 0 and "without reference predictions, so kept as they are: old" in result.output
     page = (project / "reports/reference/index.html").read_text()
     assert 'data-path="old/tables/gains.csv"' in page and 'data-path="quick/tables/gains.csv"' in page
     with pytest.raises(UserError, match="old holds no predictions"):
@@ -131,11 +131,11 @@ def test_a_run_is_held_against_them(project: Path, monkeypatch: pytest.MonkeyPat
     table.write_text(table.read_text().replace("these nets differ", "can't tell", 1))
     was = json.loads((folder / "provenance.json").read_text())
     written(folder / "provenance.json", was | {"cpu": "Other CPU", "code": was["code"] | {"stages/train": "0"}})
-    told = CliRunner().invoke(app, ["diff", "reference"]).output
-    assert "2 of 3 cells agree" in told and f"tsm, top1: {numbers['top1']:.1f} -> 1.0" in told
-    assert "2 of 3 verdicts are the same" in told and "gains, tsm: these nets differ -> can't tell" in told
-    assert "code that is not the reference's: stages/train" in told
-    assert f"cpu: Other CPU -> {reference.cpu()}" in told and "digits differ between CPU types" in told
+    output = CliRunner().invoke(app, ["diff", "reference"]).output
+    assert "2 of 3 cells agree" in output and f"tsm, top1: {numbers['top1']:.1f} -> 1.0" in output
+    assert "2 of 3 verdicts are the same" in output and "gains, tsm: these nets differ -> can't tell" in output
+    assert "code that is not the reference's: stages/train" in output
+    assert f"cpu: Other CPU -> {reference.cpu()}" in output and "digits differ between CPU types" in output
     shutil.rmtree(worse.parent)
     with pytest.raises(UserError, match="no results of suite 'quick' here yet"):
         compare(project / "reports", "quick")
@@ -154,8 +154,8 @@ def test_points_are_the_metrics_without_their_intervals(project: Path) -> None:
     from pipeline.measure import results
     from pipeline.report import exports
 
-    given = load.load(project / "params.yaml")
-    row = results.read(given, "tsm", project / "data")
+    params = load.load(project / "params.yaml")
+    row = results.read(params, "tsm", project / "data")
     whole = exports.summary(results.measure(row))
     assert exports.points(row) == {name: value for name, value in whole.items() if not name.endswith(("_low", "_high"))}
     frame = row.predictions.frame.with_columns(pl.col("logits").list.eval(pl.element() - 1))  # type: ignore[union-attr]

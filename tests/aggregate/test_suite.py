@@ -1,4 +1,4 @@
-"""The last stage, whole, on invented predictions: every table, picture and fusion, and the same bytes again."""
+"""The last stage on invented predictions: tables, pictures and fusions."""
 
 import csv
 import json
@@ -20,31 +20,30 @@ from tests.support import invented
 ROOT = Path(__file__).parents[2]
 
 
-def aggregate(folder: Path, given: Params) -> dict[str, bytes]:
-    """The files below reports/ that the stage leaves, but for what it builds the page of."""
-    (folder / "params.yaml").write_text(json.dumps(asdict(given)))  # JSON is YAML
+def aggregate(folder: Path, params: Params) -> dict[str, bytes]:
+    """Return the files that the stage writes below reports/, without the templates."""
+    (folder / "params.yaml").write_text(json.dumps(asdict(params)))  # JSON is YAML
     shutil.copytree(ROOT / "reports" / "templates", folder / "reports" / "templates", dirs_exist_ok=True)
     done = subprocess.run(
         [sys.executable, "-m", "stages.aggregate"],
         cwd=folder, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    made = folder / "reports"
-    return {
-        str(path.relative_to(made)): path.read_bytes() for path in made.rglob("*.*") if "templates" not in path.parts
-    }
+    reports = folder / "reports"
+    paths = [path for path in reports.rglob("*.*") if "templates" not in path.parts]
+    return {str(path.relative_to(reports)): path.read_bytes() for path in paths}
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Params:
-    given = invented.params(["rgb", "flow", "late-row"], splits=(1, 2), seeds=(0, 1, 2))
+    params = invented.params(["rgb", "flow", "late-row"], splits=(1, 2), seeds=(0, 1, 2))
     splits = invented.splits(tmp_path / "data" / "splits" / "shapes", numbers=(1, 2))
     for seed, row in enumerate(("rgb", "flow")):
-        frame = invented.predictions(given, row, splits, seed=seed)
-        invented.write(frame, tmp_path / "data" / "predictions" / row / "predictions.parquet", given, row)
+        frame = invented.predictions(params, row, splits, seed=seed)
+        invented.write(frame, tmp_path / "data" / "predictions" / row / "predictions.parquet", params, row)
     frame.with_columns(experiment=pl.lit("svm")).filter(seed=0).write_parquet(tmp_path / "svm.parquet")
     return replace(
-        given,
+        params,
         fusions={
             "both": Fusion({"rgb": 1.0, "flow": 1.5}, {"svm.parquet": 0.5}),
             "nothing": Fusion({"rgb": 1.0}, {"absent.parquet": 1.0}),
@@ -58,22 +57,22 @@ def project(tmp_path: Path) -> Params:
 
 
 def test_fusions_stand_in_tables_with_interval_and_test_or_their_reason(project: Params, tmp_path: Path) -> None:
-    made = aggregate(tmp_path, project)
-    found = {line["row"]: line for line in csv.DictReader(made["tables/quick/all.csv"].decode().splitlines())}
-    assert [line["status"] for line in found.values()] == [
+    files = aggregate(tmp_path, project)
+    records = {line["row"]: line for line in csv.DictReader(files["tables/quick/all.csv"].decode().splitlines())}
+    assert [line["status"] for line in records.values()] == [
         "ok", "ok", "not run", "ok", "failed: absent.parquet is not there", "not run"
     ]  # fmt: skip
-    assert float(found["both"]["top1_low"]) < float(found["both"]["top1"]) < float(found["both"]["top1_high"])
-    assert found["both"]["protocol"].startswith("rgb*1 + flow*1.5 + svm*0.5: 1 clip")
-    gains = {line["row"]: line for line in csv.DictReader(made["tables/quick/gains.csv"].decode().splitlines())}
+    assert float(records["both"]["top1_low"]) < float(records["both"]["top1"]) < float(records["both"]["top1_high"])
+    assert records["both"]["protocol"].startswith("rgb*1 + flow*1.5 + svm*0.5: 1 clip")
+    gains = {line["row"]: line for line in csv.DictReader(files["tables/quick/gains.csv"].decode().splitlines())}
     assert float(gains["both"]["p_holm"]) <= 1 and gains["both"]["verdict"]
     assert gains["nothing"]["verdict"] == "failed: absent.parquet is not there"
-    assert {line["row"] for line in csv.DictReader(made["tables/quick/gains-classes.csv"].decode().splitlines())} == {
+    assert {line["row"] for line in csv.DictReader(files["tables/quick/gains-classes.csv"].decode().splitlines())} == {
         "flow", "both"
     }  # fmt: skip
     for row in ("flow", "both"):
-        assert {f"figures/quick/confusion-{row}-less-rgb.{kind}" for kind in ("svg", "csv")} <= set(made)
-    assert "figures/quick/confusion-nothing.svg" not in made
+        assert {f"figures/quick/confusion-{row}-less-rgb.{kind}" for kind in ("svg", "csv")} <= set(files)
+    assert "figures/quick/confusion-nothing.svg" not in files
 
 
 def test_bytes_are_the_same_each_time(project: Params, tmp_path: Path) -> None:
@@ -88,13 +87,13 @@ def test_explain_counts_the_videos_that_were_wrong(
 ) -> None:
     (tmp_path / "params.yaml").write_text(json.dumps(asdict(project)))
     monkeypatch.chdir(tmp_path)
-    told = explain(project, "all", "rgb", tmp_path, {})
+    about = explain(project, "all", "rgb", tmp_path, {})
     predictions = pl.read_parquet(tmp_path / "data/predictions/rgb/predictions.parquet")
     tested = predictions.select("split", "seed", "video").n_unique()
-    share = float(told["result"].split()[1]) / 100
-    wrong = sum(int(one["wrong"].split()[0]) for one in told["wrong"])
+    share = float(about["result"].split()[1]) / 100
+    wrong = sum(int(video["wrong"].split()[0]) for video in about["wrong"])
     assert wrong > 0 and wrong / tested == pytest.approx(1 - share, abs=0.001)
-    assert set(told["workers"]) == set(told["each run"])
+    assert set(about["workers"]) == set(about["each run"])
     assert explain(project, "all", "late-row", tmp_path, {})["result"] == "not run"
     with pytest.raises(UserError, match="no row 'rbg'; did you mean 'rgb'"):
         explain(project, "all", "rbg", tmp_path, {})
@@ -111,10 +110,10 @@ def test_explain_knows_the_tables_of_the_suites_paper(project: Params, tmp_path:
     lines = ['"EAM, k = 3",top-1,hmdb51,65.4,64.9,within noise,rgb', "ResNet-50,top-1,hmdb51,62.5,,not run,gone"]
     (tmp_path / "reports" / "tables" / "eam").mkdir(parents=True)
     (tmp_path / "reports" / "tables" / "eam" / "T1.csv").write_text("\n".join([head, *lines]) + "\n")
-    told = explain(project, "eam/T1", "EAM, k = 3", tmp_path, {})
-    assert (told["row"], told["ours"]) == ("EAM, k = 3", "rgb") and told["wrong"]
-    assert told["top-1 on hmdb51"]["verdict"] == "within noise" and told["top-1 on hmdb51"]["as_printed"] == "65.4"
-    assert told["MLflow"] == {"filter": "tags.`actionbench.name` = 'eam/rgb'"}
+    about = explain(project, "eam/T1", "EAM, k = 3", tmp_path, {})
+    assert (about["row"], about["ours"]) == ("EAM, k = 3", "rgb") and about["wrong"]
+    assert about["top-1 on hmdb51"]["verdict"] == "within noise" and about["top-1 on hmdb51"]["as_printed"] == "65.4"
+    assert about["MLflow"] == {"filter": "tags.`actionbench.name` = 'eam/rgb'"}
     assert "result" not in explain(project, "T1", "ResNet-50", tmp_path, {})
     with pytest.raises(UserError, match="no row 'EAM, k = 4'; did you mean 'EAM, k = "):
         explain(project, "T1", "EAM, k = 4", tmp_path, {})

@@ -1,4 +1,4 @@
-"""Verdicts: fewer than three seeds give none about systems, and each word is earned as its rule says."""
+"""Verdicts: each follows its rule, and systems need three seeds."""
 
 import numpy as np
 import pandas
@@ -52,7 +52,7 @@ def test_fewer_than_three_seeds_say_nothing_of_systems(seeds: int) -> None:
     for printed in (0.0, 0.5, 1.0):
         assert claims.number(row(right), printed).verdict == claims.CANT_TELL
     for printed in (0.9, -0.9, 0.001):
-        assert claims.claim(huge, 1e-9, printed).verdict == claims.CANT_TELL
+        assert claims.claim(huge, 1e-9, printed) == claims.CANT_TELL
 
 
 def test_systems_go_by_the_adjusted_p_and_its_sign() -> None:
@@ -80,9 +80,7 @@ def test_systems_go_by_the_adjusted_p_and_its_sign() -> None:
     ],
 )
 def test_a_gain_against_the_printed_gain(value: float, half: float, p: float, printed: float, verdict: str) -> None:
-    result = claims.claim(gain(value, half), p, printed)
-    assert result.verdict == verdict
-    assert result.ratio == pytest.approx(value / printed)
+    assert claims.claim(gain(value, half), p, printed) == verdict
 
 
 def test_a_printed_gain_of_nothing_is_refused() -> None:

@@ -1,4 +1,4 @@
-"""The crossed analysis against statsmodels, a published multi-reader study, and its exact distribution."""
+"""The crossed analysis against statsmodels, a study, and exact distributions."""
 
 import numpy as np
 import pandas
@@ -54,7 +54,7 @@ def test_the_means_error_is_that_of_a_mixed_model() -> None:
 
 
 def test_the_van_dyke_study_as_published() -> None:
-    """Two treatments, five readers, 114 cases: MS(T:R), covariances and results as MRMCaov and RJafroc print them."""
+    """Two treatments, five readers, 114 cases; values printed by MRMCaov and RJafroc."""
     reader, within, across = 0.0005510306, 0.0003440748, 0.0002390284
     spread = Spread(2 * reader / 5, 2 * (within - across), 0.0, 5, 114, np.inf)
     error = np.sqrt(spread.variance)

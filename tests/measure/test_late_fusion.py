@@ -1,4 +1,4 @@
-"""Late fusion is the weighted mean of scores, counted by hand; what does not fit together is a reason, not a number."""
+"""Late fusion: the weighted mean of scores, or the reason why members don't fit."""
 
 import json
 from collections.abc import Callable
@@ -23,16 +23,16 @@ ROWS = {"rgb": 1.0, "flow": 1.5}
 
 
 def project(folder: Path, rights: tuple[float, ...] = (0.6, 0.6), views: int = 1, outside: str | None = None) -> Params:
-    """Two rows of two splits and two seeds, and the fusion of both, as the stages leave them in a data folder."""
-    given = invented.params([*ROWS], splits=(1, 2), clips=views)
+    """Write two rows of two splits and two seeds; return params with their fusion."""
+    params = invented.params([*ROWS], splits=(1, 2), clips=views)
     splits = invented.splits(folder / "splits" / "shapes", numbers=(1, 2))
     for seed, (row, right) in enumerate(zip(ROWS, rights, strict=True)):
-        frame = invented.predictions(given, row, splits, right, views, seed)
-        invented.write(frame, folder / "predictions" / row / "predictions.parquet", given, row)
+        frame = invented.predictions(params, row, splits, right, views, seed)
+        invented.write(frame, folder / "predictions" / row / "predictions.parquet", params, row)
         costs = folder / "predictions" / row / "costs.json"
         costs.write_text(json.dumps({"parameters": 100 + seed, "macs": 7}))
         files.write_sums(costs.parent)
-    return replace(given, fusions={"both": Fusion(ROWS, {outside: 0.5} if outside else {})})
+    return replace(params, fusions={"both": Fusion(ROWS, {outside: 0.5} if outside else {})})
 
 
 def written(folder: Path, name: str, change: Callable[[pl.DataFrame], pl.DataFrame]) -> str:
@@ -43,14 +43,14 @@ def written(folder: Path, name: str, change: Callable[[pl.DataFrame], pl.DataFra
     return str(path)
 
 
-def fused(given: Params, folder: Path) -> results.Row:
-    return late_fusion.read(given, "both", folder)
+def fused(params: Params, folder: Path) -> results.Row:
+    return late_fusion.read(params, "both", folder)
 
 
 @pytest.mark.parametrize("views", [1, 3])
 def test_scores_are_the_weighted_mean_of_the_rows_scores(tmp_path: Path, views: int) -> None:
-    given = project(tmp_path, views=views)
-    found = fused(given, tmp_path)
+    params = project(tmp_path, views=views)
+    fusion = fused(params, tmp_path)
     expected = 0.0
     for row, weight in ROWS.items():
         frame = pl.read_parquet(tmp_path / "predictions" / row / "predictions.parquet").sort(
@@ -58,69 +58,69 @@ def test_scores_are_the_weighted_mean_of_the_rows_scores(tmp_path: Path, views: 
         )
         powers = np.exp(frame["logits"].explode().to_numpy().astype(float).reshape(-1, views, 6))
         expected = expected + weight / 2.5 * (powers / powers.sum(-1, keepdims=True)).mean(1)
-    assert isinstance(found.predictions, Predictions)
-    tests, scores = metrics.scores(found.predictions)
+    assert isinstance(fusion.predictions, Predictions)
+    tests, scores = metrics.scores(fusion.predictions)
     assert len(tests) == 2 * 2 * 60
     np.testing.assert_allclose(scores, expected, rtol=1e-12)
 
 
 def test_a_fusion_is_a_row_with_interval_test_signature_and_summed_costs(tmp_path: Path) -> None:
-    given = project(tmp_path)
-    found = {row: results.measure(results.read(given, row, tmp_path)) for row in ROWS}
-    found["both"] = results.measure(fused(given, tmp_path))
-    both = found["both"]
+    params = project(tmp_path)
+    rows = {row: results.measure(results.read(params, row, tmp_path)) for row in ROWS}
+    rows["both"] = results.measure(fused(params, tmp_path))
+    both = rows["both"]
     assert both.protocol == "rgb*1 + flow*1.5: 1 clip x center, 8f segments, 64 px, softmax"
     assert both.costs == {"parameters": 201, "macs": 14}
     assert both.accuracy.top1.low < both.accuracy.top1.value < both.accuracy.top1.high
-    table.save(tmp_path, suite_tables.of("t", Table("t", ("flow", "both"), base="rgb"), found))
+    table.save(tmp_path, suite_tables.of("t", Table("t", ("flow", "both"), base="rgb"), rows))
     text = (tmp_path / "t.md").read_text()
     (line,) = [line for line in text.splitlines() if line.startswith("| both ")]
     assert "can't tell (1 more seed needed)" in line and "A fusion is the weighted mean" in text
 
 
 def test_a_weight_that_drowns_the_others_gives_that_row(tmp_path: Path) -> None:
-    given = replace(project(tmp_path), fusions={"both": Fusion({"rgb": 1e12, "flow": 1.0})})
-    one, both = (results.measure(row) for row in (results.read(given, "rgb", tmp_path), fused(given, tmp_path)))
-    assert both.accuracy.right.equals(one.accuracy.right)
+    params = replace(project(tmp_path), fusions={"both": Fusion({"rgb": 1e12, "flow": 1.0})})
+    rgb, both = (results.measure(row) for row in (results.read(params, "rgb", tmp_path), fused(params, tmp_path)))
+    assert both.accuracy.right.equals(rgb.accuracy.right)
 
 
 def test_only_seeds_that_all_rows_have_are_fused(tmp_path: Path) -> None:
-    given = project(tmp_path)
+    params = project(tmp_path)
     path = tmp_path / "predictions" / "flow" / "predictions.parquet"
-    own = {**given.experiments, "flow": replace(given.experiments["flow"], seeds=(1,))}
-    invented.write(pl.read_parquet(path).filter(seed=1), path, given, "flow")
-    found = fused(replace(given, experiments=own), tmp_path)
-    assert found.seeds == (1,) and set(found.predictions.frame["seed"]) == {1}
-    assert isinstance(results.measure(found).accuracy.top1.value, float)
+    experiments = {**params.experiments, "flow": replace(params.experiments["flow"], seeds=(1,))}
+    invented.write(pl.read_parquet(path).filter(seed=1), path, params, "flow")
+    fusion = fused(replace(params, experiments=experiments), tmp_path)
+    assert fusion.seeds == (1,) and set(fusion.predictions.frame["seed"]) == {1}
+    assert isinstance(results.measure(fusion).accuracy.top1.value, float)
 
 
 def test_a_video_that_a_row_could_not_decode_is_not_decoded(tmp_path: Path) -> None:
-    given = project(tmp_path)
+    params = project(tmp_path)
     path = tmp_path / "predictions" / "flow" / "predictions.parquet"
     gone = pl.col("video") == "test_1_000"
     frame = pl.read_parquet(path).with_columns(logits=pl.when(~gone).then("logits"))
-    invented.write(frame, path, given, "flow")
-    accuracy = results.measure(fused(given, tmp_path)).accuracy
+    invented.write(frame, path, params, "flow")
+    accuracy = results.measure(fused(params, tmp_path)).accuracy
     assert (accuracy.videos, accuracy.decoded) == (120, 119)
 
 
 def test_an_outside_file_counts_for_every_seed(tmp_path: Path) -> None:
     project(tmp_path)
-    given = project(tmp_path, outside=written(tmp_path, "idt", lambda frame: frame))
-    found = fused(given, tmp_path)
-    assert found.protocol.startswith("rgb*1 + flow*1.5 + idt*0.5: ")
-    plain = metrics.scores(fused(replace(given, fusions={"both": Fusion(ROWS)}), tmp_path).predictions)[1]
-    seed0 = metrics.scores(results.read(given, "rgb", tmp_path).predictions)[1].reshape(2, 2, 60, 6)[:, :1]
+    params = project(tmp_path, outside=written(tmp_path, "idt", lambda frame: frame))
+    fusion = fused(params, tmp_path)
+    assert fusion.protocol.startswith("rgb*1 + flow*1.5 + idt*0.5: ")
+    plain = metrics.scores(fused(replace(params, fusions={"both": Fusion(ROWS)}), tmp_path).predictions)[1]
+    seed0 = metrics.scores(results.read(params, "rgb", tmp_path).predictions)[1].reshape(2, 2, 60, 6)[:, :1]
     expected = 2.5 / 3 * plain.reshape(2, 2, 60, 6) + 0.5 / 3 * seed0
-    np.testing.assert_allclose(metrics.scores(found.predictions)[1], expected.reshape(-1, 6), rtol=1e-12)
+    np.testing.assert_allclose(metrics.scores(fusion.predictions)[1], expected.reshape(-1, 6), rtol=1e-12)
 
 
 def test_predictions_of_another_row_are_called_by_its_folder(tmp_path: Path) -> None:
-    given = project(tmp_path, outside=str(tmp_path / "predictions" / "rgb" / "predictions.parquet"))
-    found = fused(given, tmp_path)
-    assert found.protocol.startswith("rgb*1 + flow*1.5 + rgb*0.5: ")
+    params = project(tmp_path, outside=str(tmp_path / "predictions" / "rgb" / "predictions.parquet"))
+    fusion = fused(params, tmp_path)
+    assert fusion.protocol.startswith("rgb*1 + flow*1.5 + rgb*0.5: ")
     # One run was asked for, and the file has two.
-    assert "has not its views once each" in found.predictions
+    assert "has not its views once each" in fusion.predictions
 
 
 FIRST = pl.col("video") == "test_1_007"
@@ -140,56 +140,56 @@ FIRST = pl.col("video") == "test_1_007"
 )  # fmt: skip
 def test_an_outside_file_that_does_not_fit_is_a_reason(tmp_path: Path, damage, reason: str) -> None:
     project(tmp_path)
-    given = project(tmp_path, outside=written(tmp_path, "idt", damage))
-    found = fused(given, tmp_path).predictions
-    assert isinstance(found, str)
+    params = project(tmp_path, outside=written(tmp_path, "idt", damage))
+    reason_found = fused(params, tmp_path).predictions
+    assert isinstance(reason_found, str)
     with pytest.raises(UserError, match=f"failed: .*idt.parquet: .*{reason}"):
-        raise UserError(found)
+        raise UserError(reason_found)
 
 
 def test_an_outside_file_with_other_classes_or_none_or_damaged_is_a_reason(tmp_path: Path) -> None:
     project(tmp_path)
     path = Path(written(tmp_path, "idt", lambda frame: frame))
-    given = project(tmp_path, outside=str(path))
+    params = project(tmp_path, outside=str(path))
     pl.read_parquet(path).write_parquet(path, metadata={"classes": json.dumps(["x"] * 6)})
-    assert "its classes are not the 6" in fused(given, tmp_path).predictions
+    assert "its classes are not the 6" in fused(params, tmp_path).predictions
     path.write_bytes(path.read_bytes()[:200])
-    assert fused(given, tmp_path).predictions.startswith(f"failed: {path} is damaged")
+    assert fused(params, tmp_path).predictions.startswith(f"failed: {path} is damaged")
     path.unlink()
-    assert fused(given, tmp_path).predictions == f"failed: {path} is not there"
+    assert fused(params, tmp_path).predictions == f"failed: {path} is not there"
 
 
 def test_rows_that_do_not_fit_together_are_a_reason(tmp_path: Path) -> None:
-    given = project(tmp_path)
+    params = project(tmp_path)
 
     def with_flow(**changes: object) -> str:
-        own = {**given.experiments, "flow": replace(given.experiments["flow"], **changes)}
+        experiments = {**params.experiments, "flow": replace(params.experiments["flow"], **changes)}
         flow = tmp_path / "predictions" / "flow" / "predictions.parquet"
         whole = flow.read_bytes()
-        part = pl.read_parquet(flow).filter(pl.col("split").is_in(own["flow"].splits))
-        invented.write(part.filter(pl.col("seed").is_in(own["flow"].seeds)), flow, given, "flow")
-        sets = {**given.datasets, "other": given.datasets["shapes"]}
-        found = fused(replace(given, experiments=own, datasets=sets), tmp_path).predictions
+        part = pl.read_parquet(flow).filter(pl.col("split").is_in(experiments["flow"].splits))
+        invented.write(part.filter(pl.col("seed").is_in(experiments["flow"].seeds)), flow, params, "flow")
+        sets = {**params.datasets, "other": params.datasets["shapes"]}
+        reason = fused(replace(params, experiments=experiments, datasets=sets), tmp_path).predictions
         flow.write_bytes(whole)
-        return found
+        return reason
 
     assert with_flow(splits=(2,)) == "failed: rgb has splits [1, 2], flow [2]"
     (tmp_path / "splits" / "other").symlink_to(tmp_path / "splits" / "shapes")
     assert with_flow(dataset="other") == "failed: rgb is on shapes, flow on other"
-    own = {**given.experiments, "rgb": replace(given.experiments["rgb"], seeds=(0,))}
+    experiments = {**params.experiments, "rgb": replace(params.experiments["rgb"], seeds=(0,))}
     rgb = tmp_path / "predictions" / "rgb" / "predictions.parquet"
-    invented.write(pl.read_parquet(rgb).filter(seed=0), rgb, given, "rgb")
-    given = replace(given, experiments=own)
+    invented.write(pl.read_parquet(rgb).filter(seed=0), rgb, params, "rgb")
+    params = replace(params, experiments=experiments)
     assert with_flow(seeds=(1,)) == "failed: rgb, flow share no seed"
 
 
 def test_a_row_that_has_not_run_or_failed_is_the_reason(tmp_path: Path) -> None:
-    given = project(tmp_path)
+    params = project(tmp_path)
     path = tmp_path / "predictions" / "flow" / "predictions.parquet"
     path.write_bytes(b"no parquet")
-    assert fused(given, tmp_path).predictions.startswith(f"failed: flow: {path} is damaged")
+    assert fused(params, tmp_path).predictions.startswith(f"failed: flow: {path} is damaged")
     path.unlink()
-    assert fused(given, tmp_path).predictions == "not run"
+    assert fused(params, tmp_path).predictions == "not run"
 
 
 def test_several_labels_a_video_are_fused_by_their_sigmoids(tmp_path: Path) -> None:
@@ -197,8 +197,8 @@ def test_several_labels_a_video_are_fused_by_their_sigmoids(tmp_path: Path) -> N
     tests = pl.DataFrame({"split": [1, 1], "seed": [0, 0], "video": ["a", "b"], "view": [0, 0]})
     tests = tests.with_columns(labels=pl.Series([[0, 1], []], dtype=SCHEMA["labels"]))
     members = [
-        Predictions(tests.with_columns(logits=pl.Series(own, dtype=SCHEMA["logits"])), ("c", "d"), "sigmoid", True)
-        for own in logits
+        Predictions(tests.with_columns(logits=pl.Series(scores, dtype=SCHEMA["logits"])), ("c", "d"), "sigmoid", True)
+        for scores in logits
     ]
     both = late_fusion.fuse([(members[0], 3.0), (members[1], 1.0)], (0,))
     assert both.several and both.average == "none"

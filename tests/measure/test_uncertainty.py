@@ -1,4 +1,4 @@
-"""The exact test of two trained networks agrees with statsmodels and with counting by hand."""
+"""The exact test of two trained networks against statsmodels and enumeration."""
 
 import itertools
 

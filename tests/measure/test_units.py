@@ -1,4 +1,4 @@
-"""Test units: each data set's source as its names have it, and intervals that count sources, not videos."""
+"""Test units: sources read from videos' names, and intervals that count sources."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -36,15 +36,15 @@ LISTS = TEST_DATA / "data" / "annotations"
     ],
 )  # fmt: skip
 def test_videos_of_one_source_are_one_unit(file: str, videos: list[str], expected: list[int]) -> None:
-    found = units(file, pl.Series(videos), several_splits=False)
-    assert found is not None and found.tolist() == expected
+    numbers = units(file, pl.Series(videos), several_splits=False)
+    assert numbers is not None and numbers.tolist() == expected
 
 
 def test_without_sources_each_video_is_a_unit_and_one_of_several_splits_is_one() -> None:
     videos = pl.Series(["a", "b", "a"])
     assert units("shapes", videos[:2], several_splits=False) is None
-    found = units("shapes", videos, several_splits=True)
-    assert found is not None and found.tolist() == [0, 1, 0]
+    numbers = units("shapes", videos, several_splits=True)
+    assert numbers is not None and numbers.tolist() == [0, 1, 0]
     assert units("hmdb51", pl.Series(["sit/odd name", "sit/other name"]), several_splits=False) is None
 
 
@@ -52,30 +52,30 @@ def test_without_sources_each_video_is_a_unit_and_one_of_several_splits_is_one()
 def test_the_groups_of_ucf101s_first_test_list_are_707() -> None:
     rows = ucf101.splits(LISTS / "ucf101", {}).rows[1]
     tests = pl.Series([row.video for row in rows if row.part == "test"])
-    found = units("ucf101", tests, several_splits=False)
-    assert found is not None and (len(tests), found.max() + 1) == (3783, 707)
+    numbers = units("ucf101", tests, several_splits=False)
+    assert numbers is not None and (len(tests), numbers.max() + 1) == (3783, 707)
 
 
 def test_a_rows_interval_counts_sources(tmp_path: Path) -> None:
     # Answers are the source's, not the video's: the four videos of each of 100 sources are all right or all wrong.
     logits = [[[5.0, 0.0]] if (video // 4) % 3 else [[0.0, 5.0]] for video in range(400)]
-    found = invented.from_logits(logits, [0] * 400)
+    predictions = invented.from_logits(logits, [0] * 400)
     group = pl.col("video").str.slice(1).cast(pl.Int32) // 4 + 1000
     named = pl.concat_str(pl.lit("A/v_A_g"), group, pl.lit("_c"), pl.col("video").str.slice(1))
-    found = replace(found, frame=found.frame.with_columns(video=named).sort("video"))
-    alone, grouped = (scores.of_accuracy(file, found).top1 for file in ("shapes", "ucf101"))
+    predictions = replace(predictions, frame=predictions.frame.with_columns(video=named).sort("video"))
+    alone, grouped = (scores.of_accuracy(file, predictions).top1 for file in ("shapes", "ucf101"))
     assert (alone.units, grouped.units, grouped.videos) == (400, 100, 400)
     assert grouped.value == alone.value
     assert grouped.high - grouped.low == pytest.approx(2 * (alone.high - alone.low), rel=0.05)
 
 
 def test_two_splits_that_test_the_same_videos_have_as_many_units_as_videos(tmp_path: Path) -> None:
-    given = invented.params(["row", "base"], splits=(1, 2), seeds=(0, 1, 2))
+    params = invented.params(["row", "base"], splits=(1, 2), seeds=(0, 1, 2))
     folder = invented.splits(tmp_path, 60, (1, 2))
     for number in (1, 2):
         path = folder / f"split-{number}.parquet"
         pl.read_parquet(path).with_columns(pl.col("video").str.replace("test_2_", "test_1_")).write_parquet(path)
-    row, base = (invented.result(given, name, folder, 0.7, seed) for seed, name in enumerate(("row", "base")))
+    row, base = (invented.result(params, name, folder, 0.7, seed) for seed, name in enumerate(("row", "base")))
     assert (row.accuracy.top1.videos, row.accuracy.top1.units) == (120, 60)
-    found = results.difference(row, base)
-    assert not isinstance(found, str) and (found.videos, found.less.units) == (120, 60)
+    gain = results.difference(row, base)
+    assert not isinstance(gain, str) and (gain.videos, gain.less.units) == (120, 60)

@@ -1,4 +1,4 @@
-"""A short form of bench/statistics.py: verdicts are rarely wrong where the truth is known. Seeded, so never by luck."""
+"""Rates of wrong verdicts: a short, seeded form of bench/statistics.py."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The papers' figures of parameters and FLOPs: all there, as printed, counted anew, and the report says so."""
+"""Printed parameters and FLOPs: all are registered, counted again, and reported."""
 
 import csv
 import json
@@ -44,13 +44,13 @@ def lines() -> list[Line]:
 
 
 def figures(paper: str, table: str) -> list[tuple[str, str, float]]:
-    """(row, quantity, value) of every published figure of a table."""
+    """Return (row, quantity, value) of every published figure of a table."""
     file = PUBLISHED / f"{paper}.yaml"
     if not file.exists():
         pytest.skip(f"no {file}")
     columns, _ = WHERE[paper, table]
     tables = YAML(typ="safe").load(file.read_text())["tables"]
-    rows = next(one["rows"] for one in tables if one["table"] == table)
+    rows = next(part["rows"] for part in tables if part["table"] == table)
     return [
         (ours(table, row, column), QUANTITY.get(column, "parameters"), value)
         for row in rows
@@ -61,7 +61,7 @@ def figures(paper: str, table: str) -> list[tuple[str, str, float]]:
 
 def ours(table: str, row: dict, column: str) -> str:
     """The name that a published row, or one of its columns, has in parity.yaml."""
-    method = re.sub(r"\((\w+)\)", lambda found: found[0].lower(), METHODS.get(row["method"], row["method"]))
+    method = re.sub(r"\((\w+)\)", lambda word: word[0].lower(), METHODS.get(row["method"], row["method"]))
     match table:
         case "T4":
             return f"{method} {row['backbone']} {row['frames']}f"
@@ -75,9 +75,9 @@ def ours(table: str, row: dict, column: str) -> str:
 @pytest.mark.parametrize("paper,table", WHERE)
 def test_every_published_figure_is_there_once_with_its_value(paper, table):
     published = figures(paper, table)
-    there = [(f.row, f.quantity, float(f.printed)) for f in printed().figures if (f.paper, f.table) == (paper, table)]
-    assert sorted(there) == sorted(published)
-    assert len(set(there)) == len(there) == WHERE[paper, table][1]
+    listed = [(f.row, f.quantity, float(f.printed)) for f in printed().figures if (f.paper, f.table) == (paper, table)]
+    assert sorted(listed) == sorted(published)
+    assert len(set(listed)) == len(listed) == WHERE[paper, table][1]
 
 
 def test_there_are_72_figures():
@@ -89,7 +89,7 @@ def test_there_are_72_figures():
 
 
 def must_match(figure: Figure) -> bool:
-    """What is known to come out: ACTION-Net's two tables without BN-Inception, EAM's, and a column of ISTPA's."""
+    """Return whether a figure is known to match."""
     if figure.paper == "action_net":
         return figure.row != "ACTION-Net BNInception"
     if figure.paper == "istpa":
@@ -119,14 +119,14 @@ def test_the_committed_report_is_what_is_counted(tmp_path):
         assert (tmp_path / name).read_bytes() == (ROOT / "reports" / name).read_bytes(), name
     assert len((tmp_path / "parity.md").read_text().splitlines()) > 72
     with (tmp_path / "parity.csv").open(newline="") as rows:
-        found = list(csv.DictReader(rows))
-    assert [row["printed"] for row in found] == [figure.printed for figure in printed().figures]
-    assert {row["verdict"] for row in found} == {"match", "unreachable"}
+        records = list(csv.DictReader(rows))
+    assert [row["printed"] for row in records] == [figure.printed for figure in printed().figures]
+    assert {row["verdict"] for row in records} == {"match", "unreachable"}
 
 
 def figure(shown: str, unit: str = "M", **more) -> Figure:
-    given = {"paper": "p", "table": "T1", "row": "r", "quantity": "parameters", "net": "n", "reason": "why"}
-    return Figure(**{**given, "counted_by": "parameters", "printed": shown, "unit": unit, **more})
+    default = {"paper": "p", "table": "T1", "row": "r", "quantity": "parameters", "net": "n", "reason": "why"}
+    return Figure(**{**default, "counted_by": "parameters", "printed": shown, "unit": unit, **more})
 
 
 @pytest.mark.parametrize(
@@ -167,10 +167,10 @@ def test_counting_adds_what_is_extra_and_compares_with_a_base():
     more = figure("1", extra=Extra(1000, "an auxiliary classifier"))
     increase = figure("1", "%", net="wider", base="n")
     flops = [figure("1", "G", counted_by=tool) for tool in ("macs", "ptflops", "thop")]
-    found = [line.ours for line in parity.count(Printed({"p": "P"}, nets, (plain, more, increase, *flops)))]
-    assert found[1] == found[0] + 1000
-    assert 0 < found[2] < 10
-    macs, ptflops, thop = found[3:]
+    counts = [line.ours for line in parity.count(Printed({"p": "P"}, nets, (plain, more, increase, *flops)))]
+    assert counts[1] == counts[0] + 1000
+    assert 0 < counts[2] < 10
+    macs, ptflops, thop = counts[3:]
     assert macs < thop < ptflops
 
 
@@ -181,7 +181,7 @@ def test_a_net_that_cannot_be_built_is_named():
 
 
 @pytest.mark.parametrize(
-    "old,new,said",
+    "old,new,words",
     [
         ("net: tsn-r50,", "net: tsn-r51,", "figures.0: no net 'tsn-r51'; did you mean 'tsn-r50'"),
         ("counted_by: ptflops", "counted_by: fvcore", "figures.0.counted_by: Input should be"),
@@ -190,14 +190,14 @@ def test_a_net_that_cannot_be_built_is_named():
         ('printed: "33"', "printed: 33", "figures.0.printed: Input should be a valid string"),
     ],
 )
-def test_a_mistake_in_the_file_is_one_line(tmp_path, old, new, said):
+def test_a_mistake_in_the_file_is_one_line(tmp_path, old, new, words):
     text = (ROOT / parity.PRINTED).read_text()
     assert old in text
     path = tmp_path / "parity.yaml"
     path.write_text(text.replace(old, new, 1))
     with pytest.raises(UserError) as error:
         load(path)
-    assert said in str(error.value)
+    assert words in str(error.value)
     assert "\n" not in str(error.value)
 
 
@@ -223,6 +223,6 @@ def test_the_command_line_has_it(monkeypatch, tmp_path, capsys):
     shutil.copy(ROOT / parity.PRINTED, tmp_path / parity.PRINTED)
     monkeypatch.chdir(tmp_path)
     cli.app(["models", "--parity", "--json"], standalone_mode=False)
-    found = json.loads(capsys.readouterr().out)
-    assert [row["printed"] for row in found] == [figure.printed for figure in printed().figures]
+    records = json.loads(capsys.readouterr().out)
+    assert [row["printed"] for row in records] == [figure.printed for figure in printed().figures]
     assert (tmp_path / "reports/parity.md").read_bytes() == (ROOT / "reports/parity.md").read_bytes()

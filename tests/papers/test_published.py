@@ -1,6 +1,5 @@
-"""The registry of printed numbers: every published cell stands in exactly one place, as printed; ours can be run."""
+"""The registry of printed numbers: each published cell once, as printed."""
 
-import csv
 from collections import Counter
 from functools import cache
 from pathlib import Path
@@ -8,14 +7,13 @@ from typing import Any
 
 import pytest
 import yaml
-from dvc.utils.hydra import compose_and_dump
 
-from pipeline.config import load as params
-from pipeline.config.schema import Params
 from pipeline.errors import UserError
 from pipeline.papers import printed_costs, published
 from pipeline.papers.conditions import differences
 from pipeline.papers.published import Paper, conditions, load, meant
+from tests.support.composed import composed
+from tests.support.printed import lines
 from tests.support.real_data import TEST_DATA
 
 ROOT = Path(__file__).parents[2]
@@ -31,8 +29,8 @@ def paper(name: str) -> Paper:
 @cache
 def figures(name: str) -> dict[tuple[str, str, str], str]:
     """(table, row, quantity) -> printed, of parity.yaml."""
-    found = printed_costs.load(FOLDER / "parity.yaml").figures
-    return {(one.table, one.row, one.quantity): one.printed for one in found if one.paper == name}
+    every = printed_costs.load(FOLDER / "parity.yaml").figures
+    return {(figure.table, figure.row, figure.quantity): figure.printed for figure in every if figure.paper == name}
 
 
 @cache
@@ -44,68 +42,53 @@ def transcribed(name: str) -> dict[str, Any]:
     return {table["table"]: table for table in tables}
 
 
-def suite(folder: Path, name: str, tier: str) -> Params:
-    """A suite as `dvc exp run -S suite=... -S tier=...` composes it."""
-    compose_and_dump(folder / "params.yaml", str(ROOT / "conf"), None, "config", "", [f"suite={name}", f"tier={tier}"])
-    return params.load(folder / "params.yaml")
-
-
 def cells(name: str) -> list[tuple[str, int, str, str, bool]]:
-    """(table, number of row, column, printed, run by the authors) of every cell, wherever its number stands."""
-    found = []
+    """Return (table, number of row, column, printed, run by authors) of every cell."""
+    listed = []
     for place, table in paper(name).tables.items():
         for at, row in enumerate(table.rows):
-            own = row.run == "authors"
-            found += [(place, at, column, value, own) for column, value in row.printed.items()]
+            authors = row.run == "authors"
+            listed += [(place, at, column, value, authors) for column, value in row.printed.items()]
             for column, of in table.columns.items():
                 key = (place, of.row.format(label=row.label, **row.settings), of.of or "")
                 if of.measure == "cost" and key in figures(name):
-                    found.append((place, at, column, figures(name)[key], own))
-    return found
+                    listed.append((place, at, column, figures(name)[key], authors))
+    return listed
 
 
 @pytest.mark.parametrize("name", published.PAPERS)
 def test_every_published_cell_is_there_once_as_printed_and_no_other(name: str) -> None:
-    wanted = [
+    expected = [
         (place, at, column, value, row["own"] == "true")
         for place, table in transcribed(name).items()
         for at, row in enumerate(table["rows"])
         for column, value in row["values"].items()
         if value not in ("null", "")
     ]
-    assert Counter(cells(name)) == Counter(wanted)
+    assert Counter(cells(name)) == Counter(expected)
     assert max(Counter(cells(name)).values()) == 1
 
 
 def test_every_published_cell_stands_in_one_place_of_the_reference_tables_with_its_verdict() -> None:
-    found, wanted = [], []
+    written, expected = [], []
     for name in published.PAPERS:
-        wanted += [(name, place, value) for place, _, _, value, _ in cells(name)]
+        expected += [(name, place, value) for place, _, _, value, _ in cells(name)]
         for path in sorted((ROOT / "reports" / "reference" / name / "tables").glob("*.csv")):
-            if path.stem in published.load(name, ROOT / "reports" / "papers").tables:
-                with path.open(newline="", encoding="utf-8") as file:
-                    found += [(name, path.stem, line) for line in csv.DictReader(file) if line["as_printed"]]
-    assert Counter((name, place, line["as_printed"]) for name, place, line in found) == Counter(wanted)
-    places = [(name, place, *(line[key] for key in ("row", "column", "unit"))) for name, place, line in found]
+            if path.stem in paper(name).tables:
+                written += [(name, path.stem, line) for line in lines(path) if line["as_printed"]]
+    assert Counter((name, place, line["as_printed"]) for name, place, line in written) == Counter(expected)
+    places = [(name, place, *(line[key] for key in ("row", "column", "unit"))) for name, place, line in written]
     assert len(places) == len(set(places)) == 593
-    assert all(line["verdict"] for *_, line in found)
-    costs = [line["verdict"] for *_, line in found if line["unit"] in ("M", "G") and line["verdict"] != "not run"]
+    assert all(line["verdict"] for *_, line in written)
+    costs = [line["verdict"] for *_, line in written if line["unit"] in ("M", "G") and line["verdict"] != "not run"]
     assert "reproduced" in costs
 
 
-def test_all_593_numbers_of_43_tables_are_there_337_of_them_the_authors_own() -> None:
-    found = [cell for name in published.PAPERS for cell in cells(name)]
-    assert (len(found), sum(own for *_, own in found)) == (593, 337)
+def test_593_numbers_of_43_tables_are_listed_337_of_them_the_authors_own_and_72_of_parity() -> None:
+    every = [(name, *cell) for name in published.PAPERS for cell in cells(name)]
+    assert (len(every), sum(authors for *_, authors in every)) == (593, 337)
     assert sum(len(paper(name).tables) for name in published.PAPERS) == 43
-
-
-def test_every_figure_of_parity_stands_in_one_cell_of_the_tables() -> None:
-    costs = [
-        (name, place, column, at)
-        for name in published.PAPERS
-        for place, at, column, _, _ in cells(name)
-        if paper(name).tables[place].columns[column].measure == "cost"
-    ]
+    costs = [cell[:4] for cell in every if paper(cell[0]).tables[cell[1]].columns[cell[3]].measure == "cost"]
     assert len(costs) == len(set(costs)) == sum(len(figures(name)) for name in published.PAPERS) == 72
 
 
@@ -120,10 +103,10 @@ def test_rows_are_those_of_the_print(name: str) -> None:
         for column, of in ours.columns.items():
             if of.unit in ("fraction", "M", "G", "task/s"):
                 assert units[column] == of.unit, (place, column)
-        for row, there in zip(ours.rows, table["rows"], strict=False):
+        for row, line in zip(ours.rows, table["rows"], strict=False):
             for key, value in row.settings.items():
-                said = there[key]
-                assert value == ("+".join(said) or "none" if isinstance(said, list) else said), (place, row.label)
+                text = line[key]
+                assert value == ("+".join(text) or "none" if isinstance(text, list) else text), (place, row.label)
 
 
 @pytest.mark.parametrize("name", published.PAPERS)
@@ -142,9 +125,9 @@ def test_contradictions_of_the_print_are_footnotes(name: str) -> None:
 
 @pytest.mark.parametrize("tier", ["full", "mini"])
 @pytest.mark.parametrize("name", published.PAPERS)
-def test_every_row_of_ours_is_in_its_papers_suite_and_as_the_paper_has_it(name: str, tier: str, tmp_path: Path) -> None:
-    given = suite(tmp_path, name, tier)
-    known = {**given.experiments, **given.fusions, **given.trajectories}
+def test_every_row_of_ours_is_in_its_papers_suite_and_as_the_paper_has_it(name: str, tier: str) -> None:
+    params = composed(name, tier)
+    known = {**params.experiments, **params.fusions, **params.trajectories}
     for place, table in paper(name).tables.items():
         for row in table.rows:
             for column in table.columns:
@@ -153,19 +136,19 @@ def test_every_row_of_ours_is_in_its_papers_suite_and_as_the_paper_has_it(name: 
                 system = meant(row.ours, table, column)
                 if system is None:
                     continue
-                differs = differences(paper(name), conditions(table, row, column), given, system)
+                differs = differences(paper(name), conditions(table, row, column), params, system)
                 other = table.columns[column].under.dataset == "diving48-v1"  # of other labels than ours
                 assert bool(differs) == (tier == "mini" or other), (place, row.label, column, differs)
                 assert tier == "full" or differs[0].startswith("tier mini")
                 assert not other or "data set: diving48, not diving48-v1" in differs
 
 
-def test_all_has_every_row_of_ours_too(tmp_path: Path) -> None:
-    given = suite(tmp_path, "all", "full")
+def test_all_has_every_row_of_ours_too() -> None:
+    params = composed("all", "full")
     for table in (table for name in published.PAPERS for table in paper(name).tables.values()):
         for row in table.rows:
             systems = {meant(row.ours, table, column) for column in table.columns} - {None}
-            assert systems <= {*given.experiments, *given.fusions, *given.trajectories}
+            assert systems <= {*params.experiments, *params.fusions, *params.trajectories}
 
 
 def test_what_authors_ran_is_run_but_for_a_reason() -> None:
@@ -181,11 +164,11 @@ def test_what_authors_ran_is_run_but_for_a_reason() -> None:
     assert set(reasons) == {"speed"}, reasons
 
 
-def test_printed_speeds_belong_to_rows_that_are_run(tmp_path: Path) -> None:
-    told = published.speeds("maagn", FOLDER)
-    assert "V1 speed 13.26 task/s, V2 speed 14.21 task/s" in told["maagn-resnet50-sthv1-8f-ten"]
-    assert set(told) <= set(suite(tmp_path, "maagn", "full").experiments) and len(told) == 2
-    assert published.speeds("all", FOLDER) == told and published.speeds("quick", FOLDER) == {}
+def test_printed_speeds_belong_to_rows_that_are_run() -> None:
+    speeds = published.speeds("maagn", FOLDER)
+    assert "V1 speed 13.26 task/s, V2 speed 14.21 task/s" in speeds["maagn-resnet50-sthv1-8f-ten"]
+    assert set(speeds) <= set(composed("maagn", "full").experiments) and len(speeds) == 2
+    assert published.speeds("all", FOLDER) == speeds and published.speeds("quick", FOLDER) == {}
 
 
 @pytest.mark.parametrize(
@@ -222,7 +205,7 @@ def test_costs_stand_in_parity_alone(tmp_path: Path) -> None:
     row = 'printed: {top1: "63.7"}\n        settings: {backbone: "3D ResNet-50"'
     assert row in text
     (tmp_path / "eam.yaml").write_text(text.replace(row, row.replace("{top1", '{params: "46.99", top1')))
-    with pytest.raises(UserError, match=r"T4.*parameters and FLOPs stand in parity.yaml"):
+    with pytest.raises(UserError, match=r"T4.*parameters and FLOPs belong in parity.yaml"):
         load("eam", tmp_path)
     with pytest.raises(UserError, match="no paper 'quick'; known: action_net, eam, istpa, maagn, st_manet"):
         load("quick")

@@ -1,4 +1,4 @@
-"""What a suite leaves beside its tables: classes, confusions and curves, and the results of runs alone."""
+"""Files of a suite other than its tables, and the results of single runs."""
 
 import json
 from pathlib import Path
@@ -16,11 +16,11 @@ from tests.support.printed import lines
 
 
 def test_undecoded_videos_show_beside_the_number_and_count_as_wrong(tmp_path: Path) -> None:
-    given, folder = invented.params(["a"], seeds=(0,)), invented.splits(tmp_path)
-    frame = invented.predictions(given, "a", folder, right=1.0)
+    params, folder = invented.params(["a"], seeds=(0,)), invented.splits(tmp_path)
+    frame = invented.predictions(params, "a", folder, right=1.0)
     gone = pl.col("video").is_in(["test_1_000", "test_1_001", "test_1_006"])
     frame = frame.with_columns(logits=pl.when(gone).then(None).otherwise("logits"))
-    row = invented.measured(given, "a", read(invented.write(frame, tmp_path / "p", given, "a"), "a", given, folder))
+    row = invented.measured(params, "a", read(invented.write(frame, tmp_path / "p", params, "a"), "a", params, folder))
     table.save(tmp_path, suite_tables.of("t", Table("t", ("a",)), {"a": row}))
     (line,) = lines(tmp_path / "t.csv")
     assert (line["top1"], line["n"], line["decoded"]) == ("95.0000", "60", "57")
@@ -35,9 +35,9 @@ def test_undecoded_videos_show_beside_the_number_and_count_as_wrong(tmp_path: Pa
 
 
 def test_five_guesses_among_five_classes_are_no_result() -> None:
-    given = invented.params(["a"], seeds=(0,))
-    found = invented.from_logits([[list(row)] for row in np.eye(5)], [0, 1, 2, 3, 4])
-    row = invented.measured(given, "a", found)
+    params = invented.params(["a"], seeds=(0,))
+    predictions = invented.from_logits([[list(row)] for row in np.eye(5)], [0, 1, 2, 3, 4])
+    row = invented.measured(params, "a", predictions)
     assert row.accuracy.top5 is None and row.accuracy.top1.value == 1.0
 
 
@@ -52,15 +52,15 @@ def test_the_curve_is_the_mean_over_runs_without_their_times(tmp_path: Path) -> 
 
 
 def test_a_run_alone_is_that_part_of_its_row(tmp_path: Path) -> None:
-    given, data = invented.params(["a"]), tmp_path
+    params, data = invented.params(["a"]), tmp_path
     invented.splits(data / "splits" / "shapes")
     folder = data / "predictions" / "a"
     folder.mkdir(parents=True)
-    frame = invented.predictions(given, "a", data / "splits" / "shapes", 0.5)
-    invented.write(frame, folder / "predictions.parquet", given, "a")
-    row = results.read(given, "a", data)
+    frame = invented.predictions(params, "a", data / "splits" / "shapes", 0.5)
+    invented.write(frame, folder / "predictions.parquet", params, "a")
+    row = results.read(params, "a", data)
     whole = results.measure(row).accuracy
     runs = [results.measure(results.only(row, 1, seed)).accuracy for seed in (0, 1)]
     assert np.mean([run.top1.value for run in runs]) == pytest.approx(whole.top1.value)
     assert runs[0].top1.value != runs[1].top1.value
-    assert results.measure(results.only(results.read(given, "a", data / "nowhere"), 1, 0)).accuracy == "not run"
+    assert results.measure(results.only(results.read(params, "a", data / "nowhere"), 1, 0)).accuracy == "not run"

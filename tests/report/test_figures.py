@@ -1,4 +1,4 @@
-"""Pictures are SVG with text as text, the same bytes each time, and show every row."""
+"""Figures are SVG with text as text, the same bytes each time, and show all rows."""
 
 import base64
 import io
@@ -15,26 +15,21 @@ from PIL import Image
 from pipeline.measure.results import Result, confused
 from pipeline.report import figures
 from tests.support import invented
+from tests.support.printed import texts
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> list[Result]:
-    given = invented.params(["tsn", "eam", "late"])
+def rows(tmp_path_factory: pytest.TempPathFactory) -> list[Result]:
+    params = invented.params(["tsn", "eam", "late"])
     folder = invented.splits(tmp_path_factory.mktemp("splits"))
-    tsn, eam = (invented.result(given, row, folder, seed=number) for number, row in enumerate(("tsn", "eam")))
-    return [tsn, replace(eam, name="eam $x$ & co"), invented.measured(given, "late", "not run")]
+    tsn, eam = (invented.result(params, row, folder, seed=number) for number, row in enumerate(("tsn", "eam")))
+    return [tsn, replace(eam, name="eam $x$ & co"), invented.measured(params, "late", "not run")]
 
 
-def texts(path: Path) -> list[str]:
-    return [
-        "".join(node.itertext()).strip() for node in ElementTree.parse(path).iter("{http://www.w3.org/2000/svg}text")
-    ]
-
-
-def logs(folder: Path, rows: int = 2) -> dict[str, list[Path]]:
+def logs(folder: Path, count: int = 2) -> dict[str, list[Path]]:
     """Two runs a row of three epochs, among lines of another kind."""
-    made: dict[str, list[Path]] = {}
-    for row in range(rows):
+    paths: dict[str, list[Path]] = {}
+    for row in range(count):
         for seed in range(2):
             path = folder / f"{row}-{seed}.jsonl"
             lines = [
@@ -43,44 +38,44 @@ def logs(folder: Path, rows: int = 2) -> dict[str, list[Path]]:
             path.write_text(
                 "".join(json.dumps(line) + "\n" for line in [{"kind": "steps", "epoch": 0, "step": 1}, *lines])
             )
-            made.setdefault(f"row {row}", []).append(path)
-    return made
+            paths.setdefault(f"row {row}", []).append(path)
+    return paths
 
 
-def test_accuracies_show_every_row_chance_and_n(made: list[Result], tmp_path: Path) -> None:
-    figures.accuracies(made, tmp_path / "a.svg")
-    found = texts(tmp_path / "a.svg")
-    assert {"tsn", "eam $x$ & co", "late", "not run", "chance", "shapes (n = 60)"} <= set(found)
+def test_accuracies_show_every_row_chance_and_n(rows: list[Result], tmp_path: Path) -> None:
+    figures.accuracies(rows, tmp_path / "a.svg")
+    shown = texts(tmp_path / "a.svg")
+    assert {"tsn", "eam $x$ & co", "late", "not run", "chance", "shapes (n = 60)"} <= set(shown)
 
 
-def test_accuracies_have_a_dot_for_each_seed(made: list[Result], tmp_path: Path) -> None:
-    figures.accuracies(made[:1], tmp_path / "a.svg")
+def test_accuracies_have_a_dot_for_each_seed(rows: list[Result], tmp_path: Path) -> None:
+    figures.accuracies(rows[:1], tmp_path / "a.svg")
     dots = [node for node in ElementTree.parse(tmp_path / "a.svg").iter("{http://www.w3.org/2000/svg}g")
             if node.attrib.get("id", "").startswith("line2d_") and len(list(node.iter("{http://www.w3.org/2000/svg}use"))) == 2]  # fmt: skip  # noqa: E501
-    assert dots and len(made[0].seeds) == 2
+    assert dots and len(rows[0].seeds) == 2
 
 
-def test_accuracy_against_macs_names_the_rows_that_have_both(made: list[Result], tmp_path: Path) -> None:
-    figures.against_macs([replace(made[0], costs={"macs": 3e9}), *made[1:]], tmp_path / "m.svg")
+def test_accuracy_against_macs_names_the_rows_that_have_both(rows: list[Result], tmp_path: Path) -> None:
+    figures.against_macs([replace(rows[0], costs={"macs": 3e9}), *rows[1:]], tmp_path / "m.svg")
     assert {"tsn", "shapes", "MACs of one view, G"} <= set(texts(tmp_path / "m.svg"))
     assert "late" not in texts(tmp_path / "m.svg")
-    figures.against_macs(made, tmp_path / "none.svg")
+    figures.against_macs(rows, tmp_path / "none.svg")
     assert not (tmp_path / "none.svg").exists()
 
 
-def test_confusion_names_the_classes(made: list[Result], tmp_path: Path) -> None:
-    figures.confusion(made[0], tmp_path / "c.svg")
+def test_confusion_names_the_classes(rows: list[Result], tmp_path: Path) -> None:
+    figures.confusion(rows[0], tmp_path / "c.svg")
     assert {*invented.CLASSES, "tsn (shapes, n = 60)", "actual", "predicted"} <= set(texts(tmp_path / "c.svg"))
-    figures.confusion(made[2], tmp_path / "none.svg")
+    figures.confusion(rows[2], tmp_path / "none.svg")
     assert not (tmp_path / "none.svg").exists()
 
 
-def test_cells_of_a_confusion_are_one_image_of_a_pixel_each(made: list[Result], tmp_path: Path) -> None:
-    figures.confusion(made[0], tmp_path / "c.svg")
+def test_cells_of_a_confusion_are_one_image_of_a_pixel_each(rows: list[Result], tmp_path: Path) -> None:
+    figures.confusion(rows[0], tmp_path / "c.svg")
     cells = next(ElementTree.parse(tmp_path / "c.svg").iter("{http://www.w3.org/2000/svg}image"))
     png = base64.b64decode(cells.attrib["{http://www.w3.org/1999/xlink}href"].partition(",")[2])
     pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
-    shares = confused(made[0], made[0].runs)[:, : len(invented.CLASSES)]
+    shares = confused(rows[0], rows[0].runs)[:, : len(invented.CLASSES)]
     assert pixels.shape[:2] == shares.shape
     # Rows from above are actual classes, and a larger share is darker.
     darkness = -pixels.astype(int).sum(axis=2)
@@ -90,30 +85,30 @@ def test_cells_of_a_confusion_are_one_image_of_a_pixel_each(made: list[Result], 
     assert numbers == [f"{100 * share:.0f}" for share in shares.ravel() if share]
 
 
-def test_changes_of_confusions_name_both_rows(made: list[Result], tmp_path: Path) -> None:
-    figures.confusion_change(made[1], made[0], made[0].runs, tmp_path / "d.svg")
-    found = texts(tmp_path / "d.svg")
-    assert {*invented.CLASSES, "eam $x$ & co less tsn (shapes, n = 60)", "change of the share"} <= set(found)
-    assert any(text.startswith("+") for text in found)
-    figures.confusion_change(made[0], made[0], made[0].runs, tmp_path / "same.svg")
+def test_changes_of_confusions_name_both_rows(rows: list[Result], tmp_path: Path) -> None:
+    figures.confusion_change(rows[1], rows[0], rows[0].runs, tmp_path / "d.svg")
+    shown = texts(tmp_path / "d.svg")
+    assert {*invented.CLASSES, "eam $x$ & co less tsn (shapes, n = 60)", "change of the share"} <= set(shown)
+    assert any(text.startswith("+") for text in shown)
+    figures.confusion_change(rows[0], rows[0], rows[0].runs, tmp_path / "same.svg")
     assert not any(text.startswith("+") for text in texts(tmp_path / "same.svg"))
 
 
 def test_learning_curves_name_the_rows_and_pass_over_what_is_not_there(tmp_path: Path) -> None:
     runs = {**logs(tmp_path, 9), "absent": [tmp_path / "absent.jsonl"]}
     figures.learning_curves(runs, tmp_path / "l.svg")
-    found = texts(tmp_path / "l.svg")
-    assert {f"row {row}" for row in range(9)} <= set(found) and "absent" not in found
+    shown = texts(tmp_path / "l.svg")
+    assert {f"row {row}" for row in range(9)} <= set(shown) and "absent" not in shown
     figures.learning_curves({}, tmp_path / "empty.svg")
     assert "epoch" in texts(tmp_path / "empty.svg")
 
 
-def test_bytes_are_the_same_each_time_whatever_the_users_style(made: list[Result], tmp_path: Path) -> None:
+def test_bytes_are_the_same_each_time_whatever_the_users_style(rows: list[Result], tmp_path: Path) -> None:
     runs = logs(tmp_path)
     for name in ("one", "two"):
-        figures.accuracies(made, tmp_path / name / "accuracies.svg")
-        figures.confusion(made[0], tmp_path / name / "confusion.svg")
-        figures.confusion_change(made[1], made[0], made[0].runs, tmp_path / name / "change.svg")
+        figures.accuracies(rows, tmp_path / name / "accuracies.svg")
+        figures.confusion(rows[0], tmp_path / name / "confusion.svg")
+        figures.confusion_change(rows[1], rows[0], rows[0].runs, tmp_path / name / "change.svg")
         figures.learning_curves(runs, tmp_path / name / "learning.svg")
         matplotlib.rcParams.update({"font.size": 30, "axes.facecolor": "black"})
     matplotlib.rcdefaults()

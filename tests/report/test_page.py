@@ -1,4 +1,4 @@
-"""The page: its numbers are the CSVs', it is one small file, and a browser finds nothing wrong with it."""
+"""The page: the CSVs' numbers in one small file that browsers accept."""
 
 import csv
 import json
@@ -30,16 +30,16 @@ class Tables(HTMLParser):
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        given = dict(attrs)
+        values = dict(attrs)
         if tag == "table":
-            self.path = given["data-path"] or ""
+            self.path = values["data-path"] or ""
             self.tables[self.path], self.keys[self.path] = [], []
-        if tag == "tr" and "data-row" in given:
+        if tag == "tr" and "data-row" in values:
             self.tables[self.path].append([])
-        if "data-key" in given:
-            self.keys[self.path].append(given["data-key"] or "")
-        if "data-value" in given:
-            self.tables[self.path][-1].append(given["data-value"] or "")
+        if "data-key" in values:
+            self.keys[self.path].append(values["data-key"] or "")
+        if "data-value" in values:
+            self.tables[self.path][-1].append(values["data-value"] or "")
 
 
 @pytest.fixture
@@ -49,38 +49,33 @@ def reports(tmp_path: Path) -> Path:
     return tmp_path / "reports"
 
 
-def build(reports: Path) -> Path:
-    """The page of all reference suites."""
-    return reference.show(reports)
-
-
 def test_every_cell_is_the_csvs(reports: Path) -> None:
-    text = build(reports).read_text(encoding="utf-8")
-    found = Tables(text)
-    assert {"quick/tables/ablation.csv", "../parity.csv", "scoreboard.csv"} <= found.tables.keys()
-    assert {f"{name}/tables/claims.csv" for name in PAPERS} <= found.tables.keys()
+    text = reference.show(reports).read_text(encoding="utf-8")
+    page = Tables(text)
+    assert {"quick/tables/ablation.csv", "../parity.csv", "scoreboard.csv"} <= page.tables.keys()
+    assert {f"{name}/tables/claims.csv" for name in PAPERS} <= page.tables.keys()
     islands = json.loads(text.partition('id="data">')[2].partition("</script>")[0])
-    for path, rows in found.tables.items():
+    for path, rows in page.tables.items():
         with (reports / "reference" / path).open(newline="", encoding="utf-8") as file:
             expected = list(csv.DictReader(file))
         shown = [[plain(value) for value in row] for row in rows]
-        assert [[row[key] for key in found.keys[path]] for row in expected] == shown
+        assert [[row[key] for key in page.keys[path]] for row in expected] == shown
         stem = path.removesuffix(".csv").replace("/tables/", "-").replace("../", "costs-")
         island = islands[stem if "-" in stem else f"first-{stem}"]
         assert [{key: plain(value) for key, value in row.items()} for row in island] == expected
 
 
 def test_every_table_is_on_it(reports: Path) -> None:
-    found = Tables(build(reports).read_text(encoding="utf-8")).tables
+    listed = Tables(reference.show(reports).read_text(encoding="utf-8")).tables
     tables = {path.with_suffix(".csv") for path in reports.glob("reference/*/tables/*.json")}
     empty = {path for path in tables if len(path.read_text(encoding="utf-8").splitlines()) < 2}  # a figure not run
-    shown = {str((reports / "reference" / path).resolve()) for path in found}
+    shown = {str((reports / "reference" / path).resolve()) for path in listed}
     assert {str(path) for path in tables - empty if path.stem not in ("speed", "scoreboard")} <= shown
 
 
 def test_it_is_one_small_file_and_the_same_each_time(reports: Path) -> None:
-    first = build(reports).read_bytes()
-    assert build(reports).read_bytes() == first
+    first = reference.show(reports).read_bytes()
+    assert reference.show(reports).read_bytes() == first
     assert len(first) < 2 * 2**20
     assert b'src="http' not in first and b"url(http" not in first and b"<link" not in first
 
@@ -88,7 +83,7 @@ def test_it_is_one_small_file_and_the_same_each_time(reports: Path) -> None:
 def test_text_is_escaped(reports: Path) -> None:
     path = reports / "reference" / "quick" / "tables" / "ablation.json"
     path.write_text(path.read_text().replace('"tsn"', '"</script><b>tsn"'))
-    text = build(reports).read_text(encoding="utf-8")
+    text = reference.show(reports).read_text(encoding="utf-8")
     assert "<b>tsn" not in text
 
 
@@ -96,7 +91,7 @@ def test_a_damaged_table_is_named(reports: Path) -> None:
     path = reports / "reference" / "quick" / "tables" / "ablation.json"
     path.write_text(path.read_text().replace(', "2"], ["1"', ', ["1"', 1))
     with pytest.raises(UserError, match=r"ablation\.json is damaged"):
-        build(reports)
+        reference.show(reports)
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
@@ -105,16 +100,17 @@ def test_in_a_browser(reports: Path, tmp_path: Path, scheme: str) -> None:
     from axe_playwright_python.sync_playwright import Axe
     from playwright.sync_api import sync_playwright
 
-    path = build(reports)
-    said: list[str] = []
+    path = reference.show(reports)
+    messages: list[str] = []
     with sync_playwright() as playwright:
         options = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-quic"]
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", *options])
         view = browser.new_page(color_scheme=scheme, viewport={"width": 390, "height": 844})  # a phone's
-        view.on("console", lambda message: said.append(message.text))
-        view.on("pageerror", lambda error: said.append(str(error)))
+        view.on("console", lambda message: messages.append(message.text))
+        view.on("pageerror", lambda error: messages.append(str(error)))
         view.goto(path.as_uri())
-        serious = [one for one in Axe().run(view).response["violations"] if one["impact"] in ("serious", "critical")]
+        violations = Axe().run(view).response["violations"]
+        serious = [violation for violation in violations if violation["impact"] in ("serious", "critical")]
         assert not serious, json.dumps(serious)[:2000]
         assert view.evaluate("document.documentElement.scrollWidth <= window.innerWidth")  # tables scroll, not the page
 
@@ -137,7 +133,7 @@ def test_in_a_browser(reports: Path, tmp_path: Path, scheme: str) -> None:
         view.keyboard.press("Escape")
 
         view.goto(path.as_uri())
-        assert view.locator("h2").first.inner_text() == "What is left of the printed gains"
+        assert view.locator("h2").first.inner_text() == "Verdicts on the printed gains"
         links = view.locator("nav a").evaluate_all("all => all.map(link => link.getAttribute('href'))")
         assert all(view.locator(f"[id='{link[1:]}']").count() == 1 for link in links) and len(links) > 50
         view.screenshot(path=tmp_path / "page.png")
@@ -148,4 +144,4 @@ def test_in_a_browser(reports: Path, tmp_path: Path, scheme: str) -> None:
         assert 0.5 < counts[ground] / counts.sum() < 0.97  # not an empty page
         assert max(ground - int(picture.min()), int(picture.max()) - ground) > 150  # text that can be read
         browser.close()
-    assert not said
+    assert not messages

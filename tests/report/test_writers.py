@@ -1,4 +1,4 @@
-"""One table, many writers: at most eight columns to read, every value in the CSV, and JSON that gives it back."""
+"""Writers of a table: at most eight columns to read, all values in CSV and JSON."""
 
 import csv
 import io
@@ -15,7 +15,7 @@ from pipeline.report.table import ALWAYS, BLANK, DATA, ROOM, Cell, Table, view
 
 
 def made(columns: int, rows: int = 3, place: int = ROOM, same: tuple[int, ...] = ()) -> Table:
-    """A table whose column 0 is its rows' names; the columns `same` say the same in every row."""
+    """A table with named rows; the columns `same` are equal in every row."""
     lines = []
     for row in range(rows):
         cells = [Cell("row", f"r{row}", {"row": f"r{row}"}, ALWAYS)]
