@@ -1,8 +1,8 @@
-"""Every kind of file that a project keeps, flipped, cut and emptied, and what reads it then.
+"""Every kind of file that a project keeps, flipped, cut and emptied, then read by its stage or command.
 
 A small project (bench/victim.py) runs once. Each attack copies it, damages a file and calls the stage or command that
-reads it, its tasks in one process instead of on Ray. Right is that all results are those of the undamaged project, to
-the byte. `begun` is the same project with a row half trained, trained but not collected, or half evaluated.
+reads it, with its tasks in one process instead of on Ray. An outcome is right if all results have the bytes of the
+undamaged project. `begun` is the same project with a row half trained, trained but not collected, or half evaluated.
 """
 
 import importlib
@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from bench import victim
+from bench.attack.changes import Change, cut, empty, flip
 from bench.attack.judge import Attack, judged
 from bench.victim import ROW
 
-ROOT = Path(__file__).parents[2]
-SECONDS = 300.0  # the limit: most of it is a stage's own work
+SECONDS = 300.0  # the limit; a stage's work takes most of it
 HEAVY = ("cluster.fit", "cluster.score", "dvc.repo", "mlflow", "stages.commands.report", "stages.repro.driver")
 HEAVY += tuple(f"stages.{name}" for name in ("aggregate", "decode", "download", "evaluate", "splits", "train"))
 BEGUN = ("trained", "collected", "scored")
@@ -35,39 +35,34 @@ def attacks(folder: Path, rng: random.Random) -> Iterator[Attack]:
     readers = _readers()
     if absent := [pattern for begun, pattern, *_ in readers if not any((base / (begun or "done")).glob(pattern))]:
         raise SystemExit(f"the project has no {absent[0]}")
-    for how in ("flipped", "cut", "empty"):
+    for damage in ("flipped", "cut", "empty"):
         for begun, pattern, act, wants in readers:
             source = base / (begun or "done")
             path = rng.choice(sorted(source.glob(pattern)))
-            change = _change(how, rng.random(), rng.randrange(8))
-            name = f"{path.relative_to(source)} {how}, read by {getattr(act, '__name__', 'its reader')}"
-            # These only show what is there: a number that a flipped bit has changed, too.
-            wanted = "either" if how == "flipped" and act in SHOW else wants
-            attack = _attack(source, path, change, act, base / "done")
-            yield Attack("damaged", name, wanted, attack, SECONDS)  # type: ignore[arg-type]
+            share, bit = rng.random(), rng.randrange(8)
+            change = {"flipped": flip(share, bit), "cut": cut(share), "empty": empty}[damage]
+            name = f"{path.relative_to(source)} {damage}, read by {getattr(act, '__name__', 'its reader')}"
+            if damage == "flipped" and act in SHOW:
+                wants = "either"  # a number that a flipped bit changed is shown
+            yield Attack("damaged", name, wants, _attack(source, path, change, act, base / "done"), SECONDS)
 
 
 def project(folder: Path) -> Path:
-    """The finished project, and those that have begun; each made once for a state of the code."""
-    fresh = folder / "small"
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
-    victim.make(fresh, clips=(16, 8))
-    base = folder / f"small-{victim.code(fresh)}"
-    base.mkdir(exist_ok=True)
+    """Return the folder of the finished project and of those that have begun, made once for a state of the code."""
+    fresh, base = victim.prepared(folder, "small", clips=(16, 8))
     for name in (name for name in ("done", *BEGUN) if not (base / name).exists()):
         if name != "done":
             shutil.rmtree(fresh, ignore_errors=True)
             shutil.copytree(base / "done", fresh, symlinks=True)
         begin = Attack("damaged", name, "right", lambda _, name=name: _begin(fresh, name), 600.0)
         if (outcome := judged(begin)).outcome != "right":
-            raise SystemExit(f"{name}: {outcome.said}")
+            raise SystemExit(f"{name}: {outcome.message}")
         fresh.rename(base / name)
     return base
 
 
 def _readers() -> Sequence[tuple[str, str, Act, str]]:
-    """(which project, pattern of files, what reads them, what is wanted)."""
+    """Return (project, pattern of files, their reader, wanted outcome)."""
     runs, predictions = f"data/runs/{ROW}/", f"data/predictions/{ROW}/"
     return [
         ("", "data/videos/shapes/*/*.mp4", download, "right"),
@@ -111,7 +106,7 @@ def _readers() -> Sequence[tuple[str, str, Act, str]]:
     ]
 
 
-def _attack(source: Path, path: Path, change: Callable[[bytes], bytes], act: Act, done: Path) -> Callable[[Path], str]:
+def _attack(source: Path, path: Path, change: Change, act: Act, done: Path) -> Callable[[Path], str]:
     def attack(folder: Path) -> str:
         copy = folder / "project"
         shutil.copytree(source, copy, symlinks=True)
@@ -119,14 +114,14 @@ def _attack(source: Path, path: Path, change: Callable[[bytes], bytes], act: Act
         whole = damaged.read_bytes()
         damaged.write_bytes(change(whole))
         _enter(copy)
-        said = act()
+        reason = act()
         if act in SHOW:
             return ""
-        if isinstance(said, str) and said:
+        if isinstance(reason, str) and reason:
             from pipeline.errors import UserError
 
-            raise UserError(said)  # a table's cell says why the row has no number
-        if act not in MAKING and damaged.exists():  # it may have made all else from what is damaged still
+            raise UserError(reason)  # a table's cell has the reason for a missing number
+        if act not in MAKING and damaged.exists():  # the others do not replace a damaged file
             damaged.write_bytes(whole)
         wrong = list(victim.faults(copy, victim.results(done)))
         return "; ".join(wrong[:3])
@@ -146,7 +141,7 @@ def _enter(copy: Path) -> None:
     def each(function: Callable[..., Any], items: Sequence[tuple], *_: Any, **__: Any) -> Iterator[Any]:
         return ((at, function(*item)) for at, item in enumerate(items))
 
-    def trained(todo: Sequence[Any], watch: Callable[[], None]) -> None:
+    def train_all(todo: Sequence[Any], watch: Callable[[], None]) -> None:
         for training in todo:
             cluster.fit.train_run(training)
 
@@ -157,22 +152,21 @@ def _enter(copy: Path) -> None:
         module.fan_out = each  # type: ignore[attr-defined]
     for module in (stages.download, stages.decode, stages.train, stages.evaluate):
         module.session = lambda *_, **__: nullcontext()  # type: ignore[attr-defined]
-    cluster.fit._train = trained
-    cluster.fit.lack = lambda *_: ""
+    cluster.fit.train_all = train_all
 
 
 class Enough(Exception):
-    """The project has begun as far as it should."""
+    """The project has reached the state to stop in."""
 
 
-def _begin(folder: Path, how: str) -> str:
-    """Run the project to its end, or take away what a row made, and run it until somewhere in the midst of it."""
+def _begin(folder: Path, state: str) -> str:
+    """Run the project to its end; for a state of BEGUN, remove a row's outputs and stop in the middle of a stage."""
     import cluster.fit
     import cluster.score
     from pipeline.train import loop
 
     _enter(folder)
-    if how == "done":
+    if state == "done":
         return _run()
     epochs, block = loop.epochs, cluster.score.block
 
@@ -190,14 +184,14 @@ def _begin(folder: Path, how: str) -> str:
         if item[3].name.endswith("00000.parquet"):
             raise Enough
 
-    if how == "scored":
+    if state == "scored":
         shutil.rmtree(f"data/predictions/{ROW}")
         cluster.score.block = scored
         act: Act = evaluate
     else:
         shutil.rmtree(f"data/runs/{ROW}")
         act = train
-        if how == "trained":
+        if state == "trained":
             loop.epochs = two
         else:
             collect, calls = cluster.fit._collect, list[int]()
@@ -211,11 +205,11 @@ def _begin(folder: Path, how: str) -> str:
         act()
     except Enough:
         return ""
-    return "it ended"
+    return "it was not interrupted"
 
 
 def _run() -> str:
-    """Every stage in its order, and DVC's notes of it."""
+    """Run every stage in order, and record them in dvc.lock."""
     from stages import fresh
     from stages.evaluate import evaluate
     from stages.train import train
@@ -262,19 +256,19 @@ def evaluate() -> None:
 
 
 def aggregate() -> str:
-    """The row's words in place of a number, if its predictions were refused."""
+    """Run the stage; return the text in place of the row's number if its predictions were refused."""
     from pipeline.config import load
     from pipeline.measure import results
     from stages import DATA
     from stages.aggregate import aggregate
 
     aggregate()
-    found = results.read(load.load(), ROW, DATA).predictions
-    return found if isinstance(found, str) else ""
+    predictions = results.read(load.load(), ROW, DATA).predictions
+    return predictions if isinstance(predictions, str) else ""
 
 
 def mlflow_sync() -> None:
-    from stages.commands.mlflow_sync import sync
+    from stages.commands.ui import sync
 
     sync()
 
@@ -298,11 +292,10 @@ def plan() -> None:
     from stages.repro import estimate
     from stages.repro.plan import current, locked, project
 
-    given = load.load()
-    found = current(given, project())
+    params = load.load()
     speeds = estimate.measured(DATA, locked())
-    for step in found:
-        estimate.seconds(step, given, DATA, speeds), estimate.size(step, DATA), estimate.kept(step, given, DATA)
+    for step in current(params, project()):
+        estimate.seconds(step, params, DATA, speeds), estimate.size(step, DATA), estimate.kept(step, params, DATA)
 
 
 def mend() -> None:
@@ -330,17 +323,5 @@ def report_json() -> None:
     reports.rows(victim.SUITE)
 
 
-SHOW = (diff, report, report_json)  # which only show what is there
-MAKING = (download, decode, splits, train, refresh, mend)  # which make again what is damaged
-
-
-def _change(how: str, share: float, bit: int) -> Callable[[bytes], bytes]:
-    def change(content: bytes) -> bytes:
-        at = int(share * max(0, len(content) - 1))
-        if how == "empty":
-            return b""
-        if how == "cut" or not content:
-            return content[:at]
-        return content[:at] + bytes([content[at] ^ 1 << bit]) + content[at + 1 :]
-
-    return change
+SHOW = (diff, report, report_json)  # they only show files
+MAKING = (download, decode, splits, train, refresh, mend)  # they replace a damaged file
