@@ -5,8 +5,8 @@
 The work is the fan-out of stages 2 and 5: shards of one video each (340x256, H.264, 10 s), and blocks of two videos for
 TSM on ResNet-50 (8x224x224, one view). Ray has one CPU or two and uses cluster/fanout.py. The control is the same
 functions in one process or two that take the next item when they are free. Workers have started, imported and loaded
-their net before the clock starts. All four take turns. A run with one worker is pinned to one core, with its ffmpeg,
-its driver and Ray's processes, because a worker and its ffmpeg would otherwise run on two. Efficiency is the time of
+their net before the clock starts. All four take turns. A run with one worker is pinned to one core, with
+its ffmpeg, its driver and Ray's processes. Otherwise a worker and its ffmpeg would use two. Efficiency is the time of
 one worker divided by twice that of two. The control's loss is the machine's: its two cores may share a processor,
 caches or memory.
 
@@ -200,13 +200,13 @@ def save(rows: list[dict[str, Any]], turns: int) -> None:
     lines = []
     for stage in ("decode", "evaluate"):
         for way in WAYS:
-            one, two = (report.select(rows, what=stage, way=way, workers=n) for n in (1, 2))
+            single, double = (report.select(rows, what=stage, way=way, workers=n) for n in (1, 2))
             # The warm-up takes an item off each worker's list.
-            share = one[0]["items"] / two[0]["items"]
-            gains = report.ratios(column(one, "value"), column(two, "value"))
-            costs = report.ratios(column(two, "cpu_s"), column(one, "cpu_s"))
+            share = single[0]["items"] / double[0]["items"]
+            gains = report.ratios(column(single, "value"), column(double, "value"))
+            costs = report.ratios(column(double, "cpu_s"), column(single, "cpu_s"))
             efficiency = report.spread([100 * gain / share / 2 for gain in gains], ".0f", " %")
-            times = [report.median(each, "value") for each in (one, two)]
+            times = [report.median(each, "value") for each in (single, double)]
             lines.append([f"{stage}, {way}", *times, efficiency, report.spread([c * share for c in costs], unit="")])
     submitted = [f"{1000 * cost('hand out', rows, workers=ahead):.2f} ms with {ahead:,}" for ahead in AHEAD]
     text = (

@@ -2,12 +2,12 @@
 
     python -m bench.flow [--turns N]
 
-From video files to JPEG planes on one core, one video after the other, by the same algorithm with the same settings and
-one OpenCV thread. CPU time is that of the process and of all it started, so that other load on the machine matters
+From video files to JPEG planes, one video after the other, on one core with one OpenCV thread. Algorithm and settings
+are the same. CPU time is that of the process and of all it started, so that other load on the machine matters
 little. A ratio is the median over turns, with the smallest and largest.
 
-- OpenCV in a loop: cv2.VideoCapture, gray, calc() of a frame and the next, clipped to +-20 pixels, scaled to 8 bits,
-  cv2.imwrite() of the two planes at JPEG quality 95.
+- OpenCV in a loop: cv2.VideoCapture, gray, calc() of a frame and the next. The flow is clipped to +-20 pixels and
+  scaled to 8 bits; cv2.imwrite() writes its two planes at JPEG quality 95.
 - store: all of shards.decode_shard() with decode.flow: sha256, the container's check, the frames as JPEG, flow.
 - store, compensated: the same, with a second flow without camera motion, which takes a second calc().
 
@@ -51,8 +51,8 @@ def main() -> None:
         codec = ["-c:v", "libx264", "-g", "12"]
         sets = {name: pans(root / name, VIDEOS, "mp4", SIZE, frames / 30, codec) for name, frames in FRAMES.items()}
         order = [(turn, name) for turn in range(turns) for name in sets]
-        with workers(1) as one, workers(2) as two:
-            pools = {WORKERS[1]: one, WORKERS[2]: two}
+        with workers(1) as single, workers(2) as double:
+            pools = {WORKERS[1]: single, WORKERS[2]: double}
             side_by_side = [row for turn, name in order for row in shared(turn, name, sets[name], root / "out", pools)]
         one_core()
         cv2.setNumThreads(1)

@@ -3,8 +3,9 @@
     python -m bench.models
 
 Clips have the papers' sizes. The straightforward version is a reader's first implementation: eager, float32, contiguous
-memory, every module's published order of operations, nothing in place. TSM's shift is slices into zeros, ACTION's a
-convolution over time in an order made for it, its paths x + x*mask one by one, and 3D convolutions are the papers'.
+memory, every module's published order of operations, nothing in place. TSM's shift copies slices into zeros. ACTION's
+shift is a convolution over time on permuted axes, and its paths x + x*mask are computed one by one. 3D convolutions are
+the papers'.
 Both have the same weights, and must give the same logits in double precision. Ours is the code of `train` and
 `evaluate`: the nets of models/, channels-last. "bf16" is ours under autocast, with --compiled by torch.compile too. On
 a CPU `train` refuses it for nets with kernels over time (EAM, TPN, MAAGN, ST-MANet), whose gradients are wrong there.
@@ -17,8 +18,8 @@ built the net. That varies, so it is the median of some runs, with the smallest 
 
 "Convolutions" is their share of our training step, by torch's profiler. "Limit" is our speed-up over the
 straightforward version if all but its convolutions took no time. "Roofline" is the minimum time of a pass divided by
-its time. Each layer counts the larger of its arithmetic at this machine's highest measured rate (of a matrix product
-and of two convolutions) and its maps, read and written once, at the rate of a measured copy. A training step is three
+its time. Each layer counts the larger of two times. One is its arithmetic at this machine's highest measured rate, of a matrix
+product and of two convolutions. The other is one read and write of its maps at the rate of a measured copy. A training step is three
 passes.
 """
 

@@ -40,7 +40,7 @@ def main() -> None:
 
 
 def prepare(folder: Path, count: int) -> Path:
-    """Return the project with `count` rows, whose stages but `code` and `inputs` only write their outs."""
+    """Return the project with `count` rows; only `code` and `inputs` do their work."""
     params = project.load()
     row = params["experiments"]["tsm"]
     params["experiments"] = {name(n): json.loads(json.dumps(row)) for n in range(count)}  # written out, as suites are

@@ -1,4 +1,4 @@
-"""Running a benchmark: its options, child processes, and timings that other load on the machine affects little."""
+"""Parts of a running benchmark: options, child processes, timings."""
 
 import argparse
 import json
@@ -29,10 +29,11 @@ class Timing(NamedTuple):
 
 
 def parser(doc: str, **options: Any) -> argparse.ArgumentParser:
-    """Return a parser with an option for each keyword, described by a docstring's first line.
+    """Return a parser with an option for each keyword.
 
     A keyword's value is the default, or the default and a help text. A list takes several values, False is a switch,
-    and a type stands for no default. A list of strings holds all values that are allowed.
+    and a type stands for no default. A list of strings holds all values that are allowed. The description is the
+    docstring's first line.
     """
     result = argparse.ArgumentParser(description=doc.splitlines()[0])
     for name, option in options.items():
@@ -64,7 +65,7 @@ def child(bench: str, *arguments: str, **variables: str) -> Any:
 
 
 def with_malloc(bench: str, main: Callable[[], None]) -> None:
-    """Run a bench with the memory settings of Ray's workers, which hold from a process's start."""
+    """Run a bench with the memory settings of Ray's workers, set at a process's start."""
     if MALLOC.items() <= os.environ.items():
         main()
     else:
@@ -102,7 +103,7 @@ def codecs() -> str:
 
 
 def marked(variable: str, value: str) -> list[psutil.Process]:
-    """Return the living processes with this value in their environment, orphans included."""
+    """Return the running processes with this value in their environment."""
     processes = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):

@@ -15,7 +15,7 @@ seeds shift a net by `sd` points of accuracy. Each cell is judged by pipeline.me
   of freedom. No test that keeps its level is near the z oracle if seeds matter: it would have to know, from 5 seeds,
   the variance between seeds.
 - elsewhere: as same, at other random settings: 60 to 6,000 videos, 3 to 12 seeds, accuracies from 20 to 98 %, rho from
-  0.2 to 0.9, a part of it separate for each system, seeds of two rows correlated or not, groups of unequal size.
+  0.2 to 0.9. A part of rho may be separate for each system, seeds of two rows correlated, groups of unequal size.
 
 "Hillis" is the published formula (degrees of freedom (S - 1) / share^2, no floor) on the same answers. With 1,000
 trials a true 5 % is measured as up to 7 %. Seeded. A finished cell is kept in the temporary folder under the digest of

@@ -1,4 +1,4 @@
-"""The training that bench/overhead.py and bench/ddp.py time: its clips, the shortest loop, and its log."""
+"""The training of bench/overhead.py and bench/ddp.py: clips, plain loop, log."""
 
 import json
 import statistics
@@ -61,7 +61,10 @@ def on_ray(run: Run, folder: Path, workers: int = 1) -> fit.Training:
 
 
 def plain(run: Run, folder: Path) -> None:
-    """Train in the shortest loop, on one process or on each of torchrun's; a loss is the mean of a window of steps."""
+    """Train in the shortest loop, on one process or on each of torchrun's.
+
+    A logged loss is the mean of a window of steps.
+    """
     recipe, (rank, world) = run.recipe, loop.rank_and_world()
     torch.manual_seed(run.seed)
     net = run.net()
@@ -109,7 +112,10 @@ def plain(run: Run, folder: Path) -> None:
 
 
 def same_loop(run: Run, folder: Path) -> None:
-    """Train in pipeline/train/loop.py without Ray, with state kept each epoch as in cluster/fit.py."""
+    """Train in pipeline/train/loop.py without Ray.
+
+    State is kept each epoch, as in cluster/fit.py.
+    """
     lines = list[Line]()
     for epoch in loop.epochs(run, None, None, torch.device("cpu")):
         lines += [{**timing, **line} for line, timing in zip(epoch.lines, epoch.timings, strict=True)]

@@ -1,7 +1,7 @@
 """A small project for bench/chaos.py and bench/attack: creation, reset, checks.
 
-It has two rows on a few drawn videos. A stage's outputs can be removed, with its entry in dvc.lock, so that `dvc repro`
-runs that stage, and then those that its outputs make stale: none if the bytes are the same.
+It has two rows on a few drawn videos. A stage's outputs can be removed, with its entry in dvc.lock. `dvc repro` then
+runs that stage, and those that its outputs make stale: none if the bytes are equal.
 """
 
 import hashlib
@@ -41,7 +41,10 @@ OUTS = (*EQUAL, "data/tracking", "reports")
 
 
 def make(folder: Path, micro_batch: int = 4, clips: tuple[int, int] = (64, 16)) -> None:
-    """Write code and settings, with DVC set up and nothing run; `clips` are those of training and test."""
+    """Write code and settings, with DVC set up and nothing run.
+
+    `clips` are the numbers of training and test videos.
+    """
     params = project.load()
     params["datasets"]["shapes"]["options"].update(train=clips[0], test=clips[1], splits=1)
     params["datasets"]["shapes"]["decode"].update(videos_per_shard=8)

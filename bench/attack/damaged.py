@@ -1,7 +1,7 @@
-"""Every kind of file that a project keeps, flipped, cut and emptied, then read by its stage or command.
+"""Every stored file of a project: flipped, cut or emptied, then read by its stage.
 
 A small project (bench/victim.py) runs once. Each attack copies it, damages a file and calls the stage or command that
-reads it, with its tasks in one process instead of on Ray. An outcome is right if all results have the bytes of the
+reads it. The tasks run in this process instead of on Ray. An outcome is right if all results have the bytes of the
 undamaged project. `begun` is the same project with a row half trained, trained but not collected, or half evaluated.
 """
 
@@ -48,7 +48,7 @@ def attacks(folder: Path, rng: random.Random) -> Iterator[Attack]:
 
 
 def project(folder: Path) -> Path:
-    """Return the folder of the finished project and of those that have begun, made once for a state of the code."""
+    """Return the folder of the finished and the begun projects, made once per code."""
     fresh, base = victim.prepared(folder, "small", clips=(16, 8))
     for name in (name for name in ("done", *BEGUN) if not (base / name).exists()):
         if name != "done":
@@ -160,7 +160,7 @@ class Enough(Exception):
 
 
 def _begin(folder: Path, state: str) -> str:
-    """Run the project to its end; for a state of BEGUN, remove a row's outputs and stop in the middle of a stage."""
+    """Run the project to its end or, for a state of BEGUN, to the middle of a stage."""
     import cluster.fit
     import cluster.score
     from pipeline.train import loop
@@ -256,7 +256,7 @@ def evaluate() -> None:
 
 
 def aggregate() -> str:
-    """Run the stage; return the text in place of the row's number if its predictions were refused."""
+    """Run the stage; return the text that replaces a number of refused predictions."""
     from pipeline.config import load
     from pipeline.measure import results
     from stages import DATA

@@ -18,7 +18,7 @@ SIZE = 300_000  # bytes of the file
 
 
 class Script(BaseHTTPRequestHandler):
-    """Handler that answers by the server's script, a step per request; the last step repeats."""
+    """Handler that answers by the server's script; the last step repeats."""
 
     protocol_version = "HTTP/1.1"
 

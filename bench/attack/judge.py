@@ -1,4 +1,4 @@
-"""An attack and its outcome. Each runs in a separate process with limited time and memory."""
+"""Attacks and their outcomes, each in a process with limited time and memory."""
 
 import multiprocessing
 import os

@@ -1,4 +1,4 @@
-"""SIGKILL to a process of `actionbench repro` at a random moment, then the same command again.
+"""SIGKILL to a random process of `actionbench repro`, then the command again.
 
 DVC and Ray are real. The project's path has a blank, a percent sign and a letter beyond ASCII; the locale is C.
 """
@@ -94,7 +94,7 @@ def _repro(work: Path, mark: str) -> "subprocess.Popen[bytes]":
 
 
 def _strike(driver: "subprocess.Popen[bytes]", mark: str, stage: str, target: str, share: float) -> str:
-    """Kill a process of the kind, at a share of some seconds after the stage has started."""
+    """Kill a process of the kind, some seconds after the stage has started."""
     working = re.compile(rf"-m stages\.{stage}\b")
     while driver.poll() is None and not any(working.search(line) for line in _lines(mark).values()):
         time.sleep(0.2)

@@ -1,4 +1,4 @@
-"""Videos as input, for either decoder: whole ones of many kinds, damaged ones, and other files."""
+"""Videos as input, for either decoder: whole, damaged, and other files."""
 
 import os
 import random

@@ -1,4 +1,4 @@
-"""Printed parameters and FLOPs beside ours: reports/papers/parity.yaml, counted, gives reports/parity.md and .csv."""
+"""Printed parameters and FLOPs compared with ours: reports/parity.md and .csv."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -32,19 +32,23 @@ NOTE = (
 
 
 def count(printed: Printed) -> list[Line]:
-    """Ours beside every figure. UserError names a net that can't be built."""
+    """Count ours for every printed figure.
+
+    Raises:
+        UserError: A net can't be built.
+    """
     built = cache(lambda name: _built(name, printed.nets[name]))  # once for all of its figures
     counted = cache(lambda name, by: _counted(built(name), printed.nets[name], by))
 
     def ours(figure: Figure) -> Decimal:
-        found = Decimal(counted(figure.net, figure.counted_by) + (figure.extra.parameters if figure.extra else 0))
-        return 100 * (found / counted(figure.base, figure.counted_by) - 1) if figure.base else found
+        total = Decimal(counted(figure.net, figure.counted_by) + (figure.extra.parameters if figure.extra else 0))
+        return 100 * (total / counted(figure.base, figure.counted_by) - 1) if figure.base else total
 
     return [Line(figure, ours(figure)) for figure in printed.figures]
 
 
 def _built(name: str, net: Net) -> "VideoNet":
-    """The net on the meta device: no memory, no arithmetic."""
+    """Build the net on the meta device: no memory, no arithmetic."""
     import torch
 
     from models import video
@@ -69,14 +73,14 @@ def _counted(built: "VideoNet", net: Net, by: str) -> int:
 
 
 def save(printed: Printed, lines: Sequence[Line], path: Path = REPORT) -> None:
-    """Write the report as every form of a table; the same counts give the same bytes."""
+    """Write the report in every form of a table; equal counts give equal bytes."""
     from pipeline.report import table
 
     table.save(path.parent, of(printed, lines, path.stem))
 
 
 def of(printed: Printed, lines: Sequence[Line], name: str = REPORT.stem) -> "Table":
-    """The report as a table."""
+    """Return the report as a table."""
     from pipeline.report.table import ALWAYS, Cell, Table
 
     rows = []
@@ -106,7 +110,7 @@ def of(printed: Printed, lines: Sequence[Line], name: str = REPORT.stem) -> "Tab
 
 
 def records(printed: Printed, lines: Sequence[Line]) -> list[dict[str, str]]:
-    """Every line's columns, as the CSV has them."""
+    """Return every line's columns, as in the CSV."""
     return [
         {
             "paper": line.figure.paper,
@@ -129,7 +133,7 @@ def records(printed: Printed, lines: Sequence[Line]) -> list[dict[str, str]]:
 
 
 def show(as_json: bool) -> None:
-    """Counts, writes the report and prints it, or prints its lines as one JSON document."""
+    """Count, write the report, and print it or its lines as one JSON document."""
     printed = load(PRINTED)
     lines = count(printed)
     save(printed, lines)
@@ -146,7 +150,10 @@ def _verdicts(lines: Sequence[Line]) -> str:
 
 
 def _setting(figure: Figure, nets: Mapping[str, Net]) -> str:
-    """The net and its clip in words, e.g. "resnet 50, se (placement: stage), 51 classes, 16 frames of 112x112"."""
+    """Describe the net and its clip.
+
+    E.g. "resnet 50, se (placement: stage), 51 classes, 16 frames of 112x112".
+    """
     net = nets[figure.net]
     knobs = "; ".join(f"{knob}: {' '.join(map(str, v)) if isinstance(v, list) else v}" for knob, v in net.knobs.items())
     attention = net.attention + (f" ({knobs})" if knobs else "")
