@@ -3,8 +3,8 @@
     python -m bench.decoding [--videos FOLDER] [--turns N]
 
 Every way scales to a short side of 256 with the same filter and encodes 4:2:0. Videos are decoded one after the other,
-on one core, and the ways take turns. CPU time is that of the process and of all it started, so that other load on the machine matters little;
-wall-clock time is listed too. A ratio is the median over turns, with the smallest and largest.
+on one core, and the ways take turns. CPU time is that of the process and of all it started, so that other load on the
+machine matters little; wall-clock time is listed too. A ratio is the median over turns, with the smallest and largest.
 
 - ffmpeg to files: `ffmpeg -threads 1 -i VIDEO -vf scale=... -q:v 2 %05d.jpg`, one process per video, as is usual.
 - store, ffmpeg: all of shards.decode_shard(): sha256, the container's check, decoding, JPEG, the Arrow file.

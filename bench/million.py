@@ -3,9 +3,9 @@
     python -m bench.million [--sizes N ...] [--turns N]
 
 The data set is synthetic. It has a manifest, lists of the `folder` kind, and shards of 64 videos whose frames are a few
-bytes each. A video in 14 is a test video, as in Kinetics-400. Decoding's reports have the times of 300 frames per video.
-Each step runs in a separate process. After its imports, the CPU time of all its threads is measured, and its additional
-peak memory, with pages of mapped files.
+bytes each. A video in 14 is a test video, as in Kinetics-400. Decoding's reports have the times of 300 frames per
+video. Each step runs in a separate process. After its imports, the CPU time of all its threads is measured, and its
+additional peak memory, with pages of mapped files.
 
 - splits: all of stage 3: manifest, lists, checks, tables.
 - plan shards, finish: all of stage 2 but decoding: the manifest into tasks; the shards' reports into one index.

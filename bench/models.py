@@ -18,9 +18,9 @@ built the net. That varies, so it is the median of some runs, with the smallest 
 
 "Convolutions" is their share of our training step, by torch's profiler. "Limit" is our speed-up over the
 straightforward version if all but its convolutions took no time. "Roofline" is the minimum time of a pass divided by
-its time. Each layer counts the larger of two times. One is its arithmetic at this machine's highest measured rate, of a matrix
-product and of two convolutions. The other is one read and write of its maps at the rate of a measured copy. A training step is three
-passes.
+its time. Each layer counts the larger of two times. One is its arithmetic at this machine's highest measured rate, of a
+matrix product and of two convolutions. The other is one read and write of its maps at the rate of a measured copy. A
+training step is three passes.
 """
 
 import json

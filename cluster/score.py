@@ -46,7 +46,7 @@ def score(row: Sequence[Run], cluster: Cluster) -> list[bytes]:
         if not (todo := [item for item, content in zip(items, contents, strict=True) if content is None]):
             break
         if attempt == TRIES:
-            raise UserError(f"{todo[0][3]} does not keep what evaluation writes there; look at the disk or the store")
+            raise UserError(f"{todo[0][3]} loses the evaluation's files; check the disk or the store")
         if attempt:
             print(f"{what}: {len(todo)} damaged or gone, scoring them again", file=sys.stderr, flush=True)
         for _ in fan_out(

@@ -117,7 +117,7 @@ def test_a_users_mistake_in_a_task_is_said_as_it_is(joined: None) -> None:
 
 @pytest.mark.parametrize(
     ("function", "words"),
-    [(dies, "draw: a process of it died (WorkerCrashedError"), (takes_too_much, "draw: out of memory (MemoryError")],
+    [(dies, "draw: a process died (WorkerCrashedError"), (takes_too_much, "draw: out of memory (MemoryError")],
 )
 def test_whatever_a_task_dies_of_is_a_line(joined: None, function: Callable[[int], None], words: str) -> None:
     with pytest.raises(UserError) as caught:

@@ -162,7 +162,7 @@ def test_the_slurm_script_starts_two_nodes_runs_and_leaves_nothing(tmp_path: Pat
     }
     done = subprocess.run(["bash", SBATCH, "-j", "3"], env=environment, capture_output=True, text=True, timeout=400)
     assert done.returncode == 7, done.stdout + done.stderr
-    assert "2 nodes run the same and see the same" in done.stdout
+    assert "2 nodes have the same code and see the same files" in done.stdout
     assert YAML(typ="safe").load((project / "seen.json").read_text()) == [["repro", "-j", "3"], [1.0, 1.0]]
     folder = f"/tmp/ab{job}-"
     assert not list(Path("/tmp").glob(f"ab{job}-*"))

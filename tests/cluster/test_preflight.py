@@ -15,7 +15,7 @@ def test_the_difference_told_is_the_one_to_mend_first() -> None:
     here = preflight.facts({}, "")
     there = {**here, "python": "3.12.1", "torch": "2.0.0", "folder": "/elsewhere"}
     first, second, third = preflight.differences(here, there)
-    assert first.startswith("the folder it works in is /elsewhere") and "start Ray there" in first
+    assert first.startswith("the working folder is /elsewhere") and "start Ray there" in first
     assert second.startswith("python is 3.12.1, not ") and third.startswith("torch is 2.0.0, not ")
     assert preflight.differences(here, here) == []
 
@@ -61,8 +61,8 @@ def test_nodes_that_see_otherwise_are_named(tmp_path: Path) -> None:
         count, _, *wrong = ask(head, driver, 3, tmp_path / "storage")
         refused = ask(head, {**driver, "RAY_AUTH_TOKEN": "b" * 64}, 3, tmp_path / "storage")
     assert count == "3" and len(wrong) == 2 and all(line.startswith("node ") for line in wrong)
-    folder, package = (next(line for line in wrong if word in line) for word in ("folder it", "torch is"))
-    assert f"the folder it works in is {elsewhere}, not {head} as here; start Ray there from" in folder
+    folder, package = (next(line for line in wrong if word in line) for word in ("folder is", "torch is"))
+    assert f"the working folder is {elsewhere}, not {head} as here; start Ray there from" in folder
     assert ": torch is 2.0.0, not " in package and "pip install -c constraints.txt torch" in package
     assert len(refused) == 1 and "does not take this process" in refused[0]
     assert not list(tmp_path.rglob(".preflight-*"))

@@ -85,7 +85,7 @@ def test_too_much_is_told_by_its_five_biggest(clone: Path, monkeypatch: pytest.M
     with pytest.raises(UserError) as told:
         packing.tracked(clone)
     said = str(told.value)
-    assert "MiB would travel, and 20 may" in said and "\n" not in said
+    assert "MiB to send, the limit is 20" in said and "\n" not in said
     assert [f"big{number}.bin ({number + 1}.0 MiB)" in said for number in range(7)] == [False] * 2 + [True] * 5
     with pytest.raises(UserError, match="run it in a clone"):
         packing.tracked(clone.parent)
@@ -229,7 +229,7 @@ def test_ctrl_c_stops_it_and_a_second_one_is_told_who_is_there(
         assert process.poll() is None, process.communicate()
         time.sleep(0.2)
     code, out, _ = submitted(clone, head[1], f"--into={into}")
-    assert code == 2 and "is at work in this workspace" in out and "arrive" in out
+    assert code == 2 and "is running in this workspace" in out and "arrive" in out
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 130 and "stopped; the next submit resumes" in err
@@ -243,7 +243,7 @@ def test_a_folder_of_others_a_wrong_token_and_no_server_are_one_line(
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "letters").touch()
     code, out, _ = submitted(clone, head[1], f"--into={tmp_path / 'home'}")
-    assert code == 2 and f"error: {tmp_path / 'home'} holds what no submission brought" in out
+    assert code == 2 and f"error: {tmp_path / 'home'} holds files that are not from a submission" in out
     assert [path.name for path in (tmp_path / "home").iterdir()] == ["letters"]
     code, _, err = submitted(clone, {**head[1], TOKEN: "b" * 64})
     assert code == 2 and "its token is another" in err.splitlines()[-1]

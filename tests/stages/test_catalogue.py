@@ -89,7 +89,7 @@ def test_after_the_stages(given, tmp_path, monkeypatch, name, state, found):
     (DATA / "frames" / name / "failed.csv").write_text("video,path,reason\na,a,cut\nb,b,cut\n")
     assert told(given)[name].state == f"{state}, 2 of them can't be decoded"
     (DATA / "raw" / name / "manifest.csv").write_text("video,path\na,a.mp4\n")
-    assert told(given)[name].state == "not as it should be" and "is damaged" in told(given)[name].todo
+    assert told(given)[name].state == "unexpected layout" and "is damaged" in told(given)[name].todo
 
 
 def test_what_lies_in_another_layout_is_said_and_hides_no_other_set(given):
@@ -98,8 +98,8 @@ def test_what_lies_in_another_layout_is_said_and_hides_no_other_set(given):
     written(DATA / "videos/hmdb51", {"clap.avi": b"x"})
     written(DATA / "videos/ucf101", {"UCF-101/Archery/v_Archery_g08_c01.avi": b"x"})
     found = told(given)
-    assert found["egogesture"].state == "not as it should be" and "listall_but_None.txt is" in found["egogesture"].todo
-    assert found["jester"].state == "not as it should be" and "keep one of them" in found["jester"].todo
+    assert found["egogesture"].state == "unexpected layout" and "listall_but_None.txt is" in found["egogesture"].todo
+    assert found["jester"].state == "unexpected layout" and "keep one of them" in found["jester"].todo
     assert found["hmdb51"].state == "missing" and found["hmdb51"].todo.startswith("fetch hmdb51_org.rar")
     assert found["ucf101"].state == "partial: 1 of 13320 videos"
     assert found["ucf101"].todo.startswith("complete data/videos/ucf101: the content of UCF101.rar")

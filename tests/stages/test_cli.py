@@ -122,7 +122,7 @@ def test_nothing_outlives_it(project: Path, number: signal.Signals) -> None:
             time.sleep(0.05)
     assert process.returncode == (130 if number == signal.SIGINT else -number)
     if number == signal.SIGINT:
-        assert said == "interrupted; the next repro goes on from here\n"
+        assert said == "interrupted; the next repro resumes\n"
 
 
 @pytest.mark.slow
@@ -143,7 +143,7 @@ def test_stages_share_one_ray_session(project: Path) -> None:
         (["plam"], "error: No such command 'plam'. Did you mean 'plan'?; see --help\n"),
         (["repro", "-j", "0"], "error: Invalid value for '--jobs'"),
         (["repro", "tsn"], "error: no stage or row 'tsn'; "),
-        (["report"], "error: no tables of suite 'quick' yet, `actionbench repro` makes them; known: none\n"),
+        (["report"], "error: no tables of suite 'quick' yet, run `actionbench repro`; known: none\n"),
         (["mlflow"], "error: there is no store sqlite:///mlflow.db yet; `actionbench repro` makes it\n"),
     ],
 )

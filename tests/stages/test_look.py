@@ -163,7 +163,7 @@ def test_look_takes_a_stage(project: Path, capsys: pytest.CaptureFixture[str]) -
         (["untrained", "video-13"], "experiments.untrained has no weights of split1-seed0 yet, `actionbench repro "),
         (["plain", "video-13", "--show", "eam"], "experiments.plain: attention 'none' has nothing for --show eam; "),
         (["eam", "video-13", "--show", "receptive"], "experiments.eam: attention 'eam' has nothing for --show recep"),
-        (["plain", "video-13", "--stage", "res9"], "--stage res9: it goes with Grad-CAM alone; stages: stem, res2, "),
+        (["plain", "video-13", "--stage", "res9"], "--stage res9: only for Grad-CAM; stages: stem, res2, "),
         (["eam", "video-13", "--show", "eam", "--stage", "res4"], "--stage res4: it goes with Grad-CAM alone; "),
         (["plain", "video-13", "--show", "cam"], "Invalid value for '--show'"),
         (["plain", "video-13", "--seed", "7"], "experiments.plain has no run of seed 7; known: split1-seed0, split1-"),

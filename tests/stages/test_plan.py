@@ -262,7 +262,7 @@ def test_nothing_is_kept_before_the_data_are_there_or_out_of_reach(
 
 def test_unknown_time_says_why(given: Params, tmp_path: Path) -> None:
     step = Step("train@a", "runs", (), ("split1-seed0",))
-    assert estimate.seconds(step, given, tmp_path / "absent", {}).source == "the splits are not there yet"
+    assert estimate.seconds(step, given, tmp_path / "absent", {}).source == "the splits do not exist yet"
     splits(tmp_path, "one", train=1, test=1)
     assert estimate.seconds(step, given, tmp_path, {}) == estimate.Estimate(None, "no row has been trained yet")
 
@@ -273,7 +273,7 @@ def test_bytes(tmp_path: Path) -> None:
     (tmp_path / "raw" / "one").mkdir(parents=True)
     entries = [sources.Entry("a", "a.mp4", 70, 64 * "0"), sources.Entry("b", "b.mp4", 30, 64 * "0")]
     sources.write(tmp_path / "raw" / "one" / "manifest.csv", entries)
-    assert estimate.size(step, tmp_path) == estimate.Estimate(100, "the videos'; frames take more")
+    assert estimate.size(step, tmp_path) == estimate.Estimate(100, "the videos; frames take more")
     (tmp_path / "frames" / "one").mkdir(parents=True)
     (tmp_path / "frames" / "one" / "shard-00000.arrow").write_bytes(b"x" * 7)
-    assert estimate.size(step, tmp_path) == estimate.Estimate(7, "last time's")
+    assert estimate.size(step, tmp_path) == estimate.Estimate(7, "the last run")

@@ -47,7 +47,7 @@ def shown(watch: Watch) -> str:
 def test_states_follow_what_dvc_prints(given: Params) -> None:
     watch, one, two = watched(given, "train@tsm"), Stream(), Stream()
     assert watch.foreword() == (
-        "6 stages to bring up to date, of 2 rows; 1 from DVC's cache; how long is not known before a row has trained; "
+        "6 stages to bring up to date, of 2 rows; 1 from DVC's cache; the time is unknown until a row has trained; "
         "`actionbench plan` says why"
     )
     says(watch, one, "Stage 'download@shapes' didn't change, skipping", "Stage 'splits@shapes' didn't change, skipping")
@@ -63,7 +63,7 @@ def test_states_follow_what_dvc_prints(given: Params) -> None:
     watch.ended(one, failed=True)
     assert watch.line() == "1 of 2 rows done, 1 failed"
     first, last = watch.summary().splitlines()
-    assert first.startswith("2 stages ran in 0 s, 1 came from DVC's cache, 1 did not change, 1 are still to be done")
+    assert first.startswith("2 stages ran in 0 s, 1 came from DVC's cache, 1 did not change, 1 are not done")
     assert first.endswith("tables in reports/tables/quick")
     assert last == "failed: train@tsn after 0 s: ValueError: no such frame"
 
@@ -72,7 +72,7 @@ def test_a_failure_without_a_line_is_one_too(given: Params) -> None:
     watch, one = watched(given), Stream()
     says(watch, one, "Running stage 'evaluate@tsm':")
     watch.ended(one, failed=True)
-    assert watch.summary().endswith("failed: evaluate@tsm after 0 s: it said nothing")
+    assert watch.summary().endswith("failed: evaluate@tsm after 0 s: no message")
 
 
 def test_epochs_speed_and_time_left_are_the_running_logs(given: Params, monkeypatch: pytest.MonkeyPatch) -> None:
