@@ -318,9 +318,7 @@ def train_distributed(training: Training) -> None:
             ),
             torch_config=TorchConfig(backend="nccl") if cluster.gpus_per_worker else Gloo(),
             run_config=RunConfig(
-                name=name,
-                **remote.arrow(above),
-                failure_config=FailureConfig(max_failures=cluster.max_failures),
+                name=name, **remote.arrow(above), failure_config=FailureConfig(max_failures=cluster.max_failures)
             ),
         ).fit()
     finally:

@@ -83,12 +83,7 @@ class Runs:
 
 
 def _attack(
-    words: str,
-    wants: str,
-    make: Callable[[State], Any],
-    change: Change = bytes,
-    old: bool = False,
-    exact: bool = True,
+    words: str, wants: str, make: Callable[[State], Any], change: Change = bytes, old: bool = False, exact: bool = True
 ) -> Attack:
     def act(folder: Path) -> str:
         os.chdir(folder)

@@ -215,10 +215,7 @@ def sources(params: Params | None) -> Check:
     missing = [f"{name}: {path}" for name, path in needed if path and not path.exists()]
     if missing:
         return Check(
-            "sources",
-            "broken",
-            f"missing: {', '.join(missing)}",
-            "put the videos or lists there, or name another path",
+            "sources", "broken", f"missing: {', '.join(missing)}", "put the videos or lists there, or name another path"
         )
     return Check("sources", "ok", f"{len(named)} data sets, none of whose videos are missing")
 

@@ -137,13 +137,7 @@ class Crew:
         self.watch = watch
         # `python` in dvc.yaml is this interpreter.
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-        self.variables = {
-            **os.environ,
-            "PATH": path,
-            "PYTHONUNBUFFERED": "1",
-            "DVC_NO_ANALYTICS": "1",
-            **variables,
-        }
+        self.variables = {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1", "DVC_NO_ANALYTICS": "1", **variables}
         self.codes: set[int] = set()  # exit codes of failed stages; 1 for DVC's own failures
         self.running: set[subprocess.Popen[bytes]] = set()
         self.stopping = False

@@ -53,10 +53,7 @@ def test_nodes_that_see_otherwise_are_named(tmp_path: Path) -> None:
     packages = tmp_path / "packages"
     (packages / "torch-2.0.0.dist-info").mkdir(parents=True)
     (packages / "torch-2.0.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: torch\nVersion: 2.0.0\n")
-    views = [
-        (elsewhere, {}),
-        (head, {"PYTHONPATH": f"{packages}{os.pathsep}{head}"}),
-    ]
+    views = [(elsewhere, {}), (head, {"PYTHONPATH": f"{packages}{os.pathsep}{head}"})]
     with nodes(head, *views) as driver:
         count, _, *wrong = ask(head, driver, 3, tmp_path / "storage")
         refused = ask(head, {**driver, "RAY_AUTH_TOKEN": "b" * 64}, 3, tmp_path / "storage")
