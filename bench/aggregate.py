@@ -27,6 +27,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from bench import report
+from bench.running import ROOT, child, machine, parser
 from pipeline.config import load
 from pipeline.config.schema import Params
 from pipeline.config.signature import protocol_signature
@@ -47,8 +49,8 @@ from pipeline.measure import results
 from pipeline.measure.accuracy import BEST
 from pipeline.measure.crossed import Estimate
 from pipeline.measure.results import Difference, Result
+from tests.support import invented
 
-ROOT = Path(__file__).parents[1]
 NETS = 8
 SEEDS = 3
 KIN = 5  # mean number of classes that a class resembles
@@ -57,13 +59,15 @@ ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="The last stage over many rows, and pandas")
-    parser.add_argument("--rows", type=int, default=1000)
-    parser.add_argument("--videos", type=int, default=20_000)
-    parser.add_argument("--classes", type=int, default=101)
-    parser.add_argument("--sample", type=int, default=NETS - 1, help="rows pandas does as well, none like the base")
-    parser.add_argument("--pandas", type=Path, help=argparse.SUPPRESS)  # the project of the sample, on one thread
-    args = parser.parse_args()
+    command = parser(
+        __doc__,
+        rows=1000,
+        videos=20_000,
+        classes=101,
+        sample=(NETS - 1, "rows that pandas computes too, none like the base"),
+    )
+    command.add_argument("--pandas", type=Path, help=argparse.SUPPRESS)  # the project of the sample, on one thread
+    args = command.parse_args()
     if args.pandas:
         return print(json.dumps(sampled(args.pandas)))
     few, rows = args.rows // 8, []
@@ -71,18 +75,16 @@ def main() -> None:
     steps[args.videos] += [args.rows * part // 4 for part in SIZES]
     with tempfile.TemporaryDirectory() as place:
         for videos, counts in steps.items():
-            project = invented(Path(place) / str(videos), max(counts), videos, args.classes)
+            project = synthetic(Path(place) / str(videos), max(counts), videos, args.classes)
             for count in counts:
                 (project / "params.yaml").write_text(json.dumps(settings(count)))
                 rows.append({"what": "stage", "rows": count, "videos": videos, **staged(project)})
         (project / "params.yaml").write_text(json.dumps(settings(args.sample + 1)))
-        command = [sys.executable, "-m", "bench.aggregate", "--pandas", str(project)]
-        done = subprocess.run(command, env=os.environ | ONE_THREAD, check=True, stdout=subprocess.PIPE, text=True)
-        turns = json.loads(done.stdout)
+        turns = child("aggregate", "--pandas", str(project), **ONE_THREAD)
     save(rows, turns, args.classes)
 
 
-def invented(project: Path, count: int, videos: int, classes: int) -> Path:
+def synthetic(project: Path, count: int, videos: int, classes: int) -> Path:
     """Write a project of so many rows as evaluations leave it."""
     names = named(count)
     project.mkdir()
@@ -132,29 +134,9 @@ def named(count: int) -> list[str]:
 def settings(count: int) -> dict[str, Any]:
     """Return the content of params.yaml for so many rows."""
     names = named(count)
-    clip = {"sampling": "segments", "size": 64}
-    dataset: dict[str, Any] = {"file": "shapes", "source": "generated", "lists": None, "options": {}}
-    decode = {"short_side": 72, "quality": 90, "decoder": "ffmpeg", "videos_per_shard": 8, "max_failed": 0.1}
-    recipe = {"epochs": 2, "batch": 8, "micro_batch": 8, "frames": 8, "lr": 0.1, "momentum": 0.9, "weight_decay": 0.0}
-    row = {"dataset": "shapes", "backbone": "resnet", "variant": "tiny", "recipe": "quick", "protocol": "center"}
-    seeds: dict[str, Any] = {
-        "attention": "none",
-        "knobs": {},
-        "weights": None,
-        "splits": [1],
-        "seeds": list(range(SEEDS)),
-    }
-    return {
-        "suite": "bench",
-        "datasets": {"shapes": {**dataset, "decode": decode}},
-        "recipes": {"quick": {**recipe, **clip, "augment": {"crop": "random"}}},
-        "protocols": {"center": {"clips": 1, "crops": "center", "average": "softmax", "batch": 8, **clip}},
-        "experiments": {name: {**row, **seeds} for name in names},
-        "tables": {
-            "all": {"title": "All rows", "rows": names},
-            "gains": {"title": "Gains", "rows": names[1:], "base": names[0]},
-        },
-    }
+    gains = {"title": "Gains", "rows": names[1:], "base": names[0]}
+    tables = {"all": {"title": "All rows", "rows": names}, "gains": gains}
+    return {**asdict(invented.params(names, seeds=range(SEEDS))), "suite": "bench", "tables": tables}
 
 
 def staged(project: Path) -> dict[str, float]:
@@ -259,16 +241,13 @@ def save(rows: list[dict[str, Any]], turns: list[dict[str, Any]], classes: int) 
     scaled = f"pandas, {most['rows']:,} rows: {len(turns)} of them, scaled linearly"
     lines.append([scaled, "", f"{whole:.0f}", f"{1000 * medians['pandas']:.0f}", ""])
     text = (
-        f"{classes} classes, one view, {SEEDS} seeds; {len(os.sched_getaffinity(0))} cores, load "
-        f"{os.getloadavg()[1]:.1f} at the end; all in one run. For {most['rows']:,} rows pandas takes "
-        f"{whole / most['cpu_seconds']:.1f} times the CPU of the whole stage, and "
+        f"{classes} classes, one view, {SEEDS} seeds; {machine()}; all in one run. For {most['rows']:,} rows pandas "
+        f"takes {whole / most['cpu_seconds']:.1f} times the CPU of the whole stage, and "
         f"{medians['pandas'] / medians['ours']:.1f} times ours a row: {len(turns)} rows (medians; the numbers are the "
         "same) scaled linearly, without the tables and pictures that the stage's time has in it."
     )
     head = ["what", "seconds", "CPU s", "CPU ms a row", "GiB"]
     every = [*rows, *({"what": "sample", **turn} for turn in turns)]
-    columns = dict.fromkeys(key for row in every for key in row)
-    every = [{column: row.get(column, "") for column in columns} for row in every]
     report.save("aggregate", "The last stage over many rows", text, head, lines, every)
 
 

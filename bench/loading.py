@@ -15,7 +15,6 @@ time is the process's CPU time, so that other load on the machine matters little
 """
 
 import statistics
-import subprocess
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -29,15 +28,13 @@ import decord
 import numpy as np
 import torch
 from PIL import Image
-from sklearn.datasets import load_sample_image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from bench import report
-from bench.decoding import decode, listed
+from bench.decoding import decode, listed, pans
 from bench.report import column
 from bench.running import one_core, options, timed
-from pipeline import executable
 from pipeline.clips import loading
 from pipeline.clips.augmentation import Box
 from pipeline.clips.loading import View
@@ -83,42 +80,17 @@ def prepare(root: Path) -> float:
 
     Return a frame's mean size in kB.
     """
-    for n in range(VIDEOS):
-        pixels = pan(n)
-        for folder, codec in (("default", []), ("short", ["-g", "12"])):
-            encode(pixels, root / folder / f"{n}.mp4", codec)
-    paths = [root / "default" / f"{n}.mp4" for n in range(VIDEOS)]
+    size, x264 = f"{WIDTH}x{HEIGHT}", ["-c:v", "libx264"]
+    paths = pans(root / "default", VIDEOS, "mp4", size, LENGTH / 30, x264)
+    pans(root / "short", VIDEOS, "mp4", size, LENGTH / 30, [*x264, "-g", "12"])
     decode([shards.Task(root / "store", 0, root / "default", listed(paths), DECODE)])
-    store, size = frame_store.FrameStore(root / "store"), 0
+    store, stored = frame_store.FrameStore(root / "store"), 0
     for n in range(VIDEOS):
         folder = root / "jpegs" / str(n)
         folder.mkdir(parents=True)
         for index, jpeg in enumerate(store.jpegs(f"{n}.mp4", range(LENGTH))):
-            size += (folder / f"img_{index + 1:05d}.jpg").write_bytes(jpeg)
-    return size / VIDEOS / LENGTH / 1000
-
-
-def pan(n: int) -> np.ndarray:
-    """Draw a camera pan over a photograph, (LENGTH,HEIGHT,WIDTH,3) uint8 RGB."""
-    photo = load_sample_image(("china.jpg", "flower.jpg")[n % 2])
-    height, width = photo.shape[:2]
-    pixels = np.empty((LENGTH, HEIGHT, WIDTH, 3), np.uint8)
-    for frame, at in zip(pixels, np.linspace(0, 1, LENGTH), strict=True):
-        zoom = 1 + 0.12 * np.sin(6 * at + n)
-        x = (width - WIDTH * zoom) * (0.5 + 0.5 * np.sin(9 * at + n))
-        y = (height - HEIGHT * zoom) * (0.5 + 0.5 * np.cos(7 * at + n))
-        window = np.array([[zoom, 0, x], [0, zoom, y]])
-        mode = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        cv2.warpAffine(photo, window, (WIDTH, HEIGHT), frame, mode, cv2.BORDER_REFLECT)
-    return pixels
-
-
-def encode(pixels: np.ndarray, path: Path, codec: list[str]) -> None:
-    path.parent.mkdir(exist_ok=True)
-    raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{WIDTH}x{HEIGHT}", "-r", "30", "-i", "-"]
-    x264 = ["-c:v", "libx264", "-pix_fmt", "yuv420p", *codec]
-    command = [executable.ffmpeg_exe()[0], "-v", "error", "-y", *raw, *x264, str(path)]
-    subprocess.run(command, input=pixels.tobytes(), check=True)
+            stored += (folder / f"img_{index + 1:05d}.jpg").write_bytes(jpeg)
+    return stored / VIDEOS / LENGTH / 1000
 
 
 def race(root: Path, plan: loading.TrainClips) -> list[dict[str, Any]]:

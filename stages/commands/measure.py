@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.config.schema import Params, Recipe
 from pipeline.errors import UserError, unknown
 from stages import DATA
-from stages.commands.trial import Row, memory, passes, timed
+from stages.commands.trial import Row, memory, passes, row_of, timed
 from stages.terminal import amount, show_json, show_table
 
 if TYPE_CHECKING:
@@ -87,22 +87,11 @@ def measure(params: Params, data: Path, names: Sequence[str], turns: int = TURNS
     """
     import torch
 
-    from stages.commands.catalogue import class_count
-
     for name in names:
         if name not in params.experiments:
             raise unknown("row", name, params.experiments)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    rows = [
-        Row(
-            name,
-            experiment := params.experiments[name],
-            params.recipe(experiment),
-            params.protocols[experiment.protocol],
-            class_count(params.datasets[experiment.dataset], data / "splits" / experiment.dataset) or 100,
-        )
-        for name in names or params.experiments
-    ]
+    rows = [row_of(params, name, data) for name in names or params.experiments]
     held: dict[str, tuple[int, int]] = {}
     actors: dict[str, dict[str, Callable[[], Any]]] = {}
     errors: dict[str, str] = {}

@@ -13,7 +13,7 @@ from typing import Any
 from pipeline.config.schema import Params
 from pipeline.config.signature import views_per_video
 from stages import DATA
-from stages.commands.trial import Rehearsal, Row, rehearsal
+from stages.commands.trial import Rehearsal, Row, rehearsal, row_of
 from stages.terminal import amount, show_json, show_table
 
 
@@ -80,7 +80,7 @@ def rehearse(params: Params, steps: int, clips: int | None, price: float | None)
     for number, rows in enumerate(grouped.values(), 1):
         experiment = params.experiments[rows[0]]
         path, weights = _weights(experiment.weights)
-        trial = in_process(_row(params, rows[0]), path, steps, clips)
+        trial = in_process(row_of(params, rows[0], DATA), path, steps, clips)
         if trial.error and weights.startswith(("missing", "not fetched")):
             trial = replace(trial, error=f"{trial.error} (from random weights, because its weights are missing)")
         hours = None if trial.error else _hours(params, rows, trial)
@@ -90,14 +90,6 @@ def rehearse(params: Params, steps: int, clips: int | None, price: float | None)
         outcome = trial.error or f"{_losses(trial)}, {amount(trial.memory)}"
         print(f"{number} of {len(grouped)}: {rows[0]}: {outcome}", file=sys.stderr, flush=True)
         yield done
-
-
-def _row(params: Params, name: str) -> Row:
-    from stages.commands.catalogue import class_count
-
-    experiment = params.experiments[name]
-    classes = class_count(params.datasets[experiment.dataset], DATA / "splits" / experiment.dataset)
-    return Row(name, experiment, params.recipe(experiment), params.protocols[experiment.protocol], classes or 100)
 
 
 def _weights(source: str | None) -> tuple[Path | None, str]:

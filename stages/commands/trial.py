@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.config.schema import Experiment, Protocol, Recipe
+from pipeline.config.schema import Experiment, Params, Protocol, Recipe
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:
@@ -34,6 +34,15 @@ class Row:
         if turn == "training":
             return recipe.micro_batch, recipe.frames, recipe.size
         return protocol.batch if turn == "forward" else 1, protocol.frames or recipe.frames, protocol.size
+
+
+def row_of(params: Params, name: str, data: Path) -> Row:
+    """Return a row of params, with 100 classes if their number is unknown."""
+    from stages.commands.catalogue import class_count
+
+    experiment = params.experiments[name]
+    classes = class_count(params.datasets[experiment.dataset], data / "splits" / experiment.dataset) or 100
+    return Row(name, experiment, params.recipe(experiment), params.protocols[experiment.protocol], classes)
 
 
 def passes(row: Row, device: "torch.device") -> dict[str, Callable[[], Any]]:
