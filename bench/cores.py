@@ -93,6 +93,7 @@ def prepare(root: Path) -> None:
     columns = {"video": names, "part": ["test"] * VIDEOS, "labels": pa.array([[0]] * VIDEOS, pa.list_(pa.int32()))}
     pa.parquet.write_table(pa.table(columns), folder / "split-1.parquet")
     (folder / "classes.json").write_text(json.dumps([str(n) for n in range(400)]))
+    (folder / "mirrored.json").write_text(json.dumps([-1] * 400))
     run = run_of(root)
     run.weights.parent.mkdir(parents=True)
     torch.save(run.net().state_dict(), run.weights)

@@ -34,7 +34,7 @@ from bench.running import codecs, emptied, one_core, options, timed
 from pipeline import datasets
 from pipeline.config.schema import Decode
 from pipeline.decode.frame_store import FrameStore
-from pipeline.decode.shards import Source, Task, decode_shard, finish
+from pipeline.decode.shards import Source, Task, decode_shard, finish, plan
 from pipeline.decode.video import check_against_ffmpeg
 from pipeline.download.sources import Entry
 from pipeline.executable import ffmpeg_exe
@@ -110,7 +110,7 @@ def to_files(paths: list[Path], out: Path) -> None:
 
 def to_store(paths: list[Path], out: Path, decoder: str) -> None:
     settings = Decode(SHORT_SIDE, QUALITY, decoder, len(paths), 0.0)  # type: ignore[arg-type]
-    decode([Task(out, 0, paths[0].parent, listed(paths), settings)])
+    decode(plan(out, paths[0].parent, listed(paths), settings))
 
 
 def listed(paths: Iterable[Path]) -> tuple[Source, ...]:

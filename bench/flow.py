@@ -35,7 +35,7 @@ from bench.report import column
 from bench.running import Timing, codecs, emptied, one_core, options, timed
 from pipeline.config.schema import Decode, Flow
 from pipeline.decode.flow import ALGORITHMS
-from pipeline.decode.shards import Task, decode_shard
+from pipeline.decode.shards import Task, decode_shard, plan
 
 QUALITY, SIZE, SHORT_SIDE, BOUND = 95, "340x256", 256, 20.0
 FRAMES = {"dis": 30, "tvl1": 3}  # of a video
@@ -133,7 +133,7 @@ def stored(shards: Sequence[Task]) -> None:
 def tasks(name: str, paths: Sequence[Path], out: Path, compensated: bool = False) -> list[Task]:
     """Return one shard per video."""
     settings = Decode(SHORT_SIDE, QUALITY, "ffmpeg", 1, 0.0, Flow(name, BOUND, compensated))  # type: ignore[arg-type]
-    return [Task(out, n, paths[n].parent, (source,), settings) for n, source in enumerate(listed(paths))]
+    return plan(out, paths[0].parent, listed(paths), settings)
 
 
 def cpu_of(work: Callable[[], object]) -> float:

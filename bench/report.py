@@ -53,17 +53,17 @@ def records(name: str, kind: type[Record]) -> list[Record]:
     return [kind(**{key: as_type(row[key]) for key, as_type in types.items()}) for row in rows]  # type: ignore[operator]
 
 
-def select(rows: Iterable[Row], **cells: Any) -> list[Row]:
+def select(rows: Iterable[Row], /, **cells: Any) -> list[Row]:
     """Return the rows with these cells."""
     return [row for row in rows if all(row.get(key) == value for key, value in cells.items())]
 
 
-def column(rows: Iterable[Row], key: str, **cells: Any) -> list[Any]:
+def column(rows: Iterable[Row], key: str, /, **cells: Any) -> list[Any]:
     """Return one column of the rows with these cells."""
     return [row[key] for row in select(rows, **cells)]
 
 
-def median(rows: Iterable[Row], key: str, form: str = ".2f", **cells: Any) -> str:
+def median(rows: Iterable[Row], key: str, form: str = ".2f", /, **cells: Any) -> str:
     """Format the median of a column of the rows with these cells."""
     return f"{statistics.median(column(rows, key, **cells)):{form}}"
 
