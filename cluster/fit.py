@@ -35,7 +35,7 @@ from pipeline.train import loop as loop
 from pipeline.train.divergence import Diverged
 from pipeline.train.run import Run
 
-TRIES = 3  # of a training whose result is damaged or gone when it is collected
+TRIES = 3  # of a training with a damaged or missing result
 STATE, WEIGHTS, LOG = "state.pt", "weights.pt", run_log.RUNNING
 DIVERGED = "diverged.json"  # in a run's state: epoch, step and message
 WATCH = 10.0  # seconds from one look at the running logs to the next

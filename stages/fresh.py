@@ -9,7 +9,7 @@ from pipeline.storage import notes
 from stages import DATA
 from stages.code import FOLDER, write_digests
 
-FILE = Path("stages/dvc.yaml")  # where DVC has these two stages
+FILE = Path("stages/dvc.yaml")  # of these two stages
 
 
 def refresh() -> None:

@@ -99,7 +99,7 @@ def class_count(dataset: Dataset, splits: Path) -> int | None:
     from pipeline.errors import reading
 
     if (path := splits / "classes.json").is_file():
-        with reading(path, f"`dvc repro -f splits@{splits.name}` makes it again"):
+        with reading(path, f"`dvc repro -f splits@{splits.name}` restores it"):
             return len(json.loads(path.read_text(encoding="utf-8")))
     return _classes(loaded(dataset.file))
 
@@ -224,7 +224,7 @@ def _rows(path: Path) -> list[tuple[str, str]]:
 
     from pipeline.errors import reading
 
-    with reading(path, f"`dvc repro -f splits@{path.parent.name}` makes it again"):
+    with reading(path, f"`dvc repro -f splits@{path.parent.name}` restores it"):
         table = pyarrow.parquet.read_table(path, columns=["video", "part"])
     return list(zip(table["video"].to_pylist(), table["part"].to_pylist(), strict=True))
 

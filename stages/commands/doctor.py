@@ -117,7 +117,7 @@ def dvc_project() -> Check:
     try:
         stages = dvc("stage", "list", "--name-only", "--fail").split()
     except UserError as error:
-        return Check("dvc", "broken", str(error), "run from the project's root; `git status` shows what changed")
+        return Check("dvc", "broken", str(error), "run from the project's root; `git status` lists changes")
     return Check("dvc", "ok", f"{dvc('--version').strip()}, {len(stages)} stages")
 
 
@@ -159,9 +159,7 @@ def disk(folder: Path) -> Check:
     if free < TOO_LITTLE:
         return Check("disk", "broken", free_space, "make room; `dvc gc --workspace` deletes files that no result uses")
     if free < LITTLE:
-        return Check(
-            "disk", "warning", free_space, "frames of a large data set take more; `actionbench plan` says how much"
-        )
+        return Check("disk", "warning", free_space, "frames of a large data set take more; see `actionbench plan`")
     return Check("disk", "ok", free_space)
 
 
@@ -217,7 +215,7 @@ def sources(params: Params | None) -> Check:
         return Check(
             "sources", "broken", f"missing: {', '.join(missing)}", "put the videos or lists there, or name another path"
         )
-    return Check("sources", "ok", f"{len(named)} data sets, none of whose videos are missing")
+    return Check("sources", "ok", f"{len(named)} data sets, no missing videos")
 
 
 def weights(params: Params | None) -> Check:

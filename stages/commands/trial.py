@@ -59,7 +59,7 @@ def passes(row: Row, device: "torch.device") -> dict[str, Callable[[], Any]]:
         knobs=experiment.knobs,
         planes=recipe.planes,
     )
-    net.retime(row.clips("forward")[1])  # says at once if it can't be
+    net.retime(row.clips("forward")[1])  # an error is early
     memory_format.channels_last(net.to(device))
     optimizer.freeze(net, recipe)
     sgd = torch.optim.SGD(optimizer.groups(net, recipe), lr=0.0, momentum=recipe.momentum, nesterov=recipe.nesterov)
@@ -158,7 +158,7 @@ def rehearsal(row: Row, weights: Path | None, steps: int, clips: int | None) -> 
     before = 0 if device.type == "cuda" else resident()
     try:
         trial = _rehearsed(row, weights, steps, clips, device)
-    except (UserError, ValueError, RuntimeError) as error:  # a RuntimeError, also where memory is short
+    except (UserError, ValueError, RuntimeError) as error:  # RuntimeError: also lack of memory
         return Rehearsal(name, error=" ".join(str(error).partition("\n")[0].split())[:300])
     peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else resident("VmHWM")
     return replace(trial, device=name, memory=peak - before)
@@ -180,7 +180,7 @@ def _rehearsed(row: Row, weights: Path | None, steps: int, clips: int | None, de
     run = Run(row.name, row.experiment, recipe, protocol, 1, 0, Path())
     torch.manual_seed(0)
     net = run.net(weights, row.classes)
-    net.retime(run.test_frames)  # says at once if it can't be
+    net.retime(run.test_frames)  # an error is early
     net.retime(recipe.frames)
     memory_format.channels_last(net.to(device))
     measured, seconds = list[list[float]](), list[float]()

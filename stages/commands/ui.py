@@ -31,9 +31,9 @@ def serve(port: int, host: str) -> None:
         raise UserError(f"{name} is a server already: open {clean(uri)}, or unset it to see {STORE}")
     # A named store is created; otherwise a missing file means a wrong folder, or no run yet.
     if not named and uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
-        raise UserError(f"there is no store {clean(uri)} yet; `actionbench repro` makes it")
+        raise UserError(f"{clean(uri)} does not exist yet; run `actionbench repro`")
     if uri.startswith(("postgresql:", "postgresql+psycopg:")) and not importlib.util.find_spec("psycopg"):
-        raise UserError(f"{clean(uri)} needs psycopg; pip install -c constraints.txt 'actionbench[postgres]' brings it")
+        raise UserError(f"{clean(uri)} needs psycopg; pip install -c constraints.txt 'actionbench[postgres]'")
     if not port_is_free(port):
         raise UserError(f"port {port} is in use; `actionbench mlflow --port {free_port()}` has a free one")
     print(f"MLflow on http://{host}:{port}, Ctrl-C ends it", file=sys.stderr, flush=True)
@@ -56,7 +56,7 @@ def sync() -> None:
     """
     folders = sorted(path for path in (DATA / "tracking").glob("*") if path.is_dir())
     if not folders:
-        raise UserError("there are no runs in data/tracking yet; `actionbench repro` makes them")
+        raise UserError("data/tracking has no runs yet; run `actionbench repro`")
     rows = runs = sent = 0
     for folder in folders:
         record = run_record.load(folder)

@@ -39,7 +39,7 @@ sys.exit(7)
 
 def tool(name: str, package: str) -> str:
     path = shutil.which(name, path=f"{BIN}{os.pathsep}{os.environ['PATH']}")
-    return path or pytest.skip(f"{name} is not on PATH; {package} brings it")
+    return path or pytest.skip(f"{name} is not on PATH; install {package}")
 
 
 def load(name: str) -> dict[str, Any]:

@@ -147,7 +147,7 @@ def test_stages_share_one_ray_session(project: Path) -> None:
         (["repro", "-j", "0"], "error: Invalid value for '--jobs'"),
         (["repro", "tsn"], "error: no stage or row 'tsn'; "),
         (["report"], "error: no tables of suite 'quick' yet, run `actionbench repro`; known: none\n"),
-        (["mlflow"], "error: there is no store sqlite:///mlflow.db yet; `actionbench repro` makes it\n"),
+        (["mlflow"], "error: sqlite:///mlflow.db does not exist yet; run `actionbench repro`\n"),
     ],
 )
 def test_a_mistake_is_one_line(
