@@ -110,8 +110,8 @@ def _client(cluster: Cluster) -> "JobSubmissionClient":
         ) from None
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise UserError(
-            f"no Ray cluster takes jobs at {address!r} ({' '.join(str(error).split())}); use its dashboard, port 8265 of "
-            "the head's loopback: `ssh -L 8265:127.0.0.1:8265 <head>` or `ray dashboard` forward it"
+            f"no Ray cluster takes jobs at {address!r} ({' '.join(str(error).split())}); use its dashboard, port 8265 "
+            "of the head's loopback: `ssh -L 8265:127.0.0.1:8265 <head>` or `ray dashboard` forward it"
         ) from None
 
 

@@ -59,7 +59,7 @@ def test_an_empty_folder_is_broken(
     assert code == 1
     broken = [line.split()[1] for line in out.splitlines() if line.startswith("broken")]
     assert broken == ["params.yaml", "git", "dvc"]
-    assert out.count("mend: ") >= 3
+    assert out.count("fix: ") >= 3
 
 
 def test_a_cluster_too_small(monkeypatch: pytest.MonkeyPatch) -> None:

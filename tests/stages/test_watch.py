@@ -48,7 +48,7 @@ def test_states_follow_what_dvc_prints(params: Params) -> None:
     watch, first, two = watched(params, "train@tsm"), Stream(), Stream()
     assert watch.foreword() == (
         "6 stages to bring up to date, of 2 rows; 1 from DVC's cache; the time is unknown until a row has trained; "
-        "`actionbench plan` says why"
+        "`actionbench plan` has the reasons"
     )
     says(
         watch, first, "Stage 'download@shapes' didn't change, skipping", "Stage 'splits@shapes' didn't change, skipping"
