@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from models import video
-from pipeline.config import load as params
+from pipeline.config import load
 from pipeline.config.schema import Params
 from stages.commands import rehearse, trial
 from stages.repro.compose import composed
@@ -35,11 +35,11 @@ def test_rows_of_one_net_and_recipe_are_rehearsed_once_and_cost_what_both_do() -
     params = quick()
     params = replace(params, experiments={"tsn": params.experiments["tsn"], "again": params.experiments["tsn"]})
     (both,) = rehearse.rehearse(params, steps=3, clips=3, price=2.0)
-    trial = both.found
-    assert (both.rows, both.weights, trial.error) == (("tsn", "again"), "none", "")
-    assert len(trial.losses) == 3 and trial.losses[-1] < trial.losses[0] and min(trial.norms) > 0
+    result = both.found
+    assert (both.rows, both.weights, result.error) == (("tsn", "again"), "none", "")
+    assert len(result.losses) == 3 and result.losses[-1] < result.losses[0] and min(result.norms) > 0
     # Two rows, three seeds each: 480 videos in 8 epochs, and 400 in one view.
-    seconds = 6 * (480 * 8 / trial.clips_per_second + 400 / trial.views_per_second)
+    seconds = 6 * (480 * 8 / result.clips_per_second + 400 / result.views_per_second)
     assert both.hours == pytest.approx(seconds / 3600) and both.dollars == pytest.approx(seconds / 1800)
 
 
@@ -85,6 +85,6 @@ def test_a_killed_process_takes_one_row(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_a_suite_is_composed_as_dvc_does(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    assert composed("quick") == params.load(ROOT / "params.yaml")
+    assert composed("quick") == load.load(ROOT / "params.yaml")
     with pytest.raises(params.UserError, match=r"no suite 'quik'.*did you mean 'quick'"):
         composed("quik")
