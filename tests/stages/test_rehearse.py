@@ -13,6 +13,7 @@ import torch
 from models import video
 from pipeline.config import load
 from pipeline.config.schema import Params
+from pipeline.errors import UserError
 from stages.commands import rehearse, trial
 from stages.repro.compose import composed
 from tests.support.quick import ROOT, quick
@@ -86,5 +87,5 @@ def test_a_killed_process_takes_one_row(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_suite_is_composed_as_dvc_does(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     assert composed("quick") == load.load(ROOT / "params.yaml")
-    with pytest.raises(params.UserError, match=r"no suite 'quik'.*did you mean 'quick'"):
+    with pytest.raises(UserError, match=r"no suite 'quik'.*did you mean 'quick'"):
         composed("quik")
