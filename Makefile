@@ -35,7 +35,7 @@ test: env    ## the tests except the slow ones, two files at a time
 test-all: $(BIN)/.ready-test-all ## all tests except those that ask a package registry
 	pytest -m 'not registry'
 
-test-registry: env ## does constraints.txt hold on every platform? asks the package registry; needs uv
+test-registry: env ## check constraints.txt on every platform by the package registry; needs uv
 	pytest -m registry
 
 lint: $(BIN)/.ready-lint ## ruff, mypy, import contracts, and the documentation
@@ -44,7 +44,7 @@ lint: $(BIN)/.ready-lint ## ruff, mypy, import contracts, and the documentation
 docs: $(BIN)/.ready-docs ## the documentation on loopback, rebuilt as it is edited
 	mkdocs serve
 
-same: env    ## the bytes that the code makes, compared with those of BASE (a commit; HEAD by default)
+same: env    ## compare the bytes of results with those of BASE (a commit; default: HEAD)
 	actionbench same $(or $(BASE),HEAD)
 
 mlflow: env  ## the MLflow UI on loopback

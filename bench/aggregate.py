@@ -2,21 +2,19 @@
 
     python -m bench.aggregate [--rows N] [--videos N] [--classes K] [--sample N]
 
-The project is invented: each row has one split, three seeds and one view; eight nets' worth of logits (each right on
-another share of videos) serve all rows in turn, in a file of each row's own, packed as an evaluation packs it. All rows
-stand in one comparison, and in one ablation table against the first: so each has its crossed analysis of seeds and
-videos, its exact paired test, its confusion and the change of it; there are no training logs to draw.
-`stages.aggregate` runs on this whole, at a quarter, half and all of the rows, and of the videos (with an eighth of the
-rows). Seconds are the wall's, others' load included; CPU seconds are those of all threads, user's and system's; memory
-is the largest resident set.
+The project is synthetic: each row has one split, three seeds and one view. The logits of eight nets, each with another
+accuracy, serve all rows in turn, in one file per row as an evaluation writes it. All rows are in one comparison, and in
+one ablation table against the first. So each has its crossed analysis of seeds and videos, its exact paired test, its
+confusion matrix and the change of it; training logs are missing. `stages.aggregate` runs on a quarter, half and all of
+the rows, and of the videos (with an eighth of the rows). Seconds are wall-clock time under other load; CPU seconds are
+those of all threads, user and system; memory is the largest resident set.
 
-Next to it, in the same run, in turn and on one thread, pandas does a sample of rows: reads Parquet, takes the softmax
-and its mean over views, top-1, top-5, accuracy by class, confusion, and the mean squares of the two-way layout of seeds
-and videos, of both accuracies and of the difference to the first row. Both results are compared before any time is
-told. What pandas would take for all rows is its median times their number, and is said to be that; writing tables and
-drawing pictures, which the stage does besides, it is spared.
+In the same run, pandas computes a sample of rows, in turn with ours and on one thread. It reads Parquet and takes the
+softmax and its mean over views, top-1, top-5, accuracy by class and confusion. Of both accuracies and of the difference
+to the first row it takes the mean squares of the two-way layout of seeds and videos. Both results must be equal. The
+time of pandas for all rows is its median times their number. Tables and figures are part of the stage's time alone.
 
-By default its files take some 30 GB below TMPDIR.
+By default the files take some 30 GB below TMPDIR.
 """
 
 import argparse
@@ -29,6 +27,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,6 +39,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from bench import report
+from bench.running import ROOT, child, machine, parser
 from pipeline.config import load
 from pipeline.config.schema import Params
 from pipeline.config.signature import protocol_signature
@@ -49,43 +49,43 @@ from pipeline.measure import results
 from pipeline.measure.accuracy import BEST
 from pipeline.measure.crossed import Estimate
 from pipeline.measure.results import Difference, Result
+from tests.support import invented
 
-ROOT = Path(__file__).parents[1]
 NETS = 8
 SEEDS = 3
-KIN = 5  # classes that a class is like, in the mean
+KIN = 5  # mean number of classes that a class resembles
 SIZES = (1, 2, 4)  # quarters
 ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "ARROW")} | {"POLARS_MAX_THREADS": "1"}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="The last stage over many rows, and pandas")
-    parser.add_argument("--rows", type=int, default=1000)
-    parser.add_argument("--videos", type=int, default=20_000)
-    parser.add_argument("--classes", type=int, default=101)
-    parser.add_argument("--sample", type=int, default=NETS - 1, help="rows pandas does as well, none like the base")
-    parser.add_argument("--pandas", type=Path, help=argparse.SUPPRESS)  # the project of the sample, on one thread
-    given = parser.parse_args()
-    if given.pandas:
-        return print(json.dumps(sampled(given.pandas)))
-    few, rows = given.rows // 8, []
-    steps = {given.videos * part // 4: [few] for part in SIZES}
-    steps[given.videos] += [given.rows * part // 4 for part in SIZES]
+    command = parser(
+        __doc__,
+        rows=1000,
+        videos=20_000,
+        classes=101,
+        sample=(NETS - 1, "rows that pandas computes too, none like the base"),
+    )
+    command.add_argument("--pandas", type=Path, help=argparse.SUPPRESS)  # the project of the sample, on one thread
+    args = command.parse_args()
+    if args.pandas:
+        return print(json.dumps(sampled(args.pandas)))
+    few, rows = args.rows // 8, []
+    steps = {args.videos * part // 4: [few] for part in SIZES}
+    steps[args.videos] += [args.rows * part // 4 for part in SIZES]
     with tempfile.TemporaryDirectory() as place:
         for videos, counts in steps.items():
-            project = invented(Path(place) / str(videos), max(counts), videos, given.classes)
+            project = synthetic(Path(place) / str(videos), max(counts), videos, args.classes)
             for count in counts:
                 (project / "params.yaml").write_text(json.dumps(settings(count)))
                 rows.append({"what": "stage", "rows": count, "videos": videos, **staged(project)})
-        (project / "params.yaml").write_text(json.dumps(settings(given.sample + 1)))
-        command = [sys.executable, "-m", "bench.aggregate", "--pandas", str(project)]
-        done = subprocess.run(command, env=os.environ | ONE_THREAD, check=True, stdout=subprocess.PIPE, text=True)
-        turns = json.loads(done.stdout)
-    save(rows, turns, given.classes)
+        (project / "params.yaml").write_text(json.dumps(settings(args.sample + 1)))
+        turns = child("aggregate", "--pandas", str(project), **ONE_THREAD)
+    save(rows, turns, args.classes)
 
 
-def invented(project: Path, count: int, videos: int, classes: int) -> Path:
-    """Write a project of so many rows as its evaluations leave it."""
+def synthetic(project: Path, count: int, videos: int, classes: int) -> Path:
+    """Write a project of so many rows as evaluations leave it."""
     names = named(count)
     project.mkdir()
     (project / "params.yaml").write_text(json.dumps(settings(count)))
@@ -101,16 +101,16 @@ def invented(project: Path, count: int, videos: int, classes: int) -> Path:
         labels=pl.Series(label[:, None].astype(np.int32), dtype=pl.List(pl.Int32))
     )
     tests.write_parquet(splits / "split-1.parquet")
-    given = load.load(project / "params.yaml")
-    signature = protocol_signature(given.protocols["center"], given.recipes["quick"])
+    params = load.load(project / "params.yaml")
+    signature = protocol_signature(params.protocols["center"], params.recipes["quick"])
     metadata = {"protocol": signature, "classes": (splits / "classes.json").read_text()}
     for net in range(min(NETS, count)):
         parts = []
         for seed in range(SEEDS):
             logits = rng.normal(size=(videos, classes)).astype(np.float32) + kin[label]
             logits[np.arange(videos), label] += 4 + 0.1 * net
-            made = {"experiment": names[net], "split": 1, "seed": seed, "view": 0}
-            part = tests.with_columns(pl.lit(value).alias(key) for key, value in made.items())
+            cells = {"experiment": names[net], "split": 1, "seed": seed, "view": 0}
+            part = tests.with_columns(pl.lit(value).alias(key) for key, value in cells.items())
             part = part.with_columns(logits=pl.Series(logits, dtype=pl.List(pl.Float32)))
             parts.append(part.select(pl.col(column).cast(dtype) for column, dtype in predictions.SCHEMA.items()))
         frame = pl.concat(parts)
@@ -134,29 +134,9 @@ def named(count: int) -> list[str]:
 def settings(count: int) -> dict[str, Any]:
     """Return the content of params.yaml for so many rows."""
     names = named(count)
-    clip = {"sampling": "segments", "size": 64}
-    dataset: dict[str, Any] = {"file": "shapes", "source": "generated", "lists": None, "options": {}}
-    decode = {"short_side": 72, "quality": 90, "decoder": "ffmpeg", "videos_per_shard": 8, "max_failed": 0.1}
-    recipe = {"epochs": 2, "batch": 8, "micro_batch": 8, "frames": 8, "lr": 0.1, "momentum": 0.9, "weight_decay": 0.0}
-    row = {"dataset": "shapes", "backbone": "resnet", "variant": "tiny", "recipe": "quick", "protocol": "center"}
-    own: dict[str, Any] = {
-        "attention": "none",
-        "knobs": {},
-        "weights": None,
-        "splits": [1],
-        "seeds": list(range(SEEDS)),
-    }
-    return {
-        "suite": "bench",
-        "datasets": {"shapes": {**dataset, "decode": decode}},
-        "recipes": {"quick": {**recipe, **clip, "augment": {"crop": "random"}}},
-        "protocols": {"center": {"clips": 1, "crops": "center", "average": "softmax", "batch": 8, **clip}},
-        "experiments": {name: {**row, **own} for name in names},
-        "tables": {
-            "all": {"title": "All rows", "rows": names},
-            "gains": {"title": "Gains", "rows": names[1:], "base": names[0]},
-        },
-    }
+    gains = {"title": "Gains", "rows": names[1:], "base": names[0]}
+    tables = {"all": {"title": "All rows", "rows": names}, "gains": gains}
+    return {**asdict(invented.params(names, seeds=range(SEEDS))), "suite": "bench", "tables": tables}
 
 
 def staged(project: Path) -> dict[str, float]:
@@ -179,15 +159,15 @@ def sampled(project: Path) -> list[dict[str, Any]]:
 
     All rows count but the first, the base.
     """
-    given = load.load(project / "params.yaml")
-    first, *names = given.experiments
-    base, other = ours(given, first, project, None)[0], by_pandas(predicted(project, first), None)
+    params = load.load(project / "params.yaml")
+    first, *names = params.experiments
+    base, other = ours(params, first, project, None)[0], by_pandas(predicted(project, first), None)
     turns = []
     for name in names:
-        (result, less), our = timed(partial(ours, given, name, project, base))
-        found, theirs = timed(partial(by_pandas, predicted(project, name), other))
-        same(result, less, found)
-        turns.append({"row": name, "ours": our, "pandas": theirs})
+        (result, less), our = timed(partial(ours, params, name, project, base))
+        theirs, seconds = timed(partial(by_pandas, predicted(project, name), other))
+        same(result, less, theirs)
+        turns.append({"row": name, "ours": our, "pandas": seconds})
     return turns
 
 
@@ -197,13 +177,13 @@ def timed(work: Callable[[], Any]) -> tuple[Any, float]:
     return work(), time.process_time() - began
 
 
-def ours(given: Params, name: str, project: Path, base: Result | None) -> tuple[Result, Difference | str | None]:
-    result = results.measure(results.read(given, name, project / "data"))
+def ours(params: Params, name: str, project: Path, base: Result | None) -> tuple[Result, Difference | str | None]:
+    result = results.measure(results.read(params, name, project / "data"))
     return result, results.difference(result, base) if base else None
 
 
 def by_pandas(path: Path, base: dict[str, Any] | None) -> dict[str, Any]:
-    """The same numbers as ours, as one would write it with pandas; the difference where there is a base."""
+    """Compute the same numbers with pandas, and the difference if there is a base."""
     frame = pandas.read_parquet(path, columns=["split", "seed", "video", "view", "labels", "logits"])
     logits = np.stack(frame["logits"].to_numpy()).astype(np.float64)
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -212,8 +192,8 @@ def by_pandas(path: Path, base: dict[str, Any] | None) -> dict[str, Any]:
     label = frame["labels"].str[0].set_axis(index)[~index.duplicated()].reindex(scores.index)
     guessed = scores.idxmax(axis=1)
     right = guessed == label
-    own = np.take_along_axis(scores.to_numpy(), label.to_numpy()[:, None], axis=1)
-    five = pandas.Series((scores.to_numpy() > own).sum(axis=1) < BEST, index=scores.index)
+    true_scores = np.take_along_axis(scores.to_numpy(), label.to_numpy()[:, None], axis=1)
+    five = pandas.Series((scores.to_numpy() > true_scores).sum(axis=1) < BEST, index=scores.index)
     classes = right.groupby(label.to_numpy()).mean()
     table = pandas.crosstab(label, guessed)
     less = right.astype(int) - (right if base is None else base["right"]).astype(int)
@@ -223,7 +203,7 @@ def by_pandas(path: Path, base: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def mean_squares(table: pandas.DataFrame) -> tuple[float, float, float, float]:
-    """Videos x seeds -> the mean, and the variances of it that come from seeds, videos and the rest."""
+    """Return the mean of videos x seeds, and its variance from seeds, videos and rest."""
     videos, seeds = table.shape
     mean, by_seed, by_video = table.to_numpy().mean(), table.mean(axis=0), table.mean(axis=1)
     rest = table.sub(by_video, axis=0).sub(by_seed, axis=1) + mean
@@ -231,18 +211,18 @@ def mean_squares(table: pandas.DataFrame) -> tuple[float, float, float, float]:
     return mean, by_seed.var() / seeds, by_video.var() / videos, of_rest
 
 
-def same(result: Result, less: Difference | str | None, found: dict[str, Any]) -> None:
-    """Fails where ours and pandas' numbers differ."""
+def same(result: Result, less: Difference | str | None, theirs: dict[str, Any]) -> None:
+    """Raise an error if our numbers and pandas' differ."""
     accuracy = result.accuracy
     assert isinstance(accuracy, results.Accuracy) and isinstance(less, Difference) and accuracy.top5
     ours: dict[str, Estimate] = {"top1": accuracy.top1, "top5": accuracy.top5, "less": less.less}
-    for name, one in ours.items():
-        expected = (one.value, one.spread.of_seeds, one.spread.of_units, one.spread.of_rest)
-        np.testing.assert_allclose(expected, found["spreads"][name], rtol=1e-6, atol=1e-12)
-    shares = accuracy.by_class(list(range(SEEDS)))[1][found["classes"].index]
-    np.testing.assert_allclose(shares, found["classes"], rtol=1e-9)
-    kept = accuracy.confusion.sum(axis=0)[np.ix_(found["confusion"].index, found["confusion"].columns)]
-    assert (kept == found["confusion"].to_numpy()).all() and kept.sum() == SEEDS * accuracy.videos
+    for name, estimate in ours.items():
+        expected = (estimate.value, estimate.spread.of_seeds, estimate.spread.of_units, estimate.spread.of_rest)
+        np.testing.assert_allclose(expected, theirs["spreads"][name], rtol=1e-6, atol=1e-12)
+    shares = accuracy.by_class(list(range(SEEDS)))[1][theirs["classes"].index]
+    np.testing.assert_allclose(shares, theirs["classes"], rtol=1e-9)
+    kept = accuracy.confusion.sum(axis=0)[np.ix_(theirs["confusion"].index, theirs["confusion"].columns)]
+    assert (kept == theirs["confusion"].to_numpy()).all() and kept.sum() == SEEDS * accuracy.videos
 
 
 def save(rows: list[dict[str, Any]], turns: list[dict[str, Any]], classes: int) -> None:
@@ -261,16 +241,13 @@ def save(rows: list[dict[str, Any]], turns: list[dict[str, Any]], classes: int) 
     scaled = f"pandas, {most['rows']:,} rows: {len(turns)} of them, scaled linearly"
     lines.append([scaled, "", f"{whole:.0f}", f"{1000 * medians['pandas']:.0f}", ""])
     text = (
-        f"{classes} classes, one view, {SEEDS} seeds; {len(os.sched_getaffinity(0))} cores, load "
-        f"{os.getloadavg()[1]:.1f} at the end; all in one run. For {most['rows']:,} rows pandas takes "
-        f"{whole / most['cpu_seconds']:.1f} times the CPU of the whole stage, and "
+        f"{classes} classes, one view, {SEEDS} seeds; {machine()}; all in one run. For {most['rows']:,} rows pandas "
+        f"takes {whole / most['cpu_seconds']:.1f} times the CPU of the whole stage, and "
         f"{medians['pandas'] / medians['ours']:.1f} times ours a row: {len(turns)} rows (medians; the numbers are the "
         "same) scaled linearly, without the tables and pictures that the stage's time has in it."
     )
     head = ["what", "seconds", "CPU s", "CPU ms a row", "GiB"]
     every = [*rows, *({"what": "sample", **turn} for turn in turns)]
-    columns = dict.fromkeys(key for row in every for key in row)
-    every = [{column: row.get(column, "") for column in columns} for row in every]
     report.save("aggregate", "The last stage over many rows", text, head, lines, every)
 
 

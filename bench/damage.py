@@ -10,17 +10,17 @@ no decoder can detect it. The sha256 that the download stage records detects all
 - 1e-4, 1e-3: as many bits as that share of the file's bytes are flipped.
 """
 
-import argparse
 import hashlib
 import random
 import tempfile
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from bench import report
-from bench.decoding import made
+from bench.decoding import pans
+from bench.running import options
 from pipeline import datasets
 from pipeline.config.schema import Decode
 from pipeline.decode import integrity
@@ -48,41 +48,44 @@ class Job(NamedTuple):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Which damage to a video file is found, and by what")
-    parser.add_argument("--videos", type=Path, help="a folder of videos to damage as well; 20 of them are taken")
-    parser.add_argument("--each", type=int, default=30, help="times that each kind of clip is damaged in each way")
-    given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as place:
-        root = Path(place)
-        clips = {kind: made(root / kind, 2, suffix, "320x240", 2, codec) for kind, (suffix, codec) in CLIPS.items()}
-        if given.videos:
-            found = datasets.found(given.videos)
-            some = random.Random(0).sample(found, min(20, len(found)))
-            clips["the videos given"] = [given.videos / video.path for video in some]
+    args = options(
+        __doc__,
+        videos=(Path, "a folder of videos to damage as well; 20 of them are taken"),
+        each=(30, "times that each kind of clip is damaged in each way"),
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        clips = {
+            kind: pans(Path(folder, kind), 2, suffix, "320x240", 2, codec) for kind, (suffix, codec) in CLIPS.items()
+        }
+        if args.videos:
+            videos = datasets.found(args.videos)
+            some = random.Random(0).sample(videos, min(20, len(videos)))
+            clips["the videos given"] = [args.videos / video.path for video in some]
         whole = {path: fate_of(path)[1] for paths in clips.values() for path in paths}
         jobs = [
             Job(kind, path := paths[number % len(paths)], way, number, whole[path])
             for kind, paths in clips.items()
             for way in WAYS
-            for number in range(given.each)
+            for number in range(args.each)
         ]
         with ProcessPoolExecutor() as pool:
             fates = list(pool.map(fate, jobs, chunksize=8))
     counts = Counter((job.kind, job.way, fate) for job, fate in zip(jobs, fates, strict=True))
-    rows: list[dict[str, Any]] = []
-    for kind, way in dict.fromkeys((job.kind, job.way) for job in jobs):
-        rows.append({"clip": kind, "damage": way, **{fate: counts[kind, way, fate] for fate in FATES}})
-    text = f"Of {given.each} damaged files each; ffmpeg {ffmpeg_exe()[1]}."
+    rows = [
+        {"clip": kind, "damage": way, **{fate: counts[kind, way, fate] for fate in FATES}}
+        for kind, way in dict.fromkeys((job.kind, job.way) for job in jobs)
+    ]
+    text = f"Of {args.each} damaged files each; ffmpeg {ffmpeg_exe()[1]}."
     head = [
         "clip",
         "damage",
-        "found by the container's check",
+        "detected by the container's check",
         "by the decoder",
         "not, same frames",
         "not, other frames",
     ]
-    lines = [[str(value) for value in row.values()] for row in rows]
-    report.save("damage", "Which damage to a video file is found", text, head, lines, rows)
+    title = "Detection of damage to a video file, by the check that detects it"
+    report.save("damage", title, text, head, [list(row.values()) for row in rows], rows)
 
 
 def damaged(way: str, content: bytes, rng: random.Random) -> bytes:
@@ -104,8 +107,8 @@ def fate(job: Job) -> str:
     with tempfile.NamedTemporaryFile(suffix=job.path.suffix) as file:
         file.write(damaged(job.way, job.path.read_bytes(), rng))
         file.flush()
-        found, digest = fate_of(Path(file.name))
-    return found or ("same frames" if digest == job.whole else "other frames")
+        check, digest = fate_of(Path(file.name))
+    return check or ("same frames" if digest == job.whole else "other frames")
 
 
 def fate_of(path: Path) -> tuple[str, str]:

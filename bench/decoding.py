@@ -2,9 +2,9 @@
 
     python -m bench.decoding [--videos FOLDER] [--turns N]
 
-Every way scales to a short side of 256 with the same filter and encodes 4:2:0, one video after the other on one core,
-in turns. CPU time is that of the process and of all it started, so that other load on the machine matters little;
-wall-clock time is listed too. A ratio is the median over turns, with the smallest and largest.
+Every way scales to a short side of 256 with the same filter and encodes 4:2:0. Videos are decoded one after the other,
+on one core, and the ways take turns. CPU time is that of the process and of all it started, so that other load on the
+machine matters little; wall-clock time is listed too. A ratio is the median over turns, with the smallest and largest.
 
 - ffmpeg to files: `ffmpeg -threads 1 -i VIDEO -vf scale=... -q:v 2 %05d.jpg`, one process per video, as is usual.
 - store, ffmpeg: all of shards.decode_shard(): sha256, the container's check, decoding, JPEG, the Arrow file.
@@ -15,35 +15,34 @@ absolute difference from ffmpeg's RGB frames in 0..255, of the worst frame of th
 photographs with noise, made by ffmpeg.
 """
 
-import argparse
 import os
-import resource
-import shutil
 import statistics
 import subprocess
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import simplejpeg
 import sklearn.datasets
 
 from bench import report
+from bench.report import column
+from bench.running import codecs, emptied, one_core, options, timed
 from pipeline import datasets
 from pipeline.config.schema import Decode
 from pipeline.decode.frame_store import FrameStore
-from pipeline.decode.shards import Source, Task, decode_shard, finish
+from pipeline.decode.shards import Source, Task, decode_shard, finish, plan
+from pipeline.download.sources import Entry
 from pipeline.executable import ffmpeg_exe
 from tests.support.videos import against_ffmpeg
 
-SHORT_SIDE, QUALITY = 256, 95
+SHORT_SIDE, QUALITY, PLAIN = 256, 95, "ffmpeg to files"
 SCALE = f"scale=w='if(lt(iw,ih),{SHORT_SIDE},-2)':h='if(lt(iw,ih),-2,{SHORT_SIDE})':flags=bilinear"
 # name: (count, file's suffix, size, seconds, the encoder and its options)
-MADE: dict[str, tuple[int, str, str, float, list[str]]] = {
+CLIPS: dict[str, tuple[int, str, str, float, list[str]]] = {
     "H.264, 340x256, 10 s": (6, "mp4", "340x256", 10, ["-c:v", "libx264", "-g", "12"]),
     "Xvid with B-frames, 320x240, 10 s": (6, "avi", "320x240", 10, ["-c:v", "libxvid", "-bf", "2", "-q:v", "5"]),
     "VP9, 427x240, 4 s": (8, "webm", "427x240", 4, ["-c:v", "libvpx-vp9", "-b:v", "400k", "-cpu-used", "8"]),
@@ -53,26 +52,23 @@ MADE: dict[str, tuple[int, str, str, float, list[str]]] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Frames a second on one core, from video files to JPEG")
-    parser.add_argument("--videos", type=Path, help="a folder of videos to measure as well; its first 48 are taken")
-    parser.add_argument("--turns", type=int, default=5)
-    given = parser.parse_args()
-    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    with tempfile.TemporaryDirectory() as place:
-        root = Path(place)
-        sets = {name: made(root / str(n), *spec) for n, (name, spec) in enumerate(MADE.items())}
-        if given.videos:
-            found = [given.videos / video.path for video in datasets.found(given.videos)[:48]]
-            sets[f"{len(found)} of the videos given"] = found
-        rows = [row for name, paths in sets.items() for row in race(name, paths, root / "out", given.turns)]
-    machine = f"One core of {os.cpu_count()} ({cpu()}), ffmpeg {ffmpeg_exe()[1]}"
-    text = f"{machine}, JPEG quality {QUALITY} in the store, {given.turns} turns."
+    args = options(__doc__, videos=(Path, "a folder of videos to measure as well; its first 48 are taken"), turns=5)
+    one_core()
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        sets = {name: pans(root / str(n), *spec) for n, (name, spec) in enumerate(CLIPS.items())}
+        if args.videos:
+            paths = [args.videos / video.path for video in datasets.found(args.videos)[:48]]
+            sets[f"{len(paths)} of the videos given"] = paths
+        rows = [row for name, paths in sets.items() for row in race(name, paths, root / "out", args.turns)]
+    text = f"One core of {os.cpu_count()} ({codecs()}), ffmpeg {ffmpeg_exe()[1]}, JPEG quality {QUALITY} in the store, "
+    text += f"{args.turns} turns."
     head = ["videos", "way", "frames/s of CPU time", "ffmpeg to files = 1", "by the clock", "kB a frame", "error"]
     report.save("decoding", "From video files to JPEG on one core", text, head, lines(rows), rows)
 
 
-def made(folder: Path, count: int, suffix: str, size: str, seconds: float, codec: list[str]) -> list[Path]:
-    """Make videos of 30 frames per second, each of which pans over a photograph."""
+def pans(folder: Path, count: int, suffix: str, size: str, seconds: float, codec: list[str]) -> list[Path]:
+    """Write videos of 30 frames per second, each of which pans over a photograph."""
     folder.mkdir()
     paths = [folder / f"{n}.{suffix}" for n in range(count)]
     for n, path in enumerate(paths):
@@ -88,23 +84,19 @@ def made(folder: Path, count: int, suffix: str, size: str, seconds: float, codec
 def race(name: str, paths: list[Path], out: Path, turns: int) -> list[dict[str, Any]]:
     """Return a row for each turn and way, after one warm-up turn."""
     ways: dict[str, Callable[[list[Path], Path], None]] = {
-        "ffmpeg to files": to_files,
-        "store, ffmpeg": lambda paths, out: to_store(paths, out, "ffmpeg"),
-        "store, decord": lambda paths, out: to_store(paths, out, "decord"),
+        PLAIN: to_files,
+        "store, ffmpeg": partial(to_store, decoder="ffmpeg"),
+        "store, decord": partial(to_store, decoder="decord"),
     }
     rows = []
     for turn in range(turns + 1):
         for way, run in ways.items():
-            shutil.rmtree(out, ignore_errors=True)
-            out.mkdir()
-            began, cpu_began = time.perf_counter(), cpu_seconds()
-            run(paths, out)
-            seconds, cpu = time.perf_counter() - began, cpu_seconds() - cpu_began
+            timing = timed(run, paths, emptied(out))
             if turn:
                 frames, size = count(out)
-                speed = {"cpu_frames_s": round(frames / cpu, 1), "frames_s": round(frames / seconds, 1)}
-                error = {"bytes_per_frame": round(size / frames), "error": round(loss(paths[0], out), 2)}
-                rows.append({"videos": name, "way": way, "turn": turn, "frames": frames, **speed, **error})
+                speeds = {"cpu_frames_s": frames / timing.cpu, "frames_s": frames / timing.wall}
+                error = {"bytes_per_frame": round(size / frames), "error": loss(paths[0], out)}
+                rows.append({"videos": name, "way": way, "turn": turn, "frames": frames, **speeds, **error})
     return rows
 
 
@@ -117,11 +109,25 @@ def to_files(paths: list[Path], out: Path) -> None:
 
 
 def to_store(paths: list[Path], out: Path, decoder: str) -> None:
-    sources = [Source(path.name, path.name, sha256(path.read_bytes()).hexdigest()) for path in paths]
     settings = Decode(SHORT_SIDE, QUALITY, decoder, len(paths), 0.0)  # type: ignore[arg-type]
-    task = Task(out, 0, paths[0].parent, tuple(sources), settings)
-    decode_shard(task)
-    finish(out, [task])
+    decode(plan(out, paths[0].parent, listed(paths), settings))
+
+
+def listed(paths: Iterable[Path]) -> tuple[Source, ...]:
+    """List video files for decoding, each by its name."""
+    return tuple(Source(path.name, path.name, sha256(path.read_bytes()).hexdigest()) for path in paths)
+
+
+def sources_of(entries: Iterable[Entry]) -> list[Source]:
+    """List a manifest's videos for decoding."""
+    return [Source(entry.video, entry.path, entry.sha256) for entry in entries]
+
+
+def decode(tasks: list[Task]) -> None:
+    """Decode every shard in this process, and write the index."""
+    for task in tasks:
+        decode_shard(task)
+    finish(tasks[0].folder, tasks)
 
 
 def count(out: Path) -> tuple[int, int]:
@@ -148,29 +154,14 @@ def lines(rows: list[dict[str, Any]]) -> list[list[str]]:
     """Return the table's lines: medians over turns."""
     lines = []
     for name, way in dict.fromkeys((row["videos"], row["way"]) for row in rows):
-        own = [row for row in rows if (row["videos"], row["way"]) == (name, way)]
-        plain = [row for row in rows if (row["videos"], row["way"]) == (name, "ffmpeg to files")]
-        speeds = [f"{np.median([row[key] for row in own]):.0f}" for key in ("cpu_frames_s", "frames_s")]
-        ratios = []
+        ours, plain = (report.select(rows, videos=name, way=each) for each in (way, PLAIN))
+        speeds, gains = [], []
         for key in ("cpu_frames_s", "frames_s"):
-            each = [row[key] / other[key] for row, other in zip(own, plain, strict=True)]
-            ratios.append(f"{statistics.median(each):.2f}x ({min(each):.2f} to {max(each):.2f})")
-        facts = [f"{own[0]['bytes_per_frame'] / 1000:.1f}", f"{own[0]['error']:.2f}"]
-        lines.append([name, way, speeds[0], ratios[0], f"{speeds[1]}, {ratios[1]}", *facts])
+            speeds.append(f"{statistics.median(column(ours, key)):.0f}")
+            gains.append(report.spread(report.ratios(column(ours, key), column(plain, key))))
+        facts = [f"{ours[0]['bytes_per_frame'] / 1000:.1f}", f"{ours[0]['error']:.2f}"]
+        lines.append([name, way, speeds[0], gains[0], f"{speeds[1]}, {gains[1]}", *facts])
     return lines
-
-
-def cpu_seconds() -> float:
-    """Return the CPU time so far of this process and of those it waited for, in s."""
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(one.ru_utime + one.ru_stime for one in used)
-
-
-def cpu() -> str:
-    """Return the vector instructions of this processor that codecs use."""
-    flags = Path("/proc/cpuinfo")
-    known = set(flags.read_text().split()) if flags.exists() else set()
-    return ", ".join(name for name in ("sse4_2", "avx2", "avx512f", "neon", "asimd") if name in known) or "unknown"
 
 
 if __name__ == "__main__":

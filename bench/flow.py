@@ -2,12 +2,12 @@
 
     python -m bench.flow [--turns N]
 
-From video files to JPEG planes on one core, one video after the other, by the same algorithm with the same settings and
-one OpenCV thread. CPU time is that of the process and of all it started, so that other load on the machine matters
+From video files to JPEG planes, one video after the other, on one core with one OpenCV thread. Algorithm and settings
+are the same. CPU time is that of the process and of all it started, so that other load on the machine matters
 little. A ratio is the median over turns, with the smallest and largest.
 
-- OpenCV in a loop: cv2.VideoCapture, gray, calc() of a frame and the next, clipped to +-20 pixels, scaled to 8 bits,
-  cv2.imwrite() of the two planes at JPEG quality 95.
+- OpenCV in a loop: cv2.VideoCapture, gray, calc() of a frame and the next. The flow is clipped to +-20 pixels and
+  scaled to 8 bits; cv2.imwrite() writes its two planes at JPEG quality 95.
 - store: all of shards.decode_shard() with decode.flow: sha256, the container's check, the frames as JPEG, flow.
 - store, compensated: the same, with a second flow without camera motion, which takes a second calc().
 
@@ -16,16 +16,12 @@ bench/overhead.py measures Ray's cost. By the clock two are twice as fast only o
 loop, run once and twice in the same way, shows how far the machine's are. The clips are bench/decoding.py's.
 """
 
-import argparse
 import os
-import shutil
-import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from hashlib import sha256
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -34,55 +30,50 @@ import cv2
 import numpy as np
 
 from bench import report
-from bench.decoding import cpu, cpu_seconds, made
+from bench.decoding import listed, pans
+from bench.report import column
+from bench.running import Timing, codecs, emptied, one_core, options, timed
 from pipeline.config.schema import Decode, Flow
 from pipeline.decode.flow import ALGORITHMS
-from pipeline.decode.shards import Source, Task, decode_shard
+from pipeline.decode.shards import Task, decode_shard, plan
 
 QUALITY, SIZE, SHORT_SIDE, BOUND = 95, "340x256", 256, 20.0
 FRAMES = {"dis": 30, "tvl1": 3}  # of a video
 VIDEOS = 4  # of two kinds, on which the algorithms differ in time: so two workers have equal work
+PLAIN = "OpenCV in a loop"
 WORKERS = {1: "one worker", 2: "two workers"}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--turns", type=int, default=3)
-    turns = parser.parse_args().turns
-    with tempfile.TemporaryDirectory() as place:
-        root = Path(place)
-        sets = {
-            name: made(root / name, VIDEOS, "mp4", SIZE, frames / 30, ["-c:v", "libx264", "-g", "12"])
-            for name, frames in FRAMES.items()
-        }
-        with workers(1) as one, workers(2) as two:
-            pools = {WORKERS[1]: one, WORKERS[2]: two}
-            rows = [
-                each for turn in range(turns) for name in sets for each in shared(turn, name, sets[name], root, pools)
-            ]
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    turns = options(__doc__, turns=3).turns
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        codec = ["-c:v", "libx264", "-g", "12"]
+        sets = {name: pans(root / name, VIDEOS, "mp4", SIZE, frames / 30, codec) for name, frames in FRAMES.items()}
+        order = [(turn, name) for turn in range(turns) for name in sets]
+        with workers(1) as single, workers(2) as double:
+            pools = {WORKERS[1]: single, WORKERS[2]: double}
+            side_by_side = [row for turn, name in order for row in shared(turn, name, sets[name], root / "out", pools)]
+        one_core()
         cv2.setNumThreads(1)
-        rows = [row for turn in range(turns) for name in sets for row in race(turn, name, sets[name], root)] + rows
-    machine = f"{os.cpu_count()} cores ({cpu()}), OpenCV {cv2.__version__}, load {os.getloadavg()[1]:.1f} meanwhile"
-    text = f"{machine}; {VIDEOS} videos of {SIZE}, H.264, JPEG quality {QUALITY}, {turns} turns."
+        rows = [row for turn, name in order for row in race(turn, name, sets[name], root / "out")] + side_by_side
+    text = f"{os.cpu_count()} cores ({codecs()}), OpenCV {cv2.__version__}, load {os.getloadavg()[1]:.1f} meanwhile; "
+    text += f"{VIDEOS} videos of {SIZE}, H.264, JPEG quality {QUALITY}, {turns} turns."
     head = ["flow", "way", "frames/s of CPU time", "the first = 1", "frames/s by the clock", "the first = 1"]
     report.save("flow", "Optical flow from video files", text, head, lines(rows), rows)
 
 
-def race(turn: int, name: str, paths: Sequence[Path], root: Path) -> list[dict[str, Any]]:
+def race(turn: int, name: str, paths: Sequence[Path], out: Path) -> list[dict[str, Any]]:
     """Return a row per way, on this process's core."""
-    ways: dict[str, Callable[[Path], None]] = {
-        "OpenCV in a loop": lambda out: loop(name, paths, out),
-        "store": lambda out: stored(tasks(name, paths, out)),
-        "store, compensated": lambda out: stored(tasks(name, paths, out, compensated=True)),
+    ways: dict[str, Callable[[], None]] = {
+        PLAIN: partial(loop, name, paths, out),
+        "store": lambda: stored(tasks(name, paths, out)),
+        "store, compensated": lambda: stored(tasks(name, paths, out, compensated=True)),
     }
     rows = []
     for way, run in ways.items():
-        shutil.rmtree(root / "out", ignore_errors=True)
-        (root / "out").mkdir()
-        began, cpu_began = time.perf_counter(), cpu_seconds()
-        run(root / "out")
-        rows.append(row(turn, name, way, cpu_seconds() - cpu_began, time.perf_counter() - began))
+        emptied(out)
+        rows.append(row(turn, name, way, timed(run)))
     return rows
 
 
@@ -94,29 +85,27 @@ def workers(count: int) -> ProcessPoolExecutor:
 
 
 def shared(
-    turn: int, name: str, paths: Sequence[Path], root: Path, pools: Mapping[str, ProcessPoolExecutor]
+    turn: int, name: str, paths: Sequence[Path], out: Path, pools: Mapping[str, ProcessPoolExecutor]
 ) -> list[dict[str, Any]]:
     """Return a row for each pool of workers, of the plain loop and of the store."""
     rows = []
-    for way in ("OpenCV in a loop", "store"):
+    for way in (PLAIN, "store"):
         for count, pool in pools.items():
-            shutil.rmtree(root / "out", ignore_errors=True)
-            (root / "out").mkdir()
+            emptied(out)
             work: list[Callable[[], object]] = (
-                [partial(loop, name, [path], root / "out") for path in paths]
-                if way == "OpenCV in a loop"
-                else [partial(decode_shard, task) for task in tasks(name, paths, root / "out")]
+                [partial(loop, name, [path], out) for path in paths]
+                if way == PLAIN
+                else [partial(decode_shard, task) for task in tasks(name, paths, out)]
             )
-            began = time.perf_counter()
-            spent = sum(pool.map(cpu_of, work))
-            rows.append(row(turn, name, f"{way}, {count}", spent, time.perf_counter() - began))
+            timing = timed(lambda pool=pool, work=work: sum(pool.map(cpu_of, work)))
+            rows.append(row(turn, name, f"{way}, {count}", timing._replace(cpu=timing.result)))
     return rows
 
 
-def row(turn: int, name: str, way: str, cpu_s: float, clock_s: float) -> dict[str, Any]:
+def row(turn: int, name: str, way: str, timing: Timing) -> dict[str, Any]:
     frames = VIDEOS * FRAMES[name]
-    speed = {"cpu_frames_s": round(frames / cpu_s, 3), "clock_frames_s": round(frames / clock_s, 3)}
-    return {"turn": turn, "flow": name, "way": way, "frames": frames, **speed}
+    speeds = {"cpu_frames_s": frames / timing.cpu, "clock_frames_s": frames / timing.wall}
+    return {"turn": turn, "flow": name, "way": way, "frames": frames, **speeds}
 
 
 def loop(name: str, paths: Sequence[Path], out: Path) -> None:
@@ -124,13 +113,10 @@ def loop(name: str, paths: Sequence[Path], out: Path) -> None:
     algorithm = ALGORITHMS[name]()
     for path in paths:
         video = cv2.VideoCapture(str(path))
-        there, frame = video.read()
+        _, frame = video.read()
         before, number = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY), 0
-        while True:
-            there, frame = video.read()
-            if not there:
-                break
-            gray = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
+        while (following := video.read())[0]:
+            gray = cv2.cvtColor(following[1], cv2.COLOR_BGR2GRAY)
             flow = algorithm.calc(before, gray, None)
             bits = np.rint((np.clip(flow, -BOUND, BOUND) + BOUND) * (255 / (2 * BOUND))).astype(np.uint8)
             for plane, axis in enumerate("xy"):
@@ -147,16 +133,13 @@ def stored(shards: Sequence[Task]) -> None:
 def tasks(name: str, paths: Sequence[Path], out: Path, compensated: bool = False) -> list[Task]:
     """Return one shard per video."""
     settings = Decode(SHORT_SIDE, QUALITY, "ffmpeg", 1, 0.0, Flow(name, BOUND, compensated))  # type: ignore[arg-type]
-    sources = [Source(path.name, path.name, sha256(path.read_bytes()).hexdigest()) for path in paths]
-    return [Task(out, n, paths[n].parent, (source,), settings) for n, source in enumerate(sources)]
+    return plan(out, paths[0].parent, listed(paths), settings)
 
 
 def cpu_of(work: Callable[[], object]) -> float:
     """Return the CPU time of the work, in s, on one OpenCV thread."""
     cv2.setNumThreads(1)
-    began = cpu_seconds()
-    work()
-    return cpu_seconds() - began
+    return timed(work).cpu
 
 
 def lines(rows: list[dict[str, Any]]) -> list[list[str]]:
@@ -165,15 +148,14 @@ def lines(rows: list[dict[str, Any]]) -> list[list[str]]:
     Ratios are to the plain loop, or to one worker.
     """
     lines = []
-    for name, way in sorted(dict.fromkeys((one["flow"], one["way"]) for one in rows), key=lambda key: key[0]):
-        of, _, who = way.rpartition(", ")
-        first = f"{of}, {WORKERS[1]}" if who in WORKERS.values() else "OpenCV in a loop"
-        own, base = ([one for one in rows if (one["flow"], one["way"]) == (name, of)] for of in (way, first))
+    for name, way in sorted(dict.fromkeys((row["flow"], row["way"]) for row in rows), key=lambda key: key[0]):
+        base, _, who = way.rpartition(", ")
+        first = f"{base}, {WORKERS[1]}" if who in WORKERS.values() else PLAIN
         cells = [name, way]
         for key in ("cpu_frames_s", "clock_frames_s"):
-            ratios = [one[key] / other[key] for one, other in zip(own, base, strict=True)]
-            cells.append(f"{statistics.median(one[key] for one in own):.3g}")
-            cells.append(f"{statistics.median(ratios):.2f}x ({min(ratios):.2f} to {max(ratios):.2f})")
+            values, others = (column(rows, key, flow=name, way=each) for each in (way, first))
+            gain = report.spread(report.ratios(values, others))
+            cells += [report.median(rows, key, ".3g", flow=name, way=way), gain]
         lines.append(cells)
     return lines
 

@@ -1,6 +1,6 @@
 """Environment of bench/chaos.py: a file system, nodes, MLflow's server.
 
-Every process has a mark in its environment, by which it is found even if orphaned.
+Every process has a mark in its environment, which identifies it even if it is orphaned.
 """
 
 import os
@@ -14,6 +14,7 @@ import psutil
 
 from bench import victim
 from bench.nodes import BIN, Nodes
+from bench.running import marked
 
 MARK, MLFLOW = "ACTIONBENCH_CHAOS", "http://127.0.0.1:5000"
 
@@ -97,8 +98,8 @@ class Bench:
         inside = self.nodes.inside(0, *command)
         with (self.root / "log").open("a") as log:
             server = subprocess.Popen(inside, cwd=self.root, env=variables, stdout=log, stderr=log)
-        asked = self.nodes.inside(0, "curl", "-sf", f"{MLFLOW}/health")
-        while server.poll() is None and subprocess.run(asked, capture_output=True).returncode:
+        health = self.nodes.inside(0, "curl", "-sf", f"{MLFLOW}/health")
+        while server.poll() is None and subprocess.run(health, capture_output=True).returncode:
             time.sleep(0.5)
 
     def rest(self) -> None:
@@ -114,11 +115,4 @@ class Bench:
         return f"{spare // 1024} KiB left"
 
     def marked(self, mark: str) -> list[psutil.Process]:
-        found = []
-        for process in psutil.process_iter():
-            try:
-                if process.environ().get(MARK) == self.mark(mark) and process.status() != psutil.STATUS_ZOMBIE:
-                    found.append(process)
-            except psutil.Error:
-                continue
-        return found
+        return marked(MARK, self.mark(mark))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import psutil
 
 from bench.ground import MLFLOW, Bench
+from bench.running import command_line
 
 AFTER = ("driver", "disk")  # kinds that may strike after the stage, while DVC still records its outputs
 AT_WORK = ("training worker", "task", "node", "network")  # kinds that strike a busy node
@@ -45,14 +46,11 @@ class Run:
 
 
 def stage_of(bench: Bench, run: Run) -> list[psutil.Process]:
-    return [each for each in bench.marked(f"run {run.run}") if line(each).startswith(f"python -m stages.{run.stage}")]
-
-
-def line(process: psutil.Process) -> str:
-    try:
-        return " ".join(process.cmdline()).strip()
-    except psutil.Error:
-        return ""
+    return [
+        each
+        for each in bench.marked(f"run {run.run}")
+        if command_line(each).startswith(f"python -m stages.{run.stage}")
+    ]
 
 
 def at_work(bench: Bench, words: Sequence[str] = ()) -> Iterator[tuple[int, psutil.Process]]:
@@ -62,31 +60,31 @@ def at_work(bench: Bench, words: Sequence[str] = ()) -> Iterator[tuple[int, psut
     """
     for number in (1, 2):
         for process in bench.nodes.members(number):
-            said = line(process)
-            if said and (said.startswith(tuple(words)) if words else not any(word in said for word in SERVICES)):
+            line = command_line(process)
+            if line and (line.startswith(tuple(words)) if words else not any(word in line for word in SERVICES)):
                 yield number, process
 
 
 def disturb(bench: Bench, run: Run, rng: random.Random, driver: subprocess.Popen[bytes], usual: float) -> None:
     """Wait for the moment and strike; `hit` stays empty if the stage was over before."""
 
-    def found() -> list[tuple[int, psutil.Process]]:
+    def candidates() -> list[tuple[int, psutil.Process]]:
         if run.kind in AT_WORK:
             return list(at_work(bench, WORKERS.get(run.kind, ())))
         return [(0, process) for process in stage_of(bench, run)]
 
-    while not found() and driver.poll() is None:
+    while not candidates() and driver.poll() is None:
         time.sleep(0.2)
     begin = time.monotonic()
     time.sleep(rng.uniform(0, usual))
-    there = [] if run.kind in AFTER else found()
-    while run.kind not in AFTER and not there and driver.poll() is None:
+    victims = [] if run.kind in AFTER else candidates()
+    while run.kind not in AFTER and not victims and driver.poll() is None:
         time.sleep(0.2)
-        there = found()
+        victims = candidates()
     if driver.poll() is not None:
         return
-    node, process = rng.choice(sorted(there, key=lambda pair: pair[1].pid)) if there else (0, None)
-    run.seconds_into, run.hit = round(time.monotonic() - begin, 2), line(process)[-40:] if process else run.kind
+    node, process = rng.choice(sorted(victims, key=lambda pair: pair[1].pid)) if victims else (0, None)
+    run.seconds_into, run.hit = round(time.monotonic() - begin, 2), command_line(process)[-40:] if process else run.kind
     if run.kind == "node":
         run.hit = f"node {node}"
         bench.nodes.kill(node)
@@ -138,14 +136,14 @@ def replace(bench: Bench, run: Run, driver: subprocess.Popen[bytes]) -> None:
         mend(bench, run)
 
 
-def left(bench: Bench, run: Run) -> Iterator[str]:
+def leftovers(bench: Bench, run: Run) -> Iterator[str]:
     """Yield the processes of a run that has ended, after a grace period."""
     end = time.monotonic() + GRACE
     cut = int(run.hit[-1]) if run.kind == "network" and run.hit and not run.repairs else 0  # can't know yet
-    while there := [*bench.marked(f"run {run.run}"), *(process for node, process in at_work(bench) if node != cut)]:
+    while left := [*bench.marked(f"run {run.run}"), *(process for node, process in at_work(bench) if node != cut)]:
         if time.monotonic() > end:
-            yield from (f"left behind: {line(process)[:60]}" for process in there if process.is_running())
-            for process in there:
+            yield from (f"left behind: {command_line(process)[:60]}" for process in left if process.is_running())
+            for process in left:
                 process.kill()
             return
         time.sleep(0.2)

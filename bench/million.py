@@ -2,10 +2,10 @@
 
     python -m bench.million [--sizes N ...] [--turns N]
 
-The data set is synthetic: rows of a manifest, lists of the `folder` kind (a video in 14 is a test video, as in
-Kinetics-400), and shards of 64 videos whose frames are a few bytes each. Decoding's reports have the times of 300
-frames per video. Each step runs in a separate process. It is measured by the CPU time of all its threads after its
-imports, and by its peak memory above them, with pages of mapped files.
+The data set is synthetic. It has a manifest, lists of the `folder` kind, and shards of 64 videos whose frames are a few
+bytes each. A video in 14 is a test video, as in Kinetics-400. Decoding's reports have the times of 300 frames per
+video. Each step runs in a separate process. After its imports, the CPU time of all its threads is measured, and its
+additional peak memory, with pages of mapped files.
 
 - splits: all of stage 3: manifest, lists, checks, tables.
 - plan shards, finish: all of stage 2 but decoding: the manifest into tasks; the shards' reports into one index.
@@ -21,10 +21,6 @@ import argparse
 import hashlib
 import json
 import math
-import os
-import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Collection
@@ -37,6 +33,8 @@ import pyarrow as pa
 import torch
 
 from bench import report
+from bench.decoding import sources_of
+from bench.running import ROOT, child, machine, parser
 from cluster import score
 from pipeline import splits
 from pipeline.clips import loading
@@ -49,30 +47,26 @@ from pipeline.train import rows
 from pipeline.train.run import Run
 from stages.commands.trial import resident
 
-ROOT = Path(__file__).parents[1]
 NAME, CLASSES, FRAMES, STORED, TEST, LOOKED_UP = "invented", 400, 300, 8, 14, 10_000
 DECODE = Decode(short_side=256, quality=90, decoder="ffmpeg", videos_per_shard=64, max_failed=0.1)
 SET = Dataset("folder", "videos", None, {}, DECODE)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="A million videos through all that lists them")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
-    parser.add_argument("--turns", type=int, default=1)
-    parser.add_argument("--step", nargs=2, help=argparse.SUPPRESS)  # a step, and its folder
-    given = parser.parse_args()
-    if given.step:
-        return print(json.dumps(measured(STEPS[given.step[0]], Path(given.step[1]))))
+    command = parser(__doc__, sizes=[10_000, 100_000, 1_000_000], turns=1)
+    command.add_argument("--step", nargs=2, help=argparse.SUPPRESS)  # a step, and its folder
+    args = command.parse_args()
+    if args.step:
+        return print(json.dumps(measured(STEPS[args.step[0]], Path(args.step[1]))))
     rows = []
-    for size in given.sizes:
-        with tempfile.TemporaryDirectory() as place:
-            invented(Path(place), size)
-            for turn in range(given.turns):
+    for size in args.sizes:
+        with tempfile.TemporaryDirectory() as folder:
+            invented(Path(folder), size)
+            for turn in range(args.turns):
                 for step in STEPS:
-                    command = [sys.executable, "-m", "bench.million", "--step", step, place]
-                    done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
-                    rows.append({"videos": size, "turn": turn, "step": step, **json.loads(done.stdout)})
-    save(rows, given.sizes)
+                    cells = {"videos": size, "turn": turn, "step": step}
+                    rows.append({**cells, **child("million", "--step", step, folder)})
+    save(rows, args.sizes)
 
 
 def invented(root: Path, size: int) -> None:
@@ -82,7 +76,7 @@ def invented(root: Path, size: int) -> None:
         sources.Entry(name, f"{name}.mp4", 10**6, hashlib.sha256(name.encode()).hexdigest()) for name in sorted(names)
     ]
     sources.write(root / "manifest.csv", entries)
-    lists = {"train": [], "test": []}  # type: dict[str, list[str]]
+    lists: dict[str, list[str]] = {"train": [], "test": []}
     for n, name in enumerate(names):
         lists["train" if n % TEST else "test"].append(f"{name}.mp4\n")
     for part, lines in lists.items():
@@ -92,32 +86,32 @@ def invented(root: Path, size: int) -> None:
         reported(task, tests)
     shards.finish(root / "frames" / NAME, planned(root))
     make_splits(root)
-    one = run_of(root)
-    one.weights.parent.mkdir(parents=True)
-    torch.save(one.net().state_dict(), one.weights)
+    run = run_of(root)
+    run.weights.parent.mkdir(parents=True)
+    torch.save(run.net().state_dict(), run.weights)
 
 
 def reported(task: shards.Task, failed: Collection[str]) -> None:
     """Write a shard and its report as decoding would, without real frames."""
-    there = [source.video not in failed for source in task.sources]
-    decoded = sum(there)
+    whole = [source.video not in failed for source in task.sources]
+    decoded = sum(whole)
     packing.write_shard(task.path, ({"jpeg": [b"jpeg"] * STORED} for _ in range(decoded)))
-    ends = pa.array(np.append(0, np.cumsum(there)) * FRAMES, pa.int32())
+    ends = pa.array(np.append(0, np.cumsum(whole)) * FRAMES, pa.int32())
     times = pa.ListArray.from_arrays(ends, pa.array(np.tile(np.arange(FRAMES) / 30, decoded)))
     facts = {"shard": task.shard, "width": 340, "height": 256, "fps": 30.0, "frames": FRAMES}
     facts |= {"sha256": "0" * 64, "decoder": "ffmpeg", "decoder_version": "0"}
-    columns = {name: [value if known else None for known in there] for name, value in facts.items()}
+    columns = {name: [value if known else None for known in whole] for name, value in facts.items()}
     columns |= {"video": [source.video for source in task.sources], "path": [source.path for source in task.sources]}
-    columns["reason"] = [None if known else "invented without" for known in there]
-    columns["batch"] = [n if known else None for n, known in zip(np.cumsum(there) - 1, there, strict=True)]
-    told = {shards.SHA256: checked.sha256(task.path), shards.DECODER_VERSION: "0", shards.FRAME_BYTES: "0"}
-    schema = shards.REPORT.with_metadata(told)
+    columns["reason"] = [None if known else "invented without" for known in whole]
+    columns["batch"] = [n if known else None for n, known in zip(np.cumsum(whole) - 1, whole, strict=True)]
+    metadata = {shards.SHA256: checked.sha256(task.path), shards.DECODER_VERSION: "0", shards.FRAME_BYTES: "0"}
+    schema = shards.REPORT.with_metadata(metadata)
     arrays = [times if field.name == "timestamps" else pa.array(columns[field.name], field.type) for field in schema]
     state.put(task.report, packing.packed(pa.Table.from_arrays(arrays, schema=schema)), task.key)
 
 
 def planned(root: Path) -> list[shards.Task]:
-    listed = [shards.Source(e.video, e.path, e.sha256) for e in sources.read(root / "manifest.csv")]
+    listed = sources_of(sources.read(root / "manifest.csv"))
     return shards.plan(root / "frames" / NAME, root, listed, DECODE)
 
 
@@ -140,25 +134,20 @@ def look_up(root: Path) -> Callable[[], object]:
 
 
 def training_list(root: Path) -> Callable[[], object]:
-    one = run_of(root)
-    store = frame_store.FrameStore(one.frames)
+    run = run_of(root)
+    store = frame_store.FrameStore(run.frames)
 
-    def made() -> object:
-        items = [(name, labels) for name, labels in one.part("train") if name in store.videos]
-        loading.TrainClips(store, items, one.recipe, one.seed, one.mirrored())
-        return loading.steps(len(items), one.recipe.batch, one.recipe.micro_batch, one.seed, 0)
+    def make() -> object:
+        items = [(name, labels) for name, labels in run.part("train") if name in store.videos]
+        loading.TrainClips(store, items, run.recipe, run.seed, run.mirrored())
+        return loading.steps(len(items), run.recipe.batch, run.recipe.micro_batch, run.seed, 0)
 
-    return made
+    return make
 
 
 def scored(root: Path) -> Callable[[], object]:
-    one, cluster = run_of(root), Cluster(storage=str(root / "work"))
-
-    def blocks() -> None:
-        for item in score.blocks([one], cluster):
-            score.block(*item)
-
-    return blocks
+    run, cluster = run_of(root), Cluster(storage=str(root / "work"))
+    return lambda: [score.block(*item) for item in score.blocks([run], cluster)]  # type: ignore[func-returns-value]
 
 
 # name -> from the folder to the work; preparation is done before the work is returned.
@@ -181,32 +170,28 @@ def measured(step: Callable[[Path], Callable[[], object]], root: Path) -> dict[s
     kept = work()
     seconds, held = time.process_time() - began, resident("VmHWM") - before
     del kept
-    return {"cpu_s": round(seconds, 4), "mib": round(held / 2**20, 1)}
+    return {"cpu_s": seconds, "mib": held / 2**20}
 
 
 def save(rows: list[dict[str, Any]], sizes: list[int]) -> None:
     lines = []
     for step in STEPS:
         line = [step]
-        for key, digits in (("cpu_s", ".2f"), ("mib", ",.0f")):
-            found = [
-                statistics.median(row[key] for row in rows if (row["step"], row["videos"]) == (step, size))
-                for size in sizes
-            ]
-            line += [f"{value:{digits}}" for value in found]
-            line.append(exponent(sizes[-2:], found[-2:]))
+        for key, form in (("cpu_s", ".2f"), ("mib", ",.0f")):
+            medians = [float(np.median(report.column(rows, key, step=step, videos=size))) for size in sizes]
+            line += [*(f"{value:{form}}" for value in medians), exponent(sizes[-2:], medians[-2:])]
         lines.append(line)
     head = ["step", *(f"CPU s, {size:,}" for size in sizes), "exponent"]
     head += [*(f"MiB, {size:,}" for size in sizes), "exponent"]
-    text = f"{len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[1]:.1f} meanwhile; exponents of the last two."
-    report.save("million", "A million videos through all that lists them", text, head, lines, rows)
+    text = f"{machine()}; exponents of the last two sizes."
+    report.save("million", "A million videos through all code that lists them", text, head, lines, rows)
 
 
-def exponent(sizes: list[int], found: list[float]) -> str:
+def exponent(sizes: list[int], values: list[float]) -> str:
     """Return the slope between two sizes on logarithmic scales."""
-    if len(sizes) < 2 or min(found) <= 0:
+    if len(sizes) < 2 or min(values) <= 0:
         return "–"
-    return f"{math.log(found[1] / found[0]) / math.log(sizes[1] / sizes[0]):.2f}"
+    return f"{math.log(values[1] / values[0]) / math.log(sizes[1] / sizes[0]):.2f}"
 
 
 if __name__ == "__main__":

@@ -3,8 +3,9 @@
     python -m bench.models
 
 Clips have the papers' sizes. The straightforward version is a reader's first implementation: eager, float32, contiguous
-memory, every module's published order of operations, nothing in place. TSM's shift is slices into zeros, ACTION's a
-convolution over time in an order made for it, its paths x + x*mask one by one, and 3D convolutions are the papers'.
+memory, every module's published order of operations, nothing in place. TSM's shift copies slices into zeros. ACTION's
+shift is a convolution over time on permuted axes, and its paths x + x*mask are computed one by one. 3D convolutions are
+the papers'.
 Both have the same weights, and must give the same logits in double precision. Ours is the code of `train` and
 `evaluate`: the nets of models/, channels-last. "bf16" is ours under autocast, with --compiled by torch.compile too. On
 a CPU `train` refuses it for nets with kernels over time (EAM, TPN, MAAGN, ST-MANet), whose gradients are wrong there.
@@ -17,114 +18,105 @@ built the net. That varies, so it is the median of some runs, with the smallest 
 
 "Convolutions" is their share of our training step, by torch's profiler. "Limit" is our speed-up over the
 straightforward version if all but its convolutions took no time. "Roofline" is the minimum time of a pass divided by
-its time. Each layer counts the larger of its arithmetic at this machine's highest measured rate (of a matrix product
-and of two convolutions) and its maps, read and written once, at the rate of a measured copy. A training step is three
-passes.
+its time. Each layer counts the larger of two times. One is its arithmetic at this machine's highest measured rate, of a
+matrix product and of two convolutions. The other is one read and write of its maps at the rate of a measured copy. A
+training step is three passes.
 """
 
-import argparse
 import json
 import math
-import os
 import statistics
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
+from bench import report
 from bench.nets import COMPILED, CUDA, DEVICE, NETS, PASSES, SCALE, VERSIONS, Net, agree, built, passes
-from bench.report import save
+from bench.report import column, ratios, spread
 from bench.roofline import layers, least
-from cluster.session import MALLOC
-from stages.commands.trial import resident, timed
+from bench.running import child, parser, timed, with_malloc
+from stages.commands import trial
+from stages.commands.trial import resident
 
 BAR = 1.3  # the required speed-up of ours
 RUNS = 3  # processes for a version's memory on a CPU
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("nets", nargs="*", choices=[[], *NETS], default=[])
-    parser.add_argument("--turns", type=int, default=5)
-    parser.add_argument("--compiled", action="store_true", help="bf16 by torch.compile too: minutes for each net")
-    parser.add_argument("--memory", metavar="VERSION", help="only print the bytes that a training step of it takes")
-    given = parser.parse_args()
-    if given.memory:
-        print(json.dumps(memory(NETS[given.nets[0]], given.memory)))
-        return
+    command = parser(
+        __doc__,
+        turns=5,
+        compiled=(False, "bf16 by torch.compile too: minutes for each net"),
+        memory=(str, "only print the bytes that a training step of this version takes"),
+    )
+    command.add_argument("nets", nargs="*", choices=[[], *NETS], default=[])
+    args = command.parse_args()
+    if args.memory:
+        return print(json.dumps(memory(NETS[args.nets[0]], args.memory)))
     rows: list[dict[str, Any]] = []
     lines: list[list[str]] = []
     failed: list[str] = []
-    versions = (*VERSIONS, COMPILED) if given.compiled else VERSIONS
-    for name in given.nets or NETS:
+    versions = (*VERSIONS, COMPILED) if args.compiled else VERSIONS
+    for name in args.nets or NETS:
         try:
-            own, share, held, uncompiled = race(name, versions, given.turns)
+            timings, share, held, uncompiled = race(name, versions, args.turns)
         except Exception as error:  # the other nets' times must not be lost
             failed.append(f"{name}: {reason(error)}")
         else:
             failed += [f"{name}, {COMPILED}: {uncompiled}"] if uncompiled else []
             net = NETS[name]
             work = layers(built(net), (net.clips * SCALE, net.frames, 3, net.size, net.size))
-            rows += [{**row, "training_bytes": statistics.median(held[row["version"]])} for row in own]
-            lines += [line(name, passed, versions, own, held, share, work) for passed in PASSES]
+            rows += [{**row, "training_bytes": statistics.median(held[row["version"]])} for row in timings]
+            lines += [line(name, passed, versions, timings, held, share, work) for passed in PASSES]
         if rows:
-            tell(given.turns, versions, lines, rows, failed)  # after each net, so that an abort loses none
+            save(args.turns, versions, lines, rows, failed)  # after each net, so that an abort loses none
     if failed:
         raise SystemExit("\n".join(failed))
 
 
-def tell(
+def save(
     turns: int, versions: Sequence[str], lines: list[list[str]], rows: list[dict[str, Any]], failed: list[str]
 ) -> None:
     """Write the table of the nets measured so far."""
-    where = torch.cuda.get_device_name() if CUDA else f"{torch.get_num_threads()} CPU threads"
+    device = torch.cuda.get_device_name() if CUDA else f"{torch.get_num_threads()} CPU threads"
     sizes = "; ".join(
         f"{name} {net.backbone} {net.variant}, {net.clips * SCALE} x {net.frames}x{net.size}x{net.size}"
         for name, net in NETS.items()
         if any(cells[0] == name for cells in lines)
     )
-    text = f"{where}, torch {torch.__version__}, {turns} turns. Clips: {sizes}."
+    text = f"{device}, torch {torch.__version__}, {turns} turns. Clips: {sizes}."
     text += "".join(f" Not measured: {each}." for each in failed)
     if slow := [f"{cells[0]}'s {cells[1]}" for cells in lines if float(cells[4].partition("x")[0]) < BAR]:
-        text += f" Less than {BAR}x: {', '.join(slow)}; how much of ours is torch's convolutions, the table says."
+        text += f" Less than {BAR}x: {', '.join(slow)}; the table has the share of torch's convolutions."
     head = ["net", "pass", "straightforward, ms", "ours, ms", "ours is faster by (least to most of the turns)"]
     head += [f"{version} is faster by" for version in versions[2:]]
     head += [f"memory, {version}" for version in versions]
     head += ["convolutions", "limit", *(f"roofline, {version}" for version in versions)]
-    save(
-        "models-gpu" if CUDA else "models",
-        "The nets' speed, against a straightforward version",
-        text,
-        head,
-        lines,
-        rows,
-    )
+    name = "models-gpu" if CUDA else "models"
+    report.save(name, "The nets' speed, against a straightforward version", text, head, lines, rows)
 
 
 def line(
     name: str,
     passed: str,
     versions: Sequence[str],
-    own: list[dict],
+    timings: list[dict[str, Any]],
     held: dict[str, list[int]],
     share: float,
     work: list[tuple[int, int]],
 ) -> list[str]:
     """Return a line of the table; empty cells for a version that `held` lacks."""
-    ms = {version: [row["ms"] for row in own if (row["version"], row["pass"]) == (version, passed)] for version in held}
+    ms = {version: column(timings, "ms", version=version, **{"pass": passed}) for version in held}
     middle = {version: statistics.median(values) for version, values in ms.items()}
-    faster = {version: [base / one for base, one in zip(ms[VERSIONS[0]], ms[version], strict=True)] for version in held}
-    low, median, high = min(faster["ours"]), statistics.median(faster["ours"]), max(faster["ours"])
+    faster = {version: ratios(ms[VERSIONS[0]], values) for version, values in ms.items()}
     training = passed == "training"
     ideal = {version: least(work, passed, version, DEVICE) for version in held}
     return [
         name,
         passed,
         *(f"{middle[version]:.4g}" for version in VERSIONS[:2]),
-        f"{median:.2f}x ({low:.2f} to {high:.2f})",
+        spread(faster["ours"]),
         *(f"{statistics.median(faster[version]):.2f}x" if version in held else "" for version in versions[2:]),
         *(mebibytes(held[version]) if training and version in held else "" for version in versions),
         f"{100 * share:.0f} %" if training else "",
@@ -137,10 +129,8 @@ def reason(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
 
 
-def mebibytes(runs: list[int]) -> str:
-    """Format some runs' bytes: the median, the smallest and the largest."""
-    low, median, high = (count / 2**20 for count in (min(runs), statistics.median(runs), max(runs)))
-    return f"{median:.0f} MiB ({low:.0f} to {high:.0f})"
+def mebibytes(counts: list[int]) -> str:
+    return spread([count / 2**20 for count in counts], ".0f", " MiB")
 
 
 def race(
@@ -172,24 +162,22 @@ def race(
             uncompiled = reason(error)
         else:
             actors[version], held[version] = actor, [peak]
-    rows = timings(name, actors, turns)
+    rows = in_turns(name, actors, turns)
     share = convolutions(actors["ours"]["training"])
     if not CUDA:
         held = {version: [apart(name, version) for _ in range(RUNS)] for version in actors}
     return rows, share, held, uncompiled
 
 
-def timings(name: str, actors: dict[str, dict[str, Callable[[], Any]]], turns: int) -> list[dict[str, Any]]:
+def in_turns(name: str, actors: dict[str, dict[str, Callable[[], Any]]], turns: int) -> list[dict[str, Any]]:
     rows = []
     for turn in range(turns):
         for passed in PASSES:
             for version, actor in actors.items():
                 actor[passed]()  # fills the caches, which another version used
-                used = time.process_time()
-                seconds = timed(actor[passed], DEVICE)
-                used = time.process_time() - used
+                timing = timed(trial.timed, actor[passed], DEVICE)
                 cells = {"net": name, "version": version, "pass": passed, "turn": turn}
-                rows.append({**cells, "ms": round(1000 * seconds, 2), "cpu_ms": round(1000 * used, 2)})
+                rows.append({**cells, "ms": 1000 * timing.result, "cpu_ms": 1000 * timing.cpu})
     return rows
 
 
@@ -217,13 +205,8 @@ def memory(net: Net, version: str) -> int:
 
 def apart(name: str, version: str) -> int:
     """Return the same, from a separate process."""
-    command = [sys.executable, "-m", "bench.models", name, "--memory", version]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return int(json.loads(done.stdout))
+    return int(child("models", name, "--memory", version))
 
 
 if __name__ == "__main__":
-    if MALLOC.items() <= os.environ.items():
-        main()
-    else:  # must be set at a process's start
-        os.execve(sys.executable, [sys.executable, "-m", "bench.models", *sys.argv[1:]], {**os.environ, **MALLOC})
+    with_malloc("models", main)

@@ -63,19 +63,19 @@ def passes(net: Net, version: str, dtype: torch.dtype = torch.float) -> dict[str
     "forward" gives the logits.
     """
     torch.manual_seed(0)
-    made = built(net).to(dtype)
+    model = built(net).to(dtype)
     n = net.clips * SCALE
     clips = torch.randn(n, net.frames, net.size, net.size, 3, device=DEVICE, dtype=dtype).permute(0, 1, 4, 2, 3)
     if plain := version == "straightforward":
-        straighten(made)
+        straighten(model)
         clips = clips.contiguous()
-        if made.backbone.layout == "volume":
+        if model.backbone.layout == "volume":
             clips = clips.transpose(1, 2).contiguous().transpose(1, 2)
-        made.to(DEVICE)
+        model.to(DEVICE)
     else:
-        channels_last(made.to(DEVICE))
-    run: Callable[[Tensor], Tensor] = torch.compile(made, dynamic=False) if "compiled" in version else made
-    sgd = torch.optim.SGD(made.parameters(), lr=1e-4, momentum=0.9)
+        channels_last(model.to(DEVICE))
+    run: Callable[[Tensor], Tensor] = torch.compile(model, dynamic=False) if "compiled" in version else model
+    sgd = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9)
     labels = torch.arange(n, device=DEVICE)
 
     def criterion(logits: Tensor) -> Tensor:
@@ -87,16 +87,16 @@ def passes(net: Net, version: str, dtype: torch.dtype = torch.float) -> dict[str
         return torch.autocast(DEVICE.type, torch.bfloat16) if "bf16" in version else contextlib.nullcontext()
 
     def forward() -> Tensor:
-        made.eval()
+        model.eval()
         with torch.no_grad(), how():
             return run(clips)
 
     def training() -> None:
-        made.train()
+        model.train()
         sgd.zero_grad(set_to_none=True)
         with how():
             logits = run(clips)
-        (criterion(logits) + made.penalty(criterion)).backward()
+        (criterion(logits) + model.penalty(criterion)).backward()
         sgd.step()
 
     return {"forward": forward, "training": training}

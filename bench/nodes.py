@@ -116,14 +116,14 @@ class Nodes:
 
     def members(self, number: int) -> list[psutil.Process]:
         """List all processes in a node's network; the head's includes the drivers."""
-        told = subprocess.run(["ip", "netns", "pids", f"{self.name}{number}"], capture_output=True, text=True)
-        found = []
-        for pid in map(int, told.stdout.split()):
+        pids = subprocess.run(["ip", "netns", "pids", f"{self.name}{number}"], capture_output=True, text=True)
+        processes = []
+        for pid in map(int, pids.stdout.split()):
             try:
-                found.append(psutil.Process(pid))
+                processes.append(psutil.Process(pid))
             except psutil.NoSuchProcess:
                 continue
-        return found
+        return processes
 
     def kill(self, number: int) -> None:
         """Send SIGKILL to all of a node at once."""
@@ -156,11 +156,11 @@ class Nodes:
         ip("-n", head, "addr", "add", "10.77.0.1/24", "dev", "br0")
         ip("-n", head, "link", "set", "br0", "up")
         for number in range(1, len(self.cpus)):
-            own = f"{self.name}{number}"
-            ip("-n", head, "link", "add", f"v{number}", "type", "veth", "peer", "name", "eth0", "netns", own)
+            node = f"{self.name}{number}"
+            ip("-n", head, "link", "add", f"v{number}", "type", "veth", "peer", "name", "eth0", "netns", node)
             ip("-n", head, "link", "set", f"v{number}", "master", "br0", "up")
-            ip("-n", own, "addr", "add", f"10.77.0.{number + 1}/24", "dev", "eth0")
-            ip("-n", own, "link", "set", "eth0", "up")
+            ip("-n", node, "addr", "add", f"10.77.0.{number + 1}/24", "dev", "eth0")
+            ip("-n", node, "link", "set", "eth0", "up")
 
 
 def ip(*arguments: str) -> None:
@@ -173,12 +173,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cpus", type=int, nargs="+", default=[0, 2, 2], help="of the head and of each node")
     parser.add_argument("command", nargs="+")
-    given = parser.parse_args()
-    nodes = Nodes(f"n{os.getpid()}-", Path.cwd(), given.cpus, {})
+    args = parser.parse_args()
+    nodes = Nodes(f"n{os.getpid()}-", Path.cwd(), args.cpus, {})
     try:
         nodes.start()
         variables = {**nodes.variables, "RAY_ADDRESS": nodes.head}
-        sys.exit(subprocess.run(nodes.inside(0, *given.command), env=variables).returncode)
+        sys.exit(subprocess.run(nodes.inside(0, *args.command), env=variables).returncode)
     finally:
         nodes.stop()
 

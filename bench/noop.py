@@ -6,30 +6,24 @@ The project's dvc.yaml with its stages `code` and `inputs`, and stand-ins for th
 folder. CPU time is that of DVC and of the stages it starts.
 """
 
-import argparse
 import json
 import os
-import resource
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from bench.report import save
+from bench import report
+from bench.running import options, timed
 from tests.support import project
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=int, nargs="+", default=[14, 200])
-    parser.add_argument("--turns", type=int, default=5)
-    args = parser.parse_args()
-    turns, lines = [], []
+    args = options(__doc__, rows=[14, 200], turns=5)
+    rows, lines = [], []
     for count in args.rows:
         with tempfile.TemporaryDirectory() as place:
             folder = prepare(Path(place), count)
@@ -37,18 +31,16 @@ def main() -> None:
             first_run(folder, count)
             size = (folder / "dvc.lock").stat().st_size
             for turn in range(args.turns):
-                start, before = time.perf_counter(), cpu()
-                dvc(folder, "repro", "-q")
-                seconds = {"seconds": round(time.perf_counter() - start, 2), "cpu": round(cpu() - before, 2)}
-                turns.append({"rows": count, "turn": turn, **seconds, "dvc.lock": size})
-        times = {kind: [turn[kind] for turn in turns if turn["rows"] == count] for kind in ("cpu", "seconds")}
-        texts = [f"{statistics.median(of):.1f} ({min(of):.1f} to {max(of):.1f})" for of in times.values()]
-        lines.append([str(count), *texts, f"{size / 1000:.0f}"])
-    save("noop", "`dvc repro` with nothing to do", "", ["rows", "CPU s", "s", "dvc.lock, kB"], lines, turns)
+                timing = timed(dvc, folder, "repro", "-q")
+                cells = {"seconds": timing.wall, "cpu": timing.cpu, "dvc.lock": size}
+                rows.append({"rows": count, "turn": turn, **cells})
+        times = [report.spread(report.column(rows, key, rows=count), ".1f", "") for key in ("cpu", "seconds")]
+        lines.append([count, *times, f"{size / 1000:.0f}"])
+    report.save("noop", "`dvc repro` with nothing to do", "", ["rows", "CPU s", "s", "dvc.lock, kB"], lines, rows)
 
 
 def prepare(folder: Path, count: int) -> Path:
-    """Return the project with `count` rows, whose stages but `code` and `inputs` only write their outs."""
+    """Return the project with `count` rows; only `code` and `inputs` do their work."""
     params = project.load()
     row = params["experiments"]["tsm"]
     params["experiments"] = {name(n): json.loads(json.dumps(row)) for n in range(count)}  # written out, as suites are
@@ -80,12 +72,6 @@ def first_run(folder: Path, count: int) -> None:
 
 def name(row: int) -> str:
     return f"row-{row:03d}"
-
-
-def cpu() -> float:
-    """Return the CPU seconds of all ended child processes."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
 
 
 def dvc(folder: Path, *arguments: str) -> None:

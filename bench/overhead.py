@@ -3,180 +3,65 @@
     python -m bench.overhead
 
 All do the same steps on the same clips, one worker and one thread, in turns. "Plain" is a user's shortest loop: the
-same loader, normalizing, forward, backward and SGD step, without counting or logging. A step's time is the median of
-the epochs' after the first, which is robust against bursts of other load; a ratio is the median over turns. Start-up,
-all outside the epochs, is listed separately.
+same loader, normalizing, forward, backward, clipping and SGD step. A step's time is the median of the epochs' after the
+first, which is robust against bursts of other load; a ratio is the median over turns. Start-up, all outside the epochs,
+is listed separately.
 """
 
-import argparse
-import json
-import os
-import statistics
-import sys
 import tempfile
-import time
 from collections.abc import Callable
-from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 
 import ray
 import torch
-from torch.utils.data import DataLoader
 
-from bench.report import save
+from bench import report, training
+from bench.running import options, timed, with_malloc
+from bench.training import STEPS, on_ray
 from cluster import fit
-from cluster.session import MALLOC, session
-from pipeline import splits
-from pipeline.clips import loading
-from pipeline.config.load import load
+from cluster.session import session
 from pipeline.config.schema import Cluster
-from pipeline.decode import shards
-from pipeline.decode.frame_store import FrameStore
-from pipeline.download import sources
-from pipeline.train import loop, rows
+from pipeline.tracking import run_log
 from pipeline.train.run import Run
 
-ROOT = Path(__file__).parents[1]
-STEPS = 20  # per epoch
+PLAIN = "plain PyTorch"
+WAYS: dict[str, Callable[[Run, Path], object]] = {
+    PLAIN: training.plain,
+    "this loop, no Ray": training.same_loop,
+    "Ray task (one worker)": lambda run, folder: ray.get(ray.remote(fit.train_run).remote(on_ray(run, folder))),
+    "Ray Train (one worker)": lambda run, folder: fit.train_distributed(on_ray(run, folder)),
+}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--turns", type=int, default=5)
-    parser.add_argument("--epochs", type=int, default=4)
-    given = parser.parse_args()
+    args = options(__doc__, turns=5, epochs=4)
     torch.set_num_threads(1)
-    cluster = Cluster()
     rows = []
-    with tempfile.TemporaryDirectory() as folder, session(cluster):
-        one = prepare(Path(folder), given.epochs)
-        racers: dict[str, Callable[[Run, Path], float]] = {
-            "plain PyTorch": plain,
-            "this loop, no Ray": alone,
-            "Ray task (one worker)": task,
-            "Ray Train (one worker)": train,
-        }
-        for turn in range(given.turns):
-            for name, racer in racers.items():
-                place = Path(folder) / f"{turn}-{name}".replace(" ", "-")
-                began = time.perf_counter()
-                step = racer(one, place)
-                wall = time.perf_counter() - began
-                seconds = wall - step * STEPS * given.epochs
-                rows.append(
-                    {"turn": turn, "loop": name, "ms_a_step": round(1000 * step, 2), "rest_s": round(seconds, 2)}
-                )
-    base = {row["turn"]: row["ms_a_step"] for row in rows if row["loop"] == "plain PyTorch"}
-    lines = []
-    for name in racers:
-        own = [row for row in rows if row["loop"] == name]
-        over = [100 * (row["ms_a_step"] / base[row["turn"]] - 1) for row in own]
+    with tempfile.TemporaryDirectory() as root, session(Cluster()):
+        run = training.prepare(Path(root), args.epochs)
+        for turn in range(args.turns):
+            for way, train in WAYS.items():
+                folder = Path(root) / f"{turn}-{way}".replace(" ", "-")
+                folder.mkdir()
+                wall = timed(train, run, folder).wall
+                step = training.seconds_per_step(run_log.epochs(folder / fit.LOG))
+                rest = wall - step * STEPS * args.epochs
+                rows.append({"turn": turn, "loop": way, "ms_a_step": 1000 * step, "rest_s": rest})
+    base, lines = report.column(rows, "ms_a_step", loop=PLAIN), []
+    for way in WAYS:
+        over = report.overhead(report.column(rows, "ms_a_step", loop=way), base)
         lines.append(
             [
-                name,
-                f"{statistics.median(row['ms_a_step'] for row in own):.1f}",
-                f"{statistics.median(over):+.1f} % ({min(over):+.1f} to {max(over):+.1f})",
-                f"{statistics.median(row['rest_s'] for row in own):.1f}",
+                way,
+                report.median(rows, "ms_a_step", ".1f", loop=way),
+                over,
+                report.median(rows, "rest_s", ".1f", loop=way),
             ]
         )
-    text = (
-        f"A step is {one.recipe.batch} clips of {one.recipe.frames}x{one.recipe.size}x{one.recipe.size} through "
-        f"{one.experiment.backbone} {one.experiment.variant}, {one.experiment.attention}; {STEPS} steps an epoch, "
-        f"{given.epochs} epochs, {given.turns} turns."
-    )
+    text = f"Per loop, {training.described(run)}, {args.turns} turns."
     head = ["loop", "ms a step", "over plain PyTorch (least to most)", "start-up and end, s"]
-    save("overhead", "What Ray costs a training step", text, head, lines, rows)
-
-
-def prepare(root: Path, epochs: int) -> Run:
-    """Write a few drawn clips, STEPS steps per epoch, and return their run_of()."""
-    params = load(ROOT / "params.yaml")
-    recipe = params.recipes["quick"]
-    options = {**params.datasets["shapes"].options, "train": recipe.batch * STEPS, "test": 16, "splits": 1}
-    dataset = replace(params.datasets["shapes"], options=options)
-    videos = sources.fetch("shapes", dataset, root, root / "videos")
-    entries = sources.manifest("shapes", dataset, videos)
-    splits.write(splits.build("shapes", dataset, entries, videos), root / "splits" / "shapes")
-    listed = [shards.Source(entry.video, entry.path, entry.sha256) for entry in entries]
-    tasks = shards.plan(root / "frames" / "shapes", videos, listed, dataset.decode)
-    for one in tasks:
-        shards.decode_shard(one)
-    shards.finish(root / "frames" / "shapes", tasks)
-    return run_of(root, epochs)
-
-
-def run_of(root: Path, epochs: int) -> Run:
-    """Return the run of row tsm, on prepare()'s clips."""
-    one = rows.runs(load(ROOT / "params.yaml"), "tsm", root)[0]
-    return replace(one, recipe=replace(one.recipe, epochs=epochs, steps=()))
-
-
-def plain(run: Run, place: Path) -> float:
-    """Return the seconds per step of the shortest loop."""
-    recipe, store = run.recipe, FrameStore(run.frames)
-    torch.manual_seed(run.seed)
-    net = run.net()
-    loop.channels_last(net)
-    items = run.part("train")
-    order = [
-        [(epoch, index) for index in micro]
-        for epoch in range(recipe.epochs)
-        for step in loading.steps(len(items), recipe.batch, recipe.micro_batch, run.seed, epoch)
-        for micro in step
-    ]
-    plan = loading.TrainClips(store, items, recipe, run.seed, run.mirrored())
-    loader = iter(DataLoader(plan, sampler=order, batch_size=None))
-    optimizer = torch.optim.SGD(net.parameters(), recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay)
-    pixels = torch.empty(recipe.micro_batch, recipe.frames, recipe.size, recipe.size, 3)
-    share = recipe.batch // recipe.micro_batch
-    net.train()
-    began = [time.perf_counter()]
-    for step in range(STEPS * recipe.epochs):
-        optimizer.zero_grad(set_to_none=True)
-        for _ in range(share):
-            batch, labels = next(loader)
-            x = loading.normalise(batch, net.mean, net.std, net.channels, pixels)
-            (torch.nn.functional.cross_entropy(net(x), labels) / share).backward()
-        optimizer.step()
-        if (step + 1) % STEPS == 0:
-            began.append(time.perf_counter())
-    return steady([{"kind": "epoch", "seconds": end - begin} for begin, end in pairwise(began)])
-
-
-def alone(run: Run, place: Path) -> float:
-    return steady([line for epoch in loop.epochs(run, None, None, torch.device("cpu")) for line in epoch.lines])
-
-
-def task(run: Run, place: Path) -> float:
-    prepared(place)
-    ray.get(ray.remote(fit.train_run).options(num_cpus=1).remote(run, None, Cluster(), place, "token"))
-    return logged(place)
-
-
-def train(run: Run, place: Path) -> float:
-    prepared(place)
-    fit.train_distributed(run, None, Cluster(), place, "token")
-    return logged(place)
-
-
-def prepared(place: Path) -> None:
-    place.mkdir()
-    (place / "token").write_text("token")
-
-
-def logged(place: Path) -> float:
-    return steady([json.loads(line) for line in (place / "log.jsonl").read_text().splitlines()])
-
-
-def steady(lines: list[dict]) -> float:
-    """Return the seconds per step in the median epoch after the first."""
-    epochs = [line["seconds"] for line in lines if line["kind"] == "epoch"]
-    return statistics.median(epochs[1:]) / STEPS
+    report.save("overhead", "What Ray costs a training step", text, head, lines, rows)
 
 
 if __name__ == "__main__":
-    if MALLOC.items() <= os.environ.items():
-        main()
-    else:  # the settings that Ray's workers inherit must be set from this process's start
-        os.execve(sys.executable, [sys.executable, "-m", "bench.overhead", *sys.argv[1:]], {**os.environ, **MALLOC})
+    with_malloc("overhead", main)

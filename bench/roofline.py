@@ -16,7 +16,7 @@ from stages.commands.trial import timed
 
 
 def least(work: list[tuple[int, int]], passed: str, version: str, device: torch.device) -> float:
-    """Return the milliseconds that a pass over layers of such work takes at the roofline."""
+    """Return the minimum milliseconds of a pass over layers of such work."""
     dtype = torch.bfloat16 if "bf16" in version else torch.float32
     arithmetic, copies = ceilings(dtype, device)
     maps = dtype.itemsize / copies

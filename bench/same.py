@@ -14,34 +14,34 @@ because results vary slightly between CPU types.
 - verdicts: number of rows of tables with the same verdict.
 """
 
-import argparse
-import csv
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from bench import report, victim
+from bench.report import read
+from bench.running import parser
 from pipeline.config.load import load
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("pairs", nargs="+", metavar="NAME=COPY=OTHER")
+    command = parser(__doc__)
+    command.add_argument("pairs", nargs="+", metavar="NAME=COPY=OTHER")
     rows, lines = [], []
-    for pair in parser.parse_args().pairs:
+    for pair in command.parse_args().pairs:
         name, *folders = pair.split("=")
         copy, other = map(Path, folders)
         params = load(copy / "params.yaml")
-        found, expected = marks(copy), marks(other)
-        own: list[dict[str, Any]] = [
-            {"copy": name, "workers": params.cluster.workers, "file": path, "other": before, "this": now}
-            for path in sorted(expected.keys() | found.keys())
-            for before, now in [(expected.get(path), found.get(path))]
+        digests, expected = marks(copy), marks(other)
+        cells = {"copy": name, "workers": params.cluster.workers}
+        files: list[dict[str, Any]] = [
+            {**cells, "file": path, "other": expected.get(path), "this": digests.get(path)}
+            for path in sorted(expected.keys() | digests.keys())
         ]
-        rows += own
+        rows += files
         sizes = sorted({params.recipe(row).micro_batch for row in params.experiments.values()})
-        told = (len(params.experiments), params.cluster.workers, "/".join(map(str, sizes)))
-        lines.append([name, *map(str, told), *shares(own), *nearly(other, copy)])
+        suite = (len(params.experiments), params.cluster.workers, "/".join(map(str, sizes)))
+        lines.append([name, *suite, *shares(files), *nearly(other, copy)])
     text = f"Suite {params.suite}."
     head = ["copy", "rows", "workers", "micro batch", "same bytes", "CSVs with the same bytes"]
     head += ["loss, first epoch", "loss, last epoch", "top-1", "verdicts"]
@@ -54,9 +54,9 @@ def marks(folder: Path) -> dict[str, str]:
     Of reports/, only the suite's.
     """
     params = load(folder / "params.yaml")
-    made = ("data", *(f"reports/{name}/{params.suite}" for name in ("tables", "metrics", "plots")))
-    found = sorted(victim.results(folder).items())
-    return {path: mark[:16] for path, mark in found if any(Path(path).is_relative_to(place) for place in made)}
+    places = ("data", *(f"reports/{name}/{params.suite}" for name in ("tables", "metrics", "plots")))
+    results = sorted(victim.results(folder).items())
+    return {path: mark[:16] for path, mark in results if any(Path(path).is_relative_to(place) for place in places)}
 
 
 def shares(rows: list[dict[str, Any]]) -> Iterator[str]:
@@ -65,16 +65,14 @@ def shares(rows: list[dict[str, Any]]) -> Iterator[str]:
         yield f"{sum(row['this'] == row['other'] for row in some)} of {len(some)}"
 
 
-def nearly(one: Path, other: Path) -> Iterator[str]:
+def nearly(reference: Path, copy: Path) -> Iterator[str]:
     """Yield the differences of two copies' losses, top-1 and verdicts."""
-    params = load(one / "params.yaml")
+    params = load(reference / "params.yaml")
     for epoch in (0, -1):
         curves = [f"reports/plots/{params.suite}/curves/{row}.csv" for row in params.experiments]
-        pairs = [
-            (float(read(one / curve)[epoch]["loss"]), float(read(other / curve)[epoch]["loss"])) for curve in curves
-        ]
-        yield f"{max(100 * abs(b - a) / a for a, b in pairs):.4g} %"
-    ones, others = (dict(judged(folder / f"reports/tables/{params.suite}")) for folder in (one, other))
+        losses = [[float(read(folder / curve)[epoch]["loss"]) for folder in (reference, copy)] for curve in curves]
+        yield f"{max(100 * abs(b - a) / a for a, b in losses):.4g} %"
+    ones, others = (dict(judged(folder / f"reports/tables/{params.suite}")) for folder in (reference, copy))
     yield f"{max(abs(float(row['top1']) - float(others[place]['top1'])) for place, row in ones.items()):.2f}"
     with_verdict = [place for place, row in ones.items() if row.get("verdict", "base") != "base"]
     yield f"{sum(ones[place]['verdict'] == others[place]['verdict'] for place in with_verdict)} of {len(with_verdict)}"
@@ -84,11 +82,6 @@ def judged(folder: Path) -> Iterator[tuple[tuple[str, str], dict[str, str]]]:
     """Yield ((table, row), its cells) of rows with a top-1."""
     for path in sorted(folder.glob("*.csv")):
         yield from (((path.stem, row["row"]), row) for row in read(path) if row.get("top1"))
-
-
-def read(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 if __name__ == "__main__":

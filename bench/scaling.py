@@ -13,99 +13,90 @@ Efficiency is one GPU's time divided by the number of GPUs times their time. The
 save most of the time, all else being equal. The same input gives the same bytes, also of the picture.
 """
 
-import argparse
-import csv
 import statistics
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from dvc.utils.hydra import compose_and_dump
 from matplotlib.ticker import NullLocator
-from ruamel.yaml import YAML
 
 from bench import cores, ddp, report, simulation
+from bench.report import column
+from bench.running import options
 from bench.simulation import Costs, Job, Machine
 from models import costs as counted
 from models import video
-from pipeline.config.load import parse
 from pipeline.config.schema import Params
 from pipeline.datasets import kinetics400
 from pipeline.evaluate import inference
 from pipeline.report import figures
+from stages.repro.compose import composed
 
-ROOT = Path(__file__).parents[1]
 ROW, SECONDS, RATE = "tsm-resnet50-kinetics400-8f", 10, 30  # a clip of Kinetics, in s and frames per second
 GPUS = tuple(2**n for n in range(9))
 WORTH = 0.8  # of efficiency: less counts as the end of scaling
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="From 1 to 256 GPUs on Kinetics-400, simulated")
-    parser.add_argument("--speeds", type=float, nargs="+", default=[100, 400, 1600], help="training clips/s of a GPU")
-    parser.add_argument("--videos", type=int, default=240_000, help="training and test videos together")
-    parser.add_argument("--storage", type=float, default=10, help="GB/s of the storage that all nodes share")
-    parser.add_argument("--node", type=int, default=8, help="GPUs of a node")
-    parser.add_argument("--cores", type=int, default=12, help="cores for each GPU")
-    parser.add_argument("--inside", type=float, default=200, help="GB/s between GPUs of a node")
-    parser.add_argument("--outside", type=float, default=25, help="GB/s between nodes")
-    given = parser.parse_args()
-    found = measured(report.RESULTS)
-    machine = Machine(
-        1, given.node, given.cores, *(1e9 * rate for rate in (given.storage, given.inside, given.outside))
+    args = options(
+        __doc__,
+        speeds=([100.0, 400.0, 1600.0], "training clips/s of a GPU"),
+        videos=(240_000, "training and test videos together"),
+        storage=(10.0, "GB/s of the storage that all nodes share"),
+        node=(8, "GPUs of a node"),
+        cores=(12, "cores for each GPU"),
+        inside=(200.0, "GB/s between GPUs of a node"),
+        outside=(25.0, "GB/s between nodes"),
     )
-    rows, params = [], composed()
-    for speed in given.speeds:
-        one = job(params, given.videos, speed)
-        for each in (one, replace(one, runs=runs(params))):
+    costs = measured(report.RESULTS)
+    machine = Machine(1, args.node, args.cores, 1e9 * args.storage, 1e9 * args.inside, 1e9 * args.outside)
+    rows, params = [], composed("all", "tier=full")
+    for speed in args.speeds:
+        single = job(params, args.videos, speed)
+        for work in (single, replace(single, runs=runs(params))):
             for gpus in GPUS:
-                here = replace(machine, gpus=gpus)
-                hours = {name: seconds / 3600 for name, seconds in simulation.stages(found, each, here).items()}
-                limit, saved = next(iter(simulation.losses(found, each, here).items()))
-                told = {"limit": limit if saved > 0 else "nothing", "saved": saved}
-                share = simulation.efficiency(found, each, here)
-                rows.append({"clips_s": speed, "runs": each.runs, "gpus": gpus, **hours, "efficiency": share, **told})
+                cluster = replace(machine, gpus=gpus)
+                hours = {name: seconds / 3600 for name, seconds in simulation.stages(costs, work, cluster).items()}
+                limit, saved = next(iter(simulation.losses(costs, work, cluster).items()))
+                cells = {"clips_s": speed, "runs": work.runs, "gpus": gpus, **hours}
+                cells["efficiency"] = simulation.efficiency(costs, work, cluster)
+                rows.append({**cells, "limit": limit if saved > 0 else "nothing", "saved": saved})
     picture(rows)
-    save(rows, one, machine, found)
+    save(rows, single, machine, costs)
 
 
 def measured(results: Path) -> Costs:
     """Read the costs from the benchmarks' CSVs."""
-    cored = rows(results / "cores.csv")
-    millions, loads, trains = (rows(results / f"{name}.csv") for name in ("million", "loading", "ddp"))
+    tasks, videos, loads, trains = (rows(results / f"{name}.csv") for name in ("cores", "million", "loading", "ddp"))
 
     def values(what: str, way: str, workers: object = "") -> list[float]:
-        own = [row for row in cored if (row["what"], row["way"], row["workers"]) == (what, way, str(workers))]
-        return [float(row["value"]) for row in own]
+        return [float(value) for value in column(tasks, "value", what=what, way=way, workers=str(workers))]
 
-    def relative(found: Sequence[float]) -> tuple[float, ...]:
-        return tuple(value / statistics.mean(found) for value in found)
+    def relative(costs: Sequence[float]) -> tuple[float, ...]:
+        return tuple(cost / statistics.mean(costs) for cost in costs)
 
     first, last = cores.AHEAD[0], cores.AHEAD[-1]
     few, many = (statistics.median(values("hand out", "Ray", ahead)) for ahead in (first, last))
     slope = max(0.0, many - few) / (last - first)
-    largest = max(int(row["videos"]) for row in millions)
+    largest = max(int(row["videos"]) for row in videos)
 
     def indexed(step: str) -> float:
-        own = [row for row in millions if (row["step"], int(row["videos"])) == (step, largest)]
-        return statistics.median(float(row["cpu_s"]) for row in own) / largest
+        return statistics.median(map(float, column(videos, "cpu_s", step=step, videos=str(largest)))) / largest
 
-    starts = [float(row["start_s"]) for row in trains if row["way"] == ddp.RAY]
-    paces = [row["paces"].split() for row in trains if (row["way"], row["workers"]) == (ddp.SAME, "1")]
-    clips = [row for row in loads if (row["size"], row["loader"]) == ("224", "store, uint8")]
+    clips = column(loads, "cpu_clips_s", size="224", loader="store, uint8")
+    paces = " ".join(column(trains, "paces", way=ddp.SAME, workers="1")).split()
     return Costs(
         decode=tuple(values("decode", "processes, an item", 1)),
-        load=1 / statistics.median(float(row["cpu_clips_s"]) for row in clips),
-        steps=relative([float(pace) for each in paces for pace in each]),
+        load=1 / statistics.median(map(float, clips)),
+        steps=relative([float(pace) for pace in paces]),
         evaluate=relative(values("evaluate", "processes, an item", 1)),
         task=few - slope * first,
         ahead=slope,
         start=statistics.median(values("task", "Ray")),
         process=statistics.median(values("process", "Ray")),
-        trainer=statistics.median(starts),
+        trainer=statistics.median(map(float, column(trains, "start_s", way=ddp.RAY))),
         finish=indexed("finish"),
         open=indexed("open frames"),
         list=indexed("training list"),
@@ -117,22 +108,13 @@ def measured(results: Path) -> Costs:
 def rows(path: Path) -> list[dict[str, str]]:
     if not path.exists():
         raise SystemExit(f"{path} is absent; run python -m bench.{path.stem} first")
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def composed() -> Params:
-    """Return all papers' rows as published."""
-    with tempfile.TemporaryDirectory() as place:
-        path = Path(place) / "params.yaml"
-        compose_and_dump(str(path), str(ROOT / "conf"), None, "config", "", ["suite=all", "tier=full"])
-        return parse(YAML(typ="safe").load(path.read_text()))
+    return report.read(path)
 
 
 def runs(params: Params) -> int:
     """Return the number of training runs on Kinetics-400: rows x splits x seeds."""
-    own = [row for row in params.experiments.values() if row.dataset == "kinetics400"]
-    return sum(len(row.splits) * len(row.seeds) for row in own)
+    experiments = [row for row in params.experiments.values() if row.dataset == "kinetics400"]
+    return sum(len(row.splits) * len(row.seeds) for row in experiments)
 
 
 def job(params: Params, videos: int, speed: float) -> Job:
@@ -174,10 +156,9 @@ def picture(rows: list[dict[str, Any]]) -> None:
         axes = figure.subplots()
         for speed, colour in zip(speeds, figures.COLOURS, strict=False):
             for count, dash in zip(counts, ("--", "-"), strict=True):
-                own = [row for row in rows if (row["clips_s"], row["runs"]) == (speed, count)]
-                shares = [100 * row["efficiency"] for row in own]
+                shares = [100 * share for share in column(rows, "efficiency", clips_s=speed, runs=count)]
                 label = f"{count} run{'s' if count > 1 else ''}, {speed:g} clips/s a GPU"
-                axes.plot([row["gpus"] for row in own], shares, dash, marker=".", color=colour, label=label)
+                axes.plot(GPUS, shares, dash, marker=".", color=colour, label=label)
         axes.set_xscale("log", base=2)
         axes.set_xticks(GPUS, [str(gpus) for gpus in GPUS])
         axes.xaxis.set_minor_locator(NullLocator())
@@ -188,14 +169,14 @@ def picture(rows: list[dict[str, Any]]) -> None:
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
-def save(rows: list[dict[str, Any]], job: Job, machine: Machine, found: Costs) -> None:
+def save(rows: list[dict[str, Any]], job: Job, machine: Machine, costs: Costs) -> None:
     lines, ends = [], []
     for speed, count in dict.fromkeys((row["clips_s"], row["runs"]) for row in rows):
-        own = [row for row in rows if (row["clips_s"], row["runs"]) == (speed, count)]
-        short = next((row for row in own if row["efficiency"] < WORTH), None)
-        said = f"from {short['gpus']} GPUs on, by the {short['limit']}" if short else "not up to the last"
-        ends.append(f"- {count} run{'s' if count > 1 else ''}, {speed:g} clips/s: {said}")
-        for row in own:
+        shown = report.select(rows, clips_s=speed, runs=count)
+        short = next((row for row in shown if row["efficiency"] < WORTH), None)
+        limit = f"from {short['gpus']} GPUs on, by the {short['limit']}" if short else "not up to the last"
+        ends.append(f"- {count} run{'s' if count > 1 else ''}, {speed:g} clips/s: {limit}")
+        for row in shown:
             hours = [f"{row[stage]:.2f}" for stage in ("decode", "train", "evaluate")]
             limit = f"{row['limit']}, {100 * row['saved']:.0f} %" if row["saved"] >= 0.005 else "–"
             lines.append(
@@ -223,20 +204,19 @@ def save(rows: list[dict[str, Any]], job: Job, machine: Machine, found: Costs) -
         "",
         "Measured, from the other tables here:",
         "",
-        f"- decoding a video {statistics.mean(found.decode):.2f} s of a core ({min(found.decode):.2f} to "
-        f"{max(found.decode):.2f}), loading a clip {1000 * found.load:.1f} ms; {found.video_bytes / 1e6:.1f} MB a "
-        f"video, {found.frame_bytes / 1000:.1f} kB a stored frame",
-        f"- a task {1000 * found.task:.2f} ms of the driver, and {1e6 * found.ahead:.2f} us more for each handed out "
-        f"ahead; {1000 * found.start:.1f} ms there and back",
-        f"- a process {found.process:.1f} s to begin, Ray Train {found.trainer:.1f} s",
-        f"- for each video {1e6 * found.finish:.0f} us to merge the index, {1e6 * found.open:.0f} us to read it, "
-        f"{1e6 * found.list:.0f} us to list it for training",
+        f"- decoding a video {statistics.mean(costs.decode):.2f} s of a core ({min(costs.decode):.2f} to "
+        f"{max(costs.decode):.2f}), loading a clip {1000 * costs.load:.1f} ms; {costs.video_bytes / 1e6:.1f} MB a "
+        f"video, {costs.frame_bytes / 1000:.1f} kB a stored frame",
+        f"- a task {1000 * costs.task:.2f} ms of the driver, and {1e6 * costs.ahead:.2f} us more for each handed out "
+        f"ahead; {1000 * costs.start:.1f} ms there and back",
+        f"- a process {costs.process:.1f} s to begin, Ray Train {costs.trainer:.1f} s",
+        f"- for each video {1e6 * costs.finish:.0f} us to merge the index, {1e6 * costs.open:.0f} us to read it, "
+        f"{1e6 * costs.list:.0f} us to list it for training",
         "",
         "![efficiency by GPUs](scaling.svg)\n\n",
     ])  # fmt: skip
     head = ["clips/s", "runs", "GPUs", "decode, h", "train, h", "evaluate, h", "efficiency", "without it, less time"]
-    every = [{key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()} for row in rows]
-    report.save("scaling", "From 1 to 256 GPUs on Kinetics-400, simulated", text, head, lines, every)
+    report.save("scaling", "From 1 to 256 GPUs on Kinetics-400, simulated", text, head, lines, rows)
 
 
 if __name__ == "__main__":

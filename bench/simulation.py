@@ -168,11 +168,7 @@ def stages(costs: Costs, job: Job, machine: Machine) -> dict[str, float]:
         options.append(
             run * max(1.0, job.runs / (machine.gpus // workers)) if even else drained([run] * job.runs, groups)
         )
-    return {
-        "decode": decoded(costs, job, machine),
-        "train": min(options),
-        "evaluate": evaluated(costs, job, machine),
-    }
+    return {"decode": decoded(costs, job, machine), "train": min(options), "evaluate": evaluated(costs, job, machine)}
 
 
 def efficiency(costs: Costs, job: Job, machine: Machine) -> float:

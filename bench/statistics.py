@@ -15,14 +15,13 @@ seeds shift a net by `sd` points of accuracy. Each cell is judged by pipeline.me
   of freedom. No test that keeps its level is near the z oracle if seeds matter: it would have to know, from 5 seeds,
   the variance between seeds.
 - elsewhere: as same, at other random settings: 60 to 6,000 videos, 3 to 12 seeds, accuracies from 20 to 98 %, rho from
-  0.2 to 0.9, a part of it separate for each system, seeds of two rows correlated or not, groups of unequal size.
+  0.2 to 0.9. A part of rho may be separate for each system, seeds of two rows correlated, groups of unequal size.
 
 "Hillis" is the published formula (degrees of freedom (S - 1) / share^2, no floor) on the same answers. With 1,000
 trials a true 5 % is measured as up to 7 %. Seeded. A finished cell is kept in the temporary folder under the digest of
 the code, so a stopped run resumes.
 """
 
-import argparse
 import hashlib
 import json
 import math
@@ -39,6 +38,7 @@ import numpy as np
 from scipy.special import ndtri, stdtr, stdtrit
 
 from bench import report
+from bench.running import options
 from pipeline.measure import claims, crossed
 from pipeline.measure.crossed import Z, difference, row
 
@@ -69,13 +69,9 @@ class Cell:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="How often verdicts are right where the truth is known")
-    parser.add_argument("--trials", type=int, default=1000)
-    parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--only", nargs="*", choices=list(KINDS), default=list(KINDS))
-    options = parser.parse_args()
-    todo = [cell for cell in cells() if cell.kind in options.only]
-    save(all_measured(todo, options.trials, options.processes), options.trials)
+    args = options(__doc__, trials=1000, processes=2, only=list(KINDS))
+    todo = [cell for cell in cells() if cell.kind in args.only]
+    save(all_measured(todo, args.trials, args.processes), args.trials)
 
 
 def cells() -> list[Cell]:
@@ -111,7 +107,7 @@ def answers(cell: Cell, rng: np.random.Generator, rows: int, gain: float = 0.0) 
     if cell.group:
         shared = np.sqrt(0.5) * (shared + rng.standard_normal(groups[-1] + 1)[groups])
     common = rng.standard_normal(cell.seeds)
-    made = []
+    drawn = []
     for number in range(rows):
         accuracy = cell.accuracy + (gain if number == rows - 1 else 0.0)
         seeds = rng.standard_normal(cell.seeds + (number == 0))
@@ -122,8 +118,8 @@ def answers(cell: Cell, rng: np.random.Generator, rows: int, gain: float = 0.0) 
             difficulty = difficulty + np.sqrt(cell.system) * rng.standard_normal(cell.videos)
         level = ndtri(accuracy) * np.sqrt(1 + spread**2) + spread * seeds  # so that the mean over seeds is accuracy
         limit = (-(level[:, None] + difficulty) / np.sqrt(1 - rho)).astype(np.float32)
-        made.append(rng.standard_normal(limit.shape, np.float32) > limit)
-    return made, groups
+        drawn.append(rng.standard_normal(limit.shape, np.float32) > limit)
+    return drawn, groups
 
 
 def shift(sd: float, accuracy: float) -> float:
@@ -164,8 +160,8 @@ def family(cell: Cell, trials: int) -> dict[str, float]:
     """Return the error rates of seven rows against their base, all one system."""
     rng, wrong, plain = generator(cell), 0, 0
     for _ in range(trials):
-        made, _ = answers(cell, rng, ROWS + 1)
-        gains = [difference(other, made[0][:-1]) for other in made[1:]]
+        (base, *others), _ = answers(cell, rng, ROWS + 1)
+        gains = [difference(other, base[:-1]) for other in others]
         wrong += any(p is not None and p < ALPHA for p in claims.adjusted(gains))
         plain += min(hillis(gain) for gain in gains) < ALPHA / ROWS
     return {"family": wrong / trials, "hillis": plain / trials}
@@ -310,14 +306,8 @@ def save(rows: list[dict[str, Any]], trials: int) -> None:
             "–" if math.isinf(bar["limit"]) else "yes" if bar["holds"] else "NO",
         ])  # fmt: skip
     head = ["what", "bar", "cells", "mean", "worst cell", "which", "holds"]
-    columns = list(dict.fromkeys(key for entry in rows for key in entry))
-    every = [{column: rounded(entry.get(column, "")) for column in columns} for entry in rows]
     text = f"{trials:,} trials a cell, {len(rows)} cells."
-    report.save("statistics", "How often verdicts are right where the truth is known", text, head, lines, every)
-
-
-def rounded(value: Any) -> Any:
-    return round(value, 5) if isinstance(value, float) else value
+    report.save("statistics", "Error rates of verdicts where the truth is known", text, head, lines, rows)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""The small project that bench/chaos.py disturbs: creation, reset, checks.
+"""A small project for bench/chaos.py and bench/attack: creation, reset, checks.
 
-It has two rows on a few drawn videos. A stage's outputs can be removed, with its entry in dvc.lock, so that `dvc repro`
-runs that stage, and then those that its outputs make stale: none if the bytes are the same.
+It has two rows on a few drawn videos. A stage's outputs can be removed, with its entry in dvc.lock. `dvc repro` then
+runs that stage, and those that its outputs make stale: none if the bytes are equal.
 """
 
 import hashlib
@@ -11,7 +11,6 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet
 import torch
@@ -19,6 +18,7 @@ from ruamel.yaml import YAML
 
 from pipeline.decode import frame_store
 from pipeline.download import sources
+from pipeline.tracking import run_log
 from tests.support import project
 
 ROW, SUITE, EPOCHS = "tsm", "quick", 3
@@ -41,7 +41,10 @@ OUTS = (*EQUAL, "data/tracking", "reports")
 
 
 def make(folder: Path, micro_batch: int = 4, clips: tuple[int, int] = (64, 16)) -> None:
-    """Write code and settings, with DVC set up and nothing run; `clips` are those of training and test."""
+    """Write code and settings, with DVC set up and nothing run.
+
+    `clips` are the numbers of training and test videos.
+    """
     params = project.load()
     params["datasets"]["shapes"]["options"].update(train=clips[0], test=clips[1], splits=1)
     params["datasets"]["shapes"]["decode"].update(videos_per_shard=8)
@@ -51,17 +54,28 @@ def make(folder: Path, micro_batch: int = 4, clips: tuple[int, int] = (64, 16)) 
     project.copy(folder, params)
 
 
+def prepared(folder: Path, name: str, clips: tuple[int, int] = (64, 16)) -> tuple[Path, Path]:
+    """Return a fresh project, and the folder that keeps runs of its present code."""
+    fresh = folder / name
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    make(fresh, clips=clips)
+    kept = folder / f"{name}-{code(fresh)}"
+    kept.mkdir(exist_ok=True)
+    return fresh, kept
+
+
 def code(folder: Path) -> str:
     """Return a digest of all code in a project just made."""
     files = [path for place in ("models", "pipeline", "cluster", "stages") for path in (folder / place).rglob("*.py")]
-    told = [f"{path.relative_to(folder)} {path.read_text()}" for path in (*files, folder / "dvc.yaml")]
-    return hashlib.sha256("".join(sorted(told)).encode()).hexdigest()[:12]
+    texts = [f"{path.relative_to(folder)} {path.read_text()}" for path in (*files, folder / "dvc.yaml")]
+    return hashlib.sha256("".join(sorted(texts)).encode()).hexdigest()[:12]
 
 
 def set_workers(folder: Path, workers: int) -> None:
-    params = _yaml(folder / "params.yaml")
+    params = project.load(folder)
     params["cluster"]["workers"] = workers
-    _dump(folder / "params.yaml", params)
+    project.save(folder, params)
 
 
 def empty_store(database: Path) -> None:
@@ -97,29 +111,30 @@ def put_back(place: Path, folder: Path, stage: str) -> None:
 
 
 def forget(folder: Path, stage: str) -> None:
-    """Take away what a stage made, its entry in dvc.lock, and what DVC's cache of runs knows."""
+    """Remove a stage's outputs, its entry in dvc.lock, and DVC's cache of runs."""
     _remove(folder / ".dvc/cache/runs")
     for name in MADE[stage]:
         _remove(folder / name)
-    lock = _yaml(folder / "dvc.lock")
+    yaml, path = YAML(typ="safe"), folder / "dvc.lock"
+    lock = yaml.load(path)
     gone = {f"{stage}@{ROW}", f"{stage}@shapes", stage}
     lock["stages"] = {name: entry for name, entry in lock["stages"].items() if name not in gone}
-    _dump(folder / "dvc.lock", lock)
+    yaml.dump(lock, path)
 
 
 def results(folder: Path) -> dict[str, str]:
     """Return the sha256 of every file that depends on the inputs alone."""
-    found = [path for name in EQUAL for path in (folder / name).rglob("*") if path.is_file()]
-    found += [path for path in (folder / "reports").rglob("*.csv") if path.stem != "speed"]
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in found}
+    files = [path for name in EQUAL for path in (folder / name).rglob("*") if path.is_file()]
+    files += [path for path in (folder / "reports").rglob("*.csv") if path.stem != "speed"]
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def faults(folder: Path, expected: Mapping[str, str]) -> Iterator[str]:
     """Yield the faults of a project whose results() should be `expected`."""
-    found = results(folder)
-    for name in sorted(found.keys() | expected.keys()):
-        if found.get(name) != expected.get(name):
-            yield f"{name} {'differs' if name in found and name in expected else 'is missing or too much'}"
+    digests = results(folder)
+    for name in sorted(digests.keys() | expected.keys()):
+        if digests.get(name) != expected.get(name):
+            yield f"{name} {'differs' if name in digests and name in expected else 'is missing or too much'}"
     for name in OUTS:
         for path in (folder / name).rglob(".*"):
             yield f"{path.relative_to(folder)} is left over"
@@ -137,14 +152,14 @@ def logged(database: Path) -> tuple[list[str], int]:
         names = dict(store.execute("SELECT run_uuid, name FROM runs").fetchall())
     twice = [f"metric {key} of step {step} logged {n} times" for (_, key, step), n in Counter(metrics).items() if n > 1]
     runs = Counter((names.get(parents.get(run, "")), name) for run, name in names.items())
-    twice += [f"run {above}/{name} is there {n} times" for (above, name), n in runs.items() if n > 1]
+    twice += [f"run {above}/{name} exists {n} times" for (above, name), n in runs.items() if n > 1]
     cells = [run for run, above in parents.items() if names.get(above) == ROW]
-    there = {(run, step) for run, key, step in metrics if key == "loss" and run in cells}
-    return twice, EPOCHS - len(there)
+    epochs = {(run, step) for run, key, step in metrics if key == "loss" and run in cells}
+    return twice, EPOCHS - len(epochs)
 
 
 def _read(folder: Path) -> None:
-    """Read every output with its real reader, to its end."""
+    """Read every output in full with its reader."""
     data = folder / "data"
     listed = sources.read(data / "raw" / "shapes" / "manifest.csv")
     store = frame_store.FrameStore(data / "frames" / "shapes")
@@ -157,14 +172,11 @@ def _read(folder: Path) -> None:
     for path in data.glob("runs/*/*.pt"):
         torch.load(path, weights_only=True)
     for path in data.glob("runs/*/*.jsonl"):
-        kinds: list[Any] = [json.loads(line)["kind"] for line in path.read_text().splitlines()]
-        assert kinds.count("epoch") == EPOCHS, f"{path.name} has {kinds.count('epoch')} epochs"
-    for path in [
-        *data.glob("predictions/*/*.json"),
-        *data.glob("tracking/*/*.json"),
-        *(folder / "reports").rglob("*.json"),
-    ]:
-        json.loads(path.read_text())
+        epochs = run_log.epochs(path)
+        assert len(epochs) == EPOCHS, f"{path.name} has {len(epochs)} epochs"
+    for place in (data / "predictions", data / "tracking", folder / "reports"):
+        for path in place.rglob("*.json"):
+            json.loads(path.read_text())
 
 
 def _remove(path: Path) -> None:
@@ -172,12 +184,3 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-
-
-def _yaml(path: Path) -> dict[str, Any]:
-    return YAML(typ="safe").load(path.read_text())
-
-
-def _dump(path: Path, content: Mapping[str, Any]) -> None:
-    with path.open("w") as file:
-        YAML(typ="safe").dump(dict(content), file)

@@ -52,15 +52,15 @@ def fan_out(
 
 
 def lost(what: str, error: BaseException | None) -> UserError | None:
-    """The line for a task whose process or memory is gone, as often as it was tried; None for another error."""
+    """Return the error for a lost process or memory shortage; None for other errors."""
     if error is None:
         return None
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        remedy = "lower micro_batch, batch or cluster.workers, or take a machine with more memory"
+        remedy = "lower micro_batch, batch or cluster.workers, or use a machine with more memory"
         return UserError(f"{what}: out of memory ({_first(error)}); {remedy}")
     if isinstance(error, ray.exceptions.RayError) and not isinstance(error, ray.exceptions.RayTaskError):
-        remedy = "memory may be short (`dmesg` names what the system killed); the same command goes on from there"
-        return UserError(f"{what}: a process of it died ({_first(error)}); {remedy}")
+        remedy = "memory may be short (`dmesg` lists killed processes); the same command resumes"
+        return UserError(f"{what}: a process died ({_first(error)}); {remedy}")
     return None
 
 
@@ -75,7 +75,7 @@ def _call(function: Callable[..., Any], *arguments: Any) -> Any:
 
 @contextmanager
 def progress(what: str, total: int, every: float = 20.0) -> Iterator[Callable[[float], None]]:
-    """Yield a function that advances a progress bar on a terminal, or lines in a log.
+    """Yield a function that advances a progress bar, or prints lines into a log.
 
     Both show rate and time left.
     """
@@ -92,15 +92,15 @@ def progress(what: str, total: int, every: float = 20.0) -> Iterator[Callable[[f
             task = bar.add_task(what, total=total)
             yield lambda amount: bar.advance(task, amount)
         return
-    begin = said = time.monotonic()
+    begin = shown = time.monotonic()
     done = 0.0
 
     def advance(amount: float) -> None:
-        nonlocal done, said
+        nonlocal done, shown
         done += amount
         now = time.monotonic()
-        if now - said >= every:
-            said, rate = now, done / (now - begin)
+        if now - shown >= every:
+            shown, rate = now, done / (now - begin)
             left = f"{(total - done) / rate:.0f} s left" if rate else "no rate yet"
             print(f"{what}: {done:.0f} of {total}, {rate:.2f}/s, {left}", file=sys.stderr, flush=True)
 

@@ -35,14 +35,14 @@ from pipeline.train import loop as loop
 from pipeline.train.divergence import Diverged
 from pipeline.train.run import Run
 
-TRIES = 3  # of a training whose result is damaged or gone when it is collected
+TRIES = 3  # of a training with a damaged or missing result
 STATE, WEIGHTS, LOG = "state.pt", "weights.pt", run_log.RUNNING
-DIVERGED = "diverged.json"  # in a run's state: where, and the line for the user
+DIVERGED = "diverged.json"  # in a run's state: epoch, step and message
 WATCH = 10.0  # seconds from one look at the running logs to the next
-# Of Ray Train; it passes them on to where they count.
+# Ray Train's variables, which it passes to its processes.
 PATIENCE = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # its controller polls the workers; every report() waits for that
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "15",  # a range counts on a lost node for so long, once or twice
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "15",  # time for which a range waits for a lost node
 }
 
 
@@ -85,8 +85,8 @@ def fit(runs: Sequence[Run], weights: Path | None, cluster: Cluster, watch: Call
             break
         if attempt:
             names = ", ".join(training.run.name for training in todo)
-            told = f"train {runs[0].row}: no whole weights of {names} in {cluster.storage}; training them again"
-            print(told, file=sys.stderr, flush=True)
+            message = f"train {runs[0].row}: no whole weights of {names} in {cluster.storage}; training them again"
+            print(message, file=sys.stderr, flush=True)
         write(token, token.name)
         try:
             sent = node_cache.sent([training.run for training in todo], cluster, [weights] if weights else [])
@@ -94,7 +94,7 @@ def fit(runs: Sequence[Run], weights: Path | None, cluster: Cluster, watch: Call
         finally:
             token.unlink(missing_ok=True)
     if todo := [training for training in todo if not _collect(training)]:
-        raise UserError(f"{todo[0].folder} does not keep what training writes there; look at the disk or the store")
+        raise UserError(f"{todo[0].folder} loses training's files; check the disk or the store")
     write_sums(runs[0].weights.parent)
     watch()
 
@@ -111,7 +111,7 @@ def train_all(todo: Sequence[Training], watch: Callable[[], None]) -> None:
         waiting = [task.remote(training) for training in todo]
     total = sum(training.run.recipe.epochs for training in todo)
     with progress(f"train {first.row}, epochs", total) as advance:
-        shown, watched, said = 0, time.monotonic(), ""
+        shown, watched, reported = 0, time.monotonic(), ""
         while waiting:
             ready, waiting = ray.wait(waiting, timeout=2.0)
             done = sum(_epochs_done(training.folder) for training in todo)
@@ -120,9 +120,9 @@ def train_all(todo: Sequence[Training], watch: Callable[[], None]) -> None:
             if time.monotonic() - watched > WATCH:
                 watch()
                 watched = time.monotonic()
-                if (lacking := lack(first, cluster)) and lacking != said:
+                if (lacking := lack(first, cluster)) and lacking != reported:
                     print(f"train {first.row} waits for nodes: {lacking}", file=sys.stderr, flush=True)
-                said = lacking
+                reported = lacking
             for reference in ready:
                 _result(reference)
             if ready:
@@ -130,7 +130,7 @@ def train_all(todo: Sequence[Training], watch: Callable[[], None]) -> None:
 
 
 def _raise_diverged(todo: Sequence[Training]) -> None:
-    """Raise what a worker left of a run that diverged, with a mark for the row's result; the next try starts afresh."""
+    """Raise a worker's divergence and mark the row's result; the next try starts over."""
     for training in todo:
         if content := state.get(training.folder / DIVERGED, training.key):
             (training.folder / DIVERGED).unlink(missing_ok=True)
@@ -167,13 +167,13 @@ def team(run: Run, cluster: Cluster) -> tuple[int, int]:
 
 def lack(run: Run, cluster: Cluster) -> str:
     """Describe the resources that the cluster lacks for one such training, or ""."""
-    workers, there = team(run, cluster)[0], ray.cluster_resources()
-    wanted = {"CPU": workers * cluster.cpus_per_worker, "GPU": workers * cluster.gpus_per_worker}
+    workers, present = team(run, cluster)[0], ray.cluster_resources()
+    needed = {"CPU": workers * cluster.cpus_per_worker, "GPU": workers * cluster.gpus_per_worker}
     return "; ".join(
         f"its {workers} {'workers take' if workers > 1 else 'worker takes'} {amount:g} {kind}, "
-        f"the cluster has {there.get(kind, 0):g}"
-        for kind, amount in wanted.items()
-        if amount > there.get(kind, 0)
+        f"the cluster has {present.get(kind, 0):g}"
+        for kind, amount in needed.items()
+        if amount > present.get(kind, 0)
     )
 
 
@@ -219,10 +219,10 @@ def train_run(training: Training) -> None:
     first = not distributed or torch.distributed.get_rank() == 0
     resumed: list[Any] = [_resume(training) if first else None]
     if distributed:
-        # All resume from what one rank has read: on a shared file system another may see the epoch before.
+        # All resume from one rank's state: on a shared file system, another may read the previous epoch.
         torch.distributed.broadcast_object_list(resumed, src=0, device=place)
     kept, lines, timings = resumed[0] or (None, [], [])
-    if first and lines:  # the process that kept the state may have been killed before it wrote the log
+    if first and lines:  # a killed process may have written the state without the log
         _show(folder, lines, timings)
     try:
         for epoch in loop.epochs(run, weights, kept, place, cluster.loader_workers):
@@ -233,7 +233,7 @@ def train_run(training: Training) -> None:
                 _show(folder, lines, timings)
             if distributed:
                 ray.train.report({"epoch": epoch.number, "loss": lines[-1]["loss"]})
-    except Diverged as error:  # the same on every rank; raised here, Ray would start the workers again
+    except Diverged as error:  # the same on every rank; if raised, Ray would restart the workers
         if first:
             state.put(folder / DIVERGED, json.dumps(error.args).encode(), training.key)
         return
@@ -312,15 +312,13 @@ def train_distributed(training: Training) -> None:
             _loop,
             train_loop_config={"training": training},
             scaling_config=ScalingConfig(
-                num_workers=(fewest, most) if fewest < most else most,  # type: ignore[arg-type]  # it knows no range
+                num_workers=(fewest, most) if fewest < most else most,  # type: ignore[arg-type]  # the stub has no range
                 use_gpu=bool(cluster.gpus_per_worker),
                 resources_per_worker=resources,
             ),
             torch_config=TorchConfig(backend="nccl") if cluster.gpus_per_worker else Gloo(),
             run_config=RunConfig(
-                name=name,
-                **remote.arrow(above),
-                failure_config=FailureConfig(max_failures=cluster.max_failures),
+                name=name, **remote.arrow(above), failure_config=FailureConfig(max_failures=cluster.max_failures)
             ),
         ).fit()
     finally:
@@ -337,7 +335,7 @@ def _result(reference: Any) -> None:
     except ray.exceptions.RayTaskError as error:
         cause: BaseException = error.cause
         failures = getattr(cause, "worker_failures", None)
-        if failures:  # Ray Train's wrapper round what a worker raised
+        if failures:  # Ray Train wraps a worker's exception
             cause = next(iter(failures.values()))
             cause = getattr(cause, "cause", None) or cause
         if isinstance(cause, UserError | OSError):

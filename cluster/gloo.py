@@ -13,7 +13,7 @@ class Gloo(TorchConfig):
     """Ray's TorchConfig for gloo, with the interface of the node's address.
 
     By default gloo listens at the address of the host's name, often the loopback (on Debian by /etc/hosts). Other nodes
-    can't reach that: joining would end in "Connection refused", or wait.
+    can't reach that: they end with "Connection refused", or wait.
     """
 
     def __init__(self) -> None:
@@ -37,5 +37,9 @@ def _choose() -> None:
 
 def interface(address: str) -> str | None:
     """Return the network interface of this machine with an address, or None."""
-    found = (name for name, own in psutil.net_if_addrs().items() if any(one.address == address for one in own))
-    return next(found, None)
+    names = (
+        name
+        for name, addresses in psutil.net_if_addrs().items()
+        if any(entry.address == address for entry in addresses)
+    )
+    return next(names, None)

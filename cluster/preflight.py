@@ -22,35 +22,35 @@ DATA = "data"  # all stages write below it, by a relative path
 ANSWER = 60.0  # seconds that a node has; a healthy one takes one or two
 # Remedies of differences, the most urgent first.
 MEND = {
-    "folder": "start Ray there from the project's folder, which all nodes see under one path",
+    "folder": "start Ray there from the project's folder, which has one path on all nodes",
     "storage": "set cluster.storage to a folder that all nodes share and may write, or to s3://bucket/name",
     "data": "put the project on a file system that all nodes share and may write; or, with cluster.storage in a store, "
     "run this stage on one machine first, without RAY_ADDRESS",
-    "sources": "bring that node's copy to the same commit, or remove what hides it on its PYTHONPATH",
-    "python": "make that node's environment with the same Python",
+    "sources": "update that node's copy to the same commit, or remove other copies from its PYTHONPATH",
+    "python": "create that node's environment with the same Python",
     **{name: f"install that version there: pip install -c constraints.txt {name}" for name in PACKAGES},
 }
-UNTRIED = "untried"  # a check that a node's copy of the code or its packages could not run: those differ too
-SHOWN = {"folder": "the folder it works in", "sources": "the project's code", "storage": "cluster.storage"}
+UNTRIED = "untried"  # a check that failed with a node's code or packages, which then differ too
+SHOWN = {"folder": "the working folder", "sources": "the project's code", "storage": "cluster.storage"}
 
 
 def facts(folders: Mapping[str, str], token: str) -> dict[str, str]:
     """Return the facts of this process, and its access to each folder.
 
-    A folder, or place of a store, is "shared" if the token was read and an answer written next to it; otherwise its
-    value is the reason. Nodes run this by value, with nothing of the project installed. So it needs only the standard
-    library, except for a store, which the node's copy of the project opens.
+    A folder, or place of a store, is "shared" if the token was read and an answer written next to it; otherwise the
+    value is the reason. Nodes receive this function by value and need no project. It uses only the standard library,
+    except for a store, which the node's copy of the project opens.
 
     Args:
         folders: name -> path.
         token: the name and content of a file in each folder.
     """
-    found = {"python": platform.python_version(), "folder": os.getcwd()}  # noqa: PTH109
+    facts_here = {"python": platform.python_version(), "folder": os.getcwd()}  # noqa: PTH109
     for name in PACKAGES:
         try:
-            found[name] = importlib.metadata.version(name)
+            facts_here[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            found[name] = "not installed"
+            facts_here[name] = "not installed"
     digest = sha256()
     for package in SOURCES:
         # Located without being imported: a node's copy may be of another commit, and not even load.
@@ -58,15 +58,15 @@ def facts(folders: Mapping[str, str], token: str) -> dict[str, str]:
         for origin in map(Path, (spec and spec.submodule_search_locations) or []):
             for path in sorted(origin.rglob("*.py")):
                 digest.update(f"{package}/{path.relative_to(origin)}".encode() + b"\0" + path.read_bytes() + b"\0")
-    found["sources"] = digest.hexdigest()[:12]
+    facts_here["sources"] = digest.hexdigest()[:12]
     for name, folder in folders.items():
         try:
-            found[name] = _seen(folder, token)
+            facts_here[name] = _seen(folder, token)
         except OSError as error:
-            found[name] = "no such file" if folder.startswith(STORE) else f"{error.strerror or error}".lower()
+            facts_here[name] = "no such file" if folder.startswith(STORE) else f"{error.strerror or error}".lower()
         except Exception as error:  # a store's error of an unknown class, or the project's copy does not load
-            found[name] = str(error) if str(error).startswith(STORE) else UNTRIED
-    return found
+            facts_here[name] = str(error) if str(error).startswith(STORE) else UNTRIED
+    return facts_here
 
 
 def _seen(folder: str, token: str) -> str:
@@ -74,25 +74,25 @@ def _seen(folder: str, token: str) -> str:
     if folder.startswith(STORE):
         from pipeline.storage.remote import place
 
-        there: Place = place(folder)
+        location: Place = place(folder)
     else:
-        there = Path(folder)
-    same = (there / f".preflight-{token}").read_text() == token
-    (there / answer).write_bytes(token.encode())
+        location = Path(folder)
+    same = (location / f".preflight-{token}").read_text() == token
+    (location / answer).write_bytes(token.encode())
     return "shared" if same else "holds something else"
 
 
-def differences(here: Mapping[str, str], there: Mapping[str, str]) -> list[str]:
+def differences(ours: Mapping[str, str], theirs: Mapping[str, str]) -> list[str]:
     """List a node's differences from this process.
 
     Each has its remedy, the most urgent first.
     """
-    found = [name for name in MEND if name in here and here[name] != there.get(name)]
+    names = [name for name in MEND if name in ours and ours[name] != theirs.get(name)]
     return [
-        f"{there[name]}, in the environment of `ray start` there"  # a store's message contains the remedy
-        if there.get(name, "").startswith(STORE)
-        else f"{SHOWN.get(name, name)} is {there.get(name)}, not {here[name]} as here; {MEND[name]}"
-        for name in sorted(found, key=lambda name: there.get(name) == UNTRIED)
+        f"{theirs[name]}, in the environment of `ray start` there"  # a store's message contains the remedy
+        if theirs.get(name, "").startswith(STORE)
+        else f"{SHOWN.get(name, name)} is {theirs.get(name)}, not {ours[name]} as here; {MEND[name]}"
+        for name in sorted(names, key=lambda name: theirs.get(name) == UNTRIED)
     ]
 
 
@@ -193,10 +193,10 @@ def main(arguments: Sequence[str]) -> None:
     from pipeline.config import load
 
     try:
-        given = load.load()
+        params = load.load()
         ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=False)
         wait_for(int(arguments[0]), 300.0)
-        print(f"{preflight(given.cluster)} nodes run the same and see the same")
+        print(f"{preflight(params.cluster)} nodes have the same code and see the same files")
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

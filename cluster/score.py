@@ -17,7 +17,7 @@ from pipeline.storage.remote import Place
 from pipeline.train import keys, node_cache
 from pipeline.train.run import Run
 
-TRIES = 3  # of a block that is damaged or gone when it is collected
+TRIES = 3  # of a damaged or missing block
 THREADS = 8  # blocks read at once
 Videos = list[tuple[str, list[int]]]  # name, labels
 Block = tuple[Run, str, Videos, Place, Cluster]  # block()'s arguments
@@ -46,9 +46,9 @@ def score(row: Sequence[Run], cluster: Cluster) -> list[bytes]:
         if not (todo := [item for item, content in zip(items, contents, strict=True) if content is None]):
             break
         if attempt == TRIES:
-            raise UserError(f"{todo[0][3]} does not keep what evaluation writes there; look at the disk or the store")
+            raise UserError(f"{todo[0][3]} loses the evaluation's files; check the disk or the store")
         if attempt:
-            print(f"{what}: {len(todo)} damaged or gone, scoring them again", file=sys.stderr, flush=True)
+            print(f"{what}: {len(todo)} damaged or missing; scoring them again", file=sys.stderr, flush=True)
         for _ in fan_out(
             block, todo, what, cluster.max_failures, cpus=cluster.cpus_per_worker, gpus=cluster.gpus_per_worker
         ):

@@ -89,14 +89,14 @@ def session(cluster: Cluster, data: bool = False) -> Iterator[None]:
 def _refusal(address: str, error: Exception) -> str:
     """Return the message for a cluster that doesn't answer, or refuses this process."""
     cause = error.__cause__ or error  # Ray's ConnectionError has no details; its cause does
-    said = " ".join(str(cause).split())
-    if "authenticat" in said.lower():
-        said = "its token is another; put it into ~/.ray/auth_token or RAY_AUTH_TOKEN, with RAY_AUTH_MODE=token"
-        return f"the Ray cluster at {address!r} does not take this process: {said}"
-    if "version mismatch" in said.lower():
-        return f"the Ray cluster at {address!r} does not take this process: {said}"
+    message = " ".join(str(cause).split())
+    if "authenticat" in message.lower():
+        message = "its token is another; put it into ~/.ray/auth_token or RAY_AUTH_TOKEN, with RAY_AUTH_MODE=token"
+        return f"the Ray cluster at {address!r} does not take this process: {message}"
+    if "version mismatch" in message.lower():
+        return f"the Ray cluster at {address!r} does not take this process: {message}"
     return (
-        f"no Ray cluster answers at {address!r} ({said}); "
+        f"no Ray cluster answers at {address!r} ({message}); "
         "start one (`ray start --head`), unset RAY_ADDRESS, or set cluster.address to local"
     )
 
@@ -140,10 +140,10 @@ def temporary() -> Path:
 
 
 def _init(**options: Any) -> None:
-    """Run ray.init(), again if a node exceeded Ray's fixed 30 s, as on a loaded machine.
+    """Run ray.init(), again if a node exceeds Ray's fixed 30 s on a loaded machine.
 
     Raises:
-        UserError: It never did.
+        UserError: Every attempt exceeded it.
     """
     import ray
 
@@ -161,8 +161,8 @@ def _init(**options: Any) -> None:
                 with suppress(psutil.Error):
                     process.kill()
     raise UserError(
-        f"Ray did not come up in {TRIES} times 30 s, so this machine has too much to do; wait for its other work to "
-        "end, then run the same command again"
+        f"Ray did not come up in {TRIES} times 30 s, because this machine is overloaded; wait for its other work "
+        "to end, then repeat the command"
     )
 
 

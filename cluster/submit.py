@@ -54,20 +54,20 @@ def submit(cluster: Cluster, package: Path, command: Sequence[str]) -> int:
         while not client.get_job_status(log.job).is_terminal():
             time.sleep(0.5)
     log.rest()
-    told = client.get_job_info(log.job)
-    if told.status == "STOPPED":
+    info = client.get_job_info(log.job)
+    if info.status == "STOPPED":
         print("stopped; the next submit resumes", file=sys.stderr)
         return 130
-    if told.status == "SUCCEEDED":
+    if info.status == "SUCCEEDED":
         return 0
-    if told.driver_exit_code is None:
+    if info.driver_exit_code is None:
         print(
-            f"error: Ray could not run the job: {' '.join((told.message or 'no reason given').split())}",
+            f"error: Ray could not run the job: {' '.join((info.message or 'no reason given').split())}",
             file=sys.stderr,
         )
-    elif told.driver_exit_code == 127:
+    elif info.driver_exit_code == 127:
         print("error: start Ray on the head with the environment's bin/ first on its PATH", file=sys.stderr)
-    return max(told.driver_exit_code or 0, 1)
+    return max(info.driver_exit_code or 0, 1)
 
 
 def home() -> str:
@@ -110,8 +110,8 @@ def _client(cluster: Cluster) -> "JobSubmissionClient":
         ) from None
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise UserError(
-            f"no Ray cluster takes jobs at {address!r} ({' '.join(str(error).split())}); its dashboard does, which is "
-            "at port 8265 of the head's loopback: `ssh -L 8265:127.0.0.1:8265 <head>` or `ray dashboard` bring it here"
+            f"no Ray cluster takes jobs at {address!r} ({' '.join(str(error).split())}); use its dashboard, port 8265 "
+            "of the head's loopback: `ssh -L 8265:127.0.0.1:8265 <head>` or `ray dashboard` forward it"
         ) from None
 
 
@@ -138,8 +138,8 @@ class _Log:
             except (OSError, RuntimeError, aiohttp.ClientError) as error:
                 if time.monotonic() - heard > LOST:
                     raise UserError(
-                        f"{self.client.get_address()} no longer answers ({error}); where the cluster is, the job "
-                        f"goes on: `ray job logs --follow {self.job}` shows it, `ray job stop {self.job}` stops it"
+                        f"{self.client.get_address()} no longer answers ({error}); the job continues on the cluster: "
+                        f"`ray job logs --follow {self.job}` shows it, `ray job stop {self.job}` stops it"
                     ) from None
             await asyncio.sleep(AGAIN)
 

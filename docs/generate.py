@@ -1,8 +1,8 @@
-"""Pages that mkdocs generates: the configuration from the schema, the command line from typer, the tree from the files.
+"""Generated pages: configuration, command line and the tree of files.
 
 mkdocs runs this file as a hook. In a page of docs/, `{tree}` becomes the tree of packages and `{modules}` the modules
-that a row can name. `{defines NAME ...}` becomes the path of the one file that defines all these names, and
-`{module NAME}` the same path as an import has it.
+that a row can name. `{defines NAME ...}` becomes the path of the one file that defines all these names. `{module NAME}`
+is that path as an import.
 """
 
 import ast
@@ -36,14 +36,14 @@ SYMBOLS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusi
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Add the pages that no file holds."""
+    """Add the pages without a file."""
     for name, text in {"configuration.md": configuration(), "command-line.md": command_line()}.items():
         files.append(File.generated(config, name, content=text))
     return files
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Fill the places of a page that are generated."""
+    """Replace the generated parts of a page."""
     if "{tree}" in markdown:
         markdown = markdown.replace("{tree}", tree())
     if "{modules}" in markdown:
@@ -53,7 +53,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 
 def command_line() -> str:
-    """The page of commands, from their own help texts."""
+    """Return the page of commands, from their help texts."""
     command = typer.main.get_command(app)
     command.commands = {name: inner for name, inner in command.commands.items() if not inner.hidden}  # type: ignore[attr-defined]
     text = get_docs_for_click(obj=command, ctx=typer.Context(command), name="actionbench", title="Command line")
@@ -61,7 +61,7 @@ def command_line() -> str:
 
 
 def configuration() -> str:
-    """The page of params.yaml's keys: types and ranges from pydantic, descriptions from the schema's comments."""
+    """Return the page of params.yaml: the schema's types, ranges and comments."""
     schema = TypeAdapter(Params).json_schema()
     parts = [
         "# Configuration reference",
@@ -88,12 +88,12 @@ def configuration() -> str:
 
 
 def escaped(text: str) -> str:
-    """Text for a cell of a Markdown table: no further column, and no tag such as <file>."""
+    """Escape a cell of a Markdown table: column separators and tags such as <file>."""
     return text.replace("|", "\\|").replace("<", "&lt;")
 
 
 def schema_classes(kind: type) -> list[type]:
-    """A dataclass and those that its fields hold, in the order in which a reader meets them."""
+    """Return a dataclass and those of its fields, in reading order."""
     classes = [kind]
     for hint in typing.get_type_hints(kind).values():
         for inner in nested(hint):
@@ -102,7 +102,7 @@ def schema_classes(kind: type) -> list[type]:
 
 
 def nested(hint: Any) -> Iterator[type]:
-    """The dataclasses in a type hint, such as Dataset in dict[str, Dataset]."""
+    """Yield the dataclasses in a type hint, such as Dataset in dict[str, Dataset]."""
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         yield hint
     for inner in typing.get_args(hint):
@@ -110,7 +110,7 @@ def nested(hint: Any) -> Iterator[type]:
 
 
 def described(kind: type) -> dict[str, str]:
-    """Each field's comment: on its line, or on the lines above it."""
+    """Return each field's comment: on its line, or on the lines above it."""
     source = inspect.getsource(sys.modules[kind.__module__])
     (body,) = (node for node in ast.parse(source).body if isinstance(node, ast.ClassDef) and node.name == kind.__name__)
     comments: dict[int, tuple[bool, str]] = {}  # line -> does the comment stand alone, and its text
@@ -130,7 +130,7 @@ def described(kind: type) -> dict[str, str]:
 
 
 def shown_type(schema: dict[str, Any]) -> str:
-    """A JSON schema in a few words, with its range."""
+    """Describe a JSON schema in a few words, with its range."""
     if "$ref" in schema:
         name = schema["$ref"].rsplit("/", 1)[1]
         return f"[{name}](#{name.lower()})"
@@ -151,7 +151,7 @@ def shown_type(schema: dict[str, Any]) -> str:
 
 
 def default(field: Any) -> str:
-    """A field's default as YAML would have it."""
+    """Return a field's default in YAML."""
     if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
         return "required"
     value = field.default_factory() if field.default is dataclasses.MISSING else field.default
@@ -163,7 +163,7 @@ def default(field: Any) -> str:
 
 
 def tree() -> str:
-    """Every module of the packages, with the first line of its docstring."""
+    """Return the tree of modules, each with the first line of its docstring."""
     lines = []
     for package in PACKAGES:
         for folder in sorted({path.parent for path in (ROOT / package).rglob("*.py")}):
@@ -174,7 +174,7 @@ def tree() -> str:
 
 
 def modules() -> str:
-    """The attention modules, backbones and data sets, with the first line of each docstring."""
+    """Return the attention modules, backbones and data sets with their first lines."""
     lines = []
     for title, folder in (
         ("Attention modules", "models/attention"),
@@ -197,7 +197,7 @@ def dotted(path: str) -> str:
 
 @cache
 def definitions() -> dict[str, list[str]]:
-    """The files that define each name of a function, class or constant at their top level."""
+    """Return the files that define each top-level function, class or constant."""
     files: dict[str, list[str]] = {}
     for package in CODE:
         for path in sorted((ROOT / package).rglob("*.py")):
@@ -211,10 +211,10 @@ def definitions() -> dict[str, list[str]]:
 
 
 def defining(*names: str) -> str:
-    """The path of the one file that defines all of these names.
+    """Return the path of the one file that defines all of these names.
 
     Raises:
-        PluginError: no file does, or several do.
+        PluginError: No file does, or several do.
     """
     paths = sorted(set.intersection(*({*definitions().get(name, [])} for name in names)))
     if len(paths) != 1:

@@ -19,7 +19,10 @@ DATA = Path("data")
 
 
 def run(stage: Callable[..., None]) -> None:
-    """Runs a stage with the command line's arguments; a user's mistake is one line and exit code 2."""
+    """Run a stage with the command line's arguments.
+
+    A user's error is one line and exit code 2.
+    """
     if "DVC_STAGE" in os.environ:
         threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     try:
@@ -33,26 +36,30 @@ def run(stage: Callable[..., None]) -> None:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             _leave(
-                "the disk is full; make room (`actionbench doctor` shows how much is left) and go on with the same "
-                "command"
+                "the disk is full; make room (`actionbench doctor` shows the free space) and repeat the same command"
             )
         if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
             raise
         place = error.filename or "a file"
-        _leave(f"{place} can't be read or written ({error.strerror}); `actionbench doctor` shows what this user lacks")
+        _leave(
+            f"{place} can't be read or written ({error.strerror}); `actionbench doctor` checks this user's permissions"
+        )
     except MemoryError:
-        _leave("there is too little memory; close other programs, or take a machine with more")
+        _leave("out of memory; close other programs, or use a machine with more memory")
 
 
 def chosen(params: "Params", name: str) -> "Dataset":
-    """The data set of a name; UserError names those there are."""
+    """Return a data set by name; a UserError for an unknown one lists the known names."""
     if name not in params.datasets:
         raise unknown("data set", name, params.datasets)
     return params.datasets[name]
 
 
 def _end_with(parent: int) -> None:
-    """Kills this process once its parent is gone: killed itself, DVC leaves its stage running beside the next one."""
+    """Kill this process when its parent has ended.
+
+    A killed DVC leaves its stage running, next to the one of the following call.
+    """
     while os.getppid() == parent:
         time.sleep(0.5)
     os.kill(os.getpid(), signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Stage 6: the suite's metrics, plots, tables, figures and page, from predictions alone."""
+"""Stage 6: a suite's metrics, plots, tables, figures and page, from predictions."""
 
 from pathlib import Path
 
@@ -10,11 +10,11 @@ REPORTS = Path("reports")
 
 
 def aggregate() -> None:
-    given = load.load()
-    target = suite.Folders.of(REPORTS, given.suite)
-    suite.aggregate(given, DATA, target, REPORTS)
-    shown = suite.show(target, given.suite, REPORTS)
-    print(f"tables in {target.tables}, pictures in {target.figures}, all tables on {shown}")
+    params = load.load()
+    target = suite.Folders.of(REPORTS, params.suite)
+    suite.aggregate(params, DATA, target, REPORTS)
+    page = suite.show(target, params.suite, REPORTS)
+    print(f"tables in {target.tables}, figures in {target.figures}, all tables on {page}")
 
 
 if __name__ == "__main__":

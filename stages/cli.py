@@ -1,4 +1,7 @@
-"""The command line. Each command imports what it needs, so that help comes at once."""
+"""The command line.
+
+Each command imports its packages itself, so that help is fast.
+"""
 
 import json
 import sys
@@ -26,7 +29,7 @@ for command in (report, tables, papers, look, models, datasets, weights, diff, e
 
 
 def main() -> None:
-    """Runs a command; a user's mistake is one line and exit code 2."""
+    """Run a command; a user's error is one line and exit code 2."""
     run(_command)
 
 
@@ -34,15 +37,15 @@ def main() -> None:
 def plan(
     json_: Json = False,
     power: Annotated[
-        bool, typer.Option("--power", help="Which verdicts the seeds and test videos can reach, instead.")
+        bool, typer.Option("--power", help="Instead list the verdicts that seeds and test videos can reach.")
     ] = False,
     suite: Annotated[str | None, typer.Option(help="With --power: a suite of conf/; default: params.yaml.")] = None,
     seed_sd: Annotated[float, typer.Option(min=0, help="With --power: sd between seeds, points, if unmeasured.")] = 1.0,
     disagree: Annotated[
-        float, typer.Option(min=0, max=100, help="With --power: videos on which two networks differ, %, likewise.")
+        float, typer.Option(min=0, max=100, help="With --power: videos on which two networks differ, %, if unmeasured.")
     ] = 20.0,
 ) -> None:
-    """What would run, why, how long it would take and how many bytes it would leave."""
+    """List the stages that would run, with reason, estimated time and size."""
     if power:
         from stages.repro.power import show
 
@@ -52,11 +55,11 @@ def plan(
     from stages.repro import estimate
     from stages.repro.plan import current, locked, project
 
-    given = load.load()
-    found = current(given, project())
-    speeds = estimate.measured(DATA, locked()) if found else {}
-    guesses = [(step, estimate.seconds(step, given, DATA, speeds), estimate.size(step, DATA)) for step in found]
-    cluster = given.cluster
+    params = load.load()
+    steps = current(params, project())
+    speeds = estimate.measured(DATA, locked()) if steps else {}
+    guesses = [(step, estimate.seconds(step, params, DATA, speeds), estimate.size(step, DATA)) for step in steps]
+    cluster = params.cluster
     slots = estimate.side_by_side(cluster)
     if json_:
         stages = [
@@ -64,18 +67,18 @@ def plan(
                 **asdict(step),
                 "seconds": asdict(time),
                 "bytes": asdict(size),
-                "epochs_kept": estimate.kept(step, given, DATA),
+                "epochs_kept": estimate.kept(step, params, DATA),
             }
             for step, time, size in guesses
         ]
-        show_json({"suite": given.suite, "side_by_side": slots, "stages": stages})
+        show_json({"suite": params.suite, "side_by_side": slots, "stages": stages})
         return
-    if not found:
+    if not steps:
         print("everything is up to date")
         return
-    marks = {"may run": " ?", "restored": " (comes from DVC's cache)", "runs": ""}
+    marks = {"may run": " ?", "restored": " (from DVC's cache)", "runs": ""}
     show_table(
-        ["stage", "runs", "why", "work, from", "leaves, from"],
+        ["stage", "runs", "reason", "work, from", "output, from"],
         (
             [
                 step.stage,
@@ -91,30 +94,30 @@ def plan(
     print()
     if known:
         print(
-            f"Estimated: {estimate.work(sum(known), cluster, speeds)} for {len(known)} of {len(found)} stages", end=""
+            f"Estimated: {estimate.work(sum(known), cluster, speeds)} for {len(known)} of {len(steps)} stages", end=""
         )
         print(f"; {slots} runs at a time here, so about {duration(sum(known) / slots)}" if slots else "")
     else:
         print("No time can be estimated: " + "; ".join(sorted({time.source for _, time, _ in guesses})))
     if left := [size.value for _, _, size in guesses if size.value is not None]:
-        print(f"They leave {amount(sum(left))}, as far as that is known ({len(left)} of {len(found)} stages).")
-    if any(step.state == "may run" for step in found):
-        print("?: skipped if what runs before it makes the same bytes again")
-    print("What DVC has run before on the same inputs comes from its cache at once.")
-    if epochs := sum(estimate.kept(step, given, DATA) for step in found):
-        print(f"{cluster.storage} keeps {epochs} epochs of the same code and settings, which are not trained again.")
+        print(f"Outputs: {amount(sum(left))} ({len(left)} of {len(steps)} stages are known).")
+    if any(step.state == "may run" for step in steps):
+        print("?: skipped if earlier stages give the same bytes as before")
+    print("DVC restores results of the same inputs from its cache.")
+    if epochs := sum(estimate.kept(step, params, DATA) for step in steps):
+        print(f"{cluster.storage} has {epochs} epochs of the same code and settings, which training resumes.")
 
 
-Targets = Annotated[list[str] | None, typer.Argument(help="Stages (train@tsn, train) or rows; all by default.")]
-Jobs = Annotated[int, typer.Option("--jobs", "-j", min=1, help="Rows side by side.")]
-KeepGoing = Annotated[bool, typer.Option("--keep-going", "-k", help="Do other rows when one has failed.")]
-Wait = Annotated[bool, typer.Option("--wait", help="For another driver in this workspace to end.")]
-Into = Annotated[str, typer.Option(help="A folder that all nodes see; by default the one that Ray was started in.")]
+Targets = Annotated[list[str] | None, typer.Argument(help="Stages (train@tsn, train) or rows; default: all.")]
+Jobs = Annotated[int, typer.Option("--jobs", "-j", min=1, help="Number of rows to run in parallel.")]
+KeepGoing = Annotated[bool, typer.Option("--keep-going", "-k", help="Continue with other rows after a failure.")]
+Wait = Annotated[bool, typer.Option("--wait", help="Wait for another driver in this workspace.")]
+Into = Annotated[str, typer.Option(help="A folder that all nodes share; default: the one in which Ray was started.")]
 
 
 @app.command()
 def repro(targets: Targets = None, jobs: Jobs = 1, keep_going: KeepGoing = False, wait: Wait = False) -> None:
-    """Bring every result up to date: dvc repro with one Ray session for all stages. Then the tables."""
+    """Bring every result up to date in one Ray session, then print the tables."""
     from stages.repro.driver import repro
     from stages.repro.workspace import held
 
@@ -122,7 +125,7 @@ def repro(targets: Targets = None, jobs: Jobs = 1, keep_going: KeepGoing = False
         with held(wait):
             code = repro(targets or [], jobs, keep_going)
     except KeyboardInterrupt:
-        print("interrupted; the next repro goes on from here", file=sys.stderr)
+        print("interrupted; the next repro resumes", file=sys.stderr)
         code = 130
     _leave(code, targets)
 
@@ -131,7 +134,10 @@ def repro(targets: Targets = None, jobs: Jobs = 1, keep_going: KeepGoing = False
 def submit(
     targets: Targets = None, jobs: Jobs = 1, keep_going: KeepGoing = False, wait: Wait = False, into: Into = ""
 ) -> None:
-    """Repro on an existing Ray cluster, as a job there whose log and exit code come here; Ctrl-C stops it."""
+    """Run repro as a job on an existing Ray cluster, with its log and exit code here.
+
+    Ctrl-C stops the job.
+    """
     from stages.commands.submit import submit
 
     options = [f"--jobs={jobs}", *["--keep-going"] * keep_going, *["--wait"] * wait, *[f"--into={into}"] * bool(into)]
@@ -147,7 +153,7 @@ def arrive(
     into: Into = "",
     commit: str = "",
 ) -> None:
-    """What a submitted job runs, on the cluster."""
+    """Run a submitted job on the cluster."""
     from stages.commands.arrival import arrive
 
     try:
@@ -159,24 +165,24 @@ def arrive(
 
 @app.command()
 def doctor(
-    port: Annotated[int, typer.Option(min=1, max=65535, help="The port `actionbench mlflow` is to have.")] = 5000,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="The port for `actionbench mlflow`.")] = 5000,
     json_: Json = False,
 ) -> None:
-    """Check that everything a run needs is there; exit code 1 where something is broken."""
+    """Check the requirements of a run; exit code 1 if one is broken."""
     from stages.commands.doctor import checks
 
-    found, colours = [], {"ok": "green", "warning": "yellow", "broken": "red"}
+    done, colours = [], {"ok": "green", "warning": "yellow", "broken": "red"}
     console = screen()
     for check in checks(port):
-        found.append(check)
+        done.append(check)
         if not json_:
             console.print(f"[{colours[check.state]}]{check.state:<8}[/] {check.name:<15}", end=" ")
             console.print(check.found, markup=False, soft_wrap=True)
             if check.mend:
-                console.print(f"{'':25}mend: {check.mend}", markup=False, soft_wrap=True)
+                console.print(f"{'':25}fix: {check.mend}", markup=False, soft_wrap=True)
     if json_:
-        show_json([asdict(check) for check in found])
-    if any(check.state == "broken" for check in found):
+        show_json([asdict(check) for check in done])
+    if any(check.state == "broken" for check in done):
         raise typer.Exit(1)
 
 
@@ -185,7 +191,10 @@ def same(
     base: Annotated[str, typer.Argument(help="The commit to compare with.")] = "HEAD",
     write: Annotated[Path | None, typer.Option(help="Only write this tree's sample, as JSON.", hidden=True)] = None,
 ) -> None:
-    """Check that the code here makes the same bytes as a commit's; exit code 1 where it doesn't."""
+    """Compare this code's results with a commit's, by byte.
+
+    Exit code 1 on a difference.
+    """
     import tempfile
 
     from stages.repro import same
@@ -197,20 +206,23 @@ def same(
     names, compared = same.differences(base)
     for name in names:
         print(f"differs: {name}")
-    print(f"{compared - len(names)} of {compared} are the same bytes as at {base}")
+    print(f"{compared - len(names)} of {compared} have the same bytes as at {base}")
     if names:
         raise typer.Exit(1)
 
 
 @app.command()
 def convert(
-    file: Annotated[Path, typer.Argument(help="Weights by authors' names: ACTION-Net's, TSM's, TPN's, Hara's ...")],
-    row: Annotated[str | None, typer.Option(help="The row whose net it is; by default the first that it fits.")] = None,
+    file: Annotated[Path, typer.Argument(help="Weights with authors' names: ACTION-Net's, TSM's, TPN's, Hara's ...")],
+    row: Annotated[str | None, typer.Option(help="The row of the network; default: the first that fits.")] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Where to; by default beside the file, `-ours` behind its name.")
+        Path | None, typer.Option(help="Target; default: next to the file, with the suffix `-ours`.")
     ] = None,
 ) -> None:
-    """Write a file of weights by our names, strictly: a misfit names the first three names on either side."""
+    """Rename the weights of an authors' file for our networks.
+
+    A misfit is an error with the first three names on either side.
+    """
     from stages.commands.convert import convert
 
     print(convert(file, row, out))
@@ -219,16 +231,19 @@ def convert(
 @app.command()
 def rehearse(
     suite: Annotated[
-        str | None, typer.Option(help="Of conf/suite/, e.g. eam, or all for the five papers; else params.yaml.")
+        str | None, typer.Option(help="A suite of conf/suite/, such as eam or all; default: params.yaml.")
     ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Training steps on one batch of noise.")] = 3,
     clips: Annotated[
-        int | None, typer.Option(min=1, help="Of a step and an evaluation batch; as published by default.")
+        int | None, typer.Option(min=1, help="Clips of a step and of an evaluation batch; default: as published.")
     ] = None,
-    price: Annotated[float | None, typer.Option(min=0, help="Dollars of an hour of this device.")] = None,
+    price: Annotated[float | None, typer.Option(min=0, help="Dollars per hour of this device.")] = None,
     json_: Json = False,
 ) -> None:
-    """Rehearse a suite: each distinct net and recipe at full size, briefly; exit code 1 where a row would fail."""
+    """Rehearse each network and recipe of a suite at full size.
+
+    Exit code 1 if one fails.
+    """
     from pipeline.config import load
     from stages.commands import rehearse
     from stages.repro.compose import composed
@@ -241,9 +256,14 @@ def rehearse(
 def mlflow(
     context: typer.Context,
     port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
-    host: Annotated[str, typer.Option(help="Where it listens; anything else lets others in, unasked.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="Address to listen at; others than the default let anyone in.")
+    ] = "127.0.0.1",
 ) -> None:
-    """MLflow's server and UI over the runs, on loopback; its store is MLFLOW_BACKEND_STORE_URI, else mlflow.db."""
+    """Start MLflow's server and UI, on loopback by default.
+
+    The store is MLFLOW_BACKEND_STORE_URI, otherwise mlflow.db.
+    """
     if context.invoked_subcommand is None:
         from stages.commands.ui import serve
 
@@ -252,14 +272,14 @@ def mlflow(
 
 @tracking.command()
 def sync() -> None:
-    """Bring MLflow's store up to the runs' own files: what was missed while it was away."""
+    """Send the runs' results that MLflow's store lacks."""
     from stages.commands.ui import sync
 
     sync()
 
 
 def _leave(code: int, targets: list[str] | None) -> None:
-    """With this exit code, or with the tables where all was brought up to date."""
+    """Exit with this code, or print the tables after a full and successful run."""
     from pipeline.config import load
     from stages.commands import report as reports
 
@@ -275,8 +295,8 @@ def _command(*arguments: str) -> None:
     except typer.Abort:
         sys.exit(130)
     except TyperException as error:
-        said = getattr(error, "format_message", error.__str__)().replace("\n", " ").rstrip(".")
-        raise UserError(f"{said}; see --help") from None
+        message = getattr(error, "format_message", error.__str__)().replace("\n", " ").rstrip(".")
+        raise UserError(f"{message}; see --help") from None
 
 
 if __name__ == "__main__":

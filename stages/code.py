@@ -1,4 +1,4 @@
-"""Stage `code`: digests of the code that each stage and plug-in follows from, into reports/code/."""
+"""Stage `code`: digests of each stage's and plug-in's code, in reports/code/."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ FOLDER = Path("reports/code")
 
 
 def write_digests() -> None:
-    """Write a file for each stage and plug-in, and remove those of plug-ins that are gone."""
+    """Write a file for each stage and plug-in; remove those of deleted plug-ins."""
     texts = {FOLDER / path: text for path, text in code.files().items()}
     for path, text in texts.items():
         if not path.is_file() or path.read_bytes() != text.encode():

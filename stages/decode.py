@@ -1,4 +1,4 @@
-"""Stage 2, for one data set: videos to JPEG frames in memory-mapped shards, one shard a task."""
+"""Stage 2, for one data set: decode videos to shards of JPEG frames."""
 
 from pathlib import Path
 
@@ -12,28 +12,27 @@ from stages import DATA, chosen, run
 
 
 def decode(name: str) -> None:
-    given = load.load()
-    dataset = chosen(given, name)
+    params = load.load()
+    dataset = chosen(params, name)
     folder = (DATA / "frames" / name).absolute()
     videos = places.located(dataset, Path.cwd(), DATA / "videos" / name).absolute()
     if not videos.is_dir():
-        raise UserError(f"{name}: {videos} is gone; `dvc repro -f download@{name}` brings the videos back")
+        raise UserError(f"{name}: {videos} is missing; `dvc repro -f download@{name}` restores the videos")
     listed = sources.read(DATA / "raw" / name / "manifest.csv")
-    wanted = [shards.Source(e.video, e.path, e.sha256, e.first, e.last, e.fps) for e in listed]
+    videos_of = [shards.Source(e.video, e.path, e.sha256, e.first, e.last, e.fps) for e in listed]
     reports = (DATA / "work" / ".decode" / name).absolute()
-    tasks = shards.plan(folder, videos, wanted, dataset.decode, reports)
-    with session(given.cluster, data=True):
-        work = fan_out(
-            shards.decode_shard, [(task,) for task in tasks], f"decode {name}, shards", given.cluster.max_failures
-        )
+    tasks = shards.plan(folder, videos, videos_of, dataset.decode, reports)
+    with session(params.cluster, data=True):
+        items = [(task,) for task in tasks]
+        work = fan_out(shards.decode_shard, items, f"decode {name}, shards", params.cluster.max_failures)
         seconds = sum(report.seconds for _, report in work)
     done = shards.finish(folder, tasks)
     decoded, failed = sum(report.videos for report in done), sum(report.failed for report in done)
     frames, size = sum(report.frames for report in done), sum(report.bytes for report in done)
-    speed = f", {frames / seconds:.0f} frames/s a core" if seconds else ", all there already"
+    speed = f", {frames / seconds:.0f} frames/s a core" if seconds else ", all decoded before"
     print(f"{name}: {decoded} of {decoded + failed} videos, {frames} frames, {size / 2**20:.0f} MiB{speed}")
     if failed:
-        print(f"{name}: {failed} could not be decoded, {folder.relative_to(Path.cwd())}/failed.csv says why")
+        print(f"{name}: {failed} could not be decoded, {folder.relative_to(Path.cwd())}/failed.csv has the reasons")
     if failed > dataset.decode.max_failed * (decoded + failed):
         raise UserError(
             f"{name}: {failed} of {decoded + failed} videos could not be decoded, more than "

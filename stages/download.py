@@ -1,4 +1,4 @@
-"""Stage 1, for one data set: videos from a URL, a folder, an archive, or drawn; leaves the list of what is there."""
+"""Stage 1, for one data set: fetch or draw its videos, and list them."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,23 +13,23 @@ from stages import DATA, chosen, run
 
 
 def download(name: str) -> None:
-    given = load.load()
-    dataset = chosen(given, name)
+    params = load.load()
+    dataset = chosen(params, name)
 
     def each(make: Callable[[Any], None], items: Sequence[Any]) -> None:
-        with session(given.cluster, data=True):
-            for _ in fan_out(make, [(item,) for item in items], f"draw {name}", given.cluster.max_failures):
+        with session(params.cluster, data=True):
+            for _ in fan_out(make, [(item,) for item in items], f"draw {name}", params.cluster.max_failures):
                 pass
 
-    videos, part, drawn = DATA / "videos" / name, given.tier.subset, dataset.source == "generated"
+    videos, part, drawn = DATA / "videos" / name, params.tier.subset, dataset.source == "generated"
     plugin, lists = datasets.loaded(dataset.file), places.lists(dataset, Path.cwd(), videos)
-    wanted = None
+    chosen_videos = None
     if part and drawn:
-        wanted = subset.videos(plugin.splits(lists, dataset.options), part)
-    folder = sources.fetch(name, dataset, Path.cwd(), videos, each, wanted)
+        chosen_videos = subset.videos(plugin.splits(lists, dataset.options), part)
+    folder = sources.fetch(name, dataset, Path.cwd(), videos, each, chosen_videos)
     if part and not drawn:  # lists may come with the videos
-        wanted = subset.videos(plugin.splits(lists, dataset.options), part)
-    entries = sources.manifest(name, dataset, folder, wanted)
+        chosen_videos = subset.videos(plugin.splits(lists, dataset.options), part)
+    entries = sources.manifest(name, dataset, folder, chosen_videos)
     sources.write(DATA / "raw" / name / "manifest.csv", entries)
     print(f"{name}: {len(entries)} videos, {sum(entry.bytes for entry in entries) / 2**20:.0f} MiB")
 

@@ -1,4 +1,4 @@
-"""The stages that come first, `code` and `inputs`, without DVC: what other stages depend on, as it is now."""
+"""The stages `code` and `inputs` without DVC."""
 
 from pathlib import Path
 
@@ -9,18 +9,18 @@ from pipeline.storage import notes
 from stages import DATA
 from stages.code import FOLDER, write_digests
 
-FILE = Path("stages/dvc.yaml")  # where DVC has these two stages
+FILE = Path("stages/dvc.yaml")  # of these two stages
 
 
 def refresh() -> None:
-    """Bring reports/code and data/inputs up to date; nothing in a project without these stages."""
+    """Bring reports/code and data/inputs up to date, if the project has these stages."""
     if FILE.is_file():
         write_digests()
         inputs.write(load.load(), Path.cwd(), DATA)
 
 
 def check() -> None:
-    """Refuse to run a stage whose code or params are others than those that DVC compared and will record.
+    """Refuse to run a stage whose code or params differ from those that DVC records.
 
     Raises:
         UserError: Sources or params.yaml changed since the first stages ran, or `dvc repro -s` skipped these.
@@ -28,11 +28,11 @@ def check() -> None:
     old = [name for name, text in code.files().items() if _bytes(FOLDER / name) != text.encode()]
     settings = inputs.settings(load.load(), Path.cwd())
     for name, content in settings.items():
-        there = notes.read(DATA / "inputs" / name) or {}
-        old += [name] * any(there.get(kind) != value for kind, value in content.items())
+        noted = notes.read(DATA / "inputs" / name) or {}
+        old += [name] * any(noted.get(kind) != value for kind, value in content.items())
     if old:
         raise UserError(
-            f"{old[0]} is older than the code or params.yaml; run `dvc repro {FILE}`, then the same command again"
+            f"{old[0]} is older than the code or params.yaml; run `dvc repro {FILE}`, then repeat the command"
         )
 
 

@@ -1,4 +1,4 @@
-"""Stage `inputs`: digests of the files that params name by a path, into data/inputs/."""
+"""Stage `inputs`: digests of the files that params name by path, in data/inputs/."""
 
 import json
 import sys
@@ -14,7 +14,7 @@ from stages import DATA, run
 
 
 def main() -> None:
-    """Write the digests; first download registered weights that a row needs and that never were here."""
+    """Write the digests; download missing registered weights that a row needs."""
     params = load.load()
     inputs.write(params, Path.cwd(), DATA)
     if fetch_absent(params):
@@ -22,10 +22,10 @@ def main() -> None:
 
 
 def fetch_absent(params: Params) -> bool:
-    """Download the registered weights that data/inputs says are absent; return whether any came.
+    """Download registered weights that are absent; return True if any came.
 
-    DVC compares digests before it trains, so the files must be here by then. What can't be downloaded stops only the
-    rows that need it, in stage `train`.
+    DVC compares digests before it trains, so the files must be present by then. A failed download stops only the rows
+    that need the file, in stage `train`.
     """
     rows = {name: row.weights for name, row in params.experiments.items() if row.weights and is_name(row.weights)}
     absent = {weights for name, weights in rows.items() if _digest(name) == inputs.NO_FILE}

@@ -1,4 +1,4 @@
-"""Stage 3, for one data set: split tables from its lists, counted and free of leakage."""
+"""Stage 3, for one data set: split tables from its lists, checked for leaks."""
 
 import sys
 from pathlib import Path
@@ -11,11 +11,11 @@ from stages import DATA, chosen, run
 
 
 def make_splits(name: str) -> None:
-    given = load.load()
-    dataset = chosen(given, name)
+    params = load.load()
+    dataset = chosen(params, name)
     entries = sources.read(DATA / "raw" / name / "manifest.csv")
     lists = places.lists(dataset, Path.cwd(), DATA / "videos" / name)
-    built = splits.build(name, dataset, entries, lists, given.tier.subset)
+    built = splits.build(name, dataset, entries, lists, params.tier.subset)
     splits.write(built, DATA / "splits" / name)
     write_sums(DATA / "splits" / name)
     for note in built.notes:

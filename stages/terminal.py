@@ -1,4 +1,4 @@
-"""How commands print: tables, JSON, times and sizes."""
+"""Output of commands: tables, JSON, times and sizes."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -10,15 +10,15 @@ if TYPE_CHECKING:
     from pipeline.report.table import Table as Written
 
 
-NARROW = 24  # characters of a column that is not broken
+NARROW = 24  # characters of a column that is not wrapped
 
 
 def screen() -> "Console":
-    """Standard output; 100 columns where it is no terminal."""
+    """Return standard output; 100 columns wide if it is no terminal."""
     from rich.console import Console
 
-    found = Console(highlight=False)
-    return found if found.is_terminal else Console(highlight=False, width=100)
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=100)
 
 
 def show_table(heads: Sequence[str], lines: Iterable[Sequence[str]]) -> None:
@@ -34,7 +34,10 @@ def show_table(heads: Sequence[str], lines: Iterable[Sequence[str]]) -> None:
 
 
 def show_view(table: "Written") -> None:
-    """A table of results: its title, what is the same in every row, then the rest; one row stands upright."""
+    """Print a table of results: its title, cells equal in all rows, then the others.
+
+    A single row is printed as a column.
+    """
     from rich.markup import escape
     from rich.table import Table
 
@@ -64,29 +67,29 @@ def show_json(document: Any) -> None:
 
 
 def duration(seconds: float) -> str:
-    """E.g. "48 s", "12 min", "5.5 h"."""
+    """Format seconds, e.g. "48 s", "12 min", "5.5 h"."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def amount(count: float) -> str:
-    """Bytes, e.g. "12.3 MB"."""
+    """Format bytes, e.g. "12.3 MB"."""
     from rich.filesize import decimal
 
     return decimal(int(count))
 
 
 def brief(reasons: tuple[str, ...]) -> str:
-    """The first reason of each kind, and how many more there are of it."""
+    """Return the first reason of each kind, and the number of others of that kind."""
     kinds: dict[str, list[str]] = {}
     for reason in reasons:
         kinds.setdefault(" ".join(reason.split()[:2]), []).append(reason)
-    return "; ".join(found[0] + (f" and {len(found) - 1} more" if len(found) > 1 else "") for found in kinds.values())
+    return "; ".join(same[0] + (f" and {len(same) - 1} more" if len(same) > 1 else "") for same in kinds.values())
 
 
 def clips(splits: dict[int, dict[str, int]]) -> str:
-    """Clips of each split's parts, e.g. "660 + 268; 658 + 270"."""
+    """Format the clips of each split's parts, e.g. "660 + 268; 658 + 270"."""
     return "; ".join(
         " + ".join(str(parts[part]) for part in ("train", "val", "test") if part in parts) for parts in splits.values()
     )

@@ -1,4 +1,4 @@
-"""Stage 4, for one row: train its splits x seeds in parallel, and mirror their logs into MLflow meanwhile."""
+"""Stage 4, for one row: train its splits x seeds, mirrored to MLflow."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -15,37 +15,32 @@ from stages import DATA, run
 
 
 def train(row: str) -> None:
-    given = load.load()
-    todo = rows.runs(given, row, DATA.absolute())
+    params = load.load()
+    todo = rows.runs(params, row, DATA.absolute())
     rows.verify(todo)
-    one = todo[0]
-    weights = fetch(one.experiment.weights, Path.cwd()) if one.experiment.weights else None
+    first = todo[0]
+    experiment, recipe = first.experiment, first.recipe
+    weights = fetch(experiment.weights, Path.cwd()) if experiment.weights else None
     checksum = sha256(weights) if weights else None
-    one.net(weights)  # a mistake in the row is said before any worker starts
-    places = [f"{given.suite}/{name}" for name, table in given.tables.items() if row in (*table.rows, table.base)]
+    first.net(weights)  # reports an error in the row before any worker starts
+    places = [f"{params.suite}/{name}" for name, table in params.tables.items() if row in (*table.rows, table.base)]
     tags = run_record.tags(
         Path.cwd(),
-        stage=keys.training(one, checksum),
-        data=keys.data(one),
-        protocol=protocol_signature(one.protocol, one.recipe),
+        stage=keys.training(first, checksum),
+        data=keys.data(first),
+        protocol=protocol_signature(first.protocol, recipe),
         place=" ".join(places),
     )
-    settings = {"row": asdict(one.experiment), "recipe": asdict(one.recipe) if one.experiment.recipe else None}
-    record = run_record.record(given.suite, row, settings, tags)
-    logs = {run.name: (running_log(run, checksum, given.cluster),) for run in todo}
-    if one.experiment.recipe is None and weights:  # the file is tested as it is
+    settings = {"row": asdict(experiment), "recipe": asdict(recipe) if experiment.recipe else None}
+    record = run_record.record(params.suite, row, settings, tags)
+    if experiment.recipe is None and weights:  # the file is tested without training
         for run in todo:
             run.convert(weights)
-        write_sums(one.weights.parent)
-        run_record.save(record, DATA / "tracking" / row)
-        return
-    with session(given.cluster):
-        fit(
-            todo,
-            weights,
-            given.cluster,
-            watch=lambda: mlflow_mirror.mirror(Path.cwd(), record, logs),
-        )
+        write_sums(first.weights.parent)
+    else:
+        logs = {run.name: (running_log(run, checksum, params.cluster),) for run in todo}
+        with session(params.cluster):
+            fit(todo, weights, params.cluster, watch=lambda: mlflow_mirror.mirror(Path.cwd(), record, logs))
     run_record.save(record, DATA / "tracking" / row)
 
 

@@ -1,4 +1,4 @@
-"""Beside stages 4 and 5, for one row: improved dense trajectories, learned and scored, in the form of predictions."""
+"""Improved dense trajectories of one row, in place of stages 4 and 5."""
 
 import time
 from collections.abc import Callable
@@ -21,11 +21,11 @@ from stages import DATA, run
 
 
 def trajectories(name: str) -> None:
-    given = load.load()
-    if name not in given.trajectories:
-        raise unknown("trajectories", name, given.trajectories)
-    settings, above = given.trajectories[name], place(given.cluster.storage)
-    # Its tasks leave files for each other, beside data/, which they read: nothing of theirs goes into a store.
+    params = load.load()
+    if name not in params.trajectories:
+        raise unknown("trajectories", name, params.trajectories)
+    settings, above = params.trajectories[name], place(params.cluster.storage)
+    # Its tasks read data/ and exchange files, which stay on the same file system instead of a store.
     storage = above if isinstance(above, Path) else (DATA / "work").absolute()
     splits = DATA / "splits" / settings.dataset
     for path in (splits / "classes.json", *(splits / f"split-{at}.parquet" for at in settings.splits)):
@@ -33,19 +33,19 @@ def trajectories(name: str) -> None:
     classes, parts = predictions.class_names(splits), {at: predictions.parts(splits, at) for at in settings.splits}
     frames = (DATA / "frames" / settings.dataset).absolute()
     work = encoding.work(settings, frames, storage / name, keys.trajectories(settings, frames, splits))
-    train = {at: frozenset(video for video, _ in own.get("train", [])) for at, own in parts.items()}
+    train = {at: frozenset(video for video, _ in part.get("train", [])) for at, part in parts.items()}
     shards = range(work.shards)
-    with session(given.cluster, data=True):
-        each = partial(_each, retries=given.cluster.max_failures)
+    with session(params.cluster, data=True):
+        each = partial(_each, retries=params.cluster.max_failures)
         begun = time.monotonic()
         each(encoding.describe, [(work, at) for at in shards], f"trajectories of {settings.dataset}, shards")
         seconds = (time.monotonic() - begun) / max(1, len(work.videos))
         each(encoding.learn, [(work, at, kind, train[at]) for at in parts for kind in SIZES], "codebooks")
         each(encoding.encode, [(work, at, number) for at in parts for number in shards], "Fisher vectors, shards")
     rows: list[tuple[int, str, list[int], list[float] | None]] = []
-    for at, own in parts.items():
-        test = own.get("test", [])
-        scores = encoding.scores(work, at, own.get("train", []), test, len(classes))
+    for at, part in parts.items():
+        test = part.get("test", [])
+        scores = encoding.scores(work, at, part.get("train", []), test, len(classes))
         rows += [(at, video, labels, values) for (video, labels), values in zip(test, scores, strict=True)]
     folder = DATA / "predictions" / name
     predictions.write_outside(folder / "predictions.parquet", name, rows, classes)

@@ -1,4 +1,4 @@
-"""Archives: whole, cut, flipped, hostile; and files of weights of all sorts."""
+"""Archives as input: whole, cut, flipped and hostile."""
 
 import bz2
 import gzip
@@ -13,10 +13,12 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from bench.attack.changes import Change, cut, empty, flip
 from bench.attack.judge import Attack
 from pipeline.config.schema import Dataset, Decode
 from pipeline.download import sources
 
+NOTES = (sources.MADE, sources.SUMS)  # files that the download stage adds
 DECODE = Decode(short_side=36, quality=90, decoder="ffmpeg", videos_per_shard=8, max_failed=0.0)
 PACKERS: dict[str, Callable[[bytes], bytes]] = {
     "tar": bytes,
@@ -34,14 +36,8 @@ LEADING_OUT = (
     "a/../../../precious/x.mp4",
 )
 ODD = (
-    "x:y/a.mp4",
-    "müsli/ß.mp4",
-    "a b/c d.mp4",
-    "=1+1/a.mp4",
-    "-rf/a.mp4",
-    "a'b/$HOME.mp4",
-    "..a/b..mp4",
-    "CON/nul.mp4",
+    *("x:y/a.mp4", "müsli/ß.mp4", "a b/c d.mp4", "=1+1/a.mp4"),
+    *("-rf/a.mp4", "a'b/$HOME.mp4", "..a/b..mp4", "CON/nul.mp4"),
 )
 CONTROL = ("a\nb/c.mp4", "a\tb.mp4", "\x1b[31m.mp4", "\udcff.mp4")
 SPECIAL = {
@@ -57,12 +53,12 @@ def attacks(rng: random.Random) -> Iterator[Attack]:
     for suffix in ("zip", *PACKERS):
         yield _attack(f"whole {suffix}", "right", suffix, FILES)
         for _ in range(2):
-            yield _attack(f"cut {suffix}", "line", suffix, FILES, _cut(rng.random()))
-        flip = _flip(rng.random(), rng.randrange(8))
-        yield _attack(f"flipped {suffix}, checksum named", "line", suffix, FILES, flip, named=True)
+            yield _attack(f"cut {suffix}", "line", suffix, FILES, cut(rng.random(), end=1100))
+        flipped = flip(rng.random(), rng.randrange(8))
+        yield _attack(f"flipped {suffix}, checksum named", "line", suffix, FILES, flipped, named=True)
     for name in LEADING_OUT:
         suffix = rng.choice(("zip", "tar"))
-        # What Windows alone takes for a path is a name elsewhere; it may be refused.
+        # Names that are paths on Windows only may be refused elsewhere too.
         yield _attack(f"name {name!r} in {suffix}", "line", suffix, {**FILES, name: b"x"})
     for name in ODD:
         yield _attack(f"name {name!r}", "right", rng.choice(("zip", "tar.gz")), {**FILES, name: b"x"})
@@ -74,7 +70,7 @@ def attacks(rng: random.Random) -> Iterator[Attack]:
     for words, change in {
         "bytes behind a zip": lambda content: content + b"more" * 100,
         "bytes before a zip": lambda content: b"#!/bin/sh\n" * 10 + content,
-        "an empty zip file": lambda content: b"",
+        "an empty zip file": empty,
         "text as a zip": lambda content: b"<html>not found</html>",
         "a zip that declares 4 GiB": _declares,
         "a zip with a password": _locked,
@@ -92,7 +88,6 @@ def attacks(rng: random.Random) -> Iterator[Attack]:
 
 
 FILES = {f"class {number % 2}/{number}.mp4": bytes([number]) * 700 for number in range(4)}
-Change = Callable[[bytes], bytes]
 
 
 def _attack(
@@ -117,30 +112,33 @@ def _attack(
         dataset = Dataset("folder", source, None, {}, DECODE)
         videos = folder / "data" / "videos" / "set"
         try:
-            found = sources.fetch("set", dataset, folder, videos)
+            unpacked = sources.fetch("set", dataset, folder, videos)
         finally:
             after = {name: content for name, content in _tree(folder).items() if not name.startswith("data/")}
             if after != before or Path("/tmp/out.mp4").exists():
                 raise AssertionError("it wrote outside its folder")
-        got = {name: content for name, content in _tree(found).items() if name not in (sources.MADE, sources.SUMS)}
-        return "" if got == (expected or files) else f"unpacked {sorted(got)[:3]}"
+        contents = {name: content for name, content in _tree(unpacked).items() if name not in NOTES}
+        return "" if contents == (expected or files) else f"unpacked {sorted(contents)[:3]}"
 
-    return Attack("archives", words, wants, act)  # type: ignore[arg-type]
+    return Attack("archives", words, wants, act)
 
 
 def _packed(suffix: str, files: dict[str, bytes], special: bytes) -> bytes:
     if suffix in PACKERS:
         return PACKERS[suffix](_tar(files, special))
-    if suffix != "zip":
-        return b"no archive at all"
+    return zipped(files, bool(special)) if suffix == "zip" else b"no archive at all"
+
+
+def zipped(files: dict[str, bytes], link: bool = False) -> bytes:
+    """Return a zip of some files, perhaps with a symbolic link."""
     target = io.BytesIO()
     with zipfile.ZipFile(target, "w") as archive:
         for name, content in files.items():
             archive.writestr(name, content)
-        if special:
-            link = zipfile.ZipInfo("link.mp4")
-            link.external_attr = 0o120777 << 16
-            archive.writestr(link, "/etc/passwd")
+        if link:
+            entry = zipfile.ZipInfo("link.mp4")
+            entry.external_attr = 0o120777 << 16
+            archive.writestr(entry, "/etc/passwd")
     return target.getvalue()
 
 
@@ -158,26 +156,14 @@ def _tar(files: dict[str, bytes], special: bytes = b"") -> bytes:
     return target.getvalue()
 
 
-def _cut(share: float) -> Change:
-    return lambda content: content[: int(share * (len(content) - 1100))]
-
-
-def _flip(share: float, bit: int) -> Change:
-    def change(content: bytes) -> bytes:
-        at = int(share * (len(content) - 1))
-        return content[:at] + bytes([content[at] ^ 1 << bit]) + content[at + 1 :]
-
-    return change
-
-
 def _declares(content: bytes) -> bytes:
-    """A zip whose first entry's directory declares far more bytes than any disk has."""
+    """Let a zip's directory declare more bytes for its first entry than any disk has."""
     at = content.index(b"PK\x01\x02")
     return content[: at + 24] + b"\xfe\xff\xff\xff" + content[at + 28 :]
 
 
 def _locked(content: bytes) -> bytes:
-    """A zip whose first entry has the flag of a password."""
+    """Set the password flag of a zip's first entry."""
     for mark, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
         at = content.index(mark) + offset
         content = content[:at] + bytes([content[at] | 1]) + content[at + 1 :]

@@ -1,4 +1,4 @@
-"""Downloads: a local server that breaks off, forgets, lies, drips and redirects; and addresses of all sorts."""
+"""Downloads as input: a faulty local server, and addresses of all sorts."""
 
 import gzip
 import hashlib
@@ -18,7 +18,7 @@ SIZE = 300_000  # bytes of the file
 
 
 class Script(BaseHTTPRequestHandler):
-    """Answers by the server's script: a list of what each request gets; the last one stays."""
+    """Handler that answers by the server's script; the last step repeats."""
 
     protocol_version = "HTTP/1.1"
 
@@ -66,22 +66,25 @@ def attacks(rng: random.Random) -> Iterator[Attack]:
         yield _served(f"answers {code} always", "line", [{"status": code}])
     for code in (400, 401, 403, 404, 410, 451):
         yield _served(f"answers {code}", "line", [{"status": code}])
-    yield _served("is whole", "right", [right])
-    yield _served("knows no ranges and breaks off", "right", [{"drop": 1000}, {"ranges": False}])
-    yield _served("gives another range", "either", [{"drop": 1000}, {"shift": 5}, right])
-    yield _served("always breaks off at once", "line", [{"drop": 0}])
-    yield _served("always breaks off after 10 bytes", "line", [{"drop": 10, "ranges": False}])
-    yield _served("declares more bytes than come", "either", [{"more": 1000}])
-    yield _served("declares no length", "right", [{"headers": {"Content-Length": "", "Connection": "close"}}])
-    yield _served("redirects", "right", [{"status": 302, "headers": {"Location": "SELF"}}, right])
-    yield _served("redirects for ever", "line", [{"status": 302, "headers": {"Location": "SELF"}}])
-    yield _served("redirects to a file of this machine", "line", [_location("file:///etc/passwd")])
-    yield _served("redirects to nowhere", "line", [_location("http://127.0.0.1:1/x.zip")])
-    yield _served("sends a web page", "line", [{"body": b"<html>sorry</html>"}])
-    yield _served("sends nothing", "line", [{"body": b""}])
-    yield _served("compresses it", "either", [{"body": b"", "headers": {"Content-Encoding": "gzip"}}])
+    for words, wants, script in (
+        ("is whole", "right", [right]),
+        ("knows no ranges and breaks off", "right", [{"drop": 1000}, {"ranges": False}]),
+        ("gives another range", "either", [{"drop": 1000}, {"shift": 5}, right]),
+        ("always breaks off at once", "line", [{"drop": 0}]),
+        ("always breaks off after 10 bytes", "line", [{"drop": 10, "ranges": False}]),
+        ("declares more bytes than come", "either", [{"more": 1000}]),
+        ("declares no length", "right", [{"headers": {"Content-Length": "", "Connection": "close"}}]),
+        ("redirects", "right", [_location("SELF"), right]),
+        ("redirects for ever", "line", [_location("SELF")]),
+        ("redirects to a file of this machine", "line", [_location("file:///etc/passwd")]),
+        ("redirects to nowhere", "line", [_location("http://127.0.0.1:1/x.zip")]),
+        ("sends a web page", "line", [{"body": b"<html>sorry</html>"}]),
+        ("sends nothing", "line", [{"body": b""}]),
+        ("compresses it", "either", [{"body": b"", "headers": {"Content-Encoding": "gzip"}}]),
+        ("has other bytes", "line", [{"body": rng.randbytes(SIZE)}]),
+    ):
+        yield _served(words, wants, script)
     yield _served("drips", "line", [{"drip": True}], drip=True)
-    yield _served("has other bytes", "line", [{"body": rng.randbytes(SIZE)}])
     yield _served("has a leftover of another file", "right", [right], part=rng.randbytes(1000))
     yield _served("has a leftover that is longer", "right", [right], part=rng.randbytes(SIZE + 1))
     yield _served("has its own leftover", "right", [right], part=None)
@@ -132,10 +135,10 @@ def _served(
         if left:
             (folder / "x.zip.part").write_bytes(left)
         url = f"{server.url}?token=secret"
-        found = _fetched(url, hashlib.sha256(content).hexdigest(), folder / "x.zip")
-        return "" if found.read_bytes() == content else "it has other bytes"
+        path = _fetched(url, hashlib.sha256(content).hexdigest(), folder / "x.zip")
+        return "" if path.read_bytes() == content else "it has other bytes"
 
-    return Attack("downloads", f"the server {words}", wants, act)  # type: ignore[arg-type]
+    return Attack("downloads", f"the server {words}", wants, act)
 
 
 def _fetched(url: str, sha256: str, target: Path) -> Path:
@@ -157,7 +160,7 @@ def _address(url: str) -> Attack:
 
 def _named(path: str, name: str) -> Any:
     def act(_: Path) -> str:
-        found = urls.named(f"https://host/{path}")
-        return "" if found == name else f"named {found!r}"
+        derived = urls.named(f"https://host/{path}")
+        return "" if derived == name else f"named {derived!r}"
 
     return act

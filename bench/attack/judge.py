@@ -1,4 +1,4 @@
-"""An attack and its outcome: each runs in a process of its own, with a limit of time and memory."""
+"""Attacks and their outcomes, each in a process with limited time and memory."""
 
 import multiprocessing
 import os
@@ -10,7 +10,6 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from pipeline.decode.integrity import Damaged
 from pipeline.errors import UserError
@@ -23,19 +22,19 @@ OUTCOMES = ("right", "line", "refused", "silent", "hung", "traceback")
 
 @dataclass(frozen=True)
 class Attack:
-    """One input and what is done with it.
+    """An input, and the code that receives it.
 
     Attributes:
-        kind: What is attacked.
-        name: What the input is.
+        kind: The attacked part of the project.
+        name: The input.
         wants: "right" for a whole input, "line" for one that must be refused, "either".
-        act: Gets an empty folder; returns "" where the result is right, else what is silently wrong.
-        seconds: The limit of time.
+        act: Gets an empty folder; returns "" for a right result, otherwise the silent fault.
+        seconds: The time limit.
     """
 
     kind: str
     name: str
-    wants: Literal["right", "line", "either"]
+    wants: str
     act: Callable[[Path], str]
     seconds: float = LIMIT
 
@@ -49,32 +48,32 @@ class Outcome:
     wants: str
     outcome: str  # one of OUTCOMES
     seconds: float
-    said: str
+    message: str
 
 
 def judged(attack: Attack) -> Outcome:
     """Run an attack in a fork of this process."""
     begin = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="attack-", ignore_cleanup_errors=True) as folder:
-        said = Path(folder) / "said"
+        verdict = Path(folder) / "verdict"
         inside = Path(folder) / "inside"
         inside.mkdir()
-        process = multiprocessing.get_context("fork").Process(target=_child, args=(attack, inside, said))
+        process = multiprocessing.get_context("fork").Process(target=_child, args=(attack, inside, verdict))
         process.start()
         process.join(attack.seconds)
         if process.is_alive():
             process.kill()
             process.join()
             outcome, words = "hung", f"no end after {attack.seconds:.0f} s"
-        elif not said.exists():
+        elif not verdict.exists():
             outcome, words = "traceback", f"its process died with {process.exitcode}"
         else:
-            outcome, _, words = said.read_text(errors="replace").partition("\n")
+            outcome, _, words = verdict.read_text(errors="replace").partition("\n")
     seconds = round(time.monotonic() - begin, 2)
     return Outcome(attack.kind, attack.name, attack.wants, outcome, seconds, " ".join(words.split())[-LONGEST:])
 
 
-def _child(attack: Attack, inside: Path, said: Path) -> None:
+def _child(attack: Attack, inside: Path, verdict: Path) -> None:
     os.setpgid(0, 0)
     null = os.open(os.devnull, os.O_RDWR)
     for stream in (1, 2):
@@ -92,7 +91,7 @@ def _child(attack: Attack, inside: Path, said: Path) -> None:
         outcome, words = _line(attack, str(left.code))
     except BaseException:
         words = traceback.format_exc()
-    said.write_text(f"{outcome}\n{words}")
+    verdict.write_text(f"{outcome}\n{words}")
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115
     os._exit(0)
 

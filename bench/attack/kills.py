@@ -1,6 +1,6 @@
-"""SIGKILL to a process of `actionbench repro` at a random moment, with real DVC and Ray, and the same command again.
+"""SIGKILL to a random process of `actionbench repro`, then the command again.
 
-The project's path holds a blank, a percent sign and a letter beyond ASCII; the locale is C.
+DVC and Ray are real. The project's path has a blank, a percent sign and a letter beyond ASCII; the locale is C.
 """
 
 import os
@@ -17,14 +17,15 @@ from pathlib import Path
 import psutil
 
 from bench import victim
-from bench.attack.judge import Outcome
+from bench.attack.judge import LONGEST, Outcome
+from bench.running import command_line, marked
 
 MOST = 30
 PATIENCE = 420.0  # seconds for one `actionbench repro`
 GONE = 60.0  # seconds for the processes of one that has ended
 CALLS = 3  # of `actionbench repro` after the kill
 MARK = "ACTIONBENCH_ATTACK"
-# Whom to kill -> words of its command line.
+# Process to kill -> pattern of its command line.
 VICTIMS = {
     "driver": r"bin/actionbench repro",
     "DVC": r"bin/dvc ",
@@ -37,36 +38,30 @@ VICTIMS = {
 
 
 def outcomes(folder: Path, rng: random.Random, end: float) -> Iterator[Outcome]:
-    """Kills until `end` (time.monotonic()), MOST at most."""
-    base = _project(folder)
+    """Kill until `end` (time.monotonic()), at most MOST times."""
+    done = _project(folder)
     for number in range(MOST):
         stage, target, share = rng.choice(list(victim.MADE)), rng.choice(list(VICTIMS)), rng.random()
         if time.monotonic() > end:
             return
-        yield _killed(base, folder / "killed %41 ü", f"{number}: {target} in {stage}", stage, target, share)
+        yield _killed(done, folder / "killed %41 ü", f"{number}: {target} in {stage}", stage, target, share)
 
 
 def _project(folder: Path) -> Path:
-    """The folder with the finished project, which is made once for a state of the code."""
-    fresh = folder / "new"
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
-    victim.make(fresh)
-    base = folder / f"project-{victim.code(fresh)}"
-    if not (base / "done").exists():
-        base.mkdir(exist_ok=True)
-        code = _waited(_repro(fresh, f"{fresh}"), f"{fresh}")
-        if code:
+    """Return the finished project, made once for a state of the code."""
+    fresh, kept = victim.prepared(folder, "project")
+    if not (kept / "done").exists():
+        if code := _waited(_repro(fresh, f"{fresh}"), f"{fresh}"):
             raise SystemExit(f"the undisturbed repro ends with {code}: {(fresh / 'log').read_text()[-2000:]}")
         (fresh / "log").unlink()
-        fresh.rename(base / "done")
-    return base
+        fresh.rename(kept / "done")
+    return kept / "done"
 
 
-def _killed(base: Path, work: Path, name: str, stage: str, target: str, share: float) -> Outcome:
+def _killed(done: Path, work: Path, name: str, stage: str, target: str, share: float) -> Outcome:
     begin = time.monotonic()
     shutil.rmtree(work, ignore_errors=True)
-    shutil.copytree(base / "done", work, symlinks=True)
+    shutil.copytree(done, work, symlinks=True)
     victim.forget(work, stage)
     mark = f"{work} {name}"
     driver = _repro(work, mark)
@@ -78,13 +73,14 @@ def _killed(base: Path, work: Path, name: str, stage: str, target: str, share: f
         code = _waited(_repro(work, mark), mark)
         wrong = _left(mark)
     log = (work / "log").read_text(errors="replace")
-    wrong += [f"repro ends with {code}"] if code else list(victim.faults(work, victim.results(base / "done")))
+    wrong += [f"repro ends with {code}"] if code else list(victim.faults(work, victim.results(done)))
     outcome = "hung" if code == 124 else "silent" if wrong and not code else "right"
     if "Traceback (most recent call last)" in log or (code and code != 124):
         outcome = "traceback"
         wrong.append(log[log.find("Traceback") :][-300:])
-    said = f"{struck}; {calls} more calls" + (f"; {' '.join(wrong)}" if wrong else "")
-    return Outcome("kills", name, "right", outcome, round(time.monotonic() - begin, 1), " ".join(said.split())[:700])
+    message = f"{struck}; {calls} more calls" + (f"; {' '.join(wrong)}" if wrong else "")
+    seconds = round(time.monotonic() - begin, 1)
+    return Outcome("kills", name, "right", outcome, seconds, " ".join(message.split())[:LONGEST])
 
 
 def _repro(work: Path, mark: str) -> "subprocess.Popen[bytes]":
@@ -98,16 +94,16 @@ def _repro(work: Path, mark: str) -> "subprocess.Popen[bytes]":
 
 
 def _strike(driver: "subprocess.Popen[bytes]", mark: str, stage: str, target: str, share: float) -> str:
-    """Kill a process of the kind once the stage is at work, at a share of some seconds after that."""
+    """Kill a process of the kind, some seconds after the stage has started."""
     working = re.compile(rf"-m stages\.{stage}\b")
-    while driver.poll() is None and not any(working.search(line) for _, line in _marked(mark)):
+    while driver.poll() is None and not any(working.search(line) for line in _lines(mark).values()):
         time.sleep(0.2)
     moment = time.monotonic() + 12 * share
     pattern = re.compile(VICTIMS[target])
     while driver.poll() is None:
-        found = [(process, line) for process, line in _marked(mark) if line and pattern.search(line)]
-        if found and time.monotonic() > moment:
-            process, line = random.Random(share).choice(found)
+        victims = [(process, line) for process, line in _lines(mark).items() if line and pattern.search(line)]
+        if victims and time.monotonic() > moment:
+            process, line = random.Random(share).choice(victims)
             try:
                 process.send_signal(signal.SIGKILL)
             except psutil.Error:
@@ -121,29 +117,23 @@ def _waited(driver: "subprocess.Popen[bytes]", mark: str) -> int:
     try:
         return driver.wait(PATIENCE)
     except subprocess.TimeoutExpired:
-        for process, _ in _marked(mark):
+        for process in marked(MARK, mark):
             process.kill()
         return 124
 
 
 def _left(mark: str) -> list[str]:
-    """The processes that are left, once they had time to go."""
+    """Return the processes that are left after a grace period, and kill them."""
     end = time.monotonic() + GONE
-    while found := _marked(mark):
+    while lines := _lines(mark):
         if time.monotonic() > end:
-            for process, _ in found:
+            for process in lines:
                 process.kill()
-            return [f"left behind: {line[:60]}" for _, line in found]
+            return [f"left behind: {line[:60]}" for line in lines.values()]
         time.sleep(0.3)
     return []
 
 
-def _marked(mark: str) -> list[tuple[psutil.Process, str]]:
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
-                found.append((process, " ".join(process.cmdline())))
-        except psutil.Error:
-            continue
-    return found
+def _lines(mark: str) -> dict[psutil.Process, str]:
+    """Return the processes of a repro with their command lines."""
+    return {process: command_line(process) for process in marked(MARK, mark)}

@@ -1,4 +1,4 @@
-"""Names and numbers of params.yaml, and the file itself."""
+"""Names and numbers of params.yaml as input, and the file itself."""
 
 import copy
 import random
@@ -17,22 +17,8 @@ GOOD = ("tsn", "r2plus1d", "TSM-8f", "my_videos", "a+b", "0", "_x", "n" * 100, "
 BAD = (
     *("", ".", "..", "a/..", "/etc", "../x", "a/b", "a\\b", "tsn 8f", "r(2+1)d", "tsn-0.5", "my.videos", "tsn@1"),
     *("x;touch pwned", "$(touch pwned)", "`id`", "$HOME", "a&b", "a|b", "a>b", "a'b", 'a"b', "a\nb", "a\tb", "*", "?"),
-    *(
-        "-rf",
-        "+x",
-        "~",
-        "#x",
-        "ü",
-        "日本",
-        "e\u0301",
-        "a\0b",
-        "\u202ex",
-        "n" * 101,
-        "n" * 5000,
-        "${suite}",
-        "a%41",
-        "a:b",
-    ),
+    *("-rf", "+x", "~", "#x", "ü", "日本", "e\u0301", "a\0b", "\u202ex", "n" * 101, "n" * 5000),
+    *("${suite}", "a%41", "a:b"),
     *("[x]", "{x}", "a=b", "a,b", "!x", "^x", " ", "x ", " x", "null\n", "a\u00a0b", "\ufeffx"),
 )
 KINDS = ("experiments", "datasets", "recipes", "protocols", "tables", "suite")
@@ -118,10 +104,10 @@ def _name(kind: str, name: str, wants: str) -> Attack:
             raw["suite"] = name
         else:
             raw[kind] = {**raw[kind], name: copy.deepcopy(next(iter(raw[kind].values())))}
-        given = load.parse(raw)
-        return "" if kind == "suite" or name in getattr(given, kind) else "it is not there"
+        params = load.parse(raw)
+        return "" if kind == "suite" or name in getattr(params, kind) else "it is missing"
 
-    return Attack("names", f"{kind}: {name[:60]!r}", wants, act)  # type: ignore[arg-type]
+    return Attack("names", f"{kind}: {name[:60]!r}", wants, act)
 
 
 def _value(path: str, value: Any, wants: str) -> Attack:
@@ -132,14 +118,14 @@ def _value(path: str, value: Any, wants: str) -> Attack:
         for owner in owners:
             place = place.setdefault(owner, {})
         place[last] = value
-        given = load.parse(raw)
+        params = load.parse(raw)
         if path == "datasets.shapes.options":
             from pipeline.datasets import shapes
 
-            shapes.plan(given.datasets["shapes"].options)
+            shapes.plan(params.datasets["shapes"].options)
         return ""
 
-    return Attack("numbers", f"{path}: {value!r}"[:100], wants, act)  # type: ignore[arg-type]
+    return Attack("numbers", f"{path}: {value!r}"[:100], wants, act)
 
 
 def _file(folder: Path, text: str) -> str:

@@ -1,14 +1,16 @@
-"""Odd videos: whole ones of many kinds, damaged ones, and files that are no video; by either decoder."""
+"""Videos as input, for either decoder: whole, damaged, and other files."""
 
 import os
 import random
 import subprocess
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import simplejpeg
 
+from bench.attack.changes import Change, cut, flip, hole
 from bench.attack.judge import Attack
 from pipeline import datasets
 from pipeline.config.schema import Decode
@@ -43,13 +45,13 @@ def attacks(rng: random.Random) -> Iterator[Attack]:
     for words in BOTH:
         yield _whole(words, "decord")
     for words in ("H.264 in MP4", "H.264 in Matroska", "MPEG-4 in AVI", "VP9 in WebM", "MPEG-2 in a program stream"):
-        yield _damaged(words, f"cut at {(share := rng.uniform(0.3, 0.9)):.2f}", _cut(share))
-        yield _damaged(words, "a hole of zeros", _hole(rng.uniform(0.4, 0.8)))
+        yield _damaged(words, f"cut at {(share := rng.uniform(0.3, 0.9)):.2f}", cut(share))
+        yield _damaged(words, "a hole of zeros", hole(rng.uniform(0.4, 0.8)))
     for _ in range(6):
         words = rng.choice(BOTH)
         share, bit = rng.uniform(0.2, 0.9), rng.randrange(8)
-        # A flipped bit may lie where no picture is, or change one as an encoder might have.
-        yield _damaged(words, f"bit {bit} flipped at {share:.3f}", _flip(share, bit), "either")
+        # A flipped bit may be outside all pictures, or give another valid picture.
+        yield _damaged(words, f"bit {bit} flipped at {share:.3f}", flip(share, bit), "either")
     yield _damaged("H.264 in MP4", "bytes behind it", lambda content: content + b"maker's mark" * 20, "right")
     for words, content in {
         "an empty file": b"",
@@ -66,29 +68,33 @@ def attacks(rng: random.Random) -> Iterator[Attack]:
     yield Attack("videos", "a link to /dev/zero", "line", lambda folder: _decoded(_link(folder, "/dev/zero")))
     yield Attack("videos", "a link to nothing", "line", lambda folder: _decoded(_link(folder, "nothing")))
     yield Attack("videos", "sound alone", "line", _sound)
-    yield Attack(
-        "videos", "a folder of frames", "right", lambda folder: _folder(folder, [f"{n}.jpg" for n in (1, 2, 3)])
-    )
-    yield Attack("videos", "a frame named 20240101123045.jpg", "line", _dated)
-    yield Attack("videos", "frames with a gap", "line", lambda folder: _folder(folder, ["1.jpg", "3.jpg"]))
+    for words, wants, frames in (
+        ("a folder of frames", "right", ["1.jpg", "2.jpg", "3.jpg"]),
+        ("a frame named 20240101123045.jpg", "line", ["1.jpg", "2.jpg", "20240101123045.jpg"]),
+        ("frames with a gap", "line", ["1.jpg", "3.jpg"]),
+        ("an empty folder", "line", []),
+    ):
+        yield Attack("videos", words, wants, partial(_folder, names=frames))
     yield Attack("videos", "a frame of 60,000 x 60,000", "line", _huge)
     yield Attack("videos", "a frame that is a pipe", "line", _frame_pipe)
     yield Attack("videos", "a cut frame", "line", _cut_frame)
-    yield Attack("videos", "an empty folder", "line", lambda folder: _folder(folder, []))
-    yield Attack("videos", "%41 in its folder's name", "right", lambda folder: _named(folder, "a%41b"))
-    yield Attack("videos", "a line end in its name", "right", lambda folder: _named(folder, "a\nb"))
-    yield Attack("videos", "a name like an option", "right", lambda folder: _named(folder, "-i"))
-    yield Attack("videos", "a colon in its name", "right", lambda folder: _named(folder, "http:x"))
+    for words, name in (
+        ("%41 in its folder's name", "a%41b"),
+        ("a line end in its name", "a\nb"),
+        ("a name like an option", "-i"),
+        ("a colon in its name", "http:x"),
+    ):
+        yield Attack("videos", words, "right", partial(_named, name=name))
 
 
 def _decoded(path: Path, decoder: str = "ffmpeg") -> str:
     settings = Decode(48, 90, decoder, 8, 0.1)  # type: ignore[arg-type]
     with video.opened(settings, 40.0) as chosen:
-        found = video.decode(path, chosen)
-    return "" if len(found.jpegs) == FRAMES else f"{len(found.jpegs)} frames of {FRAMES}"
+        decoded = video.decode(path, chosen)
+    return "" if len(decoded.jpegs) == FRAMES else f"{len(decoded.jpegs)} frames of {FRAMES}"
 
 
-def _made(folder: Path, words: str) -> Path:
+def _encoded(folder: Path, words: str) -> Path:
     name, options = WHOLE[words]
     path = folder / name
     source = f"testsrc2=size=96x64:rate=25:duration={FRAMES / 25}"
@@ -98,36 +104,16 @@ def _made(folder: Path, words: str) -> Path:
 
 
 def _whole(words: str, decoder: str) -> Attack:
-    return Attack("videos", f"{words}, {decoder}", "right", lambda folder: _decoded(_made(folder, words), decoder))
+    return Attack("videos", f"{words}, {decoder}", "right", lambda folder: _decoded(_encoded(folder, words), decoder))
 
 
-def _damaged(words: str, how: str, change: Callable[[bytes], bytes], wants: str = "line") -> Attack:
+def _damaged(words: str, how: str, change: Change, wants: str = "line") -> Attack:
     def act(folder: Path) -> str:
-        path = _made(folder, words)
+        path = _encoded(folder, words)
         path.write_bytes(change(path.read_bytes()))
         return _decoded(path)
 
-    return Attack("videos", f"{words}, {how}", wants, act)  # type: ignore[arg-type]
-
-
-def _cut(share: float) -> Callable[[bytes], bytes]:
-    return lambda content: content[: int(share * len(content))]
-
-
-def _hole(share: float) -> Callable[[bytes], bytes]:
-    def change(content: bytes) -> bytes:
-        at = int(share * len(content)) // 512 * 512
-        return content[:at] + bytes(1024) + content[at + 1024 :]
-
-    return change
-
-
-def _flip(share: float, bit: int) -> Callable[[bytes], bytes]:
-    def change(content: bytes) -> bytes:
-        at = int(share * (len(content) - 1))
-        return content[:at] + bytes([content[at] ^ 1 << bit]) + content[at + 1 :]
-
-    return change
+    return Attack("videos", f"{words}, {how}", wants, act)
 
 
 def _file(content: bytes) -> Callable[[Path], str]:
@@ -150,9 +136,9 @@ def _link(folder: Path, target: str) -> Path:
 
 def _named(folder: Path, name: str) -> str:
     (folder / name).mkdir()
-    path = _made(folder, "H.264 in MP4").rename(folder / name / f"{name}.mp4")
-    found = datasets.found(folder)
-    return "it isn't listed" if [video.path for video in found] != [f"{name}/{name}.mp4"] else _decoded(path)
+    path = _encoded(folder, "H.264 in MP4").rename(folder / name / f"{name}.mp4")
+    listed = datasets.found(folder)
+    return "it isn't listed" if [video.path for video in listed] != [f"{name}/{name}.mp4"] else _decoded(path)
 
 
 def _sound(folder: Path) -> str:
@@ -172,12 +158,8 @@ def _frames(folder: Path, names: list[str]) -> Path:
 def _folder(folder: Path, names: list[str]) -> str:
     path = _frames(folder, names)
     with video.opened(Decode(48, 90, "ffmpeg", 8, 0.1)) as chosen:
-        found = video.decode(path, chosen, fps=10.0)
-    return "" if len(found.jpegs) == len(names) else f"{len(found.jpegs)} frames"
-
-
-def _dated(folder: Path) -> str:
-    return _folder(folder, ["1.jpg", "2.jpg", "20240101123045.jpg"])
+        decoded = video.decode(path, chosen, fps=10.0)
+    return "" if len(decoded.jpegs) == len(names) else f"{len(decoded.jpegs)} frames"
 
 
 def _huge(folder: Path) -> str:

@@ -1,17 +1,18 @@
-"""Files of weights: whole, cut, flipped, of odd types, and files that are no weights."""
+"""Files of weights as input: whole, cut, flipped, of odd types, and other files."""
 
 import io
 import os
 import pickle
 import random
 import struct
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from bench.attack.archives import zipped
+from bench.attack.changes import Change, cut, flip
 from bench.attack.judge import Attack
 from models import weights
 from models.video import VideoNet, build
@@ -56,18 +57,18 @@ def attacks(rng: random.Random) -> Iterator[Attack]:
         "a pickle of a class": pickle.dumps(random.Random(1)),
         "safetensors": struct.pack("<Q", 2) + b"{}",
         "zeros": bytes(4096),
-        "a zip of something else": _zip({"readme.txt": b"hi"}),
-        "a zip with a pickle that runs a command": _zip(
+        "a zip of something else": zipped({"readme.txt": b"hi"}),
+        "a zip with a pickle that runs a command": zipped(
             {"archive/data.pkl": pickle.dumps(Runs()), "archive/version": b"3"}
         ),
     }.items():
         yield _attack(words, "line", lambda state: state, change=lambda _, content=content: content)
     for _ in range(4):
         share = rng.random()
-        yield _attack(f"cut at {share:.2f}", "line", lambda state: state, change=_cut(share))
+        yield _attack(f"cut at {share:.2f}", "line", lambda state: state, change=cut(share))
     for _ in range(FLIPS):
         share, bit = rng.random(), rng.randrange(8)
-        yield _attack(f"bit {bit} flipped at {share:.3f}", "either", lambda state: state, change=_flip(share, bit))
+        yield _attack(f"bit {bit} flipped at {share:.3f}", "either", lambda state: state, change=flip(share, bit))
     yield Attack("weights", "a folder", "line", lambda folder: _read(folder))
     yield Attack("weights", "no file", "line", lambda folder: _read(folder / "none.pt"))
     yield Attack("weights", "a link to /dev/zero", "line", lambda folder: _read(_linked(folder)))
@@ -75,19 +76,14 @@ def attacks(rng: random.Random) -> Iterator[Attack]:
 
 
 class Runs:
-    """Unpickled, it runs a command."""
+    """A class whose pickle runs a command."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return os.system, ("touch PWNED",)
 
 
 def _attack(
-    words: str,
-    wants: str,
-    make: Callable[[State], Any],
-    change: Callable[[bytes], bytes] = bytes,
-    old: bool = False,
-    exact: bool = True,
+    words: str, wants: str, make: Callable[[State], Any], change: Change = bytes, old: bool = False, exact: bool = True
 ) -> Attack:
     def act(folder: Path) -> str:
         os.chdir(folder)
@@ -103,13 +99,13 @@ def _attack(
         finally:
             if (folder / "PWNED").exists():
                 raise AssertionError("it ran a command")
-        found = net.state_dict()
+        loaded = net.state_dict()
         names = [name for name in state if not name.endswith("num_batches_tracked")]
-        same = all(torch.equal(found[name], state[name]) for name in names)
-        near = all(torch.allclose(found[name], state[name], atol=1e-2) for name in names)
+        same = all(torch.equal(loaded[name], state[name]) for name in names)
+        near = all(torch.allclose(loaded[name], state[name], atol=1e-2) for name in names)
         return "" if same or (near and not exact) else "the net has other numbers"
 
-    return Attack("weights", words, wants, act)  # type: ignore[arg-type]
+    return Attack("weights", words, wants, act)
 
 
 def _net(seed: int, path: Path | None = None) -> VideoNet:
@@ -170,23 +166,3 @@ def _doubles(state: State) -> State:
 
 def _quantized(value: torch.Tensor) -> torch.Tensor:
     return torch.quantize_per_tensor(value, 0.1, 0, torch.qint8)
-
-
-def _zip(files: dict[str, bytes]) -> bytes:
-    target = io.BytesIO()
-    with zipfile.ZipFile(target, "w") as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
-    return target.getvalue()
-
-
-def _cut(share: float) -> Callable[[bytes], bytes]:
-    return lambda content: content[: int(share * (len(content) - 1))]
-
-
-def _flip(share: float, bit: int) -> Callable[[bytes], bytes]:
-    def change(content: bytes) -> bytes:
-        at = int(share * (len(content) - 1))
-        return content[:at] + bytes([content[at] ^ 1 << bit]) + content[at + 1 :]
-
-    return change

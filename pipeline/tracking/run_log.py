@@ -19,18 +19,24 @@ def places(data: Path, row: str) -> dict[str, tuple[Path, Path]]:
 
 
 def epochs(*files: "Place") -> list[dict[str, Any]]:
-    """Return the files' epochs in order, joined; a damaged line counts as absent."""
-    by_number: dict[int, dict[str, Any]] = {}
+    """Return the epochs in order, each once, with all that the files hold of it."""
+    merged: dict[int, dict[str, Any]] = {}
+    for line in lines(*files):
+        if line["kind"] == "epoch":
+            merged[line["epoch"]] = {**line, **merged.get(line["epoch"], {})}
+    return [merged[epoch] for epoch in sorted(merged)]
+
+
+def lines(*files: "Place") -> list[dict[str, Any]]:
+    """Return every line of some logs; a damaged line counts as absent."""
+    whole: list[dict[str, Any]] = []
     for file in files:
         texts = file.read_bytes().splitlines() if file.exists() else []
-        lines = [line for text in texts if (line := _line(text))]
-        if len(lines) < len(texts):
-            damaged = len(texts) - len(lines)
+        read = [line for text in texts if (line := _line(text))]
+        if damaged := len(texts) - len(read):
             print(f"{file}: {damaged} of {len(texts)} lines are damaged and count as absent", file=sys.stderr)
-        for line in lines:
-            if line["kind"] == "epoch":
-                by_number[line["epoch"]] = {**line, **by_number.get(line["epoch"], {})}
-    return [by_number[epoch] for epoch in sorted(by_number)]
+        whole += read
+    return whole
 
 
 def _line(text: bytes) -> dict[str, Any] | None:

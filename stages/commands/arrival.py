@@ -1,4 +1,4 @@
-"""A submitted job's first step, on the head: its code into the shared folder, and `actionbench repro` runs there."""
+"""Start of a submitted job: its code goes to the shared folder and repro runs."""
 
 import os
 import subprocess
@@ -14,22 +14,34 @@ from stages.repro import plan
 from stages.repro.driver import repro
 from stages.repro.workspace import held
 
-# What `actionbench repro` makes stays as it is in the shared folder, where there is any.
+# Results of `actionbench repro`, which are kept in the shared folder.
 RESULTS = (
     "dvc.lock",
     "reports/index.html",
     *(f"reports/{name}/" for name in ("tables", "figures", "metrics", "plots")),
 )
-ENVIRONMENT = (".dvc", ".venv")  # what may lie in a folder before the first code comes
+ENVIRONMENT = (".dvc", ".venv")  # allowed in a folder before the first submission
 
 
 def arrive(into: str, commit: str, targets: Sequence[str], jobs: int, keep_going: bool, wait: bool) -> int:
-    """Brings the code in the current folder, a job's own, up to date in the shared one, and runs it there.
+    """Update the code in the shared folder from the job's folder, and run repro there.
 
-    `into`: the shared folder, by default the one that Ray was started in. Ray makes a job's own folder that of all its
-    tasks too, and removes it with the job: what keeps data/ is that neither is handed on. exit code of repro().
+    Ray makes a job's folder the folder of its tasks, and deletes it with the job. Neither must happen to data/, so that
+    setting is not passed on.
 
-    UserError where another driver is at work in the shared folder, or it holds what no submission brought.
+    Args:
+        into: The shared folder; default: the one in which Ray was started.
+        commit: The submitted commit.
+        targets: Stages or rows.
+        jobs: Number of rows to run in parallel.
+        keep_going: Continue after a failure.
+        wait: Wait for another driver.
+
+    Returns:
+        The exit code of repro().
+
+    Raises:
+        UserError: Another driver runs in the shared folder, or it holds files of another origin.
     """
     from cluster import submit
 
@@ -39,10 +51,10 @@ def arrive(into: str, commit: str, targets: Sequence[str], jobs: int, keep_going
     os.environ["PYTHONPATH"] = os.pathsep.join(path for path in paths if path and Path(path).resolve() != source)
     folder = Path(into or submit.home())
     if not folder.is_absolute():
-        raise UserError(f"--into is a folder that all nodes see, by its whole path, and not {into!r}")
+        raise UserError(f"--into is {into!r}; give the absolute path of a folder that all nodes share")
     if not is_ours(folder):
         raise UserError(
-            f"{folder} holds what no submission brought: commit what was changed there, if it is a clone, "
+            f"{folder} holds files that are not from a submission; commit the changes there if it is a clone, "
             "or name another folder by --into"
         )
     (folder / ".dvc").mkdir(parents=True, exist_ok=True)
@@ -51,12 +63,15 @@ def arrive(into: str, commit: str, targets: Sequence[str], jobs: int, keep_going
         unpack(source, folder, commit)
         print(f"the project is at {folder}, on {os.uname().nodename}", flush=True)
         code = repro(targets, jobs, keep_going)
-    print(f"results are in {folder / 'reports'}, what they were made from in {folder / 'dvc.lock'}", flush=True)
+    print(f"results are in {folder / 'reports'}, their inputs' digests in {folder / 'dvc.lock'}", flush=True)
     return code
 
 
 def is_ours(folder: Path) -> bool:
-    """May code be written over what lies in a folder? Nothing does, or a submission's, or a clone without changes."""
+    """Return True if code may replace a folder's files.
+
+    The folder is empty, of an earlier submission, or a clone without changes.
+    """
     if not folder.is_dir() or all(path.name in ENVIRONMENT for path in folder.iterdir()):
         return True
     if (folder / SUBMITTED).is_file():
@@ -69,15 +84,15 @@ def is_ours(folder: Path) -> bool:
 
 
 def unpack(source: Path, folder: Path, commit: str) -> None:
-    """Every file of `source` into `folder`, each as one step, and what an earlier submission brought and is gone, away.
+    """Copy every file atomically; remove those that only an earlier submission had.
 
-    Killed midway, it is done again by the next one: nothing runs in the folder before it is through.
+    An interrupted copy is repeated by the next job: nothing runs before its end.
     """
     files = {path.relative_to(source).as_posix() for path in source.rglob("*") if path.is_file()}
     files = {name for name in files if "__pycache__" not in name}
     listed = folder / SUBMITTED
     noted = (notes.read(listed) or {}).get("files", [])
-    # Nothing is removed by a name that no submission brings: one that leads out, or through a link.
+    # A name that leads out of the folder, or through a link, removes nothing.
     before = {
         name for name in noted if isinstance(name, str) and not leads_out(name) and _within(folder / name, folder)
     }
@@ -87,12 +102,12 @@ def unpack(source: Path, folder: Path, commit: str) -> None:
             (folder / name).unlink(missing_ok=True)
     for name in sorted(files):
         target, content = folder / name, (source / name).read_bytes()
-        there = target.is_file()
-        if there and (name.startswith(RESULTS) or target.read_bytes() == content):
+        present = target.is_file()
+        if present and (name.startswith(RESULTS) or target.read_bytes() == content):
             continue
         write(target, content)
     _list(listed, commit, files)
-    if not (folder / ".git").exists():  # DVC looks for git's history, unless told that there is none
+    if not (folder / ".git").exists():  # otherwise DVC requires a git repository
         plan.dvc("config", "--local", "core.no_scm", "true")
 
 

@@ -1,4 +1,4 @@
-"""What there is to choose from: attention modules, backbones and data sets, with what they cost or lack."""
+"""Attention modules, backbones and data sets to choose from, with costs and state."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,12 +18,12 @@ class Model:
     kind: str  # "attention" or "backbone"
     name: str
     variants: tuple[str, ...]  # of a backbone
-    about: str  # the first line of its file
+    about: str  # the first line of its docstring
 
 
 @dataclass(frozen=True)
 class RowCost:
-    """Parameters, and multiply-accumulates of one view under the row's protocol; or why they aren't known."""
+    """Costs of a row: parameters, MACs of a view under its protocol, or an error."""
 
     row: str
     parameters: int | None
@@ -33,20 +33,20 @@ class RowCost:
 
 @dataclass(frozen=True)
 class Data:
-    """A data set file, and the data set of params.yaml or conf/dataset/ that uses it, if any."""
+    """A data set file, with an entry of params.yaml or conf/dataset/ that uses it."""
 
     name: str
     file: str
     classes: int | None
     official: dict[int, dict[str, int]]  # split -> part -> clips, as published
-    unlabelled: int  # clips of the official test list, where it came without labels
-    found: dict[int, dict[str, int]]  # split -> part -> clips of the split tables that are there
-    download: int | None  # bytes, as the makers print them
-    bytes: int | None  # of the videos that are there
+    unlabelled: int  # clips of an official test list without labels
+    found: dict[int, dict[str, int]]  # split -> part -> present clips
+    download: int | None  # bytes, as published
+    bytes: int | None  # of the present videos
     licence: str
     homepage: str
     state: str  # e.g. "ready: 880 videos", "partial: 900 of 928 videos", "missing"
-    todo: str = ""  # what the user has to do, and where
+    todo: str = ""  # for the user
 
 
 def models() -> list[Model]:
@@ -60,26 +60,26 @@ def models() -> list[Model]:
 
 
 def costs(params: Params, data: Path) -> list[RowCost]:
-    """Costs of every row, counted on a net that has shapes but no values."""
+    """Count the costs of every row on nets without values."""
     from models import costs
     from stages.repro.estimate import built, net
 
-    found = []
+    rows = []
     for row, experiment in params.experiments.items():
         recipe, protocol = asdict(params.recipe(experiment)), params.protocols[experiment.protocol]
         classes = class_count(params.datasets[experiment.dataset], data / "splits" / experiment.dataset)
         try:
-            made = built(wanted := net(asdict(experiment), recipe, protocol.size), classes or 1)
-            made.retime(frames := protocol.frames or wanted.frames)
-            macs = costs.macs(made, (1, frames, wanted.planes, wanted.size, wanted.size))
-            found.append(RowCost(row, costs.parameters(made) if classes else None, macs))
+            built_net = built(shape := net(asdict(experiment), recipe, protocol.size), classes or 1)
+            built_net.retime(frames := protocol.frames or shape.frames)
+            macs = costs.macs(built_net, (1, frames, shape.planes, shape.size, shape.size))
+            rows.append(RowCost(row, costs.parameters(built_net) if classes else None, macs))
         except ValueError as error:
-            found.append(RowCost(row, None, None, str(error)))
-    return found
+            rows.append(RowCost(row, None, None, str(error)))
+    return rows
 
 
 def datasets(params: Params, data: Path) -> list[Data]:
-    """Every data set of params.yaml, then those of conf/dataset/, then the files that none of them uses."""
+    """Return the data sets of params.yaml and conf/dataset/, then unused files."""
     import pkgutil
 
     import pipeline.datasets
@@ -92,14 +92,14 @@ def datasets(params: Params, data: Path) -> list[Data]:
 
 
 def class_count(dataset: Dataset, splits: Path) -> int | None:
-    """Classes of the split tables, else of the data set's file; None where only the user's data can tell."""
+    """Count classes by the split tables or the data set's file; None if unknown."""
     import json
 
     from pipeline.datasets import loaded
     from pipeline.errors import reading
 
     if (path := splits / "classes.json").is_file():
-        with reading(path, f"`dvc repro -f splits@{splits.name}` makes it again"):
+        with reading(path, f"`dvc repro -f splits@{splits.name}` restores it"):
             return len(json.loads(path.read_text(encoding="utf-8")))
     return _classes(loaded(dataset.file))
 
@@ -117,17 +117,17 @@ def _data(name: str, setting: Dataset, data: Path) -> Data:
     plugin, splits, manifest = loaded(setting.file), data / "splits" / name, data / "raw" / name / "manifest.csv"
     try:
         entries = sources.read(manifest) if manifest.is_file() else None
-        there = {entry.video for entry in entries or ()}
-        state = _indexed(name, setting, plugin, data, there) if entries else _state(name, setting, plugin, data)
+        present = {entry.video for entry in entries or ()}
+        state = _indexed(name, setting, plugin, data, present) if entries else _state(name, setting, plugin, data)
     except UserError as error:
-        entries, there, state = None, set(), ("not as it should be", str(error))
+        entries, present, state = None, set(), ("unexpected layout", str(error))
     return Data(
         name,
         setting.file,
         class_count(setting, splits),
         plugin.COUNTS,
         getattr(plugin, "UNLABELLED", 0),
-        {number: _parts(path, there) for number, path in _tables(splits).items()},
+        {number: _parts(path, present) for number, path in _tables(splits).items()},
         getattr(plugin, "SIZE", None),
         sum(entry.bytes for entry in entries) if entries else None,
         plugin.LICENCE,
@@ -140,14 +140,18 @@ def _unused(file: str) -> Data:
     from pipeline.datasets import loaded
 
     plugin = loaded(file)
-    todo = f"give it an entry in conf/dataset/ with `file: {file}` and, as its source, {plugin.LAYOUT}"
+    todo = f"add an entry to conf/dataset/ with `file: {file}` and, as its source, {plugin.LAYOUT}"
     unlabelled, size = getattr(plugin, "UNLABELLED", 0), getattr(plugin, "SIZE", None)
     classes, terms = _classes(plugin), (plugin.LICENCE, plugin.HOMEPAGE)
     return Data(file, file, classes, plugin.COUNTS, unlabelled, {}, size, None, *terms, "no entry", todo)
 
 
 def _state(name: str, setting: Dataset, plugin: "Plugin", data: Path) -> tuple[str, str]:
-    """Data.state and Data.todo before the download stage; UserError where videos lie otherwise than expected."""
+    """Return Data.state and Data.todo before the download stage.
+
+    Raises:
+        UserError: The videos have an unexpected layout.
+    """
     from pipeline.config import places
 
     if setting.source == "generated":
@@ -168,7 +172,7 @@ def _state(name: str, setting: Dataset, plugin: "Plugin", data: Path) -> tuple[s
 
 
 def _drawable(setting: Dataset, plugin: Any) -> tuple[str, str]:
-    """The same of a set whose videos are made here, perhaps from files that the user has to fetch."""
+    """Return the same for a set that is drawn, perhaps from files of the user."""
     from pipeline.errors import UserError
 
     try:
@@ -183,14 +187,14 @@ def _fetch(plugin: Any) -> str:
     return f"fetch {what}; " if what else ""
 
 
-def _indexed(name: str, setting: Dataset, plugin: "Plugin", data: Path, there: set[str]) -> tuple[str, str]:
-    """The same after the download stage, and after the splits stage of what the lists have."""
+def _indexed(name: str, setting: Dataset, plugin: "Plugin", data: Path, present: set[str]) -> tuple[str, str]:
+    """Return the same after the download stage, and after the splits stage."""
     listed = {video for path in _tables(data / "splits" / name).values() for video, _ in _rows(path)}
-    whole = len(listed) or max(_listed_officially(plugin.COUNTS), len(there))
-    count = len(listed & there) if listed else len(there)
-    todo, state = "", f"ready: {len(there)} videos"
+    whole = len(listed) or max(_listed_officially(plugin.COUNTS), len(present))
+    count = len(listed & present) if listed else len(present)
+    todo, state = "", f"ready: {len(present)} videos"
     if count < whole:
-        names = f"; {data}/splits/{name}/absent.csv names what lacks" if listed else ""
+        names = f"; {data}/splits/{name}/absent.csv lists the missing videos" if listed else ""
         state, todo = f"partial: {count} of {whole} videos", f"complete {setting.source}{names}"
     failed = data / "frames" / name / "failed.csv"
     bad = max(0, failed.read_bytes().count(b"\n") - 1) if failed.is_file() else 0
@@ -198,44 +202,44 @@ def _indexed(name: str, setting: Dataset, plugin: "Plugin", data: Path, there: s
 
 
 def _tables(splits: Path) -> dict[int, Path]:
-    """The split tables that are there, by number."""
+    """Return the existing split tables by number."""
     return dict(sorted((int(path.stem.removeprefix("split-")), path) for path in splits.glob("split-*.parquet")))
 
 
-def _parts(path: Path, there: set[str]) -> dict[str, int]:
-    """Clips of each part of a split that are there."""
+def _parts(path: Path, present: set[str]) -> dict[str, int]:
+    """Count the present clips of each part of a split."""
     from collections import Counter
 
-    return dict(Counter(part for video, part in _rows(path) if video in there))
+    return dict(Counter(part for video, part in _rows(path) if video in present))
 
 
 def _listed_officially(counts: dict[int, dict[str, int]]) -> int:
-    """Videos that a data set has at least: the most that one of its splits lists."""
+    """Return a lower bound of a data set's videos: the longest list of its splits."""
     return max((sum(parts.values()) for parts in counts.values()), default=0)
 
 
 def _rows(path: Path) -> list[tuple[str, str]]:
-    """(video, part) of each row of a split."""
+    """Return (video, part) of each row of a split."""
     import pyarrow.parquet
 
     from pipeline.errors import reading
 
-    with reading(path, f"`dvc repro -f splits@{path.parent.name}` makes it again"):
+    with reading(path, f"`dvc repro -f splits@{path.parent.name}` restores it"):
         table = pyarrow.parquet.read_table(path, columns=["video", "part"])
     return list(zip(table["video"].to_pylist(), table["part"].to_pylist(), strict=True))
 
 
 def _composable() -> dict[str, Dataset]:
-    """Data sets of conf/dataset/ that a suite may choose; a file that is none is passed over, for Hydra complains."""
+    """Return the data sets of conf/dataset/; invalid files are left to Hydra."""
     from pydantic import TypeAdapter, ValidationError
     from ruamel.yaml import YAML, YAMLError
 
-    found: dict[str, Dataset] = {}
+    settings: dict[str, Dataset] = {}
     for path in sorted(Path("conf/dataset").glob("*.yaml")):
         try:
             raw: Any = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
-            # How it is decoded may come from a suite or tier, and does not matter here.
-            found[path.stem] = TypeAdapter(Dataset).validate_python({**raw, "decode": _DECODE}, strict=False)
+            # `decode` may come from a suite or tier; it is irrelevant here.
+            settings[path.stem] = TypeAdapter(Dataset).validate_python({**raw, "decode": _DECODE}, strict=False)
         except (TypeError, ValidationError, YAMLError):
             continue
-    return found
+    return settings

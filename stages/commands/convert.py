@@ -1,4 +1,4 @@
-"""Files of weights by authors' names, written by ours."""
+"""Conversion of authors' weights to our names."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,57 +14,60 @@ if TYPE_CHECKING:
 
 
 def convert(file: Path, row: str | None, out: Path | None) -> str:
-    """Write a file's tensors under the names of a row's net; return a line that says what was written.
+    """Write a file's tensors under the names of a row's net.
 
     Args:
-        file: A state dict by the names that models/weights.py lists.
-        row: Of params.yaml; by default the first whose net, with or without its attention, the file fits.
-        out: By default beside the file, `-ours` behind its name.
+        file: A state dict with the names of models/weights.py.
+        row: Of params.yaml; default: the first row whose net, with or without attention, fits.
+        out: Target; default: next to the file, with the suffix `-ours`.
+
+    Returns:
+        A line for the user.
 
     Raises:
-        UserError: The file is absent, holds no weights or fits no net; the error names the first three names on either
-            side, of the net that is nearest.
+        UserError: The file is missing, holds no weights or fits no net; with the first three names on either side, of
+            the nearest net.
     """
     import torch
 
     from models import weights
 
-    given = load.load()
+    params = load.load()
     out = out or file.with_name(f"{file.stem}-ours.pth")
     if out.absolute() == file.absolute():
         raise UserError(f"{out} is the file itself; give another --out")
-    rows = [row] if row else list(given.experiments)
+    rows = [row] if row else list(params.experiments)
     try:
         read = weights.read(file)
     except ValueError as error:
         raise UserError(str(error)) from None
     nearest = (-1, "")
     for name in rows:
-        for attention in dict.fromkeys(("none", load.named(given, name).attention)):
-            net = _net(given, name, attention)
+        for attention in dict.fromkeys(("none", load.named(params, name).attention)):
+            net = _net(params, name, attention)
             state = weights.ours(net, read)
             if not (problem := weights.misfit(net, state)):
                 with writing(out) as temporary:
                     torch.save({key: value.contiguous() for key, value in state.items()}, temporary)
                 classes = f"a classifier of {len(state['head.weight'])} classes" if "head.weight" in state else ""
                 return f"{out}: {len(state)} tensors, {classes or 'no classifier'}; row {name}, attention {attention}"
-            wanted = {key: value.shape for key, value in net.state_dict().items()}
-            fitting = sum(value.shape == wanted.get(key) for key, value in state.items())
+            shapes = {key: value.shape for key, value in net.state_dict().items()}
+            fitting = sum(value.shape == shapes.get(key) for key, value in state.items())
             nearest = max(nearest, (fitting, f"{file} does not fit row {name}, attention {attention}: {problem}"))
     raise UserError(nearest[1] or "params.yaml has no rows; give it one of the file's net")
 
 
-def _net(given: Params, row: str, attention: str) -> "VideoNet":
-    """A row's net without values."""
+def _net(params: Params, row: str, attention: str) -> "VideoNet":
+    """Build a row's net without values."""
     import torch
 
     from models import video
     from stages.commands.catalogue import class_count
 
-    experiment = given.experiments[row]
-    recipe = given.recipe(experiment)
-    classes = class_count(given.datasets[experiment.dataset], DATA / "splits" / experiment.dataset) or 1
-    own = attention == experiment.attention
+    experiment = params.experiments[row]
+    recipe = params.recipe(experiment)
+    classes = class_count(params.datasets[experiment.dataset], DATA / "splits" / experiment.dataset) or 1
+    trained = attention == experiment.attention
     named = experiment.backbone, experiment.variant, attention
     try:
         with torch.device("meta"):
@@ -72,8 +75,8 @@ def _net(given: Params, row: str, attention: str) -> "VideoNet":
                 *named,
                 recipe.frames,
                 classes,
-                knobs=experiment.knobs if own else {},
-                planes=recipe.planes if own else 3,
+                knobs=experiment.knobs if trained else {},
+                planes=recipe.planes if trained else 3,
             )
     except ValueError as error:
         raise UserError(f"experiments.{row}: {error}") from None

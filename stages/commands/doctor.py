@@ -1,4 +1,4 @@
-"""Is everything there that a run needs? Each check says what it found and, where something is wrong, how to mend it."""
+"""Checks of the requirements of a run, each with its result and a fix."""
 
 import os
 import shutil
@@ -23,7 +23,7 @@ from stages.repro.estimate import cores
 from stages.repro.plan import dvc
 
 GIB = 2**30
-LITTLE, TOO_LITTLE = 20 * GIB, GIB  # free bytes below which to warn, and to stop
+LITTLE, TOO_LITTLE = 20 * GIB, GIB  # free bytes below which to warn, and to fail
 STORE = "sqlite:///mlflow.db"
 OLDEST, BEYOND = (3, 11), (3, 14)  # of Python
 DATABASES = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}  # their usual ports
@@ -38,11 +38,11 @@ class Check:
 
 
 def checks(port: int = 5000) -> Iterator[Check]:
-    """All checks, as they are done; one that fails unexpectedly is broken, and the others go on."""
-    given, first = _params()
+    """Yield all checks as they finish; an unexpected exception is a broken check."""
+    params, first = _params()
     yield first
-    cluster = given.cluster if given else Cluster()
-    decoders = sorted({dataset.decode.decoder for dataset in given.datasets.values()}) if given else []
+    cluster = params.cluster if params else Cluster()
+    decoders = sorted({dataset.decode.decoder for dataset in params.datasets.values()}) if params else []
     todo: list[tuple[str, Callable[[], Check]]] = [
         ("python", python),
         ("torch", torch_build),
@@ -54,9 +54,9 @@ def checks(port: int = 5000) -> Iterator[Check]:
         ("clone", lambda: clone(Path())),
         ("home", home),
         ("temporary", temporary),
-        ("shared memory", lambda: shared_memory(given)),
-        ("sources", lambda: sources(given)),
-        ("weights", lambda: weights(given)),
+        ("shared memory", lambda: shared_memory(params)),
+        ("sources", lambda: sources(params)),
+        ("weights", lambda: weights(params)),
         ("ray", lambda: ray(cluster)),
         ("tracking", lambda: tracking(os.environ.get("MLFLOW_TRACKING_URI") or STORE)),
         ("mlflow", lambda: mlflow_port(port)),
@@ -65,18 +65,20 @@ def checks(port: int = 5000) -> Iterator[Check]:
         try:
             yield check()
         except UserError as error:
-            yield Check(name, "broken", str(error), "do what this line says")
-        except Exception as error:  # a check must not keep the others from being done
-            said = str(error).strip().partition("\n")[0]
-            yield Check(name, "broken", f"{type(error).__name__}: {said}", "`pip install -e .` in a fresh environment")
+            yield Check(name, "broken", str(error), "follow this line")
+        except Exception as error:  # the other checks must run
+            message = str(error).strip().partition("\n")[0]
+            yield Check(
+                name, "broken", f"{type(error).__name__}: {message}", "`pip install -e .` in a fresh environment"
+            )
 
 
 def _params() -> tuple[Params | None, Check]:
     try:
-        given = load.load()
+        params = load.load()
     except UserError as error:
-        return None, Check("params.yaml", "broken", str(error), "mend the line it names")
-    return given, Check("params.yaml", "ok", f"suite {given.suite}, {len(given.experiments)} rows")
+        return None, Check("params.yaml", "broken", str(error), "correct the line it names")
+    return params, Check("params.yaml", "ok", f"suite {params.suite}, {len(params.experiments)} rows")
 
 
 def python() -> Check:
@@ -95,10 +97,10 @@ def torch_build() -> Check:
     if torch.cuda.is_available():
         names = ", ".join(torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count()))
         return Check("torch", "ok", f"{torch.__version__}, {names}; bf16: {_word(torch.cuda.is_bf16_supported())}")
-    found = f"{torch.__version__}, no GPU; bf16 on this CPU: {_word(torch.ops.mkldnn._is_mkldnn_bf16_supported())}"
+    build = f"{torch.__version__}, no GPU; bf16 on this CPU: {_word(torch.ops.mkldnn._is_mkldnn_bf16_supported())}"
     if cards:
-        return Check("torch", "warning", f"{found}, though there are {len(cards)}", "install torch's CUDA build")
-    return Check("torch", "ok", found)
+        return Check("torch", "warning", f"{build}, though there are {len(cards)}", "install torch's CUDA build")
+    return Check("torch", "ok", build)
 
 
 def git() -> Check:
@@ -115,7 +117,7 @@ def dvc_project() -> Check:
     try:
         stages = dvc("stage", "list", "--name-only", "--fail").split()
     except UserError as error:
-        return Check("dvc", "broken", str(error), "run from the project's root; `git status` shows what changed")
+        return Check("dvc", "broken", str(error), "run from the project's root; `git status` lists changes")
     return Check("dvc", "ok", f"{dvc('--version').strip()}, {len(stages)} stages")
 
 
@@ -127,7 +129,7 @@ def ffmpeg() -> Check:
 
 
 def decoder(name: str, used: bool) -> Check:
-    """Writes a clip of two frames and decodes it."""
+    """Write a clip of two frames and decode it."""
     import numpy as np
 
     from pipeline.config.schema import Decode
@@ -143,7 +145,7 @@ def decoder(name: str, used: bool) -> Check:
             video = decode(clip, decoding)
         if len(video.jpegs) != 2:
             raise ValueError(f"{len(video.jpegs)} frames of 2")
-    except Exception as error:  # whatever a native library does, it is this check's finding
+    except Exception as error:  # any fault of a native library is this check's result
         state: Literal["warning", "broken"] = "broken" if used else "warning"
         return Check(
             label, state, f"can't decode a clip: {error}", "set datasets.<name>.decode.decoder to the other one"
@@ -153,21 +155,21 @@ def decoder(name: str, used: bool) -> Check:
 
 def disk(folder: Path) -> Check:
     free = shutil.disk_usage(folder).free
-    found = f"{free / GIB:.1f} GiB free here"
+    free_space = f"{free / GIB:.1f} GiB free here"
     if free < TOO_LITTLE:
-        return Check(
-            "disk", "broken", found, "make room; `dvc gc --workspace` drops what no longer belongs to a result"
-        )
+        return Check("disk", "broken", free_space, "make room; `dvc gc --workspace` deletes files that no result uses")
     if free < LITTLE:
-        return Check("disk", "warning", found, "frames of a large data set take more; `actionbench plan` says how much")
-    return Check("disk", "ok", found)
+        return Check("disk", "warning", free_space, "frames of a large data set take more; see `actionbench plan`")
+    return Check("disk", "ok", free_space)
 
 
 def clone(folder: Path) -> Check:
-    """Stages write below the project's folder."""
+    """Check that the project's folder is writable."""
     if _writable(folder):
         return Check("clone", "ok", "can be written")
-    return Check("clone", "broken", f"{folder.absolute()} can't be written", "clone the project to a place of your own")
+    return Check(
+        "clone", "broken", f"{folder.absolute()} can't be written", "clone the project to a folder that you can write"
+    )
 
 
 def home() -> Check:
@@ -187,49 +189,46 @@ def temporary() -> Check:
     return Check("temporary", "broken", f"{place} can't be written", "set RAY_TMPDIR to a short folder that can be")
 
 
-def shared_memory(given: Params | None) -> Check:
+def shared_memory(params: Params | None) -> Check:
     from pipeline.train.loop import SHARED_MEMORY, check_memory
 
     if not SHARED_MEMORY.is_dir():
-        return Check("shared memory", "ok", "this system has none to fill")
+        return Check("shared memory", "ok", "not used on this system")
     free = f"{shutil.disk_usage(SHARED_MEMORY).free / 2**20:.0f} MiB free in {SHARED_MEMORY}"
-    for recipe in given.recipes.values() if given else ():
+    for recipe in params.recipes.values() if params else ():
         try:
-            check_memory(recipe, given.cluster.loader_workers if given else 0)
+            check_memory(recipe, params.cluster.loader_workers if params else 0)
         except UserError as error:
             return Check("shared memory", "broken", str(error), "Docker: --shm-size=1g; or cluster.loader_workers: 0")
     return Check("shared memory", "ok", free)
 
 
-def sources(given: Params | None) -> Check:
-    """Data sets that neither are drawn nor come from a URL, but lie with the user."""
+def sources(params: Params | None) -> Check:
+    """Check the data sets that are neither drawn nor downloaded."""
     from pipeline.config import places
 
-    named = given.datasets if given else {}
+    named = params.datasets if params else {}
     needed = [(name, places.local(dataset, Path())) for name, dataset in named.items()]
     needed += [(name, places.path_of(Path(), dataset.lists)) for name, dataset in named.items() if dataset.lists]
     missing = [f"{name}: {path}" for name, path in needed if path and not path.exists()]
     if missing:
         return Check(
-            "sources",
-            "broken",
-            f"not there: {', '.join(missing)}",
-            "put the videos or lists there, or name their place",
+            "sources", "broken", f"missing: {', '.join(missing)}", "put the videos or lists there, or name another path"
         )
-    return Check("sources", "ok", f"{len(named)} data sets, none of whose videos are missing")
+    return Check("sources", "ok", f"{len(named)} data sets, no missing videos")
 
 
-def weights(given: Params | None) -> Check:
-    """Files of weights that rows need; published ones are downloaded when they are first needed."""
-    named = sorted({row.weights for row in given.experiments.values() if row.weights}) if given else []
+def weights(params: Params | None) -> Check:
+    """Check the rows' files of weights; published ones are downloaded on demand."""
+    named = sorted({row.weights for row in params.experiments.values() if row.weights}) if params else []
     missing = [name for name in named if "://" not in name and not located(name, Path()).is_file()]
     to_fetch = [name for name in missing if is_name(name) and registry()[name].url]
     if by_hand := [name for name in missing if name not in to_fetch]:
-        mend = "`actionbench weights` lists where each comes from; put the files there, or null for none"
-        return Check("weights", "broken", f"not there: {', '.join(by_hand)}", mend)
+        mend = "`actionbench weights` lists their sources; put the files there, or set null for none"
+        return Check("weights", "broken", f"missing: {', '.join(by_hand)}", mend)
     if to_fetch:
         mend = f"`actionbench weights {' '.join(to_fetch)}` downloads them now, `actionbench repro` when it starts"
-        return Check("weights", "warning", f"not there yet: {', '.join(to_fetch)}", mend)
+        return Check("weights", "warning", f"not downloaded: {', '.join(to_fetch)}", mend)
     return Check("weights", "ok", f"{len(named)} files, none missing")
 
 
@@ -244,17 +243,19 @@ def ray(cluster: Cluster) -> Check:
         return Check("ray", "broken", str(error), "`actionbench doctor` again once it runs")
     cpus, gpus = has.get("CPU", 0), has.get("GPU", 0)
     where = f"starts in {time.perf_counter() - begin:.0f} s" if address == "local" else f"answers at {address}"
-    found = f"{where}: {cpus:.0f} CPUs, {gpus:.0f} GPUs"
+    resources_found = f"{where}: {cpus:.0f} CPUs, {gpus:.0f} GPUs"
     fewest = cluster.team[0]
-    wanted = fewest * cluster.cpus_per_worker, fewest * cluster.gpus_per_worker
-    if wanted[0] > cpus or wanted[1] > gpus:
+    needed = fewest * cluster.cpus_per_worker, fewest * cluster.gpus_per_worker
+    if needed[0] > cpus or needed[1] > gpus:
         mend = "lower cluster.workers, cpus_per_worker or gpus_per_worker, or add nodes"
-        return Check("ray", "broken", f"{found}; one training needs {wanted[0]} CPUs and {wanted[1]:g} GPUs", mend)
-    return Check("ray", "ok", found)
+        return Check(
+            "ray", "broken", f"{resources_found}; one training needs {needed[0]} CPUs and {needed[1]:g} GPUs", mend
+        )
+    return Check("ray", "ok", resources_found)
 
 
 def tracking(uri: str) -> Check:
-    """An outage never stops a training, so nothing here is broken, but runs would go unseen."""
+    """Check MLflow's store; a failure is only a warning, because training continues."""
     from pipeline.tracking.run_record import clean
 
     shown = clean(uri)
@@ -265,9 +266,9 @@ def tracking(uri: str) -> Check:
                 "tracking", "warning", f"{shown} can't be written", "make it writable, or set MLFLOW_TRACKING_URI"
             )
         if path.exists() and (why := _unreadable(path)):
-            mend = "move it away; `actionbench mlflow sync` makes it again from the runs' own files"
+            mend = "move it away; `actionbench mlflow sync` restores it from the runs' files"
             return Check("tracking", "warning", f"{shown} is damaged ({why})", mend)
-        return Check("tracking", "ok", f"{shown}, " + ("writable" if path.exists() else "made by the first run"))
+        return Check("tracking", "ok", f"{shown}, " + ("writable" if path.exists() else "created by the first run"))
     if uri.startswith(("http://", "https://")):
         import urllib.request
 
@@ -289,11 +290,11 @@ def tracking(uri: str) -> Check:
 
 
 def _unreadable(database: Path) -> str:
-    """Why SQLite can't read a database, or ""."""
+    """Return the reason that SQLite can't read a database, or ""."""
     try:
         with closing(sqlite3.connect(database.as_uri() + "?mode=ro", uri=True, timeout=5)) as store:
-            (said,) = store.execute("PRAGMA quick_check(1)").fetchone()
-            return "" if said == "ok" else str(said).splitlines()[0]
+            (verdict,) = store.execute("PRAGMA quick_check(1)").fetchone()
+            return "" if verdict == "ok" else str(verdict).splitlines()[0]
     except sqlite3.Error as error:
         return str(error)
 
@@ -306,7 +307,7 @@ def mlflow_port(port: int) -> Check:
 
 def port_is_free(port: int) -> bool:
     with socket.socket() as server:
-        # As servers do: a port that a closed server's last connections still hold can be bound again.
+        # As servers do: bind a port that connections of a closed server still hold.
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             server.bind(("127.0.0.1", port))
@@ -322,7 +323,10 @@ def free_port() -> int:
 
 
 def _writable(folder: Path) -> bool:
-    """Tell if a file can be made in a folder; permissions alone don't tell, as on a read-only file system."""
+    """Return True if a file can be made in a folder.
+
+    Permissions are not enough, e.g. on a read-only file system.
+    """
     try:
         with tempfile.TemporaryFile(dir=folder):
             return True

@@ -1,4 +1,4 @@
-"""What a trained net made of one video, as a picture: where it looked, or when."""
+"""A picture of the frames or regions that a trained network attended to."""
 
 import errno
 import pickle
@@ -42,29 +42,39 @@ TITLES: dict[Show, str] = {
 
 @dataclass(frozen=True)
 class Clip:
-    """The middle one of a protocol's views of a video, and what is known of it."""
+    """The middle view of a video under a protocol, with its labels."""
 
     pixels: np.ndarray  # (T, S, S, 3) uint8 RGB
     indices: Sequence[int]  # of the frames in the video
-    part: str  # of the split, or "" where the video isn't in it
-    labels: Sequence[int]  # none where they aren't known
+    part: str  # of the split; "" for other videos
+    labels: Sequence[int]  # empty if unknown
 
 
 def look(
     row: str, video: str, show: Show, stage: str | None, split: int | None, seed: int | None, path: Path | None
 ) -> tuple[Path, str]:
-    """Writes the picture; where it lies, and its title. `stage` is whose maps Grad-CAM takes, the last by default.
+    """Write the picture; return its path and title.
 
-    Raises UserError for what isn't there: the row, its weights, the video, or an explanation that its net can't give.
+    Args:
+        row: A trained row.
+        video: A video of the row's data set, or a file.
+        show: The kind of explanation.
+        stage: The stage of Grad-CAM's maps; default: the last.
+        split: Of the run; default: the first.
+        seed: Of the run; default: the first.
+        path: The picture; default: below data/looks/.
+
+    Raises:
+        UserError: The row, its weights or the video is missing, or the net can't give this explanation.
     """
-    given = load.load()
-    run = _cell(rows.runs(given, row, DATA.absolute()), split, seed)
+    params = load.load()
+    run = _cell(rows.runs(params, row, DATA.absolute()), split, seed)
     kind = f"{show}-{stage}" if stage else show
     path = path or DATA / "looks" / f"{row}-{run.name}-{video.strip('/').replace('/', '-')}-{kind}.png"
     if path.suffix != ".png":
         raise UserError(f"{path}: a picture is written as .png")
     if run.recipe.input != "rgb":
-        raise UserError(f"experiments.{row} sees {run.recipe.input}; what a net saw is shown for frames alone")
+        raise UserError(f"experiments.{row} sees {run.recipe.input}; explanations exist for frames only")
     net = _trained(run)
     known = explanations.available(net)
     if show not in known:
@@ -73,8 +83,8 @@ def look(
             f"known: {', '.join(known)}"
         )
     if stage and (show != "gradcam" or stage not in net.backbone.stages):
-        raise UserError(f"--stage {stage}: it goes with Grad-CAM alone; stages: {', '.join(net.backbone.stages)}")
-    clip = _clip(run, video, given.datasets[run.experiment.dataset].decode)
+        raise UserError(f"--stage {stage}: only for Grad-CAM; stages: {', '.join(net.backbone.stages)}")
+    clip = _clip(run, video, params.datasets[run.experiment.dataset].decode)
     x = loading.normalise(torch.from_numpy(clip.pixels[None]), net.mean, net.std, net.channels)
     verdict = _verdict(net, x[0], run.classes(), clip.labels)
     what = f"{TITLES[show]} in {stage}" if stage else TITLES[show]
@@ -89,15 +99,15 @@ def look(
     return path, title
 
 
-def _cell(found: list[Run], split: int | None, seed: int | None) -> Run:
-    """The first run of that split and seed, the first of all by default."""
-    for run in found:
+def _cell(runs: list[Run], split: int | None, seed: int | None) -> Run:
+    """Return the first run with this split and seed; None means any."""
+    for run in runs:
         if split in (None, run.split) and seed in (None, run.seed):
             return run
     raise UserError(
-        f"experiments.{found[0].row} has no run of "
+        f"experiments.{runs[0].row} has no run of "
         + " and ".join(f"{what} {n}" for what, n in (("split", split), ("seed", seed)) if n is not None)
-        + f"; known: {', '.join(run.name for run in found)}"
+        + f"; known: {', '.join(run.name for run in runs)}"
     )
 
 
@@ -118,7 +128,7 @@ def _trained(run: Run) -> VideoNet:
 
 
 def _clip(run: Run, video: str, settings: Decode) -> Clip:
-    """Of a video of the row's data set, by its name, or else of a file."""
+    """Return the clip of a listed video, or otherwise of a file."""
     verify(run.split_table)
     table = pyarrow.parquet.read_table(run.split_table, columns=["video", "part", "labels"])
     listed = {row["video"]: row for row in table.to_pylist()}
@@ -136,7 +146,7 @@ def _clip(run: Run, video: str, settings: Decode) -> Clip:
 
 
 def _store(path: Path, settings: Decode, folder: Path) -> FrameStore:
-    """A frame store of one video file, decoded as the row's data set is."""
+    """Write a frame store of one video file, decoded as the row's data set."""
     try:
         with opened(settings) as decoder:
             video = decode(path, decoder)
@@ -151,14 +161,14 @@ def _store(path: Path, settings: Decode, folder: Path) -> FrameStore:
 
 
 def _middle(run: Run, store: FrameStore, video: str) -> tuple[np.ndarray, Sequence[int]]:
-    """Pixels (T, S, S, 3) and frame numbers of the middle one of the protocol's views."""
-    found = views.views(run.protocol, video, store.entry(video), run.test_frames)
-    view = found[len(found) // 2]
+    """Return pixels (T, S, S, 3) and frame numbers of the protocol's middle view."""
+    all_views = views.views(run.protocol, video, store.entry(video), run.test_frames)
+    view = all_views[len(all_views) // 2]
     return loading.load_views(store, [(video, view)], run.protocol.size)[0], view.indices
 
 
 def _verdict(net: VideoNet, clip: torch.Tensor, names: Sequence[str], labels: Sequence[int]) -> str:
-    """What the net says of the clip (T, C, H, W), beside the truth."""
+    """Describe the prediction for a clip (T, C, H, W), and the true label."""
     with torch.no_grad():
         shares = net(clip[None])[0].softmax(0)
     truth = f"true: {', '.join(names[label] for label in labels)}" if labels else "true label unknown"
@@ -168,7 +178,7 @@ def _verdict(net: VideoNet, clip: torch.Tensor, names: Sequence[str], labels: Se
 def _explained(
     net: VideoNet, clip: torch.Tensor, show: Show, stage: str | None
 ) -> tuple[np.ndarray | None, list[Bars]]:
-    """Heat (T, S, S) in [0, 1], where there is any, and bars, of a clip (T, C, S, S)."""
+    """Return heat (T, S, S) in [0, 1] or None, and bars, of a clip (T, C, S, S)."""
     size = (len(clip), *clip.shape[-2:])
     if show == "gradcam":
         heat = explanations.upsampled(explanations.grad_cam(net, clip, stage=stage), *size).numpy()
@@ -178,8 +188,8 @@ def _explained(
         return explanations.upsampled(fields, *size).numpy(), [Bars("share of the\nattention", shares.tolist())]
     weights = explanations.eam_weights(net, clip)
     return None, [
-        Bars(f"{stage}: weights\nof {what}", found[axis].tolist(), 1.0)
+        Bars(f"{stage}: weights\nof {what}", of_stage[axis].tolist(), 1.0)
         for axis, what in (("T", "frames"), ("S", "channels"))
-        for stage, found in weights.items()
-        if axis in found
+        for stage, of_stage in weights.items()
+        if axis in of_stage
     ]

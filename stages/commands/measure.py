@@ -1,4 +1,4 @@
-"""Speed and memory of the nets of rows, on the device at hand: `actionbench models --measure`."""
+"""Speed and memory of rows' nets on this device: `actionbench models --measure`."""
 
 import os
 import statistics
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.config.schema import Params, Recipe
 from pipeline.errors import UserError, unknown
 from stages import DATA
-from stages.commands.trial import Row, memory, passes, timed
+from stages.commands.trial import Row, memory, passes, row_of, timed
 from stages.terminal import amount, show_json, show_table
 
 if TYPE_CHECKING:
@@ -30,16 +30,16 @@ class Spread:
 
 @dataclass(frozen=True)
 class Measured:
-    """One row's net. Its clips are noise: no reading and decoding is in the times; normalised ones wait in memory.
+    """Measurements of a row's net, on clips of noise that wait in memory.
 
     Attributes:
-        device: its name, and the number of threads on a CPU.
-        precision: of both passes, "fp32" or "bf16".
-        forward: clips/s in evaluation, a batch and clip size as in the row's protocol.
-        training: clips/s of whole steps of one micro batch, as in the row's recipe: forward, loss, backward, SGD.
+        device: The name; for a CPU the number of threads.
+        precision: Of both passes, "fp32" or "bf16".
+        forward: Clips/s in evaluation; batch and clip size are the protocol's.
+        training: Clips/s of steps of one micro batch of the recipe: forward, loss, backward, SGD.
         latency: ms of a forward pass of one clip.
-        forward_bytes, training_bytes: most memory at once, the net's weights included, of a batch forward and of a
-            training step. On a CPU what the process holds in RAM, beyond what it held before it built the net.
+        forward_bytes, training_bytes: Peak memory with the net's weights, of a batch forward and of a training step. On
+            a CPU it is the process's RAM beyond that before it built the net.
     """
 
     row: str
@@ -54,52 +54,44 @@ class Measured:
 
 
 def show_rows(names: Sequence[str], json_: bool) -> None:
-    """Measures rows of params.yaml, or all, and prints a table, or JSON."""
+    """Measure rows of params.yaml, by default all, and print a table or JSON."""
     from pipeline.config.load import load
 
-    found = measure(load(), DATA, names)
+    rows = measure(load(), DATA, names)
     if json_:
-        show_json([asdict(one) for one in found])
+        show_json([asdict(row) for row in rows])
         return
     show_table(
         ["row", "forward, clips/s", "training, clips/s", "one clip, ms", "memory forward", "memory training", ""],
         (
             [
-                one.row,
-                *map(_range, (one.forward, one.training, one.latency)),
-                *("–" if size is None else amount(size) for size in (one.forward_bytes, one.training_bytes)),
-                one.error or f"{one.precision}",
+                row.row,
+                *map(_range, (row.forward, row.training, row.latency)),
+                *("–" if size is None else amount(size) for size in (row.forward_bytes, row.training_bytes)),
+                row.error or f"{row.precision}",
             ]
-            for one in found
+            for row in rows
         ),
     )
-    if device := next((one.device for one in found if one.device), ""):
-        print(f"\n{device}; medians of {TURNS} turns, least to most in brackets; clips of noise, ready in memory")
+    if device := next((row.device for row in rows if row.device), ""):
+        print(f"\n{device}; medians of {TURNS} turns, least to most in brackets; clips of noise in memory")
 
 
 def measure(params: Params, data: Path, names: Sequence[str], turns: int = TURNS) -> list[Measured]:
-    """Every row of params, or those named: all are built, then take turns, and medians count.
+    """Measure rows in turns; medians count.
 
-    Raises UserError for a row that is not there. A net that can't be built or does not fit into memory has an error.
+    A net that can't be built or exceeds memory has an error.
+
+    Raises:
+        UserError: A row does not exist.
     """
     import torch
-
-    from stages.commands.catalogue import class_count
 
     for name in names:
         if name not in params.experiments:
             raise unknown("row", name, params.experiments)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    rows = [
-        Row(
-            name,
-            given := params.experiments[name],
-            params.recipe(given),
-            params.protocols[given.protocol],
-            class_count(params.datasets[given.dataset], data / "splits" / given.dataset) or 100,
-        )
-        for name in names or params.experiments
-    ]
+    rows = [row_of(params, name, data) for name in names or params.experiments]
     held: dict[str, tuple[int, int]] = {}
     actors: dict[str, dict[str, Callable[[], Any]]] = {}
     errors: dict[str, str] = {}
@@ -113,7 +105,7 @@ def measure(params: Params, data: Path, names: Sequence[str], turns: int = TURNS
     for turn in range(turns + 1):
         for row_name, actor in actors.items():
             for name, do in actor.items():
-                do()  # what the row before left in caches is not this one's
+                do()  # fills the caches
                 taken = timed(do, device)
                 if turn:
                     seconds.setdefault((row_name, name), []).append(taken)
@@ -138,7 +130,7 @@ def _range(spread: Spread | None) -> str:
 
 
 def memory_apart(row: Row) -> tuple[int, int]:
-    """Return the bytes of a forward pass and of a training step, each in a process that does nothing else."""
+    """Return the bytes of a forward pass and a training step, from a separate process."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(_memory_on_cpu, row).result()
 

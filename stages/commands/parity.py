@@ -1,4 +1,4 @@
-"""Printed parameters and FLOPs beside ours: reports/papers/parity.yaml, counted, gives reports/parity.md and .csv."""
+"""Printed parameters and FLOPs compared with ours: reports/parity.md and .csv."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -32,19 +32,23 @@ NOTE = (
 
 
 def count(printed: Printed) -> list[Line]:
-    """Ours beside every figure. UserError names a net that can't be built."""
+    """Count ours for every printed figure.
+
+    Raises:
+        UserError: A net can't be built.
+    """
     built = cache(lambda name: _built(name, printed.nets[name]))  # once for all of its figures
     counted = cache(lambda name, by: _counted(built(name), printed.nets[name], by))
 
     def ours(figure: Figure) -> Decimal:
-        found = Decimal(counted(figure.net, figure.counted_by) + (figure.extra.parameters if figure.extra else 0))
-        return 100 * (found / counted(figure.base, figure.counted_by) - 1) if figure.base else found
+        total = Decimal(counted(figure.net, figure.counted_by) + (figure.extra.parameters if figure.extra else 0))
+        return 100 * (total / counted(figure.base, figure.counted_by) - 1) if figure.base else total
 
     return [Line(figure, ours(figure)) for figure in printed.figures]
 
 
 def _built(name: str, net: Net) -> "VideoNet":
-    """The net on the meta device: no memory, no arithmetic."""
+    """Build the net on the meta device: no memory, no arithmetic."""
     import torch
 
     from models import video
@@ -68,75 +72,51 @@ def _counted(built: "VideoNet", net: Net, by: str) -> int:
     return sum(map(getattr(paper_flops, by), paper_flops.layers(built, clips)))
 
 
-def save(printed: Printed, lines: Sequence[Line], path: Path = REPORT) -> None:
-    """Write the report as every form of a table; the same counts give the same bytes."""
+def save(printed: Printed, lines: Sequence[Line], path: Path = REPORT) -> "Table":
+    """Write the report in every form of a table, and return it; equal counts give equal bytes."""
     from pipeline.report import table
 
-    table.save(path.parent, of(printed, lines, path.stem))
+    report = of(printed, lines, path.stem)
+    table.save(path.parent, report)
+    return report
 
 
 def of(printed: Printed, lines: Sequence[Line], name: str = REPORT.stem) -> "Table":
-    """The report as a table."""
+    """Return the report as a table."""
     from pipeline.report.table import ALWAYS, Cell, Table
 
+    def cell(heading: str, read: str, **data: str) -> Cell:
+        return Cell(heading, read, data, ALWAYS)
+
     rows = []
-    for record in records(printed, lines):
-        values = dict(record)
-
-        def cell(heading: str, read: str, *keys: str, values: dict[str, str] = values) -> Cell:
-            return Cell(heading, read, {key: values[key] for key in keys}, ALWAYS)
-
-        unit = record["unit"]
-        ours = f"{record['ours']} %" if unit == "%" else f"{int(record['ours']):,}"
-        rows.append(
-            (
-                cell("where", f"{record['paper']} {record['table']}", "paper", "table"),
-                cell("row", record["row"], "row"),
-                cell("of", record["quantity"], "quantity", "unit"),
-                cell("printed", f"{record['printed']} {unit}", "printed"),
-                cell("ours", ours, "ours", "ours_as_printed", "digits"),
-                cell("ratio", record["ratio"], "ratio"),
-                cell("verdict", record["verdict"], "verdict"),
-                cell(
-                    "counted by; why", f"{record['counted_by']}. {record['reason']}", "counted_by", "setting", "reason"
-                ),
-            )
-        )
+    for line in lines:
+        figure = line.figure
+        ours = f"{line.ours:.4f}" if figure.base else str(line.ours)
+        ratio = f"{line.scaled / Decimal(figure.printed):.4f}"
+        by, setting = COUNTERS[figure.counted_by], _setting(figure, printed.nets)
+        rows.append((
+            cell("where", f"{figure.paper} {figure.table}", paper=figure.paper, table=figure.table),
+            cell("row", figure.row, row=figure.row),
+            cell("of", figure.quantity, quantity=figure.quantity, unit=figure.unit),
+            cell("printed", f"{figure.printed} {figure.unit}", printed=figure.printed),
+            cell("ours", f"{ours} %" if figure.unit == "%" else f"{int(ours):,}", ours=ours,
+                 ours_as_printed=line.shown, digits=figure.digits),
+            cell("ratio", ratio, ratio=ratio),
+            cell("verdict", line.verdict, verdict=line.verdict),
+            cell("counted by; why", f"{by}. {figure.reason}", counted_by=by, setting=setting, reason=figure.reason),
+        ))  # fmt: skip
     return Table(name, "Printed parameters and FLOPs, and ours", tuple(rows), (NOTE.format(verdicts=_verdicts(lines)),))
 
 
-def records(printed: Printed, lines: Sequence[Line]) -> list[dict[str, str]]:
-    """Every line's columns, as the CSV has them."""
-    return [
-        {
-            "paper": line.figure.paper,
-            "table": line.figure.table,
-            "row": line.figure.row,
-            "quantity": line.figure.quantity,
-            "unit": line.figure.unit,
-            "printed": line.figure.printed,
-            "ours": f"{line.ours:.4f}" if line.figure.base else str(line.ours),
-            "ours_as_printed": line.shown,
-            "digits": line.figure.digits,
-            "ratio": f"{line.scaled / Decimal(line.figure.printed):.4f}",
-            "verdict": line.verdict,
-            "counted_by": COUNTERS[line.figure.counted_by],
-            "setting": _setting(line.figure, printed.nets),
-            "reason": line.figure.reason,
-        }
-        for line in lines
-    ]
-
-
 def show(as_json: bool) -> None:
-    """Counts, writes the report and prints it, or prints its lines as one JSON document."""
+    """Count, write the report, and print it or its lines as one JSON document."""
     printed = load(PRINTED)
     lines = count(printed)
-    save(printed, lines)
+    report = save(printed, lines)
     if as_json:
-        show_json(records(printed, lines))
+        show_json(report.records())
         return
-    show_view(of(printed, lines))
+    show_view(report)
     print(f"{_verdicts(lines)} {REPORT} and {REPORT.with_suffix('.csv')} are written.")
 
 
@@ -146,7 +126,10 @@ def _verdicts(lines: Sequence[Line]) -> str:
 
 
 def _setting(figure: Figure, nets: Mapping[str, Net]) -> str:
-    """The net and its clip in words, e.g. "resnet 50, se (placement: stage), 51 classes, 16 frames of 112x112"."""
+    """Describe the net and its clip.
+
+    E.g. "resnet 50, se (placement: stage), 51 classes, 16 frames of 112x112".
+    """
     net = nets[figure.net]
     knobs = "; ".join(f"{knob}: {' '.join(map(str, v)) if isinstance(v, list) else v}" for knob, v in net.knobs.items())
     attention = net.attention + (f" ({knobs})" if knobs else "")

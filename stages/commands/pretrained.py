@@ -1,4 +1,4 @@
-"""The registered weights and their state here; and fetching them."""
+"""Registered weights with their local state, and their download."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +12,11 @@ from pipeline.errors import unknown
 
 @dataclass(frozen=True)
 class Weights:
-    """A registered file of weights, and its state here."""
+    """A registered file of weights, and its local state."""
 
     name: str
     about: str
-    state: str  # "ready", "damaged", "missing", or "by hand": missing, and no program can fetch it
+    state: str  # "ready", "damaged", "missing", or "by hand": missing, without a download
     path: str
     rows: int  # of params.yaml that start from it
     sha256: str | None  # as published: whole, or its first digits
@@ -43,7 +43,11 @@ def listing(root: Path = Path()) -> list[Weights]:
 
 
 def fetch_all(names: list[str], root: Path = Path()) -> list[Path]:
-    """Fetch registered weights by name, and return their paths; UserError for an unknown name or a failed download."""
+    """Fetch registered weights by name, and return their paths.
+
+    Raises:
+        UserError: A name is unknown, or a download fails.
+    """
     for name in names:
         if name not in registry():
             raise unknown("weights", name, registry())

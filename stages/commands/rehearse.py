@@ -1,4 +1,4 @@
-"""A dress rehearsal of a suite: every distinct net and recipe for some steps at full size, before weeks of GPU time."""
+"""Rehearsal of a suite: each distinct net and recipe for some steps at full size."""
 
 import json
 import multiprocessing
@@ -13,17 +13,17 @@ from typing import Any
 from pipeline.config.schema import Params
 from pipeline.config.signature import views_per_video
 from stages import DATA
-from stages.commands.trial import Rehearsal, Row, rehearsal
+from stages.commands.trial import Rehearsal, Row, rehearsal, row_of
 from stages.terminal import amount, show_json, show_table
 
 
 @dataclass(frozen=True)
 class Rehearsed:
-    """A net and recipe, the rows that share them, and what they cost on this device.
+    """A net and recipe, the rows that share them, and their cost on this device.
 
     Attributes:
         weights: "loaded", "none", "missing: <path>" or "not fetched: <URL>".
-        hours: Of one such device, for all runs of the rows; None where the clips' number or a rate is unknown.
+        hours: Of this device, for all runs of the rows; None if the number of clips or a rate is unknown.
         dollars: The same at the price of an hour.
     """
 
@@ -36,14 +36,14 @@ class Rehearsed:
     dollars: float | None
 
 
-def show(given: Params, steps: int, clips: int | None, price: float | None, json_: bool) -> bool:
-    """Rehearse a suite and print a table, or JSON; return whether a row would fail."""
-    done = list(rehearse(given, steps, clips, price))
+def show(params: Params, steps: int, clips: int | None, price: float | None, json_: bool) -> bool:
+    """Rehearse a suite and print a table or JSON; return True if a row would fail."""
+    done = list(rehearse(params, steps, clips, price))
     failing = [each for each in done if each.found.error]
     lacking = sorted({each.weights for each in done if each.weights.startswith(("missing", "not fetched"))})
     known = [each.hours for each in done if each.hours is not None]
     if json_:
-        document = {"suite": given.suite, "steps": steps, "clips": clips, "price": price}
+        document = {"suite": params.suite, "steps": steps, "clips": clips, "price": price}
         show_json({**document, "hours": sum(known), "rehearsed": [asdict(each) for each in done]})
         return bool(failing)
     heads = ["rows", "net", "recipe", "weights", "loss", "clips/s", "views/s", "memory", "hours", "$"]
@@ -60,48 +60,40 @@ def show(given: Params, steps: int, clips: int | None, price: float | None, json
     return bool(failing)
 
 
-def rehearse(given: Params, steps: int, clips: int | None, price: float | None) -> Iterator[Rehearsed]:
-    """Rehearse each distinct net and recipe of a suite in a process of its own, and say so on stderr.
+def rehearse(params: Params, steps: int, clips: int | None, price: float | None) -> Iterator[Rehearsed]:
+    """Rehearse each distinct net and recipe in a separate process; report on stderr.
 
     Args:
-        given: The suite's params.
+        params: The suite's params.
         steps: Training steps on one batch of noise.
-        clips: Of a step and of the evaluation's batch, for small devices; by default as published. The learning rate
-            follows by the linear rule.
-        price: Of an hour of the device, in dollars.
+        clips: Of a step and of an evaluation batch, for small devices; default: as published. The learning rate follows
+            by the linear rule.
+        price: Dollars per hour of the device.
     """
     grouped: dict[str, list[str]] = {}
-    for name, experiment in given.experiments.items():
+    for name, experiment in params.experiments.items():
         built = experiment.backbone, experiment.variant, experiment.attention, experiment.knobs, experiment.weights
-        protocol = given.protocols[experiment.protocol]
+        protocol = params.protocols[experiment.protocol]
         tested = protocol.frames, protocol.size, protocol.batch
-        recipe = asdict(given.recipe(experiment)) | {"trained": experiment.recipe is not None}
+        recipe = asdict(params.recipe(experiment)) | {"trained": experiment.recipe is not None}
         grouped.setdefault(json.dumps([built, tested, recipe], sort_keys=True), []).append(name)
     for number, rows in enumerate(grouped.values(), 1):
-        experiment = given.experiments[rows[0]]
+        experiment = params.experiments[rows[0]]
         path, weights = _weights(experiment.weights)
-        found = in_process(_row(given, rows[0]), path, steps, clips)
-        if found.error and weights.startswith(("missing", "not fetched")):
-            found = replace(found, error=f"{found.error} (from random weights, since its own are not here)")
-        hours = None if found.error else _hours(given, rows, found)
+        trial = in_process(row_of(params, rows[0], DATA), path, steps, clips)
+        if trial.error and weights.startswith(("missing", "not fetched")):
+            trial = replace(trial, error=f"{trial.error} (from random weights, because its weights are missing)")
+        hours = None if trial.error else _hours(params, rows, trial)
         net = f"{experiment.backbone}-{experiment.variant}, {experiment.attention}"
         dollars = None if hours is None or price is None else hours * price
-        done = Rehearsed(tuple(rows), net, experiment.recipe or "none", weights, found, hours, dollars)
-        told = found.error or f"{_losses(found)}, {amount(found.memory)}"
-        print(f"{number} of {len(grouped)}: {rows[0]}: {told}", file=sys.stderr, flush=True)
+        done = Rehearsed(tuple(rows), net, experiment.recipe or "none", weights, trial, hours, dollars)
+        outcome = trial.error or f"{_losses(trial)}, {amount(trial.memory)}"
+        print(f"{number} of {len(grouped)}: {rows[0]}: {outcome}", file=sys.stderr, flush=True)
         yield done
 
 
-def _row(given: Params, name: str) -> Row:
-    from stages.commands.catalogue import class_count
-
-    experiment = given.experiments[name]
-    classes = class_count(given.datasets[experiment.dataset], DATA / "splits" / experiment.dataset)
-    return Row(name, experiment, given.recipe(experiment), given.protocols[experiment.protocol], classes or 100)
-
-
 def _weights(source: str | None) -> tuple[Path | None, str]:
-    """Return a row's file of weights, if it is here, and its state in words; nothing is fetched."""
+    """Return a row's present file of weights, and its state in words."""
     from pipeline.config import places
 
     if source is None:
@@ -113,58 +105,58 @@ def _weights(source: str | None) -> tuple[Path | None, str]:
 
 
 def in_process(row: Row, weights: Path | None, steps: int, clips: int | None) -> Rehearsal:
-    """Return the rehearsal of a row, made in a process whose end ends nothing else."""
-    # Forks of a process that has imported once what takes seconds; an optimizer's first step imports torch._dynamo.
+    """Return the rehearsal of a row from a separate process, which may crash."""
+    # Forks of a process that has done slow imports; an optimizer's first step imports torch._dynamo.
     context: Any = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["pipeline.train.loop", "stages.commands.trial", "torch._dynamo"])
     try:
         with ProcessPoolExecutor(1, mp_context=context) as pool:
             return pool.submit(rehearsal, row, weights, steps, clips).result()
     except BrokenProcessPool:
-        return Rehearsal(error="its process was killed, as by a machine out of memory; fewer --clips may fit")
+        return Rehearsal(error="its process was killed, perhaps by lack of memory; fewer --clips may fit")
 
 
-def _hours(given: Params, rows: Sequence[str], found: Rehearsal) -> float | None:
-    """Hours that all runs of these rows take at the rates found."""
+def _hours(params: Params, rows: Sequence[str], trial: Rehearsal) -> float | None:
+    """Return the hours of all runs of these rows at the measured rates."""
     seconds = 0.0
     for name in rows:
-        experiment = given.experiments[name]
-        recipe, views = given.recipe(experiment), views_per_video(given.protocols[experiment.protocol])
+        experiment = params.experiments[name]
+        recipe, views = params.recipe(experiment), views_per_video(params.protocols[experiment.protocol])
         for split in experiment.splits:
-            parts = _parts(given, name, split)
+            parts = _parts(params, name, split)
             trained, tested = sum(parts.get(part, 0) for part in recipe.train), parts.get("test", 0)
-            if not trained or not tested or not found.views_per_second:
+            if not trained or not tested or not trial.views_per_second:
                 return None
-            seconds += len(experiment.seeds) * tested * (views or 1) / found.views_per_second
-            if experiment.recipe and not found.clips_per_second:
+            seconds += len(experiment.seeds) * tested * (views or 1) / trial.views_per_second
+            if experiment.recipe and not trial.clips_per_second:
                 return None
             if experiment.recipe:
-                seconds += len(experiment.seeds) * trained * recipe.epochs / found.clips_per_second
+                seconds += len(experiment.seeds) * trained * recipe.epochs / trial.clips_per_second
     return seconds / 3600
 
 
-def _parts(given: Params, row: str, split: int) -> dict[str, int]:
-    """Return the videos of each part of a row's split: of its table, else the official counts, or those to draw."""
+def _parts(params: Params, row: str, split: int) -> dict[str, int]:
+    """Count the videos of each part of a row's split: by its table, official or drawn."""
     from pipeline import datasets
     from stages.repro.estimate import videos
 
-    dataset = given.experiments[row].dataset
-    counts = datasets.loaded(given.datasets[dataset].file).COUNTS.get(split)
-    drawn = {part: given.datasets[dataset].options.get(part, 0) for part in ("train", "test")}
-    return videos(DATA / "splits" / dataset, split) or ({} if given.tier.subset else dict(counts or drawn))
+    dataset = params.experiments[row].dataset
+    counts = datasets.loaded(params.datasets[dataset].file).COUNTS.get(split)
+    drawn = {part: params.datasets[dataset].options.get(part, 0) for part in ("train", "test")}
+    return videos(DATA / "splits" / dataset, split) or ({} if params.tier.subset else dict(counts or drawn))
 
 
-def _losses(found: Rehearsal) -> str:
-    """The first and the last loss; of a row that isn't trained, a dash."""
-    return f"{found.losses[0]:.4g} -> {found.losses[-1]:.4g}" if found.losses else "–"
+def _losses(trial: Rehearsal) -> str:
+    """Format the first and the last loss; "–" for a row without training."""
+    return f"{trial.losses[0]:.4g} -> {trial.losses[-1]:.4g}" if trial.losses else "–"
 
 
 def _line(each: Rehearsed) -> list[str]:
-    found, rows = each.found, each.rows
+    trial, rows = each.found, each.rows
     names = rows[0] + (f" and {len(rows) - 1} more" if len(rows) > 1 else "")
-    rates = [f"{rate:.3g}" if rate else "–" for rate in (found.clips_per_second, found.views_per_second)]
+    rates = [f"{rate:.3g}" if rate else "–" for rate in (trial.clips_per_second, trial.views_per_second)]
     money = [f"{value:,.1f}" if value is not None else "–" for value in (each.hours, each.dollars)]
     state = each.weights.partition(":")[0]
-    if found.error:
+    if trial.error:
         return [names, each.net, each.recipe, state, "fails", *rates, "–", *money]
-    return [names, each.net, each.recipe, state, _losses(found), *rates, amount(found.memory), *money]
+    return [names, each.net, each.recipe, state, _losses(trial), *rates, amount(trial.memory), *money]

@@ -1,4 +1,4 @@
-"""The tables of a suite on the terminal, and where they lie."""
+"""A suite's tables on the terminal, and the paths of its results."""
 
 from pathlib import Path
 from typing import Any
@@ -10,25 +10,27 @@ REPORTS = Path("reports")
 
 
 def tables(suite: str) -> list[Path]:
-    """The suite's tables, as JSON, comparisons first and speed last; UserError names the suites that have tables."""
-    found = sorted((REPORTS / "tables" / suite).glob("*.json"), key=lambda path: (_rank(path.stem), path.stem))
-    if not found:
+    """Return the suite's tables as JSON files, comparisons first and speed last.
+
+    Raises:
+        UserError: The suite has no tables; the error names suites that have.
+    """
+    files = sorted((REPORTS / "tables" / suite).glob("*.json"), key=lambda path: (_rank(path.stem), path.stem))
+    if not files:
         known = [folder.name for folder in (REPORTS / "tables").glob("*") if any(folder.glob("*.json"))]
-        raise UserError(
-            f"no tables of suite {suite!r} yet, `actionbench repro` makes them; {alternatives(suite, known)}"
-        )
-    return found
+        raise UserError(f"no tables of suite {suite!r} yet, run `actionbench repro`; {alternatives(suite, known)}")
+    return files
 
 
 def rows(suite: str) -> dict[str, list[dict[str, str]]]:
-    """Table -> its rows, as the CSV has them."""
+    """Return table -> rows, as in the CSV."""
     from pipeline.report.table import load
 
     return {path.stem: load(path).records() for path in tables(suite)}
 
 
 def paths(suite: str) -> dict[str, Any]:
-    """Where the suite's tables and pictures are, and how its runs are seen."""
+    """Return the paths of a suite's tables and figures, and the command for its runs."""
     return {
         "tables": [str(path.with_suffix(".md")) for path in tables(suite)],
         "figures": [str(path) for path in sorted((REPORTS / "figures" / suite).glob("*.svg"))],
@@ -37,7 +39,7 @@ def paths(suite: str) -> dict[str, Any]:
 
 
 def show(suite: str) -> None:
-    """Print every table and, once each, the notes below them; then where all that lies."""
+    """Print every table, their notes once each, and the paths."""
     from pipeline.report.table import load
 
     console = screen()
@@ -50,9 +52,9 @@ def show(suite: str) -> None:
         console.print(note, "", sep="\n", markup=False)
     where = paths(suite)
     console.print(f"tables    {REPORTS / 'tables' / suite}/  ({len(where['tables'])}, as .md, .csv, .tex and .json)")
-    console.print(f"pictures  {REPORTS / 'figures' / suite}/  ({len(where['figures'])})")
+    console.print(f"figures   {REPORTS / 'figures' / suite}/  ({len(where['figures'])})")
     console.print(f"runs      {where['runs']}")
-    console.print("what the columns mean: docs/statistics.md")
+    console.print("columns   docs/statistics.md")
 
 
 def _rank(name: str) -> int:

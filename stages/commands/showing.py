@@ -1,4 +1,4 @@
-"""Commands that only look: results, nets, data sets, what changed, and where a number comes from."""
+"""Commands that show results, networks, data sets, changes and provenance."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -9,39 +9,37 @@ import typer
 from stages import DATA
 from stages.terminal import amount, clips, show_json, show_table
 
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output, and nothing else.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document only.")]
 
 
 def report(
-    suite: Annotated[
-        str | None, typer.Option(help="A suite that has been run; the one in params.yaml by default.")
-    ] = None,
+    suite: Annotated[str | None, typer.Option(help="A finished suite; default: that of params.yaml.")] = None,
     json_: Json = False,
 ) -> None:
-    """The tables, and where they, the pictures and the runs are."""
+    """Print the tables, and the paths of tables, figures and runs."""
     from pipeline.config import load
     from stages.commands import report as reports
 
-    wanted = suite or load.load().suite
+    name = suite or load.load().suite
     if json_:
-        show_json({"suite": wanted, "tables": reports.rows(wanted), "paths": reports.paths(wanted)})
+        show_json({"suite": name, "tables": reports.rows(name), "paths": reports.paths(name)})
     else:
-        reports.show(wanted)
+        reports.show(name)
 
 
 def look(
-    row: Annotated[str, typer.Argument(help="A row of params.yaml that has been trained.")],
-    video: Annotated[str, typer.Argument(help="A video of the row's data set, by its name there, or a video file.")],
+    row: Annotated[str, typer.Argument(help="A trained row of params.yaml.")],
+    video: Annotated[str, typer.Argument(help="The name of a video of the row's data set, or a video file.")],
     show: Annotated[
         Literal["gradcam", "eam", "receptive"],
         typer.Option(help="Grad-CAM, EAM's weights, or ISTPA's salient receptive fields."),
     ] = "gradcam",
-    stage: Annotated[str | None, typer.Option(help="Grad-CAM's, e.g. res4; the last by default.")] = None,
-    split: Annotated[int | None, typer.Option(help="Of the run; the row's first by default.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of the run; the row's first by default.")] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="A .png; below data/looks/ by default.")] = None,
+    stage: Annotated[str | None, typer.Option(help="Stage for Grad-CAM, e.g. res4; default: the last.")] = None,
+    split: Annotated[int | None, typer.Option(help="Split of the run; default: the first.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the run; default: the first.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="A .png; default: below data/looks/.")] = None,
 ) -> None:
-    """A picture of what a trained net made of a video: where in its frames it looked, or when."""
+    """Draw the frames or regions that a trained network attended to in a video."""
     from stages.commands.look import look
 
     path, title = look(row, video, show, stage, split, seed, output)
@@ -49,14 +47,14 @@ def look(
 
 
 def models(
-    rows: Annotated[list[str] | None, typer.Argument(help="Rows to --measure; all by default.")] = None,
-    measure: Annotated[bool, typer.Option("--measure", help="Speed and memory of the rows' nets here.")] = False,
+    rows: Annotated[list[str] | None, typer.Argument(help="Rows to --measure; default: all.")] = None,
+    measure: Annotated[bool, typer.Option("--measure", help="Measure the rows' networks on this device.")] = False,
     parity: Annotated[
-        bool, typer.Option("--parity", help="Every figure that the papers print of parameters and FLOPs, and ours.")
+        bool, typer.Option("--parity", help="Compare the papers' parameters and FLOPs with ours.")
     ] = False,
     json_: Json = False,
 ) -> None:
-    """Attention modules and backbones to choose from, and what the rows of params.yaml cost."""
+    """List attention modules, backbones, and the costs of the rows of params.yaml."""
     from pipeline.config import load
     from stages.commands import catalogue
 
@@ -70,12 +68,14 @@ def models(
 
         show_rows(rows or [], json_)
         return
-    given = load.load()
-    found, costs = catalogue.models(), catalogue.costs(given, DATA)
+    params = load.load()
+    plug_ins, costs = catalogue.models(), catalogue.costs(params, DATA)
     if json_:
-        show_json({"models": [asdict(model) for model in found], "rows": [asdict(cost) for cost in costs]})
+        show_json({"models": [asdict(model) for model in plug_ins], "rows": [asdict(cost) for cost in costs]})
         return
-    show_table(["kind", "name", "variants", "about"], ([m.kind, m.name, " ".join(m.variants), m.about] for m in found))
+    show_table(
+        ["kind", "name", "variants", "about"], ([m.kind, m.name, " ".join(m.variants), m.about] for m in plug_ins)
+    )
     print()
     show_table(
         ["row", "parameters", "MACs of a view", ""],
@@ -92,13 +92,13 @@ def models(
 
 
 def datasets(json_: Json = False) -> None:
-    """Data sets to choose from: classes, clips of each split, size, licence, and whether they are here."""
+    """List data sets: classes, clips of each split, size, license, local state."""
     from pipeline.config import load
     from stages.commands import catalogue
 
-    found = catalogue.datasets(load.load(), DATA)
+    listed = catalogue.datasets(load.load(), DATA)
     if json_:
-        show_json([asdict(data) for data in found])
+        show_json([asdict(data) for data in listed])
         return
     show_table(
         ["data set", "classes", "clips here", "official", "size here", "download", "licence", "state"],
@@ -113,19 +113,19 @@ def datasets(json_: Json = False) -> None:
                 data.licence,
                 data.state,
             ]
-            for data in found
+            for data in listed
         ),
     )
-    for data in found:
+    for data in listed:
         if data.todo:
             print(f"\n{data.name} ({data.homepage}): {data.todo}" if data.homepage else f"\n{data.name}: {data.todo}")
 
 
 def weights(
-    names: Annotated[list[str] | None, typer.Argument(help="Weights to download; without any, all are listed.")] = None,
+    names: Annotated[list[str] | None, typer.Argument(help="Weights to download; default: list all.")] = None,
     json_: Json = False,
 ) -> None:
-    """Pre-trained weights that rows can start from, with their state here; named ones are downloaded."""
+    """List pre-trained weights with their local state, or download some."""
     from stages.commands import pretrained
 
     if names:
@@ -140,18 +140,19 @@ def weights(
         ["name", "weights", "state", "rows", "license"],
         ((entry.name, entry.about, entry.state, str(entry.rows or "–"), entry.license) for entry in listing),
     )
-    print("\nmissing: downloaded when a row needs it. by hand: `actionbench weights NAME` says from where to where.")
+    print("\nmissing: downloaded on demand. by hand: `actionbench weights NAME` names the source and the path.")
 
 
 def diff(
     first: Annotated[
-        str, typer.Argument(help="A git revision, a DVC experiment, workspace, or reference: the maintainers' results.")
+        str,
+        typer.Argument(help="A git revision, a DVC experiment, workspace, or reference (the maintainers' results)."),
     ],
-    second: Annotated[str, typer.Argument(help="The same; the files as they are now by default.")] = "workspace",
-    everything: Annotated[bool, typer.Option("--all", help="Also cells that stayed within their interval.")] = False,
+    second: Annotated[str, typer.Argument(help="The same; default: the present files.")] = "workspace",
+    everything: Annotated[bool, typer.Option("--all", help="Include cells within their interval.")] = False,
     json_: Json = False,
 ) -> None:
-    """Which cells moved beyond their interval, and the param, data, code or seed change behind each."""
+    """List cells that moved beyond their interval, and the changes behind each."""
     from pipeline.aggregate.changes import WORKSPACE, moves, read
     from stages.repro.plan import dvc
 
@@ -160,42 +161,42 @@ def diff(
         return
     revisions = {first, second} - {WORKSPACE}
     cache = Path(dvc("cache", "dir").strip()) if revisions else None
-    found = moves(read(first, Path(), cache), read(second, Path(), cache))
-    shown = [move for move in found if everything or move.beyond]
+    cells = moves(read(first, Path(), cache), read(second, Path(), cache))
+    shown = [move for move in cells if everything or move.beyond]
     if json_:
-        show_json({"cells": len(found), "moved": [asdict(move) for move in shown]})
+        show_json({"cells": len(cells), "moved": [asdict(move) for move in shown]})
         return
-    print(f"{sum(move.beyond for move in found)} of {len(found)} cells moved beyond their interval")
+    print(f"{sum(move.beyond for move in cells)} of {len(cells)} cells moved beyond their interval")
     for move in shown:
         values = ("–" if value is None else f"{value:.1f}" for value in (move.before, move.after))
         print(f"\n{move.row}, {move.metric}: {' -> '.join(values)}{'' if move.beyond else ' (within)'}")
-        for cause in move.causes or ("nothing that dvc.lock records differs",):
+        for cause in move.causes or ("no difference in dvc.lock",):
             print(f"  {cause}")
 
 
 def _diff_reference(json_: bool) -> None:
-    """Compare this workspace's results with the reference results of its suite."""
+    """Compare this workspace's results with its suite's reference results."""
     from pipeline.aggregate import agreement
     from pipeline.config import load
 
-    found = agreement.compare(Path("reports"), load.load().suite)
+    agreed = agreement.compare(Path("reports"), load.load().suite)
     if json_:
-        show_json(asdict(found))
+        show_json(asdict(agreed))
         return
-    for line in agreement.words(found):
+    for line in agreement.words(agreed):
         print(line)
 
 
 def tables(
     suite: Annotated[
-        str | None, typer.Argument(help="A suite; all with --reference, else that of params.yaml.")
+        str | None, typer.Argument(help="A suite; default: that of params.yaml, or all with --reference.")
     ] = None,
-    reference: Annotated[bool, typer.Option("--reference", help="Those of reports/reference, from git.")] = False,
+    reference: Annotated[bool, typer.Option("--reference", help="Recompute reports/reference.")] = False,
     save: Annotated[
-        bool, typer.Option("--save", help="Maintainers: make this workspace's results its suite's reference results.")
+        bool, typer.Option("--save", help="For maintainers: save the results as reference results.")
     ] = False,
 ) -> None:
-    """Recompute tables, figures and the page from predictions alone: no data, no training."""
+    """Recompute tables, figures and the page from predictions, without training."""
     from stages.commands import recompute
 
     if save:
@@ -207,7 +208,7 @@ def tables(
 
 
 def papers() -> None:
-    """Write the five papers' tables, each printed number with ours, and their claims, from whatever has run."""
+    """Write the five papers' tables and claims from the results so far."""
     from pipeline.aggregate import reference
     from stages.commands import recompute
 
@@ -216,12 +217,12 @@ def papers() -> None:
 
 
 def explain(
-    table: Annotated[str, typer.Argument(help="A table of params.yaml or of the suite's paper, e.g. ablation or T1.")],
-    row: Annotated[str, typer.Argument(help="One of its rows, as the table names it.")],
-    everything: Annotated[bool, typer.Option("--all", help="All videos it got wrong, not the first 20.")] = False,
+    table: Annotated[str, typer.Argument(help="A table of params.yaml or of the paper, e.g. ablation or T1.")],
+    row: Annotated[str, typer.Argument(help="A row of the table.")],
+    everything: Annotated[bool, typer.Option("--all", help="List all misclassified videos, not only 20.")] = False,
     json_: Json = False,
 ) -> None:
-    """Where a number comes from: protocol, settings, runs, data, code, the videos it got wrong, how to remake it."""
+    """Show a number's origin: settings, runs, data, code, misclassified videos."""
     from pipeline.aggregate import provenance
     from pipeline.config import load
     from stages.repro.plan import locked
@@ -240,9 +241,10 @@ def explain(
             print(f"  {line}")
     if missed is None:
         return
-    print(f"wrong, in one run at least: {len(missed)} videos")
+    print(f"misclassified in at least one run: {len(missed)} videos")
     shown = missed if everything else missed[:20]
-    for one in shown:
-        print(f"  {one['video']} (split {one['split']}, {one['class']}): {one['wrong']}, {', '.join(one['taken for'])}")
+    for video in shown:
+        place = f"{video['video']} (split {video['split']}, {video['class']})"
+        print(f"  {place}: {video['wrong']}, {', '.join(video['taken for'])}")
     if len(shown) < len(missed):
         print(f"  and {len(missed) - len(shown)} more: --all")

@@ -1,4 +1,4 @@
-"""One row's net on trial: forward passes and training steps of noise, how long they take and what memory they hold."""
+"""Forward passes and training steps of a row's net on noise: time and memory."""
 
 import itertools
 import math
@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.config.schema import Experiment, Protocol, Recipe
+from pipeline.config.schema import Experiment, Params, Protocol, Recipe
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ NAMES = ("forward", "training", "latency")
 
 @dataclass(frozen=True)
 class Row:
-    """What decides a row's speed."""
+    """Everything that determines a row's speed."""
 
     name: str
     experiment: Experiment
@@ -29,33 +29,42 @@ class Row:
     classes: int
 
     def clips(self, turn: str) -> tuple[int, int, int]:
-        """Clips, frames and pixels of what is fed in one of NAMES."""
+        """Return clips, frames and pixels of the input of one of NAMES."""
         recipe, protocol = self.recipe, self.protocol
         if turn == "training":
             return recipe.micro_batch, recipe.frames, recipe.size
         return protocol.batch if turn == "forward" else 1, protocol.frames or recipe.frames, protocol.size
 
 
+def row_of(params: Params, name: str, data: Path) -> Row:
+    """Return a row of params, with 100 classes if their number is unknown."""
+    from stages.commands.catalogue import class_count
+
+    experiment = params.experiments[name]
+    classes = class_count(params.datasets[experiment.dataset], data / "splits" / experiment.dataset) or 100
+    return Row(name, experiment, params.recipe(experiment), params.protocols[experiment.protocol], classes)
+
+
 def passes(row: Row, device: "torch.device") -> dict[str, Callable[[], Any]]:
-    """NAMES -> what does one such pass."""
+    """Return NAMES -> a function that runs such a pass."""
     import torch
     import torch.nn.functional as F
 
     from models import memory_format, video
     from pipeline.train import numerics, optimizer
 
-    given, recipe = row.experiment, row.recipe
+    experiment, recipe = row.experiment, row.recipe
     net = video.build(
-        *(given.backbone, given.variant, given.attention, recipe.frames, row.classes, recipe.dropout),
-        knobs=given.knobs,
+        *(experiment.backbone, experiment.variant, experiment.attention, recipe.frames, row.classes, recipe.dropout),
+        knobs=experiment.knobs,
         planes=recipe.planes,
     )
-    net.retime(row.clips("forward")[1])  # says at once if it can't be
+    net.retime(row.clips("forward")[1])  # an error is early
     memory_format.channels_last(net.to(device))
     optimizer.freeze(net, recipe)
     sgd = torch.optim.SGD(optimizer.groups(net, recipe), lr=0.0, momentum=recipe.momentum, nesterov=recipe.nesterov)
     for group in sgd.param_groups:
-        group["lr"] = 0.0  # noise is not to lead to infinities, where arithmetic is slower
+        group["lr"] = 0.0  # avoids infinities, which are slow
     batches = {}
     for name in NAMES:
         n, t, size = row.clips(name)
@@ -79,13 +88,13 @@ def passes(row: Row, device: "torch.device") -> dict[str, Callable[[], Any]]:
             logits = net(batches["training"])
         (criterion(logits) + net.penalty(criterion)).backward()
         sgd.step()
-        sgd.zero_grad(set_to_none=True)  # not to be held while other rows have their turn
+        sgd.zero_grad(set_to_none=True)  # frees memory for other rows
 
     return {"forward": lambda: forward("forward"), "training": step, "latency": lambda: forward("latency")}
 
 
 def timed(do: Callable[[], Any], device: "torch.device") -> float:
-    """Seconds that it takes, to its end on a GPU."""
+    """Return the seconds of a call, to its end on a GPU."""
     import torch
 
     wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
@@ -97,35 +106,38 @@ def timed(do: Callable[[], Any], device: "torch.device") -> float:
 
 
 def memory(row: Row, device: "torch.device") -> tuple[int, int]:
-    """Measured.forward_bytes and training_bytes of a net built for this alone; on a CPU, of a process that does."""
+    """Return Measured.forward_bytes and training_bytes of a new net.
+
+    On a CPU, this process must do nothing else.
+    """
     import torch
 
     before = torch.cuda.memory_allocated() if device.type == "cuda" else resident()
-    actor, found = passes(row, device), []
-    for name in ("forward", "training"):  # in this order: the second's is never less
+    actor, peaks = passes(row, device), []
+    for name in ("forward", "training"):  # in this order, because the second needs more
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
         actor[name]()
         peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else resident("VmHWM")
-        found.append(peak - before)
-    return found[0], found[1]
+        peaks.append(peak - before)
+    return peaks[0], peaks[1]
 
 
 def resident(field: str = "VmRSS") -> int:
-    """Bytes of RAM that this process holds ("VmRSS"), or held at most ("VmHWM"); Linux says so."""
-    found = re.search(rf"{field}:\s*(\d+) kB", Path("/proc/self/status").read_text())
-    return 1024 * int(found[1]) if found else 0
+    """Return the bytes of RAM of this process ("VmRSS") or their peak ("VmHWM")."""
+    match = re.search(rf"{field}:\s*(\d+) kB", Path("/proc/self/status").read_text())
+    return 1024 * int(match[1]) if match else 0
 
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """What some training steps of a row and one batch of its evaluation came to.
+    """Results of some training steps of a row and of one evaluation batch.
 
     Attributes:
-        losses, norms: Of each training step on one repeated batch, before it; none of a row that isn't trained.
-        memory: Most bytes at once, the net's included: of the GPU, or of RAM beyond what the process held before.
+        losses, norms: Of each training step on one repeated batch, before it; empty for a row without training.
+        memory: Peak bytes with the net: of the GPU, or of RAM beyond that of the process before.
         clips_per_second: In training, without the first step; views_per_second: in evaluation. 0.0 is unknown.
-        error: Why the row would fail; empty if it wouldn't.
+        error: The reason that the row would fail, or "".
     """
 
     device: str = ""
@@ -138,22 +150,18 @@ class Rehearsal:
 
 
 def rehearsal(row: Row, weights: Path | None, steps: int, clips: int | None) -> Rehearsal:
-    """Train a row's net on one repeated batch of noise, by the training's own steps, and evaluate a batch of noise.
-
-    With `clips`, a step and a batch of the evaluation have so many at most, and the learning rate follows by the linear
-    rule; it is the highest of the recipe's, without warm-up.
-    """
+    """Train a row's net on one repeated batch of noise, and evaluate a batch."""
     import torch
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     before = 0 if device.type == "cuda" else resident()
     try:
-        found = _rehearsed(row, weights, steps, clips, device)
-    except (UserError, ValueError, RuntimeError) as error:  # a RuntimeError, also where memory is short
+        trial = _rehearsed(row, weights, steps, clips, device)
+    except (UserError, ValueError, RuntimeError) as error:  # RuntimeError: also lack of memory
         return Rehearsal(name, error=" ".join(str(error).partition("\n")[0].split())[:300])
     peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else resident("VmHWM")
-    return replace(found, device=name, memory=peak - before)
+    return replace(trial, device=name, memory=peak - before)
 
 
 def _rehearsed(row: Row, weights: Path | None, steps: int, clips: int | None, device: "torch.device") -> Rehearsal:
@@ -172,7 +180,7 @@ def _rehearsed(row: Row, weights: Path | None, steps: int, clips: int | None, de
     run = Run(row.name, row.experiment, recipe, protocol, 1, 0, Path())
     torch.manual_seed(0)
     net = run.net(weights, row.classes)
-    net.retime(run.test_frames)  # says at once if it can't be
+    net.retime(run.test_frames)  # an error is early
     net.retime(recipe.frames)
     memory_format.channels_last(net.to(device))
     measured, seconds = list[list[float]](), list[float]()
@@ -206,7 +214,7 @@ def _rehearsed(row: Row, weights: Path | None, steps: int, clips: int | None, de
 
 
 def _labels(recipe: Recipe, clips: int, classes: int) -> "torch.Tensor":
-    """Labels of a micro batch of noise: (N,) classes, or (N, K) of 0 and 1 for the loss of several."""
+    """Draw labels of a micro batch: (N,) classes, or (N, K) of 0 and 1."""
     import torch
 
     if recipe.loss == "softmax":

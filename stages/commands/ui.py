@@ -1,4 +1,4 @@
-"""MLflow's server over the project's runs, on loopback unless told, and its store brought up to date with them."""
+"""MLflow's server over the project's runs, and the synchronization of its store."""
 
 import importlib.util
 import os
@@ -11,31 +11,34 @@ from pipeline.tracking.run_record import clean
 from stages import DATA
 from stages.commands.doctor import STORE, free_port, port_is_free
 
-BACKEND = "MLFLOW_BACKEND_STORE_URI"  # MLflow's own name for where its server keeps runs
+BACKEND = "MLFLOW_BACKEND_STORE_URI"  # MLflow's variable for its server's store
 LOOPBACK = "127.0.0.1"
 
 
 def serve(port: int, host: str) -> None:
-    """This process becomes MLflow's server; its store is BACKEND's, else the one that runs go to without a server.
+    """Replace this process by MLflow's server.
 
-    The store's URI, which may hold a password, goes to the server by the environment, and never into its command line.
-    UserError for a used port, a store that is not there or is a server itself, and a missing driver.
+    Its store is BACKEND's, otherwise that of runs without a server. The store's URI may hold a password, so it goes to
+    the server by the environment, not on its command line.
+
+    Raises:
+        UserError: The port is in use, the store is missing or is a server, or a driver is missing.
     """
-    told = os.environ.get(BACKEND)
-    uri = told or os.environ.get("MLFLOW_TRACKING_URI") or STORE
+    named = os.environ.get(BACKEND)
+    uri = named or os.environ.get("MLFLOW_TRACKING_URI") or STORE
     if uri.startswith(("http://", "https://")):
-        name = BACKEND if told else "MLFLOW_TRACKING_URI"
+        name = BACKEND if named else "MLFLOW_TRACKING_URI"
         raise UserError(f"{name} is a server already: open {clean(uri)}, or unset it to see {STORE}")
-    # One that is named is made; elsewhere no file means that this is the wrong folder, or nothing has run.
-    if not told and uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
-        raise UserError(f"there is no store {clean(uri)} yet; `actionbench repro` makes it")
+    # A named store is created; otherwise a missing file means a wrong folder, or no run yet.
+    if not named and uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
+        raise UserError(f"{clean(uri)} does not exist yet; run `actionbench repro`")
     if uri.startswith(("postgresql:", "postgresql+psycopg:")) and not importlib.util.find_spec("psycopg"):
-        raise UserError(f"{clean(uri)} needs psycopg; pip install -c constraints.txt 'actionbench[postgres]' brings it")
+        raise UserError(f"{clean(uri)} needs psycopg; pip install -c constraints.txt 'actionbench[postgres]'")
     if not port_is_free(port):
         raise UserError(f"port {port} is in use; `actionbench mlflow --port {free_port()}` has a free one")
     print(f"MLflow on http://{host}:{port}, Ctrl-C ends it", file=sys.stderr, flush=True)
     if host != LOOPBACK:
-        print("MLflow asks for no password: who reaches it reads and writes all runs", file=sys.stderr, flush=True)
+        print("MLflow has no password: anyone who reaches it can read and write all runs", file=sys.stderr, flush=True)
     arguments = ["-m", "mlflow", "server", "--host", host, "--port", str(port), "--workers", "1"]
     variables = {**os.environ, BACKEND: uri, "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
     variables["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # processes that evaluate language models
@@ -44,14 +47,16 @@ def serve(port: int, host: str) -> None:
 
 
 def sync() -> None:
-    """Brings every row in data/tracking up to date in the store, and prints what that was.
+    """Send to the store the runs' results that it lacks, and print a summary.
 
-    Doing it again, or after it was killed midway, logs nothing twice. UserError where there are no records, or the
-    store doesn't take them.
+    A repeated or interrupted call logs nothing twice.
+
+    Raises:
+        UserError: There are no records, or the store refuses them.
     """
     folders = sorted(path for path in (DATA / "tracking").glob("*") if path.is_dir())
     if not folders:
-        raise UserError("there are no runs in data/tracking yet; `actionbench repro` makes them")
+        raise UserError("data/tracking has no runs yet; run `actionbench repro`")
     rows = runs = sent = 0
     for folder in folders:
         record = run_record.load(folder)

@@ -9,7 +9,10 @@ from pipeline.errors import UserError, alternatives
 
 
 def composed(suite: str, *overrides: str) -> Params:
-    """Return the params of `dvc exp run -S suite=<suite>`; run from the project's root."""
+    """Return the params of `dvc exp run -S suite=<suite>`.
+
+    The current folder is the project's root.
+    """
     from dvc.utils.hydra import compose_and_dump
 
     known = [path.stem for path in Path("conf/suite").glob("*.yaml")]

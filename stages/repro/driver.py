@@ -1,4 +1,4 @@
-"""`dvc repro` with one Ray session for all stages; rows side by side on demand."""
+"""`dvc repro` with one Ray session for all stages, and rows in parallel on demand."""
 
 import itertools
 import json
@@ -27,9 +27,9 @@ from stages.repro import plan
 from stages.repro.plan import key, noun
 from stages.repro.watch import FAILS, Stream, Watch
 
-CONFLICT = re.compile(r"(<<<<<<<|>>>>>>>|\|\|\|\|\|\|\|)( |$)")  # that git leaves in a file
-GRACE = 10.0  # seconds that an interrupted stage has to end by itself
-# Kills its group once its standard input ends: when this process closes it, or is gone.
+CONFLICT = re.compile(r"(<<<<<<<|>>>>>>>|\|\|\|\|\|\|\|)( |$)")  # git's marks
+GRACE = 10.0  # seconds for an interrupted stage to end by itself
+# Kills its process group when its standard input ends, that is, when this process closes it or has ended.
 WATCHER = """
 import os, signal, sys
 signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -38,7 +38,7 @@ print(flush=True)
 sys.stdin.read()
 os.killpg(0, signal.SIGKILL)
 """
-# What DVC says that nobody who runs the tables needs: hints at git and remotes.
+# DVC's hints about git and remotes, which are not shown.
 CHATTER = re.compile(
     rb"\s*$|To track the changes|\s*git add |To enable auto staging|\s*dvc config core\.autostage|Use `dvc push`"
     rb"|(Updating|Generating) lock file|Data and pipelines are up to date|WARNING: .* in RWLock-file .* had been killed"
@@ -46,27 +46,27 @@ CHATTER = re.compile(
 
 
 def repro(targets: Sequence[str], jobs: int, keep_going: bool) -> int:
-    """Brings the targets up to date; 0, or 2 where only users' mistakes stopped it, else 1.
+    """Bring the targets up to date; return the exit code.
 
-    With several jobs, what the rows share comes first, then that many rows at a time, each trained and evaluated, then
-    the tables. Without `keep_going` nothing more is begun once something has failed.
+    It is 0, 2 after users' errors only, or 1. With several jobs, shared stages run first, then that many rows at a
+    time, then the tables. Without `keep_going`, nothing more starts after a failure.
     """
     from cluster.shared import shared
 
-    given = load.load()
+    params = load.load()
     mend()
     project = plan.project()
-    wanted = plan.needed(targets, project.stages)
-    steps = [step for step in plan.current(given, project) if step.stage in wanted]
-    if project.first:  # what runs with --single-item, and dvc.lock, follow from it
+    chosen = plan.needed(targets, project.stages)
+    steps = [step for step in plan.current(params, project) if step.stage in chosen]
+    if project.first:  # --single-item and dvc.lock depend on these stages
         plan.dvc("repro", "--quiet", *plan.FIRST)
     if not steps:
         print("everything is up to date", flush=True)
         return 0
-    stale, watch = [step.stage for step in steps], Watch(given, steps, jobs)
+    stale, watch = [step.stage for step in steps], Watch(params, steps, jobs)
     print(watch.foreword(), flush=True)
-    # Ray's own handler of SIGTERM is set as it starts; ours comes after.
-    with shared(given.cluster) as joined, interrupted_by_signals():
+    # Ray sets a handler of SIGTERM at its start; ours must be set later.
+    with shared(params.cluster) as joined, interrupted_by_signals():
         crew = Crew(joined, watch)
         options = ["--keep-going"] if keep_going else []
         try:
@@ -77,41 +77,40 @@ def repro(targets: Sequence[str], jobs: int, keep_going: bool) -> int:
                     _side_by_side(crew, stale, jobs, options)
         finally:
             crew.stop()
-            with suppress(OSError):  # the terminal may be gone
+            with suppress(OSError):  # the terminal may be closed
                 print(watch.summary(), flush=True)
     return 0 if not crew.codes else 2 if crew.codes == {2} else 1
 
 
 def mend() -> None:
-    """Put aside a half-written lock file of DVC, and remove its half-written note of who reads what.
+    """Repair DVC's files after a crash: rename damaged locks, delete a damaged rwlock.
 
-    DVC writes both in place, and would not run any more after it was killed meanwhile. What stages made before, it
-    finds again in its cache.
+    DVC writes them in place and refuses to run after a crash during that. It restores results from its cache.
 
     Raises:
-        UserError: A lock file has the marks of a merge conflict, which is the user's to solve.
+        UserError: A lock file has the marks of a merge conflict, which the user must solve.
     """
     checks: dict[str, Callable[[str], None]] = {
         ".dvc/tmp/rwlock": lambda text: RWLOCK_SCHEMA(json.loads(text)),
         **dict.fromkeys(("dvc.lock", "stages/dvc.lock"), _check_lock),
     }
     for path, check in ((Path(name), check) for name, check in checks.items()):
-        for last in (False, True):  # another DVC may be writing it now: a second look
+        for last in (False, True):  # another DVC may be writing it: check twice
             try:
                 if path.exists():
                     check(path.read_text(encoding="utf-8"))
                 break
             except _Conflict as conflict:
                 raise UserError(
-                    f"{path}, line {conflict}: a merge conflict; solve it (`git checkout --ours {path}` or --theirs "
-                    "will do, since what is stale then runs again), and call this again"
+                    f"{path}, line {conflict}: a merge conflict; solve it (`git checkout --ours {path}` or --theirs is "
+                    "enough, because stale stages run again), then repeat the command"
                 ) from None
             except (ValueError, TypeError, Invalid, YAMLError):
                 if not last:
                     time.sleep(1.0)
                 elif path.name == "rwlock":
                     path.unlink(missing_ok=True)
-                    print(f"{path} was half-written, and is made anew", file=sys.stderr, flush=True)
+                    print(f"{path} was half-written and is written again", file=sys.stderr, flush=True)
                 else:
                     names = (path.with_name(f"{path.name}.damaged-{number}") for number in itertools.count(1))
                     aside = next(name for name in names if not name.exists())
@@ -120,11 +119,11 @@ def mend() -> None:
 
 
 class _Conflict(Exception):
-    """The number of the line at which git left a merge conflict."""
+    """The number of the first line with a mark of a merge conflict."""
 
 
 def _check_lock(text: str) -> None:
-    """Raise what is wrong with a lock file; a last line without its end is not."""
+    """Raise an error if a lock file is damaged; its last line may lack its end."""
     lines = text.splitlines()
     if mark := next((number for number, line in enumerate(lines, 1) if CONFLICT.match(line)), 0):
         raise _Conflict(mark)
@@ -132,20 +131,14 @@ def _check_lock(text: str) -> None:
 
 
 class Crew:
-    """DVC processes and their stages, all in one process group, which ends with this process, however that ends."""
+    """DVC processes and their stages, in a process group that ends with this one."""
 
     def __init__(self, variables: Mapping[str, str], watch: Watch) -> None:
         self.watch = watch
-        # `python` in dvc.yaml is the one that runs this.
+        # `python` in dvc.yaml is this interpreter.
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-        self.variables = {
-            **os.environ,
-            "PATH": path,
-            "PYTHONUNBUFFERED": "1",
-            "DVC_NO_ANALYTICS": "1",
-            **variables,
-        }
-        self.codes: set[int] = set()  # what failed stages exited with; 1 for DVC's own failures
+        self.variables = {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1", "DVC_NO_ANALYTICS": "1", **variables}
+        self.codes: set[int] = set()  # exit codes of failed stages; 1 for DVC's own failures
         self.running: set[subprocess.Popen[bytes]] = set()
         self.stopping = False
         self.lock = threading.Lock()
@@ -156,7 +149,7 @@ class Crew:
         self.watcher.stdout.readline()
 
     def dvc(self, *arguments: str, label: str = "") -> bool:
-        """Runs DVC and passes on what it and its stage print, each line after the label; whether all went well."""
+        """Run DVC and forward its output, labeled by line; return True on success."""
         bar = not label and sys.stderr.isatty()
         drawn = {"TTY_COMPATIBLE": "1", "COLUMNS": str(shutil.get_terminal_size().columns)} if bar else {}
         with self.lock:
@@ -168,7 +161,7 @@ class Crew:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                process_group=self.watcher.pid,  # not this process's: Ctrl-C reaches it alone, and it ends the others
+                process_group=self.watcher.pid,  # Ctrl-C reaches only this process, which ends the others
             )
             self.running.add(process)
         assert process.stdout and process.stderr
@@ -189,7 +182,7 @@ class Crew:
         return not failed
 
     def stop(self) -> None:
-        """Ends every process and its stage: asks first, then insists."""
+        """End every process and its stage: by SIGINT, then SIGTERM, then SIGKILL."""
         with self.lock:
             self.stopping = True
         for number, seconds in ((signal.SIGINT, GRACE), (signal.SIGTERM, 2.0)):
@@ -197,13 +190,13 @@ class Crew:
             if alive:
                 os.killpg(self.watcher.pid, number)
             end = time.monotonic() + seconds
-            with suppress(KeyboardInterrupt):  # who insists need not wait
+            with suppress(KeyboardInterrupt):  # a second Ctrl-C ends the wait
                 while time.monotonic() < end and any(process.poll() is None for process in alive):
                     time.sleep(0.05)
         self.watcher.communicate()
 
     def _pass_on(self, source: BinaryIO, sink: BinaryIO, label: str, bar: bool, stream: Stream) -> None:
-        """Copies whole lines, and a progress bar's unfinished ones as they come."""
+        """Forward whole lines, and unfinished ones of a progress bar."""
         rest, error = b"", sink is sys.stderr.buffer
         while chunk := os.read(source.fileno(), 65536):
             *lines, rest = (rest + chunk).split(b"\n")
@@ -218,9 +211,9 @@ class Crew:
             self._write(sink, [rest + b"\n"], label)
 
     def _worth(self, line: bytes) -> bool:
-        found = FAILS.match(line)
-        # A stage says in one line what the user did wrong; DVC's own line would bury it.
-        return not self.stopping and not CHATTER.match(line) and not (found and found[2] == b"2")
+        failure = FAILS.match(line)
+        # A stage reports a user's error in one line; DVC's additional line is left out.
+        return not self.stopping and not CHATTER.match(line) and not (failure and failure[2] == b"2")
 
     def _write(self, sink: BinaryIO, lines: list[bytes], label: str) -> None:
         with self.lock:
@@ -229,7 +222,7 @@ class Crew:
 
 @contextmanager
 def interrupted_by_signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP end the block as Ctrl-C does."""
+    """Raise KeyboardInterrupt in the block on SIGTERM and SIGHUP, as Ctrl-C does."""
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
@@ -250,8 +243,8 @@ def _side_by_side(crew: Crew, stale: Sequence[str], jobs: int, options: Sequence
     first = [stage for stage in stale if noun(stage) in ("download", "decode", "splits")]
     if first and not crew.dvc("repro", *first):
         return
-    # --single-item: DVC locks what a stage reads for as long as it runs what comes before it, so rows that share a data
-    # set would find it busy.
+    # --single-item: DVC locks a stage's inputs also while it runs earlier stages, so rows that share a data set would
+    # block one another.
     with ThreadPoolExecutor(jobs) as pool:
 
         def row(name: str) -> None:

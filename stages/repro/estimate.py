@@ -1,4 +1,4 @@
-"""How long a row would take and how many bytes a stage would leave, and where that guess comes from."""
+"""Estimates of a stage's time and of its output in bytes, with their sources."""
 
 import json
 import os
@@ -26,7 +26,7 @@ FORWARD = 1 / 3  # of a training step's cost: the backward pass takes twice the 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A guess and its source; None is unknown, and the source then says what is missing."""
+    """An estimate and its source; for an unknown value (None), the reason."""
 
     value: float | None
     source: str
@@ -34,7 +34,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Net:
-    """All that decides what one clip costs."""
+    """Everything that determines the cost of a clip."""
 
     backbone: str
     variant: str
@@ -48,18 +48,18 @@ class Net:
 
 @dataclass(frozen=True)
 class Speed:
-    """What training a row took, as its log has it."""
+    """A row's training speed, from its log."""
 
     row: str
     net: Net
     clips_per_second: float
-    workers: int = 1  # that reached it together
+    workers: int = 1  # together
 
 
 def seconds(step: Step, params: Params, data: Path, speeds: Mapping[str, Speed]) -> Estimate:
-    """Seconds of work for all runs of a step, one after the other.
+    """Estimate the seconds of all runs of a step, one after the other.
 
-    A row's own measured speed, if what decides it is as it was; else the nearest row's, scaled by MACs.
+    The speed is the row's measured one if its net is unchanged; otherwise the nearest row's, scaled by MACs.
     """
     if noun(step.stage) not in ("train", "evaluate"):
         return Estimate(None, "nothing is measured for this stage")
@@ -71,7 +71,7 @@ def seconds(step: Step, params: Params, data: Path, speeds: Mapping[str, Speed])
         return Estimate(0.0, "weights are only converted")
     counts = [videos(data / "splits" / experiment.dataset, split) for split in experiment.splits]
     if not all(counts):
-        return Estimate(None, "the splits are not there yet")
+        return Estimate(None, "the splits do not exist yet")
     clips = len(experiment.seeds) * sum(count.get("train" if training else "test", 0) for count in counts)
     if training:
         clips *= recipe.epochs
@@ -80,24 +80,24 @@ def seconds(step: Step, params: Params, data: Path, speeds: Mapping[str, Speed])
 
         views = views_per_video(protocol)
         if views is None:
-            return Estimate(None, "how many windows a video has depends on its length")
+            return Estimate(None, "the number of windows depends on a video's length")
         clips *= views
-    wanted = net(asdict(experiment), asdict(recipe), recipe.size if training else protocol.size)
-    rate = _rate(row, wanted, speeds)
+    shape = net(asdict(experiment), asdict(recipe), recipe.size if training else protocol.size)
+    rate = _rate(row, shape, speeds)
     if rate.value is None:
         return rate
     return Estimate(clips / rate.value * (1 if training else FORWARD), rate.source)
 
 
 def work(seconds: float, cluster: Cluster, speeds: Mapping[str, Speed]) -> str:
-    """Seconds of runs one after the other, in words, and in hours of the devices that they hold at those speeds."""
+    """Format seconds of sequential runs, also as hours of the devices that they use."""
     kind, each = ("GPU", cluster.gpus_per_worker) if cluster.gpus_per_worker else ("CPU", cluster.cpus_per_worker)
     hours = seconds / 3600 * statistics.median(speed.workers for speed in speeds.values()) * each
     return f"{duration(seconds)} of work ({hours:.2g} {kind}-hours)"
 
 
 def size(step: Step, data: Path) -> Estimate:
-    """Bytes a step leaves: what it left last time, else for frames their videos' bytes."""
+    """Estimate a step's output in bytes from its last output, or from the videos."""
     places = {
         "decode": ["frames/{}"],
         "splits": ["splits/{}"],
@@ -105,20 +105,23 @@ def size(step: Step, data: Path) -> Estimate:
         "evaluate": ["predictions/{}"],
         "trajectories": ["predictions/{}"],
     }
-    there = [data / place.format(key(step.stage)) for place in places.get(noun(step.stage), [])]
-    total = sum(path.stat().st_size for place in there for path in place.rglob("*") if path.is_file())
+    folders = [data / place.format(key(step.stage)) for place in places.get(noun(step.stage), [])]
+    total = sum(path.stat().st_size for place in folders for path in place.rglob("*") if path.is_file())
     if total:
-        return Estimate(total, "last time's")
+        return Estimate(total, "the last run")
     if noun(step.stage) in ("download", "decode"):
         total = manifest_bytes(data / "raw" / key(step.stage) / "manifest.csv")
         if total:
-            return Estimate(total, "the videos'" if noun(step.stage) == "download" else "the videos'; frames take more")
-    return Estimate(None, "nothing is there yet")
+            return Estimate(total, "the videos" if noun(step.stage) == "download" else "the videos; frames take more")
+    return Estimate(None, "no output yet")
 
 
 def measured(data: Path, locked: Mapping[str, Any]) -> dict[str, Speed]:
-    """Row -> its training speed, of rows that have a log; `locked`: dvc.lock's stages, the settings they ran under."""
-    found = {}
+    """Return row -> training speed, for rows with a log.
+
+    `locked` are the stages of dvc.lock, with the settings of the runs.
+    """
+    speeds = {}
     for folder in sorted((data / "runs").glob("*")):
         ran = settings(locked.get(f"train@{folder.name}", {}))
         experiment = ran.get(f"experiments.{folder.name}")
@@ -128,12 +131,12 @@ def measured(data: Path, locked: Mapping[str, Any]) -> dict[str, Speed]:
         if lines and recipe and experiment:
             rate = statistics.median(line["clips_per_second"] for line in lines)
             workers = statistics.median_low([line.get("world", 1) for line in lines])
-            found[folder.name] = Speed(folder.name, net(experiment, recipe), rate, workers)
-    return found
+            speeds[folder.name] = Speed(folder.name, net(experiment, recipe), rate, workers)
+    return speeds
 
 
 def net(experiment: Mapping[str, Any], recipe: Mapping[str, Any], size: int | None = None) -> Net:
-    """The part of a row that decides what a clip costs, from its params as plain values."""
+    """Return the part of a row's params that determines the cost of a clip."""
     return Net(
         backbone=experiment["backbone"],
         variant=experiment["variant"],
@@ -147,17 +150,20 @@ def net(experiment: Mapping[str, Any], recipe: Mapping[str, Any], size: int | No
 
 
 def cores() -> int:
-    """Return the CPU cores that this process may use; macOS knows no affinity and has all of them."""
+    """Return the number of CPU cores that this process may use.
+
+    macOS has no affinity: all of them.
+    """
     if sys.platform == "darwin":
         return os.cpu_count() or 1
     return len(os.sched_getaffinity(0))
 
 
 def side_by_side(cluster: Cluster) -> int | None:
-    """How many runs this machine trains at once; None where a cluster is named."""
+    """Return the number of runs that fit on this machine; None for a named cluster."""
     if os.environ.get("RAY_ADDRESS") or cluster.address != "local":
         return None
-    workers = cluster.team[1]  # of a range Ray gives the first runs as many as it can
+    workers = cluster.team[1]  # of a range, Ray gives the first runs as many as possible
     slots = cores() // (workers * cluster.cpus_per_worker)
     if cluster.gpus_per_worker:
         gpus = len(list(Path("/dev").glob("nvidia[0-9]*")))
@@ -167,7 +173,7 @@ def side_by_side(cluster: Cluster) -> int | None:
 
 @cache
 def videos(splits: Path, split: int) -> dict[str, int]:
-    """Videos of each part of a split; empty where its table isn't there or is damaged."""
+    """Count the videos of each part of a split; empty for a missing or damaged table."""
     import pyarrow.parquet
 
     path = splits / f"split-{split}.parquet"
@@ -181,7 +187,7 @@ def videos(splits: Path, split: int) -> dict[str, int]:
 
 
 def manifest_bytes(path: Path) -> int:
-    """Bytes of a manifest's videos; 0 where there is none, or a damaged one."""
+    """Return the bytes of a manifest's videos; 0 for a missing or damaged one."""
     from pipeline.download import sources
 
     with suppress(UserError):
@@ -190,7 +196,10 @@ def manifest_bytes(path: Path) -> int:
 
 
 def running_logs(params: Params, row: str, data: Path) -> list["Place"]:
-    """The files that show each run of a row while it trains, under the key of its code, settings and inputs."""
+    """Return the logs of a row's runs while they train.
+
+    Their path has the key of code, settings and inputs.
+    """
     from pipeline.storage import notes
     from pipeline.train import keys, rows
 
@@ -200,12 +209,12 @@ def running_logs(params: Params, row: str, data: Path) -> list["Place"]:
         runs = rows.runs(params, row, data)
         weights = inputs.get("weights")
         return [keys.state(run, params.cluster, keys.training(run, weights)) / run_log.RUNNING for run in runs]
-    except (OSError, UserError):  # its frames, splits or inputs aren't there yet
+    except (OSError, UserError):  # its frames, splits or inputs do not exist yet
         return []
 
 
 def kept(step: Step, params: Params, data: Path) -> int:
-    """Epochs that the next training of a row need not do: those made by the same code, from the same settings."""
+    """Return the number of epochs that the next training of a row resumes from."""
     if noun(step.stage) != "train":
         return 0
     with suppress(OSError, UserError):  # a store that can't be reached
@@ -214,7 +223,11 @@ def kept(step: Step, params: Params, data: Path) -> int:
 
 
 def built(net: Net, classes: int) -> "VideoNet":
-    """The net on the meta device, where it has shapes but no values; ValueError where there is no such net."""
+    """Build the net on the meta device: shapes without values.
+
+    Raises:
+        ValueError: There is no such net.
+    """
     import torch
 
     from models import video
@@ -229,33 +242,33 @@ def built(net: Net, classes: int) -> "VideoNet":
 
 @cache
 def macs(net: Net) -> int:
-    """Multiply-accumulates of one clip, the head's few left aside; ValueError as built()."""
+    """Return a clip's multiply-accumulates with a head of one class."""
     from models import costs
 
     return costs.macs(built(net, classes=1), (1, net.frames, net.planes, net.size, net.size))
 
 
-def _rate(row: str, wanted: Net, speeds: Mapping[str, Speed]) -> Estimate:
-    """Clips a second that training the wanted net would reach."""
-    same = sorted((speed for speed in speeds.values() if speed.net == wanted), key=lambda speed: speed.row != row)
+def _rate(row: str, shape: Net, speeds: Mapping[str, Speed]) -> Estimate:
+    """Estimate the clips per second in training a net."""
+    same = sorted((speed for speed in speeds.values() if speed.net == shape), key=lambda speed: speed.row != row)
     if same:
         return Estimate(
             same[0].clips_per_second, "measured" if same[0].row == row else f"as measured for {same[0].row}"
         )
-    near = _nearest(row, wanted, speeds.values())
+    near = _nearest(row, shape, speeds.values())
     if near is None:
         return Estimate(None, "no row has been trained yet")
     try:
-        factor = macs(near.net) / macs(wanted)
+        factor = macs(near.net) / macs(shape)
     except ValueError as error:
         return Estimate(None, str(error))
     return Estimate(near.clips_per_second * factor, f"from {near.row} by MACs")
 
 
-def _nearest(row: str, wanted: Net, speeds: Iterable[Speed]) -> Speed | None:
-    """The row itself under its earlier settings, else one of the same backbone, else any."""
+def _nearest(row: str, shape: Net, speeds: Iterable[Speed]) -> Speed | None:
+    """Return the speed of the row itself, of one with its backbone, or of any row."""
 
     def distance(speed: Speed) -> tuple[bool, ...]:
-        return speed.row != row, speed.net.backbone != wanted.backbone, speed.net.variant != wanted.variant
+        return speed.row != row, speed.net.backbone != shape.backbone, speed.net.variant != shape.variant
 
     return min(speeds, key=distance, default=None)

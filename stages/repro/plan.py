@@ -1,4 +1,4 @@
-"""The stages that `dvc repro` would run, and why: DVC's own status, carried downstream along DVC's own graph."""
+"""Stages that `dvc repro` would run, with reasons, from DVC's status and graph."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pipeline.config.schema import Params
 from pipeline.errors import UserError, unknown
 
-Status = Mapping[str, list[Any]]  # what `dvc status --json` prints
+Status = Mapping[str, list[Any]]  # output of `dvc status --json`
 State = Literal["runs", "may run", "restored"]
 NEVER = ("never run",)
 FIRST = ("stages/dvc.yaml:code", "stages/dvc.yaml:inputs")
@@ -24,15 +24,15 @@ KINDS = {"attention": "attention", "backbones": "backbone", "datasets": "data se
 # Params of data/inputs that are digests of files.
 FILES = {"videos": "videos", "lists": "lists", "weights": "file of weights", "outside": "scores from outside"}
 SHOWN = 3  # modules that a reason names
-LEGIBLE = 60  # characters of a param's old and new value that are still shown
+LEGIBLE = 60  # characters of a param's old and new value, up to which they are shown
 
 
 @dataclass(frozen=True)
 class Step:
-    """A stage that isn't up to date.
+    """A stage that is not up to date.
 
-    "may run": only its inputs' makers run; DVC skips it where they make the same bytes again. "restored": DVC's cache
-    holds what it would make.
+    "may run": only the stages of its inputs run, and DVC skips it if their bytes stay equal. "restored": DVC's cache
+    holds its outputs.
     """
 
     stage: str
@@ -43,11 +43,11 @@ class Step:
 
 @dataclass(frozen=True)
 class Project:
-    """A project as DVC sees it, without the stages that come first."""
+    """A project as DVC sees it, without the stages FIRST."""
 
-    stages: Mapping[str, tuple[str, ...]]  # stage -> those it directly depends on, in an order in which they can run
+    stages: Mapping[str, tuple[str, ...]]  # stage -> its direct dependencies, in executable order
     status: Status
-    first: bool = False  # dvc.lock is behind on `code` and `inputs`
+    first: bool = False  # `code` or `inputs` is stale in dvc.lock
 
 
 def noun(stage: str) -> str:
@@ -55,29 +55,37 @@ def noun(stage: str) -> str:
 
 
 def key(stage: str) -> str:
-    """The data set or row of a stage; empty for aggregate."""
+    """Return the data set or row of a stage; "" for aggregate."""
     return stage.partition("@")[2]
 
 
 def needed(targets: Iterable[str], stages: Mapping[str, tuple[str, ...]]) -> list[str]:
-    """The targets and all that they depend on, in an order in which they can run; without targets, every stage.
+    """Return the targets and their dependencies in executable order.
 
-    A target is a stage, all stages of a name ("train"), or a row, which is its evaluation. UserError for others.
+    Without targets, return every stage. A target is a stage, all stages of a name ("train"), or a row, which means its
+    evaluation.
+
+    Raises:
+        UserError: A target is none of these.
     """
-    wanted = [stage for target in targets for stage in _named(target, stages)] or list(stages)
-    found: set[str] = set()
-    while wanted:
-        stage = wanted.pop()
-        if stage not in found:
-            found.add(stage)
-            wanted += stages[stage]
-    return [stage for stage in stages if stage in found]
+    queue = [stage for target in targets for stage in _named(target, stages)] or list(stages)
+    reached: set[str] = set()
+    while queue:
+        stage = queue.pop()
+        if stage not in reached:
+            reached.add(stage)
+            queue += stages[stage]
+    return [stage for stage in stages if stage in reached]
 
 
 def steps(params: Params, project: Project, lock: Mapping[str, Any], cached: Collection[str] = ()) -> list[Step]:
-    """The stages that aren't up to date, in an order in which they can run.
+    """Return the stages that are not up to date, in executable order.
 
-    `lock` is dvc.lock's stages, `cached` the stages that DVC would restore.
+    Args:
+        params: The settings.
+        project: Graph and status.
+        lock: Stages of dvc.lock.
+        cached: Stages that DVC would restore.
     """
     stale, listed = set(), []
     for stage, before in project.stages.items():
@@ -87,7 +95,7 @@ def steps(params: Params, project: Project, lock: Mapping[str, Any], cached: Col
         if not direct and not makers:
             continue
         stale.add(stage)
-        # DVC's word on its cache holds for changed outputs alone: without a run, it looks up a stage's old inputs.
+        # DVC's report on its cache is valid for changed outputs only: it looks up a stage's old inputs.
         restored = stage in cached and _outputs_alone(entries)
         state: State = "may run" if not direct else "restored" if restored else "runs"
         because = () if direct == NEVER else _because(makers, project.stages)
@@ -96,7 +104,10 @@ def steps(params: Params, project: Project, lock: Mapping[str, Any], cached: Col
 
 
 def reasons(entries: list[Any], locked: Mapping[str, Any] | None, makers_run: bool = False) -> tuple[str, ...]:
-    """Why a stage runs, from its entries in DVC's status; with `makers_run`, what other stages make is no reason."""
+    """Return the reasons to run a stage, from its entries in DVC's status.
+
+    With `makers_run`, outputs of other stages are no reason.
+    """
     if not entries:
         return ()
     if locked is None:
@@ -122,7 +133,7 @@ def reasons(entries: list[Any], locked: Mapping[str, Any] | None, makers_run: bo
 
 
 def project() -> Project:
-    """DVC's graph and status of the project in the current folder, after code and inputs are taken anew."""
+    """Return DVC's graph and status, after an update of `code` and `inputs`."""
     from dvc.exceptions import DvcException
     from dvc.lock import LockError
     from dvc.repo import Repo
@@ -149,54 +160,54 @@ def project() -> Project:
 
 
 def restorable() -> set[str]:
-    """The stages that DVC would bring back from its cache instead of running them."""
+    """Return the stages that DVC would restore from its cache instead of running them."""
     return set(re.findall(r"Stage '(.+)' is cached - skipping run", dvc("repro", "--dry", "--keep-going", check=False)))
 
 
 def locked() -> dict[str, Any]:
-    """dvc.lock's stages; none before the first run."""
+    """Return the stages of dvc.lock; none before the first run."""
     stages = _yaml(Path("dvc.lock")).get("stages")
     return stages if isinstance(stages, dict) else {}
 
 
 def current(params: Params, project: Project) -> list[Step]:
-    """steps() with what dvc.lock and DVC's cache in the current folder hold."""
+    """Return steps() for dvc.lock and DVC's cache in the current folder."""
     cached = restorable() if any(map(_outputs_alone, project.status.values())) else set()
     return steps(params, project, locked(), cached)
 
 
 def settings(locked: Mapping[str, Any]) -> dict[str, Any]:
-    """The params of a stage's entry in dvc.lock, by name."""
+    """Return the params of a stage's entry in dvc.lock, by name."""
     return {name: value for file in locked.get("params", {}).values() for name, value in file.items()}
 
 
 def dvc_command(*arguments: str) -> list[str]:
-    """DVC beside this Python; it waits while another DVC process holds the project's lock."""
+    """Return a command of this environment's DVC that waits for the project's lock."""
     return [str(Path(sys.executable).with_name("dvc")), "--wait-for-lock", *arguments]
 
 
 def dvc(*arguments: str, check: bool = True) -> str:
-    """What DVC prints; UserError with DVC's own complaint where it fails."""
+    """Return DVC's output; a failure is a UserError with DVC's message."""
     environment = {**os.environ, "DVC_NO_ANALYTICS": "1", "NO_COLOR": "1"}
     try:
         done = subprocess.run(dvc_command(*arguments), capture_output=True, text=True, env=environment)
     except FileNotFoundError as error:
-        raise UserError(f"no DVC at {error.filename}; `pip install -e .` installs it") from None
+        raise UserError(f"no DVC at {error.filename}; install it by `pip install -e .`") from None
     if check and done.returncode:
-        said = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-        line = next((line for line in said if line.startswith("ERROR: ")), " ".join(said[:3]) or "no message")
+        output = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+        line = next((line for line in output if line.startswith("ERROR: ")), " ".join(output[:3]) or "no message")
         raise UserError(f"dvc {arguments[0]}: {line.removeprefix('ERROR: ')}")
     return done.stdout
 
 
 def _named(target: str, stages: Mapping[str, tuple[str, ...]]) -> list[str]:
-    found = [stage for stage in stages if target in (stage, noun(stage))]
-    if not found and f"evaluate@{target}" in stages:
-        found = [f"evaluate@{target}"]
-    if not found:
+    matching = [stage for stage in stages if target in (stage, noun(stage))]
+    if not matching and f"evaluate@{target}" in stages:
+        matching = [f"evaluate@{target}"]
+    if not matching:
         rows = [key(stage) for stage in stages if noun(stage) == "evaluate"]
         raise unknown("stage or row", target, {*stages, *map(noun, stages), *rows})
-    return found
+    return matching
 
 
 def _outputs_alone(entries: list[Any]) -> bool:
@@ -204,7 +215,7 @@ def _outputs_alone(entries: list[Any]) -> bool:
 
 
 def _because(makers: list[str], stages: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
-    """The nearest of the makers: not those that another of them depends on."""
+    """Return as a reason the nearest makers: those that no other maker depends on."""
     behind = {before for maker in makers for before in stages[maker]}
     nearest = [maker for maker in makers if maker not in behind]
     if not nearest:
@@ -221,7 +232,10 @@ def _runs(params: Params, stage: str) -> tuple[str, ...]:
 
 
 def _changed(name: str, old: Mapping[str, Any], values: Mapping[str, Any]) -> list[str]:
-    """The params below `name` that differ, as "changed param recipes.quick.lr (0.1, was 0.2)", or the files."""
+    """Return the changed params below `name`, or the kind of changed file.
+
+    E.g. "changed param recipes.quick.lr (0.1, was 0.2)".
+    """
     if name in FILES:
         return [f"changed {FILES[name]}"]
     now: Any = values
@@ -231,7 +245,10 @@ def _changed(name: str, old: Mapping[str, Any], values: Mapping[str, Any]) -> li
 
 
 def _code(path: str, locked: Mapping[str, Any]) -> str:
-    """The stage or plug-in whose code changed, with its modules where git's HEAD has the file that dvc.lock names."""
+    """Return the stage or plug-in of changed code.
+
+    Its modules are named if git's HEAD has the file of dvc.lock.
+    """
     folder, _, name = path.removeprefix(CODE).partition("/")
     what = f"changed code of {name if folder == 'stages' else f'{KINDS[folder]} {name}'}"
     md5 = next((dep.get("md5") for dep in locked.get("deps", []) if dep["path"] == path), None)
@@ -268,4 +285,4 @@ def _yaml(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (YAMLError, ValueError, TypeError):
-        raise UserError(f"{path} is damaged; `git checkout {path}` brings the committed one back") from None
+        raise UserError(f"{path} is damaged; `git checkout {path}` restores the committed file") from None

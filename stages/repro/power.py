@@ -1,4 +1,4 @@
-"""Which verdicts a suite can reach with its seeds and test videos, and how many seeds would tell."""
+"""Verdicts that a suite's seeds and test videos can reach, and missing seeds."""
 
 from pathlib import Path
 
@@ -14,16 +14,16 @@ REPORTS = Path("reports")
 def show(suite: str | None, seed_sd: float, discordant: float, as_json: bool) -> None:
     """Print the plan of params.yaml's suite, or of another of conf/.
 
-    Results in data/ give the variances, or else the suite's reference results.
+    Variances come from results in data/, or from the suite's reference results.
     """
     from stages.repro.compose import composed
 
-    given = composed(suite) if suite else load.load()
+    params = composed(suite) if suite else load.load()
     assumed = planning.Assumed(seed_sd, discordant)
-    found, kept = measured(given, DATA), REPORTS / "reference" / given.suite
-    if all(row.accuracy == "not run" for row in found.values()) and kept.is_dir():
-        found = measured(given, kept)
-    table = planning.table(given, found, REPORTS, assumed)
+    results, kept = measured(params, DATA), REPORTS / "reference" / params.suite
+    if all(row.accuracy == "not run" for row in results.values()) and kept.is_dir():
+        results = measured(params, kept)
+    table = planning.table(params, results, REPORTS, assumed)
     if as_json:
         show_json(table.records())
         return

@@ -1,8 +1,9 @@
-"""Compare the bytes that the code makes with those of a commit: the proof that a refactoring changes no number.
+"""Comparison of the bytes of this code's results with those of a commit.
 
-A sample of what the rows of params.yaml compute: drawn videos, decoded frames, optical flow, splits, two training steps
-of each row, its predictions of a few videos, dense trajectories. Each tree computes the sample by its own code, in a
-process of its own, and lists a sha256 by name; names don't depend on how files and modules are laid out.
+Equal bytes prove that a refactoring changes no number. The sample is part of the work of params.yaml's rows: drawn
+videos, decoded frames, optical flow, splits, two training steps of each row, its predictions of a few videos, dense
+trajectories. Each tree computes it with its own code in a separate process, and lists a sha256 by name. Names do not
+depend on the layout of files and modules.
 """
 
 import dataclasses
@@ -24,14 +25,14 @@ if TYPE_CHECKING:
 STEPS = 2
 TEST = 16  # videos
 FLOW: dict[str, Any] = {"algorithm": "dis", "compensated": True}
-DESCRIBED = 12  # videos whose trajectories are taken
+DESCRIBED = 12  # videos with trajectories
 
 
 def differences(base: str) -> tuple[list[str], int]:
-    """Return the names whose bytes differ between commit `base` and the files here, and how many were compared.
+    """Return the names with different bytes at `base` and here, and their total.
 
     Raises:
-        UserError: There is no such commit, or a tree can't compute the sample.
+        UserError: The commit does not exist, or a tree can't compute the sample.
     """
     with tempfile.TemporaryDirectory() as place:
         tree = Path(place) / "before"
@@ -45,34 +46,34 @@ def differences(base: str) -> tuple[list[str], int]:
 
 
 def sample(folder: Path) -> dict[str, str]:
-    """Return name -> sha256 of what this tree's code computes in `folder`, an empty one."""
+    """Return name -> sha256 of this tree's sample, computed in an empty folder."""
     import torch
 
     from pipeline.config import load
     from pipeline.train import rows
 
     torch.set_num_threads(1)
-    given = load.load()
-    drawn = {name: _small(given, name) for name, dataset in given.datasets.items() if dataset.source == "generated"}
-    recipes = {name: dataclasses.replace(recipe, epochs=1, steps=()) for name, recipe in given.recipes.items()}
-    given = dataclasses.replace(given, datasets={**given.datasets, **drawn}, recipes=recipes)
+    params = load.load()
+    drawn = {name: _small(params, name) for name, dataset in params.datasets.items() if dataset.source == "generated"}
+    recipes = {name: dataclasses.replace(recipe, epochs=1, steps=()) for name, recipe in params.recipes.items()}
+    params = dataclasses.replace(params, datasets={**params.datasets, **drawn}, recipes=recipes)
     digests: dict[str, str] = {}
     for name, dataset in drawn.items():
         digests |= {f"{name}: {what}": digest for what, digest in _data(name, dataset, folder).items()}
-    for row, experiment in given.experiments.items():
+    for row, experiment in params.experiments.items():
         if experiment.dataset in drawn:
-            run = rows.runs(given, row, folder)[0]
+            run = rows.runs(params, row, folder)[0]
             digests |= {f"{row}: {what}": digest for what, digest in _row(run).items()}
             print(f"{row} is done", file=sys.stderr, flush=True)
     return digests
 
 
-def _small(given: "Params", name: str) -> "Dataset":
-    """A drawn data set with as many videos as its rows' recipes need for STEPS steps."""
+def _small(params: "Params", name: str) -> "Dataset":
+    """Return a drawn data set with the videos of STEPS steps of its rows' recipes."""
     from pipeline.config.schema import Flow
 
-    batches = [given.recipe(row).batch for row in given.experiments.values() if row.dataset == name]
-    dataset = given.datasets[name]
+    batches = [params.recipe(row).batch for row in params.experiments.values() if row.dataset == name]
+    dataset = params.datasets[name]
     options = {**dataset.options, "train": STEPS * max(batches, default=16), "test": TEST}
     decode = dataclasses.replace(dataset.decode, videos_per_shard=TEST, flow=Flow(**FLOW))
     return dataclasses.replace(dataset, options=options, decode=decode)
@@ -116,7 +117,7 @@ def _data(name: str, dataset: "Dataset", folder: Path) -> dict[str, str]:
 
 
 def _row(run: "Run") -> dict[str, str]:
-    """Digests of a row's first run: weights and losses after its steps, logits, costs."""
+    """Return digests of a row's first run: weights, losses, logits, costs."""
     import io
 
     import pyarrow.parquet
@@ -148,13 +149,13 @@ def _digest(parts: Iterable[Any]) -> str:
 
 
 def _listed(tree: Path, place: Path) -> dict[str, str]:
-    """The sample as a tree computes it, in a process that sees no other tree."""
+    """Return a tree's sample from a process that imports no other tree."""
     listing = place / "sample.json"
     # The tree's own packages come before those that are installed.
     program = "import sys; sys.path.insert(0, ''); from stages.cli import main; main()"
     command = [sys.executable, "-c", program, "same", "--write", str(listing)]
     if code := subprocess.run(command, cwd=tree).returncode:
-        raise UserError(f"{tree.name}: the sample can't be computed (exit code {code}); the lines above say why")
+        raise UserError(f"{tree.name}: the sample can't be computed (exit code {code}); see the lines above")
     return json.loads(listing.read_text(encoding="utf-8"))
 
 

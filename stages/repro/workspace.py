@@ -1,4 +1,4 @@
-"""One driver at a time in a workspace: who holds it is named to whoever comes second."""
+"""Lock of a workspace: one driver at a time, which is named to others."""
 
 import json
 import os
@@ -14,29 +14,29 @@ from filelock import FileLock, Timeout
 from pipeline.errors import UserError
 from pipeline.storage.atomic import write
 
-FOLDER = Path(".dvc/tmp")  # git-ignored by DVC, and on the project's file system: drivers on other machines see it too
+FOLDER = Path(".dvc/tmp")  # git ignores it; drivers on other machines see it too
 
 
 @contextmanager
 def held(wait: bool) -> Iterator[None]:
-    """This workspace for this process, until the block ends or the process is gone, however that ends.
+    """Hold this workspace until the block or the process ends.
 
-    Where another driver has it: waits for its end and says so once, or raises UserError, which names its process,
-    machine, command and since when.
+    If another driver holds it, wait for its end and print so once.
+
+    Raises:
+        UserError: Another driver holds it and `wait` is False; the error has its process, machine, command and start.
     """
     if not FOLDER.parent.is_dir():
-        yield  # no DVC project: DVC says so
+        yield  # no DVC project: DVC reports that
         return
     FOLDER.mkdir(exist_ok=True)
     lock, holder = FileLock(FOLDER / "actionbench.lock"), FOLDER / "actionbench.json"
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        busy = f"{_named(holder)} is at work in this workspace"
+        busy = f"{_named(holder)} is running in this workspace"
         if not wait:
-            raise UserError(
-                f"{busy}; wait for its end with --wait, or stop it: the next repro goes on from there"
-            ) from None
+            raise UserError(f"{busy}; wait for its end with --wait, or stop it: the next repro resumes") from None
         print(f"{busy}; waiting for its end", file=sys.stderr, flush=True)
         lock.acquire()
     try:
@@ -50,9 +50,9 @@ def held(wait: bool) -> Iterator[None]:
 
 def _named(holder: Path) -> str:
     try:
-        found = json.loads(holder.read_text())
-        since = time.strftime("%Y-%m-%d %H:%M", time.localtime(found["since"]))
-        command = " ".join(["actionbench", *found["command"]])
-        return f"process {found['pid']} on {found['host']} (`{command}`, since {since})"
+        driver = json.loads(holder.read_text())
+        since = time.strftime("%Y-%m-%d %H:%M", time.localtime(driver["since"]))
+        command = " ".join(["actionbench", *driver["command"]])
+        return f"process {driver['pid']} on {driver['host']} (`{command}`, since {since})"
     except (OSError, ValueError, LookupError, TypeError):
-        return "another process"  # it has just come, or is just going
+        return "another process"  # it is starting or ending

@@ -81,7 +81,7 @@ def test_they_are_recomputed_byte_for_byte_without_data(project: Path) -> None:
         [sys.executable, "-c", code], cwd=project, capture_output=True, text=True, env={"PYTHONPATH": str(ROOT)}
     )
     assert done.returncode == 0, done.stderr
-    assert "quick: the bytes that were there" in done.stdout and "of predictions" in done.stdout
+    assert "quick: equal bytes" in done.stdout and "of predictions" in done.stdout
     assert contents(project / "reports" / "reference") == saved
     assert "cluster" not in YAML(typ="safe").load(folder / "params.yaml")
     assert not any(b"/secret" in content or str(project).encode() in content for content in saved.values())
@@ -106,7 +106,7 @@ def test_a_suite_without_predictions_keeps_its_tables_and_is_named(project: Path
     reference.save(project)
     shutil.copytree(project / "reports/reference/quick/tables", project / "reports/reference/old/tables")
     result = CliRunner().invoke(app, ["tables", "--reference"])
-    assert result.exit_code == 0 and "without reference predictions, so kept as they are: old" in result.output
+    assert result.exit_code == 0 and "without reference predictions, so unchanged: old" in result.output
     page = (project / "reports/reference/index.html").read_text()
     assert 'data-path="old/tables/gains.csv"' in page and 'data-path="quick/tables/gains.csv"' in page
     with pytest.raises(UserError, match="old holds no predictions"):

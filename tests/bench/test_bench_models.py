@@ -1,4 +1,4 @@
-"""bench/models.py at a tiny size: what is measured is kept, and what could not be is named."""
+"""bench/models.py at a tiny size keeps measurements and names failures."""
 
 import csv
 from pathlib import Path
@@ -19,12 +19,12 @@ def test_a_net_that_fails_takes_no_other_with_it(monkeypatch: pytest.MonkeyPatch
         monkeypatch.setattr(module, "NETS", chosen)
     monkeypatch.setattr(models, "CUDA", False)
     monkeypatch.setattr(models, "apart", lambda name, version: 2**20)
-    made = models.passes
+    original = models.passes
 
     def passes(net: models.Net, version: str) -> dict[str, Any]:
         if version == models.COMPILED and net.attention == "tsm":
             raise RuntimeError("no compiler\nand so on")
-        return made(net, "bf16" if version == models.COMPILED else version)
+        return original(net, "bf16" if version == models.COMPILED else version)
 
     monkeypatch.setattr(models, "passes", passes)
     with pytest.raises(SystemExit, match=r"^TSM, bf16, compiled: RuntimeError: no compiler\nunfit: ValueError: "):

@@ -1,4 +1,4 @@
-"""Every bench starts: a bench that nobody runs breaks unseen."""
+"""Every bench starts, so that none breaks unnoticed."""
 
 import subprocess
 import sys
@@ -27,13 +27,13 @@ def test_attacks_judge_their_first_inputs() -> None:
     kinds = ["archives", "downloads", "weights", "names", "numbers", "videos"]
     done = start("attacks", "--first", "2", "--kinds", *kinds)
     assert done.returncode == 0, done.stderr
-    told = [line.partition(": ") for line in done.stdout.splitlines()]
-    assert [kind for kind, _, _ in told] == [kind for kind in kinds for _ in range(2)]
-    assert {outcome for _, _, outcome in told} <= {"right", "line"}
+    outcomes = [line.partition(": ") for line in done.stdout.splitlines()]
+    assert [kind for kind, _, _ in outcomes] == [kind for kind in kinds for _ in range(2)]
+    assert {outcome for _, _, outcome in outcomes} <= {"right", "line"}
 
 
 def test_an_attack_is_judged_by_what_it_does(tmp_path: Path) -> None:
-    """One judge for all: it must tell each outcome from the others."""
+    """Judge each outcome by a function that causes it."""
     script = """
 import time
 from bench.attack.judge import Attack, judged

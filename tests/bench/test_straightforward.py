@@ -1,4 +1,4 @@
-"""What bench/models.py measures beside the nets computes the same, and keeps nothing in place."""
+"""The straightforward nets compute the same as ours, and nothing in place."""
 
 import importlib
 from pathlib import Path
@@ -13,7 +13,7 @@ from models import video
 
 @pytest.fixture
 def straightforward(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """bench/ is no installed package: its benchmarks are run from the project's root."""
+    """Import from bench/, which is no installed package."""
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2]))
     return importlib.import_module("bench.straightforward")
 

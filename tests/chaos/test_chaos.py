@@ -1,4 +1,4 @@
-"""Killed by SIGKILL at any moment, a run goes on where it was and ends in the same tables."""
+"""A run that was killed by SIGKILL at any moment resumes, with the same tables."""
 
 import os
 import random
@@ -27,7 +27,7 @@ ROW = {"dataset": "shapes", "backbone": "resnet", "variant": "tiny", "knobs": {}
 
 
 def command(folder: Path, *targets: str) -> subprocess.Popen:
-    """`dvc repro` in a project, quietly, with the packages of that project."""
+    """Run `dvc repro` quietly, with the project's packages."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "PYTHONPATH": str(folder)}
     with (folder / "log").open("a") as log:
@@ -40,13 +40,13 @@ def repro(folder: Path) -> None:
 
 
 def tables(folder: Path) -> dict[str, bytes]:
-    found = {path.relative_to(folder).as_posix(): path.read_bytes() for path in (folder / "reports").rglob("*.csv")}
-    assert any(name.endswith("comparison.csv") for name in found)
-    return found
+    tables = {path.relative_to(folder).as_posix(): path.read_bytes() for path in (folder / "reports").rglob("*.csv")}
+    assert any(name.endswith("comparison.csv") for name in tables)
+    return tables
 
 
 def new_project(folder: Path) -> Path:
-    """A small one: two rows of 3 epochs on 64 drawn clips, in shards of 8."""
+    """Return a small project: two rows of 3 epochs on 64 drawn clips."""
     params = load()
     params["datasets"]["shapes"]["options"].update(train=64, test=16, splits=1)
     params["datasets"]["shapes"]["decode"].update(videos_per_shard=8)
@@ -65,7 +65,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 
 def kill(dvc: subprocess.Popen, words: tuple[str, ...], seconds: float) -> bool:
-    """Kills a process below `dvc` whose command line holds one of the words, so many seconds after it is first seen."""
+    """Kill a process below `dvc` with one of the words, some seconds after its start."""
     while dvc.poll() is None:
         for process in _below(dvc):
             if any(word in _line(process) for word in words):
@@ -131,7 +131,7 @@ CONFLICT = LOCK.replace(OURS, f"<<<<<<< HEAD\n{OURS}=======\n      md5: c\n>>>>>
 
 
 def test_half_of_dvcs_own_note_is_taken_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """DVC writes it in place, and with half of it every further `dvc repro` fails."""
+    """Put aside a half-written lock, with which every `dvc repro` fails."""
     monkeypatch.chdir(tmp_path)
     text, path = '{"write": {}, "read": {"data": [{"pid": 7, "cmd": "dvc repro"}]}}', Path(".dvc/tmp/rwlock")
     path.parent.mkdir(parents=True)
@@ -182,9 +182,9 @@ def test_a_merge_conflict_is_the_users(tmp_path: Path, monkeypatch: pytest.Monke
 def test_two_starts_of_one_training_do_each_other_no_harm(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As Ray starts it again on another node while the first, lost from sight, is still at work."""
-    one = tiny_run(data, epochs=3)
-    alone, shared = training(one, tmp_path / "alone"), training(one, tmp_path / "shared")
+    """Train the same run twice at once, as after a node was lost from sight."""
+    run = tiny_run(data, epochs=3)
+    alone, shared = training(run, tmp_path / "alone"), training(run, tmp_path / "shared")
     train_run(alone)
     epochs = loop.epochs
 

@@ -1,4 +1,4 @@
-"""On Ray: tasks, Ray Train with one and two workers, and what goes wrong there."""
+"""Tasks on Ray, and Ray Train with one and two workers, with their failures."""
 
 import json
 import os
@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def joined() -> Iterator[None]:
-    """One Ray session for this file; its workers find the tests' own functions."""
+    """Start one Ray session for this file, whose workers know the tests' functions."""
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), before]))
     with session(Cluster()):
@@ -61,13 +61,15 @@ def takes_too_much(_: int) -> None:
 
 
 def test_no_cluster_at_an_address_is_said() -> None:
-    """Stands first: the other tests share a session."""
+    """Run first, because the other tests share a session."""
     with pytest.raises(UserError, match="no Ray cluster answers"), session(Cluster(address="127.0.0.1:1")):
         pass
 
 
-@pytest.mark.parametrize(("said", "tries"), [("The current node timed out during startup.", 3), ("no space left", 1)])
-def test_a_node_too_slow_to_come_up_is_started_again(monkeypatch: pytest.MonkeyPatch, said: str, tries: int) -> None:
+@pytest.mark.parametrize(
+    ("message", "tries"), [("The current node timed out during startup.", 3), ("no space left", 1)]
+)
+def test_a_node_too_slow_to_come_up_is_started_again(monkeypatch: pytest.MonkeyPatch, message: str, tries: int) -> None:
     import ray
 
     tried = []
@@ -75,20 +77,20 @@ def test_a_node_too_slow_to_come_up_is_started_again(monkeypatch: pytest.MonkeyP
     def init(**options: object) -> None:
         tried.append(options)
         if len(tried) < 3:
-            raise Exception(said)
+            raise Exception(message)
 
     monkeypatch.setattr(ray, "init", init)
     if tries == 3:
         with session(Cluster()):
             pass
     else:
-        with pytest.raises(Exception, match=said), session(Cluster()):
+        with pytest.raises(Exception, match=message), session(Cluster()):
             pass
     assert len(tried) == tries
 
 
 def test_a_node_that_never_comes_up_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And nothing of the tries is left: each would take of what the next one needs."""
+    """Leave no process of the tries, which would slow the next."""
     import subprocess
 
     import ray
@@ -117,7 +119,7 @@ def test_a_users_mistake_in_a_task_is_said_as_it_is(joined: None) -> None:
 
 @pytest.mark.parametrize(
     ("function", "words"),
-    [(dies, "draw: a process of it died (WorkerCrashedError"), (takes_too_much, "draw: out of memory (MemoryError")],
+    [(dies, "draw: a process died (WorkerCrashedError"), (takes_too_much, "draw: out of memory (MemoryError")],
 )
 def test_whatever_a_task_dies_of_is_a_line(joined: None, function: Callable[[int], None], words: str) -> None:
     with pytest.raises(UserError) as caught:
@@ -130,30 +132,30 @@ def test_a_task_whose_process_dies_is_tried_again(joined: None, tmp_path: Path) 
 
 
 def test_the_interface_of_an_address_is_found_by_it() -> None:
-    """That gloo then listens there is seen with four workers, in test_nodes.py."""
+    """Choose the interface; test_nodes.py checks with four workers that gloo uses it."""
     assert interface("127.0.0.1") in ("lo", "lo0") and interface("192.0.2.1") is None
 
 
-def losses(one: Run) -> list[float]:
-    lines = [json.loads(line) for line in one.curve.read_text().splitlines()]
+def losses(run: Run) -> list[float]:
+    lines = [json.loads(line) for line in run.curve.read_text().splitlines()]
     return [line["loss"] for line in lines if line["kind"] == "steps"]
 
 
 def test_one_and_two_workers_give_one_curve_and_the_same_evaluation(joined: None, data: Path, tmp_path: Path) -> None:
-    one = tiny_run(data)
+    run = tiny_run(data)
     watched = []
     alone = Cluster(storage=str(tmp_path / "alone"))
-    fit([one], None, alone, lambda: watched.append(1))
-    first, weights = losses(one), torch.load(one.weights, weights_only=True)
+    fit([run], None, alone, lambda: watched.append(1))
+    first, weights = losses(run), torch.load(run.weights, weights_only=True)
     assert watched and len(first) == 6
     two = Cluster(workers=2, storage=str(tmp_path / "two"))
-    fit([one], None, two, lambda: None)
-    np.testing.assert_allclose(losses(one), first, rtol=1e-4)
-    for name, value in torch.load(one.weights, weights_only=True).items():
+    fit([run], None, two, lambda: None)
+    np.testing.assert_allclose(losses(run), first, rtol=1e-4)
+    for name, value in torch.load(run.weights, weights_only=True).items():
         torch.testing.assert_close(value, weights[name], rtol=1e-3, atol=1e-4, msg=name)
     # The same checkpoint, scored under either setting: equal to the bit.
     scored = [
-        score([one], replace(cluster, storage=str(tmp_path / name))) for name, cluster in (("a", alone), ("b", two))
+        score([run], replace(cluster, storage=str(tmp_path / name))) for name, cluster in (("a", alone), ("b", two))
     ]
     assert [block[:4] for block in scored[0]] == [b"PAR1"]
     first_rows, second_rows = (_logits(blocks) for blocks in scored)
@@ -169,13 +171,13 @@ def _logits(blocks: list[bytes]) -> list[list[float] | None]:
 
 
 def test_finished_training_is_taken_up_without_training(joined: None, data: Path, tmp_path: Path) -> None:
-    one, cluster = tiny_run(data, epochs=1), Cluster(storage=str(tmp_path))
-    fit([one], None, cluster, lambda: None)
-    state = folder(one, cluster) / "state.pt"
+    run, cluster = tiny_run(data, epochs=1), Cluster(storage=str(tmp_path))
+    fit([run], None, cluster, lambda: None)
+    state = folder(run, cluster) / "state.pt"
     before = state.stat().st_mtime_ns
-    one.weights.unlink()  # as DVC does before a stage runs again
-    fit([one], None, cluster, lambda: None)
-    assert one.weights.exists() and state.stat().st_mtime_ns == before
+    run.weights.unlink()  # as DVC does before a stage runs again
+    fit([run], None, cluster, lambda: None)
+    assert run.weights.exists() and state.stat().st_mtime_ns == before
 
 
 def test_state_of_other_settings_is_not_gone_on_from(joined: None, data: Path, tmp_path: Path) -> None:
@@ -193,12 +195,12 @@ def test_a_mistake_found_by_a_worker_is_one_line(joined: None, data: Path, tmp_p
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_run_that_diverges_is_one_line_and_a_mark(joined: None, data: Path, tmp_path: Path, workers: int) -> None:
-    one, cluster = tiny_run(data, lr=1e30), Cluster(workers=workers, storage=str(tmp_path))
+    run, cluster = tiny_run(data, lr=1e30), Cluster(workers=workers, storage=str(tmp_path))
     for _ in "ab":  # each try trains
         with pytest.raises(UserError, match="diverged at epoch 1 of 2, step 2"):
-            fit([one], None, cluster, lambda: None)
-        found = results.read(params(lr=1e30), "row", data).predictions
-        assert found == "failed: diverged at epoch 1, step 2 (split1-seed3)"
+            fit([run], None, cluster, lambda: None)
+        predictions = results.read(params(lr=1e30), "row", data).predictions
+        assert predictions == "failed: diverged at epoch 1, step 2 (split1-seed3)"
     mended = tiny_run(data, epochs=1)
     fit([mended], None, cluster, lambda: None)
     mended.weights.unlink()
@@ -206,15 +208,15 @@ def test_a_run_that_diverges_is_one_line_and_a_mark(joined: None, data: Path, tm
 
 
 def test_what_the_cluster_lacks_is_named(joined: None, data: Path) -> None:
-    """By the fewest workers of a range: more come when there is room."""
+    """Check the fewest workers of a range; more join later."""
     import ray
 
-    there = ray.cluster_resources()
+    resources = ray.cluster_resources()
     assert lack(tiny_run(data), Cluster(workers=(1, 4096))) == ""
-    said = lack(tiny_run(data), Cluster(workers=2, cpus_per_worker=4096, gpus_per_worker=512))
-    assert said == (
-        f"its 2 workers take 8192 CPU, the cluster has {there['CPU']:g}; "
-        f"its 2 workers take 1024 GPU, the cluster has {there.get('GPU', 0):g}"
+    message = lack(tiny_run(data), Cluster(workers=2, cpus_per_worker=4096, gpus_per_worker=512))
+    assert message == (
+        f"its 2 workers take 8192 CPU, the cluster has {resources['CPU']:g}; "
+        f"its 2 workers take 1024 GPU, the cluster has {resources.get('GPU', 0):g}"
     )
 
 

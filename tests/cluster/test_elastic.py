@@ -1,4 +1,4 @@
-"""Workers that come and go: a run follows what the cluster has, ends as with one, and its log says how many it had."""
+"""Workers that come and go: equal results, and their number in the log."""
 
 import json
 import os
@@ -33,45 +33,45 @@ RECIPE: dict[str, Any] = {"epochs": 40}  # long enough to be struck
 
 
 @pytest.mark.parametrize(
-    ("given", "expected"), [(1, (1, 1)), (3, (3, 3)), ((1, 4), (1, 2)), ((2, 2), (2, 2)), ((3, 4), (3, 3))]
+    ("workers", "expected"), [(1, (1, 1)), (3, (3, 3)), ((1, 4), (1, 2)), ((2, 2), (2, 2)), ((3, 4), (3, 3))]
 )
 def test_a_range_ends_where_a_step_has_no_more_to_share(
-    data: Path, given: int | tuple[int, int], expected: tuple[int, int]
+    data: Path, workers: int | tuple[int, int], expected: tuple[int, int]
 ) -> None:
-    """A step here is two micro batches; where even the fewest are more than that, training says so."""
-    assert team(tiny_run(data), Cluster(workers=given)) == expected
+    """Limit the workers to a step's two micro batches, and reject a larger minimum."""
+    assert team(tiny_run(data), Cluster(workers=workers)) == expected
 
 
-def rank(number: int, port: int, one: Run, folders: list[Path], seen: Path) -> None:
-    """One of two ranks, as Ray Train would start them, but each with a folder of its own."""
+def rank(number: int, port: int, run: Run, folders: list[Path], seen: Path) -> None:
+    """Train as one of Ray Train's two ranks, with a separate folder."""
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=number, world_size=2)
-    told: list[int] = []
-    ray.train.report = lambda metrics: told.append(metrics["epoch"])
+    resumed: list[int] = []
+    ray.train.report = lambda metrics: resumed.append(metrics["epoch"])
     ray.train.torch.get_device = lambda: torch.device("cpu")
-    train_run(training(one, folders[number], Cluster(workers=2)))
-    seen.with_suffix(f".{number}").write_text(json.dumps(told))
+    train_run(training(run, folders[number], Cluster(workers=2)))
+    seen.with_suffix(f".{number}").write_text(json.dumps(resumed))
     torch.distributed.destroy_process_group()
 
 
 def test_all_ranks_go_on_from_the_epoch_that_the_first_one_reads(data: Path, tmp_path: Path) -> None:
-    """On a file system that shows the others an older state, or none: without it they would wait for each other."""
-    one = tiny_run(data, epochs=4)
+    """Resume both ranks from one state, if a file system shows the other an older one."""
+    run = tiny_run(data, epochs=4)
     folders = [tmp_path / "first", tmp_path / "second"]
     with pytest.raises(InterruptedError):
-        train_until(2, one, folders[0])
+        train_until(2, run, folders[0])
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     (folders[0] / "log.jsonl").unlink()  # killed after it had kept the state, and before it wrote the log
-    torch.multiprocessing.start_processes(rank, (port, one, folders, tmp_path / "seen"), nprocs=2, start_method="spawn")
+    torch.multiprocessing.start_processes(rank, (port, run, folders, tmp_path / "seen"), nprocs=2, start_method="spawn")
     assert [json.loads((tmp_path / f"seen.{number}").read_text()) for number in (0, 1)] == [[2, 3], [2, 3]]
     assert [line["world"] for line in run_log.epochs(folders[0] / "log.jsonl")] == [1, 1, 2, 2]
     assert [path.name for path in folders[1].iterdir()] == ["token"]
 
 
-def train_until(epochs: int, one: Run, folder: Path) -> None:
-    """Trains alone and is interrupted as the next epoch begins."""
+def train_until(epochs: int, run: Run, folder: Path) -> None:
+    """Train alone until the next epoch begins."""
     whole = loop.epochs
 
     def some(*arguments: Any) -> Iterator[loop.Epoch]:
@@ -82,7 +82,7 @@ def train_until(epochs: int, one: Run, folder: Path) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "epochs", some)
-        train_run(training(one, folder))
+        train_run(training(run, folder))
 
 
 def log_of(path: Path, worlds: list[int | None]) -> Path:
@@ -102,7 +102,7 @@ def test_the_history_is_told_in_words(tmp_path: Path) -> None:
 
 @dataclass
 class Pair:
-    """A cluster of two nodes with a CPU each."""
+    """Start a cluster of two nodes with a CPU each."""
 
     nodes: ray.cluster_utils.Cluster
     second: Any
@@ -112,7 +112,7 @@ class Pair:
         self.nodes.remove_node(self.second)
 
     def replace_the_second(self) -> None:
-        """When Ray Train has waited in vain for it, and begun to wait once more."""
+        """Add a node after Ray Train has waited for it once in vain."""
         self.lose_the_second()
         time.sleep(20)
         with pytest.MonkeyPatch.context() as patch:
@@ -121,12 +121,16 @@ class Pair:
         self.over.wait()  # a node ends with the thread that started it
 
     def kill_a_worker(self) -> None:
-        """The last rank, as the list of processes has it."""
-        found = [
-            one for one in psutil.process_iter(["cmdline"]) if "RayTrainWorker" in " ".join(one.info["cmdline"] or "")
+        """Kill the last rank in the list of processes."""
+        workers = [
+            process
+            for process in psutil.process_iter(["cmdline"])
+            if "RayTrainWorker" in " ".join(process.info["cmdline"] or "")
         ]
-        own = {child.pid for child in psutil.Process().children(recursive=True)}
-        max((one for one in found if one.pid in own), key=lambda one: one.create_time()).kill()
+        children = {child.pid for child in psutil.Process().children(recursive=True)}
+        max(
+            (process for process in workers if process.pid in children), key=lambda process: process.create_time()
+        ).kill()
 
 
 @pytest.fixture
@@ -146,7 +150,7 @@ def pair() -> Iterator[Pair]:
 
 
 def strike(log: Path, blow: Callable[[], None]) -> threading.Thread:
-    """Waits in a thread until some epochs are done, then strikes."""
+    """Wait in a thread for some epochs, then strike."""
 
     def wait() -> None:
         end = time.monotonic() + 300
@@ -175,29 +179,29 @@ def test_a_training_goes_on_to_the_same_end(
     blow: str,
     after: int,
 ) -> None:
-    """A range with what is left; a number with as many again, once there is room, and what it waits for is said."""
-    one = tiny_run(data, **RECIPE)
-    fit([one], None, Cluster(storage=str(tmp_path / "alone")), lambda: None)
-    losses, weights = curve(one), one.weights.read_bytes()
-    assert worlds(one) == [1] * 40
+    """Train a range with the workers left, and a fixed number after a node has joined."""
+    run = tiny_run(data, **RECIPE)
+    fit([run], None, Cluster(storage=str(tmp_path / "alone")), lambda: None)
+    losses, weights = curve(run), run.weights.read_bytes()
+    assert worlds(run) == [1] * 40
     cluster = Cluster(workers=workers, storage=str(tmp_path / "struck"))
-    log = folder_of(one, cluster) / "log.jsonl"
+    log = folder_of(run, cluster) / "log.jsonl"
     assert isinstance(log, Path)
     thread = strike(log, getattr(pair, blow))
-    fit([one], None, cluster, lambda: None)
+    fit([run], None, cluster, lambda: None)
     pair.over.set()
     thread.join()
-    history = worlds(one)
+    history = worlds(run)
     assert len(history) == 40 and history[:3] == [2, 2, 2] and history[-1] == after and {*history} == {2, after}
-    assert curve(one) == losses and one.weights.read_bytes() == weights
+    assert curve(run) == losses and run.weights.read_bytes() == weights
     waited = "train row waits for nodes: its 2 workers take 2 CPU, the cluster has 1" in capfd.readouterr().err
     assert waited == (blow == "replace_the_second")
 
 
-def curve(one: Run) -> list[float]:
-    lines = [json.loads(line) for line in one.curve.read_text().splitlines()]
+def curve(run: Run) -> list[float]:
+    lines = [json.loads(line) for line in run.curve.read_text().splitlines()]
     return [line["loss"] for line in lines if line["kind"] == "steps"]
 
 
-def worlds(one: Run) -> list[int]:
-    return [line["world"] for line in run_log.epochs(one.timings)]
+def worlds(run: Run) -> list[int]:
+    return [line["world"] for line in run_log.epochs(run.timings)]

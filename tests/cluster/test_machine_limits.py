@@ -1,4 +1,4 @@
-"""What a machine lacks, such as shared memory or a short TMPDIR, is a line before anything starts."""
+"""A machine's limits, such as shared memory, are one line before anything starts."""
 
 import ipaddress
 import json
@@ -118,7 +118,10 @@ def test_a_session_of_this_machine_has_a_folder_and_a_token_of_its_own(monkeypat
 
 
 def test_a_ray_of_this_machine_listens_on_loopback_alone(tmp_path: Path) -> None:
-    """Every port of the session's processes; in a process of its own, since Ray reads its variables once."""
+    """List every port of the session's processes.
+
+    It runs in a separate process, because Ray reads its variables once.
+    """
     script = """
 import json, time, psutil
 from cluster.session import session
@@ -150,15 +153,15 @@ def test_doctor_finds_what_a_machine_lacks(monkeypatch: pytest.MonkeyPatch, tmp_
     assert doctor.home().state == "warning" and "RAY_AUTH_TOKEN" in doctor.home().mend
     monkeypatch.setenv("HOME", str(tmp_path))
     assert doctor.home().state == "ok"
-    given = load.load(ROOT / "params.yaml")
-    assert doctor.sources(given).state == doctor.weights(given).state == "ok"
+    params = load.load(ROOT / "params.yaml")
+    assert doctor.sources(params).state == doctor.weights(params).state == "ok"
     assert doctor.sources(None).state == doctor.weights(None).state == "ok"
-    object.__setattr__(given.datasets["shapes"], "source", "no/such/folder")
-    object.__setattr__(given.datasets["shapes"], "lists", "no/such/lists")
-    object.__setattr__(next(iter(given.experiments.values())), "weights", "no/such.pt")
-    assert "shapes: no/such/folder" in doctor.sources(given).found
-    assert "shapes: no/such/lists" in doctor.sources(given).found
-    assert "no/such.pt" in doctor.weights(given).found
-    object.__setattr__(given.cluster, "loader_workers", 2)
+    object.__setattr__(params.datasets["shapes"], "source", "no/such/folder")
+    object.__setattr__(params.datasets["shapes"], "lists", "no/such/lists")
+    object.__setattr__(next(iter(params.experiments.values())), "weights", "no/such.pt")
+    assert "shapes: no/such/folder" in doctor.sources(params).found
+    assert "shapes: no/such/lists" in doctor.sources(params).found
+    assert "no/such.pt" in doctor.weights(params).found
+    object.__setattr__(params.cluster, "loader_workers", 2)
     left(monkeypatch, 0)
-    assert doctor.shared_memory(given).state == "broken"
+    assert doctor.shared_memory(params).state == "broken"

@@ -1,4 +1,4 @@
-"""The recipes for machines: each checked by the tools of what it is written for, and the Slurm script run for real."""
+"""Recipes for machines, checked by their tools; the Slurm script runs."""
 
 import os
 import shutil
@@ -38,8 +38,8 @@ sys.exit(7)
 
 
 def tool(name: str, package: str) -> str:
-    found = shutil.which(name, path=f"{BIN}{os.pathsep}{os.environ['PATH']}")
-    return found or pytest.skip(f"{name} is not on PATH; {package} brings it")
+    path = shutil.which(name, path=f"{BIN}{os.pathsep}{os.environ['PATH']}")
+    return path or pytest.skip(f"{name} is not on PATH; install {package}")
 
 
 def load(name: str) -> dict[str, Any]:
@@ -50,13 +50,13 @@ def load(name: str) -> dict[str, Any]:
 def test_rays_launcher_takes_it(name: str) -> None:
     from ray.autoscaler._private.util import prepare_config, validate_config
 
-    given = prepare_config(load(name))
-    validate_config(given)
-    assert given["head_node_type"] in given["available_node_types"]
-    starts = [line for key in ("head", "worker") for line in given[f"{key}_start_ray_commands"] if "ray start" in line]
+    config = prepare_config(load(name))
+    validate_config(config)
+    assert config["head_node_type"] in config["available_node_types"]
+    starts = [line for key in ("head", "worker") for line in config[f"{key}_start_ray_commands"] if "ray start" in line]
     assert len(starts) == 2 and all(line.startswith("cd /project && ") for line in starts)
     assert "docker" in load(name) or all("RAY_AUTH_MODE=token" in line for line in starts)
-    assert any(path.endswith("/.ray/auth_token") for path in given["file_mounts"])
+    assert any(path.endswith("/.ray/auth_token") for path in config["file_mounts"])
 
 
 @pytest.mark.parametrize("name", LAUNCHED)
@@ -69,11 +69,11 @@ def test_rays_launcher_refuses_a_typo(name: str) -> None:
 
 
 def built(overlay: str) -> dict[str, dict[str, Any]]:
-    """What `kubectl apply -k` would send, by kind."""
+    """Return the documents that `kubectl apply -k` would send, by kind."""
     kubectl = tool("kubectl", "Kubernetes' client")
     command = [kubectl, "kustomize", str(CLUSTER / "kuberay" / "overlays" / overlay)]
-    made = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    return {document["kind"]: document for document in YAML(typ="safe").load_all(made)}
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return {document["kind"]: document for document in YAML(typ="safe").load_all(output)}
 
 
 def pods(documents: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
@@ -109,13 +109,13 @@ def test_an_overlay_is_closed_to_others_and_asks_for_what_it_uses(overlay: str) 
         assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
         assert {"cpu", "memory"} <= container["resources"]["requests"].keys()
         assert container["workingDir"] == "/project"
-        assert not any("TOKEN" in one["name"] and "value" in one for one in container["env"])
+        assert not any("TOKEN" in entry["name"] and "value" in entry for entry in container["env"])
     (workers,) = spec["workerGroupSpecs"]
     (container,) = workers["template"]["spec"]["containers"]
     gpus = container["resources"]["limits"].get("nvidia.com/gpu")
     assert (workers["groupName"], gpus) == (overlay, None if overlay == "cpu" else "1")
     assert container["image"].endswith(":cpu" if overlay == "cpu" else ":cuda")
-    tolerated = {one["key"] for one in workers["template"]["spec"].get("tolerations", [])}
+    tolerated = {entry["key"] for entry in workers["template"]["spec"].get("tolerations", [])}
     selected = set(workers["template"]["spec"].get("nodeSelector", {}))
     assert selected <= tolerated and bool(selected) == (overlay == "spot")
 
@@ -144,7 +144,7 @@ def test_the_slurm_script_is_sound_shell() -> None:
 
 @pytest.mark.slow
 def test_the_slurm_script_starts_two_nodes_runs_and_leaves_nothing(tmp_path: Path) -> None:
-    """Ray itself, on loopback, under stand-ins for Slurm; the driver's exit code is the job's."""
+    """Run Ray on loopback with stand-ins for Slurm; the exit code is the driver's."""
     commands, project = tmp_path / "bin", tmp_path / "project"
     for folder in (commands, project):
         folder.mkdir()
@@ -162,7 +162,7 @@ def test_the_slurm_script_starts_two_nodes_runs_and_leaves_nothing(tmp_path: Pat
     }
     done = subprocess.run(["bash", SBATCH, "-j", "3"], env=environment, capture_output=True, text=True, timeout=400)
     assert done.returncode == 7, done.stdout + done.stderr
-    assert "2 nodes run the same and see the same" in done.stdout
+    assert "2 nodes have the same code and see the same files" in done.stdout
     assert YAML(typ="safe").load((project / "seen.json").read_text()) == [["repro", "-j", "3"], [1.0, 1.0]]
     folder = f"/tmp/ab{job}-"
     assert not list(Path("/tmp").glob(f"ab{job}-*"))

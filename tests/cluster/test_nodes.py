@@ -1,4 +1,4 @@
-"""Three real Ray nodes, each in a network of its own, give what one gives, to the byte, with any number of workers."""
+"""Three real Ray nodes give the bytes of one, with any number of workers."""
 
 import os
 import shutil
@@ -18,25 +18,25 @@ def nodes(tmp_path: Path) -> Iterator[Nodes]:
     if not sys.platform.startswith("linux") or os.geteuid() or not shutil.which("ip"):
         pytest.skip("network namespaces need Linux, root and iproute2")
     (tmp_path / "three").mkdir()
-    made = Nodes(f"t{os.getpid()}-", tmp_path / "three", (0, 2, 2), {})
-    victim.make(made.project, micro_batch=2)
+    cluster = Nodes(f"t{os.getpid()}-", tmp_path / "three", (0, 2, 2), {})
+    victim.make(cluster.project, micro_batch=2)
     try:
-        made.start()
-        yield made
+        cluster.start()
+        yield cluster
     finally:
-        made.stop()
+        cluster.stop()
 
 
 @pytest.mark.slow
 def test_three_nodes_give_what_one_gives(nodes: Nodes, tmp_path: Path) -> None:
-    one = tmp_path / "one"
-    victim.make(one, micro_batch=2)
+    single = tmp_path / "one"
+    victim.make(single, micro_batch=2)
     alone = {name: value for name, value in nodes.variables.items() if not name.startswith("RAY_")}
-    subprocess.run([BIN / "dvc", "repro"], cwd=one, env={**alone, "PYTHONPATH": str(one)}, check=True)
+    subprocess.run([BIN / "dvc", "repro"], cwd=single, env={**alone, "PYTHONPATH": str(single)}, check=True)
     joined = {**nodes.variables, "RAY_ADDRESS": nodes.head}
     repro = nodes.inside(0, BIN / "dvc", "repro")
     subprocess.run(repro, cwd=nodes.project, env=joined, check=True)
-    expected = victim.results(one)
+    expected = victim.results(single)
     assert victim.results(nodes.project) == expected and any(name.endswith("ablation.csv") for name in expected)
     victim.keep(nodes.project, tmp_path / "kept")
     for workers in (2, 4):

@@ -1,4 +1,4 @@
-"""Another user of the machine gets nothing from a Ray that a stage started: no answer of a port, no file."""
+"""Another user of the machine can neither use a stage's Ray nor read its files."""
 
 import json
 import os
@@ -44,7 +44,7 @@ METHODS = ("NodeManagerService/GetNodeStats", "NodeManagerService/ShutdownRaylet
            "JobInfoGcsService/GetAllJobInfo",
            "CoreWorkerService/GetCoreWorkerStats", "CoreWorkerService/PushTask", "ObjectManagerService/Pull",
            "ReporterService/GetTraceback", "LogService/ListLogs", "RuntimeEnvGcsService/PinRuntimeEnvURI")
-found = {"answered": [], "health": [], "refused": 0, "read": [], "listed": [], "told": []}
+found = {"answered": [], "health": [], "refused": 0, "read": [], "listed": [], "environments": []}
 for ip, port in about["ports"]:
     host = ip.removeprefix("::ffff:")
     with socket.create_connection((host, port), timeout=10) as wire:
@@ -72,7 +72,7 @@ for pid in about["pids"]:
             pass
     try:
         if about["token"] in open(f"/proc/{pid}/cmdline").read():
-            found["told"].append(pid)
+            found["environments"].append(pid)
     except OSError:
         pass
 for above in ("/tmp", "/dev/shm"):
@@ -94,7 +94,7 @@ print(json.dumps(found))
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+def attempts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     if os.geteuid() != 0:
         pytest.skip("only root can act as another user")
     variables = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
@@ -126,17 +126,17 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
         holder.communicate("")
 
 
-def test_no_port_answers_without_the_token(found: dict[str, Any]) -> None:
-    assert len(found["ports"]) > 3 and found["refused"] > 10
-    assert found["answered"] == []
+def test_no_port_answers_without_the_token(attempts: dict[str, Any]) -> None:
+    assert len(attempts["ports"]) > 3 and attempts["refused"] > 10
+    assert attempts["answered"] == []
 
 
-def test_health_checks_alone_need_no_token(found: dict[str, Any]) -> None:
-    print("HEALTH", found["health"], found["ports"], found["new"])
+def test_health_checks_alone_need_no_token(attempts: dict[str, Any]) -> None:
+    print("HEALTH", attempts["health"], attempts["ports"], attempts["new"])
     """SECURITY.md names them."""
-    assert all("grpc.health.v1" in answer for answer in found["health"])
+    assert all("grpc.health.v1" in answer for answer in attempts["health"])
 
 
-def test_no_file_of_the_session_can_be_read_or_moved(found: dict[str, Any]) -> None:
-    assert any(name.startswith("ab") for name in found["new"]["/tmp"])
-    assert (found["read"], found["listed"], found["told"]) == ([], [], [])
+def test_no_file_of_the_session_can_be_read_or_moved(attempts: dict[str, Any]) -> None:
+    assert any(name.startswith("ab") for name in attempts["new"]["/tmp"])
+    assert (attempts["read"], attempts["listed"], attempts["environments"]) == ([], [], [])

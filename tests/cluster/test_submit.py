@@ -1,4 +1,4 @@
-"""`actionbench submit` on a real Ray head with its job server: what travels, where it lands, its log and exit code."""
+"""`actionbench submit` on a real Ray head with its job server."""
 
 import json
 import os
@@ -41,7 +41,10 @@ def git(folder: Path, *arguments: str) -> None:
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    """A project of two rows whose stages do nothing but say where, beside the real packages; git tracks it all."""
+    """Return a clone of a project of two rows, whose stages only print their folder.
+
+    The real packages are in it too.
+    """
     folder = tmp_path / "clone"
     for name in ("models", "pipeline", "cluster", "stages"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -82,11 +85,11 @@ def test_too_much_is_told_by_its_five_biggest(clone: Path, monkeypatch: pytest.M
         (clone / f"big{number}.bin").write_bytes(bytes((number + 1) * 2**20))
     git(clone, "add", ".")
     monkeypatch.setattr(packing, "LIMIT", 20 * 2**20)
-    with pytest.raises(UserError) as told:
+    with pytest.raises(UserError) as error:
         packing.tracked(clone)
-    said = str(told.value)
-    assert "MiB would travel, and 20 may" in said and "\n" not in said
-    assert [f"big{number}.bin ({number + 1}.0 MiB)" in said for number in range(7)] == [False] * 2 + [True] * 5
+    message = str(error.value)
+    assert "MiB to send, the limit is 20" in message and "\n" not in message
+    assert [f"big{number}.bin ({number + 1}.0 MiB)" in message for number in range(7)] == [False] * 2 + [True] * 5
     with pytest.raises(UserError, match="run it in a clone"):
         packing.tracked(clone.parent)
 
@@ -98,7 +101,7 @@ def test_code_is_brought_up_to_date_and_results_stay(
     for name, text in (("a.py", "1"), ("b/c.py", "1"), ("dvc.lock", "sent"), ("reports/tables/quick/t.md", "sent")):
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         (source / name).write_text(text)
-    (shared / ".git").mkdir(parents=True)  # so that DVC has not to be told
+    (shared / ".git").mkdir(parents=True)  # so that DVC needs no setting
     arrival.unpack(source, shared, "c1")
     assert (shared / "dvc.lock").read_text() == "sent"
     (shared / "dvc.lock").write_text("made there")
@@ -139,7 +142,7 @@ def test_nothing_of_others_is_written_over(clone: Path, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, str]]]:
-    """A Ray head with its job server on loopback, started in a folder of its own: that folder, a client's variables."""
+    """Start a Ray head with its job server; yield its folder and a client's variables."""
     folder = tmp_path_factory.mktemp("shared")
     temporary = Path(f"/tmp/submit-{os.getpid()}")  # sockets' paths must be short
     port, dashboard = free_port(), free_port()
@@ -192,8 +195,8 @@ def test_a_job_runs_in_the_shared_folder_and_the_next_goes_on(clone: Path, head:
     assert f"results are in {shared / 'reports'}" in out and "37.8 [35.8, 39.8]" in out
     assert (shared / "data/runs/a").read_text() == "traina" and (shared / "dvc.lock").is_file()
     assert not (shared / "data/videos").exists() and not (shared / ".dvc/config.local").read_text().count("secret")
-    told = json.loads((shared / arrival.SUBMITTED).read_text())
-    assert told["commit"].endswith("-dirty") and "step.py" in told["files"]
+    listed = json.loads((shared / arrival.SUBMITTED).read_text())
+    assert listed["commit"].endswith("-dirty") and "step.py" in listed["files"]
 
     code, out, _ = submitted(clone, variables)
     assert code == 0 and "everything is up to date" in out and "code one" not in out
@@ -207,15 +210,15 @@ def test_a_job_runs_in_the_shared_folder_and_the_next_goes_on(clone: Path, head:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("stage", "code", "said"),
+    ("stage", "code", "message"),
     [("sys.exit(3)", 1, "exited with 3"), ("sys.exit(print('error: this row is wrong') or 2)", 2, "this row is wrong")],
 )
 def test_its_exit_code_is_the_jobs(
-    clone: Path, head: tuple[Path, dict[str, str]], tmp_path: Path, stage: str, code: int, said: str
+    clone: Path, head: tuple[Path, dict[str, str]], tmp_path: Path, stage: str, code: int, message: str
 ) -> None:
     (clone / "step.py").write_text(f"import sys; {stage}\n")
-    found, out, err = submitted(clone, head[1], f"--into={tmp_path / 'other'}")
-    assert found == code and said in out, err
+    status, out, err = submitted(clone, head[1], f"--into={tmp_path / 'other'}")
+    assert status == code and message in out, err
 
 
 @pytest.mark.slow
@@ -229,7 +232,7 @@ def test_ctrl_c_stops_it_and_a_second_one_is_told_who_is_there(
         assert process.poll() is None, process.communicate()
         time.sleep(0.2)
     code, out, _ = submitted(clone, head[1], f"--into={into}")
-    assert code == 2 and "is at work in this workspace" in out and "arrive" in out
+    assert code == 2 and "is running in this workspace" in out and "arrive" in out
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 130 and "stopped; the next submit resumes" in err
@@ -243,18 +246,18 @@ def test_a_folder_of_others_a_wrong_token_and_no_server_are_one_line(
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "letters").touch()
     code, out, _ = submitted(clone, head[1], f"--into={tmp_path / 'home'}")
-    assert code == 2 and f"error: {tmp_path / 'home'} holds what no submission brought" in out
+    assert code == 2 and f"error: {tmp_path / 'home'} holds files that are not from a submission" in out
     assert [path.name for path in (tmp_path / "home").iterdir()] == ["letters"]
     code, _, err = submitted(clone, {**head[1], TOKEN: "b" * 64})
     assert code == 2 and "its token is another" in err.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
-    ("address", "said"),
+    ("address", "message"),
     [(f"http://127.0.0.1:{free_port()}", "no Ray cluster takes jobs at"), ("", "no cluster is named to submit to")],
     ids=["nobody listens", "none named"],
 )
-def test_no_server_is_one_line(clone: Path, address: str, said: str) -> None:
+def test_no_server_is_one_line(clone: Path, address: str, message: str) -> None:
     variables = {name: text for name, text in os.environ.items() if not name.startswith("RAY_")}
     code, out, err = submitted(clone, {**variables, "RAY_API_SERVER_ADDRESS": address})
-    assert (code, out) == (2, "") and said in err.splitlines()[-1] and "Traceback" not in err
+    assert (code, out) == (2, "") and message in err.splitlines()[-1] and "Traceback" not in err

@@ -1,15 +1,20 @@
-"""README and docs/: every command exists with its options, examples work, links lead somewhere, words are plain."""
+"""README and docs/: commands and examples run, options exist, links lead somewhere, words are plain."""
 
 import ast
 import re
 import shlex
+import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import chdir
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import dvc.cli
 import pytest
 import torch
 import typer
@@ -20,7 +25,9 @@ from typer.exceptions import TyperException
 
 from models import registry, video
 from pipeline.config.load import parse
+from stages import cli
 from stages.cli import app
+from tests.support import project
 
 ROOT = Path(__file__).parents[2]
 PAGES = [*sorted((ROOT / "docs").glob("*.md")), *sorted(ROOT.glob("*.md"))]
@@ -33,20 +40,52 @@ BANNED = ["beside", "besides", "anew", "told", "said", "come to", "comes to", "b
 BANNED += ["what there is", "the like", "does so", "as a rule", "hence"]
 
 
+# Why a block of commands is not run here: the comment above it names one of these.
+REASONS = {
+    "needs a cluster",
+    "needs a GPU",
+    "needs a bucket",
+    "needs a shared folder",
+    "needs data",
+    "needs a trained network",
+    "needs the internet",
+    "starts a server",
+    "takes minutes",
+}
+MACHINE = ("actionbench", "doctor")  # its exit code depends on the machine
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of a page."""
+
+    page: str
+    language: str
+    content: str
+    reason: str  # why it is not run; "" for none
+
+    def commands(self) -> Iterator[tuple[str, ...]]:
+        for line in self.content.splitlines():
+            yield from split(line)
+
+
 @dataclass(frozen=True)
 class Command:
     """A command that a page asks its reader to type."""
 
     page: str
     words: tuple[str, ...]
-    marked: bool  # its block says what it needs
+    marked: bool  # its block has a reason not to run
     block: bool  # of a block, not within a sentence
 
 
-def blocks(text: str) -> Iterator[tuple[str, str, bool]]:
-    """Language, content and mark of each fenced block."""
-    for match in re.finditer(r"(<!-- needs: .+? -->\n)?^```(\w*)\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
-        yield match[2], match[3], bool(match[1])
+def blocks(page: str, text: str) -> Iterator[Block]:
+    for match in re.finditer(r"(?:<!-- not run: (.+?) -->\n)?^```(\w*)\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        yield Block(page, match[2], match[3], match[1] or "")
+
+
+BLOCKS = [block for page in PAGES for block in blocks(page.relative_to(ROOT).as_posix(), page.read_text())]
+RUN = [block for block in BLOCKS if block.language == "sh" and not block.reason]
 
 
 def split(line: str) -> Iterator[tuple[str, ...]]:
@@ -63,16 +102,17 @@ def split(line: str) -> Iterator[tuple[str, ...]]:
 
 
 def commands() -> list[Command]:
-    found = []
+    typed = [
+        Command(block.page, words, bool(block.reason), True)
+        for block in BLOCKS
+        if block.language == "sh"
+        for words in block.commands()
+    ]
     for page in PAGES:
-        text, name = page.read_text(), page.relative_to(ROOT).as_posix()
-        for language, content, marked in blocks(text):
-            if not language:
-                found += [Command(name, words, marked, True) for line in content.splitlines() for words in split(line)]
-        prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+        prose = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
         for span in re.findall(r"`((?:actionbench|dvc|make) [^`]+)`", prose):
-            found += [Command(name, words, True, False) for words in split(span)]
-    return found
+            typed += [Command(page.relative_to(ROOT).as_posix(), words, True, False) for words in split(span)]
+    return typed
 
 
 def check_actionbench(words: tuple[str, ...], whole: bool) -> None:
@@ -119,6 +159,62 @@ def test_every_command_exists_with_its_options(command: Command) -> None:
         check(command)
     except (TyperException, DvcParserError, SystemExit) as error:
         pytest.fail(f"{command.page}: {' '.join(command.words)}: {error}")
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a clone with two rows of suite quick, whose results are the reference results."""
+    folder, reference = tmp_path_factory.mktemp("workspace"), ROOT / "reports/reference/quick"
+    project.copy(folder, two_rows(project.load()))
+    for name in (".gitignore", "dvc.lock"):
+        shutil.copy(ROOT / name, folder / name)
+    shutil.copytree(ROOT / "reports/code", folder / "reports/code")
+    shutil.copytree(reference, folder / "reports/reference/quick")
+    project.save(folder / "reports/reference/quick", two_rows(project.load(reference)))
+    for name in ("predictions", "runs", "splits", "tracking"):
+        shutil.copytree(reference / name, folder / "data" / name)
+    for name in ("tables", "figures", "metrics", "plots"):
+        shutil.copytree(reference / name, folder / "reports" / name / "quick")
+    (folder / ".dvc/config").write_text("[core]\n    analytics = false\n")
+    (folder / ".dvc/.gitignore").write_text("/config.local\n/tmp\n/cache\n")
+    for arguments in (["init", "-q"], ["add", "."], ["commit", "-qm", "Results"]):
+        subprocess.run(["git", "-c", "user.name=t", "-c", "user.email=t@t", *arguments], cwd=folder, check=True)
+    return folder
+
+
+def two_rows(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return params with rows tsn and tsm, and their table."""
+    table = {**settings["tables"]["ablation"], "rows": ["tsm"]}
+    rows = {name: settings["experiments"][name] for name in ("tsn", "tsm")}
+    return {**settings, "experiments": rows, "tables": {"ablation": table}}
+
+
+@cache
+def exit_code(folder: Path, words: tuple[str, ...]) -> int:
+    """Run a command in this process, each only once."""
+    first, *arguments = words
+    with chdir(folder), pytest.MonkeyPatch.context() as patch:
+        if first == "dvc":
+            return dvc.cli.main(arguments)
+        if first == "git":
+            return subprocess.run(words, stdout=subprocess.DEVNULL).returncode
+        patch.setattr(sys, "argv", list(words))
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        return int(end.value.code or 0)
+
+
+@pytest.mark.parametrize("block", RUN, ids=lambda block: f"{block.page}: {block.content.split('#')[0].strip()}")
+def test_a_block_without_a_mark_runs(block: Block, workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words in block.commands():
+        code = exit_code(workspace, words)
+        assert code == 0 or (words[:2] == MACHINE and code == 1), f"{words}: {capsys.readouterr()}"
+
+
+def test_every_reason_not_to_run_is_known_and_used() -> None:
+    assert {block.reason for block in BLOCKS} - {""} == REASONS
+    assert {block.language for block in BLOCKS} == {"sh", "python", "text", "yaml"}
+    assert not [page for page in PAGES if re.search("<!-- needs:", page.read_text())]
 
 
 @pytest.mark.parametrize(
@@ -210,7 +306,7 @@ def test_a_reader_finds_the_files_of_25_questions() -> None:
 
 def test_the_example_of_a_module_attaches_and_trains(generate: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     text = generate.on_page_markdown((ROOT / "docs/your-module.md").read_text())
-    (code,) = (content for language, content, _ in blocks(text) if language == "python")
+    (code,) = (block.content for block in blocks("", text) if block.language == "python")
     module: Any = ModuleType("models.attention.gate")
     exec(compile(code, "gate.py", "exec"), module.__dict__)
     monkeypatch.setitem(sys.modules, "models.attention.gate", module)
@@ -222,10 +318,8 @@ def test_the_example_of_a_module_attaches_and_trains(generate: ModuleType, monke
 
 
 def test_the_example_of_a_suite_composes(tmp_path: Path) -> None:
-    import shutil
-
     text = (ROOT / "docs/your-data.md").read_text()
-    (suite,) = (content for language, content, _ in blocks(text) if language == "yaml")
+    (suite,) = (block.content for block in blocks("", text) if block.language == "yaml")
     shutil.copytree(ROOT / "conf", tmp_path / "conf")
     (tmp_path / "conf/suite/mine.yaml").write_text(suite)
     target = tmp_path / "params.yaml"

@@ -1,4 +1,4 @@
-"""What `actionbench datasets` says of each data set: ready, partial or missing, and then what to do."""
+"""`actionbench datasets`: each set is ready, partial or missing, with a remedy."""
 
 import shutil
 from pathlib import Path
@@ -19,47 +19,47 @@ DATA = Path("data")
 
 
 @pytest.fixture
-def given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
-    """A project's root without data, where params.yaml names no data set."""
+def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
+    """Return params without data sets, in an empty project."""
     shutil.copytree(ROOT / "conf", tmp_path / "conf")
     monkeypatch.chdir(tmp_path)
     return load.parse({**BARE, "datasets": {}})
 
 
-def told(given: Params) -> dict[str, catalogue.Data]:
-    return {data.name: data for data in catalogue.datasets(given, DATA)}
+def listed(params: Params) -> dict[str, catalogue.Data]:
+    return {data.name: data for data in catalogue.datasets(params, DATA)}
 
 
-def test_the_ten_sets_are_told_of_where_nothing_is_here(given):
-    found = told(given)
-    assert found.keys() >= {*STAND_INS, "jhmdb", "shapes", "folder"}
+def test_the_ten_sets_are_told_of_where_nothing_is_here(params):
+    clips = listed(params)
+    assert clips.keys() >= {*STAND_INS, "jhmdb", "shapes", "folder"}
     for name in STAND_INS:
-        plugin, data = datasets.loaded(name), found[name]
+        plugin, data = datasets.loaded(name), clips[name]
         assert data.state == "missing" and data.official == plugin.COUNTS and data.found == {} and data.bytes is None
         assert data.todo.startswith(f"fetch {plugin.FETCH}; ") and plugin.LAYOUT in data.todo
         assert f"data/videos/{'cifar-100-binary' if name == 'cifar100' else name}" in data.todo
         assert data.licence and data.homepage.startswith("http") and "\n" not in data.todo
     classes = {"ucf101": 101, "hmdb51": 51, "kinetics400": 400, "sthv1": 174, "sthv2": 174, "jester": 27}
     classes |= {"egogesture": 83, "diving48": 48, "charades": 157, "cifar100": 100}
-    assert {name: found[name].classes for name in STAND_INS} == classes
-    assert {name: found[name].unlabelled for name in ("sthv1", "sthv2", "jester", "ucf101")} == {
+    assert {name: clips[name].classes for name in STAND_INS} == classes
+    assert {name: clips[name].unlabelled for name in ("sthv1", "sthv2", "jester", "ucf101")} == {
         **{"sthv1": 10_960, "sthv2": 27_157, "jester": 14_743, "ucf101": 0}
     }
-    assert found["cifar100"].download == 168_513_733 and found["shapes"].state == "not drawn yet"
+    assert clips["cifar100"].download == 168_513_733 and clips["shapes"].state == "not drawn yet"
 
 
-def test_a_set_that_no_entry_uses_and_one_whose_decoding_a_tier_decides(given):
+def test_a_set_that_no_entry_uses_and_one_whose_decoding_a_tier_decides(params):
     Path("conf/dataset/jester.yaml").unlink()
     entry = Path("conf/dataset/ucf101.yaml")
     lines = [line for line in entry.read_text().splitlines() if not line.startswith("decode:")]
     entry.write_text("\n".join([*lines, "decode: ${tier.decode}"]))
-    found = told(given)
-    assert found["jester"].state == "no entry" and found["jester"].classes == 27
-    assert found["ucf101"].state == "missing"
+    clips = listed(params)
+    assert clips["jester"].state == "no entry" and clips["jester"].classes == 27
+    assert clips["ucf101"].state == "missing"
 
 
 @pytest.mark.parametrize(
-    ("name", "state", "found"),
+    ("name", "state", "clips"),
     [
         ("jester", "ready: 4 videos", {1: {"train": 2, "test": 1}}),
         ("charades", "ready: 3 videos", {1: {"train": 2, "test": 1}}),
@@ -67,39 +67,41 @@ def test_a_set_that_no_entry_uses_and_one_whose_decoding_a_tier_decides(given):
         ("egogesture", "ready: 4 videos", {1: {"train": 2, "val": 1, "test": 1}}),
     ],
 )
-def test_after_the_stages(given, tmp_path, monkeypatch, name, state, found):
-    made = STAND_INS[name](tmp_path)
-    for constant, value in made.patches.items():
+def test_after_the_stages(params, tmp_path, monkeypatch, name, state, clips):
+    stand_in = STAND_INS[name](tmp_path)
+    for constant, value in stand_in.patches.items():
         monkeypatch.setattr(datasets.loaded(name), constant, value)
-    dataset = Dataset(name, str(made.source), str(made.lists) if made.lists else None, made.options, DECODE)
-    given.datasets[name] = dataset
-    if Path(made.source).is_dir():
-        assert told(given)[name].state == state.replace("ready: 4", "not indexed yet: 4 of 4")
+    dataset = Dataset(
+        name, str(stand_in.source), str(stand_in.lists) if stand_in.lists else None, stand_in.options, DECODE
+    )
+    params.datasets[name] = dataset
+    if Path(stand_in.source).is_dir():
+        assert listed(params)[name].state == state.replace("ready: 4", "not indexed yet: 4 of 4")
     folder = sources.fetch(name, dataset, Path(), DATA / "videos" / name)
     entries = sources.manifest(name, dataset, folder)
     sources.write(DATA / "raw" / name / "manifest.csv", entries)
-    assert told(given)[name].state == state  # against the published counts, before there are lists
+    assert listed(params)[name].state == state  # against the published counts, before there are lists
     built = splits.build(name, dataset, entries, places.lists(dataset, Path(), DATA / "videos" / name))
     splits.write(built, DATA / "splits" / name)
-    data = told(given)[name]
-    assert (data.state, data.found, data.classes) == (state, found, made.classes)
+    data = listed(params)[name]
+    assert (data.state, data.found, data.classes) == (state, clips, stand_in.classes)
     assert data.bytes == sum(entry.bytes for entry in entries)
     assert ("absent.csv" in data.todo) == state.startswith("partial")
     (DATA / "frames" / name).mkdir(parents=True)
     (DATA / "frames" / name / "failed.csv").write_text("video,path,reason\na,a,cut\nb,b,cut\n")
-    assert told(given)[name].state == f"{state}, 2 of them can't be decoded"
+    assert listed(params)[name].state == f"{state}, 2 of them can't be decoded"
     (DATA / "raw" / name / "manifest.csv").write_text("video,path\na,a.mp4\n")
-    assert told(given)[name].state == "not as it should be" and "is damaged" in told(given)[name].todo
+    assert listed(params)[name].state == "unexpected layout" and "is damaged" in listed(params)[name].todo
 
 
-def test_what_lies_in_another_layout_is_said_and_hides_no_other_set(given):
+def test_what_lies_in_another_layout_is_said_and_hides_no_other_set(params):
     written(DATA / "videos/egogesture", {"Subject03/Scene1/Color/rgb1/000001.jpg": b"x"})
     written(DATA / "videos/jester", {"one/7/00001.jpg": b"x", "two/7/00001.jpg": b"x"})
     written(DATA / "videos/hmdb51", {"clap.avi": b"x"})
     written(DATA / "videos/ucf101", {"UCF-101/Archery/v_Archery_g08_c01.avi": b"x"})
-    found = told(given)
-    assert found["egogesture"].state == "not as it should be" and "listall_but_None.txt is" in found["egogesture"].todo
-    assert found["jester"].state == "not as it should be" and "keep one of them" in found["jester"].todo
-    assert found["hmdb51"].state == "missing" and found["hmdb51"].todo.startswith("fetch hmdb51_org.rar")
-    assert found["ucf101"].state == "partial: 1 of 13320 videos"
-    assert found["ucf101"].todo.startswith("complete data/videos/ucf101: the content of UCF101.rar")
+    clips = listed(params)
+    assert clips["egogesture"].state == "unexpected layout" and "listall_but_None.txt is" in clips["egogesture"].todo
+    assert clips["jester"].state == "unexpected layout" and "keep one of them" in clips["jester"].todo
+    assert clips["hmdb51"].state == "missing" and clips["hmdb51"].todo.startswith("fetch hmdb51_org.rar")
+    assert clips["ucf101"].state == "partial: 1 of 13320 videos"
+    assert clips["ucf101"].todo.startswith("complete data/videos/ucf101: the content of UCF101.rar")

@@ -1,4 +1,4 @@
-"""The command line: one-line errors, JSON alone on stdout, and rows side by side in a throw-away DVC project."""
+"""The command line: one-line errors, JSON only on stdout, rows in parallel."""
 
 import json
 import os
@@ -29,7 +29,10 @@ print("session", ray.get_runtime_context().gcs_address)
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A DVC project of rows a and b, whose stages do nothing but leave a file; its data set is ready."""
+    """Return a DVC project of rows a and b, whose stages only write a file.
+
+    Its data set is ready.
+    """
     folder = tmp_path_factory.mktemp("template")
     raw = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
     row = next(iter(raw["experiments"].values()))
@@ -51,7 +54,7 @@ def project(template: Path, tmp_path: Path) -> Path:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Without Ray: its address is one that no stage here asks for."""
+    """Run repro without Ray: no stage here uses the address."""
     return {**os.environ, "RAY_ADDRESS": "unused", "SHELL": "/bin/sh", **more}
 
 
@@ -68,7 +71,7 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 def test_rows_run_side_by_side_then_the_tables(project: Path) -> None:
-    """Each row's training waits for the other's to begin, so nothing ends unless they run at once."""
+    """Let each row's training wait for the other's start: both must run at once."""
     shutil.rmtree(project / "data")
     done = actionbench(project, "repro", "-j", "2", TOGETHER="2")
     assert done.returncode == 0, done.stderr
@@ -116,13 +119,13 @@ def test_nothing_outlives_it(project: Path, number: signal.Signals) -> None:
             assert process.poll() is None
             time.sleep(0.05)
         process.send_signal(number)
-        said = process.communicate()[1]
+        message = process.communicate()[1]
     for pid in pids:
         while Path(f"/proc/{pid}/cmdline").exists() and Path(f"/proc/{pid}/cmdline").read_bytes():
             time.sleep(0.05)
     assert process.returncode == (130 if number == signal.SIGINT else -number)
     if number == signal.SIGINT:
-        assert said == "interrupted; the next repro goes on from here\n"
+        assert message == "interrupted; the next repro resumes\n"
 
 
 @pytest.mark.slow
@@ -138,23 +141,27 @@ def test_stages_share_one_ray_session(project: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments, said",
+    "arguments, message",
     [
         (["plam"], "error: No such command 'plam'. Did you mean 'plan'?; see --help\n"),
         (["repro", "-j", "0"], "error: Invalid value for '--jobs'"),
         (["repro", "tsn"], "error: no stage or row 'tsn'; "),
-        (["report"], "error: no tables of suite 'quick' yet, `actionbench repro` makes them; known: none\n"),
-        (["mlflow"], "error: there is no store sqlite:///mlflow.db yet; `actionbench repro` makes it\n"),
+        (["report"], "error: no tables of suite 'quick' yet, run `actionbench repro`; known: none\n"),
+        (["mlflow"], "error: sqlite:///mlflow.db does not exist yet; run `actionbench repro`\n"),
     ],
 )
 def test_a_mistake_is_one_line(
-    template: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, arguments: list[str], said: str
+    template: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    message: str,
 ) -> None:
     monkeypatch.chdir(template)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     code, out, err = called(capsys, *arguments)
     assert (code, out, err.count("\n")) == (2, "", 1)
-    assert err.startswith(said)
+    assert err.startswith(message)
 
 
 @pytest.mark.parametrize("command", ["plan", "repro", "report", "models", "datasets"])
@@ -184,10 +191,10 @@ def test_lists_as_json(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.M
     shapes = next(data for data in json.loads(out) if data["file"] == "shapes")
     assert (code, shapes["classes"]) == (0, 8)
     code, out, _ = called(capsys, "models", "--json")
-    found = json.loads(out)
-    assert {"none", "tsm"} <= {model["name"] for model in found["models"] if model["kind"] == "attention"}
-    assert all(model["about"] for model in found["models"])
-    assert all(row["macs"] > 0 and row["error"] == "" for row in found["rows"])
+    document = json.loads(out)
+    assert {"none", "tsm"} <= {model["name"] for model in document["models"] if model["kind"] == "attention"}
+    assert all(model["about"] for model in document["models"])
+    assert all(row["macs"] > 0 and row["error"] == "" for row in document["rows"])
 
 
 def test_report_as_json(project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,9 +203,12 @@ def test_report_as_json(project: Path, capsys: pytest.CaptureFixture[str], monke
     (tables / "comparison.json").write_text(TABLE)
     monkeypatch.chdir(project)
     code, out, _ = called(capsys, "report", "--suite", "other", "--json")
-    found = json.loads(out)
-    assert (code, found["tables"]) == (0, {"comparison": [{"row": "a", "top1": "37.8"}, {"row": "b", "top1": "79.0"}]})
-    assert found["paths"]["tables"] == ["reports/tables/other/comparison.md"]
+    document = json.loads(out)
+    assert (code, document["tables"]) == (
+        0,
+        {"comparison": [{"row": "a", "top1": "37.8"}, {"row": "b", "top1": "79.0"}]},
+    )
+    assert document["paths"]["tables"] == ["reports/tables/other/comparison.md"]
 
 
 def test_mlflow_stays_on_loopback(

@@ -14,7 +14,7 @@ PARAMS = (ROOT / "params.yaml").read_text()
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with suite quick's params."""
+    """Work in a folder with suite quick's params."""
     (tmp_path / "params.yaml").write_text(PARAMS)
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -29,9 +29,9 @@ def test_a_release_is_written_by_our_names(
     code, out, err = called(capsys, "convert", "release.pth", "--row", row)
     assert (code, err) == (0, "") and out.startswith("release-ours.pth: ") and "a classifier of 7 classes" in out
     written = torch.load(here / "release-ours.pth", weights_only=True)
-    wanted = source.state_dict()
-    assert written.keys() == wanted.keys()
-    assert all(torch.equal(written[name], value) for name, value in wanted.items())
+    original = source.state_dict()
+    assert written.keys() == original.keys()
+    assert all(torch.equal(written[name], value) for name, value in original.items())
 
 
 def test_the_row_that_fits_is_found(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

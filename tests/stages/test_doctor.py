@@ -1,4 +1,4 @@
-"""Each check finds what is wrong, and says how to mend it."""
+"""Each check detects a fault and has a fix."""
 
 import http.server
 import json
@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Starting Ray takes seconds; its check is tested on what it is told."""
+    """Replace the check's Ray, which starts slowly, by fixed resources."""
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr("cluster.shared.resources", lambda cluster: {"CPU": 2.0})
 
@@ -40,13 +40,13 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
 def test_this_project_can_run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     code, out = run(capsys, "--json")
-    found = {check["name"]: check for check in json.loads(out)}
-    assert code == 0, found
+    by_name = {check["name"]: check for check in json.loads(out)}
+    assert code == 0, by_name
     assert {"params.yaml", "torch", "dvc", "ffmpeg", "decoder ffmpeg", "decoder decord", "ray", "tracking"} <= set(
-        found
+        by_name
     )
-    assert "decodes a clip" in found["decoder decord"]["found"]
-    assert all(check["mend"] for check in found.values() if check["state"] != "ok")
+    assert "decodes a clip" in by_name["decoder decord"]["found"]
+    assert all(check["mend"] for check in by_name.values() if check["state"] != "ok")
 
 
 @pytest.mark.usefixtures("without_ray")
@@ -59,7 +59,7 @@ def test_an_empty_folder_is_broken(
     assert code == 1
     broken = [line.split()[1] for line in out.splitlines() if line.startswith("broken")]
     assert broken == ["params.yaml", "git", "dvc"]
-    assert out.count("mend: ") >= 3
+    assert out.count("fix: ") >= 3
 
 
 def test_a_cluster_too_small(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,7 +72,7 @@ def test_a_cluster_too_small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_cluster_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    """At once: Ray itself would go on trying."""
+    """Fail at once; Ray itself would retry."""
     monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{doctor.free_port()}")
     check = doctor.ray(Cluster())
     assert check.state == "broken"
@@ -103,9 +103,9 @@ def test_an_unexpected_failure_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setattr(doctor, name, lambda *_, name=name, **__: doctor.Check(name, "ok", ""))
     monkeypatch.setattr(doctor, "torch_build", broken)
     monkeypatch.chdir(ROOT)
-    found = {check.name: check for check in doctor.checks()}
-    assert (found["torch"].state, found["torch"].found) == ("broken", "ImportError: libcuda.so.1")
-    assert found["mlflow"].state in ("ok", "warning")
+    by_name = {check.name: check for check in doctor.checks()}
+    assert (by_name["torch"].state, by_name["torch"].found) == ("broken", "ImportError: libcuda.so.1")
+    assert by_name["mlflow"].state in ("ok", "warning")
 
 
 @pytest.fixture
@@ -118,10 +118,10 @@ def server() -> Iterator[str]:
         def log_message(self, *_: object) -> None:
             pass
 
-    with http.server.HTTPServer(("127.0.0.1", 0), Health) as found:
-        threading.Thread(target=found.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{found.server_port}"
-        found.shutdown()
+    with http.server.HTTPServer(("127.0.0.1", 0), Health) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
 
 
 def test_tracking(server: str, tmp_path: Path) -> None:
@@ -153,16 +153,16 @@ def test_a_damaged_store_and_a_database_that_is_away(tmp_path: Path) -> None:
     assert doctor.tracking(f"sqlite:///{tmp_path / 'whole.db'}").state == "ok"
     away = doctor.tracking(f"postgresql://me:secret@127.0.0.1:{doctor.free_port()}/runs")
     assert away.state == "warning" and "does not answer" in away.found and "secret" not in away.found
-    with socket.socket() as there:
-        there.bind(("127.0.0.1", 0))
-        there.listen()
-        assert doctor.tracking(f"postgresql+psycopg://me@127.0.0.1:{there.getsockname()[1]}/runs").state == "ok"
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        closed.listen()
+        assert doctor.tracking(f"postgresql+psycopg://me@127.0.0.1:{closed.getsockname()[1]}/runs").state == "ok"
 
 
-def lacking(what: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, given: Params) -> tuple[str, str, str]:
-    """Take something away from this machine: (the check that finds it, its state, words of what it found)."""
+def lacking(what: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, params: Params) -> tuple[str, str, str]:
+    """Break this machine; return the check that fails, its state and its words."""
     if what == "shared memory":
-        object.__setattr__(given.cluster, "loader_workers", 2)
+        object.__setattr__(params.cluster, "loader_workers", 2)
         monkeypatch.setattr(
             shutil, "disk_usage", lambda _: SimpleNamespace(free=2**30 if str(_) != "/dev/shm" else 2**16)
         )
@@ -178,10 +178,10 @@ def lacking(what: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, given: P
         monkeypatch.setattr(doctor, "clone", lambda _, clone=doctor.clone: clone(Path("/proc")))
         return "clone", "broken", "/proc can't be written"
     if what == "data":
-        object.__setattr__(given.datasets["shapes"], "source", "my/videos")
+        object.__setattr__(params.datasets["shapes"], "source", "my/videos")
         return "sources", "broken", "my/videos"
     if what == "weights":
-        object.__setattr__(given.experiments["tsn"], "weights", "my/resnet.pt")
+        object.__setattr__(params.experiments["tsn"], "weights", "my/resnet.pt")
         return "weights", "broken", "my/resnet.pt"
     if what == "disk":
         monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2**29))
@@ -203,15 +203,15 @@ LACKING = ("shared memory", "TMPDIR", "HOME", "clone", "data", "weights", "disk"
 @pytest.mark.usefixtures("without_ray")
 @pytest.mark.parametrize("what", LACKING)
 def test_what_a_machine_lacks_is_found(what: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Each in a run of all checks; what has nothing to do with it is left out, for it takes long."""
+    """Detect each fault in a run of all checks, without slow unrelated ones."""
     monkeypatch.chdir(ROOT)
-    given = load.load()
-    monkeypatch.setattr(doctor.load, "load", lambda: given)
+    params = load.load()
+    monkeypatch.setattr(doctor.load, "load", lambda: params)
     for name in ("torch_build", "git", "dvc_project", "ffmpeg", "decoder", "mlflow_port"):
         monkeypatch.setattr(doctor, name, lambda *_, name=name, **__: doctor.Check(name, "ok", ""))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     before = {check.name: check.state for check in doctor.checks()}
-    name, state, words = lacking(what, monkeypatch, tmp_path, given)
+    name, state, words = lacking(what, monkeypatch, tmp_path, params)
     check = next(check for check in doctor.checks() if check.name == name)
     assert before[name] in ("ok", "warning") and before[name] != state
     assert (check.state, words in check.found, "\n" in check.found) == (state, True, False), check

@@ -1,4 +1,4 @@
-"""The pictures of explanations, and `actionbench look`, which makes them."""
+"""Pictures of explanations, and `actionbench look`."""
 
 import json
 import shutil
@@ -24,9 +24,9 @@ HEAD = film_strip.LABELS + 2 * film_strip.LINE  # inches above the strip
 
 
 def strip(path: Path, **changed: Any) -> np.ndarray:
-    """The picture of an invented clip of 3 frames, as pixels."""
+    """Return the pixels of a picture of a synthetic clip of 3 frames."""
     draws = np.random.default_rng(0)
-    given: dict[str, Any] = {
+    settings: dict[str, Any] = {
         "title": "row, $x$ & co\nvideo",
         "frames": draws.integers(0, 255, (3, 16, 16, 3), np.uint8),
         "labels": ["frame 0", "frame 4", "frame 9"],
@@ -36,7 +36,7 @@ def strip(path: Path, **changed: Any) -> np.ndarray:
             film_strip.Bars("channels", draws.random(40).tolist()),
         ],
     }
-    film_strip.film(path, **given | changed)
+    film_strip.film(path, **settings | changed)
     return cv2.imread(str(path))
 
 
@@ -66,11 +66,11 @@ def test_a_strip_shows_its_frames_and_their_heat(tmp_path: Path) -> None:
     frames[1] = (200, 100, 0)
     heat = np.zeros((3, 16, 16))
     heat[2] = 1.0
-    made = strip(tmp_path / "a.png", frames=frames, heat=heat, bars=[])[..., ::-1].astype(int)
+    picture = strip(tmp_path / "a.png", frames=frames, heat=heat, bars=[])[..., ::-1].astype(int)
 
     def at(row: int, frame: int) -> list[int]:
         y = round(100 * (HEAD + row * (1.6 + film_strip.GAP) + 0.8))
-        return made[y, round(100 * (film_strip.MARGIN + (frame + 0.5) * 1.6))].tolist()
+        return picture[y, round(100 * (film_strip.MARGIN + (frame + 0.5) * 1.6))].tolist()
 
     assert [at(0, n) for n in range(3)] == [[0, 0, 0], [200, 100, 0], [0, 0, 0]]
     assert [at(1, n) for n in range(2)] == [[0, 0, 0], [200, 100, 0]]
@@ -79,7 +79,10 @@ def test_a_strip_shows_its_frames_and_their_heat(tmp_path: Path) -> None:
 
 @pytest.fixture
 def project(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project of four rows, all but `untrained` with weights (of no training), and the data set of conftest.py."""
+    """Return a project of four rows, all with untrained weights except `untrained`.
+
+    Its data set is that of conftest.py.
+    """
     row = {"dataset": "tiny", "backbone": "resnet", "variant": "tiny", "attention": "none", "knobs": {}}
     row |= {"weights": None, "recipe": "r", "protocol": "p", "splits": [1], "seeds": [0, 1]}
     decode = {"short_side": 36, "quality": 90, "decoder": "ffmpeg", "videos_per_shard": 64, "max_failed": 0.1}
@@ -104,9 +107,9 @@ def project(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     (folder / "params.yaml").write_text(json.dumps(raw))
     monkeypatch.chdir(folder)
     torch.manual_seed(0)
-    given = load.load()
+    settings = load.load()
     for name in ("plain", "eam", "istpa"):
-        for cell in runs(given, name, Path("data")):
+        for cell in runs(settings, name, Path("data")):
             cell.weights.parent.mkdir(parents=True, exist_ok=True)
             torch.save(cell.net().state_dict(), cell.weights)
             write_sums(cell.weights.parent)
@@ -114,7 +117,7 @@ def project(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 
 def called(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr of `actionbench look`, run in this process."""
+    """Return exit code, stdout and stderr of `actionbench look` in this process."""
     with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as left:
         patch.setattr(sys, "argv", ["actionbench", "look", *arguments])
         cli.main()
@@ -154,7 +157,7 @@ def test_look_takes_a_stage(project: Path, capsys: pytest.CaptureFixture[str]) -
 
 
 @pytest.mark.parametrize(
-    "arguments, said",
+    "arguments, message",
     [
         (["plane", "video-13"], "no experiment 'plane'; did you mean 'plain'? known: eam, istpa, plain, untrained"),
         (["plain", "video-99"], "no video 'video-99' in split 1 of tiny, and no such file; of the 17 there: video-"),
@@ -163,7 +166,7 @@ def test_look_takes_a_stage(project: Path, capsys: pytest.CaptureFixture[str]) -
         (["untrained", "video-13"], "experiments.untrained has no weights of split1-seed0 yet, `actionbench repro "),
         (["plain", "video-13", "--show", "eam"], "experiments.plain: attention 'none' has nothing for --show eam; "),
         (["eam", "video-13", "--show", "receptive"], "experiments.eam: attention 'eam' has nothing for --show recep"),
-        (["plain", "video-13", "--stage", "res9"], "--stage res9: it goes with Grad-CAM alone; stages: stem, res2, "),
+        (["plain", "video-13", "--stage", "res9"], "--stage res9: only for Grad-CAM; stages: stem, res2, "),
         (["eam", "video-13", "--show", "eam", "--stage", "res4"], "--stage res4: it goes with Grad-CAM alone; "),
         (["plain", "video-13", "--show", "cam"], "Invalid value for '--show'"),
         (["plain", "video-13", "--seed", "7"], "experiments.plain has no run of seed 7; known: split1-seed0, split1-"),
@@ -172,11 +175,11 @@ def test_look_takes_a_stage(project: Path, capsys: pytest.CaptureFixture[str]) -
     ],
 )
 def test_what_look_cannot_do_is_one_line(
-    project: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+    project: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
     code, out, err = called(capsys, *arguments)
     assert (code, out, err.count("\n")) == (2, "", 1)
-    assert err.startswith(f"error: {said}")
+    assert err.startswith(f"error: {message}")
 
 
 def test_weights_of_another_net_are_named(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""Speed and memory of a row's net: that they are measured, of what the row says, and said."""
+"""Measured speed and memory of a row's net, and their table."""
 
 import json
 from dataclasses import replace
@@ -16,9 +16,9 @@ from tests.support.quick import ROOT, quick
 @pytest.mark.parametrize("planes", [3, 4, 7])
 def test_a_rows_passes_see_clips_as_its_recipe_and_protocol_say(monkeypatch, planes):
     two = {"attention": "istpa", "knobs": {"positions": 2, "streams": "attention"}}
-    given = quick(**two if planes == 7 else {})
-    recipe = replace(given.recipes["quick"], input={3: "rgb", 4: "flow", 7: "rgb+flow"}[planes], stack=2)
-    row = trial.Row("tsm", given.experiments["tsm"], recipe, given.protocols["center"], 5)
+    params = quick(**two if planes == 7 else {})
+    recipe = replace(params.recipes["quick"], input={3: "rgb", 4: "flow", 7: "rgb+flow"}[planes], stack=2)
+    row = trial.Row("tsm", params.experiments["tsm"], recipe, params.protocols["center"], 5)
     seen = []
     inner = VideoNet.forward
 
@@ -38,21 +38,21 @@ def test_a_rows_passes_see_clips_as_its_recipe_and_protocol_say(monkeypatch, pla
 
 
 def test_the_costs_of_two_streams_are_counted(tmp_path):
-    given = quick(attention="istpa", knobs={"positions": 2, "streams": "reinforced"})
-    plain, fails = (row for row in catalogue.costs(given, tmp_path) if row.row in ("tsn", "tsm"))
+    params = quick(attention="istpa", knobs={"positions": 2, "streams": "reinforced"})
+    plain, fails = (row for row in catalogue.costs(params, tmp_path) if row.row in ("tsn", "tsm"))
     assert "streams is 'reinforced'" in fails.error
-    recipes = {"quick": replace(given.recipes["quick"], input="rgb+flow", stack=2)}
-    counted = {row.row: row for row in catalogue.costs(replace(given, recipes=recipes), tmp_path)}
+    recipes = {"quick": replace(params.recipes["quick"], input="rgb+flow", stack=2)}
+    counted = {row.row: row for row in catalogue.costs(replace(params, recipes=recipes), tmp_path)}
     assert counted["tsm"].macs > 1.5 * plain.macs
     assert "istpa takes both" in counted["tsn"].error
 
 
 def test_rows_take_turns_and_one_that_cannot_be_built_says_so(monkeypatch, tmp_path):
-    given = quick(knobs={"fold": 1})
+    params = quick(knobs={"fold": 1})
     order = []
     monkeypatch.setattr(measure, "timed", lambda do, device: order.append(do) or 0.5 + len(order) % 2)
     monkeypatch.setattr(measure, "memory_apart", lambda row: (10, 20))
-    tsn, tsm, se = measure.measure(given, tmp_path, ["tsn", "tsm", "se"], turns=2)
+    tsn, tsm, se = measure.measure(params, tmp_path, ["tsn", "tsm", "se"], turns=2)
     assert "fold is 1" in tsm.error and tsm.forward is None
     assert not tsn.error and not se.error
     assert len(order) == 3 * 2 * 3  # three passes, two rows, two turns and one that does not count
@@ -64,8 +64,8 @@ def test_rows_take_turns_and_one_that_cannot_be_built_says_so(monkeypatch, tmp_p
 
 
 def test_memory_is_a_process_of_its_own_and_a_step_takes_more(tmp_path):
-    given = quick()
-    row = trial.Row("tsm", given.experiments["tsm"], given.recipes["quick"], given.protocols["center"], 5)
+    params = quick()
+    row = trial.Row("tsm", params.experiments["tsm"], params.recipes["quick"], params.protocols["center"], 5)
     forward, training = measure.memory_apart(row)
     assert 0 < forward < training < 2**30
     assert trial.resident("VmHWM") >= trial.resident() > 2**20
@@ -77,10 +77,10 @@ def test_an_unknown_row_is_said_with_the_known(tmp_path):
 
 
 def test_the_command_prints_a_table_or_json(monkeypatch, capsys):
-    one = measure.Spread(2.0, 1.0, 3.0)
-    found = [measure.Measured("tsm", "CPU", "fp32", one, one, one, 2_000_000, 3_000_000)]
+    spread = measure.Spread(2.0, 1.0, 3.0)
+    measured = [measure.Measured("tsm", "CPU", "fp32", spread, spread, spread, 2_000_000, 3_000_000)]
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(measure, "measure", lambda params, data, names: found)
+    monkeypatch.setattr(measure, "measure", lambda params, data, names: measured)
     monkeypatch.setattr("sys.argv", ["actionbench", "models", "tsm", "--measure", "--json"])
     with pytest.raises(SystemExit) as done:
         cli.main()

@@ -1,4 +1,4 @@
-"""What would run and why: DVC's status carried downstream, and estimates that say where they come from."""
+"""Stages to run with reasons, by DVC's status, and estimates with sources."""
 
 import hashlib
 import json
@@ -50,8 +50,8 @@ STAGES: dict[str, tuple[str, ...]] = {
 
 
 @pytest.fixture(scope="module")
-def given() -> Params:
-    """Rows a and b on one data set, c on another."""
+def params() -> Params:
+    """Return params with rows a and b on one data set, c on another."""
     whole = load.load(ROOT / "params.yaml")
     dataset, row = next(iter(whole.datasets.values())), next(iter(whole.experiments.values()))
     row = replace(row, dataset="one", splits=(1,), seeds=(0, 1))
@@ -61,7 +61,7 @@ def given() -> Params:
 
 @pytest.fixture(autouse=True)
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder whose row a has other settings than LOCK."""
+    """Work in a folder whose row a has other settings than LOCK."""
     now = {"recipes": {"quick": {"lr": 0.2, "augment": {"crop": "corner"}}}, "weights": "01"}
     (tmp_path / FILE).parent.mkdir(parents=True)
     (tmp_path / FILE).write_text(json.dumps(now))
@@ -69,13 +69,13 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def steps(given: Params, status: plan.Status, cached: tuple[str, ...] = ()) -> dict[str, Step]:
+def steps(params: Params, status: plan.Status, cached: tuple[str, ...] = ()) -> dict[str, Step]:
     lock = {stage: {"params": {}} for stage in STAGES} | LOCK
-    return {step.stage: step for step in plan.steps(given, plan.Project(STAGES, status), lock, cached)}
+    return {step.stage: step for step in plan.steps(params, plan.Project(STAGES, status), lock, cached)}
 
 
 def test_the_graph_is_dvcs(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The real dvc.yaml, with a row without a net; makers come before what they make."""
+    """Order the real dvc.yaml's stages by dependency; one row has no net."""
     text = (
         (ROOT / "params.yaml").read_text().replace("\ntrajectories: {}\n", "\ntrajectories: {idt: {dataset: shapes}}\n")
     )
@@ -95,60 +95,60 @@ def test_the_graph_is_dvcs(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert not set(plan.FIRST) & {*order, *project.status}
 
 
-def test_nothing_changed_is_no_step(given: Params) -> None:
-    assert steps(given, {}) == {}
+def test_nothing_changed_is_no_step(params: Params) -> None:
+    assert steps(params, {}) == {}
 
 
-def test_a_changed_file_runs_its_rows_and_what_follows(given: Params) -> None:
-    found = steps(given, {"train@b": [{"changed deps": {"reports/code/attention/tsm": "modified"}}]})
-    assert list(found) == ["train@b", "evaluate@b", "aggregate"]
-    assert found["train@b"].reasons == ("changed code of attention tsm",)
-    assert found["train@b"].state == "runs"
-    assert found["train@b"].runs == ("split1-seed0", "split1-seed1")
-    assert found["evaluate@b"].reasons == ("because train@b runs",)
-    assert found["evaluate@b"].state == "may run"
-    assert found["aggregate"].reasons == ("because evaluate@b runs",)
-    assert found["aggregate"].runs == ()
+def test_a_changed_file_runs_its_rows_and_what_follows(params: Params) -> None:
+    stale = steps(params, {"train@b": [{"changed deps": {"reports/code/attention/tsm": "modified"}}]})
+    assert list(stale) == ["train@b", "evaluate@b", "aggregate"]
+    assert stale["train@b"].reasons == ("changed code of attention tsm",)
+    assert stale["train@b"].state == "runs"
+    assert stale["train@b"].runs == ("split1-seed0", "split1-seed1")
+    assert stale["evaluate@b"].reasons == ("because train@b runs",)
+    assert stale["evaluate@b"].state == "may run"
+    assert stale["aggregate"].reasons == ("because evaluate@b runs",)
+    assert stale["aggregate"].runs == ()
 
 
-def test_a_data_set_runs_its_own_rows_only(given: Params) -> None:
-    found = steps(given, {"decode@two": [{"changed deps": {FILE: {"datasets.two.decode": "modified"}}}]})
-    assert list(found) == ["decode@two", "train@c", "evaluate@c", "aggregate"]
-    assert found["decode@two"].reasons == ("changed param datasets.two.decode",)
+def test_a_data_set_runs_its_own_rows_only(params: Params) -> None:
+    stale = steps(params, {"decode@two": [{"changed deps": {FILE: {"datasets.two.decode": "modified"}}}]})
+    assert list(stale) == ["decode@two", "train@c", "evaluate@c", "aggregate"]
+    assert stale["decode@two"].reasons == ("changed param datasets.two.decode",)
 
 
-def test_a_missing_upstream_output_is_told_once(given: Params) -> None:
+def test_a_missing_upstream_output_is_told_once(params: Params) -> None:
     status = {
         "decode@two": [{"changed outs": {"data/frames/two": "deleted"}}],
         "train@c": [{"changed deps": {"data/frames/two": "deleted", "reports/code/stages/train": "modified"}}],
     }
-    found = steps(given, status, cached=("decode@two",))
-    assert found["decode@two"].reasons == ("missing output data/frames/two",)
-    assert found["decode@two"].state == "restored"
-    assert found["train@c"].reasons == ("changed code of train", "because decode@two runs")
+    stale = steps(params, status, cached=("decode@two",))
+    assert stale["decode@two"].reasons == ("missing output data/frames/two",)
+    assert stale["decode@two"].state == "restored"
+    assert stale["train@c"].reasons == ("changed code of train", "because decode@two runs")
 
 
-def test_changed_inputs_are_never_called_restored(given: Params) -> None:
-    """`dvc repro --dry` looks a changed stage up by its old inputs, and says that it is cached."""
+def test_changed_inputs_are_never_called_restored(params: Params) -> None:
+    """Ignore `dvc repro --dry`, which looks up a changed stage by its old inputs."""
     status = {"train@a": [{"changed deps": {FILE: {"recipes.quick": "modified"}}}]}
-    assert steps(given, status, cached=("train@a",))["train@a"].state == "runs"
+    assert steps(params, status, cached=("train@a",))["train@a"].state == "runs"
 
 
-def test_a_param_is_named_with_both_values(given: Params) -> None:
+def test_a_param_is_named_with_both_values(params: Params) -> None:
     status = {"train@a": [{"changed deps": {FILE: {"recipes.quick": "modified"}}}, "changed command"]}
-    assert steps(given, status)["train@a"].reasons == (
+    assert steps(params, status)["train@a"].reasons == (
         'changed param recipes.quick.augment.crop ("corner", was "random")',
         "changed param recipes.quick.lr (0.2, was 0.1)",
         "changed command",
     )
 
 
-def test_a_file_that_params_name_is_named(given: Params) -> None:
+def test_a_file_that_params_name_is_named(params: Params) -> None:
     status = {"train@a": [{"changed deps": {FILE: {"weights": "modified"}}}]}
-    assert steps(given, status)["train@a"].reasons == ("changed file of weights",)
+    assert steps(params, status)["train@a"].reasons == ("changed file of weights",)
 
 
-def test_changed_modules_are_named_where_git_has_the_old_digests(given: Params, workspace: Path) -> None:
+def test_changed_modules_are_named_where_git_has_the_old_digests(params: Params, workspace: Path) -> None:
     path = workspace / "reports/code/stages/train"
     path.parent.mkdir(parents=True)
     path.write_text("00  pipeline/loop.py\n01  pipeline/train/optimizer.py\ntorch==2.9.0\n")
@@ -166,14 +166,14 @@ def test_changed_modules_are_named_where_git_has_the_old_digests(given: Params, 
     assert plan.reasons(entries, {"deps": [{"path": name, "md5": "another"}]}) == ("changed code of train",)
 
 
-def test_never_run_says_only_that(given: Params) -> None:
+def test_never_run_says_only_that(params: Params) -> None:
     status = {stage: [{"changed outs": {"x": "deleted"}}] for stage in STAGES}
-    found = plan.steps(given, plan.Project(STAGES, status), lock={})
-    assert [step.stage for step in found] == list(STAGES)
-    assert {step.reasons for step in found} == {("never run",)}
+    stale = plan.steps(params, plan.Project(STAGES, status), lock={})
+    assert [step.stage for step in stale] == list(STAGES)
+    assert {step.reasons for step in stale} == {("never run",)}
 
 
-def test_targets(given: Params) -> None:
+def test_targets(params: Params) -> None:
     stages = STAGES
     assert plan.needed([], stages) == list(stages)
     assert plan.needed(["c"], stages) == ["download@two", "decode@two", "splits@two", "train@c", "evaluate@c"]
@@ -190,7 +190,7 @@ def splits(data: Path, dataset: str, train: int, test: int) -> None:
 
 
 def log(data: Path, row: str, *rates: float) -> None:
-    """A run's curve and timings."""
+    """Write a run's curve and timings."""
     places = (data / "runs" / row / "split1-seed0.jsonl", data / "tracking" / row / "split1-seed0.timings.jsonl")
     for path, name in zip(places, ("loss", "clips_per_second"), strict=True):
         path.parent.mkdir(parents=True)
@@ -198,73 +198,73 @@ def log(data: Path, row: str, *rates: float) -> None:
         path.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
-def ran(given: Params, row: str, **recipe: int) -> dict:
-    """dvc.lock's entry of a trained row."""
-    experiment = asdict(given.experiments[row])
-    settings = {**asdict(given.recipes[experiment["recipe"]]), **recipe}
+def ran(params: Params, row: str, **recipe: int) -> dict:
+    """Return dvc.lock's entry of a trained row."""
+    experiment = asdict(params.experiments[row])
+    settings = {**asdict(params.recipes[experiment["recipe"]]), **recipe}
     params = {f"experiments.{row}": experiment, f"recipes.{experiment['recipe']}": settings}
     return {f"train@{row}": {"params": {f"data/inputs/rows/{row}.json": params}}}
 
 
-def test_time_from_the_rows_own_log(given: Params, tmp_path: Path) -> None:
+def test_time_from_the_rows_own_log(params: Params, tmp_path: Path) -> None:
     splits(tmp_path, "one", train=100, test=50)
     log(tmp_path, "a", 10.0, 20.0, 30.0)
-    speeds = estimate.measured(tmp_path, ran(given, "a"))
-    epochs = given.recipes[given.experiments["a"].recipe].epochs
-    guess = estimate.seconds(Step("train@a", "runs", (), ("split1-seed0", "split1-seed1")), given, tmp_path, speeds)
+    speeds = estimate.measured(tmp_path, ran(params, "a"))
+    epochs = params.recipes[params.experiments["a"].recipe].epochs
+    guess = estimate.seconds(Step("train@a", "runs", (), ("split1-seed0", "split1-seed1")), params, tmp_path, speeds)
     assert guess == estimate.Estimate(2 * 100 * epochs / 20.0, "measured")
-    guess = estimate.seconds(Step("evaluate@a", "runs", (), ()), given, tmp_path, speeds)
+    guess = estimate.seconds(Step("evaluate@a", "runs", (), ()), params, tmp_path, speeds)
     assert guess.value == pytest.approx(2 * 50 / 20.0 / 3)
 
 
-def test_time_from_another_row_by_macs(given: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_time_from_another_row_by_macs(params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     splits(tmp_path, "one", train=100, test=50)
     log(tmp_path, "a", 20.0)
     monkeypatch.setattr(estimate, "macs", lambda net: {"none": 1.0, "tsm": 4.0}[net.attention])
-    speeds = estimate.measured(tmp_path, ran(given, "a"))
-    epochs = given.recipes[given.experiments["b"].recipe].epochs
-    guess = estimate.seconds(Step("train@b", "runs", (), ("split1-seed0",)), given, tmp_path, speeds)
+    speeds = estimate.measured(tmp_path, ran(params, "a"))
+    epochs = params.recipes[params.experiments["b"].recipe].epochs
+    guess = estimate.seconds(Step("train@b", "runs", (), ("split1-seed0",)), params, tmp_path, speeds)
     assert guess == estimate.Estimate(2 * 100 * epochs / 5.0, "from a by MACs")
 
 
-def test_time_after_a_change_of_size_is_scaled(given: Params, tmp_path: Path) -> None:
-    """The log was written at half the side: a clip now costs about four times as much."""
+def test_time_after_a_change_of_size_is_scaled(params: Params, tmp_path: Path) -> None:
+    """Scale a log of half the side: a clip costs about four times as much."""
     splits(tmp_path, "one", train=100, test=50)
     log(tmp_path, "a", 20.0)
-    speeds = estimate.measured(tmp_path, ran(given, "a", size=32))
-    epochs = given.recipes[given.experiments["a"].recipe].epochs
-    guess = estimate.seconds(Step("train@a", "runs", (), ("split1-seed0",)), given, tmp_path, speeds)
+    speeds = estimate.measured(tmp_path, ran(params, "a", size=32))
+    epochs = params.recipes[params.experiments["a"].recipe].epochs
+    guess = estimate.seconds(Step("train@a", "runs", (), ("split1-seed0",)), params, tmp_path, speeds)
     assert guess.source == "from a by MACs"
     assert guess.value == pytest.approx(2 * 100 * epochs / 5.0, rel=0.1)
 
 
-def test_epochs_of_the_same_key_are_kept(given: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_epochs_of_the_same_key_are_kept(params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log(tmp_path, "a", 20.0, 20.0, 20.0)
     logs = [tmp_path / "runs/a/split1-seed0.jsonl", tmp_path / "absent"]
     monkeypatch.setattr(estimate, "running_logs", lambda *_: logs)
     step = Step("train@a", "runs", (), ("split1-seed0", "split1-seed1"))
-    assert estimate.kept(step, given, tmp_path) == 3
-    assert estimate.kept(replace(step, stage="evaluate@a"), given, tmp_path) == 0
+    assert estimate.kept(step, params, tmp_path) == 3
+    assert estimate.kept(replace(step, stage="evaluate@a"), params, tmp_path) == 0
 
 
 def test_nothing_is_kept_before_the_data_are_there_or_out_of_reach(
-    given: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     step = Step("train@a", "runs", (), ("split1-seed0",))
-    assert estimate.kept(step, given, tmp_path) == 0
+    assert estimate.kept(step, params, tmp_path) == 0
 
     def away(*_: object) -> None:
         raise OSError("no route to host")
 
     monkeypatch.setattr(estimate, "running_logs", away)
-    assert estimate.kept(step, given, tmp_path) == 0
+    assert estimate.kept(step, params, tmp_path) == 0
 
 
-def test_unknown_time_says_why(given: Params, tmp_path: Path) -> None:
+def test_unknown_time_says_why(params: Params, tmp_path: Path) -> None:
     step = Step("train@a", "runs", (), ("split1-seed0",))
-    assert estimate.seconds(step, given, tmp_path / "absent", {}).source == "the splits are not there yet"
+    assert estimate.seconds(step, params, tmp_path / "absent", {}).source == "the splits do not exist yet"
     splits(tmp_path, "one", train=1, test=1)
-    assert estimate.seconds(step, given, tmp_path, {}) == estimate.Estimate(None, "no row has been trained yet")
+    assert estimate.seconds(step, params, tmp_path, {}) == estimate.Estimate(None, "no row has been trained yet")
 
 
 def test_bytes(tmp_path: Path) -> None:
@@ -273,7 +273,7 @@ def test_bytes(tmp_path: Path) -> None:
     (tmp_path / "raw" / "one").mkdir(parents=True)
     entries = [sources.Entry("a", "a.mp4", 70, 64 * "0"), sources.Entry("b", "b.mp4", 30, 64 * "0")]
     sources.write(tmp_path / "raw" / "one" / "manifest.csv", entries)
-    assert estimate.size(step, tmp_path) == estimate.Estimate(100, "the videos'; frames take more")
+    assert estimate.size(step, tmp_path) == estimate.Estimate(100, "the videos; frames take more")
     (tmp_path / "frames" / "one").mkdir(parents=True)
     (tmp_path / "frames" / "one" / "shard-00000.arrow").write_bytes(b"x" * 7)
-    assert estimate.size(step, tmp_path) == estimate.Estimate(7, "last time's")
+    assert estimate.size(step, tmp_path) == estimate.Estimate(7, "the last run")

@@ -23,7 +23,10 @@ FILE = Path("data/weights/net-1.pth")
 
 @pytest.fixture
 def server(tmp_path, monkeypatch):
-    """A web server with the weights, and a project whose rows tsn and tsm start from them by name."""
+    """Start a web server with the weights, and a project with rows tsn and tsm.
+
+    Both rows start from the weights by name.
+    """
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     raw = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
     for row in ("tsn", "tsm"):
@@ -100,11 +103,14 @@ def test_what_cannot_be_fetched_stops_no_other_row(server, capsys):
 
 def test_the_doctor_names_missing_weights(server):
     check = doctor.weights(load.load())
-    assert (check.state, check.found) == ("warning", "not there yet: net") and "`actionbench weights net`" in check.mend
+    assert (check.state, check.found) == (
+        "warning",
+        "not downloaded: net",
+    ) and "`actionbench weights net`" in check.mend
     raw = json.loads(Path("params.yaml").read_text())
     raw["experiments"]["se"]["weights"] = "other"
     check = doctor.weights(load.parse(raw))
-    assert (check.state, check.found) == ("broken", "not there: other")
+    assert (check.state, check.found) == ("broken", "missing: other")
     FILE.parent.mkdir(parents=True)
     FILE.write_bytes(CONTENT)
     assert doctor.weights(load.load()).state == "ok"

@@ -1,4 +1,4 @@
-"""`actionbench rehearse`: what would fail is found and named, and takes no other row with it."""
+"""`actionbench rehearse`: failures are named and stop no other row."""
 
 import json
 import os
@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from models import video
-from pipeline.config import load as params
+from pipeline.config import load
 from pipeline.config.schema import Params
+from pipeline.errors import UserError
 from stages.commands import rehearse, trial
 from stages.repro.compose import composed
 from tests.support.quick import ROOT, quick
@@ -20,35 +21,35 @@ from tests.support.quick import ROOT, quick
 
 @pytest.fixture(autouse=True)
 def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """In this process, from an empty folder."""
+    """Rehearse in this process, in an empty folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(rehearse, "in_process", trial.rehearsal)
 
 
-def rows(given: Params, *names: str, **recipe: Any) -> Params:
-    """Params of some rows, whose recipe is changed so."""
-    chosen = {name: given.experiments[name] for name in names}
-    return replace(given, experiments=chosen, recipes={"quick": replace(given.recipes["quick"], **recipe)})
+def rows(params: Params, *names: str, **recipe: Any) -> Params:
+    """Return params of some rows with changes of the recipe."""
+    chosen = {name: params.experiments[name] for name in names}
+    return replace(params, experiments=chosen, recipes={"quick": replace(params.recipes["quick"], **recipe)})
 
 
 def test_rows_of_one_net_and_recipe_are_rehearsed_once_and_cost_what_both_do() -> None:
-    given = quick()
-    given = replace(given, experiments={"tsn": given.experiments["tsn"], "again": given.experiments["tsn"]})
-    (both,) = rehearse.rehearse(given, steps=3, clips=3, price=2.0)
-    found = both.found
-    assert (both.rows, both.weights, found.error) == (("tsn", "again"), "none", "")
-    assert len(found.losses) == 3 and found.losses[-1] < found.losses[0] and min(found.norms) > 0
+    params = quick()
+    params = replace(params, experiments={"tsn": params.experiments["tsn"], "again": params.experiments["tsn"]})
+    (both,) = rehearse.rehearse(params, steps=3, clips=3, price=2.0)
+    result = both.found
+    assert (both.rows, both.weights, result.error) == (("tsn", "again"), "none", "")
+    assert len(result.losses) == 3 and result.losses[-1] < result.losses[0] and min(result.norms) > 0
     # Two rows, three seeds each: 480 videos in 8 epochs, and 400 in one view.
-    seconds = 6 * (480 * 8 / found.clips_per_second + 400 / found.views_per_second)
+    seconds = 6 * (480 * 8 / result.clips_per_second + 400 / result.views_per_second)
     assert both.hours == pytest.approx(seconds / 3600) and both.dollars == pytest.approx(seconds / 1800)
 
 
 def test_each_failure_is_named(capsys: pytest.CaptureFixture[str]) -> None:
-    given = rows(quick(), "tsn", lr=1e30)
-    assert rehearse.show(given, 3, None, None, json_=True)
+    params = rows(quick(), "tsn", lr=1e30)
+    assert rehearse.show(params, 3, None, None, json_=True)
     out, err = capsys.readouterr()
-    (found,) = json.loads(out)["rehearsed"]
-    assert found["found"]["error"].startswith("step 2: loss nan") and "1 of 1: tsn: step 2" in err
+    (record,) = json.loads(out)["rehearsed"]
+    assert record["found"]["error"].startswith("step 2: loss nan") and "1 of 1: tsn: step 2" in err
     (frozen,) = rehearse.rehearse(rows(quick(), "tsn", frozen=("res9",)), 1, 2, None)
     assert "recipe freezes 'res9'" in frozen.found.error
     (long,) = rehearse.rehearse(rows(quick(), "action", lr=1e-30), 2, 2, None)
@@ -56,16 +57,16 @@ def test_each_failure_is_named(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_weights_that_are_missing_are_said_and_those_that_are_there_load(capsys: pytest.CaptureFixture[str]) -> None:
-    given = rows(quick(), "tsn")
-    given = replace(given, experiments={"tsn": replace(given.experiments["tsn"], weights="w.pth")})
-    assert not rehearse.show(given, 1, 2, None, json_=False)
+    params = rows(quick(), "tsn")
+    params = replace(params, experiments={"tsn": replace(params.experiments["tsn"], weights="w.pth")})
+    assert not rehearse.show(params, 1, 2, None, json_=False)
     out = capsys.readouterr().out
     assert "weights missing: w.pth" in out and "no row would fail" in out
     torch.save(video.build("resnet", "tiny", "none", 4, 9).state_dict(), "w.pth")
-    (loaded,) = rehearse.rehearse(given, 1, 2, None)
+    (loaded,) = rehearse.rehearse(params, 1, 2, None)
     assert (loaded.weights, loaded.found.error) == ("loaded", "")
     torch.save(video.build("resnet3d", "tiny", "none", 4, 9).state_dict(), "w.pth")
-    (misfit,) = rehearse.rehearse(given, 1, 2, None)
+    (misfit,) = rehearse.rehearse(params, 1, 2, None)
     assert "does not fit resnet tiny" in misfit.found.error
 
 
@@ -79,12 +80,12 @@ def test_a_killed_process_takes_one_row(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setattr(rehearse, "rehearsal", killed)
-    (found,) = rehearse.rehearse(rows(quick(), "tsn"), 1, 2, None)
-    assert "was killed" in found.found.error and found.hours is None
+    (rehearsed,) = rehearse.rehearse(rows(quick(), "tsn"), 1, 2, None)
+    assert "was killed" in rehearsed.found.error and rehearsed.hours is None
 
 
 def test_a_suite_is_composed_as_dvc_does(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    assert composed("quick") == params.load(ROOT / "params.yaml")
-    with pytest.raises(params.UserError, match=r"no suite 'quik'.*did you mean 'quick'"):
+    assert composed("quick") == load.load(ROOT / "params.yaml")
+    with pytest.raises(UserError, match=r"no suite 'quik'.*did you mean 'quick'"):
         composed("quik")

@@ -1,4 +1,4 @@
-"""Copies that ran elsewhere: what differs in one of them is found and measured."""
+"""Copies that ran elsewhere: differences are detected and measured."""
 
 import csv
 import shutil
@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def copied(folder: Path) -> Path:
-    """A folder of suite quick's committed results, with the params that they were made by."""
+    """Return a copy of suite quick's committed results with their params."""
     folder.mkdir()
     shutil.copy(ROOT / "reports" / "reference" / "quick" / "params.yaml", folder)
     for name in ("tables", "metrics", "plots"):
@@ -22,7 +22,7 @@ def copied(folder: Path) -> Path:
 
 
 def rewritten(path: Path, change: dict[str, str], line: int) -> None:
-    """One cell of each named column in a line of a CSV is another."""
+    """Change some cells in a line of a CSV."""
     rows = same.read(path)
     rows[line].update(change)
     with path.open("w", newline="") as file:
@@ -40,16 +40,16 @@ def compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def test_what_differs_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     copied(tmp_path / "here")
-    there = copied(tmp_path / "there")
+    copy = copied(tmp_path / "there")
     name, _, _, _, files, tables, first, last, top1, verdicts = compared(tmp_path, monkeypatch)
     assert (name, first, last, top1) == ("there", "0 %", "0 %", "0.00")
     assert files.split(" of ")[0] == files.split(" of ")[1] and tables.split(" of ")[0] == tables.split(" of ")[1]
     count, verdict_count = int(tables.split()[0]), int(verdicts.split()[0])
     assert count > 2 and verdict_count > 1
-    curve = there / "reports" / "plots" / "quick" / "curves" / "tsn.csv"
+    curve = copy / "reports" / "plots" / "quick" / "curves" / "tsn.csv"
     loss = float(same.read(curve)[-1]["loss"])
     rewritten(curve, {"loss": str(1.02 * loss)}, -1)
-    table = there / "reports" / "tables" / "quick" / "ablation.csv"
+    table = copy / "reports" / "tables" / "quick" / "ablation.csv"
     line = next(n for n, row in enumerate(same.read(table)) if row["verdict"] != "base")
     rewritten(table, {"verdict": "another", "top1": str(float(same.read(table)[line]["top1"]) + 0.25)}, line)
     *_, tables, first, last, top1, verdicts = compared(tmp_path, monkeypatch)

@@ -1,4 +1,4 @@
-"""What a stage says and leaves with when it fails."""
+"""Message and exit code of a stage that fails."""
 
 import errno
 import os
@@ -32,16 +32,16 @@ def test_a_users_mistake_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: py
 def test_a_full_disk_is_one_line(
     number: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, said = leave(OSError(number, os.strerror(number)), monkeypatch, capsys)
-    assert code == 2 and said.startswith("error: the disk is full") and said.count("\n") == 1
+    code, message = leave(OSError(number, os.strerror(number)), monkeypatch, capsys)
+    assert code == 2 and message.startswith("error: the disk is full") and message.count("\n") == 1
 
 
 @pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.EPERM])
 def test_what_cant_be_written_is_one_line(
     number: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, said = leave(OSError(number, os.strerror(number), "data/x"), monkeypatch, capsys)
-    assert (code, said.count("\n")) == (2, 1) and said.startswith("error: data/x can't be read or written (")
+    code, message = leave(OSError(number, os.strerror(number), "data/x"), monkeypatch, capsys)
+    assert (code, message.count("\n")) == (2, 1) and message.startswith("error: data/x can't be read or written (")
 
 
 def test_too_little_memory_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -75,7 +75,7 @@ def test_a_name_that_is_not_there(stage: str, name: str, words: str) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
 def test_a_disk_that_really_is_full(tmp_path: Path) -> None:
-    """The decode stage on a file system of 4 MiB, with clips that need more."""
+    """Decode on a file system of 4 MiB, with clips that need more."""
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)], capture_output=True)

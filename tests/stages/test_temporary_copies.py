@@ -1,4 +1,4 @@
-"""A relative source of params.yaml starts from the real project, also in the copies that DVC makes for experiments."""
+"""A relative source starts from the real project, also in DVC's temporary copies."""
 
 from dataclasses import replace
 from pathlib import Path

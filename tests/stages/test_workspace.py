@@ -1,4 +1,4 @@
-"""A second driver in a workspace is told who is at work there, and waits or leaves."""
+"""A second driver in a workspace gets the name of the first, and waits or ends."""
 
 import os
 import socket
@@ -22,7 +22,7 @@ with held(wait={wait}):
 
 
 def driver(folder: Path, wait: bool = False) -> "subprocess.Popen[str]":
-    """A process that holds the workspace until its standard input ends."""
+    """Start a process that holds the workspace until its standard input ends."""
     return subprocess.Popen(
         [sys.executable, "-c", HOLD.format(wait=wait), "repro", "-j", "2"],
         cwd=folder,
@@ -39,11 +39,11 @@ def test_the_second_is_told_and_one_that_waits_comes_next(tmp_path: Path, monkey
     monkeypatch.chdir(tmp_path)
     with driver(tmp_path) as first:
         assert first.stdout and first.stdout.readline() == "has it\n"
-        with pytest.raises(UserError) as told, held(wait=False):
+        with pytest.raises(UserError) as error, held(wait=False):
             pass
-        said = str(told.value)
-        assert f"process {first.pid} on {socket.gethostname()}" in said and "-j 2" in said and "--wait" in said
-        assert "\n" not in said
+        message = str(error.value)
+        assert f"process {first.pid} on {socket.gethostname()}" in message and "-j 2" in message and "--wait" in message
+        assert "\n" not in message
         with driver(tmp_path, wait=True) as second:
             assert second.stderr and second.stdout
             assert f"process {first.pid} " in second.stderr.readline()

@@ -129,9 +129,9 @@ def test_damaged_state_is_made_again(
 def test_a_storage_that_keeps_nothing_is_named(done: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.digest.state.put", lambda *_: None)
     done.cluster = Cluster(storage=f"{done.cluster.storage}-2")
-    with pytest.raises(UserError, match="does not keep what training writes there"):
+    with pytest.raises(UserError, match="loses training's files"):
         done.train(monkeypatch)
-    with pytest.raises(UserError, match="does not keep what evaluation writes there"):
+    with pytest.raises(UserError, match="loses the evaluation's files"):
         done.evaluate(monkeypatch)
 
 

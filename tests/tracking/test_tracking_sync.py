@@ -205,4 +205,4 @@ def test_a_missing_driver_and_a_wrong_host_are_said(
     monkeypatch.setenv(ui.BACKEND, "sqlite:///new.db")
     ui.serve(free_port(), "0.0.0.0")
     assert started[0][ui.BACKEND] == "sqlite:///new.db"
-    assert "MLflow asks for no password" in capsys.readouterr().err
+    assert "MLflow has no password" in capsys.readouterr().err
