@@ -239,7 +239,8 @@ def train_run(training: Training) -> None:
         return
     if first and kept:
         # Contiguous copies: the bytes then don't depend on the memory order that training used.
-        weights_only = _saved({name: value.cpu().contiguous() for name, value in kept["model"].items()})
+        model = (kept["best"] if run.recipe.checkpoint == "best" else kept)["model"]
+        weights_only = _saved({name: value.cpu().contiguous() for name, value in model.items()})
         state.put(folder / WEIGHTS, json.dumps([lines, timings]).encode() + b"\n" + weights_only, training.key)
 
 

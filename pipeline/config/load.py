@@ -116,6 +116,13 @@ def parse(raw: dict[str, Any], name: str = "params") -> Params:
         if row in params.experiments or row in params.fusions:
             raise UserError(f"{name}: trajectories.{row}: another row has that name already; choose another")
     for key, recipe in params.recipes.items():
+        if recipe.validate is None and (recipe.checkpoint == "best" or recipe.patience):
+            setting = "checkpoint is best" if recipe.checkpoint == "best" else "patience is set"
+            raise UserError(
+                f"{name}: recipes.{key}.{setting}, but validate is null; set it to val, or a share such as 0.1"
+            )
+        if recipe.validate == "val" and "val" in recipe.train:
+            raise UserError(f"{name}: recipes.{key}.validate is val, but train has part val too; leave it out of one")
         if recipe.batch % recipe.micro_batch:
             raise UserError(
                 f"{name}: recipes.{key}.batch ({recipe.batch}) is no multiple of micro_batch ({recipe.micro_batch})"

@@ -144,6 +144,10 @@ class Recipe:
     weight_decay: AtLeastZero
     # parts of a split for training
     train: Annotated[tuple[Literal["train", "val"], ...], Field(min_length=1), AfterValidator(_distinct)] = ("train",)
+    # videos for a score after each epoch, never of the test set: the split's part val, or a share of those to train on
+    validate: Literal["val"] | BelowOne | None = None
+    checkpoint: Literal["last", "best"] = "last"  # epoch to test; best: by the validation score
+    patience: Count | None = None  # epochs without a better validation score before training stops
     input: Literal["rgb", "flow", "warped", "rgb+flow"] = "rgb"  # input of the net; flow is the data set's decode.flow
     stack: Count = 5  # flows stacked at each frame of a clip, two planes each
     loss: Literal["softmax", "sigmoid"] = "softmax"  # sigmoid: classes are independent, for multi-label videos

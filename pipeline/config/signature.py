@@ -22,6 +22,7 @@ def protocol_signature(protocol: Protocol, recipe: Recipe) -> str:
     - "10 clips x three, 16f dense stride 2, 112 px, logits"
     - "all clips x center, 16f windows stride 1, 112 px, softmax"
     - "1 clip x center, 8f segments, 64 px, softmax, 5 flows", "5 warped flows" or "RGB + 5 flows"
+    - "1 clip x center, 8f segments, 64 px, softmax, best epoch" of those that the recipe validates
     """
     every = protocol.sampling == "windows"  # as many clips as the video has windows
     clips = "all clips" if every else f"{protocol.clips} clip{'s' if protocol.clips > 1 else ''}"
@@ -31,8 +32,17 @@ def protocol_signature(protocol: Protocol, recipe: Recipe) -> str:
     inputs = {"rgb": [], "flow": [flows], "warped": [flows.replace(" ", " warped ")], "rgb+flow": [f"RGB + {flows}"]}
     frames = f"{protocol.frames or recipe.frames}f {sampling}"
     order = [f"frames {protocol.order}"] if protocol.order != "forward" else []
+    best = ["best epoch"] if recipe.checkpoint == "best" else []
     return ", ".join(
-        [f"{clips} x {protocol.crops}", frames, f"{protocol.size} px", protocol.average, *inputs[recipe.input], *order]
+        [
+            f"{clips} x {protocol.crops}",
+            frames,
+            f"{protocol.size} px",
+            protocol.average,
+            *inputs[recipe.input],
+            *order,
+            *best,
+        ]
     )
 
 

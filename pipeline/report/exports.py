@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 
@@ -9,7 +10,7 @@ from pipeline.measure.results import Result, Row, by_class, common, confused, me
 from pipeline.measure.scores import Accuracy
 from pipeline.report.table import ALWAYS, BLANK, Cell, Table, csv_text, save
 from pipeline.storage.atomic import write
-from pipeline.tracking.run_log import epochs
+from pipeline.tracking.run_log import VALIDATION, epochs
 
 NOT_DECODED = "(not decoded)"
 
@@ -85,16 +86,22 @@ def save_confusion_change(path: Path, row: Result, base: Result, runs: Sequence[
 
 
 def save_curve(path: Path, logs: Sequence[Path]) -> None:
-    """Write a CSV line an epoch: mean loss over a row's runs, and learning rate."""
+    """Write a CSV line an epoch: mean loss over a row's runs, learning rate, and mean validation scores if any."""
     by_epoch: dict[int, list[dict[str, float]]] = {}
     for log in logs:
         for line in epochs(log):
             by_epoch.setdefault(line["epoch"], []).append(line)
+    scores = sorted({name for runs in by_epoch.values() for run in runs for name in run if name in VALIDATION})
     lines = [
-        [str(epoch), f"{sum(run['loss'] for run in runs) / len(runs):.6f}", f"{runs[0]['lr']:.6g}"]
+        [str(epoch), _mean(runs, "loss"), f"{runs[0]['lr']:.6g}", *(_mean(runs, name) for name in scores)]
         for epoch, runs in sorted(by_epoch.items())
     ]
-    write(path, csv_text(["epoch", "loss", "lr"], lines))
+    write(path, csv_text(["epoch", "loss", "lr", *scores], lines))
+
+
+def _mean(runs: Sequence[Mapping[str, float]], name: str) -> str:
+    values = [run[name] for run in runs if name in run]
+    return f"{fmean(values):.6f}" if values else ""
 
 
 def save_confusion(path: Path, row: Result) -> None:

@@ -24,7 +24,7 @@ from pipeline.measure.scores import Accuracy
 from pipeline.report import confusion as matrices
 from pipeline.report.exports import NOT_DECODED
 from pipeline.storage.atomic import writing
-from pipeline.tracking.run_log import epochs
+from pipeline.tracking.run_log import VALIDATION, epochs
 
 # Okabe and Ito (2008): colours that color-blind readers can distinguish; without yellow, too faint for lines on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -44,7 +44,7 @@ STYLE: Any = {
 
 
 def learning_curves(runs: Mapping[str, Sequence[Path]], path: Path) -> None:
-    """Draw loss and learning rate over epochs; seven rows share a panel.
+    """Draw loss, learning rate and validation scores, if any, over epochs; seven rows share a panel.
 
     A strong line is a row's mean over its runs, light lines are the runs.
 
@@ -57,20 +57,31 @@ def learning_curves(runs: Mapping[str, Sequence[Path]], path: Path) -> None:
     rows = [row for row in logs if logs[row]]
     panels = [rows[begin : begin + len(COLOURS)] for begin in range(0, len(rows), len(COLOURS))] or [[]]
     with drawing(path, 9.0, 3.0 * len(panels)) as figure:
-        grid = figure.subplots(len(panels), 2, squeeze=False)
-        for (losses, rates), panel in zip(grid, panels, strict=True):
+        scored = [
+            name
+            for name in VALIDATION
+            if any(name in line for runs in curves.values() for lines in runs for line in lines)
+        ]
+        grid = figure.subplots(len(panels), 2 + len(scored), squeeze=False)
+        for (losses, rates, *validated), panel in zip(grid, panels, strict=True):
             for row, colour, dash in zip(panel, COLOURS, cycle(DASHES)):
                 _curve(losses, logs[row], "loss", row, color=colour, linestyle=dash)
                 _curve(rates, logs[row], "lr", row, color=colour, linestyle=dash)
+                for axes, name in zip(validated, scored, strict=True):
+                    _curve(axes, logs[row], name, row, color=colour, linestyle=dash)
             losses.set_ylabel("training loss")
             rates.set_ylabel("learning rate")
             rates.set_yscale("log")
             _log_ticks(rates.yaxis)
-            for axes in (losses, rates):
+            for axes, name in zip(validated, scored, strict=True):
+                axes.set_ylabel(name.replace("_", " "))
+            for axes in (losses, rates, *validated):
                 axes.set_xlabel("epoch")
                 axes.xaxis.get_major_locator().set_params(integer=True)
             if losses.lines:
-                rates.legend(*losses.get_legend_handles_labels(), loc="center left", bbox_to_anchor=(1.0, 0.5))
+                (validated or [rates])[-1].legend(
+                    *losses.get_legend_handles_labels(), loc="center left", bbox_to_anchor=(1.0, 0.5)
+                )
 
 
 def accuracies(rows: Sequence[Result], path: Path) -> None:

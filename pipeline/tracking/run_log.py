@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pipeline.storage.remote import Place
 
-NUMBERS = ("step", "loss", "lr", "seconds", "clips_per_second", "world")  # if a line has them
+VALIDATION = ("validation_accuracy", "validation_loss")  # of an epoch, if its recipe validates
+NUMBERS = ("step", "loss", "lr", "seconds", "clips_per_second", "world", *VALIDATION)  # if a line has them
 RUNNING = "log.jsonl"  # in a run's state: both, while it trains
 
 

@@ -25,7 +25,7 @@ from pipeline.clips import loading
 from pipeline.config.schema import Recipe
 from pipeline.decode.frame_store import FrameStore
 from pipeline.errors import UserError
-from pipeline.train import divergence, reduction
+from pipeline.train import divergence, reduction, validation
 from pipeline.train.optimizer import freeze, learning_rate, sgd, train_mode
 from pipeline.train.run import Run
 from pipeline.train.step import PATIENCE, SHARED_MEMORY, Worker, step
@@ -44,7 +44,8 @@ class Epoch:
     of: int
     lines: list[Line]  # functions of the run: kind, epoch, step, loss, gradient norm before clipping, lr
     timings: list[Line]  # one for each of `lines`: kind, epoch, step, and values that vary
-    state: dict[str, Any]  # model and optimizer state dicts, epoch; loads with weights_only=True
+    # model and optimizer state dicts, epoch, and the best epoch's model if there is validation; for weights_only=True
+    state: dict[str, Any]
 
 
 def epochs(
@@ -73,12 +74,15 @@ def epochs(
             f"at most {share} workers, or a smaller recipes.{run.experiment.recipe}.micro_batch"
         )
     store = FrameStore(run.frames)
-    items = [(name, labels) for each in recipe.train for name, labels in run.part(each) if name in store.videos]
+    items, held = ([item for item in part if item[0] in store.videos] for part in validation.parts(run))
     if recipe.loss == "softmax" and (many := next((item for item in items if len(item[1]) != 1), None)):
         raise UserError(
             f"{run.experiment.dataset}: video {many[0]} has {len(many[1])} labels, but "
             f"recipes.{run.experiment.recipe}.loss softmax needs exactly 1; use loss sigmoid"
         )
+
+    if recipe.validate is not None and not held:
+        raise UserError(f"{run.experiment.dataset}: no validation video was decoded; see {run.frames / 'failed.csv'}")
 
     torch.manual_seed(run.seed)
     net = run.net(weights)
@@ -92,11 +96,11 @@ def epochs(
             "(torch 2.13); use fp32 there"
         )
     optimizer = sgd(net, recipe)
-    begin = 0
+    begin, best = 0, dict[str, Any]()
     if state:
         net.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
-        begin = int(state["epoch"]) + 1
+        begin, best = int(state["epoch"]) + 1, state.get("best", {})
     parallel: nn.Module = net
     ordered = world > 1 and in_order(device)
     if ordered:
@@ -126,6 +130,8 @@ def epochs(
     steps = len(items) // recipe.batch
     window = max(1, steps // WINDOWS)
     for epoch in range(begin, recipe.epochs):
+        if _patience_ends(recipe, best, epoch):
+            return
         train_mode(net, recipe)
         rate = learning_rate(recipe, epoch)
         meter = Meter(device)
@@ -143,15 +149,32 @@ def epochs(
                 place: Line = {"kind": "steps", "epoch": epoch, "step": number + 1}
                 lines.append({**place, **_means(measured[number // window * window :])})
                 timings.append({**place, **meter.window()})
-        lines.append({"kind": "epoch", "epoch": epoch, "lr": rate, **_means(measured)})
+        validated = dict[str, float]()
+        if held:
+            score = validation.score(run, net, store, held, device, rank, world)
+            validated = score.numbers()
+            if not best or score.value > best["score"]:
+                model = {name: value.detach().cpu().clone() for name, value in net.state_dict().items()}
+                best = {"epoch": epoch, "score": score.value, "model": model}
+        lines.append({"kind": "epoch", "epoch": epoch, "lr": rate, **_means(measured), **validated})
         timings.append({"kind": "epoch", "epoch": epoch, "world": world, **meter.total()})
         yield Epoch(
             epoch,
             recipe.epochs,
             lines,
             timings,
-            {"model": net.state_dict(), "optimizer": optimizer.state_dict(), "epoch": epoch},
+            {
+                "model": net.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "epoch": epoch,
+                **({"best": best} if best else {}),
+            },
         )
+
+
+def _patience_ends(recipe: Recipe, best: dict[str, Any], epoch: int) -> bool:
+    """Return true if no epoch of the last `patience` before this one has improved the validation score."""
+    return recipe.patience is not None and bool(best) and epoch - int(best["epoch"]) > recipe.patience
 
 
 def check_memory(recipe: Recipe, loaders: int) -> None:

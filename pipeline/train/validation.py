@@ -33,10 +33,10 @@ class Score:
         """The larger, the better: accuracy, or the negative loss where there is none."""
         return -self.loss if self.accuracy is None else self.accuracy
 
-    def line(self, epoch: int) -> dict[str, float | int | str]:
-        """Return the score as a line of the curve."""
-        accuracy = {} if self.accuracy is None else {"accuracy": self.accuracy}
-        return {"kind": "validation", "epoch": epoch, "loss": self.loss, **accuracy, "videos": self.videos}
+    def numbers(self) -> dict[str, float]:
+        """Return the score as numbers of an epoch's line in the curve."""
+        accuracy = {} if self.accuracy is None else {"validation_accuracy": self.accuracy}
+        return {"validation_loss": self.loss, **accuracy, "validation_videos": self.videos}
 
 
 def parts(run: Run) -> tuple[Items, Items]:

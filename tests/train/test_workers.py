@@ -23,12 +23,17 @@ def _worker(rank: int, world: int, port: int, one: Run, ordered: bool, path: Pat
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
     epochs = list(loop.epochs(one, None, None, CPU))
     if rank == 0:
-        torch.save({"losses": losses(epochs), "norms": norms(epochs), "model": epochs[-1].state["model"]}, path)
+        measured = {"losses": losses(epochs), "norms": norms(epochs), "scores": scores(epochs)}
+        torch.save({**measured, "model": epochs[-1].state["model"]}, path)
     dist.destroy_process_group()
 
 
 def norms(epochs: list[loop.Epoch]) -> list[float]:
     return [float(line["grad_norm"]) for epoch in epochs for line in epoch.lines]
+
+
+def scores(epochs: list[loop.Epoch]) -> list[float]:
+    return [float(epoch.lines[-1]["validation_loss"]) for epoch in epochs if "validation_loss" in epoch.lines[-1]]
 
 
 def together(one: Run, world: int, ordered: bool, path: Path) -> dict[str, Any]:
@@ -42,9 +47,11 @@ def together(one: Run, world: int, ordered: bool, path: Path) -> dict[str, Any]:
 @pytest.mark.parametrize("world", [2, 3, 4])
 def test_the_number_of_workers_changes_no_bit(data: Path, tmp_path: Path, world: int) -> None:
     """A step has four micro batches: of three workers, two have nothing to do in the second round."""
-    one = tiny_run(data, batch=8, micro_batch=2, augment={"crop": "random", "mixup": 0.2}, clip_grad=5.0)
+    mixed = {"crop": "random", "mixup": 0.2}
+    one = tiny_run(data, batch=8, micro_batch=2, augment=mixed, clip_grad=5.0, validate=0.3)
     alone, actual = train(one), together(one, world, True, tmp_path / "out.pt")
     assert actual["losses"] == losses(alone) and actual["norms"] == norms(alone)
+    assert actual["scores"] == scores(alone) and len(scores(alone)) == 2
     same(alone[-1].state["model"], actual["model"])
 
 
