@@ -12,7 +12,7 @@ from pipeline.measure import late_fusion, results
 from pipeline.measure.results import Result
 from pipeline.papers import published
 from pipeline.papers import tables as replication
-from pipeline.report import exports, figures, page, suite_tables
+from pipeline.report import exports, figures, page, ranking, suite_tables
 from pipeline.report.table import save
 from pipeline.storage import notes
 from pipeline.storage.atomic import write
@@ -71,6 +71,10 @@ def aggregate(params: Params, data: Path, target: Folders, reports: Path) -> Non
     exports.save_speed(target.tables, _speeds(data, rows), published.speeds(params.suite, reports / "papers"))
     if probes := _probes(params, data):
         save(target.tables, suite_tables.without_time(params.suite, rows, probes))
+    for table in (ranking.order(params.suite, rows.values()), ranking.across(params.suite, rows.values())):
+        if table:
+            save(target.tables, table)
+    write(target.tables / "pairs.csv", ranking.pairs(rows.values()))
     _figures(params, rows, curves, target.figures)
     replication.save(target.tables, target.figures, params, rows, reports / "papers", reports / "parity.csv")
     _metrics(rows, curves, target)

@@ -23,6 +23,7 @@ mean with the correction 1 / (1 - weight), as in cluster-robust errors (CR2). Fe
 (sum w^2)^2 / sum w^4 - 1 degrees of freedom.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -181,6 +182,29 @@ def difference(
     half = spread.half()
     low, high = max(-1.0, mean - half), min(1.0, mean + half)
     return Estimate(mean, low, high, spread.p(mean), by_seed, pairs.shape[1], spread)
+
+
+def covariance(
+    rows: Sequence[np.ndarray], units: np.ndarray | None = None, weights: np.ndarray | None = None
+) -> np.ndarray:
+    """Return the covariance of rows' means that comes from their common test units, (n, n).
+
+    The diagonal is Spread.between_units, without what the rows' own seeds add.
+
+    Args:
+        rows: n arrays of S,R values, of the same videos in the same order; S may differ.
+        units: As in row().
+        weights: As in row().
+    """
+    by_unit = [_by_unit(_checked(values), units, weights) for values in rows]
+    shares = by_unit[0][1]
+    squares = shares**2
+    levers = squares / np.maximum(1 - shares, 1e-12)
+    of_unit = np.stack([means.mean(axis=0) for means, _ in by_unit])
+    moved = of_unit - (of_unit @ shares)[:, None]
+    result = (moved * levers) @ moved.T
+    np.fill_diagonal(result, [_analyzed(values, units, weights)[0].between_units for values in map(_checked, rows)])
+    return result
 
 
 def constant(labels: np.ndarray, weights: np.ndarray | None = None) -> float:

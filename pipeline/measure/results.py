@@ -16,7 +16,7 @@ from pipeline.digest import files
 from pipeline.errors import UserError
 from pipeline.evaluate import predictions
 from pipeline.evaluate.predictions import Predictions
-from pipeline.measure import average_precision, claims, crossed, scores
+from pipeline.measure import average_precision, claims, crossed, ranks, scores
 from pipeline.measure.crossed import Estimate
 from pipeline.measure.scores import Accuracy, Precision
 from pipeline.measure.uncertainty import sign_flip
@@ -253,6 +253,27 @@ def difference(
         nets = crossed.difference(*(side.mean(axis=0, keepdims=True) for side in (values, base_values)), unit, each).p
     heading = "top-5" if which == "top5" else row.accuracy.heading  # type: ignore[union-attr]
     return Difference(heading, less, nets, len(tests), _unlike(row, base))
+
+
+def drawn(rows: Sequence[Result]) -> np.ndarray | str:
+    """Draw the true accuracies of rows on one data set, (D, R) as ranks.draws() does, or return the reason for none."""
+    values, first = [], rows[0]
+    for row in rows:
+        if isinstance(row.accuracy, str):
+            return row.accuracy
+        if row.accuracy.main.seeds < crossed.SEEDS:
+            return f"{row.name} has {claims.lacking(row.accuracy.main.seeds)}"
+        each, tests, unit = _values(row, sorted(row.splits), sorted(row.seeds), "main", None)
+        if row is first:
+            videos, weights = tests["video"], scores.weights(tests["split"])
+        elif row.splits != first.splits or not tests["video"].equals(videos):
+            return f"{row.name} has other videos than {first.name}"
+        values.append(each)
+    estimates = [row.accuracy.main for row in rows if not isinstance(row.accuracy, str)]
+    means = np.array([estimate.value for estimate in estimates])
+    of_seeds = np.array([estimate.spread.of_seeds for estimate in estimates])
+    of_units = crossed.covariance(values, unit, weights)
+    return ranks.draws(means, of_seeds, of_units, [estimate.seeds for estimate in estimates])
 
 
 def _values(
