@@ -100,7 +100,8 @@ class ResNet3D(Residual):
     """Any (N, 3, T, H, W) -> (N, features, T/stride**4, H/32, W/32), rounded up."""
 
     layout = "volume"
-    mean, std, channels = ACTIVITYNET_MEAN, (1.0, 1.0, 1.0), "rgb"
+    mean: tuple[float, ...] = ACTIVITYNET_MEAN
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
     pooling = "window"
 
     def __init__(self, member: Member) -> None:
