@@ -73,7 +73,7 @@ def rows(rankings: Mapping[int, Ranking]) -> pl.DataFrame:
 
 def pseudo_values(rankings: Sequence[Ranking], weighted: bool = False) -> np.ndarray:
     """Return the jackknife's pseudo-values of mAP, or of wAP if `weighted`: S,R."""
-    parts = []
+    parts: list[list[np.ndarray]] = []
     for ranking in rankings:
         parts.append([])
         for places in ranking.places:

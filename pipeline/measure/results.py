@@ -250,7 +250,8 @@ def difference(
             sums = by_video.agg(pl.col("total").sum())["total"].to_numpy()
         nets = sign_flip(sums)
     else:
-        nets = crossed.difference(*(side.mean(axis=0, keepdims=True) for side in (values, base_values)), unit, each).p
+        means, base_means = (side.mean(axis=0, keepdims=True) for side in (values, base_values))
+        nets = crossed.difference(means, base_means, unit, each).p
     heading = "top-5" if which == "top5" else row.accuracy.heading  # type: ignore[union-attr]
     return Difference(heading, less, nets, len(tests), _unlike(row, base))
 
