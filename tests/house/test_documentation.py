@@ -23,6 +23,7 @@ from dvc.utils.hydra import compose_and_dump
 from ruamel.yaml import YAML
 from typer.exceptions import TyperException
 
+from cluster import shared
 from models import registry, video
 from pipeline.config.load import parse
 from stages import cli
@@ -199,6 +200,7 @@ def exit_code(folder: Path, words: tuple[str, ...]) -> int:
         if first == "git":
             return subprocess.run(words, stdout=subprocess.DEVNULL).returncode
         patch.setattr(sys, "argv", list(words))
+        patch.setattr(shared, "resources", lambda _: {"CPU": 8.0})  # starting Ray takes long
         with pytest.raises(SystemExit) as end:
             cli.main()
         return int(end.value.code or 0)
