@@ -89,7 +89,9 @@ def test_text_is_escaped(reports: Path) -> None:
 
 def test_a_damaged_table_is_named(reports: Path) -> None:
     path = reports / "reference" / "quick" / "tables" / "ablation.json"
-    path.write_text(path.read_text().replace(', "2"], ["1"', ', ["1"', 1))
+    table = json.loads(path.read_text())
+    table["rows"][0][0].pop()  # a cell that lacks a value
+    path.write_text(json.dumps(table))
     with pytest.raises(UserError, match=r"ablation\.json is damaged"):
         reference.show(reports)
 
