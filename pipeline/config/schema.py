@@ -207,10 +207,10 @@ class Experiment:
     attention: str  # models/attention/<attention>.py
     recipe: str | None  # null: not trained here; the file of weights is tested as it is, with its classifier
     protocol: str
-    splits: Splits
-    seeds: Seeds
-    knobs: dict[str, Any]  # arguments of the attention's attach()
-    weights: str | None  # a name of conf/weights/, a path, or URL#sha256=<hex>; null trains from scratch
+    splits: Splits = (1,)
+    seeds: Seeds = (0, 1, 2)
+    knobs: dict[str, Any] = field(default_factory=dict)  # arguments of the attention's attach()
+    weights: str | None = None  # a name of conf/weights/, a path, or URL#sha256=<hex>; null trains from scratch
 
 
 @dataclass(frozen=True, config=STRICT)

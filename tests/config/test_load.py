@@ -1,6 +1,7 @@
 """params.yaml: what a user mistypes is named, with what stands beside it."""
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from pipeline.config.load import load, parse
+from pipeline.digest import inputs
 from pipeline.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -106,6 +108,26 @@ def test_a_missing_key_is_named(raw: dict[str, Any]) -> None:
     del raw["recipes"]["quick"]["lr"]
     with pytest.raises(UserError, match=r"missing key 'recipes\.quick\.lr'"):
         parse(raw)
+
+
+def test_all_missing_keys_of_a_row_are_named_at_once(raw: dict[str, Any]) -> None:
+    raw["experiments"] = {"mine": {"dataset": "shapes", "attention": "tsm"}, "empty": {}}
+    with pytest.raises(UserError) as caught:
+        parse(raw)
+    missing, known = str(caught.value).split("; the keys there are: ")
+    keys = ", ".join(f"'experiments.mine.{key}'" for key in ("backbone", "variant", "recipe", "protocol"))
+    assert missing == f"params: missing keys {keys}" and "knobs" in known
+
+
+def test_what_a_row_may_leave_out_is_as_if_it_were_written(raw: dict[str, Any], tmp_path: Path) -> None:
+    for row in raw["experiments"].values():
+        for key, value in {"knobs": {}, "weights": None, "splits": [1], "seeds": [0, 1, 2]}.items():
+            if row[key] == value:
+                del row[key]
+    short = parse(raw)
+    assert short == load(ROOT / "params.yaml")
+    (tmp_path / "params.yaml").write_text(json.dumps(raw))
+    assert inputs.settings(short, tmp_path) == inputs.settings(short, ROOT), "for DVC too, so that nothing is stale"
 
 
 @pytest.mark.parametrize("text", ["suite: [quick", "", "just text", "suite: quick\n\tx: 1\n"])
