@@ -12,7 +12,7 @@ from typer.exceptions import TyperException
 from pipeline.errors import UserError
 from stages import DATA, run
 from stages.commands.showing import Json, datasets, diff, explain, look, models, papers, report, tables, weights
-from stages.own.commands import new
+from stages.own.commands import new, predict
 from stages.terminal import amount, brief, duration, screen, show_json, show_table
 
 app = typer.Typer(
@@ -22,7 +22,7 @@ app = typer.Typer(
 )
 tracking = typer.Typer(invoke_without_command=True)
 app.add_typer(tracking, name="mlflow")
-for command in (report, tables, papers, look, models, datasets, weights, diff, explain, new):
+for command in (report, tables, papers, look, models, datasets, weights, diff, explain, new, predict):
     app.command()(command)
 
 

@@ -1,9 +1,12 @@
 """Commands for a user's own videos: a suite for them, and new ones classified."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+SHOWN = 5  # damaged videos that the terminal names
 
 
 def new(
@@ -20,3 +23,21 @@ def new(
     if suite.lists:
         print(f"{suite.lists}: the lists, drawn by seed {seed}; clips of one recording belong into the same list")
     print(f"next: dvc exp run -S suite={name} && actionbench report")
+
+
+def predict(
+    row: Annotated[str, typer.Argument(help="A row of params.yaml that has been trained.")],
+    folder: Annotated[Path, typer.Argument(help="Of new videos, at any depth; or one video file.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="A .csv; in data/predicted/ by default.")] = None,
+) -> None:
+    """Classify new videos with a row's trained networks, into a CSV with the five best classes of each."""
+    from stages.own.predict import predict
+
+    path, answers, networks = predict(row, folder, out)
+    damaged = [answer for answer in answers if answer.problem]
+    for answer in damaged[:SHOWN]:
+        print(f"{answer.video} can't be decoded: {answer.problem}", file=sys.stderr)
+    if len(damaged) > SHOWN:
+        print(f"and {len(damaged) - SHOWN} more can't be decoded; the file has the reasons", file=sys.stderr)
+    classified = len(answers) - len(damaged)
+    print(f"{path}: {classified} of {len(answers)} videos classified, by the mean of {networks} networks")

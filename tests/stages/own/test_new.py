@@ -149,3 +149,5 @@ def test_from_a_folder_to_a_table_and_to_new_videos(root: Path, videos: Path) ->
     run("dvc", "exp", "run", "-S", "suite=mine", "-S", "recipes.mine.epochs=2")
     shown = run(*actionbench, "report")
     assert all(row in shown for row in ROWS) and "What each module adds to TSN on mine" in shown
+    shown = run(*actionbench, "predict", "mine-action", str(videos), "-o", "new.csv")
+    assert shown == "new.csv: 8 of 10 videos classified, by the mean of 3 networks\n"
