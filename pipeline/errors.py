@@ -5,9 +5,12 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 
 from models import registry
+
+SHOWN = 8  # names that an error lists
 
 
 class UserError(Exception):
@@ -18,12 +21,19 @@ class UserError(Exception):
 
 
 def alternatives(name: str, known: Iterable[object]) -> str:
-    """Return the tail of an error message: the nearest known name, then all of them by the alphabet."""
-    return registry.alternatives(name, sorted(map(str, known)))
+    """Return the tail of an error message: the nearest known name, then all by the alphabet.
+
+    If there are more than SHOWN, only the nearest are listed, and the others counted.
+    """
+    names = sorted(map(str, known))
+    if len(names) <= SHOWN:
+        return registry.alternatives(name, names)
+    nearest = get_close_matches(name, names, SHOWN, cutoff=0.0)
+    return f"{registry.alternatives(name, nearest)} and {len(names) - SHOWN} more"
 
 
 def unknown(what: str, name: str, names: Iterable[object]) -> UserError:
-    """Return the error for a name that is none of `names`: the nearest one, then all of them."""
+    """Return the error for a name that is none of `names`: the nearest ones."""
     return UserError(f"no {what} {name!r}; {alternatives(name, names)}")
 
 

@@ -17,7 +17,7 @@ from stages.terminal import amount, brief, duration, screen, show_json, show_tab
 
 app = typer.Typer(
     help="A distributed benchmark pipeline for video action recognition. Run it from the project's root.",
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
 tracking = typer.Typer(invoke_without_command=True)
@@ -29,6 +29,23 @@ for command in (report, tables, papers, look, models, datasets, weights, diff, e
 def main() -> None:
     """Runs a command; a user's mistake is one line and exit code 2."""
     run(_command)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"actionbench {version('actionbench')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
 
 
 @app.command()

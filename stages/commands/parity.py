@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import UserError
 from pipeline.papers.printed_costs import Figure, Line, Net, Printed, load
-from stages.terminal import show_json, show_view
+from stages.terminal import show_json, show_view, typed
 
 if TYPE_CHECKING:
     from models.video import VideoNet
@@ -134,7 +134,7 @@ def show(as_json: bool) -> None:
     lines = count(printed)
     save(printed, lines)
     if as_json:
-        show_json(records(printed, lines))
+        show_json(typed(records(printed, lines)))
         return
     show_view(of(printed, lines))
     print(f"{_verdicts(lines)} {REPORT} and {REPORT.with_suffix('.csv')} are written.")

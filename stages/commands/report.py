@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError, alternatives
-from stages.terminal import screen, show_view
+from stages.terminal import screen, show_view, typed
 
 REPORTS = Path("reports")
 
@@ -20,11 +20,11 @@ def tables(suite: str) -> list[Path]:
     return found
 
 
-def rows(suite: str) -> dict[str, list[dict[str, str]]]:
-    """Table -> its rows, as the CSV has them."""
+def rows(suite: str) -> dict[str, list[dict[str, Any]]]:
+    """Return table -> its rows, as the CSV has them, with numbers as numbers."""
     from pipeline.report.table import load
 
-    return {path.stem: load(path).records() for path in tables(suite)}
+    return {path.stem: typed(load(path).records()) for path in tables(suite)}
 
 
 def paths(suite: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from ruamel.yaml import YAML
 
 from pipeline.config.load import load, parse
 from pipeline.digest import inputs
-from pipeline.errors import UserError
+from pipeline.errors import SHOWN, UserError
 
 ROOT = Path(__file__).parents[2]
 
@@ -108,6 +108,16 @@ def test_a_missing_key_is_named(raw: dict[str, Any]) -> None:
     del raw["recipes"]["quick"]["lr"]
     with pytest.raises(UserError, match=r"missing key 'recipes\.quick\.lr'"):
         parse(raw)
+
+
+def test_of_many_names_only_the_nearest_are_listed(raw: dict[str, Any]) -> None:
+    raw["tables"]["comparison"]["rows"] = ["tsnn"]
+    with pytest.raises(UserError) as caught:
+        parse(raw)
+    listed = str(caught.value).split("did you mean 'tsn'? known: ")[1]
+    names, others = listed.removesuffix(" more").split(" and ")
+    assert names.startswith("tsn, ") and names.count(",") == SHOWN - 1
+    assert int(others) == len(raw["experiments"]) - SHOWN
 
 
 def test_all_missing_keys_of_a_row_are_named_at_once(raw: dict[str, Any]) -> None:

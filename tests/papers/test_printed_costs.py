@@ -120,7 +120,7 @@ def test_the_committed_report_is_what_is_counted(tmp_path):
     assert len((tmp_path / "parity.md").read_text().splitlines()) > 72
     with (tmp_path / "parity.csv").open(newline="") as rows:
         found = list(csv.DictReader(rows))
-    assert [row["printed"] for row in found] == [figure.printed for figure in printed().figures]
+    assert [row["printed"] for row in found] == [float(figure.printed) for figure in printed().figures]
     assert {row["verdict"] for row in found} == {"match", "unreachable"}
 
 
@@ -224,5 +224,5 @@ def test_the_command_line_has_it(monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
     cli.app(["models", "--parity", "--json"], standalone_mode=False)
     found = json.loads(capsys.readouterr().out)
-    assert [row["printed"] for row in found] == [figure.printed for figure in printed().figures]
+    assert [row["printed"] for row in found] == [float(figure.printed) for figure in printed().figures]
     assert (tmp_path / "reports/parity.md").read_bytes() == (ROOT / "reports/parity.md").read_bytes()
