@@ -19,7 +19,7 @@ from pipeline.config import load
 from pipeline.config.pretrained import is_name, located, registry
 from pipeline.config.schema import Cluster, Params
 from pipeline.errors import UserError
-from stages.repro.estimate import cores
+from stages.repro.estimate import cores, here
 from stages.repro.plan import dvc
 
 GIB = 2**30
@@ -195,7 +195,7 @@ def shared_memory(given: Params | None) -> Check:
     free = f"{shutil.disk_usage(SHARED_MEMORY).free / 2**20:.0f} MiB free in {SHARED_MEMORY}"
     for recipe in given.recipes.values() if given else ():
         try:
-            check_memory(recipe, given.cluster.loader_workers if given else 0)
+            check_memory(recipe, here(given.cluster).loader_workers if given else 0)
         except UserError as error:
             return Check("shared memory", "broken", str(error), "Docker: --shm-size=1g; or cluster.loader_workers: 0")
     return Check("shared memory", "ok", free)
@@ -234,6 +234,7 @@ def weights(given: Params | None) -> Check:
 
 
 def ray(cluster: Cluster) -> Check:
+    from cluster.auto import resolved
     from cluster.shared import resources
 
     address = os.environ.get("RAY_ADDRESS") or cluster.address
@@ -245,8 +246,9 @@ def ray(cluster: Cluster) -> Check:
     cpus, gpus = has.get("CPU", 0), has.get("GPU", 0)
     where = f"starts in {time.perf_counter() - begin:.0f} s" if address == "local" else f"answers at {address}"
     found = f"{where}: {cpus:.0f} CPUs, {gpus:.0f} GPUs"
-    fewest = cluster.team[0]
-    wanted = fewest * cluster.cpus_per_worker, fewest * cluster.gpus_per_worker
+    placed = resolved(cluster, [has])
+    fewest = placed.team[0]
+    wanted = fewest * placed.cpus_per_worker, fewest * placed.gpus_per_worker
     if wanted[0] > cpus or wanted[1] > gpus:
         mend = "lower cluster.workers, cpus_per_worker or gpus_per_worker, or add nodes"
         return Check("ray", "broken", f"{found}; one training needs {wanted[0]} CPUs and {wanted[1]:g} GPUs", mend)
