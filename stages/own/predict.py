@@ -7,10 +7,11 @@ import csv
 import pickle
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -93,19 +94,20 @@ def _answers(runs: Sequence[Run], root: Path, videos: Sequence[Video], decode: D
     """Decode and score BLOCK videos at a time, so that the disk need not hold the frames of all."""
     scorers: list[Scorer] = []
     with tempfile.TemporaryDirectory() as name, progress(f"predict {runs[0].row}, videos", len(videos)) as advance:
-        aside = [replace(run, data=Path(name)) for run in runs]  # with the same networks and classes, and other frames
+        copies = [replace(run, data=Path(name)) for run in runs]  # with the same networks and classes, and other frames
         for link in ("runs", "splits"):
             (Path(name) / link).symlink_to(runs[0].data / link)
         for begin in range(0, len(videos), BLOCK):
             block = videos[begin : begin + BLOCK]
-            problems = _decoded(aside[0].frames, root, block, decode)
-            scorers = scorers or [_scorer(run) for run in aside]
-            found = _scored(scorers, [video.id for video in block])
+            step = len(block) / (1 + len(runs))  # decoding counts as much as a network
+            problems = _decoded(copies[0].frames, root, block, decode)
+            advance(step)
+            scorers = scorers or [_scorer(run) for run in copies]
+            means = _scored(scorers, [video.id for video in block], partial(advance, step))
             for video in block:
                 problem = problems.get(video.id, "")
-                yield Answer(video.path, None if problem else found[video.id], problem)
-            shutil.rmtree(aside[0].frames)
-            advance(len(block))
+                yield Answer(video.path, None if problem else means[video.id], problem)
+            shutil.rmtree(copies[0].frames)
 
 
 def _decoded(frames: Path, root: Path, videos: Sequence[Video], decode: Decode) -> dict[str, str]:
@@ -121,7 +123,8 @@ def _decoded(frames: Path, root: Path, videos: Sequence[Video], decode: Decode) 
 
 def _sha256(path: Path) -> str:
     with suppress(OSError):
-        return sha256(path)
+        if path.is_file():  # reading a pipe may never end
+            return sha256(path)
     return ""  # decoding gives the reason
 
 
@@ -135,12 +138,16 @@ def _scorer(run: Run) -> Scorer:
         ) from None
 
 
-def _scored(scorers: Sequence[Scorer], videos: Sequence[str]) -> dict[str, np.ndarray]:
-    """Return video -> scores, K: the mean over R networks, NaN if the video isn't decoded."""
+def _scored(scorers: Sequence[Scorer], videos: Sequence[str], advance: Callable[[], None]) -> dict[str, np.ndarray]:
+    """Return video -> scores, K: the mean over R networks, NaN if the video isn't decoded.
+
+    `advance` is called after each network.
+    """
     tables = []
     for scorer in scorers:
         scorer.store = FrameStore(scorer.run.frames)
         tables.append(pl.read_parquet(scorer.score([(video, []) for video in videos])))
+        advance()
     frame = pl.concat(tables).sort(*TEST, "view")
     run = scorers[0].run
     tests, found = scores(Predictions(frame, tuple(run.classes()), run.protocol.average, several=False))
