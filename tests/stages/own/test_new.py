@@ -101,7 +101,7 @@ def test_lists_are_drawn_by_class_and_by_seed() -> None:
     ("name", "spoil", "words"),
     [
         ("mine/../x", "", "'mine/../x' is no name for a suite"),
-        ("null", "", "'null' is no name for a suite"),
+        *((name, "", f"'{name}' is no name for a suite") for name in ("null", "no", "1e5", "0x1F", "1_000", "nan")),
         ("quick", "", "conf/suite/quick.yaml is there already; choose another name"),
         ("ucf101", "", "conf/dataset/ucf101.yaml is there already"),
         ("mine", "mv clips away", "clips is no folder; it must have one folder of videos for each class"),
