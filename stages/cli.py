@@ -289,7 +289,7 @@ def _leave(code: int, targets: list[str] | None) -> None:
 
 def _command(*arguments: str) -> None:
     try:
-        sys.exit(app(list(arguments) or ["--help"], standalone_mode=False))
+        sys.exit(app(list(arguments) or ["--help"], prog_name="actionbench", standalone_mode=False))
     except typer.Abort:
         sys.exit(130)
     except TyperException as error:

@@ -75,7 +75,7 @@ def test_version_short_help_and_completion(capsys: pytest.CaptureFixture[str], m
     for arguments in ([], ["plan"], ["mlflow", "sync"]):
         assert called(capsys, *arguments, "-h") == called(capsys, *arguments, "--help")
     code, out, _ = called(capsys, "--show-completion", "bash")
-    assert code == 0 and "complete -o default -F _actionbench_completion actionbench" in out
+    assert code == 0 and "complete -o default -F _actionbench_completion actionbench\n" in out
     for name, value in {"COMP_WORDS": "actionbench pl", "COMP_CWORD": "1"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("_ACTIONBENCH_COMPLETE", "complete_bash")
