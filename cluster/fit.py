@@ -21,6 +21,7 @@ import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
+from cluster.auto import Placed, placed
 from cluster.fanout import lost, progress
 from cluster.gloo import Gloo
 from pipeline.config.schema import Cluster
@@ -52,7 +53,7 @@ class Training:
 
     run: Run
     weights: Path | None  # to initialize the backbone from
-    cluster: Cluster
+    cluster: Placed
     folder: Place  # of its state, which survives a crash
     key: str  # of the training (pipeline/train/keys.py)
     token: Place  # a file that shows if this process sees the storage
@@ -74,6 +75,7 @@ def fit(runs: Sequence[Run], weights: Path | None, cluster: Cluster, watch: Call
         Diverged: A run's loss isn't finite; the other runs of the row stop too.
         UserError: A worker hit a user's mistake or doesn't see the storage, or the storage keeps no results.
     """
+    cluster = placed(cluster, len(runs))
     for run in runs:
         divergence.unmark(run)
     token = remote.place(cluster.storage) / ".tokens" / secrets.token_hex(8)
@@ -156,7 +158,7 @@ def _collect(training: Training) -> bool:
     return True
 
 
-def team(run: Run, cluster: Cluster) -> tuple[int, int]:
+def team(run: Run, cluster: Placed) -> tuple[int, int]:
     """Return the smallest and largest number of workers of a training.
 
     A range ends at the number of a step's micro batches.
@@ -165,7 +167,7 @@ def team(run: Run, cluster: Cluster) -> tuple[int, int]:
     return fewest, max(fewest, min(most, run.recipe.batch // run.recipe.micro_batch))
 
 
-def lack(run: Run, cluster: Cluster) -> str:
+def lack(run: Run, cluster: Placed) -> str:
     """Describe the resources that the cluster lacks for one such training, or ""."""
     workers, present = team(run, cluster)[0], ray.cluster_resources()
     needed = {"CPU": workers * cluster.cpus_per_worker, "GPU": workers * cluster.gpus_per_worker}
@@ -280,7 +282,7 @@ def _epochs_done(folder: Place) -> int:
         return 0
 
 
-def device(cluster: Cluster) -> torch.device:
+def device(cluster: Placed) -> torch.device:
     """Return the device of a Ray task: its GPU if it has one, or the CPU.
 
     Ray shows it no other GPU.

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
+from cluster.auto import Placed, placed
 from cluster.fanout import fan_out
 from cluster.fit import device
 from pipeline.config.schema import Cluster
@@ -20,7 +21,7 @@ from pipeline.train.run import Run
 TRIES = 3  # of a damaged or missing block
 THREADS = 8  # blocks read at once
 Videos = list[tuple[str, list[int]]]  # name, labels
-Block = tuple[Run, str, Videos, Place, Cluster]  # block()'s arguments
+Block = tuple[Run, str, Videos, Place, Placed]  # block()'s arguments
 
 scorers: dict[str, inference.Scorer] = {}  # this process's last one, for later blocks of that run
 
@@ -33,6 +34,7 @@ def score(row: Sequence[Run], cluster: Cluster) -> list[bytes]:
     Raises:
         UserError: Weights differ from training's, or the storage keeps no results.
     """
+    cluster = placed(cluster)
     for run in row:
         verify(run.weights)
     items = blocks(node_cache.sent(row, cluster, [run.weights for run in row]), cluster)
@@ -56,7 +58,7 @@ def score(row: Sequence[Run], cluster: Cluster) -> list[bytes]:
     return [content for content in contents if content is not None]
 
 
-def blocks(row: Sequence[Run], cluster: Cluster) -> list[Block]:
+def blocks(row: Sequence[Run], cluster: Placed) -> list[Block]:
     """Return block()'s arguments for all blocks of the runs' test videos."""
     return [
         (run, key, videos, keys.state(run, cluster, key) / f"block-{number:05d}.parquet", cluster)
@@ -66,7 +68,7 @@ def blocks(row: Sequence[Run], cluster: Cluster) -> list[Block]:
     ]
 
 
-def block(run: Run, key: str, videos: Videos, target: Place, cluster: Cluster) -> None:
+def block(run: Run, key: str, videos: Videos, target: Place, cluster: Placed) -> None:
     """Store the predictions of a block.
 
     This process loads the run's net unless it already has it.

@@ -5,11 +5,13 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 
 from models import registry
 
 LIBRARIES = (csv.Error, zlib.error, zipfile.BadZipFile)
+SHOWN = 8  # names that an error lists
 
 
 class UserError(Exception):
@@ -20,8 +22,15 @@ class UserError(Exception):
 
 
 def alternatives(name: str, known: Iterable[object]) -> str:
-    """Return an error's remedy: the nearest known name, then all, sorted."""
-    return registry.alternatives(name, sorted(map(str, known)))
+    """Return an error's remedy: the nearest known name, then all, sorted.
+
+    If there are more than SHOWN, only the nearest are listed, and the others counted.
+    """
+    names = sorted(map(str, known))
+    if len(names) <= SHOWN:
+        return registry.alternatives(name, names)
+    nearest = get_close_matches(name, names, SHOWN, cutoff=0.0)
+    return f"{registry.alternatives(name, nearest)} and {len(names) - SHOWN} more"
 
 
 def unknown(what: str, name: str, names: Iterable[object]) -> UserError:

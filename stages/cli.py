@@ -15,22 +15,40 @@ from typer.exceptions import TyperException
 from pipeline.errors import UserError
 from stages import DATA, run
 from stages.commands.showing import Json, datasets, diff, explain, look, models, papers, report, tables, weights
+from stages.own.commands import new, predict
 from stages.terminal import amount, brief, duration, screen, show_json, show_table
 
 app = typer.Typer(
     help="A distributed benchmark pipeline for video action recognition. Run it from the project's root.",
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
 tracking = typer.Typer(invoke_without_command=True)
 app.add_typer(tracking, name="mlflow")
-for command in (report, tables, papers, look, models, datasets, weights, diff, explain):
+for command in (report, tables, papers, look, models, datasets, weights, diff, explain, new, predict):
     app.command()(command)
 
 
 def main() -> None:
     """Run a command; a user's error is one line and exit code 2."""
     run(_command)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"actionbench {version('actionbench')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
 
 
 @app.command()
@@ -291,7 +309,7 @@ def _leave(code: int, targets: list[str] | None) -> None:
 
 def _command(*arguments: str) -> None:
     try:
-        sys.exit(app(list(arguments) or ["--help"], standalone_mode=False))
+        sys.exit(app(list(arguments) or ["--help"], prog_name="actionbench", standalone_mode=False))
     except typer.Abort:
         sys.exit(130)
     except TyperException as error:

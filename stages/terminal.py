@@ -1,7 +1,8 @@
 """Output of commands: tables, JSON, times and sizes."""
 
 import json
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
 
 
 NARROW = 24  # characters of a column that is not wrapped
+NOTHING = {"", "–"}  # cells that hold no number
+NUMBER = re.compile(r"[+-]?(0|[1-9]\d*)(\.\d+)?(e[+-]?\d+)?")
 
 
 def screen() -> "Console":
@@ -64,6 +67,19 @@ def show_view(table: "Written") -> None:
 
 def show_json(document: Any) -> None:
     print(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+def typed(records: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
+    """Return a table's records for JSON: columns of numbers as numbers, null for what they leave out."""
+    columns = {key: {record[key] for record in records} - NOTHING for record in records[:1] for key in record}
+    numeric = {key for key, texts in columns.items() if key != "row" and texts and all(map(NUMBER.fullmatch, texts))}
+
+    def value(key: str, text: str) -> Any:
+        if key not in numeric:
+            return text
+        return None if text in NOTHING else json.loads(text.removeprefix("+"))
+
+    return [{key: value(key, text) for key, text in record.items()} for record in records]
 
 
 def duration(seconds: float) -> str:

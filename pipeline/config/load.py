@@ -19,6 +19,7 @@ from pipeline.config.schema import Experiment, Params, requirement
 from pipeline.errors import UserError, alternatives, unknown
 
 _NAMES = "a name is up to 100 letters, digits, `_`, `-` and `+`, and starts with none of the last two"
+_MISSING = ("missing", "missing_argument")  # pydantic's types of error
 _MOST_NODES, _MOST_DEPTH = 200_000, 50  # of params.yaml; the largest suite has 6,000 values, six levels deep
 
 
@@ -161,8 +162,11 @@ def _first(error: ValidationError) -> str:
     where, key = ".".join(path), path[-1] if path else ""
     if first["type"] == "unexpected_keyword_argument":
         return f"unknown key {where!r}; {alternatives(key, _fields(path[:-1]))}"
-    if first["type"] in ("missing", "missing_argument"):
-        return f"missing key {where!r}; the keys there are: {', '.join(_fields(path[:-1]))}"
+    if first["type"] in _MISSING:
+        missing = [problem["loc"] for problem in error.errors() if problem["type"] in _MISSING]
+        keys = [repr(".".join(map(str, loc))) for loc in missing if loc[:-1] == first["loc"][:-1]]
+        label = "missing key" if len(keys) == 1 else "missing keys"
+        return f"{label} {', '.join(keys)}; the keys there are: {', '.join(_fields(path[:-1]))}"
     value = json.dumps(first.get("input"), default=str)[:60]
     if first["type"] == "string_pattern_mismatch":
         return f"{where}: {value} is no name; {_NAMES}"

@@ -13,6 +13,7 @@ STRICT = ConfigDict(extra="forbid", strict=True)
 # Names of rows, data sets, recipes, protocols, tables and suites: they reach the shell, file names and URLs.
 NAME = r"^[A-Za-z0-9_][A-Za-z0-9_+-]{0,99}$"
 MOST = 2**31 - 1  # largest count that all libraries take
+AUTO = "auto"  # of cluster: from what the machines have (cluster/auto.py)
 
 T = TypeVar("T")
 
@@ -48,7 +49,6 @@ Count = Annotated[int, _range(f"from 1 to {MOST}", lambda value: 1 <= value <= M
 Whole = Annotated[int, _range(f"from 0 to {MOST}", lambda value: 0 <= value <= MOST)]
 Pixels = Annotated[int, _range("from 1 to 65500", lambda value: 1 <= value <= 65_500)]  # a JPEG's longest side
 Quality = Annotated[int, _range("from 1 to 100", lambda value: 1 <= value <= 100)]
-Processes = Annotated[int, _range("from 0 to 1024", lambda value: 0 <= value <= 1024)]
 Seed = Annotated[int, _range("from 0 to 4294967295", lambda value: 0 <= value < 2**32)]
 Positive = Annotated[float, _range("above 0", lambda value: value > 0)]
 AtLeastZero = Annotated[float, _range("at least 0", lambda value: value >= 0)]
@@ -59,11 +59,25 @@ Splits = Annotated[tuple[Count, ...], Field(min_length=1), AfterValidator(_disti
 Seeds = Annotated[tuple[Seed, ...], Field(min_length=1), AfterValidator(_distinct)]
 
 
+def _or_auto(words: str, holds: Callable[[Any], bool]) -> BeforeValidator:
+    """Check a number that may be "auto"; `words` follow "must be"."""
+
+    def check(value: Any) -> Any:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if value != AUTO and not (number and math.isfinite(value) and holds(value)):
+            raise PydanticCustomError("range", f"must be {words}, or auto")
+        return value
+
+    return BeforeValidator(check)
+
+
 def _team(value: object) -> object:
+    if value == AUTO:
+        return value
     ends = list(value) if isinstance(value, list | tuple) else [value, value]
     counts = [end for end in ends if isinstance(end, int) and not isinstance(end, bool)]
     if not len(ends) == len(counts) == 2 or not 1 <= counts[0] <= counts[1] <= MOST:
-        raise PydanticCustomError("team", "must be a number from 1 on or a range of two, such as [1, 4]")
+        raise PydanticCustomError("team", "must be a number from 1 on, a range of two, such as [1, 4], or auto")
     return tuple(counts) if isinstance(value, list | tuple) else value
 
 
@@ -213,10 +227,10 @@ class Experiment:
     attention: str  # models/attention/<attention>.py
     recipe: str | None  # null: not trained here; the file of weights is tested as it is, with its classifier
     protocol: str
-    splits: Splits
-    seeds: Seeds
-    knobs: dict[str, Any]  # arguments of the attention's attach()
-    weights: str | None  # a name of conf/weights/, a path, or URL#sha256=<hex>; null trains from scratch
+    splits: Splits = (1,)
+    seeds: Seeds = (0, 1, 2)
+    knobs: dict[str, Any] = field(default_factory=dict)  # arguments of the attention's attach()
+    weights: str | None = None  # a name of conf/weights/, a path, or URL#sha256=<hex>; null trains from scratch
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -282,17 +296,23 @@ class Cluster:
     """
 
     address: Text = "local"  # "local" starts Ray here; RAY_ADDRESS overrides
-    # Data-parallel training workers of one run; a range adapts to the free machines.
-    workers: Annotated[int | tuple[int, int], BeforeValidator(_team)] = 1
+    # Data-parallel training workers of one run; a range adapts to the free machines. auto: the GPUs, shared by the runs
+    # of a row; 1 without GPUs.
+    workers: Annotated[int | tuple[int, int] | Literal["auto"], BeforeValidator(_team)] = 1
     cpus_per_worker: Count = 1  # reserved; the recipe sets the threads
-    gpus_per_worker: AtLeastZero = 0.0
-    loader_workers: Processes = 0  # processes that load clips, for each training worker
+    # auto: 1, or 0 if the cluster has no GPU
+    gpus_per_worker: Annotated[float | Literal["auto"], _or_auto("at least 0", lambda value: value >= 0)] = 0.0
+    # Processes that load clips, for each training worker. auto: the cores of a worker's share of a node, less
+    # cpus_per_worker, and at most 8; 0 without GPUs.
+    loader_workers: Annotated[int | Literal["auto"], _or_auto("from 0 to 1024", lambda value: 0 <= value <= 1024)] = 0
     max_failures: Whole = 3  # restarts of a training run or task whose process died
     storage: Text = "data/work"  # training state that must survive a crash; on a cluster a folder that all nodes see
 
     @property
     def team(self) -> tuple[int, int]:
-        """Smallest and largest number of training workers of one run."""
+        """Smallest and largest number of training workers of one run; 1 before `auto` is resolved."""
+        if isinstance(self.workers, str):
+            return 1, 1
         return self.workers if isinstance(self.workers, tuple) else (self.workers, self.workers)
 
 

@@ -7,7 +7,7 @@ outside count by sha256. A file that is gone counts as last seen, so that result
 import hashlib
 import json
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -84,6 +84,10 @@ def settings(params: Params, root: Path) -> dict[str, dict[str, Any]]:
     Each row and data set has a small file: DVC walks a whole file for every param that a stage depends on.
     """
     raw = YAML(typ="safe").load((root / "params.yaml").read_text(encoding="utf-8"))
+    for name, row in params.experiments.items():  # a default counts as if it were written
+        written = raw["experiments"][name]
+        defaults = {key: value for key, value in asdict(row).items() if key not in written}
+        raw["experiments"][name] = {**written, **json.loads(json.dumps(defaults))}
     parts = {f"datasets/{name}.json": {"datasets": name} for name in params.datasets}
     for name, row in params.experiments.items():
         parts[f"rows/{name}.json"] = {"experiments": name, "recipes": str(row.recipe), "protocols": row.protocol}

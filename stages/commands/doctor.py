@@ -19,7 +19,7 @@ from pipeline.config import load
 from pipeline.config.pretrained import is_name, located, registry
 from pipeline.config.schema import Cluster, Params
 from pipeline.errors import UserError
-from stages.repro.estimate import cores
+from stages.repro.estimate import cores, here
 from stages.repro.plan import dvc
 
 GIB = 2**30
@@ -197,7 +197,7 @@ def shared_memory(params: Params | None) -> Check:
     free = f"{shutil.disk_usage(SHARED_MEMORY).free / 2**20:.0f} MiB free in {SHARED_MEMORY}"
     for recipe in params.recipes.values() if params else ():
         try:
-            check_memory(recipe, params.cluster.loader_workers if params else 0)
+            check_memory(recipe, here(params.cluster).loader_workers if params else 0)
         except UserError as error:
             return Check("shared memory", "broken", str(error), "Docker: --shm-size=1g; or cluster.loader_workers: 0")
     return Check("shared memory", "ok", free)
@@ -233,6 +233,7 @@ def weights(params: Params | None) -> Check:
 
 
 def ray(cluster: Cluster) -> Check:
+    from cluster.auto import resolved
     from cluster.shared import resources
 
     address = os.environ.get("RAY_ADDRESS") or cluster.address
@@ -244,8 +245,9 @@ def ray(cluster: Cluster) -> Check:
     cpus, gpus = has.get("CPU", 0), has.get("GPU", 0)
     where = f"starts in {time.perf_counter() - begin:.0f} s" if address == "local" else f"answers at {address}"
     resources_found = f"{where}: {cpus:.0f} CPUs, {gpus:.0f} GPUs"
-    fewest = cluster.team[0]
-    needed = fewest * cluster.cpus_per_worker, fewest * cluster.gpus_per_worker
+    placed = resolved(cluster, [has])
+    fewest = placed.team[0]
+    needed = fewest * placed.cpus_per_worker, fewest * placed.gpus_per_worker
     if needed[0] > cpus or needed[1] > gpus:
         mend = "lower cluster.workers, cpus_per_worker or gpus_per_worker, or add nodes"
         return Check(

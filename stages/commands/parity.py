@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import UserError
 from pipeline.papers.printed_costs import Figure, Line, Net, Printed, load
-from stages.terminal import show_json, show_view
+from stages.terminal import show_json, show_view, typed
 
 if TYPE_CHECKING:
     from models.video import VideoNet
@@ -114,7 +114,7 @@ def show(as_json: bool) -> None:
     lines = count(printed)
     report = save(printed, lines)
     if as_json:
-        show_json(report.records())
+        show_json(typed(report.records()))
         return
     show_view(report)
     print(f"{_verdicts(lines)} {REPORT} and {REPORT.with_suffix('.csv')} are written.")

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError, alternatives
-from stages.terminal import screen, show_view
+from stages.terminal import screen, show_view, typed
 
 REPORTS = Path("reports")
 
@@ -22,11 +22,11 @@ def tables(suite: str) -> list[Path]:
     return files
 
 
-def rows(suite: str) -> dict[str, list[dict[str, str]]]:
-    """Return table -> rows, as in the CSV."""
+def rows(suite: str) -> dict[str, list[dict[str, Any]]]:
+    """Return table -> rows, as in the CSV, with numbers as numbers."""
     from pipeline.report.table import load
 
-    return {path.stem: load(path).records() for path in tables(suite)}
+    return {path.stem: typed(load(path).records()) for path in tables(suite)}
 
 
 def paths(suite: str) -> dict[str, Any]:

@@ -11,7 +11,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.config.schema import Cluster, Params, planes
+from cluster.auto import Placed, resolved
+from pipeline.config.schema import AUTO, Cluster, Params, planes
 from pipeline.errors import UserError
 from pipeline.tracking import run_log
 from stages.repro.plan import Step, key, noun, settings
@@ -91,7 +92,10 @@ def seconds(step: Step, params: Params, data: Path, speeds: Mapping[str, Speed])
 
 def work(seconds: float, cluster: Cluster, speeds: Mapping[str, Speed]) -> str:
     """Format seconds of sequential runs, also as hours of the devices that they use."""
-    kind, each = ("GPU", cluster.gpus_per_worker) if cluster.gpus_per_worker else ("CPU", cluster.cpus_per_worker)
+    if cluster.gpus_per_worker == AUTO and not local(cluster):
+        return f"{duration(seconds)} of work"  # only the cluster knows which devices it holds
+    placed = here(cluster)
+    kind, each = ("GPU", placed.gpus_per_worker) if placed.gpus_per_worker else ("CPU", placed.cpus_per_worker)
     hours = seconds / 3600 * statistics.median(speed.workers for speed in speeds.values()) * each
     return f"{duration(seconds)} of work ({hours:.2g} {kind}-hours)"
 
@@ -161,14 +165,29 @@ def cores() -> int:
 
 def side_by_side(cluster: Cluster) -> int | None:
     """Return the number of runs that fit on this machine; None for a named cluster."""
-    if os.environ.get("RAY_ADDRESS") or cluster.address != "local":
+    if not local(cluster):
         return None
-    workers = cluster.team[1]  # of a range, Ray gives the first runs as many as possible
-    slots = cores() // (workers * cluster.cpus_per_worker)
-    if cluster.gpus_per_worker:
-        gpus = len(list(Path("/dev").glob("nvidia[0-9]*")))
-        slots = min(slots, int(gpus / (workers * cluster.gpus_per_worker)))
+    placed = here(cluster)
+    workers = placed.team[1]  # of a range, Ray gives the first runs as many as possible
+    slots = cores() // (workers * placed.cpus_per_worker)
+    if placed.gpus_per_worker:
+        slots = min(slots, int(gpus() / (workers * placed.gpus_per_worker)))
     return max(1, slots)
+
+
+def local(cluster: Cluster) -> bool:
+    """Return true if Ray is started on this machine."""
+    return not os.environ.get("RAY_ADDRESS") and cluster.address == "local"
+
+
+def here(cluster: Cluster) -> Placed:
+    """Resolve `auto` with this machine's resources, for one worker a run."""
+    return resolved(cluster, [{"CPU": cores(), "GPU": gpus()}], runs=max(1, gpus()))
+
+
+def gpus() -> int:
+    """Return the number of this machine's NVIDIA GPUs, without asking torch or Ray."""
+    return len(list(Path("/dev").glob("nvidia[0-9]*")))
 
 
 @cache

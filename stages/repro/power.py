@@ -6,7 +6,7 @@ from pipeline.aggregate import planning
 from pipeline.aggregate.papers import measured
 from pipeline.config import load
 from stages import DATA
-from stages.terminal import screen, show_json, show_view
+from stages.terminal import screen, show_json, show_view, typed
 
 REPORTS = Path("reports")
 
@@ -25,7 +25,7 @@ def show(suite: str | None, seed_sd: float, discordant: float, as_json: bool) ->
         results = measured(params, kept)
     table = planning.table(params, results, REPORTS, assumed)
     if as_json:
-        show_json(table.records())
+        show_json(typed(table.records()))
         return
     show_view(table)
     screen().print(*table.notes, sep="\n", markup=False)

@@ -1,6 +1,7 @@
 """params.yaml: an error names a mistyped key and its neighbors."""
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,8 @@ import pytest
 from ruamel.yaml import YAML
 
 from pipeline.config.load import load, parse
-from pipeline.errors import UserError
+from pipeline.digest import inputs
+from pipeline.errors import SHOWN, UserError
 
 ROOT = Path(__file__).parents[2]
 
@@ -65,9 +67,11 @@ def test_every_suite_composes_and_parses(suite: str, tmp_path: Path) -> None:
         (("tables", "comparison", "rows"), ["tsx"], ["tables.comparison", "did you mean"]),
         (("datasets", "shapes", "decode", "decoder"), "cv2", ["shapes.decode.decoder", "'ffmpeg' or 'decord'"]),
         (("cluster", "worker"), 2, ["cluster.worker", "did you mean 'workers'"]),
-        (("cluster", "workers"), 0, ["cluster.workers is 0; it must be a number from 1 on", "[1, 4]"]),
+        (("cluster", "workers"), 0, ["cluster.workers is 0; it must be a number from 1 on", "[1, 4], or auto"]),
         (("cluster", "workers"), True, ["cluster.workers is true; "]),
         (("cluster", "workers"), "two", ['cluster.workers is "two"; ']),
+        (("cluster", "gpus_per_worker"), "all", ['cluster.gpus_per_worker is "all"; it must be at least 0, or auto']),
+        (("cluster", "loader_workers"), True, ["cluster.loader_workers is true; it must be from 0 to 1024, or auto"]),
         (("cluster", "workers"), [4, 1], ["cluster.workers is [4, 1]; "]),
         (("cluster", "workers"), [0, 2], ["cluster.workers is [0, 2]; "]),
         (("cluster", "workers"), [1, 2, 3], ["cluster.workers is [1, 2, 3]; "]),
@@ -107,6 +111,36 @@ def test_a_missing_key_is_named(raw: dict[str, Any]) -> None:
     del raw["recipes"]["quick"]["lr"]
     with pytest.raises(UserError, match=r"missing key 'recipes\.quick\.lr'"):
         parse(raw)
+
+
+def test_of_many_names_only_the_nearest_are_listed(raw: dict[str, Any]) -> None:
+    raw["tables"]["comparison"]["rows"] = ["tsnn"]
+    with pytest.raises(UserError) as caught:
+        parse(raw)
+    listed = str(caught.value).split("did you mean 'tsn'? known: ")[1]
+    names, others = listed.removesuffix(" more").split(" and ")
+    assert names.startswith("tsn, ") and names.count(",") == SHOWN - 1
+    assert int(others) == len(raw["experiments"]) - SHOWN
+
+
+def test_all_missing_keys_of_a_row_are_named_at_once(raw: dict[str, Any]) -> None:
+    raw["experiments"] = {"mine": {"dataset": "shapes", "attention": "tsm"}, "empty": {}}
+    with pytest.raises(UserError) as caught:
+        parse(raw)
+    missing, known = str(caught.value).split("; the keys there are: ")
+    keys = ", ".join(f"'experiments.mine.{key}'" for key in ("backbone", "variant", "recipe", "protocol"))
+    assert missing == f"params: missing keys {keys}" and "knobs" in known
+
+
+def test_what_a_row_may_leave_out_is_as_if_it_were_written(raw: dict[str, Any], tmp_path: Path) -> None:
+    for row in raw["experiments"].values():
+        for key, value in {"knobs": {}, "weights": None, "splits": [1], "seeds": [0, 1, 2]}.items():
+            if row[key] == value:
+                del row[key]
+    short = parse(raw)
+    assert short == load(ROOT / "params.yaml")
+    (tmp_path / "params.yaml").write_text(json.dumps(raw))
+    assert inputs.settings(short, tmp_path) == inputs.settings(short, ROOT), "for DVC too, so that nothing is stale"
 
 
 @pytest.mark.parametrize("text", ["suite: [quick", "", "just text", "suite: quick\n\tx: 1\n"])

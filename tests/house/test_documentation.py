@@ -328,7 +328,7 @@ def test_the_example_of_a_suite_composes(tmp_path: Path) -> None:
     compose_and_dump(str(target), str(tmp_path / "conf"), None, "config", "", ["suite=mine"])
     params = parse(YAML(typ="safe").load(target.read_text()))
     assert params.suite == "mine" and params.datasets["mine"].source == "/data/my-videos"
-    assert params.experiments["tsm"].attention == "tsm"
+    assert params.experiments["mine-tsm"].attention == "tsm"
 
 
 def test_the_documentation_builds(generate: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -224,5 +224,5 @@ def test_the_command_line_has_it(monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
     cli.app(["models", "--parity", "--json"], standalone_mode=False)
     records = json.loads(capsys.readouterr().out)
-    assert [row["printed"] for row in records] == [figure.printed for figure in printed().figures]
+    assert [row["printed"] for row in records] == [float(figure.printed) for figure in printed().figures]
     assert (tmp_path / "reports/parity.md").read_bytes() == (ROOT / "reports/parity.md").read_bytes()

@@ -9,12 +9,14 @@ import socket
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
 
+from stages.terminal import typed
 from tests.support.command import called
 from tests.support.toy import DVC, STEP, TABLE
 
@@ -68,6 +70,29 @@ def test_help_imports_nothing_heavy() -> None:
     code = f"import sys, stages.cli; sys.exit(' '.join({heavy} & set(sys.modules)) or 0)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_version_short_help_and_completion(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert called(capsys, "--version") == (0, f"actionbench {project['version']}\n", "")
+    for arguments in ([], ["plan"], ["mlflow", "sync"]):
+        assert called(capsys, *arguments, "-h") == called(capsys, *arguments, "--help")
+    code, out, _ = called(capsys, "--show-completion", "bash")
+    assert code == 0 and "complete -o default -F _actionbench_completion actionbench\n" in out
+    for name, value in {"COMP_WORDS": "actionbench pl", "COMP_CWORD": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("_ACTIONBENCH_COMPLETE", "complete_bash")
+    assert called(capsys) == (0, "plan\n", "")
+
+
+def test_numbers_are_numbers_in_json() -> None:
+    names = {"row": "50", "verdict": "better", "variant": "1.0", "mixed": "8x8"}
+    first = {**names, "top1": "37.80", "gain": "+0.4", "n": "400", "p": "", "nothing": ""}
+    second = {**names, "mixed": "101", "top1": "–", "gain": "-1.2", "n": "0", "p": "3e-05", "nothing": ""}
+    one, other = typed([first, second])
+    assert one == {**first, "variant": 1.0, "top1": 37.8, "gain": 0.4, "n": 400, "p": None}
+    assert other == {**second, "variant": 1.0, "top1": None, "gain": -1.2, "n": 0, "p": 3e-05}
+    assert typed([]) == []
 
 
 def test_rows_run_side_by_side_then_the_tables(project: Path) -> None:
@@ -204,10 +229,7 @@ def test_report_as_json(project: Path, capsys: pytest.CaptureFixture[str], monke
     monkeypatch.chdir(project)
     code, out, _ = called(capsys, "report", "--suite", "other", "--json")
     document = json.loads(out)
-    assert (code, document["tables"]) == (
-        0,
-        {"comparison": [{"row": "a", "top1": "37.8"}, {"row": "b", "top1": "79.0"}]},
-    )
+    assert (code, document["tables"]) == (0, {"comparison": [{"row": "a", "top1": 37.8}, {"row": "b", "top1": 79.0}]})
     assert document["paths"]["tables"] == ["reports/tables/other/comparison.md"]
 
 
