@@ -14,8 +14,9 @@ from pipeline.config.schema import Decode
 from pipeline.decode import image_folder
 from pipeline.decode.integrity import Damaged
 from pipeline.decode.shards import Source, decode_shard, plan
-from pipeline.decode.video import check_against_ffmpeg, decode, opened
+from pipeline.decode.video import decode, opened
 from pipeline.executable import ffmpeg_exe
+from tests.support.videos import against_ffmpeg
 from tests.support.videos.stand_ins import drawn
 
 PIXELS = drawn(3, 12)
@@ -65,7 +66,7 @@ def test_frames_of_another_size_are_scaled_as_videos_are(tmp_path, short_side, d
     np.testing.assert_allclose(actual.timestamps, np.arange(12) / 12)
     as_video = tmp_path / "7.mjpeg"
     as_video.write_bytes(b"".join(file.read_bytes() for file in sorted(path.iterdir())))
-    assert check_against_ffmpeg(as_video, actual.jpegs, actual.width, actual.height) < 3
+    assert against_ffmpeg.error(as_video, actual.jpegs, actual.width, actual.height) < 3
 
 
 def test_jpegs_that_are_not_baseline_are_made_so(tmp_path):
