@@ -4,8 +4,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[2]
 BENCHES = sorted(
     path.stem for path in (ROOT / "bench").glob("*.py") if 'if __name__ == "__main__":' in path.read_text()
@@ -17,10 +15,24 @@ def start(name: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
-@pytest.mark.parametrize("name", BENCHES)
-def test_it_starts(name: str) -> None:
-    done = start(name, "--help")
-    assert (done.returncode, done.stdout.split()[:1]) == (0, ["usage:"]), done.stderr
+def test_each_starts() -> None:
+    """All in one process, which imports torch and Ray once."""
+    script = f"""
+import importlib, sys
+for name in {BENCHES}:
+    sys.argv = [name, "--help"]
+    print("bench", name)
+    try:
+        importlib.import_module(f"bench.{{name}}").main()
+    except SystemExit as error:
+        assert not error.code, name
+    else:
+        raise AssertionError(f"{{name}} --help does not end")
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    started = dict(part.split("\n", 1) for part in done.stdout.split("bench ")[1:] if "\n" in part)
+    assert {name for name, text in started.items() if text.startswith("usage: ")} == {*BENCHES}
 
 
 def test_attacks_judge_their_first_inputs() -> None:

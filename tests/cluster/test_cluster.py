@@ -193,7 +193,7 @@ def test_a_mistake_found_by_a_worker_is_one_line(joined: None, data: Path, tmp_p
         fit([tiny_run(data, batch=64)], None, Cluster(storage=str(tmp_path)), lambda: None)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_run_that_diverges_is_one_line_and_a_mark(joined: None, data: Path, tmp_path: Path, workers: int) -> None:
     run, cluster = tiny_run(data, lr=1e30), Cluster(workers=workers, storage=str(tmp_path))
     for _ in "ab":  # each try trains

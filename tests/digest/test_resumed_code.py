@@ -77,9 +77,9 @@ def project(data: Path, videos: Path, tmp_path: Path) -> Project:
     return Project(root)
 
 
-# Each takes a minute: two of them stand for all in `make test`.
+# Each takes a minute: one of them stands for all in `make test`.
 @pytest.mark.parametrize(
-    "stage", [pytest.param(stage, marks=() if stage in ("decode", "train") else pytest.mark.slow) for stage in EDITS]
+    "stage", [pytest.param(stage, marks=() if stage == "decode" else pytest.mark.slow) for stage in EDITS]
 )
 def test_a_changed_meaning_starts_over_and_a_docstring_continues(project: Project, stage: str) -> None:
     whole = project.run(stage, "undisturbed")

@@ -78,7 +78,9 @@ def rows() -> list:
         pooling = "unseen" if name == "BNInception (Cadene)" else ""  # TSM's and ACTION-Net's copies made it a module
         for names, knobs in nets(name) or [(("", "", ""), {})]:
             row = Row(names, knobs, classes, (1, *shape), counts, pooling)
-            actual.append(pytest.param(row, id=f"{name}, {names[2]}, {classes}"))
+            counted = any(f"{name}, {names[2]}, " in str(param.id) for param in actual)  # with another classifier
+            marks = [pytest.mark.slow] if counted else []
+            actual.append(pytest.param(row, id=f"{name}, {names[2]}, {classes}", marks=marks))
     return actual
 
 

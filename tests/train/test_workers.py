@@ -44,7 +44,7 @@ def together(one: Run, world: int, ordered: bool, path: Path) -> dict[str, Any]:
     return torch.load(path, weights_only=True)
 
 
-@pytest.mark.parametrize("world", [2, 3, 4])
+@pytest.mark.parametrize("world", [pytest.param(2, marks=pytest.mark.slow), 3, pytest.param(4, marks=pytest.mark.slow)])
 def test_the_number_of_workers_changes_no_bit(data: Path, tmp_path: Path, world: int) -> None:
     """A step has four micro batches: of three workers, two have nothing to do in the second round."""
     mixed = {"crop": "random", "mixup": 0.2}

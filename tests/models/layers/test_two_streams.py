@@ -84,6 +84,15 @@ def test_trained_with_3_frames_and_tested_with_7(case):
     assert torch.equal(net(clips(2, 7)), long(clips(2, 7)))
 
 
+QUICK = (("resnet", "attention", {}), ("vgg", "reinforced", {"position": "B"}))  # others take half a minute
+
+
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, marks=() if case in QUICK else pytest.mark.slow) for case in CASES],
+    ids=lambda case: "-".join(map(str, case)),
+    indirect=True,
+)
 def test_exported_and_counted(case):
     backbone, streams, knobs = case
     net, batch = build(backbone, streams, **knobs).eval(), clips()
