@@ -141,7 +141,7 @@ def draw(folder: Path, videos: Sequence[Video], seed: int) -> dict[str, str]:
 
 def _counted(path: Path, folder: Path, videos: Sequence[Video], lists: Path | None) -> Suite:
     """Read the lists as stage splits does, and count."""
-    found = datasets.loaded(FILE).splits(videos, lists or folder, {})
+    found = datasets.loaded(FILE).splits(lists or folder, {})
     present = {video.id for video in videos}
 
     def count(part: Part) -> int:
