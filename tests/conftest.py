@@ -1,4 +1,4 @@
-"""What several test files start from."""
+"""Fixtures that several test files share: data, videos, frame stores, a bucket."""
 
 import os
 import subprocess

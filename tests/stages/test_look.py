@@ -167,7 +167,7 @@ def test_look_takes_a_stage(project: Path, capsys: pytest.CaptureFixture[str]) -
         (["plain", "video-13", "--show", "eam"], "experiments.plain: attention 'none' has nothing for --show eam; "),
         (["eam", "video-13", "--show", "receptive"], "experiments.eam: attention 'eam' has nothing for --show recep"),
         (["plain", "video-13", "--stage", "res9"], "--stage res9: only for Grad-CAM; stages: stem, res2, "),
-        (["eam", "video-13", "--show", "eam", "--stage", "res4"], "--stage res4: it goes with Grad-CAM alone; "),
+        (["eam", "video-13", "--show", "eam", "--stage", "res4"], "--stage res4: only for Grad-CAM; "),
         (["plain", "video-13", "--show", "cam"], "Invalid value for '--show'"),
         (["plain", "video-13", "--seed", "7"], "experiments.plain has no run of seed 7; known: split1-seed0, split1-"),
         (["plain", "video-13", "-o", "a.jpg"], "a.jpg: a picture is written as .png"),
