@@ -165,7 +165,7 @@ def test_a_split_without_training_videos(squares, tmp_path):
         ({"dataset": "circles"}, "trajectories.idt.dataset: no 'circles'; known: shapes"),
         ({"splits": []}, r"trajectories\.idt\.splits is \[\]; it must not be empty"),
         ({"gaussians": 0}, r"trajectories\.idt\.gaussians"),
-        ({"flow": "tvl1"}, "trajectories.idt.flow: "),
+        ({"flow": "tvl1"}, "trajectories.idt.flow is "),
         ({"scale": 3}, "unknown key 'trajectories.idt.scale'; did you mean 'scales'"),
     ],
 )
