@@ -43,7 +43,7 @@ TOGETHER = 4  # videos that one thread decodes in turn
 
 @dataclass(frozen=True)
 class Answer:
-    """What is predicted for a video: its scores, K, or why it has none."""
+    """The scores (K) of a video, or the reason for none."""
 
     video: str
     scores: np.ndarray | None
