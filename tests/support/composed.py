@@ -2,6 +2,7 @@
 
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from ruamel.yaml import YAML
 
@@ -9,8 +10,6 @@ from pipeline.config.load import parse
 from pipeline.config.schema import Params
 
 ROOT = Path(__file__).parents[2]
-
-
 PAPERS = ("maagn", "istpa", "eam", "action_net", "st_manet")
 
 
@@ -18,10 +17,7 @@ PAPERS = ("maagn", "istpa", "eam", "action_net", "st_manet")
 def composed(suite: str, tier: str) -> Params:
     from dvc.utils.hydra import compose_and_dump
 
-    path = ROOT / "data" / f"composed-{suite}-{tier}.yaml"
-    path.parent.mkdir(exist_ok=True)
-    try:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "params.yaml"
         compose_and_dump(str(path), str(ROOT / "conf"), None, "config", "", [f"suite={suite}", f"tier={tier}"])
         return parse(YAML(typ="safe").load(path.read_text()))
-    finally:
-        path.unlink(missing_ok=True)
