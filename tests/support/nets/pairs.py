@@ -57,8 +57,9 @@ UNFIT: dict[str, str] = {}  # pairs that there can't be -> why not, as found so 
 
 
 def rows(suite: Path) -> dict[str, dict[str, Any]]:
-    """Return name -> experiment of a suite's file, as written there."""
-    return YAML(typ="safe").load(suite.read_text()).get("experiments") or {}
+    """Return name -> experiment of a suite's file, as written there, with its knobs."""
+    written = YAML(typ="safe").load(suite.read_text()).get("experiments") or {}
+    return {name: {"knobs": {}, **row} for name, row in written.items()}
 
 
 def pairs() -> list[Pair]:
