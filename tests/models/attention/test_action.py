@@ -171,5 +171,5 @@ def test_stages_without_action_are_plain_or_shifted():
 
 def test_the_docstring_counts_the_papers_equations():
     words = " ".join(action.__doc__.split())
-    assert "CE (3.2, equations 4 to 8), ME (3.3, equation 9)" in words
+    assert "STE (3.1, equations 1 to 3), CE (3.2, equations 4 to 8) and ME (3.3, equation 9)" in words
     assert "Equation 10 is the efficiency" in words and "the recipe is section 4.2" in words
