@@ -137,7 +137,7 @@ def facts(each: Trained) -> dict[str, Any]:
 
 def trained(each: Trained, steps: int, data: Path) -> dict[str, Any]:
     """Return the state, losses and largest gradient norm of a training."""
-    videos = 480
+    videos = project.load()["datasets"]["shapes"]["options"]["train"]
     epochs = math.ceil(steps / (videos // each.recipe.batch))
     experiment = replace(each.experiment, dataset="shapes", splits=(1,), seeds=(0,))
     run = Run(each.rows[0], experiment, replace(each.recipe, epochs=epochs), each.protocol, 1, 0, data)
