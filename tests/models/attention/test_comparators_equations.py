@@ -19,7 +19,7 @@ from tests.support.nets.comparators import made, normed, scrambled, sigmoid
         ("non_local", {"mode": "cosine"}, "cosine.*embedded_gaussian"),
         ("non_local", {"blocks": 4}, "blocks is 4"),
         ("tam", {"kernel": 2}, "kernel is 2"),
-        ("tam", {"beta": 0}, "beta 0"),
+        ("tam", {"beta": 0}, "beta is 0"),
     ],
 )
 def test_knobs_that_make_no_sense_are_said(attention, knobs, message):
