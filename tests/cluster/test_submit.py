@@ -71,7 +71,7 @@ def test_what_git_tracks_travels_and_nothing_else(clone: Path, capsys: pytest.Ca
     git(clone, "add", "outside")
     for name in ("a.zip", "b.zip"):
         packing.pack(clone, packing.tracked(clone), clone.parent / name)
-    assert "git does not track new.py: `git add` it" in capsys.readouterr().err
+    assert "git does not track new.py; `git add` it to send it" in capsys.readouterr().err
     with zipfile.ZipFile(clone.parent / "a.zip") as archive:
         names = set(archive.namelist())
         assert archive.read("table.md") == b"changed, not committed"
