@@ -43,19 +43,24 @@ def main() -> None:
     with ThreadPoolExecutor(args.jobs) as pool:
         tried = partial(verdict, limit=args.limit)
         states = pool.map(tried, [{"room": room} for room in args.rooms])
-        if failing := [room for room, (state, _) in zip(args.rooms, states, strict=True) if state != "survived"]:
-            raise SystemExit(f"the tests of {', '.join(failing)} fail without a mutant; mend them first")
+        failing = [test for (state, test) in states if state != "survived"]
+        if failing:
+            raise SystemExit(f"{', '.join(failing)} fail without a mutant; mend them first")
         results = []
         for mutant, (state, test) in zip(drawn, pool.map(tried, drawn), strict=True):
             results.append({**mutant, "state": state, "test": test})
             print(f"{len(results)} of {len(drawn)}: {mutant['module']}, {mutant['edit']}: {state} {test}", flush=True)
+            report(results, args.rooms, args.seed)
+
+
+def report(results: list[dict[str, Any]], rooms: list[str], seed: int) -> None:
     lines = []
-    for room in args.rooms:
+    for room in rooms:
         states = [result["state"] for result in results if result["room"] == room]
         killed = sum(state != "survived" for state in states)
         lines.append([room, str(len(states)), str(killed), f"{100 * killed / max(1, len(states)):.0f} %"])
     survivors = [f"{r['module']}, {r['edit']}: `{r['diff']}`" for r in results if r["state"] == "survived"]
-    text = f"Seed {args.seed}. Survivors: {'; '.join(survivors) or 'none'}."
+    text = f"Seed {seed}. Survivors: {'; '.join(survivors) or 'none'}."
     rows = [{name: value for name, value in result.items() if name != "text"} for result in results]
     save("mutants", "Mutants noticed by their room's tests", text, ["room", "mutants", "killed", "rate"], lines, rows)
 
