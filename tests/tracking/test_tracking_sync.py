@@ -102,6 +102,7 @@ def killed_midway(process: subprocess.Popen, victim: int, database: Path, beyond
     (os.killpg if group else os.kill)(victim, signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_a_sync_that_was_killed_midway_goes_on_and_logs_nothing_twice(tmp_path: Path) -> None:
     project = trained(tmp_path)
     for row in (0, 1):
