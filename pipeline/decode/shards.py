@@ -179,6 +179,8 @@ def finish(folder: Path, tasks: Sequence[Task]) -> list[ShardReport]:
     rows = pa.concat_tables(bare) if bare else REPORT.empty_table()
     decoded = rows.filter(rows["reason"].is_null()).select(INDEX.names)
     failed = rows.filter(rows["reason"].is_valid()).select(["video", "path", "reason"]).sort_by("video")
+    for path in folder.glob(".SHA256SUMS.*"):  # of a call that was killed; the new sums would list it
+        path.unlink(missing_ok=True)
     with writing(folder / "failed.csv") as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, failed.column_names, lineterminator="\n")
         writer.writeheader()

@@ -123,7 +123,8 @@ def test_finish_waits_for_every_shard_and_sweeps_what_belongs_to_none(
     videos: Path, decoded_store: Path, tmp_path: Path
 ) -> None:
     tasks = decoded(tmp_path / "store", videos)
-    for name in ("shard-00003.arrow", "shard-00003.index.arrow", ".shard-00001.arrow.x1y2", ".index.arrow.x1y2"):
+    temporaries = (".shard-00001.arrow.x1y2", ".index.arrow.x1y2", ".failed.csv.x1y2", ".SHA256SUMS.x1y2")
+    for name in ("shard-00003.arrow", "shard-00003.index.arrow", *temporaries):
         (tmp_path / "store" / name).write_bytes(b"left over")
     finish(tmp_path / "store", tasks)
     assert content(tmp_path / "store") == content(decoded_store)
