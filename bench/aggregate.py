@@ -36,7 +36,6 @@ import numpy as np
 import pandas
 import polars as pl
 import pyarrow as pa
-import pyarrow.parquet
 
 from bench import report
 from bench.running import ROOT, child, machine, parser
@@ -118,7 +117,7 @@ def synthetic(project: Path, count: int, videos: int, classes: int) -> Path:
         for name in names[net::NETS]:
             table = table.set_column(0, "experiment", pa.array([name] * len(table)))
             predicted(project, name).parent.mkdir(parents=True)
-            pyarrow.parquet.write_table(table, predicted(project, name), compression="zstd", write_page_checksum=True)
+            predictions.save(predicted(project, name), table)
             files.write_sums(predicted(project, name).parent)
     return project
 

@@ -20,7 +20,7 @@ from pipeline.clips import loading, views
 from pipeline.config.signature import protocol_signature
 from pipeline.decode.frame_store import FrameStore
 from pipeline.errors import UserError
-from pipeline.storage.atomic import writing
+from pipeline.evaluate import predictions
 from pipeline.train.numerics import autocast
 from pipeline.train.run import Run
 
@@ -116,10 +116,8 @@ def gather(row: Sequence[Run], blocks: Iterable[bytes], target: Path) -> float:
     facts = [table.schema.metadata for table in tables]
     names = json.dumps(row[0].classes(), ensure_ascii=False)
     table = pyarrow.concat_tables([table.replace_schema_metadata(None) for table in tables])
-    with writing(target) as temporary:
-        about = {"protocol": signature, "classes": names, "rows": str(len(table))}
-        table = table.replace_schema_metadata(about)
-        pyarrow.parquet.write_table(table, temporary, compression="zstd", write_page_checksum=True)
+    about = {"protocol": signature, "classes": names, "rows": str(len(table))}
+    predictions.save(target, table.replace_schema_metadata(about))
     seconds = sum(float(fact[b"seconds"]) for fact in facts)
     return sum(int(fact[b"views"]) for fact in facts) / seconds if seconds else 0.0
 

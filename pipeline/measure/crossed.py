@@ -250,14 +250,16 @@ def _analyzed(
     squares = shares**2
     unit_degrees = float(squares.sum() ** 2 / (squares**2).sum() - 1)
     levers = squares / np.maximum(1 - shares, 1e-12)
-    of_units = float(levers @ (of_unit - mean) ** 2) if count > 1 else float("nan")
+    # einsum, not BLAS, which splits such sums over threads: the same bits on any number of cores.
+    of_units = float(np.einsum("u,u->", levers, (of_unit - mean) ** 2)) if count > 1 else float("nan")
     of_seeds = of_rest = float("nan")
     if seeds > 1:
         of_seeds = float(by_seed.var(ddof=1)) / seeds
         # U: the sum over seeds of (means - by_seed - of_unit)^2, without another S,U array.
         moved = by_seed - mean
-        rest = np.einsum("su,su->u", means, means) - seeds * of_unit**2 - 2 * moved @ means + moved @ moved
-        of_rest = max(float(levers @ rest), 0.0) / (seeds * (seeds - 1)) if count > 1 else of_rest
+        rest = np.einsum("su,su->u", means, means) - seeds * of_unit**2 - 2 * np.einsum("s,su->u", moved, means)
+        rest += moved @ moved
+        of_rest = max(float(np.einsum("u,u->", levers, rest)), 0.0) / (seeds * (seeds - 1)) if count > 1 else of_rest
     spread = Spread(of_seeds, of_units, of_rest, seeds, count, unit_degrees)
     return spread, tuple(by_seed.tolist()), mean
 

@@ -106,13 +106,12 @@ def _mean(runs: Sequence[Mapping[str, float]], name: str) -> str:
 
 def save_confusion(path: Path, row: Result) -> None:
     """Write a CSV line a video of each run, for DVC's confusion template."""
-    lines = []
+    lines = [csv_text(["actual", "predicted"], [])]
     if isinstance(row.accuracy, Accuracy):
-        names = [*row.accuracy.classes, NOT_DECODED]
-        for actual, counts in zip(names, row.accuracy.confusion.sum(axis=0).tolist(), strict=False):
-            for predicted, count in zip(names, counts, strict=True):
-                lines += [[actual, predicted]] * count
-    write(path, csv_text(["actual", "predicted"], lines))
+        names = [csv_text([name], []).removesuffix("\n") for name in (*row.accuracy.classes, NOT_DECODED)]
+        counts = row.accuracy.confusion.sum(axis=0)
+        lines += [f"{names[k]},{names[p]}\n" * counts[k, p] for k, p in np.argwhere(counts).tolist()]
+    write(path, "".join(lines))
 
 
 def save_speed(folder: Path, speeds: Mapping[str, float], printed: Mapping[str, str]) -> None:

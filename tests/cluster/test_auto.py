@@ -91,7 +91,7 @@ def test_training_gets_numbers(data: Path, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(fit, "train_all", lambda todo, watch: taken.extend(todo))
     monkeypatch.setattr(fit, "TRIES", 1)
     run = tiny_run(data)
-    with pytest.raises(Exception, match="loses training.s files"):
+    with pytest.raises(Exception, match=r"loses training.s files"):
         fit.fit([run], None, Cluster(**AUTO, storage=str(tmp_path)), lambda: None)
     (training,) = taken
     cluster = training.cluster
