@@ -101,7 +101,7 @@ def prepare(root: Path) -> None:
 
 def decoding(root: Path, out: Path) -> list[shards.Task]:
     paths = [root / "videos" / f"{n}.mp4" for n in range(VIDEOS)]
-    return shards.plan(out, root / "videos", listed(paths), DECODE)
+    return shards.plan(out, root / "videos", listed(paths, root / "videos"), DECODE)
 
 
 def run_of(root: Path) -> Run:

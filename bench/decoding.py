@@ -95,7 +95,7 @@ def race(name: str, paths: list[Path], out: Path, turns: int) -> list[dict[str, 
             if turn:
                 frames, size = count(out)
                 speeds = {"cpu_frames_s": frames / timing.cpu, "frames_s": frames / timing.wall}
-                error = {"bytes_per_frame": round(size / frames), "error": loss(paths[0], out)}
+                error = {"bytes_per_frame": round(size / frames), "error": loss(paths[0], above(paths), out)}
                 rows.append({"videos": name, "way": way, "turn": turn, "frames": frames, **speeds, **error})
     return rows
 
@@ -110,12 +110,18 @@ def to_files(paths: list[Path], out: Path) -> None:
 
 def to_store(paths: list[Path], out: Path, decoder: str) -> None:
     settings = Decode(SHORT_SIDE, QUALITY, decoder, len(paths), 0.0)  # type: ignore[arg-type]
-    decode(plan(out, paths[0].parent, listed(paths), settings))
+    decode(plan(out, above(paths), listed(paths, above(paths)), settings))
 
 
-def listed(paths: Iterable[Path]) -> tuple[Source, ...]:
-    """List video files for decoding, each by its name."""
-    return tuple(Source(path.name, path.name, sha256(path.read_bytes()).hexdigest()) for path in paths)
+def listed(paths: Iterable[Path], root: Path) -> tuple[Source, ...]:
+    """List video files for decoding, each by its path below a root."""
+    named = ((path.relative_to(root).as_posix(), path) for path in paths)
+    return tuple(Source(name, name, sha256(path.read_bytes()).hexdigest()) for name, path in named)
+
+
+def above(paths: Iterable[Path]) -> Path:
+    """Return the deepest folder that all files are in."""
+    return Path(os.path.commonpath([path.parent for path in paths]))
 
 
 def sources_of(entries: Iterable[Entry]) -> list[Source]:
@@ -139,11 +145,11 @@ def count(out: Path) -> tuple[int, int]:
     return frames, sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
 
 
-def loss(first: Path, out: Path) -> float:
+def loss(first: Path, root: Path, out: Path) -> float:
     """Return the worst frame's mean absolute error, of the first video."""
     if (out / "index.arrow").exists():
-        store = FrameStore(out)
-        jpegs: list[Any] = store.jpegs(first.name, range(store.videos[first.name].frames))
+        store, name = FrameStore(out), first.relative_to(root).as_posix()
+        jpegs: list[Any] = store.jpegs(name, range(store.videos[name].frames))
     else:
         jpegs = [path.read_bytes() for path in sorted((out / "000").iterdir())]
     height, width = simplejpeg.decode_jpeg_header(jpegs[0])[:2]

@@ -30,7 +30,7 @@ import cv2
 import numpy as np
 
 from bench import report
-from bench.decoding import listed, pans
+from bench.decoding import above, listed, pans
 from bench.report import column
 from bench.running import Timing, codecs, emptied, one_core, options, timed
 from pipeline.config.schema import Decode, Flow
@@ -133,7 +133,7 @@ def stored(shards: Sequence[Task]) -> None:
 def tasks(name: str, paths: Sequence[Path], out: Path, compensated: bool = False) -> list[Task]:
     """Return one shard per video."""
     settings = Decode(SHORT_SIDE, QUALITY, "ffmpeg", 1, 0.0, Flow(name, BOUND, compensated))  # type: ignore[arg-type]
-    return plan(out, paths[0].parent, listed(paths), settings)
+    return plan(out, above(paths), listed(paths, above(paths)), settings)
 
 
 def cpu_of(work: Callable[[], object]) -> float:

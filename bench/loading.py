@@ -74,7 +74,7 @@ def prepare(root: Path) -> float:
     size, x264 = f"{WIDTH}x{HEIGHT}", ["-c:v", "libx264"]
     paths = pans(root / "default", VIDEOS, "mp4", size, LENGTH / 30, x264)
     pans(root / "short", VIDEOS, "mp4", size, LENGTH / 30, [*x264, "-g", "12"])
-    decode(shards.plan(root / "store", root / "default", listed(paths), DECODE))
+    decode(shards.plan(root / "store", root / "default", listed(paths, root / "default"), DECODE))
     store, stored = frame_store.FrameStore(root / "store"), 0
     for n in range(VIDEOS):
         folder = root / "jpegs" / str(n)

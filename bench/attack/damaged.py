@@ -27,6 +27,7 @@ from bench import victim
 from bench.attack.changes import Change, cut, empty, flip
 from bench.attack.judge import Attack, judged
 from bench.victim import ROW
+from cluster.auto import resolved
 from pipeline.aggregate import changes
 from pipeline.config import load
 from pipeline.errors import UserError
@@ -198,6 +199,8 @@ def _enter(copy: Path) -> None:
         module.fan_out = each  # type: ignore[attr-defined]
     for module in (stages.download, stages.decode, stages.train, stages.evaluate):
         module.session = lambda *_, **__: nullcontext()  # type: ignore[attr-defined]
+    for module in (cluster.fit, cluster.score):
+        module.placed = lambda settings, *_: resolved(settings, [])  # type: ignore[attr-defined]
     cluster.fit.train_all = train_all
 
 

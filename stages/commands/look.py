@@ -24,7 +24,7 @@ from pipeline.decode.frame_store import FrameStore
 from pipeline.decode.layout import shard_path
 from pipeline.decode.video import Damaged, decode, opened
 from pipeline.digest.files import sha256, verify
-from pipeline.errors import UserError
+from pipeline.errors import SHOWN, UserError
 from pipeline.evaluate import inference
 from pipeline.report import film_strip
 from pipeline.report.film_strip import Bars
@@ -114,9 +114,10 @@ def _cell(runs: list[Run], split: int | None, seed: int | None) -> Run:
 def _trained(run: Run) -> VideoNet:
     if not run.weights.is_file():
         trained = sorted({path.parent.name for path in (run.data / "runs").glob("*/*.pt")})
+        more = f" and {len(trained) - SHOWN} more" if len(trained) > SHOWN else ""
         raise UserError(
             f"experiments.{run.row} has no weights of {run.name} yet, `actionbench repro {run.row}` trains it; "
-            f"trained: {', '.join(trained) or 'none'}"
+            f"trained: {', '.join(trained[:SHOWN]) or 'none'}{more}"
         )
     verify(run.weights)
     try:

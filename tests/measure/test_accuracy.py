@@ -83,6 +83,20 @@ def test_the_order_of_the_file_does_not_matter(tmp_path: Path) -> None:
     assert first.equals(second)
 
 
+@pytest.mark.parametrize("views", [1, 3])
+def test_a_saved_file_is_sorted_and_holds_what_was_scored_in_any_order(tmp_path: Path, views: int) -> None:
+    params, folder = invented.params(["a"], seeds=[0, 1]), invented.splits(tmp_path)
+    frame = invented.predictions(params, "a", folder, views=views)
+    frame = frame.with_columns(logits=pl.when(pl.col("video") != "test_1_007").then("logits"))
+    frame = frame.filter((pl.col("video") != "test_1_007") | (pl.col("view") == 0))  # it was not decoded
+    frame = frame.sample(fraction=1.0, shuffle=True, seed=5)
+    predictions.save(tmp_path / "p.parquet", frame.to_arrow(compat_level=pl.CompatLevel.oldest()))
+    saved, _ = predictions.read_parquet(tmp_path / "p.parquet")
+    assert saved.equals(frame.sort("split", "seed", "video", "view")) and saved.equals(
+        pl.read_parquet(tmp_path / "p.parquet")
+    )
+
+
 def test_videos_of_different_length_have_their_own_number_of_windows(tmp_path: Path) -> None:
     params, folder = invented.params(["a"]), invented.splits(tmp_path)
     object.__setattr__(params.protocols["center"], "sampling", "windows")
