@@ -6,7 +6,8 @@ import pytest
 from ruamel.yaml import YAML
 
 from pipeline.papers import published
-from tests.support.composed import PAPERS, composed
+from pipeline.papers.published import PAPERS
+from tests.support.composed import composed
 
 ROOT = Path(__file__).parents[2]
 

@@ -9,8 +9,9 @@ from models import video
 from pipeline import datasets, splits
 from pipeline.config.schema import Dataset, Decode
 from pipeline.download import sources
+from pipeline.papers.published import PAPERS
 from pipeline.subset import videos
-from tests.support.composed import PAPERS, composed
+from tests.support.composed import composed
 from tests.support.nets import pairs
 from tests.support.videos import mini_sets
 
