@@ -1,4 +1,4 @@
-"""Changed cells between two revisions, and the causes named for them."""
+"""Changed cells between two revisions, with their causes."""
 
 import hashlib
 import json
@@ -89,7 +89,7 @@ def test_revisions_experiments_and_the_workspace(tmp_path: Path, monkeypatch: py
         (tmp_path / "dvc.lock").write_text(json.dumps({"stages": {**lock(lr=lr), "aggregate": {"outs": outs}}}))
 
     def cached(text: str, suffix: str = "") -> str:
-        """As DVC's cache keeps it."""
+        """Write a file to DVC's cache; return its md5."""
         md5 = hashlib.md5(text.encode()).hexdigest() + suffix
         path = tmp_path / ".dvc/cache/files/md5" / md5[:2] / md5[2:]
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Reference results: recomputed byte for byte, and compared with a workspace's."""
+"""Reference results are recomputed byte for byte and compared with a workspace."""
 
 import json
 import shutil
@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project with results of two rows, and of their fusion with an outside file."""
+    """Return a project with results of two rows and of their fusion with an outside file."""
     params = invented.params(["tsn", "tsm"])
     params = replace(
         params,

@@ -1,4 +1,4 @@
-"""bench/models.py at a tiny size keeps measurements and names failures."""
+"""bench/models.py at a tiny size stores measurements and names failures."""
 
 import csv
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A run that was killed by SIGKILL at any moment resumes, with the same tables."""
+"""A run killed by SIGKILL at any moment resumes and gives the same tables."""
 
 import os
 import random
@@ -65,7 +65,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 
 def kill(dvc: subprocess.Popen, words: tuple[str, ...], seconds: float) -> bool:
-    """Kill a process below `dvc` with one of the words, some seconds after its start."""
+    """Kill a process below `dvc` whose command has one of the words, after some seconds."""
     while dvc.poll() is None:
         for process in _below(dvc):
             if any(word in _line(process) for word in words):
@@ -131,7 +131,7 @@ CONFLICT = LOCK.replace(OURS, f"<<<<<<< HEAD\n{OURS}=======\n      md5: c\n>>>>>
 
 
 def test_half_of_dvcs_own_note_is_taken_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Put aside a half-written lock, with which every `dvc repro` fails."""
+    """`repro` puts aside a half-written lock, with which `dvc repro` fails."""
     monkeypatch.chdir(tmp_path)
     text, path = '{"write": {}, "read": {"data": [{"pid": 7, "cmd": "dvc repro"}]}}', Path(".dvc/tmp/rwlock")
     path.parent.mkdir(parents=True)
@@ -182,7 +182,7 @@ def test_a_merge_conflict_is_the_users(tmp_path: Path, monkeypatch: pytest.Monke
 def test_two_starts_of_one_training_do_each_other_no_harm(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Train the same run twice at once, as after a node was lost from sight."""
+    """Two processes can train the same run, as after a node is wrongly taken for lost."""
     run = tiny_run(data, epochs=3)
     alone, shared = training(run, tmp_path / "alone"), training(run, tmp_path / "shared")
     train_run(alone)

@@ -1,4 +1,4 @@
-"""Flow as a net sees it: planes in order, mirrored as motion is, from the store to a score."""
+"""Optical flow clips: channel order, mirroring, and training and scoring on them."""
 
 import json
 from dataclasses import replace
@@ -37,7 +37,7 @@ FLOW = {"algorithm": "dis", "compensated": True}
 
 
 def level(column: str, frame: int) -> int:
-    """A plane is of one value, which says which it is."""
+    """Return a constant flow plane whose value identifies it."""
     return 20 + 50 * PLANES.index(column) + 5 * frame
 
 
@@ -55,7 +55,7 @@ def frames(video: int) -> dict[str, list[bytes]]:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder of 12 training and 4 test videos with flow."""
+    """Return a data folder of 12 training and 4 test videos with flow."""
     root = tmp_path_factory.mktemp("data")
     names = [f"video-{n:02d}" for n in range(16)]
     folder, splits = root / "frames" / "tiny", root / "splits" / "tiny"
@@ -128,7 +128,7 @@ def test_flow_keeps_its_place_where_colours_change_theirs() -> None:
 
 
 def raw(flow: dict[str, Any] | None, **recipe: Any) -> dict[str, Any]:
-    """Params of one row, as YAML has them."""
+    """Return the params of one row as YAML has them."""
     given = params("none")
     row = {"dataset": "tiny", "backbone": "resnet", "variant": "tiny", "attention": "none", "knobs": {}}
     row |= {"weights": None, "recipe": "r", "protocol": "p", "splits": [1], "seeds": [3]}

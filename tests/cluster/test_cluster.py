@@ -1,4 +1,4 @@
-"""Tasks on Ray, and Ray Train with one and two workers, with their failures."""
+"""Tasks on Ray, and Ray Train with one and two workers, with failures."""
 
 import json
 import os
@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def joined() -> Iterator[None]:
-    """Start one Ray session for this file, whose workers know the tests' functions."""
+    """Start one Ray session for this file, whose workers can import its functions."""
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), before]))
     with session(Cluster()):
@@ -61,7 +61,7 @@ def takes_too_much(_: int) -> None:
 
 
 def test_no_cluster_at_an_address_is_said() -> None:
-    """Run first, because the other tests share a session."""
+    """This test runs first, because the others share a session."""
     with pytest.raises(UserError, match="no Ray cluster answers"), session(Cluster(address="127.0.0.1:1")):
         pass
 
@@ -90,7 +90,7 @@ def test_a_node_too_slow_to_come_up_is_started_again(monkeypatch: pytest.MonkeyP
 
 
 def test_a_node_that_never_comes_up_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave no process of the tries, which would slow the next."""
+    """A failed start leaves no process, which would slow the next one."""
     import subprocess
 
     import ray
@@ -132,7 +132,7 @@ def test_a_task_whose_process_dies_is_tried_again(joined: None, tmp_path: Path) 
 
 
 def test_the_interface_of_an_address_is_found_by_it() -> None:
-    """Choose the interface; test_nodes.py checks with four workers that gloo uses it."""
+    """The address selects the interface; test_nodes.py checks with four workers that gloo uses it."""
     assert interface("127.0.0.1") in ("lo", "lo0") and interface("192.0.2.1") is None
 
 
@@ -208,7 +208,7 @@ def test_a_run_that_diverges_is_one_line_and_a_mark(joined: None, data: Path, tm
 
 
 def test_what_the_cluster_lacks_is_named(joined: None, data: Path) -> None:
-    """Check the fewest workers of a range; more join later."""
+    """A range needs its fewest workers; more join later."""
     import ray
 
     resources = ray.cluster_resources()

@@ -1,4 +1,4 @@
-"""Workers that come and go: equal results, and their number in the log."""
+"""Training with a changing number of workers: equal results, and the number in the log."""
 
 import json
 import os
@@ -38,7 +38,7 @@ RECIPE: dict[str, Any] = {"epochs": 40}  # long enough to be struck
 def test_a_range_ends_where_a_step_has_no_more_to_share(
     data: Path, workers: int | tuple[int, int], expected: tuple[int, int]
 ) -> None:
-    """Limit the workers to a step's two micro batches, and reject a larger minimum."""
+    """Workers are limited to a step's two micro batches; a larger minimum is rejected."""
     assert team(tiny_run(data), Cluster(workers=workers)) == expected
 
 
@@ -55,7 +55,7 @@ def rank(number: int, port: int, run: Run, folders: list[Path], seen: Path) -> N
 
 
 def test_all_ranks_go_on_from_the_epoch_that_the_first_one_reads(data: Path, tmp_path: Path) -> None:
-    """Resume both ranks from one state, if a file system shows the other an older one."""
+    """Both ranks resume from one state, even if the file system shows one of them an older state."""
     run = tiny_run(data, epochs=4)
     folders = [tmp_path / "first", tmp_path / "second"]
     with pytest.raises(InterruptedError):

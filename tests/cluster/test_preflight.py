@@ -46,7 +46,7 @@ def test_another_commit_is_told_though_it_does_not_load(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_nodes_that_see_otherwise_are_named(tmp_path: Path) -> None:
-    """Check a correct head and two faulty nodes, then a driver without the token."""
+    """The preflight names two faulty nodes next to a correct head, and a driver without the token."""
     head = project(tmp_path / "project")
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()

@@ -43,7 +43,7 @@ def git(folder: Path, *arguments: str) -> None:
 def clone(tmp_path: Path) -> Path:
     """Return a clone of a project of two rows, whose stages only print their folder.
 
-    The real packages are in it too.
+    It includes the real packages.
     """
     folder = tmp_path / "clone"
     for name in ("models", "pipeline", "cluster", "stages"):

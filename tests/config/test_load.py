@@ -1,4 +1,4 @@
-"""params.yaml: an error names a mistyped key and its neighbors."""
+"""Errors in params.yaml name the mistyped key and similar ones."""
 
 import copy
 import json

@@ -1,4 +1,4 @@
-"""Rows that papers' readings and their corrections ask for, as suites compose them."""
+"""Rows of the composed suites follow the papers' readings and corrections."""
 
 from pathlib import Path
 
@@ -161,7 +161,7 @@ def test_st_manets_other_readings_have_rows():
 
 
 def test_suite_quick_hardly_ever_clips():
-    """At norm 1.0 nearly every step was rescaled, most where there are auxiliary losses; ACTION-Net and TSM have 20."""
+    """The norm limit is 20, as in ACTION-Net and TSM; at 1.0 nearly every step was rescaled."""
     recipes = [YAML(typ="safe").load(ROOT / name) for name in ("conf/recipe/quick.yaml", "conf/tier/recipe/mini.yaml")]
     recipes.append(YAML(typ="safe").load(ROOT / "params.yaml")["recipes"]["quick"])
     assert {recipe["clip_grad"] for recipe in recipes} == {20.0}

@@ -1,4 +1,4 @@
-"""Shapes: order is all that tells its pairs apart, before and after coding; drawing is repeatable and resumed."""
+"""Shapes: only order separates a pair of classes, and drawing is repeatable and resumes."""
 
 import pickle
 from pathlib import Path

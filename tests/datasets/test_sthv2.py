@@ -1,4 +1,4 @@
-"""Something-Something V2: the official lists, where they are here, and stand-ins in real layouts."""
+"""Something-Something V2: the official lists if available, and stand-ins in real layouts."""
 
 import json
 from collections import Counter
@@ -15,7 +15,7 @@ from tests.support.videos.stand_ins import NAMES
 
 
 def jsons(root: Path, **lists: Any) -> Path:
-    """The same for V2, whose numbers of classes are text, and whose templates have brackets."""
+    """Write V2's lists, whose class numbers are text and whose templates have brackets."""
     root.mkdir(parents=True, exist_ok=True)
     clips = [("11", "Doing [something] 0"), ("12", "Pushing [something] from left to right")]
     own = {

@@ -13,7 +13,7 @@ from tests.support.videos.packed import zipped
 
 
 def lists_of_ucf101(root: Path, **lines: str) -> Path:
-    """Lists of one training and one test clip a split; arguments replace some."""
+    """Write lists of one training and one test clip for each split; arguments replace some."""
     root.mkdir(parents=True, exist_ok=True)
     for split in (1, 2, 3):
         (root / f"trainlist0{split}.txt").write_text("Archery/v_Archery_g08_c01.avi 3\r\n")

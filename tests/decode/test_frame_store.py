@@ -1,4 +1,4 @@
-"""The frame store gives back what was put in, and neither kills nor damage nor other settings leave a wrong one."""
+"""A frame store returns what was stored, despite kills, damage and changed settings."""
 
 import gc
 import multiprocessing

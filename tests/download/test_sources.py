@@ -1,4 +1,4 @@
-"""Sources of videos: files are kept, made again or refused; and the manifest."""
+"""Sources of videos are kept, made again or refused; and the manifest."""
 
 import hashlib
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Files over broken connections: resumed, checked, and no secret in a message."""
+"""Downloads over broken connections resume, are checked, and leak no secret."""
 
 import hashlib
 from http.server import ThreadingHTTPServer

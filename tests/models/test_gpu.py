@@ -1,4 +1,4 @@
-"""Checks on one GPU: the nets' arithmetic, training, scoring and Ray's tasks, against the CPU's."""
+"""Networks, training, scoring and Ray's tasks on one GPU, compared with the CPU."""
 
 import copy
 import dataclasses
@@ -37,7 +37,7 @@ COMPILED = [
 
 @pytest.fixture(autouse=True)
 def single_precision() -> Iterator[None]:
-    """Convolutions of float32 in float32, not in TensorFloat-32, which rounds to 10 bits."""
+    """Compute convolutions in float32, not in TensorFloat-32, which rounds to 10 bits."""
     with torch.backends.cudnn.flags(allow_tf32=False):
         yield
 

@@ -1,4 +1,4 @@
-"""Names and knobs that are not there."""
+"""Unknown names and knobs."""
 
 import pytest
 from torch import nn

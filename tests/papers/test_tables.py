@@ -1,4 +1,4 @@
-"""A paper's tables: written whatever has run, with the same bytes each time."""
+"""A paper's tables are written whatever has run, with the same bytes each time."""
 
 import re
 import shutil
@@ -32,7 +32,7 @@ def params() -> Params:
 
 @pytest.fixture(scope="module")
 def rows(params: Params, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Result]:
-    """Four rows of table 1, one of which failed; no other row has run."""
+    """Return four rows of table 1, one of which failed; no other row has run."""
     folder = invented.splits(tmp_path_factory.mktemp("splits"), 1_500)
     rows = {row: results.measure(results.read(params, row, folder / "nothing")) for row in params.experiments}
     rows |= {row: invented.result(params, row, folder, right) for row, right in ((NONE, 0.62), (EAM, 0.70), (K5, 0.5))}

@@ -1,4 +1,4 @@
-"""Split tables: what is refused, what is told, and the real ones of J-HMDB."""
+"""Split tables: errors, notes, and the real tables of J-HMDB."""
 
 import itertools
 import json
@@ -24,7 +24,7 @@ ENTRIES = [Entry(row.video, f"{row.video}.mp4", 1, f"sha of {row.video}") for ro
 
 @pytest.fixture
 def built(monkeypatch):
-    """Builds the tables of given rows against given entries."""
+    """Return a function that builds the tables of some rows and entries."""
 
     def build(rows: list[Row], entries: list[Entry] = ENTRIES, **counts: int) -> splits.Tables:
         monkeypatch.setattr(folder, "splits", lambda *_: Splits(("a", "b"), {1: rows}))
@@ -105,7 +105,7 @@ def test_a_part_of_which_nothing_is_there_is_refused(built):
 
 
 def test_a_class_that_no_training_video_has_is_told(built):
-    """So a mistyped label shows where no list of classes says what labels there are."""
+    """A note reveals a mistyped label if no list of classes exists."""
     rows = [ROWS[0], Row("b/1", "train", (0,)), *ROWS[2:]]
     assert built(rows).notes == ("mine, split 1: 1 of 2 classes have no training video: b",)
     assert built(rows, train=2, test=2).notes == ()  # official lists are as they are

@@ -96,7 +96,7 @@ def test_numbers_are_numbers_in_json() -> None:
 
 
 def test_rows_run_side_by_side_then_the_tables(project: Path) -> None:
-    """Let each row's training wait for the other's start: both must run at once."""
+    """Each row's training waits for the other to start, so both must run at once."""
     shutil.rmtree(project / "data")
     done = actionbench(project, "repro", "-j", "2", TOGETHER="2")
     assert done.returncode == 0, done.stderr

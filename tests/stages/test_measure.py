@@ -1,4 +1,4 @@
-"""Measured speed and memory of a row's net, and their table."""
+"""Measured speed and memory of a row's network, and their table."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""`actionbench rehearse`: failures are named and stop no other row."""
+"""`actionbench rehearse` names failures, and a failure stops no other row."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""A second driver in a workspace gets the name of the first, and waits or ends."""
+"""A second driver in a workspace learns the name of the first, and waits or ends."""
 
 import os
 import socket

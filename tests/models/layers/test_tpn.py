@@ -1,4 +1,4 @@
-"""Nets with TPN's neck: what it sees, its auxiliary loss, where it is shifted, its parameters."""
+"""Networks with TPN's neck: its inputs, auxiliary loss, temporal shift and parameters."""
 
 import copy
 
