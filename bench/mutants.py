@@ -1,14 +1,13 @@
-"""The share of seeded mutants that the tests of a mutant's room notice.
+"""The share of seeded mutants that the tests of their room detect.
 
     python -m bench.mutants [--mutants 60] [--seed 21] [--jobs 2] [--rooms measure clips decode train]
 
-A mutant is one edit of a real source of pipeline/<room>: a constant, a default, an operator or a condition, drawn as in
-tests/support/mutants.py. Modules of a room take turns. Each mutant runs in a copy of the project against tests/<room>
-without the slow tests, the module's namesake first, until a test fails. A run of more than `--limit` seconds counts as
-killed: the mutant hangs. Survivors are listed with their edit.
+A mutant is one edit of a source file of pipeline/<room>: a constant, a default, an operator or a condition, drawn by
+tests/support/mutants.py. Rooms take turns, and so do the modules of a room. Each mutant is tested in a copy of the
+project with tests/<room>, without the slow tests. The module's own test file runs first; the first failing test ends
+the run. A mutant that takes more than `--limit` seconds counts as killed. The report lists the survivors' edits.
 """
 
-import argparse
 import ast
 import difflib
 import os
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.report import save
+from bench.running import options
 from tests.support.mutants import mutation
 
 ROOT = Path(__file__).parents[1]
@@ -32,41 +32,38 @@ COPIED = ("pipeline", "models", "cluster", "stages", "tests", "bench", "conf", "
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--mutants", type=int, default=60)
-    parser.add_argument("--seed", type=int, default=21)
-    parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--limit", type=int, default=900)
-    parser.add_argument("--rooms", nargs="+", default=ROOMS)
-    args = parser.parse_args()
+    limit = (900, "seconds after which a mutant counts as killed")
+    args = options(__doc__, mutants=60, seed=21, jobs=2, limit=limit, rooms=list(ROOMS))
     drawn = draw(args.rooms, args.mutants, args.seed)
     with ThreadPoolExecutor(args.jobs) as pool:
         tried = partial(verdict, limit=args.limit)
         states = pool.map(tried, [{"room": room} for room in args.rooms])
         failing = [test for (state, test) in states if state != "survived"]
         if failing:
-            raise SystemExit(f"{', '.join(failing)} fail without a mutant; mend them first")
+            raise SystemExit(f"{', '.join(failing)} fail without a mutant; fix them first")
         results = []
         for mutant, (state, test) in zip(drawn, pool.map(tried, drawn), strict=True):
             results.append({**mutant, "state": state, "test": test})
             print(f"{len(results)} of {len(drawn)}: {mutant['module']}, {mutant['edit']}: {state} {test}", flush=True)
-            report(results, args.rooms, args.seed)
+            report(results, len(drawn), args.rooms, args.seed)
 
 
-def report(results: list[dict[str, Any]], rooms: list[str], seed: int) -> None:
+def report(results: list[dict[str, Any]], planned: int, rooms: list[str], seed: int) -> None:
+    """Write the report of the mutants tried so far, of `planned` ones."""
     lines = []
     for room in rooms:
         states = [result["state"] for result in results if result["room"] == room]
         killed = sum(state != "survived" for state in states)
         lines.append([room, str(len(states)), str(killed), f"{100 * killed / max(1, len(states)):.0f} %"])
     survivors = [f"{r['module']}, {r['edit']}: `{r['diff']}`" for r in results if r["state"] == "survived"]
-    text = f"Seed {seed}. Survivors: {'; '.join(survivors) or 'none'}."
+    tried = f"{len(results)} of {planned} planned mutants tried, {len(results) - len(survivors)} killed"
+    text = f"{tried} (seed {seed}). Survivors: {'; '.join(survivors) or 'none'}."
     rows = [{name: value for name, value in result.items() if name != "text"} for result in results]
-    save("mutants", "Mutants noticed by their room's tests", text, ["room", "mutants", "killed", "rate"], lines, rows)
+    save("mutants", "Mutants killed by their room's tests", text, ["room", "mutants", "killed", "rate"], lines, rows)
 
 
 def draw(rooms: list[str], count: int, seed: int) -> list[dict[str, Any]]:
-    """Return `count` different mutants; rooms, and modules of a room, take turns."""
+    """Return `count` different mutants, taking rooms and the modules of a room in turn."""
     rng, mutants, seen = random.Random(seed), list[dict[str, Any]](), set[str]()
     modules = {room: sources(room, rng) for room in rooms}
     turn = 0
@@ -89,14 +86,17 @@ def draw(rooms: list[str], count: int, seed: int) -> list[dict[str, Any]]:
 
 
 def sources(room: str, rng: random.Random) -> list[Path]:
-    """Return a room's modules that have something to mutate, in a drawn order."""
+    """Return the modules of a room that can be mutated, shuffled."""
     paths = [path for path in sorted((ROOT / "pipeline" / room).glob("*.py")) if mutation(path.read_text(), rng)]
     rng.shuffle(paths)
     return paths
 
 
 def verdict(mutant: dict[str, Any], limit: int) -> tuple[str, str]:
-    """Return "killed", "hung" or "survived", and the test that failed; without a module, of the room as it is."""
+    """Return "killed", "hung" or "survived", and the test that failed.
+
+    Without the key `module`, test the room unchanged.
+    """
     with tempfile.TemporaryDirectory(prefix="mutant-") as place:
         folder = copy(Path(place) / "project")
         tests = sorted((folder / "tests" / mutant["room"]).glob("test_*.py"))
@@ -105,14 +105,15 @@ def verdict(mutant: dict[str, Any], limit: int) -> tuple[str, str]:
             tests.sort(key=lambda path: path.stem != f"test_{Path(module).stem}")
         command = [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", *map(str, tests)]
         variables = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
-        options = {
-            "cwd": folder,
-            "env": variables,
-            "stdout": subprocess.PIPE,
-            "stderr": subprocess.STDOUT,
-            "text": True,
-        }
-        with subprocess.Popen(command, start_new_session=True, **options) as tests_run:
+        with subprocess.Popen(
+            command,
+            cwd=folder,
+            env=variables,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        ) as tests_run:
             try:
                 text, _ = tests_run.communicate(timeout=limit)
             except subprocess.TimeoutExpired:

@@ -1,4 +1,4 @@
-"""Fixtures that several test files share: data, videos, frame stores, a bucket."""
+"""Fixtures of several test files: data, videos, frame stores, a bucket."""
 
 import os
 import subprocess
@@ -25,7 +25,7 @@ torch.set_num_threads(1)  # the machine's cores are shared; one thread is also w
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """A data folder with 12 training and 5 test videos of 6 frames, 40x36; one test video was not decoded."""
+    """Return a data folder with 12 training and 5 test videos of 6 frames, 40x36; one test video is not decoded."""
     draws = np.random.default_rng(0)
     names = [f"video-{n:02d}" for n in range(17)]
     frames = tmp_path / "frames" / "tiny"
@@ -53,7 +53,7 @@ def data(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def video(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Makes a video of a kind, once."""
+    """Return a function that makes a video of a kind, once."""
     from tests.support.videos.encoded import KINDS, make
 
     folder = tmp_path_factory.mktemp("videos")
@@ -68,7 +68,7 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 @pytest.fixture(scope="session")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ten videos of 5 to 14 frames in two classes, two of them damaged."""
+    """Return ten videos of 5 to 14 frames in two classes, two of them damaged."""
     from pipeline.executable import ffmpeg_exe
 
     root = tmp_path_factory.mktemp("videos")
@@ -84,7 +84,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def decoded_store(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A frame store of them."""
+    """Return a frame store of the videos."""
     from tests.support.videos.stores import decoded
 
     folder = tmp_path_factory.mktemp("store")
@@ -94,7 +94,7 @@ def decoded_store(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @pytest.fixture(scope="module")
 def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A server with an empty bucket "there"; the environment names it, keys, and a folder for this node's copies."""
+    """Start a server with an empty bucket "there", named in the environment with its keys and a cache folder."""
     import boto3
     from moto.server import ThreadedMotoServer
 
@@ -117,7 +117,7 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def store(endpoint: str) -> Remote:
-    """The place of S3, with nothing in it."""
+    """Return an empty S3 storage."""
     from tests.support.machines.bucket import S3
 
     found = place(S3.storage)
@@ -127,7 +127,7 @@ def store(endpoint: str) -> Remote:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """End with a line that says how many tests want real data that isn't given."""
+    """Print how many tests need real data that is not available."""
     skipped = [
         report
         for report in terminalreporter.stats.get("skipped", [])

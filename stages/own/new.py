@@ -122,8 +122,8 @@ def draw(folder: Path, videos: Sequence[Video], seed: int) -> dict[str, str]:
             raise UserError(f"{folder / video.path} is in no class folder; move it into the folder of its class")
         classes[video.id.partition("/")[0]].append(video)
     if len(classes) < 2:
-        found = f"only the class {next(iter(classes))!r}" if classes else "no videos"
-        raise UserError(f"{folder} has {found}; it must have a folder of videos for each of two or more classes")
+        content = f"only the class {next(iter(classes))!r}" if classes else "no videos"
+        raise UserError(f"{folder} has {content}; it must have a folder of videos for each of two or more classes")
     if single := next((name for name, members in classes.items() if len(members) < 2), None):
         raise UserError(f"{folder / single} has one video; a class needs at least two, to train and to test on")
 
@@ -141,15 +141,15 @@ def draw(folder: Path, videos: Sequence[Video], seed: int) -> dict[str, str]:
 
 def _counted(path: Path, folder: Path, videos: Sequence[Video], lists: Path | None) -> Suite:
     """Read the lists as stage splits does, and count."""
-    found = datasets.loaded(FILE).splits(lists or folder, {})
+    listing = datasets.loaded(FILE).splits(lists or folder, {})
     present = {video.id for video in videos}
 
     def count(part: Part) -> int:
-        return min(sum(row.part == part and row.video in present for row in rows) for rows in found.rows.values())
+        return min(sum(row.part == part and row.video in present for row in rows) for rows in listing.rows.values())
 
-    suite = Suite(path, lists, len(found.classes), len(found.rows), count("train"), count("test"))
+    suite = Suite(path, lists, len(listing.classes), len(listing.rows), count("train"), count("test"))
     if lists and suite.train + suite.test < len(videos):
-        listed = {row.video for row in found.rows[1]}
+        listed = {row.video for row in listing.rows[1]}
         odd = next(video.path for video in videos if video.id not in listed)
         raise UserError(f"{folder / odd}: a list can't hold this name; rename the file")
     if suite.train < 2 or suite.test < 1:

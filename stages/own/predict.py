@@ -64,8 +64,8 @@ def predict(row: str, folder: Path, out: Path | None) -> tuple[Path, list[Answer
     Raises:
         UserError: The row is unknown or not trained, the folder has no videos, or `out` is no .csv.
     """
-    given = load.load()
-    runs = rows.runs(given, row, DATA.absolute())
+    params = load.load()
+    runs = rows.runs(params, row, DATA.absolute())
     out = out or DATA / "predicted" / f"{row}-{folder.resolve().stem}.csv"
     if out.suffix != ".csv" or out.is_dir():
         raise UserError(f"{out}: --out is a file that ends in .csv")
@@ -77,7 +77,7 @@ def predict(row: str, folder: Path, out: Path | None) -> tuple[Path, list[Answer
     for run in runs:
         verify(run.weights)
     rows.verify(runs)
-    answers = list(_answers(runs, root.absolute(), videos, given.datasets[runs[0].experiment.dataset].decode))
+    answers = list(_answers(runs, root.absolute(), videos, params.datasets[runs[0].experiment.dataset].decode))
     write(out, _csv(answers, runs[0].classes()))
     return out, answers, len(runs)
 
@@ -150,8 +150,8 @@ def _scored(scorers: Sequence[Scorer], videos: Sequence[str], advance: Callable[
         advance()
     frame = pl.concat(tables).sort(*TEST, "view")
     run = scorers[0].run
-    tests, found = scores(Predictions(frame, tuple(run.classes()), run.protocol.average, several=False))
-    means = found.reshape(len(scorers), len(videos), -1).mean(axis=0)  # V,K
+    tests, averaged = scores(Predictions(frame, tuple(run.classes()), run.protocol.average, several=False))
+    means = averaged.reshape(len(scorers), len(videos), -1).mean(axis=0)  # V,K
     return dict(zip(tests["video"], means, strict=False))  # the first run's videos, in the order of all runs'
 
 

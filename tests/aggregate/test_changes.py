@@ -1,4 +1,4 @@
-"""Changed cells between two revisions, and the causes named for them."""
+"""Changed cells between two revisions, with their causes."""
 
 import hashlib
 import json
@@ -44,7 +44,7 @@ def lock(tsm: str = "1", frames: str = "1", lr: float = 0.1, seeds: tuple[int, .
         (lock(seeds=(0,)), ["seeds experiments.tsm.seeds: [0, 1] -> [0]"]),
     ],
 )
-def test_each_kind_of_cause_is_told(second: dict[str, Any], causes: list[str]) -> None:
+def test_each_kind_of_cause_is_named(second: dict[str, Any], causes: list[str]) -> None:
     listed = "0a  models/attention/tsm.py\n0b  models/layers/shift.py\n"
     code = [{"attention/tsm": listed}, {"attention/tsm": listed.replace("0a", "1a") + "torch==3\n"}]
     assert changes.changes("tsm", Side({}, lock(), code[0]), Side({}, second, code[1])) == causes
@@ -55,7 +55,7 @@ def test_code_is_named_by_its_stage_where_a_sides_digests_are_gone() -> None:
     assert causes == ["code of attention tsm"]
 
 
-def test_a_stage_that_one_side_lacks_is_told() -> None:
+def test_a_stage_that_one_side_lacks_is_named() -> None:
     second = {name: body for name, body in lock().items() if name != "evaluate@tsm"}
     assert changes.changes("tsm", Side({}, lock()), Side({}, second)) == ["evaluate@tsm was not run on the second side"]
 
@@ -89,7 +89,7 @@ def test_revisions_experiments_and_the_workspace(tmp_path: Path, monkeypatch: py
         (tmp_path / "dvc.lock").write_text(json.dumps({"stages": {**lock(lr=lr), "aggregate": {"outs": outs}}}))
 
     def cached(text: str, suffix: str = "") -> str:
-        """As DVC's cache keeps it."""
+        """Write a file to DVC's cache; return its md5."""
         md5 = hashlib.md5(text.encode()).hexdigest() + suffix
         path = tmp_path / ".dvc/cache/files/md5" / md5[:2] / md5[2:]
         path.parent.mkdir(parents=True, exist_ok=True)

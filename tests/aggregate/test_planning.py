@@ -1,4 +1,4 @@
-"""Plans agree with the analysis, with measured variances or assumed ones."""
+"""Power plans agree with the analysis, from measured or assumed variances."""
 
 from dataclasses import replace
 from pathlib import Path

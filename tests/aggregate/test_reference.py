@@ -1,4 +1,4 @@
-"""Reference results: recomputed byte for byte, and compared with a workspace's."""
+"""Reference results are recomputed byte for byte and compared with a workspace."""
 
 import json
 import shutil
@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project with results of two rows, and of their fusion with an outside file."""
+    """Return a project with results of two rows and of their fusion with an outside file."""
     params = invented.params(["tsn", "tsm"])
     params = replace(
         params,
@@ -115,7 +115,7 @@ def test_a_suite_without_predictions_keeps_its_tables_and_is_named(project: Path
         reference.recompute(project / "reports", "quik")
 
 
-def test_a_run_is_held_against_them(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_is_compared_with_them(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = reference.save(project)
     same = list(words(compare(project / "reports", "quick")))
     assert same == [

@@ -1,4 +1,4 @@
-"""The last stage on invented predictions: tables, pictures and fusions."""
+"""Stage aggregate on invented predictions: tables, figures and fusions."""
 
 import csv
 import json

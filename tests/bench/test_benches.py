@@ -1,4 +1,4 @@
-"""Every bench starts, so that none breaks unnoticed."""
+"""Every bench starts, so that a broken one is noticed."""
 
 import subprocess
 import sys
@@ -15,8 +15,8 @@ def start(name: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
-def test_each_starts() -> None:
-    """All in one process, which imports torch and Ray once."""
+def test_every_bench_starts() -> None:
+    """Every bench answers --help; one process imports torch and Ray once for all."""
     script = f"""
 import importlib, sys
 for name in {BENCHES}:
@@ -45,7 +45,7 @@ def test_attacks_judge_their_first_inputs() -> None:
 
 
 def test_an_attack_is_judged_by_what_it_does(tmp_path: Path) -> None:
-    """Judge each outcome by a function that causes it."""
+    """Each outcome is judged on a function that causes it."""
     script = """
 import time
 from bench.attack.judge import Attack, judged

@@ -1,4 +1,4 @@
-"""The work that benches measure runs at a tiny size: a bench follows the interfaces of the code."""
+"""The work that benches measure runs at a tiny size against the present code."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The straightforward nets compute the same as ours, and nothing in place."""
+"""The straightforward networks compute what ours compute, without in-place operations."""
 
 import importlib
 from pathlib import Path
@@ -13,7 +13,7 @@ from models import video
 
 @pytest.fixture
 def straightforward(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """Import from bench/, which is no installed package."""
+    """Import a module of bench/, which is not an installed package."""
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2]))
     return importlib.import_module("bench.straightforward")
 
@@ -30,7 +30,7 @@ def straightforward(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
         ("resnet3d", "st_manet"),
     ],
 )
-def test_a_straightforward_net_says_the_same(straightforward, backbone, attention):
+def test_a_straightforward_net_gives_the_same_outputs(straightforward, backbone, attention):
     knobs = {"positions": 2} if attention == "istpa" else {}
     nets = []
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""Flow as a net sees it: planes in order, mirrored as motion is, from the store to a score."""
+"""Optical flow clips: channel order, mirroring, and training and scoring on them."""
 
 import json
 from dataclasses import replace
@@ -37,7 +37,7 @@ FLOW = {"algorithm": "dis", "compensated": True}
 
 
 def level(column: str, frame: int) -> int:
-    """A plane is of one value, which says which it is."""
+    """Return a constant flow plane whose value identifies it."""
     return 20 + 50 * PLANES.index(column) + 5 * frame
 
 
@@ -55,7 +55,7 @@ def frames(video: int) -> dict[str, list[bytes]]:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder of 12 training and 4 test videos with flow."""
+    """Return a data folder of 12 training and 4 test videos with flow."""
     root = tmp_path_factory.mktemp("data")
     names = [f"video-{n:02d}" for n in range(16)]
     folder, splits = root / "frames" / "tiny", root / "splits" / "tiny"
@@ -95,7 +95,7 @@ def test_each_frame_has_the_flows_that_begin_there(data: Path, size: int, indice
     assert np.abs(right - expected).max() <= 1
 
 
-def test_rgb_comes_first_and_is_what_it_is_alone(store: FrameStore) -> None:
+def test_rgb_comes_first_and_equals_rgb_alone(store: FrameStore) -> None:
     for size in (32, 20):
         both = load(store, (4, 1, 6, 4), "rgb+flow", 2, size)
         assert np.array_equal(both[..., :3], load(store, (4, 1, 6, 4), "rgb", 2, size))
@@ -128,7 +128,7 @@ def test_flow_keeps_its_place_where_colours_change_theirs() -> None:
 
 
 def raw(flow: dict[str, Any] | None, **recipe: Any) -> dict[str, Any]:
-    """Params of one row, as YAML has them."""
+    """Return the params of one row as YAML has them."""
     given = params("none")
     row = {"dataset": "tiny", "backbone": "resnet", "variant": "tiny", "attention": "none", "knobs": {}}
     row |= {"weights": None, "recipe": "r", "protocol": "p", "splits": [1], "seeds": [3]}
@@ -198,12 +198,12 @@ def test_the_first_convolution_of_a_weight_file_is_averaged(tmp_path: Path) -> N
         ({"algorithm": "farneback"}, {}, "decode.flow.algorithm"),
     ],
 )
-def test_flow_that_is_not_there_is_said_at_once(flow: Any, recipe: dict[str, Any], message: str) -> None:
+def test_missing_flow_is_an_error_at_once(flow: Any, recipe: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         parse(json.loads(json.dumps(raw(flow, **recipe))))
 
 
-def test_a_store_that_was_decoded_without_flow_is_said(data: Path, tmp_path: Path) -> None:
+def test_a_store_without_flow_is_named(data: Path, tmp_path: Path) -> None:
     write_shard(tmp_path / "shard-00000.arrow", [frames(0)])
     index = FrameStore(data / "frames" / "tiny")
     row = {**index.entry("video-00")._asdict(), "video": "video-00", "timestamps": [], "sha256": "", "decoder": ""}

@@ -1,4 +1,4 @@
-"""Clips: pixels against Pillow's, order against any number of workers, the batch against its formula."""
+"""Clips: pixels against Pillow, order for any number of workers, batches against the formula."""
 
 import io
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ RECIPE = recipe(Augment("corner", scales=(1.0, 0.75), flip=True), frames=4, size
 
 
 def load(store: "Store", video: str, indices: Sequence[int], box: Box, flip: bool, size: int) -> np.ndarray:
-    """Return one clip, (T, size, size, 3): load_views() of a single view."""
+    """Return one clip (T, size, size, 3): load_views() of a single view."""
     return loading.load_views(store, [(video, loading.View(tuple(indices), box, flip))], size)[0]
 
 
@@ -34,14 +34,14 @@ class Entry:
 
 
 def picture(number: int) -> np.ndarray:
-    """A smooth picture for each number, so that a wrong frame, shift or mirror image shows."""
+    """Return a smooth picture for each number, so that a wrong frame, shift or mirror image shows."""
     y, x = np.mgrid[0:HEIGHT, 0:WIDTH]
     waves = [np.sin(x / (7 + number) + y / 19), np.cos(y / (5 + number)), np.sin((x - y) / 13 + number)]
     return np.stack([127 + 120 * wave for wave in waves], axis=-1).astype(np.uint8)
 
 
 class Store:
-    """The frame store's contract, in memory; notes what was asked for."""
+    """A frame store in memory that records the requested frames."""
 
     def __init__(self, names: str = "abcdefghij") -> None:
         self.videos = {name: Entry() for name in names}
@@ -85,7 +85,7 @@ def gradient(picture: np.ndarray) -> float:
 
 @pytest.mark.parametrize(("height", "width", "size"), [(90, 116, 48), (60, 60, 40), (80, 80, 72), (40, 50, 64)])
 def test_crops_are_filtered_as_pil_filters_them(height, width, size):
-    """PIL's, to 1 of 255; a crop by OpenCV has up to a third more gradient."""
+    """Crops equal PIL's to 1 of 255; OpenCV's have up to a third more gradient."""
     noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
     expected = np.asarray(Image.fromarray(noise).resize((size, size), Image.Resampling.BILINEAR))
     actual = loading.resized(noise, size, size)
@@ -231,7 +231,7 @@ def test_normalise_is_the_formula_and_folds_without_a_copy(channels):
     assert folded.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_normalise_writes_where_it_is_told():
+def test_normalise_writes_into_its_output():
     batch = torch.full((1, 2, 4, 4, 3), 255, dtype=torch.uint8)
     out = torch.empty(batch.shape)
     x = loading.normalise(batch, (0.0, 0.0, 0.0), (255.0, 255.0, 255.0), out=out)

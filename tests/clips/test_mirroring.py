@@ -1,4 +1,4 @@
-"""Mirrored clips have the label of their mirror image; what has none is never mirrored."""
+"""Mirrored clips get the label of their mirror image; clips without one are never mirrored."""
 
 import re
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Frame indices: in range for any video, equal for equal arguments, and where the papers' code puts them."""
+"""Frame indices are in range, repeatable, and equal to the authors' code."""
 
 import operator
 from dataclasses import replace
@@ -22,7 +22,7 @@ STEPPED = {"dense": (1,), "uniform_clips": (1,), "multirate": sampling.RATES}  #
 
 @st.composite
 def asked(draw: st.DrawFn) -> Clip:
-    """A test clip of any video."""
+    """Draw a test clip of any video."""
     of = draw(st.integers(1, 12))
     number = draw(st.integers(0, of - 1))
     return Clip(draw(COUNTS), draw(FRAMES), draw(st.integers(1, 9)), number, of, draw(st.sampled_from("ab")))

@@ -1,4 +1,4 @@
-"""Boxes of training and of testing, and the views of a protocol."""
+"""Crop boxes for training and testing, and the views of a protocol."""
 
 from dataclasses import dataclass, replace
 
@@ -93,7 +93,7 @@ def test_flips_come_half_of_the_time():
 
 
 def test_squash_draws_from_the_frame_as_a_square():
-    """Crops of the squashed frame, back in stored pixels: the official code's 13 places are of 224 x 224."""
+    """Crops map back to stored pixels; the official code's 13 positions refer to the squashed 224 x 224 frame."""
     width, height, size = 320, 240, 224
     boxes = {box for box, _ in draws(replace(CORNER, squash=True), width, height, size, 3000)}
     sides = [224, 196, 168, 147]
@@ -249,7 +249,7 @@ def test_colors_are_jittered_along_their_main_axes():
 
 
 def test_color_space_is_tpns():
-    """Of gray pixels only brightness, contrast and noise make something else; half of all clips keep their hue."""
+    """Gray pixels change only by brightness, contrast and noise; half of all clips keep their hue."""
     rng = np.random.default_rng(0)
     drawn = np.stack([matrix(augmentation.color(Augment(crop="center", color="space"), rng)) for _ in range(2000)])
     gains = drawn[..., :3].sum(2)  # of gray

@@ -1,4 +1,4 @@
-"""`auto` in `cluster:`: what is taken from the nodes that Ray knows."""
+"""`auto` in `cluster:` follows from the nodes that Ray knows."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -21,7 +21,7 @@ HEAD = {"CPU": 4.0}
 
 
 def has(monkeypatch: pytest.MonkeyPatch, *nodes: dict[str, float], built: bool = True) -> None:
-    """Let Ray have these nodes, and one that is lost."""
+    """Let Ray list these nodes, and a lost one."""
     listed = [{"Alive": True, "Resources": {"memory": 1e9, **node}} for node in nodes]
     lost = {"Alive": False, "Resources": {"CPU": 1.0, "GPU": 64.0}}
     monkeypatch.setattr(ray, "nodes", lambda: [*listed, lost])

@@ -1,4 +1,4 @@
-"""Workers that come and go: equal results, and their number in the log."""
+"""Training with a changing number of workers: equal results, and the number in the log."""
 
 import json
 import os
@@ -38,7 +38,7 @@ RECIPE: dict[str, Any] = {"epochs": 40}  # long enough to be struck
 def test_a_range_ends_where_a_step_has_no_more_to_share(
     data: Path, workers: int | tuple[int, int], expected: tuple[int, int]
 ) -> None:
-    """Limit the workers to a step's two micro batches, and reject a larger minimum."""
+    """Workers are limited to a step's two micro batches; a larger minimum is rejected."""
     assert team(tiny_run(data), Cluster(workers=workers)) == expected
 
 
@@ -54,8 +54,8 @@ def rank(number: int, port: int, run: Run, folders: list[Path], seen: Path) -> N
     torch.distributed.destroy_process_group()
 
 
-def test_all_ranks_go_on_from_the_epoch_that_the_first_one_reads(data: Path, tmp_path: Path) -> None:
-    """Resume both ranks from one state, if a file system shows the other an older one."""
+def test_all_ranks_resume_from_the_epoch_that_the_first_one_reads(data: Path, tmp_path: Path) -> None:
+    """Both ranks resume from one state, even if the file system shows one of them an older state."""
     run = tiny_run(data, epochs=4)
     folders = [tmp_path / "first", tmp_path / "second"]
     with pytest.raises(InterruptedError):
@@ -91,7 +91,7 @@ def log_of(path: Path, worlds: list[int | None]) -> Path:
     return path
 
 
-def test_the_history_is_told_in_words(tmp_path: Path) -> None:
+def test_the_history_of_workers_is_described(tmp_path: Path) -> None:
     assert workers([log_of(tmp_path / "a", [1, 1, 1])]) == "1"
     assert (
         workers([log_of(tmp_path / "b", [2, 2, 1, 2])]) == "2 in epochs 1 to 2, 1 in epochs 3 to 3, 2 in epochs 4 to 4"
@@ -170,7 +170,7 @@ def strike(log: Path, blow: Callable[[], None]) -> threading.Thread:
     ("workers", "blow", "after"),
     [((1, 2), "lose_the_second", 1), ((1, 2), "kill_a_worker", 2), (2, "replace_the_second", 2)],
 )
-def test_a_training_goes_on_to_the_same_end(
+def test_training_with_changing_workers_ends_the_same(
     pair: Pair,
     data: Path,
     tmp_path: Path,

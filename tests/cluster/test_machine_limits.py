@@ -1,4 +1,4 @@
-"""A machine's limits, such as shared memory, are one line before anything starts."""
+"""Limits of a machine, such as shared memory, give a one-line error before work starts."""
 
 import ipaddress
 import json
@@ -42,7 +42,7 @@ def test_clips_that_dont_fit_in_shared_memory_are_a_line(
 
 
 @pytest.mark.parametrize(("free", "loaders"), [(8, 0), (64, 2), (1024, 8)])
-def test_clips_that_fit_are_none(monkeypatch: pytest.MonkeyPatch, free: int, loaders: int) -> None:
+def test_clips_that_fit_are_accepted(monkeypatch: pytest.MonkeyPatch, free: int, loaders: int) -> None:
     left(monkeypatch, free)
     loop.check_memory(RECIPE, loaders)
 
@@ -118,9 +118,9 @@ def test_a_session_of_this_machine_has_a_folder_and_a_token_of_its_own(monkeypat
 
 
 def test_a_ray_of_this_machine_listens_on_loopback_alone(tmp_path: Path) -> None:
-    """List every port of the session's processes.
+    """Every port of the session listens on loopback.
 
-    It runs in a separate process, because Ray reads its variables once.
+    Ray reads its variables once, so this runs in a separate process.
     """
     script = """
 import json, time, psutil

@@ -1,4 +1,4 @@
-"""Recipes for machines, checked by their tools; the Slurm script runs."""
+"""Recipes for machines pass their tools' checks; the Slurm script runs."""
 
 import os
 import shutil
@@ -47,7 +47,7 @@ def load(name: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", LAUNCHED)
-def test_rays_launcher_takes_it(name: str) -> None:
+def test_rays_launcher_accepts_the_recipe(name: str) -> None:
     from ray.autoscaler._private.util import prepare_config, validate_config
 
     config = prepare_config(load(name))
@@ -144,7 +144,7 @@ def test_the_slurm_script_is_sound_shell() -> None:
 
 @pytest.mark.slow
 def test_the_slurm_script_starts_two_nodes_runs_and_leaves_nothing(tmp_path: Path) -> None:
-    """Run Ray on loopback with stand-ins for Slurm; the exit code is the driver's."""
+    """The script starts Ray on loopback under stand-ins for Slurm; its exit code is the driver's."""
     commands, project = tmp_path / "bin", tmp_path / "project"
     for folder in (commands, project):
         folder.mkdir()

@@ -1,4 +1,4 @@
-"""Three real Ray nodes give the bytes of one, with any number of workers."""
+"""Three real Ray nodes give the bytes of one node, with any number of workers."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""Rows that papers' readings and their corrections ask for, as suites compose them."""
+"""Rows of the composed suites follow the papers' readings and corrections."""
 
 from pathlib import Path
 
@@ -6,7 +6,8 @@ import pytest
 from ruamel.yaml import YAML
 
 from pipeline.papers import published
-from tests.support.composed import PAPERS, composed
+from pipeline.papers.published import PAPERS
+from tests.support.composed import composed
 
 ROOT = Path(__file__).parents[2]
 
@@ -39,7 +40,7 @@ def test_istpas_three_streams_have_the_frames_of_their_base(istpa, dataset):
         assert {istpa.protocols[row.protocol].frames for row in rows} == {30}
 
 
-def test_istpa_with_trajectories_has_its_base_beside_it(istpa):
+def test_istpa_with_trajectories_has_its_base_row(istpa):
     idt = [name for name, fusion in istpa.fusions.items() if fusion.outside]
     bases = {row: table.base for table in istpa.tables.values() if table.base for row in table.rows}
     for name in idt:
@@ -141,7 +142,7 @@ def test_figures_without_numbers_are_there():
         assert {suite[name].dataset for name in row.ours.values()} == {"ucf101", "hmdb51", "diving48"}
 
 
-def test_diving48_of_st_manet_is_said_to_be_another_version():
+def test_diving48_of_st_manet_is_marked_as_another_version():
     notes = published.load("st_manet", ROOT / "reports/papers").tables["T3"].notes
     assert any("version 1" in note and "version 2" in note for note in notes)
 
@@ -160,7 +161,7 @@ def test_st_manets_other_readings_have_rows():
 
 
 def test_suite_quick_hardly_ever_clips():
-    """At norm 1.0 nearly every step was rescaled, most where there are auxiliary losses; ACTION-Net and TSM have 20."""
+    """The norm limit is 20, as in ACTION-Net and TSM; at 1.0 nearly every step was rescaled."""
     recipes = [YAML(typ="safe").load(ROOT / name) for name in ("conf/recipe/quick.yaml", "conf/tier/recipe/mini.yaml")]
     recipes.append(YAML(typ="safe").load(ROOT / "params.yaml")["recipes"]["quick"])
     assert {recipe["clip_grad"] for recipe in recipes} == {20.0}

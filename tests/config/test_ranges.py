@@ -1,4 +1,4 @@
-"""Names and numbers of params.yaml that make no sense are refused in one line when it is read."""
+"""Invalid names and numbers in params.yaml give a one-line error when it is read."""
 
 import copy
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The papers' suites: in both tiers every row is whole, and the small form differs from the papers' in size alone."""
+"""The papers' suites are complete in both tiers, and tier mini differs only in size."""
 
 from pathlib import Path
 
@@ -9,8 +9,9 @@ from models import video
 from pipeline import datasets, splits
 from pipeline.config.schema import Dataset, Decode
 from pipeline.download import sources
+from pipeline.papers.published import PAPERS
 from pipeline.subset import videos
-from tests.support.composed import PAPERS, composed
+from tests.support.composed import composed
 from tests.support.nets import pairs
 from tests.support.videos import mini_sets
 
@@ -68,7 +69,7 @@ def test_all_is_the_five_together(tier: str) -> None:
 
 @pytest.mark.parametrize("suite", PAPERS)
 def test_rows_train_and_test_alike(suite: str) -> None:
-    """Inputs and losses that go together; sets of several labels, and flow, where rows want them."""
+    """Inputs and losses of a row match; multi-label sets and flow are where rows need them."""
     params = composed(suite, "full")
     for name, row in params.experiments.items():
         recipe, protocol, dataset = (
@@ -90,7 +91,7 @@ ROWS = [*((path.stem, "full") for path in pairs.SUITES if path.stem != "all"), *
 
 @pytest.mark.parametrize(("suite", "tier"), ROWS)
 def test_every_row_of_a_suite_builds_and_takes_its_clips(suite: str, tier: str) -> None:
-    """In its own size, on the meta device: no memory, no arithmetic."""
+    """Each row builds at its size on the meta device, without memory or arithmetic."""
     params, built = composed(suite, tier), set()
     for name, row in params.experiments.items():
         recipe, protocol = params.recipes[row.recipe], params.protocols[row.protocol]
@@ -111,7 +112,7 @@ def test_every_row_of_a_suite_builds_and_takes_its_clips(suite: str, tier: str) 
 @pytest.mark.skipif(not mini_sets.LISTS.is_dir(), reason=f"no {mini_sets.LISTS}")
 @pytest.mark.parametrize("name", [name for name in mini_sets.SETS if name != "cifar100"])
 def test_a_drawn_set_is_the_subset_of_its_lists(name: str, tmp_path: Path) -> None:
-    """The lists have the official counts, and each video that the tier takes is there, and no other."""
+    """Drawn lists have the official counts, and exactly the videos that the tier takes exist."""
     mini_sets.draw(name, tmp_path)
     dataset = Dataset(name, str(tmp_path), None, {}, Decode(72, 90, "ffmpeg", 8, 0.0))
     subset = mini_sets.subset()

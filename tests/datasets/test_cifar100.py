@@ -1,4 +1,4 @@
-"""CIFAR-100: a stand-in in the makers' binary layout becomes videos of one frame, splits, and the same pixels."""
+"""CIFAR-100: a stand-in in the published binary layout becomes one-frame videos with equal pixels."""
 
 from collections import Counter
 from pathlib import Path
@@ -23,7 +23,7 @@ LABELS = {"train": [19, 0, 99], "test": [4, 19]}
 
 
 def image(seed: int) -> np.ndarray:
-    """A smooth image (3,32,32), RGB, which is not the same when turned or with colours changed."""
+    """Return a smooth RGB image (3,32,32) without symmetries in space or color."""
     coarse = np.random.default_rng(seed).integers(0, 256, (3, 3, 3)).astype(np.float32)
     smooth = cv2.resize(coarse, (32, 32), interpolation=cv2.INTER_LINEAR)
     return np.ascontiguousarray(smooth.transpose(2, 0, 1)).astype(np.uint8)
@@ -31,7 +31,7 @@ def image(seed: int) -> np.ndarray:
 
 @pytest.fixture
 def binary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Three images for training, two for test, each class byte after a coarse one."""
+    """Return three training and two test images, each with a coarse and a fine class byte."""
     folder = tmp_path / "cifar-100-binary"
     folder.mkdir()
     for part, labels in LABELS.items():

@@ -1,4 +1,4 @@
-"""Data set files: what each promises, and how lists and folders are read."""
+"""Data set files: their declared contents, and how they read lists and folders."""
 
 import os
 import unicodedata
@@ -81,8 +81,8 @@ LISTS = {
 
 
 @pytest.mark.parametrize("name", LISTS)
-def test_an_official_list_that_an_editor_saved_says_the_same(name, tmp_path):
-    """A byte order mark, the line ends of Windows, blanks at the ends, empty lines, and no line end at the last."""
+def test_an_official_list_saved_by_an_editor_reads_the_same(name, tmp_path):
+    """A byte order mark, Windows line ends, trailing blanks, empty lines and a missing last line end change nothing."""
     official = sorted(ANNOTATIONS.glob(LISTS[name]))
     if not official:
         pytest.skip(f"needs {ANNOTATIONS / LISTS[name]}")

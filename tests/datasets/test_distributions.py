@@ -1,4 +1,4 @@
-"""Data sets as their home pages and mirrors give them today."""
+"""Data sets as their home pages and mirrors distribute them today."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""EgoGesture and Charades: the official lists, where they are here, and stand-ins in real layouts."""
+"""EgoGesture and Charades: the official lists if available, and stand-ins in the real layouts."""
 
 import csv
 import json
@@ -22,7 +22,7 @@ GESTURES = {
 
 
 def gestures(**texts: str) -> dict[str, bytes]:
-    """Lists of EgoGesture; `texts` replace some."""
+    """Return EgoGesture's lists; `texts` replace some."""
     return {f"{part}listall_but_None.txt": text.encode() for part, text in (GESTURES | texts).items()}
 
 
@@ -38,7 +38,7 @@ def written(root: Path, files: dict[str, bytes]) -> Path:
 
 
 def lists_of_charades(root: Path, **videos: list[tuple[str, str]]) -> Path:
-    """Lists of two training videos and one for test, (id, actions); `videos` replace some."""
+    """Write lists of two training videos and one test video, (id, actions); `videos` replace some."""
     root.mkdir(parents=True, exist_ok=True)
     classes = "".join(f"c{number:03d} Action {number}\n" for number in range(157))
     (root / "Charades_v1_classes.txt").write_text(classes)
@@ -52,7 +52,7 @@ def lists_of_charades(root: Path, **videos: list[tuple[str, str]]) -> Path:
 
 
 def few(monkeypatch: pytest.MonkeyPatch, train: int = 2, test: int = 1) -> None:
-    """Published counts of Charades as those of a stand-in."""
+    """Replace Charades' published counts by those of a stand-in."""
     monkeypatch.setattr(charades, "COUNTS", {1: {"train": train, "test": test}})
 
 
@@ -153,7 +153,7 @@ def test_egogesture_person_of_two_parts_is_refused(tmp_path):
 
 
 def test_charades_lists_are_as_published(tmp_path):
-    """The facts of the official lists as another file has them, in the lists' own form."""
+    """The official facts of another file, written as lists, give the published counts."""
     database = json.loads(official("charades/charades.json").read_text())
     listed: dict[str, list[tuple[str, str]]] = {"train": [], "test": []}
     for name, facts in database.items():
@@ -184,7 +184,7 @@ def test_charades_has_a_row_a_video_with_all_its_labels(tmp_path, monkeypatch):
     assert first[1] == charades.Action(92, 11.9, 21.2) and len(first) == 3 and none == []
 
 
-def test_charades_lists_beside_the_videos_and_absent_videos(tmp_path, monkeypatch):
+def test_charades_lists_next_to_the_videos_and_absent_videos(tmp_path, monkeypatch):
     few(monkeypatch)
     lists_of_charades(tmp_path / "c/Charades", train=[("46GP8", "c092 1 2"), ("N11GT", "c000 0 1")])
     written(tmp_path / "c", {f"Charades_v1_480/{name}.mp4": name.encode() for name in ("46GP8", "0BH84", "sample")})

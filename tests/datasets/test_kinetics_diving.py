@@ -1,4 +1,4 @@
-"""Kinetics-400 and Diving48: the official lists, where they are here, and stand-ins in real layouts."""
+"""Kinetics-400 and Diving48: the official lists if available, and stand-ins in the real layouts."""
 
 import csv
 import json
@@ -28,7 +28,7 @@ def touched(root: Path, *paths: str) -> Path:
 
 
 def listed(path: Path, rows: list[tuple[str, str, int, int]]) -> Path:
-    """A list as Kinetics has them, with columns beyond those needed."""
+    """Write a list in Kinetics' format, with extra columns."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:
         lines = csv.writer(file)
@@ -46,8 +46,8 @@ def lists_of_diving48(root: Path, **entries: Any) -> Path:
     return root
 
 
-def test_kinetics400_official_validation_list_beside_the_train_rows_there_are(tmp_path):
-    """The train list here is another source's, and lacks a tenth: it shows the classes, and that it is refused."""
+def test_kinetics400_official_validation_list_with_incomplete_training_list(tmp_path):
+    """The training list of another source lacks a tenth: it has all classes, and is rejected."""
     validation = official("kinetics400/kinetics-400_val.csv")
     pieces = sorted(KINETICS.glob("guillem96_train_*.csv"))
     whole = [piece.read_text(encoding="utf-8").partition("\n") for piece in pieces]

@@ -1,4 +1,4 @@
-"""Each of the ten data sets, in small and in its real layout, through the stages download, decode and splits."""
+"""A small version of each of the ten data sets passes stages download, decode and splits."""
 
 import csv
 import re
@@ -23,7 +23,7 @@ BARE = {"suite": "quick", "recipes": {}, "protocols": {}, "experiments": {}, "ta
 
 @pytest.fixture
 def staged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Run the three stages in another folder, tasks in this process; `decode` replaces fields."""
+    """Run the three stages in another folder and in this process; `decode` replaces fields."""
     monkeypatch.chdir(tmp_path)
     for stage in (download, decode):
         monkeypatch.setattr(stage, "session", lambda cluster, data: nullcontext())
@@ -88,7 +88,7 @@ def edited(path: Path, old: str, new: str) -> None:
 
 
 def lists_of(made: StandIn, name: str) -> Path:
-    """A list's file, wherever it lies."""
+    """Return the path of a list, wherever it is."""
     return next(Path(made.lists or made.source).rglob(name))
 
 

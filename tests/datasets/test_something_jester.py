@@ -1,4 +1,4 @@
-"""Something-Something V1 and V2, and Jester: the official lists, where they are here, and stand-ins in real layouts."""
+"""Something-Something V1 and V2, and Jester: official lists if available, and stand-ins in real layouts."""
 
 from collections import Counter
 from pathlib import Path
@@ -19,7 +19,7 @@ FRAMES: list[tuple[str, ModuleType]] = [("sthv1", sthv1), ("jester", jester)]  #
 
 
 def csvs(root: Path, name: str, **texts: str) -> Path:
-    """Lists of two training clips and a validation clip; `texts` replace some."""
+    """Write lists of two training clips and a validation clip; `texts` replace some."""
     root.mkdir(parents=True, exist_ok=True)
     first, last = LABELS[name][0], LABELS[name][-1]
     own = {"train": f"11;{first}\n12;{last}\n", "validation": f"7;{last}\n", "labels": "\n".join(LABELS[name]) + "\n"}
@@ -39,7 +39,7 @@ def swapped(name: str) -> str:
 
 
 def check_mirrored(names: list[str], pairs: tuple[tuple[str, str], ...]) -> None:
-    """Pairs are just the classes that become another class where left and right change places."""
+    """Check that pairs are exactly the classes that swap when left and right do."""
     both = {name: other for pair in pairs for name, other in (pair, pair[::-1])}
     assert both == {name: swapped(name) for name in names if swapped(name) != name and swapped(name) in names}
     # No class is left that speaks of a direction and has no partner ("pulling it right out" speaks of none).

@@ -1,4 +1,4 @@
-"""Something-Something V2: the official lists, where they are here, and stand-ins in real layouts."""
+"""Something-Something V2: the official lists if available, and stand-ins in real layouts."""
 
 import json
 from collections import Counter
@@ -15,7 +15,7 @@ from tests.support.videos.stand_ins import NAMES
 
 
 def jsons(root: Path, **lists: Any) -> Path:
-    """The same for V2, whose numbers of classes are text, and whose templates have brackets."""
+    """Write V2's lists, whose class numbers are text and whose templates have brackets."""
     root.mkdir(parents=True, exist_ok=True)
     clips = [("11", "Doing [something] 0"), ("12", "Pushing [something] from left to right")]
     own = {
@@ -49,7 +49,7 @@ def test_sthv2_training_list_is_as_published():
     assert Counter(row.part for row in sthv2.splits(path.parent, {}).rows[1])["train"] == 168_913
 
 
-def test_webms_become_splits_with_the_lists_beside_them(tmp_path, monkeypatch):
+def test_webms_become_splits_with_the_lists_next_to_them(tmp_path, monkeypatch):
     root = jsons(tmp_path / "ssv2", test=[{"id": "99"}])
     for clip in ("7", "11", "99"):
         path = root / f"20bn-something-something-v2/{clip}.webm"

@@ -13,7 +13,7 @@ from tests.support.videos.packed import zipped
 
 
 def lists_of_ucf101(root: Path, **lines: str) -> Path:
-    """Lists of one training and one test clip a split; arguments replace some."""
+    """Write lists of one training and one test clip for each split; arguments replace some."""
     root.mkdir(parents=True, exist_ok=True)
     for split in (1, 2, 3):
         (root / f"trainlist0{split}.txt").write_text("Archery/v_Archery_g08_c01.avi 3\r\n")
@@ -85,7 +85,7 @@ def test_hmdb51_stand_in_is_archives_in_an_archive(tmp_path):
     assert unlisted.startswith(f"hmdb51: {len(there - used)} of {len(there)} videos are in no list: ")
 
 
-def test_lists_beside_the_clips_are_found_in_their_own_folder(tmp_path, monkeypatch):
+def test_lists_next_to_the_clips_are_found_in_their_folder(tmp_path, monkeypatch):
     root = tmp_path / "ucf"
     lists_of_ucf101(root / "ucfTrainTestlist")
     for group in ("g01", "g08"):

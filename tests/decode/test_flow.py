@@ -1,4 +1,4 @@
-"""Flow is the motion of drawn frames, optionally without the camera's, and is stored with them."""
+"""Optical flow equals the motion of drawn frames, with and without the camera's motion."""
 
 import subprocess
 from dataclasses import replace
@@ -28,7 +28,7 @@ DIS, BOTH = Flow("dis"), Flow("dis", compensated=True)
 
 
 def texture(seed: int = 0) -> np.ndarray:
-    """(3*HEIGHT, 3*WIDTH) uint8: noise of several sizes, which has features everywhere."""
+    """Return (3*HEIGHT, 3*WIDTH) uint8: noise of several sizes, with features everywhere."""
     draws = np.random.default_rng(seed)
     layers = [cv2.GaussianBlur(draws.normal(size=(3 * HEIGHT, 3 * WIDTH)), (0, 0), s) * s for s in (1.5, 3, 6)]
     return cv2.normalize(sum(layers), None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
@@ -38,7 +38,7 @@ TEXTURE = texture()
 
 
 def seen(right: float = 0.0, down: float = 0.0, degrees: float = 0.0, zoom: float = 1.0) -> np.ndarray:
-    """(HEIGHT, WIDTH): the texture moved so, degrees counter-clockwise and zoom about the frame's middle."""
+    """Return (HEIGHT, WIDTH): the texture moved, rotated counter-clockwise in degrees, and zoomed about the middle."""
     motion = cv2.getRotationMatrix2D((1.5 * WIDTH, 1.5 * HEIGHT), degrees, zoom)
     motion[:, 2] += right - WIDTH, down - HEIGHT
     return cv2.warpAffine(TEXTURE, motion, (WIDTH, HEIGHT), flags=cv2.INTER_CUBIC)
@@ -49,7 +49,7 @@ def jpeg(gray: np.ndarray) -> bytes:
 
 
 def found(*frames: np.ndarray, settings: Flow = BOTH) -> dict[str, np.ndarray]:
-    """Column -> the first flow, (HEIGHT, WIDTH) in pixels, as it is stored."""
+    """Return column -> the first stored flow, (HEIGHT, WIDTH) in pixels."""
     stored = flow.planes([jpeg(frame) for frame in frames], settings, 95)
     return {name: (bits(jpegs[0]) - 127.5) * 2 * settings.bound / 255 for name, jpegs in stored.items()}
 
@@ -59,7 +59,7 @@ def bits(plane: bytes) -> np.ndarray:
 
 
 def errors(plane: np.ndarray, expected: np.ndarray | float) -> float:
-    """The median error inside the frame, in pixels."""
+    """Return the median error inside the frame, in pixels."""
     return float(np.median(np.abs(plane - expected)[EDGE:-EDGE, EDGE:-EDGE]))
 
 
@@ -133,7 +133,7 @@ def test_frames_that_tell_nothing_of_the_camera_keep_their_plain_flow(pair: tupl
 
 
 def homography(points: np.ndarray, moved: np.ndarray) -> np.ndarray | None:
-    """Features that differ by their number; the frame itself has none to follow."""
+    """Estimate the camera's motion from numbered features; the frame itself has none."""
     own = np.eye(128, dtype=np.float32)[: len(points)]
     first, second = (camera.Features(at.astype(np.float32), own) for at in (points, moved))
     blank = np.zeros((HEIGHT, WIDTH), np.uint8)
@@ -156,7 +156,7 @@ def test_a_camera_that_cannot_be_is_no_camera() -> None:
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Source]]:
-    """Videos of 1 and of 5 frames, and one that is none."""
+    """Return videos of 1 and of 5 frames, and an invalid one."""
     root = tmp_path_factory.mktemp("videos")
     for name, frames in (("one", 1), ("five", 5)):
         source = f"testsrc2=size=72x56:rate=10:duration={frames / 10}"
@@ -195,13 +195,13 @@ def test_a_store_without_flow_is_as_it_was(tmp_path: Path, videos: tuple[Path, l
     assert len(prints) == 4 and task.key not in prints
 
 
-def test_another_flow_is_decoded_anew_and_the_same_is_not(tmp_path: Path, videos: tuple[Path, list[Source]]) -> None:
+def test_only_another_flow_is_decoded_again(tmp_path: Path, videos: tuple[Path, list[Source]]) -> None:
     _, task = store(tmp_path, videos, DIS)
     assert decode_shard(task).seconds == 0
     assert decode_shard(replace(task, decode=replace(PLAIN, flow=BOTH))).seconds > 0
 
 
-def test_flow_that_cannot_be_is_said_before_anything_starts() -> None:
+def test_impossible_flow_is_an_error_before_anything_starts() -> None:
     with pytest.raises(UserError, match="needs 12 pixels at least"):
         plan(Path("a"), Path("b"), [], replace(PLAIN, short_side=11, flow=DIS))
 

@@ -1,4 +1,4 @@
-"""Folders of numbered frames: kept as they are or scaled; a wrong one is named."""
+"""Folders of numbered frames are copied or scaled; an invalid folder is named."""
 
 import math
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Damaged videos are named with a reason, and what is no video at all takes nothing along."""
+"""Damaged videos are named with a reason, and files that are no videos stop nothing else."""
 
 import random
 import shutil
@@ -95,7 +95,7 @@ def test_sound_that_is_damaged_does_not_fail_a_video() -> None:
 
 
 def damaged(kind: str, content: bytes, rng: random.Random) -> bytes:
-    """`content` cut, emptied, made text, with a sector of zeros, or with a share of its bits flipped."""
+    """Return `content` truncated, emptied, replaced by text, with a zeroed sector, or with a share of bits flipped."""
     if kind == "cut":
         return content[: rng.randrange(1, len(content))]
     if kind == "no content":
@@ -113,7 +113,7 @@ def damaged(kind: str, content: bytes, rng: random.Random) -> bytes:
 
 
 def originals(folder: Path) -> list[Path]:
-    """Clips of a few hundred kB: made ones, and real ones where they are."""
+    """Return clips of a few hundred kB: generated ones, and real ones if available."""
     busy = ["-vf", "noise=alls=20:allf=t"]
     made = [
         make(folder / "busy.mp4", "160x120", 1, [*busy, *H264]),
@@ -126,7 +126,7 @@ def originals(folder: Path) -> list[Path]:
 
 
 def fate(source: Path, kind: str, number: int, folder: Path) -> tuple[str, str]:
-    """(kind, why decoding failed or "" where it did not) of a seeded damage to a clip."""
+    """Return (kind, reason of the decoding failure or "") for seeded damage to a clip."""
     rng = random.Random(f"{source.name} {kind} {number}")
     path = folder / f"{source.stem}-{kind}-{number}{source.suffix}"
     path.write_bytes(damaged(kind, source.read_bytes(), rng))

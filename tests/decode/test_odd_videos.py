@@ -1,4 +1,4 @@
-"""Videos that are whole though odd are accepted; others are refused with a reason that their owner understands."""
+"""Unusual but intact videos are accepted; others are refused with a reason."""
 
 import os
 import random
@@ -64,7 +64,7 @@ def test_still_pictures_are_no_gap(tmp_path: Path) -> None:
 
 
 def test_decords_other_stream_is_noticed(tmp_path: Path) -> None:
-    """Two streams of equal number and times of frames differ by their pictures."""
+    """Two streams with equal frame counts and times are told apart by their pictures."""
     from pipeline.decode.decoders import difference_of
 
     flat, bright = np.zeros((4, 4), np.int16), np.full((4, 4), 90, np.int16)
@@ -104,7 +104,7 @@ def test_a_cut_by_copy_is_whole(tmp_path: Path, suffix: str) -> None:
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.mov", "hevc.mp4"])
 def test_user_data_whose_size_is_wrong_is_a_warning(tmp_path: Path, name: str) -> None:
-    """The unit of user data is made by hand, as its encoders' differ, and put before the first picture."""
+    """The user data unit is built by hand, because encoders differ, and put before the first picture."""
     codec = "hevc" if "hevc" in name else "h264"
     stream, path = tmp_path / f"a.{codec}", tmp_path / name
     quiet = ["-bsf:v", "filter_units=remove_types=6", "-bf", "0"]
@@ -288,7 +288,7 @@ def test_pipes_and_devices_are_no_videos(tmp_path: Path, decoder: str) -> None:
 
 
 def huge(jpeg: bytes, side: int) -> bytes:
-    """The JPEG with another size in its header."""
+    """Return the JPEG with another size in its header."""
     at = jpeg.index(b"\xff\xc0") + 5
     return jpeg[:at] + side.to_bytes(2, "big") * 2 + jpeg[at + 4 :]
 
@@ -347,10 +347,10 @@ def test_an_ffmpeg_that_cannot_run_is_passed_over(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize("decoder", ["ffmpeg", "decord"])
-def test_a_decoder_that_something_kills_says_nothing_of_the_video(
+def test_a_killed_decoder_does_not_condemn_the_video(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, decoder: str
 ) -> None:
-    """As the system does where memory is short: the video is not damaged, and no shard may say that it is."""
+    """A decoder killed for lack of memory does not mark its video as damaged."""
     path = make(tmp_path / "a.mp4", "160x120", 1, ["-c:v", "libx264"])
     if decoder == "ffmpeg":
         begin = FFmpegRun.header

@@ -1,4 +1,4 @@
-"""Decoding into shards: what is done is not done again, and kills, damage and other settings leave no wrong one."""
+"""Decoding into shards repeats no finished work and leaves no wrong shard."""
 
 import multiprocessing
 import os
@@ -43,7 +43,7 @@ def test_a_finished_shard_is_not_decoded_again(videos: Path, tmp_path: Path) -> 
 def test_a_complaint_about_whole_frames_is_a_column_of_the_index(
     videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And no damage: the video is decoded, and its frames are those without the complaint."""
+    """A warning about intact frames is no damage: the video is decoded to the same frames."""
     decode = shards.decode
 
     def complaining(path: Path, *arguments: Any) -> Video:

@@ -1,4 +1,4 @@
-"""Videos of many kinds come out whole, frame by frame, from either decoder."""
+"""Both decoders return every frame of many kinds of videos."""
 
 import csv
 import os
@@ -110,7 +110,7 @@ def test_decord_agrees_with_ffmpeg(kind: str, video: Callable[[str], Path]) -> N
 
 
 def test_decords_padded_rows_are_read_right(tmp_path: Path) -> None:
-    """At 72 pixels its rows are padded to 288 bytes, which it shows as four channels."""
+    """Rows of 72 pixels, which decord pads to 288 bytes, are not taken for four channels."""
     path = make(tmp_path / "square.mp4", "96x96", 0.5, ["-c:v", "libx264"])
     with opened(settings("decord", short_side=72)) as decoder:
         actual = decode(path, decoder)

@@ -1,4 +1,4 @@
-"""Digests of code: what changes a meaning, what doesn't, which modules count, and which are left out."""
+"""Digests of code: which edits change them, and which modules they cover."""
 
 import shutil
 import subprocess
@@ -106,7 +106,7 @@ def test_other_pythons_here_agree(version: str) -> None:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A project of two packages."""
+    """Return a project of two packages."""
     sources = {
         "models/__init__.py": "",
         "models/net.py": "import torch\nfrom . import layers\n",
@@ -155,7 +155,7 @@ def test_a_root_without_a_file_is_an_error(project: Path) -> None:
 
 
 def upstream(graph: grimp.ImportGraph, root: str) -> set[str]:
-    """The modules below a root as grimp, which reads imports by itself, has them."""
+    """Return the modules below a root by grimp, an independent reader of imports."""
     seen: set[str] = set()
     queue = [root]
     while queue:

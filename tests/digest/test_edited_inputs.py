@@ -1,4 +1,4 @@
-"""After an edit of what params name by a path, `dvc repro` ends as a fresh workspace does: real stages, DVC and Ray."""
+"""After an edit of an input file, `dvc repro` gives the results of a fresh workspace."""
 
 import hashlib
 import os
@@ -22,7 +22,7 @@ ROW |= {"recipe": "quick", "protocol": "center", "splits": [1], "seeds": [0]}
 
 
 def project(folder: Path, inputs: Path) -> Path:
-    """A project on a folder of videos: a row from scratch, one from weights, and a fusion with other scores."""
+    """Return a project on a folder of videos: rows from scratch and from weights, and an outside fusion."""
     settings = load()
     own = {**settings["datasets"]["shapes"], "file": "folder", "source": "own", "options": {}}
     own["decode"] = {**own["decode"], "short_side": 40, "videos_per_shard": 2, "max_failed": 0.5}
@@ -51,7 +51,7 @@ def repro(folder: Path) -> set[str]:
 
 
 def results(folder: Path) -> dict[str, str]:
-    """Return path -> sha256 of all that follows from the inputs."""
+    """Return path -> sha256 of all files that depend on the inputs."""
     files = [path for out in OUTS for path in (folder / "data" / out).rglob("*") if path.is_file()]
     tables = [path for path in (folder / "reports/tables").rglob("*") if path.is_file() and path.stem != "speed"]
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in (*files, *tables)}
@@ -59,7 +59,7 @@ def results(folder: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def inputs(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of videos with lists, a file of weights, and scores of another system."""
+    """Write a folder of videos with lists, a file of weights, and another system's scores."""
     folder = tmp_path_factory.mktemp("inputs")
     shutil.copytree(videos, folder / "own")
     listed = sorted(path.relative_to(folder / "own").as_posix() for path in (folder / "own").rglob("?.mp4"))
@@ -90,7 +90,7 @@ def scores(folder: Path, value: float) -> None:
 
 
 def moved(folder: Path) -> None:
-    """Move a training video to the test list; the other system scores it, too."""
+    """Move a training video to the test list, and add it to the other system's scores."""
     train = (folder / "own/train.txt").read_text().splitlines()
     with (folder / "own/test.txt").open("a") as file:
         file.write(train.pop() + "\n")
@@ -99,7 +99,7 @@ def moved(folder: Path) -> None:
 
 
 def added(folder: Path) -> None:
-    """Add a video to the folder; no list names it."""
+    """Add a video that no list names to the folder."""
     shutil.copy(folder / "own/run/0.mp4", folder / "own/run/9.mp4")
 
 

@@ -1,4 +1,4 @@
-"""An edit of a real source changes exactly the digests that it should: none that changes nothing, all that do."""
+"""An edit of a source file changes exactly the digests that depend on it."""
 
 import ast
 import random
@@ -30,7 +30,7 @@ def readers() -> dict[str, set[str]]:
 
 
 def changed(project: Path, path: Path, text: str, before: dict[str, str]) -> set[str]:
-    """The digests that change with a file's new text; the file is put back."""
+    """Return the digests that a file's new text changes, then restore the file."""
     old = path.read_text()
     path.write_text(text)
     try:
@@ -73,7 +73,7 @@ def test_an_edit_that_changes_nothing_changes_no_digest(project: Path, readers: 
 
 
 def test_an_edit_outside_of_what_computes_changes_no_digest(project: Path, readers: dict[str, set[str]]) -> None:
-    """An unused import, a log text, a bound: whatever happens in stages/, cluster/ and what is left out."""
+    """Unused imports, log texts, bounds, and edits of excluded modules, stages/ and cluster/ change no digest."""
     before, rng, made = code.files(project), random.Random(1), 0
     outside = [path for package in ("stages", "cluster") for path in sorted((project / package).rglob("*.py"))]
     outside += [path_of(name, project) for name in code.LEFT_OUT]

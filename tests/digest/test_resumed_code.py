@@ -1,4 +1,4 @@
-"""Killed work under edited code: another meaning starts it over, a docstring continues it, for every stage."""
+"""In every stage, a changed meaning restarts killed work; a changed docstring resumes it."""
 
 import hashlib
 import json
@@ -33,12 +33,12 @@ EDITS = {
 
 @dataclass
 class Project:
-    """A copy of the sources, with the data that stages read."""
+    """A copy of the sources with the data that stages read."""
 
     root: Path
 
     def run(self, stage: str, name: str, *stop: str) -> list:
-        """Return what was computed in a workspace of that name."""
+        """Run the stage in the workspace of that name; return what was computed."""
         paths = os.pathsep.join([str(self.root), str(ROOT)])
         command = [sys.executable, str(ROOT / "tests/support/resumed.py"), stage, str(self.root / "work" / name), *stop]
         done = subprocess.run(
@@ -48,7 +48,7 @@ class Project:
         return json.loads(done.stdout.splitlines()[-1])
 
     def left(self, stage: str, name: str) -> dict[str, str]:
-        """Return the sha256 of what the stage left."""
+        """Return the sha256 of the stage's results."""
         out = self.root / "work" / name / LEFT.get(stage, "manifest.csv")
         files = [path for path in (out, *out.rglob("*")) if path.is_file()]
         return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}

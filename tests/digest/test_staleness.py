@@ -1,4 +1,4 @@
-"""An edit makes exactly the stages stale that follow from it, by DVC's own status: the real graph, code and inputs."""
+"""DVC's status shows exactly the stages that an edit makes stale, in the real graph."""
 
 import os
 import random
@@ -21,7 +21,7 @@ MINE = {"train@mine", "evaluate@mine"}
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Some rows of suite quick, a row on a folder of videos with a file of weights, and a fusion with other scores."""
+    """Return a project with rows of suite quick, a row on a folder of videos with weights, and a fusion."""
     folder = tmp_path_factory.mktemp("project")
     settings = load(ROOT)
     rows = {name: settings["experiments"][name] for name in ROWS}
@@ -42,7 +42,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def changed(project: Path, change: Callable[[dict[str, Any]], object]) -> set[str]:
-    """Return the stages that a change of params.yaml makes stale; the file is put back."""
+    """Return the stages that a change of params.yaml makes stale, then restore the file."""
     with restored(project / "params.yaml"):
         settings = load(project)
         change(settings)
@@ -51,7 +51,7 @@ def changed(project: Path, change: Callable[[dict[str, Any]], object]) -> set[st
 
 
 def edited(project: Path, name: str, old: str = "", new: str = "edited = 1") -> set[str]:
-    """Return the stages that an edit of a file makes stale; without `old` the text is added at its end."""
+    """Return the stages that an edit of a file makes stale; without `old`, append the text."""
     path = project / name
     with restored(path):
         text = path.read_text() if path.exists() else ""
@@ -175,14 +175,14 @@ def test_a_video_concerns_the_download(project: Path, change: str) -> None:
     assert stale(project) == {}
 
 
-def test_other_files_beside_the_videos_concern_nothing(project: Path) -> None:
+def test_other_files_next_to_the_videos_are_ignored(project: Path) -> None:
     with restored(project / "own/README.txt"):
         (project / "own/README.txt").write_text("mine")
         assert stale(project) == {}
 
 
 def test_a_moved_folder_runs_what_is_cheap(project: Path) -> None:
-    """The listing and the lists are the same, so that the outs of the download are, and nothing follows."""
+    """Listing and lists stay the same, and so do the outputs of the download: nothing after it runs."""
     with restored(project / "params.yaml"):
         (project / "own").rename(project / "moved")
         settings = load(project)
@@ -229,7 +229,7 @@ def test_other_scores_from_outside_concern_the_tables(project: Path) -> None:
 
 
 def stages_of(digests: set[str], settings: dict[str, Any]) -> set[str]:
-    """Return the stages that read any of these digests: a stage's own, and those of plug-ins that its rows name."""
+    """Return the stages that read any of these digests, including those of plug-ins in their rows."""
     stages = set[str]()
     for stage in ("download", "decode", "splits"):
         stages |= {
@@ -288,7 +288,7 @@ def test_seeded_edits_that_change_nothing_make_nothing_stale(project: Path) -> N
 def test_a_stage_refuses_code_and_params_that_dvc_has_not_compared(
     project: Path, name: str, old: str, new: str
 ) -> None:
-    """As under `dvc repro -s`, or after an edit while another stage ran."""
+    """This happens under `dvc repro -s`, or after an edit while another stage ran."""
     command, path = [sys.executable, "-m", "stages.splits", "shapes"], project / name
     environment = {**os.environ, "DVC_STAGE": "splits@shapes", "PYTHONPATH": str(project)}
     with restored(path):

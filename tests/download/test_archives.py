@@ -1,4 +1,4 @@
-"""Archives of every kind, damaged and hostile ones among them."""
+"""Archives of every kind, including damaged and hostile ones."""
 
 import stat
 import tarfile

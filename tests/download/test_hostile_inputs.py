@@ -1,4 +1,4 @@
-"""Cut archives, dripping servers, weights that are none, secrets and formulas: right, or one line."""
+"""Truncated archives, slow servers, invalid weights, secrets and formulas: a result or one line."""
 
 import csv
 import hashlib

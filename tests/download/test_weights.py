@@ -1,4 +1,4 @@
-"""Weights by path, by URL and by a name in the registry: fetched once, checked, or put there by hand."""
+"""Weights by path, URL or registered name are fetched once and checked."""
 
 import functools
 import hashlib
@@ -26,7 +26,7 @@ def server(monkeypatch):
 
 @pytest.fixture
 def register(tmp_path, monkeypatch):
-    """Replace the registry by one with these entries."""
+    """Replace the registry by these entries."""
     return functools.partial(registered, monkeypatch, tmp_path / "registry")
 
 

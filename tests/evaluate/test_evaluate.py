@@ -1,4 +1,4 @@
-"""MLflow gets a row's test numbers when the row is evaluated, without an out of DVC's."""
+"""Evaluating a row sends its test numbers to MLflow, without a DVC output."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""A probe tells networks that use time from networks that don't: TSN is blind to the order of frames, TSM is not."""
+"""Probes separate networks that use time (TSM) from networks that don't (TSN)."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The simulated cluster where the answer is known; and that evaluation reads a data set once, not for each block."""
+"""The simulated cluster against known answers; evaluation reads a data set once, not per block."""
 
 import math
 from dataclasses import replace

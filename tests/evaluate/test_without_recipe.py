@@ -1,4 +1,4 @@
-"""A row without a recipe: a file by authors' names is tested as it is, from its golden weights to its golden logits."""
+"""A row without a recipe tests an authors' file as it is, up to its golden logits."""
 
 import dataclasses
 import json
@@ -26,7 +26,7 @@ from tests.support.trainings import CPU, params
 
 
 def untrained(weights: str | None = "weights.pth", frames: int | None = 8, **changes: Any) -> Params:
-    """trainings.params() with a row of no recipe."""
+    """Return trainings.params() with a row without a recipe."""
     raw = json.loads(json.dumps(dataclasses.asdict(params("none"))))
     raw["protocols"]["p"] |= {"clips": 1, "crops": "center", "size": 32, "frames": frames, "batch": 1}
     raw["experiments"]["row"] |= {"recipe": None, "weights": weights, "seeds": [0], **changes}
@@ -35,7 +35,7 @@ def untrained(weights: str | None = "weights.pth", frames: int | None = 8, **cha
 
 @pytest.fixture
 def few(data: Path) -> Path:
-    """The data folder with one test video."""
+    """Return the data folder with one test video."""
     table = pa.parquet.read_table(data / "splits" / "tiny" / "split-1.parquet").slice(0, 13)
     pa.parquet.write_table(table, data / "splits" / "tiny" / "split-1.parquet")
     return data
@@ -51,7 +51,7 @@ def classes(data: Path, count: int) -> None:
 def test_an_authors_file_gives_the_golden_logits(
     stem: str, rename: Any, few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Through the row's own steps; the golden clip stands for the video's."""
+    """The row's steps give the golden logits, with the golden clip in place of the video's."""
     if not (GOLDEN / f"{stem}.npz").exists():
         pytest.skip(f"no {GOLDEN / stem}.npz: set ACTIONBENCH_TEST_DATA")
     golden = np.load(GOLDEN / f"{stem}.npz")

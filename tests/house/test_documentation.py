@@ -1,4 +1,4 @@
-"""README and docs/: commands and examples run, options exist, links lead somewhere, words are plain."""
+"""README and docs/: commands and examples run, options exist, links resolve, words are plain."""
 
 import ast
 import re
@@ -90,7 +90,7 @@ RUN = [block for block in BLOCKS if block.language == "sh" and not block.reason]
 
 
 def split(line: str) -> Iterator[tuple[str, ...]]:
-    """The commands of a shell line, without comments, variables and the path of .venv."""
+    """Yield the commands of a shell line, without comments, variables and the path of .venv."""
     words: list[str] = []
     for word in [*shlex.split(re.sub(r"<[\w ]+>", "NAME", line), comments=True), ";"]:
         if word.rstrip(";") in ("", "&&", "|") or word.endswith(";"):
@@ -117,7 +117,7 @@ def commands() -> list[Command]:
 
 
 def check_actionbench(words: tuple[str, ...], whole: bool) -> None:
-    """Parse without running: unknown commands, options and values raise. `whole`: arguments must be complete too."""
+    """Parse without running: unknown commands, options and values raise; with `whole`, incomplete arguments too."""
     context = typer.Context(typer.main.get_command(app))
     arguments = list(words)
     while arguments and hasattr(context.command, "commands"):
@@ -192,7 +192,7 @@ def two_rows(settings: dict[str, Any]) -> dict[str, Any]:
 
 @cache
 def exit_code(folder: Path, words: tuple[str, ...]) -> int:
-    """Run a command in this process, each only once."""
+    """Run a command in this process, each command once."""
     first, *arguments = words
     with chdir(folder), pytest.MonkeyPatch.context() as patch:
         if first == "dvc":

@@ -1,4 +1,4 @@
-"""The environment: constraints.txt holds on every platform, and uv is given the indexes that pip has."""
+"""constraints.txt holds on every platform, and uv gets pip's indexes."""
 
 import os
 import re
@@ -30,7 +30,7 @@ def canonical(name: str) -> str:
 
 
 def pins(text: str) -> dict[str, str]:
-    """Versions by canonical name, of a file with a pin a line."""
+    """Return canonical name -> version of a file with one pin on each line."""
     lines = [line.partition(";")[0].split("==") for line in text.splitlines() if line and not line.startswith("#")]
     return {canonical(name.partition("[")[0]): version.strip() for name, version in lines}
 

@@ -1,4 +1,4 @@
-"""The house's rules: layers, sizes of folders and files, names, words, and what tests may use."""
+"""House rules: layers, sizes of folders and files, names, words, and what tests may use."""
 
 import ast
 import re
@@ -32,7 +32,7 @@ def trees(*folders: str) -> Iterator[tuple[str, ast.Module]]:
 
 
 def docstrings(*folders: str) -> Iterator[tuple[str, str]]:
-    """Yield the place and the text of each docstring."""
+    """Yield the location and the text of each docstring."""
     documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
     for path, tree in trees(*folders):
         for node in ast.walk(tree):

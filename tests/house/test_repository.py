@@ -1,4 +1,4 @@
-"""Workflows call what is there, the citation names the papers, the license is whole: what a stranger reads first."""
+"""Workflows, citation and license are complete and refer to existing things."""
 
 import re
 import shutil

@@ -43,7 +43,7 @@ def official(positive: np.ndarray, scores: np.ndarray) -> tuple[float, float]:
 
 
 def drawn(rng: np.random.Generator, videos: int, classes: int, share: float, *noise: float) -> list[np.ndarray]:
-    """Return positives M,K, one or more a class, and scores M,K by noise level."""
+    """Return positives M,K, at least one for each class, and scores M,K by noise level."""
     positive = rng.random((videos, classes)) < share
     positive[np.arange(classes), np.arange(classes)] = True
     base = positive + 0.7 * rng.normal(size=positive.shape)
@@ -133,7 +133,7 @@ def test_the_interval_of_map_is_as_long_as_map_scatters() -> None:
 
 
 def several(folder: Path, row: str, noise: float, seed: int = 0, none: tuple[int, ...] = (3,)) -> Result:
-    """Measure a row of 60 test videos and two seeds; those of `none` have no label."""
+    """Measure a row of 60 test videos and two seeds; videos in `none` have no label."""
     rng = np.random.default_rng(seed)
     params, splits = invented.params([row], average="sigmoid"), invented.splits(folder / "splits")
     positive = drawn(np.random.default_rng(9), 60, 6, 0.2)[0]

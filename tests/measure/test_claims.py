@@ -1,4 +1,4 @@
-"""Verdicts: each follows its rule, and systems need three seeds."""
+"""Each verdict follows its rule, and verdicts about systems need three seeds."""
 
 import numpy as np
 import pandas
@@ -19,7 +19,7 @@ def gain(value: float, half: float = 0.01, seeds: int = 3, p: float = 0.001) -> 
 
 
 def accuracies(*shares: float, videos: int = 1000) -> Estimate:
-    """A row with these accuracies by seed."""
+    """Return a row with these accuracies by seed."""
     return row(np.stack([np.arange(videos) < round(share * videos) for share in shares]))
 
 

@@ -36,7 +36,7 @@ def project(folder: Path, rights: tuple[float, ...] = (0.6, 0.6), views: int = 1
 
 
 def written(folder: Path, name: str, change: Callable[[pl.DataFrame], pl.DataFrame]) -> str:
-    """A file from outside: one run of rgb's predictions on both splits, changed."""
+    """Write an outside file: a changed copy of one run of row rgb, for both splits."""
     frame = pl.read_parquet(folder / "predictions" / "rgb" / "predictions.parquet").filter(seed=0)
     path = folder / f"{name}.parquet"
     change(frame.with_columns(experiment=pl.lit("iDT"), seed=pl.lit(9, pl.Int32))).write_parquet(path)

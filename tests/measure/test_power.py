@@ -1,4 +1,4 @@
-"""Power agrees with statsmodels if only seeds matter, else with simulation."""
+"""Power agrees with statsmodels if only seeds vary, and otherwise with simulation."""
 
 import math
 

@@ -72,7 +72,7 @@ def test_ties_share_a_rank() -> None:
 
 
 def test_units_move_rows_together() -> None:
-    """Difficulty that all rows share changes no order; apart, the same variance does."""
+    """Difficulty shared by all rows changes no order; the same variance in separate rows does."""
     means, seeds = np.array([0.50, 0.52]), np.full(2, 1e-12)
     together, apart = np.full((2, 2), 0.05**2), np.eye(2) * 0.05**2
     held, mixed = (ranks.ranks([ranks.draws(means, seeds, units, [3, 3])], [means]) for units in (together, apart))

@@ -1,4 +1,4 @@
-"""Networks on frames other than ResNet: authors' counts, weight files and logits; places of attention."""
+"""Backbones other than ResNet: authors' counts, weight files, logits, and places of attention."""
 
 import json
 from functools import cache
@@ -22,7 +22,7 @@ MOBILENET = SHARED / "data" / "weights" / "mobilenet_v2-imagenet-features.pth"
 
 @cache
 def net(backbone: str, variant: str, attention: str, frames: int, classes: int) -> video.VideoNet:
-    """On the meta device: no memory, no arithmetic."""
+    """Build on the meta device, without memory or arithmetic."""
     with torch.device("meta"):
         return video.build(backbone, variant, attention, frames, classes)
 
@@ -43,7 +43,7 @@ def test_parameters_are_the_printed_ones(backbone, variant, attention, classes, 
 
 
 def places(backbone: str, attention: str) -> dict[str, int]:
-    """Block -> channels of what is at its entry, of the full net."""
+    """Return block -> channels at its entry, of the full network."""
     backbone = net(backbone, named("backbone", backbone).VARIANTS[0], attention, 8, 5).backbone
     return {name: block.in_channels for name, block in backbone.blocks() if not isinstance(block.entry, nn.Identity)}
 
@@ -94,7 +94,7 @@ def saved(state: dict[str, Tensor], path: Path) -> Path:
 
 
 def test_a_vgg_of_torchvisions_form_gives_the_same(tmp_path):
-    """A plain chain of layers, numbered as torchvision numbers them."""
+    """A plain chain of layers, numbered as in torchvision, gives the same logits."""
     torch.manual_seed(0)
     member, ins, layers = vgg.MEMBERS["tiny"], 3, []
     for outs in member.widths:
@@ -156,7 +156,7 @@ def test_cadenes_names(backbone, names, tmp_path):
 
 @pytest.mark.skipif(not BN_INCEPTION.exists(), reason=f"no {BN_INCEPTION}")
 def test_a_whole_bn_inception():
-    """Weights by the golden data's recipe: w weight, g and b a norm's (or a bias), rm and rv its statistics."""
+    """Weights follow the golden data's recipe: w for weights, g and b for norms or biases, rm and rv for statistics."""
     data = np.load(BN_INCEPTION)
     ours = video.build("bn_inception", "cadene", "none", frames=8, classes=83).eval()
     state = {}

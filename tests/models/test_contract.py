@@ -1,4 +1,4 @@
-"""The contract of every attention on every backbone that takes it."""
+"""The contract of every attention on every backbone that accepts it."""
 
 import copy
 
@@ -21,7 +21,7 @@ def pair(request: pytest.FixtureRequest) -> pairs.Pair:
 
 
 def least(pair: pairs.Pair) -> int:
-    """The fewest frames that a net of this pair is for."""
+    """Return the fewest frames that a network of this pair accepts."""
     halved = pair[2].get("axis", "T") == "T" and pair[2].get("arrangement") != "mtam"
     return LEAST_FRAMES.get(pair[1], 1) if halved else 1
 

@@ -1,4 +1,4 @@
-"""Parameters and multiply-accumulates, and what the papers' tools count, against counts of the authors' own code."""
+"""Parameters and multiply-accumulates against counts of the authors' code and the papers' tools."""
 
 import json
 import re
@@ -17,7 +17,7 @@ FILES |= {"VGG-16": ("vgg", "16"), "Inception-ResNet-V2": ("inception_resnet_v2"
 
 
 class Row(NamedTuple):
-    """A net that was counted: how to build one, the clip, and parameters, MACs, ptflops and thop; None: not known."""
+    """A counted network: builder, clip, parameters, MACs, ptflops and thop; None if unknown."""
 
     names: tuple[str, str, str]  # backbone, variant, attention
     knobs: dict
@@ -28,7 +28,7 @@ class Row(NamedTuple):
 
 
 def built(names: tuple[str, str, str], frames: int, classes: int, knobs: dict | None = None) -> video.VideoNet:
-    """On the meta device: no memory, no arithmetic."""
+    """Build on the meta device, without memory or arithmetic."""
     with torch.device("meta"):
         return video.build(*names, frames, classes, knobs=knobs)
 
@@ -39,7 +39,7 @@ def as_tools_count(net: nn.Module, shape: tuple[int, ...]) -> tuple[int, int]:
 
 
 def nets(name: str) -> list[tuple[tuple[str, str, str], dict]]:
-    """Backbone, variant and attention, and knobs, of the nets that have a count's name."""
+    """Return (backbone, variant, attention) and knobs of the networks that a count's name means."""
     if actual := re.fullmatch(r"(TSN/TSM|STE|CE|ME|ACTION) ResNet-50(?: stages res2\.\.res(\d))?", name):
         stages = {"stages": [f"res{at}" for at in range(2, int(actual[2]) + 1)]} if actual[2] else {}
         if actual[1] == "TSN/TSM":
@@ -63,7 +63,7 @@ def nets(name: str) -> list[tuple[tuple[str, str, str], dict]]:
 
 
 def rows() -> list:
-    """Every count, as a Row; a name that is of no net here is a Row of none."""
+    """Return every count as a Row; a Row without networks if none here has the name."""
     if not COUNTS.exists():
         return [pytest.param(None, marks=pytest.mark.skip(reason=f"no {COUNTS}"))]
     actual = []
@@ -104,7 +104,7 @@ def test_all_counted_nets_are_here():
 
 
 def test_tf_slims_bn_inception_has_the_parameters_it_has_there():
-    """With a plain first convolution, as added up from its widths."""
+    """With a plain first convolution, the parameters equal the sum over TF-Slim's widths."""
     assert costs.parameters(built(("bn_inception", "slim", "none"), 1, 101)) == 10_263_557
 
 

@@ -1,4 +1,4 @@
-"""Explanations of EAM and ISTPA, against loops over their equations."""
+"""Explanations of EAM and ISTPA against loops over their equations."""
 
 import math
 from typing import Any
@@ -14,7 +14,7 @@ from tests.support.nets.explained import FRAMES, bright, tiny
 
 
 def gate(v: Tensor, kernel: list[float]) -> list[float]:
-    """EAM's weight of each v[i]: a kernel over average plus maximum, zeros beyond the ends, and a sigmoid."""
+    """Return EAM's weight of each v[i]: a zero-padded kernel over average plus maximum, then a sigmoid."""
     sums, half = [float(part.mean() + part.max()) for part in v], len(kernel) // 2
     inner = [
         sum(kernel[i] * sums[at + i - half] for i in range(len(kernel)) if 0 <= at + i - half < len(sums))
@@ -78,7 +78,7 @@ def test_istpa_looks_where_its_scores_are(place: tuple[int, int, int]) -> None:
 
 
 def test_salient_fields_are_added_up_over_the_merged_map() -> None:
-    """The reading that the docstring gives, one position at a time, with slopes by finite differences."""
+    """The docstring's reading, one position at a time, with slopes by finite differences."""
     torch.manual_seed(1)
     made, step = tiny("frames"), 1e-6
     made.backbone.neck = neck = InteractionPyramid(FRAMES, {"res2": 2, "res3": 3}, (2, 2)).double().eval()
@@ -114,7 +114,7 @@ def test_salient_fields_are_added_up_over_the_merged_map() -> None:
 
 
 def test_equations_17_and_18() -> None:
-    """Of columns of length 1: all frames' positions above 0.5 for (1, 1), and frame 1's above 0.7 for each position."""
+    """With columns of length 1: above 0.5 in all frames for (1, 1), above 0.7 in frame 1 for each position."""
     made, clip = bright(0, 3, 1)
     made.backbone.neck = neck = InteractionPyramid(FRAMES, {"res2": 1}, (4, 4), start="normal").eval()
     nn.init.constant_(neck.scores["res2"].weight, 10.0)

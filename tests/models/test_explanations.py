@@ -1,4 +1,4 @@
-"""Explanations against loops over their equations, and nets whose only signal is in one place."""
+"""Explanations against loops over their equations, and on networks with one known signal."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from tests.support.nets.explained import FRAMES, bright, tiny
 
 
 def pooled(maps: Tensor, made: VideoNet, target: int) -> float:
-    """The logit that the net's rest makes of its last maps."""
+    """Return the logit that the network computes from its last maps."""
     rows = maps.flatten(2).mean(2)
     return float(made.head(rows)[:, target].mean())
 
@@ -27,7 +27,7 @@ def rest(made: VideoNet, stage: str, maps: Tensor, target: int) -> float:
 @pytest.mark.parametrize("stage", ["res2", "res3"])
 @pytest.mark.parametrize("layout", ["frames", "volume"])
 def test_grad_cam_is_equations_1_and_2(layout: str, stage: str) -> None:
-    """Each slope by a finite difference, one value of the maps at a time."""
+    """Each slope is a finite difference, one value of the maps at a time."""
     made, target, step = tiny(layout), 2, 1e-6
     clip = torch.randn(FRAMES, 3, 4, 4, dtype=torch.double)
     with torch.no_grad():

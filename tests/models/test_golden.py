@@ -1,4 +1,4 @@
-"""Numbers of the authors' code, stored outside the repository, against ours."""
+"""Our numbers against those of the authors' code, stored outside the repository."""
 
 import json
 import re
@@ -34,7 +34,7 @@ def renamed(name: str, prefixes: dict[str, str]) -> str:
 
 
 def load(module: nn.Module, data: np.lib.npyio.NpzFile, prefixes: dict[str, str]) -> None:
-    """The file's weights; a 1x1 convolution's may be a linear layer's here. All of them must be used."""
+    """Load all weights of a file; a linear layer's may fill a 1x1 convolution."""
     state = {name: "sd/" + renamed(name, prefixes) for name in module.state_dict()}
     assert set(state.values()) == {name for name in data.files if name.startswith("sd/")}
     module.load_state_dict(

@@ -1,4 +1,4 @@
-"""Checks on one GPU: the nets' arithmetic, training, scoring and Ray's tasks, against the CPU's."""
+"""Networks, training, scoring and Ray's tasks on one GPU, compared with the CPU."""
 
 import copy
 import dataclasses
@@ -37,7 +37,7 @@ COMPILED = [
 
 @pytest.fixture(autouse=True)
 def single_precision() -> Iterator[None]:
-    """Convolutions of float32 in float32, not in TensorFloat-32, which rounds to 10 bits."""
+    """Compute convolutions in float32, not in TensorFloat-32, which rounds to 10 bits."""
     with torch.backends.cudnn.flags(allow_tf32=False):
         yield
 
@@ -106,7 +106,7 @@ def test_training_in_bf16_is_near(data: Path) -> None:
     np.testing.assert_allclose(losses(train(one, device=GPU)), losses(train(one)), rtol=0.05)
 
 
-def test_a_kept_state_is_gone_on_from_on_a_gpu_and_on_a_cpu(data: Path) -> None:
+def test_a_kept_state_resumes_on_a_gpu_and_on_a_cpu(data: Path) -> None:
     one = tiny_run(data, precision="fp32", dropout=0.0)
     whole = train(one, device=GPU)
     buffer = io.BytesIO()

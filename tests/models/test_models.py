@@ -1,4 +1,4 @@
-"""ResNets and 3D nets by their authors' counts and names, and what attention makes of the frames' order and memory."""
+"""ResNets and 3D networks: authors' counts and names, frame order and memory under attention."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Files by the names and shapes of the authors' releases, made here: they load strictly, with the authors' logits."""
+"""Files in the authors' format, made here, load strictly and give the authors' logits."""
 
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,7 @@ def test_a_tsm_release_starts_action_and_a_plain_net(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("stem", "rename"), WHOLE)
 def test_the_logits_of_a_release_are_the_authors(stem: str, rename: Any, tmp_path: Path) -> None:
-    """Golden weights in a file of the release's names: read, the net gives the golden logits."""
+    """Golden weights in a file with the release's names give the golden logits."""
     path = GOLDEN / f"{stem}.npz"
     if not path.exists():
         pytest.skip(f"no {path}")

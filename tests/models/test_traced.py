@@ -1,4 +1,4 @@
-"""Nets that torch.export or torch.compile made say the same as those that they were made of."""
+"""Networks by torch.export and torch.compile give the outputs of the originals."""
 
 import io
 import shutil
@@ -32,7 +32,7 @@ def fits(pair: pairs.Pair) -> bool:
 
 
 def cover() -> Iterator[pairs.Pair]:
-    """Each attention on the first backbone of each layout that takes it, ResNets first, and each backbone without."""
+    """Return each attention on the first backbone of each layout that takes it, and each plain backbone."""
     seen = set()
     for pair in sorted(PAIRS, key=lambda pair: (not pair[0].startswith("resnet"), pair[0])):
         kind = (layout(pair[0]), pair[1], pair[0] if pair[1] == "none" else "")
@@ -49,7 +49,7 @@ GRADIENTS = [pair for pair in FIRST if pair[1] in ("st_manet", "tsm", "tpn")]  #
 
 
 def traced(quick: Iterable[pairs.Pair], every: Iterable[pairs.Pair] = PAIRS) -> pytest.MarkDecorator:
-    """All pairs, or `every` one given; those that are not `quick` marked slow."""
+    """Parametrize over all pairs, or `every`; those that are not `quick` are marked slow."""
     return pytest.mark.parametrize(
         "pair",
         [pytest.param(pair, id=pairs.name(pair), marks=() if pair in quick else pytest.mark.slow) for pair in every],
@@ -73,7 +73,7 @@ def test_an_exported_net_says_the_same(pair):
 
 
 def compiled(net: nn.Module, backend: str) -> nn.Module:
-    """The net as one graph; torch's own compiler makes one C++ file of it, not one a kernel, which takes far longer."""
+    """Compile the network as one graph; one C++ file, not one for each kernel, compiles far faster."""
     torch._dynamo.reset()
     options = {"cpp_wrapper": True} if backend == "inductor" else None
     return torch.compile(net, fullgraph=True, backend=backend, options=options)
@@ -86,7 +86,7 @@ def check_evaluation(net: video.VideoNet, backend: str) -> None:
 
 
 def check_training(net: video.VideoNet, backend: str) -> None:
-    """A training step's loss, penalties and all, and its gradients."""
+    """Compare the loss of a training step, including penalties, and its gradients."""
     net.train()
     actual = []
     for form in (compiled(net, backend), net):

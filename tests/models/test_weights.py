@@ -1,4 +1,4 @@
-"""Files of weights into a VideoNet."""
+"""Loading weight files into a VideoNet."""
 
 import pickle
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Our numbers and printed ones: verdicts, differences of protocol, absent rows."""
+"""Our numbers against printed ones: verdicts, differences of protocol, absent rows."""
 
 import csv
 from collections.abc import Mapping
@@ -44,7 +44,7 @@ def params() -> Params:
 
 @pytest.fixture(scope="module")
 def rows(params: Params, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Result]:
-    """Rows of table 1, whose prints are 62.5, 65.4, 63.2, 63.6 and (not run) 63.2 %."""
+    """Return rows of table 1, printed as 62.5, 65.4, 63.2, 63.6 and (not run) 63.2 %."""
     folder = invented.splits(tmp_path_factory.mktemp("splits"), 9_000)
     return {
         NONE: invented.result(params, NONE, folder, 0.625, 0),
@@ -63,13 +63,13 @@ def line(cells: list[Match], label: str, column: str = "top1") -> Match:
 
 
 def figures(name: str) -> dict[tuple[str, str, str], Figure]:
-    """A paper's figures of parity.yaml, by table, row and quantity."""
+    """Return a paper's figures of parity.yaml by table, row and quantity."""
     every = load_figures(PAPERS / "parity.yaml").figures
     return {(figure.table, figure.row, figure.quantity): figure for figure in every if figure.paper == name}
 
 
 def few(result: Result, seeds: int) -> Result:
-    """The result of the first seeds alone."""
+    """Return the result of the first seeds."""
     assert isinstance(result.accuracy, Accuracy)
     right = result.accuracy.right.select("split", "video", *map(str, result.seeds[:seeds]))
     top1 = crossed.row(right.drop("split", "video").to_numpy().T)
@@ -170,7 +170,7 @@ def test_what_a_paper_leaves_open_and_what_does_not_change_scores_is_no_differen
 
 
 def test_crops_are_compared_by_the_share_that_they_take(params: Params) -> None:
-    """A center crop of 224 takes 7/8 of 256, as printed, and all of frames of 224."""
+    """A center crop of 224 covers 7/8 of 256, as printed, but all of 224."""
     center = replace(
         paper(), protocols={"windows": Views("center", crops="center", size=224, clips=1, sampling="segments")}
     )
@@ -251,7 +251,7 @@ def of(result: Result, classes: tuple[str, ...]) -> Result:
 
 
 def test_gains_efficiencies_and_classes_of_other_tables(params: Params, rows: dict[str, Result]) -> None:
-    """The systems are invented, under the registry's names."""
+    """The systems are invented, with the registry's names."""
     action, istpa = paper("action_net"), paper("istpa")
     printed = [row for table in ("T1", "F4") for row in action.tables[table].rows]
     names = {meant(way, action.tables["F4"], "eta_ego") for row in printed for way in (row.ours, row.against)} - {None}

@@ -1,4 +1,4 @@
-"""Printed parameters and FLOPs: all are registered, counted again, and reported."""
+"""Printed parameters and FLOPs are all registered, counted again and reported."""
 
 import csv
 import json
@@ -60,7 +60,7 @@ def figures(paper: str, table: str) -> list[tuple[str, str, float]]:
 
 
 def ours(table: str, row: dict, column: str) -> str:
-    """The name that a published row, or one of its columns, has in parity.yaml."""
+    """Return the name in parity.yaml of a published row or one of its columns."""
     method = re.sub(r"\((\w+)\)", lambda word: word[0].lower(), METHODS.get(row["method"], row["method"]))
     match table:
         case "T4":

@@ -1,4 +1,4 @@
-"""The registry of printed numbers: each published cell once, as printed."""
+"""The registry has each published number once, as printed."""
 
 from collections import Counter
 from functools import cache
@@ -28,14 +28,14 @@ def paper(name: str) -> Paper:
 
 @cache
 def figures(name: str) -> dict[tuple[str, str, str], str]:
-    """(table, row, quantity) -> printed, of parity.yaml."""
+    """Return (table, row, quantity) -> printed value, from parity.yaml."""
     every = printed_costs.load(FOLDER / "parity.yaml").figures
     return {(figure.table, figure.row, figure.quantity): figure.printed for figure in every if figure.paper == name}
 
 
 @cache
 def transcribed(name: str) -> dict[str, Any]:
-    """The transcription of a paper's tables, every value as text, to its last zero."""
+    """Return the transcription of a paper's tables, with values as text to keep trailing zeros."""
     if not (PUBLISHED / f"{name}.yaml").exists():
         pytest.skip(f"no {PUBLISHED}: the transcriptions of the papers")
     tables = yaml.load((PUBLISHED / f"{name}.yaml").read_text(), yaml.BaseLoader)["tables"]
@@ -151,7 +151,7 @@ def test_all_has_every_row_of_ours_too() -> None:
             assert systems <= {*params.experiments, *params.fusions, *params.trajectories}
 
 
-def test_what_authors_ran_is_run_but_for_a_reason() -> None:
+def test_what_authors_ran_is_run_unless_a_reason_is_given() -> None:
     reasons = Counter(
         meant(row.without, table, column)
         for name in published.PAPERS

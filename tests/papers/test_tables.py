@@ -1,4 +1,4 @@
-"""A paper's tables: written whatever has run, with the same bytes each time."""
+"""A paper's tables are written whatever has run, with the same bytes each time."""
 
 import re
 import shutil
@@ -32,7 +32,7 @@ def params() -> Params:
 
 @pytest.fixture(scope="module")
 def rows(params: Params, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Result]:
-    """Four rows of table 1, one of which failed; no other row has run."""
+    """Return four rows of table 1, one of which failed; no other row has run."""
     folder = invented.splits(tmp_path_factory.mktemp("splits"), 1_500)
     rows = {row: results.measure(results.read(params, row, folder / "nothing")) for row in params.experiments}
     rows |= {row: invented.result(params, row, folder, right) for row, right in ((NONE, 0.62), (EAM, 0.70), (K5, 0.5))}
@@ -134,7 +134,7 @@ def test_each_paper_has_its_claims_once_the_headline_first(
     assert text.index("# Verdicts on") < text.index("## Printed gains") and "★" in text
 
 
-def test_a_correction_is_a_footnote_beside_its_cell(tmp_path: Path) -> None:
+def test_a_correction_is_a_footnote_of_its_cell(tmp_path: Path) -> None:
     params = composed("action_net", "full")
     save(tmp_path / "tables", params, {})
     text = (tmp_path / "tables" / "T1.md").read_text()

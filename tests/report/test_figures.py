@@ -1,4 +1,4 @@
-"""Figures are SVG with text as text, the same bytes each time, and show all rows."""
+"""Figures are reproducible SVG with real text, and show all rows."""
 
 import base64
 import io
@@ -27,7 +27,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> list[Result]:
 
 
 def logs(folder: Path, count: int = 2) -> dict[str, list[Path]]:
-    """Two runs a row of three epochs, among lines of another kind."""
+    """Write two runs of three epochs for each row, among log lines of another kind."""
     paths: dict[str, list[Path]] = {}
     for row in range(count):
         for seed in range(2):

@@ -1,4 +1,4 @@
-"""The page: the CSVs' numbers in one small file that browsers accept."""
+"""The page has the CSVs' numbers in one small file that browsers accept."""
 
 import csv
 import json
@@ -20,7 +20,7 @@ CHROMIUM = shutil.which("chromium")
 
 
 class Tables(HTMLParser):
-    """The page's tables: CSV path -> rows of (column, exact value)."""
+    """A parser of the page's tables: CSV path -> rows of (column, exact value)."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class Tables(HTMLParser):
 
 @pytest.fixture
 def reports(tmp_path: Path) -> Path:
-    """The committed reports."""
+    """Return the committed reports."""
     shutil.copytree(ROOT / "reports", tmp_path / "reports", ignore=shutil.ignore_patterns("plots"))
     return tmp_path / "reports"
 

@@ -1,4 +1,4 @@
-"""The order of a suite's systems, their ranks over data sets, and the chance that one beats another."""
+"""The order of a suite's systems, ranks over data sets, and the chance that one beats another."""
 
 import csv
 import dataclasses
@@ -17,7 +17,7 @@ SEEDS = (0, 1, 2)
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> list[Result]:
-    """Three systems of 50, 75 and 95 %."""
+    """Return three systems with 50, 75 and 95 % accuracy."""
     params = invented.params(["low", "middle", "high"], seeds=SEEDS)
     folder = invented.splits(tmp_path_factory.mktemp("rows"), videos=400)
     rates = {"low": 0.5, "middle": 0.75, "high": 0.95}
@@ -54,7 +54,7 @@ def test_fewer_seeds_or_rows_have_no_rank(rows: list[Result], tmp_path: Path) ->
 
 
 def test_ranks_over_data_sets_are_means(rows: list[Result]) -> None:
-    """Systems are named as rows without their data set's name."""
+    """A system's name is its row's without the data set's."""
     low, middle, high = rows
     one = [renamed(low, "tsn-one", "one"), renamed(high, "tsm-one", "one"), renamed(middle, "se-one", "one")]
     two = [renamed(middle, "tsn-two", "two"), renamed(low, "tsm-two", "two"), renamed(high, "only-two", "two")]

@@ -1,4 +1,4 @@
-"""A suite's tables: intervals, seeds, absent rows, and verdicts."""
+"""A suite's tables: intervals, seeds, absent rows and verdicts."""
 
 import re
 from dataclasses import replace
@@ -24,7 +24,7 @@ ABLATION = Table("Against TSN", ROWS[1:], base="tsn")
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Result]:
-    """tsn, a better row, one like it, and two without predictions; three seeds."""
+    """Return tsn, a better row, an equal one, and two without predictions; three seeds."""
     params = invented.params(ROWS, splits=(1, 2), seeds=(0, 1, 2))
     folder = invented.splits(tmp_path_factory.mktemp("splits"), 300, (1, 2))
     costs = {"parameters": 11_200_000, "macs": 3_300_000_000}

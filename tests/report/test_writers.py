@@ -15,7 +15,7 @@ from pipeline.report.table import ALWAYS, BLANK, DATA, ROOM, Cell, Table, view
 
 
 def made(columns: int, rows: int = 3, place: int = ROOM, same: tuple[int, ...] = ()) -> Table:
-    """A table with named rows; the columns `same` are equal in every row."""
+    """Return a table with named rows; the columns `same` are equal in every row."""
     lines = []
     for row in range(rows):
         cells = [Cell("row", f"r{row}", {"row": f"r{row}"}, ALWAYS)]

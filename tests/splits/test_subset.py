@@ -1,4 +1,4 @@
-"""Subsets of a data set: small, the same everywhere, and never another video's label."""
+"""Subsets of a data set are small and the same everywhere, and keep each video's labels."""
 
 import random
 from typing import ClassVar
@@ -18,7 +18,7 @@ CLASSES = tuple(f"class {number}" for number in range(10))
 
 
 def whole(videos: int = 20, labels: int = 1, seed: int = 0) -> Splits:
-    """Two splits of ten classes; a video has so many labels."""
+    """Return two splits of ten classes, with a number of labels for each video."""
     draws = random.Random(seed)
     ids = [f"v{number:03d}" for number in range(videos * 10)]
     named = {video: tuple(sorted(draws.sample(range(10), labels))) for video in ids}
@@ -27,7 +27,7 @@ def whole(videos: int = 20, labels: int = 1, seed: int = 0) -> Splits:
     return Splits(CLASSES, rows)
 
 
-def test_classes_are_evenly_spaced_and_numbered_anew() -> None:
+def test_classes_are_evenly_spaced_and_renumbered() -> None:
     few = subset.reduced(whole(), FEW)
     assert few.classes == ("class 1", "class 5", "class 8")
     assert {row.labels for row in few.rows[1]} == {(0,), (1,), (2,)}
@@ -82,7 +82,7 @@ def test_more_than_there_is_takes_all() -> None:
 
 
 def test_split_tables_of_a_subset(tmp_path) -> None:
-    """The counts are those of the whole lists; mirrored classes are renumbered."""
+    """Counts are those of the whole lists; mirrored classes are renumbered."""
     lists = whole()
     entries = [sources.Entry(video, video, 1, video) for video in subset.videos(lists, FEW)]
 

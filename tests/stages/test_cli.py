@@ -96,7 +96,7 @@ def test_numbers_are_numbers_in_json() -> None:
 
 
 def test_rows_run_side_by_side_then_the_tables(project: Path) -> None:
-    """Let each row's training wait for the other's start: both must run at once."""
+    """Each row's training waits for the other to start, so both must run at once."""
     shutil.rmtree(project / "data")
     done = actionbench(project, "repro", "-j", "2", TOGETHER="2")
     assert done.returncode == 0, done.stderr
@@ -124,7 +124,7 @@ def test_a_users_mistake_is_the_stages_line_alone(project: Path, jobs: str, labe
     assert done.stderr == f"{label}error: this row can't be trained\n"
 
 
-def test_a_crash_is_1_and_other_rows_go_on_if_asked(project: Path) -> None:
+def test_a_crash_exits_with_1_and_other_rows_continue_if_asked(project: Path) -> None:
     done = actionbench(project, "repro", "-j", "2", "-k", FAIL="train@a:7")
     assert done.returncode == 1
     assert "exited with 7" in done.stderr

@@ -1,4 +1,4 @@
-"""`actionbench convert`: an authors' file under our names, strictly."""
+"""`actionbench convert` writes an authors' file under our names, strictly."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Each check detects a fault and has a fix."""
+"""Each check of `actionbench doctor` detects a fault and prints a fix."""
 
 import http.server
 import json
@@ -72,7 +72,7 @@ def test_a_cluster_too_small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_cluster_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fail at once; Ray itself would retry."""
+    """The check fails at once, although Ray itself would retry."""
     monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{doctor.free_port()}")
     check = doctor.ray(Cluster())
     assert check.state == "broken"
@@ -160,7 +160,7 @@ def test_a_damaged_store_and_a_database_that_is_away(tmp_path: Path) -> None:
 
 
 def lacking(what: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, params: Params) -> tuple[str, str, str]:
-    """Break this machine; return the check that fails, its state and its words."""
+    """Break this machine; return the check that fails, its state and a word of its message."""
     if what == "shared memory":
         object.__setattr__(params.cluster, "loader_workers", 2)
         monkeypatch.setattr(
@@ -203,7 +203,7 @@ LACKING = ("shared memory", "TMPDIR", "HOME", "clone", "data", "weights", "disk"
 @pytest.mark.usefixtures("without_ray")
 @pytest.mark.parametrize("what", LACKING)
 def test_what_a_machine_lacks_is_found(what: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Detect each fault in a run of all checks, without slow unrelated ones."""
+    """A run of all checks, without slow unrelated ones, detects each fault."""
     monkeypatch.chdir(ROOT)
     params = load.load()
     monkeypatch.setattr(doctor.load, "load", lambda: params)

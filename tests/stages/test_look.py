@@ -1,4 +1,4 @@
-"""Pictures of explanations, and `actionbench look`."""
+"""`actionbench look` and its pictures of explanations."""
 
 import json
 import shutil
@@ -79,7 +79,7 @@ def test_a_strip_shows_its_frames_and_their_heat(tmp_path: Path) -> None:
 
 @pytest.fixture
 def project(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return a project of four rows, all with untrained weights except `untrained`.
+    """Return a project of four rows, all with initial weights except `untrained`, which has none.
 
     Its data set is that of conftest.py.
     """

@@ -23,7 +23,7 @@ FILE = Path("data/weights/net-1.pth")
 
 @pytest.fixture
 def server(tmp_path, monkeypatch):
-    """Start a web server with the weights, and a project with rows tsn and tsm.
+    """Start a web server with the weights, and create a project with rows tsn and tsm.
 
     Both rows start from the weights by name.
     """

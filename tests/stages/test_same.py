@@ -1,4 +1,4 @@
-"""Copies that ran elsewhere: differences are detected and measured."""
+"""Comparisons of copies that ran elsewhere detect and measure differences."""
 
 import csv
 import shutil

@@ -75,7 +75,7 @@ def test_a_name_that_is_not_there(stage: str, name: str, words: str) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
 def test_a_disk_that_really_is_full(tmp_path: Path) -> None:
-    """Decode on a file system of 4 MiB, with clips that need more."""
+    """Decoding on a file system of 4 MiB, too small for the clips, fails in one line."""
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)], capture_output=True)

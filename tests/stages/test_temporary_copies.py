@@ -1,4 +1,4 @@
-"""A relative source starts from the real project, also in DVC's temporary copies."""
+"""Relative sources are resolved from the real project, also in DVC's temporary copies."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Progress of a repro, from DVC's output and the running logs."""
+"""Progress of a repro, from DVC's output and the logs of running stages."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""Damaged files count as absent or are refused, in one line; only the project's files are removed."""
+"""Damaged files count as absent or are refused in one line; only the project's files are removed."""
 
 import json
 import os
@@ -161,7 +161,7 @@ def test_a_row_that_leads_out_removes_nothing(tmp_path: Path, monkeypatch: pytes
 
 
 def test_only_folders_that_are_named_by_a_key_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """cluster.storage may be any folder of the project, and a row may have the name of what lies in it."""
+    """cluster.storage may be any folder, where a row's name may match an unrelated folder."""
     monkeypatch.chdir(tmp_path)
     ours, users = (tmp_path / "models" / "attention" / name for name in (f"split1-seed0-{KEY}", "mine"))
     for folder in (ours, users):

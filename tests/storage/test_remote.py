@@ -1,4 +1,4 @@
-"""cluster.storage in an S3-compatible store, moto's server: a folder's bytes again, and what goes wrong there."""
+"""cluster.storage in an S3-compatible store (moto's server): same bytes as a folder, and failures."""
 
 import os
 import shutil
@@ -52,7 +52,7 @@ def test_it_is_used_as_a_path_is(store: Remote) -> None:
 
 
 def test_a_folder_and_a_store_give_the_same_bytes(store: Remote, data: Path, tmp_path: Path) -> None:
-    """On Ray; and nowhere, Ray's own logs included, is there a secret."""
+    """The tasks run on Ray, and no file, including Ray's logs, contains a secret."""
     one, actual = tiny_run(data), []
     with session(S3):
         for cluster in (Cluster(storage=str(tmp_path / "folder")), S3):
@@ -82,7 +82,7 @@ train_run(training(one, folder(one, S3), S3))
 """
 
 
-def test_a_killed_training_goes_on_from_the_store(
+def test_a_killed_training_resumes_from_the_store(
     store: Remote, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = tiny_run(data, epochs=12)
@@ -114,14 +114,14 @@ def test_a_killed_training_goes_on_from_the_store(
 
 @pytest.fixture
 def gone(monkeypatch: pytest.MonkeyPatch) -> str:
-    """An address where nothing listens, which the first try detects."""
+    """Return an address without a server, which the first try detects."""
     monkeypatch.setattr(remote, "TRIES", 1)
     return "http://127.0.0.1:9"
 
 
 @pytest.fixture
 def strict(endpoint: str) -> Iterator[None]:
-    """The server looks at the keys."""
+    """Let the server check the keys."""
     requests.post(f"{endpoint}/moto-api/reset-auth", data="0")
     yield
     requests.post(f"{endpoint}/moto-api/reset-auth", data="inf")
@@ -139,7 +139,7 @@ def test_what_goes_wrong_is_one_line(store: Remote, data: Path, gone: str, monke
     one_line(store.sizes)
 
 
-def test_wrong_keys_are_said(store: Remote, strict: None) -> None:
+def test_wrong_keys_are_named(store: Remote, strict: None) -> None:
     for work in (lambda: (store / "a").write_bytes(b""), (store / "a").read_bytes, store.sizes, lambda: ask(S3)):
         assert "refuses it; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" in one_line(work)
 
@@ -170,7 +170,7 @@ def test_the_preflight_tells_a_node_that_sees_another_store(
 
 
 @pytest.mark.slow
-def test_two_workers_go_on_from_the_store_too(store: Remote, data: Path, tmp_path: Path) -> None:
+def test_two_workers_resume_from_the_store(store: Remote, data: Path, tmp_path: Path) -> None:
     one, actual = tiny_run(data, epochs=1), []
     with session(S3):
         for kept in (str(tmp_path / "folder"), S3.storage):
@@ -187,7 +187,7 @@ def test_two_workers_go_on_from_the_store_too(store: Remote, data: Path, tmp_pat
 
 @pytest.mark.slow
 def test_a_node_without_the_store_is_named(store: Remote, tmp_path: Path) -> None:
-    """Three real nodes, one of them with another store; none of them sees data/."""
+    """One of three real nodes uses another store; none of them sees data/."""
     head = preflight.project(tmp_path / "project")
     views = [(head, {}), (head, {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"})]
     with preflight.nodes(head, *views) as driver:

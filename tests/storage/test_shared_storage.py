@@ -1,4 +1,4 @@
-"""Two workspaces with rows of one name on one storage: whatever the order, each gets its results; damage is found."""
+"""Two workspaces with equal row names share a storage: each gets its results, and damage is detected."""
 
 import contextlib
 import random
@@ -29,7 +29,7 @@ STEPS = ("killed", "train", "evaluate", "killed", "train", "forget")
 
 @dataclass
 class Workspace:
-    """A project's data folder and what it asks for; the frames and splits are those of the others, too."""
+    """A project's data folder and settings; frames and splits are shared with the other workspaces."""
 
     one: Run
     cluster: Cluster
@@ -99,7 +99,7 @@ def test_each_workspace_gets_its_bytes_in_every_order(
 
 @pytest.fixture
 def done(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
-    """A workspace that trained and evaluated; its state is left."""
+    """Return a workspace that trained and evaluated, with its state."""
     local(monkeypatch)
     actual = workspace(tmp_path / "workspace", data, tmp_path / "storage")
     actual.train(monkeypatch)

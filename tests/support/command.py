@@ -8,7 +8,7 @@ from stages import cli
 
 
 def called(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr of a command run in this process."""
+    """Return exit code, stdout and stderr of a command run in this process."""
     with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as left:
         patch.setattr(sys, "argv", ["actionbench", *arguments])
         cli.main()

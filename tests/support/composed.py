@@ -10,7 +10,6 @@ from pipeline.config.load import parse
 from pipeline.config.schema import Params
 
 ROOT = Path(__file__).parents[2]
-PAPERS = ("maagn", "istpa", "eam", "action_net", "st_manet")
 
 
 @cache

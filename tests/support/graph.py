@@ -1,4 +1,4 @@
-"""A project after a whole `dvc repro`: the real graph, code and inputs, with stand-ins for what other stages do."""
+"""A project after a whole `dvc repro`: real graph, code and inputs, stand-ins for other stages."""
 
 import os
 import subprocess
@@ -17,14 +17,14 @@ from tests.support.project import copy, stand_in
 
 
 def build(folder: Path, settings: Mapping[str, Any]) -> Path:
-    """Return `folder` with the project's sources and graph, those params, and all stages run."""
+    """Return `folder` with the project's sources and graph, these params, and all stages run."""
     stand_in(copy(folder, settings))
     dvc(folder, "repro", "-q")
     return folder
 
 
 def dvc(folder: Path, *arguments: str) -> str:
-    """Return what DVC prints."""
+    """Return DVC's output."""
     command = [Path(sys.executable).with_name("dvc"), *arguments]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env={**os.environ, "PATH": path})
@@ -33,7 +33,7 @@ def dvc(folder: Path, *arguments: str) -> str:
 
 
 def stale(folder: Path) -> dict[str, list[Any]]:
-    """Return DVC's status, without stages code and inputs, which are run first."""
+    """Return DVC's status without stages code and inputs, which are run first."""
     with chdir(folder):
         for path, text in code.files(folder).items():
             (folder / "reports/code" / path).write_text(text)
@@ -44,7 +44,7 @@ def stale(folder: Path) -> dict[str, list[Any]]:
 
 @contextmanager
 def restored(*paths: Path) -> Iterator[None]:
-    """Put files back as they were, with their times; those that weren't there are removed."""
+    """Restore files with their times; remove those that did not exist."""
     before = {path: (path.read_bytes(), path.stat()) if path.exists() else None for path in paths}
     try:
         yield

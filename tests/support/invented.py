@@ -1,4 +1,4 @@
-"""Invented rows for tests of the results: params, splits and predictions, on disk as the stages leave them."""
+"""Invented rows for tests of results: params, splits and predictions, in the stages' files."""
 
 import json
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ CLASSES = ("clap", "jump", "run", "sit", "turn", "wave")
 
 
 def params(rows: Sequence[str], splits: Sequence[int] = (1,), seeds: Sequence[int] = (0, 1), **protocol: Any) -> Params:
-    """Params with these rows, all on one data set and under one protocol."""
+    """Return params with these rows, all with one data set and protocol."""
     clip = {"sampling": "segments", "size": 64}
     decode = {"short_side": 72, "quality": 90, "decoder": "ffmpeg", "videos_per_shard": 8, "max_failed": 0.1}
     recipe = {"epochs": 2, "batch": 8, "micro_batch": 8, "frames": 8, "lr": 0.1, "momentum": 0.9, "weight_decay": 0.0}
@@ -43,7 +43,7 @@ def params(rows: Sequence[str], splits: Sequence[int] = (1,), seeds: Sequence[in
 
 
 def splits(folder: Path, videos: int = 60, numbers: Sequence[int] = (1,)) -> Path:
-    """A folder of splits whose test videos are test_000, ...; video i is of class i modulo the number of classes."""
+    """Write splits with test videos test_000, ...; video i has class i modulo the number of classes."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "classes.json").write_text(json.dumps(CLASSES))
     for number in numbers:
@@ -58,7 +58,7 @@ def splits(folder: Path, videos: int = 60, numbers: Sequence[int] = (1,)) -> Pat
 def predictions(
     given: Params, row: str, folder: Path, right: float = 0.7, views: int = 1, seed: int = 0
 ) -> pl.DataFrame:
-    """Predictions of a row whose top-1 accuracy is about `right`; each cell of the row errs on its own."""
+    """Return predictions with a top-1 accuracy of about `right`; errors are independent in each cell."""
     rng, parts = np.random.default_rng(seed), []
     for split in given.experiments[row].splits:
         tests = pl.read_parquet(folder / f"split-{split}.parquet").filter(part="test").select("video", "labels")
@@ -79,7 +79,7 @@ def predictions(
 
 
 def write(frame: pl.DataFrame, path: Path, given: Params, row: str, **facts: str) -> Path:
-    """The predictions as the evaluation writes them, with protocol, classes and `facts` in the file's metadata."""
+    """Write predictions as the evaluation does, with protocol, classes and `facts` as metadata."""
     experiment = given.experiments[row]
     signature = protocol_signature(given.protocols[experiment.protocol], given.recipes[experiment.recipe])
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -89,19 +89,19 @@ def write(frame: pl.DataFrame, path: Path, given: Params, row: str, **facts: str
 
 
 def result(given: Params, row: str, folder: Path, right: float = 0.7, seed: int = 0, **costs: float) -> results.Result:
-    """The measured result of an invented row; its predictions go through a file in `folder`, that of the splits."""
+    """Return the measured result of an invented row; its predictions pass through a file in the splits' folder."""
     path = write(predictions(given, row, folder, right, seed=seed), folder / f"{row}.parquet", given, row)
     return measured(given, row, read(path, row, given, folder), **costs)
 
 
 def measured(given: Params, row: str, actual: Any, **costs: float) -> results.Result:
-    """The result of a row from its predictions, or from the reason why it has none."""
+    """Return the result of a row from its predictions, or from the reason why it has none."""
     made = results.read(given, row, Path("nowhere"))
     return results.measure(replace(made, predictions=actual, costs=costs))
 
 
 def from_logits(logits: list[list[list[float]] | None], labels: list[int], average: str = "softmax") -> Predictions:
-    """Predictions of one run from logits[video][view][class]; None was not decoded."""
+    """Return predictions of one run from logits[video][view][class]; None is a video that was not decoded."""
     rows = [
         (1, 0, f"v{video}", view, [labels[video]], scores)
         for video, views in enumerate(logits)

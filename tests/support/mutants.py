@@ -1,4 +1,4 @@
-"""Seeded edits of real sources: mutations, each of which changes a meaning, and edits that change none."""
+"""Seeded edits of source files: mutations, which change a meaning, and harmless edits."""
 
 import ast
 import random
@@ -30,7 +30,7 @@ def mutation(source: str, rng: random.Random) -> Mutation | None:
 
 
 def _places(tree: ast.Module) -> Iterator[tuple[str, int, Callable[[], None]]]:
-    """Yield (kind, line, what changes it) of every place of a tree that a mutation may strike."""
+    """Yield (kind, line, function that edits it) of every mutable place of a tree."""
     texts = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}  # docstrings
     defaults = {
         id(default)
@@ -74,7 +74,7 @@ def _other(node: ast.Constant) -> None:
 
 
 def harmless(source: str, rng: random.Random) -> Mutation:
-    """Return one edit of a module that changes nothing that runs."""
+    """Return one edit of a module that changes no behavior."""
     kind = rng.choice(["comment", "blank lines", "docstring", "formatting", "inner docstring", "no docstrings"])
     lines = source.splitlines(keepends=True)
     tree = ast.parse(source)
@@ -107,7 +107,7 @@ def harmless(source: str, rng: random.Random) -> Mutation:
 
 
 def readers() -> dict[str, set[str]]:
-    """Return module -> the digests that it belongs to, from grimp's import graph and not from pipeline.digest's."""
+    """Return module -> the digests that cover it, by grimp's import graph instead of pipeline.digest."""
     graph = grimp.build_graph("models", "pipeline", cache_dir=None, exclude_type_checking_imports=True)
     roots = {f"stages/{stage}": names for stage, names in code.ROOTS.items()}
     for package in code.PLUGINS.values():

@@ -1,4 +1,4 @@
-"""Tables and texts of figures, read back from their files."""
+"""Tables and figure texts, read back from their files."""
 
 import csv
 from pathlib import Path

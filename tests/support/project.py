@@ -21,7 +21,7 @@ for out in map(Path, sys.argv[1:]):
 
 
 def copy(folder: Path, settings: Mapping[str, Any]) -> Path:
-    """Return `folder` with the project's code and graph and these params, where nothing has run."""
+    """Return `folder` with the project's code, graph and these params; no stage has run."""
     for name in FOLDERS:
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "dvc.lock"))
     for name in FILES:
@@ -33,7 +33,7 @@ def copy(folder: Path, settings: Mapping[str, Any]) -> Path:
 
 
 def stand_in(folder: Path) -> None:
-    """Let every stage but `code` and `inputs` write a small file for each of its outs, and nothing else."""
+    """Make every stage but `code` and `inputs` only write a small file for each output."""
     yaml = YAML(typ="safe")
     graph = yaml.load((folder / "dvc.yaml").read_text())
     for stage in graph["stages"].values():
@@ -59,7 +59,7 @@ def save(folder: Path, settings: Mapping[str, Any]) -> None:
 
 
 def _files(stage: Mapping[str, Any]) -> list[str]:
-    """A file for each of a stage's outs, inside of it where it is a folder."""
+    """Return a file for each output of a stage, inside it if it is a folder."""
     outs = [*stage.get("outs", []), *stage.get("metrics", []), *stage.get("plots", [])]
     paths = [out if isinstance(out, str) else next(iter(out)) for out in outs]
     return [path if "." in Path(path).name else f"{path}/x" for path in paths]

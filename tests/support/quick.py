@@ -1,4 +1,4 @@
-"""Suite quick with small nets."""
+"""Suite quick with small networks."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def quick(**experiment) -> load.Params:
-    """Suite quick with small clips, and with row `tsm` changed so."""
+    """Return suite quick with small clips and changes to row `tsm`."""
     given = load.load(ROOT / "params.yaml")
     recipe = replace(given.recipes["quick"], micro_batch=3, frames=4, size=32)
     protocol = replace(given.protocols["center"], batch=2, frames=6, size=48)

@@ -1,4 +1,4 @@
-"""The folder of real data that some tests read; they are skipped where it isn't given.
+"""The folder of real data; tests that need it are skipped without it.
 
 ACTIONBENCH_TEST_DATA names it: data/ (jhmdb/, clips/, annotations/, weights/), golden/, published/.
 """

@@ -1,4 +1,4 @@
-"""A small recipe, as params.yaml has it and as a dataclass, for tests and measurements."""
+"""A small recipe as params.yaml has it and as a dataclass, for tests and measurements."""
 
 from typing import Any
 

@@ -12,7 +12,7 @@ ENTRY = {"about": "a net", "page": "https://example.org/net", "sha256": None, "u
 
 
 def registered(patch: pytest.MonkeyPatch, folder: Path, **entries: dict[str, Any]) -> None:
-    """Replace the project's registry by these entries; what they leave open is ENTRY's."""
+    """Replace the project's registry by these entries, completed from ENTRY."""
     folder.mkdir()
     (folder / "all.yaml").write_text(json.dumps({name: {**ENTRY, **entry} for name, entry in entries.items()}))
     patch.setattr(pretrained, "REGISTRY", folder)

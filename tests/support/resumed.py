@@ -1,6 +1,6 @@
 """One stage's work without Ray, in a copy of the sources: `resumed.py STAGE FOLDER [stop]`.
 
-It prints what was computed, not continued, as JSON; "stop" ends it in the middle. Run from the copy's root.
+Run it from the copy's root. It prints as JSON what was computed rather than resumed; "stop" ends it in the middle.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ class Stopped(Exception):
 
 
 def counted(module: Any, name: str, what: Callable[..., Any], stop: bool) -> None:
-    """Note the calls of a module's function; the second ends it all if `stop`."""
+    """Record the calls of a module's function; with `stop`, the second call ends the process."""
     function = getattr(module, name)
 
     def noting(*arguments: Any, **named: Any) -> Any:

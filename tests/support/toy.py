@@ -1,4 +1,4 @@
-"""A DVC project whose stages do nothing but leave a file, for tests of the command line."""
+"""A DVC project whose stages only write a file, for tests of the command line."""
 
 import json
 
@@ -22,7 +22,7 @@ TABLE = dumps(Table("comparison", "Systems", ROWS, ("What the columns say.",)))
 
 
 def _graph() -> str:
-    """The project's graph in JSON, without trajectories; each stage only leaves a file in its first out."""
+    """Return the project's graph as JSON, without trajectories; each stage only writes a file in its first output."""
     stages = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
     del stages["trajectories"]
     for name, stage in stages.items():

@@ -1,4 +1,4 @@
-"""A cell's training as fit() hands it to a process, in a folder of the test's choice."""
+"""The training of one run as fit() passes it to a process, in a folder of the test's choice."""
 
 import copy
 import dataclasses
@@ -46,7 +46,7 @@ def tiny_run(data: Path, attention: str = "action", **recipe: Any) -> Run:
 def train(
     one: Run, state: dict[str, Any] | None = None, device: torch.device = CPU, loaders: int = 0
 ) -> list[loop.Epoch]:
-    """All epochs; states copied, for a generator's next epoch writes into the tensors of the last one."""
+    """Return all epochs; states are copied, because the next epoch overwrites their tensors."""
     torch.set_num_threads(1)
     return [
         dataclasses.replace(epoch, state=copy.deepcopy(epoch.state))
@@ -64,26 +64,26 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor], **toleran
 
 
 def training(cell: Run, folder: Place, cluster: Cluster | None = None) -> Training:
-    """Write the token that its process looks for, too."""
+    """Return the training, and write the token that its process checks."""
     token = folder / "token"
     write(token, "token")
     return Training(cell, None, cluster or Cluster(), folder, keys.training(cell, None), token)
 
 
 def trained(training: Training) -> bytes:
-    """Return the weights file that a finished training left."""
+    """Return the weights file of a finished training."""
     content = state.get(training.folder / "weights.pt", training.key)
     assert content is not None
     return content.partition(b"\n")[2]
 
 
 def folder(cell: Run, cluster: Cluster) -> Place:
-    """Return where fit() keeps its state."""
+    """Return the folder of fit()'s state."""
     return keys.state(cell, cluster, keys.training(cell, None))
 
 
 def bind(path: Path) -> Path:
-    """Give a file that a test wrote its SHA256SUMS."""
+    """Write SHA256SUMS for a file that a test wrote."""
     from pipeline.digest.files import write_sums
 
     write_sums(path.parent)

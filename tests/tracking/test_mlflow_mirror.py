@@ -1,4 +1,4 @@
-"""MLflow holds what the runs' own files say, each step once, whatever dies; and training never notices it."""
+"""MLflow mirrors the runs' files, each step once, despite failures that training never notices."""
 
 import json
 import logging
@@ -23,7 +23,7 @@ TAGS = {"dvc.stage": "abc", "data": "f00", run_record.COMMIT: "one"}
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One store for the tests of this file, each of which has another suite."""
+    """Create one store for the tests of this file, each of which uses another suite."""
     return tmp_path_factory.mktemp("tracking")
 
 
@@ -34,7 +34,7 @@ def no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def written(path: Path, epochs: int, tail: str = "") -> Path:
-    """A cell's log after so many epochs, with lines of the other kind between them."""
+    """Write a run's log of some epochs, with lines of another kind between them."""
     lines = []
     for epoch in range(epochs):
         lines.append({"kind": "steps", "epoch": epoch, "step": 5, "loss": 9.0})
@@ -44,7 +44,7 @@ def written(path: Path, epochs: int, tail: str = "") -> Path:
 
 
 def files(logs: Mapping[str, Path]) -> dict[str, tuple[Path]]:
-    """Each run's log as the only file of it."""
+    """Return each run with its log as the only file."""
     return {name: (log,) for name, log in logs.items()}
 
 
@@ -60,7 +60,7 @@ def rows(root: Path, query: str, *values: str) -> list[tuple]:
 
 
 def run_ids(root: Path, name: str, above: str | None = None) -> list[str]:
-    """Runs of a name, right below the run `above`."""
+    """Return the runs of a name whose parent is `above`."""
     query = "select r.run_uuid from runs r where r.name = ?"
     if above is None:
         return [actual for (actual,) in rows(root, query, name)]
@@ -111,7 +111,7 @@ def test_runs_are_nested_and_each_epoch_is_logged_once(root: Path, tmp_path: Pat
     assert place[0] == (root / "mlartifacts").as_uri()
 
 
-def test_a_restart_goes_on_where_the_store_is_and_a_half_written_line_waits(root: Path, tmp_path: Path) -> None:
+def test_a_restart_resumes_at_the_stored_step_and_a_half_written_line_waits(root: Path, tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
     half = '{"kind": "epoch", "epoch": 3, "lo'
     code = "import sys, json; from pathlib import Path; from pipeline.tracking import mlflow_mirror, run_record\n"

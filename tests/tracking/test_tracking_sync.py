@@ -1,4 +1,4 @@
-"""`actionbench mlflow sync` against a real server: whatever dies on the way, the store ends with each step once."""
+"""`actionbench mlflow sync` to a real server sends each step once, whatever is killed."""
 
 import json
 import os
@@ -24,7 +24,7 @@ NAMES = ("epoch", "loss", "lr", "seconds")
 
 
 def trained(project: Path) -> Path:
-    """Files of trained and evaluated rows, with one trained again, and one of an earlier version."""
+    """Write files of trained and evaluated rows, one trained again and one of an earlier version."""
     for number in range(ROWS):
         row = f"row{number}"
         record = run_record.record(
@@ -65,7 +65,7 @@ def synced(project: Path, **more: str) -> str:
 
 
 def query(database: Path, asked: str) -> list[tuple]:
-    """() before the database and its tables are there."""
+    """Return the rows of a query; none before the database and its tables exist."""
     try:
         with sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=30) as connection:
             return connection.execute(asked).fetchall()
@@ -78,7 +78,7 @@ def steps(database: Path) -> int:
 
 
 def is_whole(database: Path) -> None:
-    """Each run there once, with its settings and tags, and each number once."""
+    """Check that each run is there once, with settings and tags, and each number once."""
     runs = query(database, "select name, count(*) from runs group by name order by name")
     rows = [f"row{number}" for number in range(ROWS)]
     assert runs == [*((row, 1) for row in rows), *((f"split1-seed{n}", ROWS) for n in range(CELLS)), ("suite", 1)]
@@ -95,7 +95,7 @@ def is_whole(database: Path) -> None:
 
 
 def killed_midway(process: subprocess.Popen, victim: int, database: Path, beyond: int, group: bool = False) -> None:
-    """Kills the victim by SIGKILL once the store has more than so many steps."""
+    """Kill the victim by SIGKILL once the store has more than some number of steps."""
     while steps(database) <= beyond:
         assert process.poll() is None, process.communicate()
         time.sleep(0.002)
@@ -103,7 +103,7 @@ def killed_midway(process: subprocess.Popen, victim: int, database: Path, beyond
 
 
 @pytest.mark.slow
-def test_a_sync_that_was_killed_midway_goes_on_and_logs_nothing_twice(tmp_path: Path) -> None:
+def test_a_killed_sync_resumes_and_logs_nothing_twice(tmp_path: Path) -> None:
     project = trained(tmp_path)
     for row in (0, 1):
         process = sync(project)
@@ -118,7 +118,7 @@ def test_a_sync_that_was_killed_midway_goes_on_and_logs_nothing_twice(tmp_path: 
 
 
 def test_a_number_sent_twice_is_there_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The store took it, but the answer was lost; and the next one still sees the store as it was before."""
+    """The answer to a stored number was lost, and the next sync reads the store's earlier state."""
     from mlflow import MlflowClient
 
     project = trained(tmp_path)
@@ -142,7 +142,7 @@ def test_a_number_sent_twice_is_there_once(tmp_path: Path, monkeypatch: pytest.M
 
 @contextmanager
 def serving(project: Path, port: int, **more: str) -> Iterator[int]:
-    """The server that `actionbench mlflow` starts, and its process group; killed at the end."""
+    """Start `actionbench mlflow`; yield the server and its process group, killed at the end."""
     with (project / "server.log").open("a") as log:
         command = [BIN / "actionbench", "mlflow", "--port", str(port)]
         server = subprocess.Popen(
@@ -191,7 +191,7 @@ def test_a_server_killed_midway_is_caught_up_with(tmp_path: Path) -> None:
         is_whole(database)
 
 
-def test_a_missing_driver_and_a_wrong_host_are_said(
+def test_a_missing_driver_and_a_wrong_host_are_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from pipeline.errors import UserError

@@ -1,4 +1,4 @@
-"""A loss that isn't finite stops a run at that step, in a line; the curve has the gradient norms before it."""
+"""A loss that isn't finite stops a run in one line; the curve has the earlier gradient norms."""
 
 import copy
 import dataclasses

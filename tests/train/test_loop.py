@@ -1,4 +1,4 @@
-"""Training: any restart, the same run; recipes do what they say."""
+"""Training: restarts give the same run, and recipes do what they state."""
 
 import dataclasses
 import io
@@ -24,7 +24,7 @@ from tests.support.trainings import CPU, losses, params, same, tiny_run, train
 
 
 def test_the_key_is_the_same_once_a_net_is_built(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that the second cell of a process is gone on from by a process of which it is the first."""
+    """A run that is second in its process can resume in a process where it is first."""
     one = tiny_run(data)
     monkeypatch.delitem(sys.modules, "models.attention.action", raising=False)
     before = keys.training(one, None)
@@ -98,7 +98,7 @@ def test_a_warm_up_of_one_epoch_warms(data: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_dampening_makes_a_steady_step_smaller(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the second step of all, momentum holds 0.9 of the first gradient and a tenth of the second."""
+    """At the second step, momentum holds 0.9 of the first gradient and a tenth of the second."""
     gradients: list[torch.Tensor] = []
     momenta: list[torch.Tensor] = []
     step = torch.optim.SGD.step
@@ -124,7 +124,7 @@ def test_the_head_starts_as_the_recipe_says(data: Path, std: float | None) -> No
 
 
 def test_groups_multiply_rate_and_decay(data: Path) -> None:
-    """ACTION-Net's code: the head's weight at 5 times the rate, its bias at 10, other biases at 2, norms undecayed."""
+    """ACTION-Net's code: head weight at 5 times the rate, head bias at 10, other biases at 2, no decay of norms."""
     rules = (Group("head.weight", 5), Group("head.bias", 10, 0), Group("bias", 2, 0), Group("norm", 1, 0))
     net = tiny_run(data).net()
     made = groups(net, dataclasses.replace(recipe(lr=0.1), groups=rules))
@@ -141,7 +141,7 @@ def test_groups_multiply_rate_and_decay(data: Path) -> None:
 
 @pytest.mark.parametrize("mode", ["train", "eval"])
 def test_frozen_norms_are_in_the_mode_of_the_recipe(data: Path, mode: str) -> None:
-    """Hara's code freezes by a learning rate of 0, and so its norms go on by each batch's statistics."""
+    """Hara's code freezes by a learning rate of 0, so its norms keep using each batch's statistics."""
     one = tiny_run(
         data, attention="none", frozen=["stem", "res2"], **({"frozen_norms": mode} if mode == "eval" else {})
     )
@@ -159,7 +159,7 @@ def test_frozen_norms_are_in_the_mode_of_the_recipe(data: Path, mode: str) -> No
     assert moved == (mode == "train")
 
 
-def test_frozen_stages_stay_as_loaded_but_for_their_attention(data: Path) -> None:
+def test_frozen_stages_stay_as_loaded_except_their_attention(data: Path) -> None:
     one = tiny_run(data, frozen=["stem", "res2"], frozen_norms="eval")
     torch.manual_seed(one.seed)
     before = {name: value.clone() for name, value in one.net().state_dict().items()}
@@ -224,7 +224,7 @@ def test_evaluation_is_equal_bit_for_bit_and_counts_the_undecoded(data: Path) ->
 
 
 def test_parts_of_a_split_are_trained_on_together(data: Path) -> None:
-    """EgoGesture's training and validation videos, as ACTION-Net's code trains."""
+    """ACTION-Net's code trains on EgoGesture's training and validation videos."""
     table = pa.parquet.read_table(data / "splits" / "tiny" / "split-1.parquet").to_pylist()
     for row in table[:4]:
         row["part"] = "val"
@@ -257,6 +257,6 @@ def test_evaluation_swaps_mirrored_views_back(data: Path) -> None:
 
 
 def scored(one: Run, data: Path) -> np.ndarray:
-    """The logits of a cell's first four test videos, which are decoded."""
+    """Return the logits of a run's first four test videos, all decoded."""
     block = Scorer(one, CPU).score(blocks(one)[0][:4])
     return np.array(pa.parquet.read_table(pa.BufferReader(block))["logits"].to_pylist())

@@ -1,4 +1,4 @@
-"""The losses of recipes, against their formulas and scikit-learn, and what sets of several labels may train on."""
+"""Losses against their formulas and scikit-learn, and multi-label training."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -45,7 +45,7 @@ def test_mixup_of_several_labels_mixes_each_by_the_clips_weight() -> None:
 
 
 def relabelled(data: Path, labels: list[list[int]]) -> None:
-    """The first videos of the split get other labels."""
+    """Replace the labels of the split's first videos."""
     path = tiny_run(data).split_table
     table = pyarrow.parquet.read_table(path)
     rows = table.to_pylist()

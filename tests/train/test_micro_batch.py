@@ -1,4 +1,4 @@
-"""A micro batch of one, which nets with a norm over a pooled map can't train on, is one line."""
+"""A micro batch of one gives a one-line error if a norm follows pooling to one value."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A node keeps each file of a store once, by its content, and whole."""
+"""A node stores each file of a store once, by content and complete."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""A run's throughput, its waiting for clips and its memory, window by window."""
+"""A run's throughput, waiting time for clips and memory, window by window."""
 
 import resource
 import time

@@ -1,4 +1,4 @@
-"""Validation: a score each epoch, on videos that are neither trained on nor tested."""
+"""Validation scores each epoch on videos that are neither trained on nor tested."""
 
 import io
 import json
@@ -20,7 +20,7 @@ from tests.support.trainings import losses, params, same, tiny_run, train, train
 
 
 def replaced(data: Path, parts: list[str]) -> None:
-    """Give the videos of the split other parts."""
+    """Assign the split's videos to other parts."""
     path = data / "splits/tiny/split-1.parquet"
     table = pyarrow.parquet.read_table(path)
     pyarrow.parquet.write_table(table.set_column(1, "part", pa.array(parts)), path)
@@ -91,7 +91,7 @@ def test_videos_of_several_classes_have_a_loss_alone(data: Path) -> None:
 
 @pytest.fixture
 def rated(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Epochs whose accuracy is best at the second."""
+    """Make the second epoch the most accurate."""
     accuracies: Iterator[float] = iter([0.2, 0.6, 0.6, 0.1, 0.5, 0.9])
 
     def score(*_: object) -> validation.Score:

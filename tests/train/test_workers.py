@@ -1,4 +1,4 @@
-"""Any number of data-parallel workers trains the same net: to the bit in one order, nearly so by DDP."""
+"""Any number of data-parallel workers trains the same network: bit for bit in order, nearly so by DDP."""
 
 import socket
 from pathlib import Path
@@ -46,7 +46,7 @@ def together(one: Run, world: int, ordered: bool, path: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("world", [pytest.param(2, marks=pytest.mark.slow), 3, pytest.param(4, marks=pytest.mark.slow)])
 def test_the_number_of_workers_changes_no_bit(data: Path, tmp_path: Path, world: int) -> None:
-    """A step has four micro batches: of three workers, two have nothing to do in the second round."""
+    """A step has four micro batches, so two of three workers have no work in the second round."""
     mixed = {"crop": "random", "mixup": 0.2}
     one = tiny_run(data, batch=8, micro_batch=2, augment=mixed, clip_grad=5.0, validate=0.3)
     alone, actual = train(one), together(one, world, True, tmp_path / "out.pt")
@@ -56,7 +56,7 @@ def test_the_number_of_workers_changes_no_bit(data: Path, tmp_path: Path, world:
 
 
 def test_ddp_makes_nearly_the_same_of_it(data: Path, tmp_path: Path) -> None:
-    """As GPUs exchange gradients; three micro batches, of which the second of two workers has one."""
+    """Gradients are exchanged as on GPUs; of three micro batches, the second of two workers has one."""
     one = tiny_run(data, batch=6, micro_batch=2, augment={"crop": "random", "mixup": 0.2}, clip_grad=5.0)
     alone, actual = train(one), together(one, 2, False, tmp_path / "out.pt")
     np.testing.assert_allclose(actual["losses"], losses(alone), rtol=1e-4)
@@ -64,7 +64,7 @@ def test_ddp_makes_nearly_the_same_of_it(data: Path, tmp_path: Path) -> None:
     same(alone[-1].state["model"], actual["model"], rtol=1e-3, atol=1e-4)
 
 
-def test_more_workers_than_micro_batches_is_said(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_workers_than_micro_batches_is_an_error(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "rank_and_world", lambda: (0, 3))
     with pytest.raises(UserError, match="at most 2 workers"):
         next(loop.epochs(tiny_run(data), None, None, CPU))

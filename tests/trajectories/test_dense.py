@@ -1,4 +1,4 @@
-"""Improved dense trajectories on motions that were put in, and the sizes of what describes them."""
+"""Improved dense trajectories on known motions, and the sizes of their descriptors."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Trajectories of a small data set, from frames to a row of a table: the direction of a square without a net."""
+"""Trajectories of a small data set, from frames to a table row, find a square's direction."""
 
 import contextlib
 import io
@@ -33,7 +33,7 @@ WAYS = [(3, 0), (0, 3)]  # classes: right, down
 
 @pytest.fixture(scope="module")
 def squares(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder: 10 training and 6 test videos of 18 frames, of which the last could not be decoded."""
+    """Return a data folder of 10 training and 6 test videos of 18 frames; the last is not decoded."""
     data = tmp_path_factory.mktemp("squares")
     frames, splits = data / "frames" / "squares", data / "splits" / "squares"
     names, shape = [f"video-{n:02d}" for n in range(16)], (120, 160)
@@ -64,7 +64,7 @@ def started(data: Path, storage: Path, settings: Trajectories = SETTINGS) -> enc
 
 @pytest.fixture
 def given(squares: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
-    """Params of a project with that data; the stage runs without Ray, in another folder."""
+    """Return params of a project with that data; the stage runs without Ray, in another folder."""
     squares_set = {"file": "folder", "source": ".", "lists": None, "options": {}}
     decode = {"short_side": 120, "quality": 95, "decoder": "ffmpeg", "videos_per_shard": 8, "max_failed": 0.1}
     made = parse(

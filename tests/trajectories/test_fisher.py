@@ -1,4 +1,4 @@
-"""Fisher vectors against a loop of their formula, codebooks by seed, and machines that tell classes apart."""
+"""Fisher vectors against a loop over their formula, seeded codebooks, and classifiers."""
 
 import math
 
@@ -23,7 +23,7 @@ def book(k: int = 3, d: int = 2, numbers: int = 4, seed: int = 0) -> Codebook:
 
 
 def by_hand(descriptors: np.ndarray, given: Codebook) -> list[float]:
-    """Perronnin et al., equations 9 and 10, then the power and the length."""
+    """Apply equations 9 and 10 of Perronnin et al., then power and length normalization."""
     points = [[sum(a * (v - c) for a, v, c in zip(axis, row, given.centre, strict=True)) for axis in given.axes]
               for row in descriptors.tolist()]  # fmt: skip
     k, d = given.means.shape
@@ -101,7 +101,7 @@ def test_videos_of_several_labels_or_none():
 
 
 def test_margins_are_scaled_to_likely_logits():
-    """Clear classes ask for a large factor, mixed ones for a small one, and the order of classes stays."""
+    """Separable classes get a large factor, overlapping ones a small one; the order stays."""
     draws = np.random.default_rng(0)
     labels = [[n % 3] for n in range(90)]
     marks = np.eye(3, 20)[[label for (label,) in labels]]

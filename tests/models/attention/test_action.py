@@ -39,17 +39,17 @@ def inside(t: int, frames: int) -> bool:
 
 
 def matrix(layer: torch.nn.Module) -> list[list[float]]:
-    """A 1x1 convolution's weights, [out][in]."""
+    """Return the weights [out][in] of a 1x1 convolution."""
     return layer.weight.flatten(1).tolist()
 
 
 def pooled(maps: list) -> list[list[float]]:
-    """Equation 4: [t][c][h][w] -> the mean over all places, [t][c]."""
+    """Equation 4: [t][c][h][w] -> the mean over positions, [t][c]."""
     return [[sum(map(sum, plane)) / (H * W) for plane in frame] for frame in maps]
 
 
 def expanded(weights: list[list[float]], squeezed: list[float]) -> list[float]:
-    """The mask's 1x1 convolution from R back to C channels and its sigmoid, for one frame."""
+    """Apply the mask's 1x1 convolution from R back to C channels and the sigmoid to one frame."""
     return [sigmoid(sum(w * value for w, value in zip(row, squeezed, strict=True))) for row in weights]
 
 
@@ -113,7 +113,7 @@ def test_equation_9_motion_excitation(frames, form):
 
 @pytest.mark.parametrize("paths", [["ste"], ["ce"], ["me"], ["me", "ste"], ["ste", "ce", "me"]])
 def test_the_paths_excite_and_add_up(paths):
-    """Equations 3, 7 and 11, x + x * mask, and figure 3's sum; x is shifted, which no equation says."""
+    """Equations 3, 7 and 11, x + x * mask, and figure 3's sum; x is shifted, although no equation states it."""
     torch.manual_seed(0)
     module = Action(16, 4, paths, reduction=8).eval()
     x = torch.randn(8, 16, H, W)
@@ -127,7 +127,7 @@ def test_the_paths_excite_and_add_up(paths):
 
 @pytest.mark.parametrize("form", [TemporalShiftConv.forward, TemporalShiftConv.summed])
 def test_the_convolution_over_time(frames, form):
-    """[t] = w0 [t - 1] + w1 [t] + w2 [t + 1] of each channel, by itself; both ways it is written."""
+    """Both forms compute [t] = w0 [t - 1] + w1 [t] + w2 [t + 1] for each channel separately."""
     module = TemporalShiftConv(C, frames).double()
     module.weight.data.normal_()
     x = torch.stack([clip(frames), clip(frames)])
@@ -144,7 +144,7 @@ def test_the_convolution_starts_as_the_shift():
 
 
 def test_the_gate_keeps_its_values_under_lower_precision():
-    """In bf16, 3 plus three masks has steps of a 32nd: ten values between 4.3 and 4.6."""
+    """In bf16, 3 plus three masks has steps of 1/32: ten values between 4.3 and 4.6."""
     torch.manual_seed(0)
     module = Action(32, 4, paths=["ce", "me"]).eval()
     for path in module.paths.values():

@@ -1,4 +1,4 @@
-"""The systems that the papers compare with: their costs against the printed ones, and their structure."""
+"""Systems that the papers compare with: structure, and costs against the printed ones."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from tests.support.nets.comparators import made
 
 
 def flops(net: video.VideoNet, size: int) -> int:
-    """Return mmaction2's FLOPs: ptflops' count without the bias of linear layers."""
+    """Return FLOPs as mmaction2 counts them: ptflops' count without the bias of linear layers."""
     layers = paper_flops.layers(net, (1, net.frames, 3, size, size))
     return sum(paper_flops.ptflops(layer) - (layer.bias if layer.kind == "linear" else 0) for layer in layers)
 
@@ -137,7 +137,7 @@ def test_slowfasts_places_are_its_slow_pathways():
 
 
 class Halves(Neck):
-    """Half of res5's channels."""
+    """A neck that keeps half of res5's channels."""
 
     def forward(self, stage: str, maps: torch.Tensor, seen: dict[str, torch.Tensor]) -> torch.Tensor:
         return maps[:, ::2] if stage == "res5" else maps

@@ -1,4 +1,4 @@
-"""EAM's equations, one number at a time, and where its modules and those it is compared with stand."""
+"""EAM's equations, one number at a time, and the placement of EAM and its alternatives."""
 
 import math
 
@@ -16,7 +16,7 @@ def kernel_of(module: Eam, axis: str) -> list[float]:
 
 
 def weights(v: Tensor, kernel: list[float]) -> list[float]:
-    """A weight for each v[i]: the kernel over average plus maximum of each, zeros beyond the ends, and a sigmoid."""
+    """Return a weight for each v[i]: a zero-padded kernel over average plus maximum, then a sigmoid."""
     sums = [float(part.sum() / part.numel() + part.max()) for part in v]
     half = len(kernel) // 2
     actual = []
@@ -28,7 +28,7 @@ def weights(v: Tensor, kernel: list[float]) -> list[float]:
 
 
 def weighed(v: Tensor, axis: str, kernel: list[float]) -> Tensor:
-    """One clip (C, T, H, W), its channels ("S") or frames ("T") times their weights."""
+    """Multiply the channels ("S") or frames ("T") of one clip (C, T, H, W) by their weights."""
     out = v.clone()
     rows = v if axis == "S" else v.transpose(0, 1)
     for at, weight in enumerate(weights(rows, kernel)):
@@ -75,7 +75,7 @@ def test_frames_are_unfolded_into_their_clips():
 
 
 def filled(backbone: str, variant: str, attention: str, **knobs) -> dict[str, list[str]]:
-    """Return place -> names of the blocks that have a module there."""
+    """Return place -> names of the blocks with a module there."""
     with torch.device("meta"):
         net = named("attention", attention).attach(named("backbone", backbone).build(variant), 8, **knobs)
     return {

@@ -1,4 +1,4 @@
-"""ISTPA's equations, one number at a time, and stored evaluations of its reading."""
+"""ISTPA's equations, one number at a time, and stored evaluations of our reading."""
 
 import copy
 import functools
@@ -47,7 +47,7 @@ def test_the_stored_evaluation(path):
 
 
 def pooled(image: Tensor, h: int, w: int) -> list[float]:
-    """One channel of one frame (H, W) -> h*w maxima, row by row, of windows that may overlap."""
+    """Return the h*w maxima of overlapping windows of one channel of a frame (H, W), row by row."""
     height, width = image.shape
     rows = [(i * height // h, -(-(i + 1) * height // h)) for i in range(h)]
     columns = [(j * width // w, -(-(j + 1) * width // w)) for j in range(w)]
@@ -58,10 +58,10 @@ def pooled(image: Tensor, h: int, w: int) -> list[float]:
 
 
 def by_hand(maps: list[Tensor], weights: list[Tensor], biases: list[Tensor], fusion: str):
-    """One clip's maps (K, C, H, W) of each scale, W_j (C, P), b_j (P) -> X_i[c][r], Y_j[m][r], a_m[r], M[c][m].
+    """Maps (K, C, H, W) of each scale of a clip, W_j (C, P), b_j (P) -> X_i[c][r], Y_j[m][r], a_m[r], M[c][m].
 
-    r counts positions of all frames, of the last scale's size, frame by frame; m those of the merged map. Columns of
-    Y_j and A are lists here.
+    r counts positions of all frames, frame by frame, at the size of the last scale; m counts those of the merged map.
+    Columns of Y_j and A are lists here.
     """
     size = tuple(maps[-1].shape[2:])
     xs = [[[value for frame in x for value in pooled(frame[c], *size)] for c in range(x.shape[1])] for x in maps]
@@ -87,7 +87,7 @@ def by_hand(maps: list[Tensor], weights: list[Tensor], biases: list[Tensor], fus
 
 
 def interaction_by_hand(x: list[list[float]], attention: list[list[float]]) -> float:
-    """Equation 8 of one clip."""
+    """Return equation 8 of one clip."""
     total = 0.0
     for m, a in enumerate(attention):
         total -= sum(sum(value * weight for value, weight in zip(row, a, strict=True)) ** 2 for row in x)
@@ -98,7 +98,7 @@ def interaction_by_hand(x: list[list[float]], attention: list[list[float]]) -> f
 
 
 def attention_by_hand(attention: list[list[float]], scores: list[list[list[float]]], frames: int) -> float:
-    """Equations 14 and 15 of one clip."""
+    """Return equations 14 and 15 of one clip."""
     radicand = 0.0
     for columns in scores:
         for a, column in zip(attention, columns, strict=True):
@@ -208,7 +208,7 @@ def test_the_attention_loss_of_an_image_cannot_be_the_root_of_less_than_nothing(
 
 
 def test_the_attention_loss_falls_as_the_attentions_part():
-    """Equations 9 to 15 maximize the distance to each stage's own attention."""
+    """Equations 9 to 15 maximize the distance between the merged attention and that of each stage."""
     attention = torch.eye(4, 2).unsqueeze(0)
     losses = [attention_loss(attention, [near * attention], 2) for near in (100.0, 1.0, -100.0)]
     assert losses[0] > losses[1] > losses[2]

@@ -1,4 +1,4 @@
-"""ISTPA in its nets: below the plain one, any frames, any size, compiled, exported, and what it refuses."""
+"""ISTPA in its networks: any number of frames, any size, compiled, exported, and its limits."""
 
 import copy
 import math
@@ -61,7 +61,7 @@ def test_on_mobilenet_the_layer_follows_the_linear_bottleneck_and_the_tail_sees_
 
 
 def test_x_keeps_its_own_size_and_columns_are_as_trained():
-    """T14: trained at 224, tested at 256."""
+    """Table T14 trains at 224 and tests at 256."""
     net = build(positions=2).eval()
     seen = attended(net)
     net(clips(2, 3, 64)), net(clips(2, 3, 96))
@@ -83,7 +83,7 @@ def test_columns_are_peaked_from_the_start_as_tf_slim_starts_them(start, low, hi
 
 @pytest.mark.parametrize("fusion", ["product", "sum", "max"])
 def test_from_xaviers_start_the_scores_learn(fusion):
-    """Clips of a class have its mark at one place of one frame, the rest is noise of the same size."""
+    """Clips of a class have a mark at one position of one frame, and equally strong noise elsewhere."""
     torch.manual_seed(0)
     marks, draws = torch.randn(4, 8), torch.Generator().manual_seed(1)
     channels = {"res4": 8, "res5": 8}

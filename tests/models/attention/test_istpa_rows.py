@@ -1,4 +1,4 @@
-"""Every row of the ISTPA paper's tables can be built, and costs what is printed."""
+"""Every row of the ISTPA paper's tables can be built and has the printed costs."""
 
 import functools
 import itertools
@@ -65,7 +65,7 @@ LATER = ("iDT", "motion", "Attention fusion")
 
 
 def systems(table: str, row: dict) -> list[tuple[str, dict]]:
-    """(backbone, knobs) of each net that a row of the paper's own is made of."""
+    """Return (backbone, knobs) of each network in a row that the authors ran."""
     method = row["method"]
     backbone = {"BN-Inception": "bn_inception", "ResNet-50": "resnet"}.get(row.get("backbone"), "inception_resnet_v2")
     match table:
@@ -116,7 +116,7 @@ def rows() -> list:
 
 @functools.cache
 def stage_shapes(backbone: str, planes: int) -> dict[str, tuple[int, ...]]:
-    """Return stage -> (C, H, W) of the plain net's maps of a frame of the published size."""
+    """Return stage -> (C, H, W) of the plain network's maps for a frame of the published size."""
     variant, size, _ = FULL[backbone]
     with torch.device("meta"):
         net = video.build(backbone, variant, "none", 1, classes=101, planes=planes).backbone.eval()
@@ -129,7 +129,7 @@ def stage_shapes(backbone: str, planes: int) -> dict[str, tuple[int, ...]]:
 
 @functools.cache
 def merges(backbone: str, knobs: tuple[tuple[str, object], ...], planes: int) -> None:
-    """Builds a system, and lets its neck see maps of the published size of 3 and 25 frames."""
+    """Build a system, and run its neck on maps of the published size for 3 and 25 frames."""
     variant, _, side = FULL[backbone]
     shapes = stage_shapes(backbone, planes)
     with torch.device("meta"):

@@ -47,19 +47,19 @@ def sigmoid(x: float) -> float:
 
 
 def perceptron(layers: nn.Sequential, v: list[float]) -> list[float]:
-    """Two matrices and a ReLU between, unit by unit."""
+    """Apply two matrices with a ReLU between them, unit by unit."""
     first, second = layers[0].weight.tolist(), layers[2].weight.tolist()
     hidden = [max(0.0, sum(w * value for w, value in zip(row, v, strict=True))) for row in first]
     return [sum(w * value for w, value in zip(row, hidden, strict=True)) for row in second]
 
 
 def plane(x: Tensor) -> list[float]:
-    """All values of one place on the axis that is weighed."""
+    """Return all values at one position of the weighted axis."""
     return x.flatten().tolist()
 
 
 def sdm_weights(module: Sdm, x: Tensor) -> list[float]:
-    """Equations 1 to 5, one clip x (D, A, H, W): late less early half, maximum of all but D, two layers, sigmoid."""
+    """Equations 1 to 5 of one clip x (D, A, H, W): late less early half, maximum, two layers, sigmoid."""
     half = len(x) // 2
     late = range(len(x) - half, len(x))
     pooled = [
@@ -69,7 +69,7 @@ def sdm_weights(module: Sdm, x: Tensor) -> list[float]:
 
 
 def mtam_weights(module: Mtam, x: Tensor) -> list[float]:
-    """Equations 7 to 12, one clip x (D, A, H, W): m1 + m2 + m3 for each place on D."""
+    """Equations 7 to 12 of one clip x (D, A, H, W): m1 + m2 + m3 for each position on D."""
     average = perceptron(module.mlp, [sum(plane(part)) / len(plane(part)) for part in x])
     maximum = perceptron(module.mlp, [max(plane(part)) for part in x])
     dim, weights, taps = len(x), [], module.iso.weight.detach()
@@ -115,7 +115,7 @@ def test_mtam_equations_7_to_13(dim, reduction, groups):
 
 
 def convolved(weight: Tensor, parts: list[Tensor]) -> list[Tensor]:
-    """1x3x3 kernels (outs, ins, 1, 3, 3) over parts (A, H, W), tap by tap, zeros outside."""
+    """Apply 1x3x3 kernels (outs, ins, 1, 3, 3) to parts (A, H, W), with zero padding."""
     outs = []
     for kernel in weight:
         out = torch.zeros_like(parts[0])
@@ -165,7 +165,7 @@ def test_at_the_beginning_agm_sums(axis, groups):
 
 
 def test_the_gate_of_the_input_is_of_the_maps_size():
-    """Of the softmax alone it is much smaller than the maps, and stays shut."""
+    """A gate on the softmax alone is much smaller than the maps and stays shut."""
     shares = {}
     for gated in maagn.GATED:
         torch.manual_seed(0)

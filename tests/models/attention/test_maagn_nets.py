@@ -1,4 +1,4 @@
-"""MAAGN in its nets: its ablations against the paper's rows, what starts shut, and its limits."""
+"""MAAGN in its networks: its ablations against the paper's rows, initial gates, and limits."""
 
 import itertools
 
@@ -117,7 +117,7 @@ def test_parameters_of_the_modules(arrangement, knobs, weights):
 
 
 def knobs_of(table: str, row: dict) -> tuple[str, dict]:
-    """(attention, knobs) of one of the paper's own rows."""
+    """Return (attention, knobs) of a row that the authors ran."""
     if table == "T4":
         return "maagn", {"arrangement": "sdm", "mask": row["method"]}
     if table == "T5":
@@ -141,7 +141,7 @@ def knobs_of(table: str, row: dict) -> tuple[str, dict]:
 
 
 def own_rows() -> list:
-    """Every row that the paper's authors ran themselves; where there is no file, one parameter that is skipped."""
+    """Return every row that the authors ran; without the file, one skipped parameter."""
     if not ROWS.exists():
         return [pytest.param(None, None, marks=pytest.mark.skip(reason=f"no {ROWS}"))]
     tables = YAML(typ="safe").load(ROWS.read_text())["tables"]
@@ -218,7 +218,7 @@ def test_weights_for_frames_are_for_one_number_of_them():
         ("inception_resnet_v2", {}, "layout, that ends in res4 and res5, not in res5 and tail"),
     ],
 )
-def test_what_does_not_go_is_said(backbone, knobs, message):
+def test_invalid_requests_are_named(backbone, knobs, message):
     with pytest.raises(ValueError, match=message):
         tiny(backbone, **knobs)
 

@@ -1,4 +1,4 @@
-"""Non-local blocks: their equations, one number at a time, and where they stand."""
+"""Non-local blocks: equations, one number at a time, and placement."""
 
 import math
 

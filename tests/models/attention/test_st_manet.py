@@ -48,7 +48,7 @@ def test_likeness_of_two_stages(path):
 
 
 def convolved(conv: TimeConv, z: Tensor) -> Tensor:
-    """A 3x1x1 convolution of one clip (C, T, H, W), zeros before the first frame and after the last."""
+    """Apply a 3x1x1 convolution to one clip (C, T, H, W), zero-padded in time."""
     weight = conv.weight[..., 0]  # (outs, ins of a group, 3)
     outs, ins = weight.shape[:2]
     out = torch.zeros(outs, *z.shape[1:], dtype=z.dtype)
@@ -66,13 +66,13 @@ def softmaxed(row: list[float]) -> list[float]:
 
 
 def attention_of(queries: list[Tensor], keys: list[Tensor], scaled: bool) -> list[list[float]]:
-    """Row i: the softmax over j of query i times key j."""
+    """Return row i: the softmax over j of query i times key j."""
     root = math.sqrt(queries[0].numel()) if scaled else 1
     return [softmaxed([float((query * key).sum()) / root for key in keys]) for query in queries]
 
 
 def mixed(attention: list[list[float]], values: list[Tensor], second_softmax: bool) -> list[Tensor]:
-    """Row i: the values' sum, each as much as row i of the attention says."""
+    """Return row i: the sum of the values, weighted by row i of the attention."""
     rows = [sum(much * value for much, value in zip(row, values, strict=True)) for row in attention]
     if second_softmax:
         rows = [torch.tensor(softmaxed(row.flatten().tolist()), dtype=row.dtype).view_as(row) for row in rows]
@@ -164,14 +164,14 @@ def test_the_equations_of_sda(reading, frames, h, w):
 
 
 def averaged(matrix: Tensor, size: int) -> list[float]:
-    """Adaptive average pooling to size x size, row by row: bin i reaches from floor(i*L/size) to ceil((i+1)*L/size)."""
+    """Adaptive average pooling to size x size; bin i covers floor(i*L/size) to ceil((i+1)*L/size)."""
     length = len(matrix)
     bins = [range(i * length // size, -(-(i + 1) * length // size)) for i in range(size)]
     return [float(torch.stack([matrix[a, b] for a in ys for b in xs]).mean()) for ys in bins for xs in bins]
 
 
 def test_equal_regions_of_two_stages_are_alike():
-    """Attention of 8x8 pixels that knows 4x4 regions alone, and the same of those regions: alike, place by place."""
+    """Attention over 8x8 pixels that are constant on 4x4 regions equals attention over the regions."""
     torch.manual_seed(0)
     small = torch.rand(1, 16, 16, dtype=torch.double)
     region = torch.arange(64).view(8, 8) // 16 * 4 + torch.arange(64).view(8, 8) % 8 // 2  # of each pixel

@@ -1,4 +1,4 @@
-"""ST-MANet in its nets: what goes from stage to stage, its penalties, its paper's rows, and what they cost."""
+"""ST-MANet in its networks: links between stages, penalties, the paper's rows, and costs."""
 
 from functools import cache
 
@@ -66,7 +66,7 @@ def test_what_goes_from_stage_to_stage(parts, knobs, frames, h, w):
 
 @torch.no_grad()
 def test_the_readout_is_as_long_as_the_baselines():
-    """Their sum is not, and diverges by the published rate."""
+    """The sum of the readouts is longer, and diverges at the published rate."""
     lengths = {}
     for name, knobs in (("none", None), ("mean", {}), ("sum", {"joined": "sum"})):
         torch.manual_seed(0)
@@ -153,7 +153,7 @@ def published() -> list[dict]:
 
 
 def own_rows() -> list:
-    """(table and row, attention, knobs) of every row that the paper's authors ran."""
+    """Return (table and row, attention, knobs) of every row that the authors ran."""
     rows = []
     for table in published():
         for row in table["rows"]:
@@ -184,7 +184,7 @@ def test_rows_of_the_paper_build(attention, knobs):
 
 @cache
 def cost(attention: str = "st_manet", parts: tuple[str, ...] = PARTS, **knobs: bool) -> tuple[int, int]:
-    """Parameters and multiply-accumulates of the paper's net at the paper's size."""
+    """Return parameters and multiply-accumulates of the paper's network at the paper's size."""
     with torch.device("meta"):
         given = {"parts": parts, **knobs} if attention == "st_manet" else {}
         net = video.build("resnet3d", "50", attention, 32, 101, knobs=given)

@@ -1,4 +1,4 @@
-"""TDN: its equations by plain loops, its costs against the printed ones, and its places."""
+"""TDN: equations by plain loops, costs against the printed ones, and placement."""
 
 import pytest
 import torch
@@ -36,7 +36,7 @@ def test_short_term_maps_are_added_at_the_stem_and_at_res2():
     x = torch.randn(3, 3, 37, 41, dtype=torch.double)
 
     def grown(maps: torch.Tensor, height: int, width: int) -> torch.Tensor:
-        """Each place the nearest one's."""
+        """Enlarge maps by nearest neighbor."""
         h, w = maps.shape[2:]
         return maps[:, :, [i * h // height for i in range(height)]][..., [j * w // width for j in range(width)]]
 
@@ -62,7 +62,7 @@ def test_long_terms_equations(frames, h, w):
     Maps = list[list[list[float]]]  # [channel][row][column]
 
     def around(kernel: torch.Tensor, maps: list[list[float]], i: int, j: int) -> float:
-        """A 3x3 kernel over one channel, at one place."""
+        """Apply a 3x3 kernel at one position of one channel."""
         near = [(k, m) for k in (-1, 0, 1) for m in (-1, 0, 1) if 0 <= i + k < len(maps) and 0 <= j + m < len(maps[0])]
         return sum(kernel[k + 1, m + 1].item() * maps[i + k][j + m] for k, m in near)
 
@@ -140,7 +140,7 @@ def test_it_keeps_the_weights_and_names_that_it_stands_on():
     assert len(masked) == 4 + 6 + 3 and not any(".layer1." in name for name in masked)
 
 
-def test_what_is_new_beside_the_first_stages_starts_from_their_weights():
+def test_new_parts_start_from_the_weights_of_the_first_stages():
     torch.manual_seed(0)
     backbone = video.build("resnet", "tiny", "tdn", 4, 5).backbone
     ours, theirs = backbone.neck.res2.state_dict(), backbone.layer1.state_dict()
@@ -152,6 +152,6 @@ def test_what_is_new_beside_the_first_stages_starts_from_their_weights():
 @pytest.mark.parametrize(
     "knobs,message", [({"parts": ["wide"]}, "wide.*short, long"), ({"share": 1.0}, "share is 1.0")]
 )
-def test_knobs_that_make_no_sense_are_said(knobs, message):
+def test_invalid_knobs_are_named(knobs, message):
     with pytest.raises(ValueError, match=message):
         made("resnet", "18", "tdn", 4, 5, **knobs)

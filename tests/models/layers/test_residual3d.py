@@ -1,4 +1,4 @@
-"""The 3D nets' convolutions: what they compute is torch's, whatever the memory order, and the order stays."""
+"""Convolutions of the 3D networks equal torch's and keep the memory order."""
 
 import pytest
 import torch
@@ -39,7 +39,7 @@ def test_a_convolution_and_its_gradients_are_torchs(kernel, stride, groups, orde
 
 @pytest.mark.parametrize("backbone", ["resnet3d", "resnext3d", "slowonly"])
 def test_channels_last_volumes_stay_so_to_the_end(backbone):
-    """On one thread too, where torch's own 1x1x1 convolution gives the order up."""
+    """This holds on one thread too, where torch's 1x1x1 convolution loses the order."""
     net = video.build(backbone, "tiny", "none", 4, classes=5)
     copied = []
 

@@ -1,4 +1,4 @@
-"""TSM: its equations, the shift and its gradient, the pooling over time, and which blocks are shifted."""
+"""TSM: equations, the shift and its gradient, pooling over time, and the shifted blocks."""
 
 import weakref
 
@@ -12,7 +12,7 @@ from tests.support.nets.pairs import build, clips
 
 
 def test_equations_1_and_2_a_convolution_is_a_shift_and_a_multiplication():
-    """Y = w1 X[-1] + w2 X[0] + w3 X[+1]: shift X by -1, 0 and +1, multiply each by its weight, add up (section 3.1)."""
+    """Y = w1 X[-1] + w2 X[0] + w3 X[+1]: shift X by -1, 0 and +1, multiply by the weights, add (section 3.1)."""
     frames = 5
     signal = torch.arange(1.0, 1 + frames)
     x = signal[:, None, None, None].repeat(1, 3, 1, 1)  # a channel for each move: from t + 1, from t - 1, none
@@ -27,7 +27,7 @@ def test_equations_1_and_2_a_convolution_is_a_shift_and_a_multiplication():
 
 
 def shifted(x: Tensor, frames: int, width: int) -> Tensor:
-    """TSM's shift one frame at a time: x (N*T, C, ...)."""
+    """Apply TSM's shift one frame at a time: x (N*T, C, ...)."""
     rows = []
     for row in range(len(x)):
         t, out = row % frames, x[row].clone()
@@ -87,7 +87,7 @@ def test_deep_nets_are_shifted_at_every_second_block():
 
 @pytest.mark.parametrize("attention", ["tsm", "tpn"])
 def test_training_keeps_no_shifted_copy_and_has_the_same_gradients(attention):
-    """A ReLU's output is kept anyway; its shifted copy is made again where the weight's gradient asks for it."""
+    """The backward pass shifts the ReLU's output again instead of storing a copy."""
     actual = []
     for unhooked in (False, True):
         net = build(("resnet", attention, {}), frames=4).train()

@@ -1,4 +1,4 @@
-"""TPN's neck, its auxiliary loss and its shift in place, against the authors' numbers and a plain rewriting."""
+"""TPN's neck, auxiliary loss and shift against the authors' numbers and a plain rewriting."""
 
 import json
 
@@ -70,7 +70,7 @@ def test_the_authors_shift(path):
 
 
 def rewritten(state: dict[str, Tensor], levels: list[Tensor], scale: int, cascade: bool) -> Tensor:
-    """The neck from its description alone: one clip's levels (C, T, H, W) -> (features, T/scale, H, W)."""
+    """Compute the neck from its description: one clip's levels (C, T, H, W) -> (features, T/scale, H, W)."""
 
     def norm(name: str, x: Tensor) -> Tensor:
         mean, var, weight, bias = (
@@ -79,7 +79,7 @@ def rewritten(state: dict[str, Tensor], levels: list[Tensor], scale: int, cascad
         return torch.relu((x - mean) / (var + 1e-5).sqrt() * weight + bias)
 
     def pointwise(weight: Tensor, x: Tensor) -> Tensor:
-        """A 1x1x1 convolution, group by group."""
+        """Apply a 1x1x1 convolution group by group."""
         outs, ins = weight.shape[:2]
         groups = len(x) // ins
         parts = [
@@ -89,7 +89,7 @@ def rewritten(state: dict[str, Tensor], levels: list[Tensor], scale: int, cascad
         return torch.cat(parts)
 
     def in_time(weight: Tensor, x: Tensor) -> Tensor:
-        """A 3x1x1 convolution: frames t-1, t and t+1, zeros outside."""
+        """Apply a 3x1x1 convolution over frames t-1, t and t+1, zero-padded."""
         zero = torch.zeros_like(x[:, :1])
         around = (torch.cat([zero, x[:, :-1]], 1), x, torch.cat([x[:, 1:], zero], 1))
         return sum(pointwise(weight[:, :, k : k + 1], part) for k, part in enumerate(around))

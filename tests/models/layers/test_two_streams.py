@@ -1,4 +1,4 @@
-"""RGB and flow in one net: the contract of both forms."""
+"""RGB and flow in one network: the contract of both forms."""
 
 import copy
 import itertools

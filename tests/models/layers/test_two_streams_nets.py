@@ -1,4 +1,4 @@
-"""RGB and flow in one net: attention fusion and motion reinforcement against loops, weights, recipes, and limits."""
+"""RGB and flow in one network: attention fusion and motion reinforcement, weights, recipes, limits."""
 
 import itertools
 import math
@@ -44,7 +44,7 @@ def test_attention_fusion_is_one_softmax_over_both_streams(fusion):
     for clip in range(2):
 
         def column(stage: str, stream: int, t: int, position: int, clip: int = clip) -> Tensor:
-            """Return the x of one position of a frame of a stream, (C,)."""
+            """Return the features (C,) of a stream at one position of a frame."""
             c = widths[stage]
             return maps[stage][clip, t, stream * c : (stream + 1) * c].flatten(1)[:, position]
 

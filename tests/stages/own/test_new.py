@@ -1,4 +1,4 @@
-"""`actionbench new`: a suite for a folder of the user's videos, whose stages then run."""
+"""`actionbench new` writes a suite for a folder of videos, and its stages run."""
 
 import os
 import shutil
@@ -26,7 +26,7 @@ ROWS = ["mine-tsn", "mine-tsm", "mine-action"]
 
 @pytest.fixture
 def root(tmp_path: Path, videos: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project's root with nothing but conf/, and eight videos of two classes in clips/."""
+    """Return a project with only conf/ and eight videos of two classes in clips/."""
     shutil.copytree(ROOT / "conf", tmp_path / "conf")
     shutil.copytree(videos, tmp_path / "clips", ignore=shutil.ignore_patterns("cut.mp4", "text.mp4"))
     monkeypatch.chdir(tmp_path)
@@ -34,7 +34,7 @@ def root(tmp_path: Path, videos: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def one_by_one(function: Callable[..., Any], items: Sequence[tuple], *_: Any) -> Iterator[tuple[int, Any]]:
-    """fan_out() in this process."""
+    """Run fan_out() in this process."""
     for at, item in enumerate(items):
         yield at, function(*item)
 
@@ -126,7 +126,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
 
 @pytest.mark.slow
 def test_from_a_folder_to_a_table_and_to_new_videos(root: Path, videos: Path) -> None:
-    """The commands that the page names, with their real training."""
+    """The documented commands run with real training."""
     shutil.rmtree(root / "conf")
     project.copy(root, project.load())
     for name in ("conf", "stages"):

@@ -1,4 +1,4 @@
-"""`actionbench predict`: new videos classified by a row's trained networks."""
+"""`actionbench predict` classifies new videos with a row's trained networks."""
 
 import csv
 from dataclasses import replace
@@ -22,7 +22,7 @@ from tests.support.videos.stores import BAD, decoded
 
 @pytest.fixture
 def data(data: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The data folder of conftest.py, with two runs of row `row` that have the weights of no training."""
+    """Return conftest.py's data folder with two runs of row `row`, whose weights are untrained."""
     given = params()
     given = replace(given, experiments={"row": replace(given.experiments["row"], seeds=(0, 1))})
     folder = data / "project"

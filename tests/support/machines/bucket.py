@@ -1,4 +1,4 @@
-"""The S3-compatible store of conftest.py's `endpoint`, as tests name it and look into it."""
+"""The S3-compatible store of conftest.py's `endpoint`: its names and its contents."""
 
 from collections.abc import Callable
 
@@ -13,7 +13,7 @@ S3 = Cluster(storage="s3://there/work")
 
 
 def names() -> set[str]:
-    """Of the bucket's objects, without the empty ones that stand for folders."""
+    """Return the bucket's object names, without the empty objects that stand for folders."""
     listed = boto3.client("s3").list_objects_v2(Bucket="there").get("Contents", [])
     return {one["Key"] for one in listed if not one["Key"].endswith("/")}
 

@@ -1,4 +1,4 @@
-"""A cluster of several nodes on this machine, each with its own view of the project."""
+"""A cluster of several nodes on this machine, each with a separate view of the project."""
 
 import os
 import shutil
@@ -40,7 +40,7 @@ except UserError as error:
 
 
 def project(folder: Path) -> Path:
-    """A copy of the project's code, which a node can have for itself."""
+    """Copy the project's code for a node."""
     for name in preflight.SOURCES:
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "kuberay", "slurm"))
     return folder
@@ -48,7 +48,7 @@ def project(folder: Path) -> Path:
 
 @contextmanager
 def nodes(head: Path, *others: tuple[Path, dict[str, str]]) -> Iterator[dict[str, str]]:
-    """Ray nodes, each in a folder and with variables of its own; yields a driver's variables."""
+    """Start Ray nodes, each with its folder and variables; yield a driver's variables."""
     temporary = Path(f"/tmp/preflight-{os.getpid()}-{time.time_ns() % 10**6}")  # sockets' paths must be short
     port = free_port()
     base = {

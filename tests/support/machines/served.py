@@ -1,4 +1,4 @@
-"""A web server on loopback that breaks off, refuses and forgets ranges as told."""
+"""A web server on loopback that drops connections, refuses and ignores ranges on request."""
 
 import threading
 from collections.abc import Iterator
@@ -39,7 +39,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def serving(content: bytes) -> Iterator[ThreadingHTTPServer]:
-    """`drops`: after how many bytes of the content each answer breaks off; `asked`: the ranges that were asked for."""
+    """Serve; each of `drops` is the bytes after which an answer breaks off, `asked` records requested ranges."""
     http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     http.content, http.ranges, http.drops, http.errors, http.asked = content, True, [], [], []
     http.url = f"http://127.0.0.1:{http.server_port}/videos.zip"

@@ -9,13 +9,13 @@ from models import video
 
 
 def made(backbone: str, variant: str, attention: str, frames: int, classes: int, **knobs: object) -> video.VideoNet:
-    """A net without values."""
+    """Build a network on the meta device."""
     with torch.device("meta"):
         return video.build(backbone, variant, attention, frames, classes, knobs=knobs)
 
 
 def scrambled(module: nn.Module) -> nn.Module:
-    """The module in double precision, for evaluation, with nothing at its initial value."""
+    """Return the module in double precision and evaluation mode, with no value at its initial value."""
     module = module.double().eval()
     for name, value in module.state_dict().items():
         if value.is_floating_point():

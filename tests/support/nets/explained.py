@@ -1,4 +1,4 @@
-"""Small networks that are explained."""
+"""Small networks for tests of explanations."""
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ FRAMES = 3
 
 
 class Tiny(Backbone):
-    """Two convolutions, 3 -> 2 -> `features` channels, each a stage; the second halves the size."""
+    """A network of two convolutions, 3 -> 2 -> `features` channels, each a stage; the second halves the size."""
 
     mean, std, channels = (0.0,) * 3, (1.0,) * 3, "rgb"
 
@@ -35,7 +35,7 @@ def tiny(layout: str) -> VideoNet:
 
 
 class Bright(Backbone):
-    """The maps are the pixels' first plane, in cells of 2x2."""
+    """A network whose maps are the pixels' first plane, averaged over 2x2 cells."""
 
     layout, mean, std, channels = "frames", (0.0,) * 3, (1.0,) * 3, "rgb"
 
@@ -48,7 +48,7 @@ class Bright(Backbone):
 
 
 def bright(frame: int, row: int, column: int) -> tuple[VideoNet, Tensor]:
-    """A net whose class 1 is brightness, and a clip with one bright cell."""
+    """Return a network whose class 1 is brightness, and a clip with one bright cell."""
     made = VideoNet(Bright(), FRAMES, classes=2).eval()
     made.head.weight.data.copy_(torch.tensor([[0.0], [1.0]]))
     clip = torch.zeros(FRAMES, 3, 8, 8)

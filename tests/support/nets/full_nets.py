@@ -1,4 +1,4 @@
-"""Whole networks of the golden data: which net a file's name means, and our parameters by the manifest's names."""
+"""Full networks of the golden data: which network a file means, and our names of its parameters."""
 
 import json
 import re
@@ -53,7 +53,7 @@ PREFIXES = ("base_model.", "b.", "backbone.", "module.", "net.", "necks.", "neck
 
 
 def parsed(stem: str) -> tuple[str, str, str, dict[str, Any]]:
-    """full_tsm_resnet50_83cls -> backbone, variant, attention, knobs; ValueError for what nothing here is."""
+    """full_tsm_resnet50_83cls -> backbone, variant, attention, knobs; ValueError if it means no network here."""
     name = re.sub(r"^full_|_?\d+cls\w*$|_(?:cadene|imagenet|slim|\d+(?:f|seg|px))(?=_|$)", "", stem)
     for pattern, backbone, variant in BACKBONES:
         if match := re.search(rf"(?<![a-z]){pattern}", name):
@@ -73,14 +73,14 @@ def parsed(stem: str) -> tuple[str, str, str, dict[str, Any]]:
 
 
 def generated(kind: str, k: int, shape: Iterable[int]) -> np.ndarray:
-    """Entry k of a manifest by the golden data's recipe: w weight, g and b a norm's, rm and rv its statistics."""
+    """Return entry k of a manifest by the golden data's recipe: w weight, g and b of a norm, rm and rv statistics."""
     v = np.random.RandomState(1000 + k).standard_normal(tuple(shape))
     values = {"g": 1 + 0.1 * v, "b": 0.1 * v, "rm": 0.1 * v, "rv": 1 + 0.5 * np.abs(v)}
     return (v * np.sqrt(1 / np.prod(v.shape[1:])) if kind == "w" else values[kind]).astype(np.float32)
 
 
 def plain(name: str, firsts: dict[str, str]) -> str:
-    """A manifest's name without what wraps it; modules that share a convolution have it by the name of its own.
+    """Return a manifest's name without wrappers; modules that share a convolution get its unwrapped name.
 
     `firsts` are the names of blocks' first convolutions by that of the ACTION before them.
     """
@@ -94,15 +94,16 @@ def plain(name: str, firsts: dict[str, str]) -> str:
 
 
 def translated(name: str) -> str:
-    """Our name by the authors', as plain() has it."""
+    """Return the authors' name of our parameter, in plain()'s form."""
     name = name.removeprefix("backbone.")
     return weights.neck_by_tpn(name.removeprefix("neck.")) if name.startswith("neck.") else name
 
 
 def fill(net: video.VideoNet, manifest: list[tuple[str, list[int], str]], names: dict[str, str]) -> None:
-    """Generates the weights of a manifest; `names`: prefix of ACTION's parameters, ours -> the authors'.
+    """Generate the weights of a manifest; `names` maps prefixes of ACTION's parameters, ours -> the authors'.
 
-    By name where the backbone has the authors' names, else in order; of two entries for one tensor the later counts.
+    Match by name if the backbone has the authors' names, otherwise by order; a later entry for a tensor replaces an
+    earlier one.
     """
     entries = list(enumerate(manifest))
     blocks = dict(net.backbone.blocks())
@@ -145,12 +146,12 @@ def fill(net: video.VideoNet, manifest: list[tuple[str, list[int], str]], names:
 
 
 def manifest(data: np.lib.npyio.NpzFile) -> list[tuple[str, list[int], str]]:
-    """The file's parameters: name, shape and kind."""
+    """Return the file's parameters: name, shape and kind."""
     return json.loads(str(data["manifest"]))
 
 
 def clip_of(data: np.lib.npyio.NpzFile) -> torch.Tensor:
-    """The file's input as a clip (N, T, C, H, W)."""
+    """Return the file's input as a clip (N, T, C, H, W)."""
     shape = [
         int(size) for size in re.search(r"\((\d+(?:, \d+)+)\)", json.loads(str(data["meta"]))["input"])[1].split(", ")
     ]
@@ -161,7 +162,7 @@ def clip_of(data: np.lib.npyio.NpzFile) -> torch.Tensor:
 
 
 def check(path: Path, names: dict[str, str]) -> None:
-    """The net that a file is of gives the file's logits and maps, to 1e-3 of their deviation."""
+    """Check that the file's network gives its logits and maps, to 1e-3 of their standard deviation."""
     data = np.load(path)
     backbone, variant, attention, knobs = parsed(path.stem)
     clip, classes = clip_of(data), data["logits"].shape[1]

@@ -24,7 +24,7 @@ ACTION_NAMES = {
 
 
 def stored(pattern: str) -> list:
-    """Golden files of that pattern; where there are none, one parameter that is skipped."""
+    """Return the golden files of a pattern; without any, one skipped parameter."""
     missing = pytest.param(None, marks=pytest.mark.skip(reason=f"no {pattern} in {GOLDEN}"))
     return [pytest.param(path, id=path.stem) for path in sorted(GOLDEN.glob(pattern))] or [missing]
 

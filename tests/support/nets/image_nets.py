@@ -1,4 +1,4 @@
-"""Small networks, and files of weights for them."""
+"""Small image networks and their weight files."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ def build(attention: str = "none", classes: int = 5, weights: Path | None = None
 
 
 def image_net(classes: int = 5) -> dict[str, Tensor]:
-    """A state dict by torchvision's names: the backbone's, and fc."""
+    """Return a state dict with torchvision's names: the backbone's and fc."""
     torch.manual_seed(7)
     net = resnet.build("tiny")
     fc = nn.Linear(net.features, classes)

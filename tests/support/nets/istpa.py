@@ -10,7 +10,7 @@ from models.layers.pyramid import InteractionPyramid
 
 
 def build(backbone: str = "resnet", frames: int = 3, seed: int = 0, **knobs) -> video.VideoNet:
-    """The tiny member with ISTPA, and a head whose logits are no near zeros."""
+    """Build the tiny variant with ISTPA and a head whose logits are far from zero."""
     torch.manual_seed(seed)
     net = video.build(backbone, "tiny", "istpa", frames, classes=5, knobs={"positions": 2} | knobs)
     nn.init.normal_(net.head.weight)
@@ -22,14 +22,14 @@ def clips(n: int = 2, t: int = 3, side: int = 64, seed: int = 1) -> Tensor:
 
 
 def attended(net: video.VideoNet) -> list[Tensor]:
-    """A list that takes A of every forward pass from now on."""
+    """Return a list that collects A of every later forward pass."""
     seen: list[Tensor] = []
     net.backbone.neck.attention.register_forward_hook(lambda m, scores, out: seen.append(out.detach()))
     return seen
 
 
 def run(neck: InteractionPyramid, maps: dict[str, Tensor]) -> tuple[Tensor, list[Tensor], Tensor]:
-    """The scores, A and M of a neck over maps (N, K, C, H, W) of its stages."""
+    """Return the scores, A and M of a neck on maps (N, K, C, H, W) of its stages."""
     caught: list = []
     hook = neck.attention.register_forward_hook(lambda m, inputs, out: caught.extend((inputs[0], out)))
     seen: dict[str, Tensor] = {}

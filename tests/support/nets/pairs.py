@@ -1,4 +1,4 @@
-"""Every attention on every backbone in its tiny size, and what else suites name: what the contract is tested over."""
+"""Every attention on every tiny backbone, and the pairs of suites: the scope of the contract tests."""
 
 import json
 from pathlib import Path
@@ -57,13 +57,16 @@ UNFIT: dict[str, str] = {}  # pairs that there can't be -> why not, as found so 
 
 
 def rows(suite: Path) -> dict[str, dict[str, Any]]:
-    """Return name -> experiment of a suite's file, as written there, with its knobs."""
+    """Return name -> experiment of a suite's file, as written, with its knobs."""
     written = YAML(typ="safe").load(suite.read_text()).get("experiments") or {}
     return {name: {"knobs": {}, **row} for name, row in written.items()}
 
 
 def pairs() -> list[Pair]:
-    """All backbones x attentions, the variants above, and every (backbone, attention, knobs) of a suite; each once."""
+    """Return all backbones x attentions, extra variants, and every triple of a suite, once each.
+
+    A triple is (backbone, attention, knobs).
+    """
     actual: list[Pair] = [
         (backbone, attention, {"stages": ["res3", "res4", "res5"]} if (backbone, attention) in NO_RES2 else {})
         for backbone in known("backbone")
@@ -84,15 +87,15 @@ def name(pair: Pair) -> str:
 
 
 def smallest(backbone: str) -> str:
-    """The variant of a backbone that tests are quickest with."""
+    """Return the fastest variant of a backbone for tests."""
     variants = named("backbone", backbone).VARIANTS
     return "tiny" if "tiny" in variants else variants[0]
 
 
 def build(pair: Pair, frames: int, seed: int = 0) -> video.VideoNet:
-    """The pair's tiny net for 5 classes; skips the test where the attention can't be on such a backbone.
+    """Build the pair's tiny network for 5 classes; skip the test if the attention doesn't fit the backbone.
 
-    Its head, norms and whatever starts at zero are far from their initial values, so that nothing hides behind them.
+    Its head, norms and zero-initialized parameters are far from their initial values, so that nothing is hidden.
     """
     if name(pair) in UNFIT:
         pytest.skip(UNFIT[name(pair)])
@@ -119,7 +122,7 @@ def build(pair: Pair, frames: int, seed: int = 0) -> video.VideoNet:
 
 
 def clips(n: int, t: int, h: int = 32, w: int = 32, seed: int = 1) -> Tensor:
-    """Standard normal clips in a loader's memory order, (N, T, H, W, C) seen as (N, T, C, H, W)."""
+    """Return standard normal clips in a loader's memory order: (N, T, H, W, C) viewed as (N, T, C, H, W)."""
     return torch.randn(n, t, h, w, 3, generator=torch.Generator().manual_seed(seed)).permute(0, 1, 4, 2, 3)
 
 
@@ -128,5 +131,5 @@ def cross_entropy(logits: Tensor) -> Tensor:
 
 
 def loss_of(net: nn.Module, whole: video.VideoNet, batch: Tensor) -> Tensor:
-    """The training's loss: of what `net` says, and what the modules of the `whole` net add to it."""
+    """Return the training loss of `net`'s outputs, plus what the modules of the `whole` network add."""
     return cross_entropy(net(batch)) + whole.penalty(cross_entropy)

@@ -1,4 +1,4 @@
-"""Names of parameters in the files that authors released, from ours."""
+"""The parameter names of authors' released files, from ours."""
 
 import re
 from pathlib import Path
@@ -14,7 +14,7 @@ Written = dict[str, Tensor]
 
 
 def by_action(name: str) -> str:
-    """TSN's, TSM's and ACTION-Net's name of a parameter of ours: what wraps a block's first convolution is `net`."""
+    """Return TSN's, TSM's and ACTION-Net's name of our parameter; a wrapped first convolution is `net`."""
     head = re.match(r"head\.", name)
     if head:
         return "module.new_fc." + name.removeprefix("head.")
@@ -27,7 +27,7 @@ def by_action(name: str) -> str:
 
 
 def wrapped(name: str) -> str:
-    """by_action(), with the convolution inside of a shift or ACTION."""
+    """Return by_action()'s name, with the convolution inside a shift or ACTION."""
     return re.sub(r"(layer\d+\.\d+\.conv1)\.weight$", r"\1.net.weight", by_action(name))
 
 
@@ -43,7 +43,7 @@ def by_hara(name: str) -> str:
 
 
 def as_convolutions(name: str, value: Tensor) -> Tensor:
-    """ACTION's linear layers as the 1x1 convolutions that they are there."""
+    """Return ACTION's linear layers as the 1x1 convolutions of the released files."""
     kernel = {"paths.ce.squeeze": 2, "paths.ce.expand": 2, "paths.me.expand": 2}
     more = next((more for layer, more in kernel.items() if layer in name), 0)
     return value.reshape([*value.shape, *[1] * more])
@@ -67,7 +67,7 @@ def net(release: str, classes: int = 7, seed: int = 0, path: Path | None = None)
 
 
 def released(release: str, of: video.VideoNet, path: Path) -> Written:
-    """Writes a release's file of this net's weights."""
+    """Write this network's weights in the format of a release."""
     rename = RELEASES[release][4]
     state = {rename(name): as_convolutions(name, value) for name, value in of.state_dict().items()}
     torch.save({"epoch": 50, "arch": release, "state_dict": state, "optimizer": {"state": {}}}, path)

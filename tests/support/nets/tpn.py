@@ -1,11 +1,11 @@
-"""A small TPN neck with given weights."""
+"""A small TPN neck with known weights."""
 
 import torch
 from torch import nn
 
 
 def filled(module: nn.Module, seed: int = 0) -> nn.Module:
-    """Norms and the rest far from where they start, so that nothing hides behind zeros and ones."""
+    """Set norms and other parameters far from their initial values, so that no zero or one hides an error."""
     torch.manual_seed(seed)
     for name, value in module.state_dict().items():
         if name.endswith("running_var"):

@@ -15,7 +15,7 @@ PLANES = 3 + 2 * 2
 def build(
     backbone: str, streams: str, frames: int = 3, seed: int = 0, weights: Path | None = None, **knobs: Any
 ) -> video.VideoNet:
-    """A tiny net with norms and a head that are far from their initial values."""
+    """Build a tiny network whose norms and head are far from their initial values."""
     torch.manual_seed(seed)
     net = video.build(
         *(backbone, smallest(backbone), "istpa", frames),
@@ -36,5 +36,5 @@ def build(
 
 
 def clips(n: int = 2, t: int = 3, h: int = 64, w: int = 64, seed: int = 1) -> Tensor:
-    """Standard normal clips in a loader's memory order."""
+    """Return standard normal clips in a loader's memory order."""
     return torch.randn(n, t, h, w, PLANES, generator=torch.Generator().manual_seed(seed)).permute(0, 1, 4, 2, 3)

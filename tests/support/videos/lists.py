@@ -1,4 +1,4 @@
-"""Places of official lists, and a set's way through stages 1 and 3, for tests of list files."""
+"""Paths of official lists, and stages download and splits of a set, for tests of list files."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ DECODE = Decode(short_side=240, quality=90, decoder="ffmpeg", videos_per_shard=6
 
 
 def official(path: str) -> Path:
-    """An official list, or a folder of some; where it isn't here, the test is skipped."""
+    """Return the path of an official list or folder of lists; skip the test if it is missing."""
     if not (ANNOTATIONS / path).exists():
         pytest.skip(
             f"no official list {ANNOTATIONS / path}, so what it holds can't be checked against the code's counts"
@@ -28,7 +28,7 @@ def dataset(name: str, source: Path, lists: Path | None = None) -> Dataset:
 
 
 def through(name: str, given: Dataset, root: Path) -> splits.Tables:
-    """Stages 1 and 3."""
+    """Run stages download and splits."""
     folder = sources.fetch(name, given, root, root / "videos" / name)
     entries = sources.manifest(name, given, folder)
     return splits.build(name, given, entries, places.lists(given, root, root / "videos" / name))

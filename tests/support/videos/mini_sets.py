@@ -1,10 +1,10 @@
-"""Draw the papers' data sets for tier mini, in their real layouts.
+"""Draw the papers' data sets for tier mini, in their published layouts.
 
     python -m tests.support.videos.mini_sets eam data/videos
 
-Takes a suite or a data set, and a folder, which gets a folder a data set: the lists, official where they are here, else
-invented with exactly the official counts; and of the videos those alone that tier mini takes. A class has a motion and
-a tint, so that nets can learn something. What they learn says nothing of the real videos.
+The arguments are a suite or a data set, and a folder. Each data set gets a folder below it, with the official lists if
+available, otherwise invented lists with the official counts. Only the videos that tier mini takes are drawn. Each class
+has a motion and a tint, so that networks can learn something; results say nothing about the real videos.
 """
 
 import shutil
@@ -29,7 +29,7 @@ TINTS = np.array([[1, 0.5, 0.5], [0.5, 1, 0.5], [0.5, 0.5, 1], [1, 1, 0.5], [0.5
 
 
 def clip(name: str, label: int, length: int | None = None) -> np.ndarray:
-    """(T,96,96,3) RGB: a motion and a tint of the class, the rest from the video's name."""
+    """Return (T,96,96,3) RGB with a motion and a tint of the class; the rest follows from the video's name."""
     options = shapes.Options(8, 8, frames=(length, length)) if length and length > 1 else DRAWN
     rng = np.random.default_rng(list(name.encode()))
     return (shapes.clip(label % len(shapes.CLASSES), rng, options) * TINTS[label % len(TINTS)]).astype(np.uint8)
@@ -83,7 +83,7 @@ def sthv1_(folder: Path) -> None:
 
 
 def sthv2_(folder: Path) -> None:
-    """The official training list is not here: its templates are the official ones, its clips invented."""
+    """Write lists with the official templates and invented clips; the official training list is not available."""
     official("sthv2", folder, "something-something-v2-*.json")
     names = list(json.loads((folder / "something-something-v2-labels.json").read_text()))
     train = [{"id": str(10**6 + n), "template": names[n % 174]} for n in range(sthv2.COUNTS[1]["train"])]
@@ -97,7 +97,7 @@ def diving48_(folder: Path) -> None:
 
 
 def charades_(folder: Path) -> None:
-    """Of one to three actions a video, none in one of fifty."""
+    """Draw one to three actions for each video, and none for one in fifty."""
     official("charades", folder, "Charades_v1_classes.txt")
     for part, count in charades.COUNTS[1].items():
         rows = []
@@ -113,7 +113,7 @@ def charades_(folder: Path) -> None:
 
 
 def cifar100_(folder: Path) -> None:
-    """All images are in the files; those that the tier doesn't take are black."""
+    """Write all images; those that the tier doesn't take are black."""
     write(folder / "fine_label_names.txt", "".join(f"thing_{number:02d}\n" for number in range(100)))
     for part, count in cifar100.COUNTS[1].items():
         images = np.zeros((count, cifar100.RECORD), np.uint8)
@@ -155,7 +155,7 @@ def whole(name: str, folder: Path) -> Splits:
 
 
 def draw(name: str, folder: Path) -> None:
-    """The lists and videos of a data set."""
+    """Write the lists and videos of a data set."""
     make, place = SETS[name]
     folder.mkdir(parents=True, exist_ok=True)
     make(folder)

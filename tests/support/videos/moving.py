@@ -5,14 +5,14 @@ import numpy as np
 
 
 def texture(height: int, width: int, seed: int = 0) -> np.ndarray:
-    """Smooth noise (H, W) uint8, which flow can follow."""
+    """Return smooth noise (H, W) uint8, which flow can follow."""
     noise = np.random.default_rng(seed).random((height, width)).astype(np.float32)
     smooth = cv2.GaussianBlur(noise, (0, 0), 3)
     return cv2.normalize(smooth, None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
 
 
 def moving(frames: int, speed: tuple[int, int], height: int = 160, width: int = 200) -> list[np.ndarray]:
-    """A square of texture that moves by `speed` pixels a frame before another that stands still."""
+    """Return a textured square that moves by `speed` pixels a frame over a still background."""
     back, front = texture(height, width), texture(48, 48, seed=1)
     made = []
     for at in range(frames):

@@ -1,4 +1,4 @@
-"""Archives for tests, with whatever names and members."""
+"""Archives for tests, with arbitrary names and members."""
 
 import io
 import tarfile

@@ -1,4 +1,4 @@
-"""The ten data sets in small, in their real layouts: archives, folders and lists as distributed, with known pixels."""
+"""Small versions of the ten data sets in their distributed layouts, with known pixels."""
 
 import csv
 import io
@@ -30,7 +30,7 @@ SOMETHING = [f"Doing something {number}" for number in range(174)]
 
 @dataclass
 class StandIn:
-    """A small data set: where it lies, what its lists say, and what each video that is there shows."""
+    """A small data set: its place, the contents of its lists, and the pixels of each present video."""
 
     source: Path | str
     lists: Path | None
@@ -43,14 +43,14 @@ class StandIn:
 
 
 def drawn(seed: int, frames: int = FRAMES, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
-    """(T,H,W,3) RGB: smooth colours of the seed's, which slide to the left."""
+    """Return (T,H,W,3) RGB: smooth colors by seed, which slide to the left."""
     coarse = np.random.default_rng(seed).integers(30, 226, (3, 5, 3)).astype(np.float32)
     wide = cv2.resize(coarse, (width + 6 * frames, height), interpolation=cv2.INTER_LINEAR)
     return np.stack([wide[:, 6 * t : 6 * t + width] for t in range(frames)]).astype(np.uint8)
 
 
 def video(suffix: str, pixels: np.ndarray) -> bytes:
-    """A file of ten frames a second."""
+    """Return a video file of ten frames a second."""
     _, height, width, _ = pixels.shape
     raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", "10", "-i", "pipe:"]
     with tempfile.TemporaryDirectory() as folder:
@@ -61,7 +61,7 @@ def video(suffix: str, pixels: np.ndarray) -> bytes:
 
 
 def stills(folder: str, width: int, pixels: np.ndarray, first: int = 1) -> dict[str, bytes]:
-    """Numbered frames, e.g. <folder>/00001.jpg."""
+    """Return numbered frames, such as <folder>/00001.jpg."""
     return {
         f"{folder}/{number:0{width}d}.jpg": simplejpeg.encode_jpeg(frame, 95)
         for number, frame in enumerate(pixels, first)
@@ -116,7 +116,7 @@ def hmdb51_(root: Path) -> StandIn:
 
 
 def kinetics400(root: Path) -> StandIn:
-    """Most of its clips are gone, and one of those there was damaged and has a replacement."""
+    """Most clips are missing, and a damaged one has a replacement."""
     names = [f"class {number:03d}" for number in range(400)]
     listed = {"train": [(names[n], f"-{n:010d}", 7, 17) for n in range(400)]}
     listed["val"] = [(names[n], f"_{n:010d}", 1200, 1210) for n in range(400)]
@@ -149,7 +149,7 @@ def jester_(root: Path) -> StandIn:
 
 
 def _twenty_bn(root: Path, name: str, classes: Sequence[str]) -> StandIn:
-    """An archive of folders of frames, and lists in CSV; clip 9 is of the official test list, which has no labels."""
+    """Pack folders of frames, and write CSV lists; clip 9 is in the official test list, which has no labels."""
     pixels = {clip: drawn(int(clip)) for clip in ("7", "11", "12", "9")}
     source = packed(
         root / f"20bn-{name}.tar.gz",
@@ -211,7 +211,7 @@ def diving48(root: Path) -> StandIn:
 
 
 def charades(root: Path) -> StandIn:
-    """A video has two actions, one none."""
+    """One video has two actions, one has none."""
     pixels = {name: drawn(seed) for seed, name in enumerate(("46GP8", "N11GT", "0BH84"))}
     source = zipped(root / "v.zip", {f"Charades_v1_480/{n}.mp4": video(".mp4", p) for n, p in pixels.items()})
     texts = {"classes.txt": "".join(f"c{number:03d} Action {number}\n" for number in range(157))}

@@ -1,4 +1,4 @@
-"""Frame stores made of the ten videos of conftest.py."""
+"""Frame stores of the ten videos of conftest.py."""
 
 from hashlib import sha256
 from pathlib import Path
