@@ -75,7 +75,7 @@ def plan(
 
     params = load.load()
     steps = current(params, project())
-    speeds = estimate.measured(DATA, locked()) if steps else {}
+    speeds = estimate.known(params, DATA, locked()) if steps else {}
     guesses = [(step, estimate.seconds(step, params, DATA, speeds), estimate.size(step, DATA)) for step in steps]
     cluster = params.cluster
     slots = estimate.side_by_side(cluster)
@@ -114,7 +114,8 @@ def plan(
         print(
             f"Estimated: {estimate.work(sum(known), cluster, speeds)} for {len(known)} of {len(steps)} stages", end=""
         )
-        print(f"; {slots} runs at a time here, so about {duration(sum(known) / slots)}" if slots else "")
+        print(f"; {slots} runs at a time here, so about {duration(sum(known) / slots)}" if slots else "", end="")
+        print(f"; {origin}" if (origin := estimate.origin(speeds)) else "")
     else:
         print("No time can be estimated: " + "; ".join(sorted({time.source for _, time, _ in guesses})))
     if left := [size.value for _, _, size in guesses if size.value is not None]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from pipeline.aggregate import speeds
 from pipeline.aggregate.suite import Folders, aggregate
 from pipeline.config import load
 from pipeline.config.schema import Params
@@ -54,7 +55,7 @@ def save(project: Path) -> Path:
     """Replace the reference results of the project's suite by the project's results.
 
     Returns:
-        The folder of params.yaml, provenance.json, the inputs of the tables, and the tables.
+        The folder of params.yaml, provenance.json, speeds.json, the inputs of the tables, and the tables.
     """
     params, data, reports = load.load(project / "params.yaml"), project / "data", project / "reports"
     target = reports / "reference" / params.suite
@@ -67,6 +68,7 @@ def save(project: Path) -> Path:
         for name in {settings.dataset for settings in rows.values()}:
             _copy(data / "splits" / name, ("classes.json", "split-*.parquet"), new / "splits" / name)
         _save_params(params, project, new, target.relative_to(project))
+        speeds.save(new / speeds.FILE, data, params.experiments)
         write(new / "provenance.json", json.dumps(provenance(), indent=2) + "\n")
         shutil.rmtree(target, ignore_errors=True)
         new.replace(target)

@@ -16,9 +16,10 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from pipeline.config import load
-from pipeline.config.pretrained import is_name, located, registry
+from pipeline.config.pretrained import is_name, located
 from pipeline.config.schema import Cluster, Params
 from pipeline.errors import UserError
+from stages.repro import needs
 from stages.repro.estimate import cores, here
 from stages.repro.plan import dvc
 
@@ -205,31 +206,29 @@ def shared_memory(params: Params | None) -> Check:
 
 def sources(params: Params | None) -> Check:
     """Check the data sets that are neither drawn nor downloaded."""
-    from pipeline.config import places
-
     named = params.datasets if params else {}
-    needed = [(name, places.local(dataset, Path())) for name, dataset in named.items()]
-    needed += [(name, places.path_of(Path(), dataset.lists)) for name, dataset in named.items() if dataset.lists]
-    missing = [f"{name}: {path}" for name, path in needed if path and not path.exists()]
-    if missing:
-        return Check(
-            "sources", "broken", f"missing: {', '.join(missing)}", "put the videos or lists there, or name another path"
-        )
-    return Check("sources", "ok", f"{len(named)} data sets, no missing videos")
+    absent = [each for name, dataset in named.items() for each in needs.videos(name, dataset, Path())]
+    absent += [each for name, dataset in named.items() for each in needs.listed(name, dataset, Path())]
+    return _check("sources", absent) or Check("sources", "ok", f"{len(named)} data sets, no missing videos")
 
 
 def weights(params: Params | None) -> Check:
     """Check the rows' files of weights; published ones are downloaded on demand."""
+    if absent := _check("weights", needs.weights(params, params.experiments, Path()) if params else []):
+        return absent
     named = sorted({row.weights for row in params.experiments.values() if row.weights}) if params else []
-    missing = [name for name in named if "://" not in name and not located(name, Path()).is_file()]
-    to_fetch = [name for name in missing if is_name(name) and registry()[name].url]
-    if by_hand := [name for name in missing if name not in to_fetch]:
-        mend = "`actionbench weights` lists their sources; put the files there, or set null for none"
-        return Check("weights", "broken", f"missing: {', '.join(by_hand)}", mend)
+    to_fetch = [name for name in named if is_name(name) and not located(name, Path()).is_file()]
     if to_fetch:
-        mend = f"`actionbench weights {' '.join(to_fetch)}` downloads them now, `actionbench repro` when it starts"
+        mend = f"`actionbench weights {' '.join(to_fetch)}` downloads them now, `actionbench repro` when it trains"
         return Check("weights", "warning", f"not downloaded: {', '.join(to_fetch)}", mend)
     return Check("weights", "ok", f"{len(named)} files, none missing")
+
+
+def _check(name: str, absent: list[needs.Missing]) -> Check | None:
+    """Return the broken check of absent files."""
+    if not absent:
+        return None
+    return Check(name, "broken", "; ".join(each.what for each in absent), "; ".join(each.remedy for each in absent))
 
 
 def ray(cluster: Cluster) -> Check:

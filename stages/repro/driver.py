@@ -23,7 +23,7 @@ from voluptuous import Invalid
 
 from pipeline.config import load
 from pipeline.errors import UserError
-from stages.repro import plan
+from stages.repro import needs, plan
 from stages.repro.plan import key, noun
 from stages.repro.watch import FAILS, Stream, Watch
 
@@ -49,7 +49,8 @@ def repro(targets: Sequence[str], jobs: int, keep_going: bool) -> int:
     """Bring the targets up to date; return the exit code.
 
     It is 0, 2 after users' errors only, or 1. With several jobs, shared stages run first, then that many rows at a
-    time, then the tables. Without `keep_going`, nothing more starts after a failure.
+    time, then the tables. Without `keep_going`, nothing more starts after a failure, and nothing at all if a stage lacks
+    videos, lists or weights.
     """
     from cluster.shared import shared
 
@@ -58,6 +59,9 @@ def repro(targets: Sequence[str], jobs: int, keep_going: bool) -> int:
     project = plan.project()
     chosen = plan.needed(targets, project.stages)
     steps = [step for step in plan.current(params, project) if step.stage in chosen]
+    if steps and not keep_going and (absent := needs.missing(params, steps, Path())):
+        print(*(f"error: {each}" for each in absent), sep="\n", file=sys.stderr, flush=True)
+        return 2
     if project.first:  # --single-item and dvc.lock depend on these stages
         plan.dvc("repro", "--quiet", *plan.FIRST)
     if not steps:

@@ -4,6 +4,7 @@ import json
 import os
 import statistics
 import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cluster.auto import Placed, resolved
+from pipeline.aggregate import speeds as logged
+from pipeline.aggregate.speeds import gpus
 from pipeline.config.schema import AUTO, Cluster, Params, planes
 from pipeline.errors import UserError
 from pipeline.tracking import run_log
@@ -55,6 +58,7 @@ class Speed:
     net: Net
     clips_per_second: float
     workers: int = 1  # together
+    reference: bool = False  # of the reference machine, instead of this one
 
 
 def seconds(step: Step, params: Params, data: Path, speeds: Mapping[str, Speed]) -> Estimate:
@@ -72,6 +76,9 @@ def seconds(step: Step, params: Params, data: Path, speeds: Mapping[str, Speed])
         return Estimate(0.0, "weights are only converted")
     counts = [videos(data / "splits" / experiment.dataset, split) for split in experiment.splits]
     if not all(counts):
+        expected = expected_videos(experiment.dataset, params)
+        counts = [count or expected.get(split, {}) for split, count in zip(experiment.splits, counts, strict=True)]
+    if not all(counts):
         return Estimate(None, "the splits do not exist yet")
     clips = len(experiment.seeds) * sum(count.get("train" if training else "test", 0) for count in counts)
     if training:
@@ -82,7 +89,7 @@ def seconds(step: Step, params: Params, data: Path, speeds: Mapping[str, Speed])
         views = views_per_video(protocol)
         if views is None:
             return Estimate(None, "the number of windows depends on a video's length")
-        clips *= views
+        clips *= views * (1 + len(protocol.probes))
     shape = net(asdict(experiment), asdict(recipe), recipe.size if training else protocol.size)
     rate = _rate(row, shape, speeds)
     if rate.value is None:
@@ -130,13 +137,43 @@ def measured(data: Path, locked: Mapping[str, Any]) -> dict[str, Speed]:
         ran = settings(locked.get(f"train@{folder.name}", {}))
         experiment = ran.get(f"experiments.{folder.name}")
         recipe = next((value for name, value in ran.items() if name.startswith("recipes.")), None)
-        files = run_log.places(data, folder.name).values()
-        lines = [line for both in files for line in run_log.epochs(*both) if "clips_per_second" in line]
-        if lines and recipe and experiment:
-            rate = statistics.median(line["clips_per_second"] for line in lines)
-            workers = statistics.median_low([line.get("world", 1) for line in lines])
-            speeds[folder.name] = Speed(folder.name, net(experiment, recipe), rate, workers)
+        if recipe and experiment and (speed := logged.measured(data, folder.name)):
+            speeds[folder.name] = Speed(folder.name, net(experiment, recipe), *speed)
     return speeds
+
+
+def known(params: Params, data: Path, locked: Mapping[str, Any], reports: Path = Path("reports")) -> dict[str, Speed]:
+    """Return the speeds measured here; before the first training, the reference machine's.
+
+    Those are of CPUs, so they say nothing about GPUs or the machines of a named cluster.
+    """
+    here_measured = measured(data, locked)
+    if here_measured or not local(params.cluster) or here(params.cluster).gpus_per_worker:
+        return here_measured
+    return referenced(reports, params.suite)
+
+
+def referenced(reports: Path, suite: str) -> dict[str, Speed]:
+    """Return row -> training speed of a suite's reference run; without one, of another suite's."""
+    from pipeline.config import load
+
+    saved = sorted((reports / "reference").glob(f"*/{logged.FILE}"), key=lambda path: path.parent.name != suite)
+    for path in saved:
+        params = load.load(path.parent / "params.yaml")
+        rows = {row: speed for row, speed in logged.load(path).items() if row in params.experiments}
+        return {
+            row: Speed(row, net(asdict(experiment), asdict(params.recipe(experiment))), *rows[row], reference=True)
+            for row, experiment in params.experiments.items()
+            if row in rows
+        }
+    return {}
+
+
+def origin(speeds: Mapping[str, Speed]) -> str:
+    """Return a remark on speeds that were not measured here, or ""."""
+    if not any(speed.reference for speed in speeds.values()):
+        return ""
+    return f"from the reference machine's speeds; {cores()} cores here"
 
 
 def net(experiment: Mapping[str, Any], recipe: Mapping[str, Any], size: int | None = None) -> Net:
@@ -185,11 +222,6 @@ def here(cluster: Cluster) -> Placed:
     return resolved(cluster, [{"CPU": cores(), "GPU": gpus()}], runs=max(1, gpus()))
 
 
-def gpus() -> int:
-    """Return the number of this machine's NVIDIA GPUs, without asking torch or Ray."""
-    return len(list(Path("/dev").glob("nvidia[0-9]*")))
-
-
 @cache
 def videos(splits: Path, split: int) -> dict[str, int]:
     """Count the videos of each part of a split; empty for a missing or damaged table."""
@@ -203,6 +235,27 @@ def videos(splits: Path, split: int) -> dict[str, int]:
     except (pyarrow.ArrowException, OSError):
         return {}
     return {count["values"]: count["counts"] for count in counts}
+
+
+def expected_videos(name: str, params: Params) -> dict[int, dict[str, int]]:
+    """Return each split's videos by part before the splits stage: by options, lists, or as published."""
+    from pipeline import datasets, subset
+    from pipeline.config import places
+
+    dataset, part = params.datasets[name], params.tier.subset
+    plugin = datasets.loaded(dataset.file)
+    if dataset.source == "generated" or not plugin.COUNTS:
+        with suppress(UserError, OSError):  # absent lists
+            whole = plugin.splits(places.lists(dataset, Path(), Path("data") / "videos" / name), dataset.options)
+            rows = (subset.reduced(whole, part) if part else whole).rows
+            return {split: dict(Counter(row.part for row in each)) for split, each in rows.items()}
+    return {
+        split: {
+            name: min(count, part.classes * (part.train if name == "train" else part.test)) if part else count
+            for name, count in counts.items()
+        }
+        for split, counts in plugin.COUNTS.items()
+    }
 
 
 def manifest_bytes(path: Path) -> int:
@@ -271,9 +324,8 @@ def _rate(row: str, shape: Net, speeds: Mapping[str, Speed]) -> Estimate:
     """Estimate the clips per second in training a net."""
     same = sorted((speed for speed in speeds.values() if speed.net == shape), key=lambda speed: speed.row != row)
     if same:
-        return Estimate(
-            same[0].clips_per_second, "measured" if same[0].row == row else f"as measured for {same[0].row}"
-        )
+        measured_for = "measured" if same[0].row == row else f"as measured for {same[0].row}"
+        return Estimate(same[0].clips_per_second, f"{measured_for}{_elsewhere(same[0])}")
     near = _nearest(row, shape, speeds.values())
     if near is None:
         return Estimate(None, "no row has been trained yet")
@@ -281,7 +333,11 @@ def _rate(row: str, shape: Net, speeds: Mapping[str, Speed]) -> Estimate:
         factor = macs(near.net) / macs(shape)
     except ValueError as error:
         return Estimate(None, str(error))
-    return Estimate(near.clips_per_second * factor, f"from {near.row} by MACs")
+    return Estimate(near.clips_per_second * factor, f"from {near.row} by MACs{_elsewhere(near)}")
+
+
+def _elsewhere(speed: Speed) -> str:
+    return " on the reference machine" if speed.reference else ""
 
 
 def _nearest(row: str, shape: Net, speeds: Iterable[Speed]) -> Speed | None:

@@ -58,7 +58,7 @@ class Watch:
         self.start = time.monotonic()
         self.states |= {step.stage: "waiting" for step in self.steps}
         self.lock = threading.RLock()
-        self.speeds = speeds = estimate.measured(DATA, locked())
+        self.speeds = speeds = estimate.known(self.params, DATA, locked())
         self.guesses = {
             step.stage: 0.0 if step.state == "restored" else estimate.seconds(step, self.params, DATA, speeds).value
             for step in self.steps
@@ -74,7 +74,9 @@ class Watch:
             parts.append(f"{cached} from DVC's cache")
         if known:
             work = estimate.work(sum(known), self.params.cluster, self.speeds)
-            parts.append(f"about {work} for {len(known)} of them")
+            slots, origin = estimate.side_by_side(self.params.cluster), estimate.origin(self.speeds)
+            at_once = f", {slots} runs at a time, so {duration(sum(known) / slots)}" if slots else ""
+            parts.append(f"about {work} for {len(known)} of them{at_once}" + (f" ({origin})" if origin else ""))
         elif not self.speeds:
             parts.append("the time is unknown until a row has trained")
         sizes = [size for step in self.steps if (size := estimate.size(step, DATA).value)]

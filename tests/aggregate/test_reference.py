@@ -12,7 +12,7 @@ import pytest
 from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
-from pipeline.aggregate import reference
+from pipeline.aggregate import reference, speeds
 from pipeline.aggregate.agreement import compare, words
 from pipeline.aggregate.suite import Folders, aggregate
 from pipeline.config import load
@@ -66,8 +66,12 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_they_are_recomputed_byte_for_byte_without_data(project: Path) -> None:
+def test_they_are_recomputed_byte_for_byte_without_data(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    timings = project / "data" / "tracking" / "tsn" / "split1-seed0.timings.jsonl"
+    timings.write_text("".join(f'{{"kind": "epoch", "epoch": {n}, "clips_per_second": {n + 9.0}}}\n' for n in (0, 1)))
+    monkeypatch.setattr(speeds, "gpus", lambda: 0)
     folder = reference.save(project)
+    assert speeds.load(folder / speeds.FILE) == {"tsn": (9.5, 1)}
     tables = contents(project / "reports" / "tables" / "quick")
     outside = tables.pop("gains.md"), tables.pop("gains.csv")  # a fusion's signature names its file, by name alone
     saved = contents(project / "reports" / "reference")

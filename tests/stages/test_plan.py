@@ -13,7 +13,7 @@ import pyarrow.parquet
 import pytest
 
 from pipeline.config import load
-from pipeline.config.schema import Params
+from pipeline.config.schema import Params, Subset
 from pipeline.download import sources
 from pipeline.errors import UserError
 from stages import fresh
@@ -214,7 +214,8 @@ def test_time_from_the_rows_own_log(params: Params, tmp_path: Path) -> None:
     guess = estimate.seconds(Step("train@a", "runs", (), ("split1-seed0", "split1-seed1")), params, tmp_path, speeds)
     assert guess == estimate.Estimate(2 * 100 * epochs / 20.0, "measured")
     guess = estimate.seconds(Step("evaluate@a", "runs", (), ()), params, tmp_path, speeds)
-    assert guess.value == pytest.approx(2 * 50 / 20.0 / 3)
+    orders = 1 + len(params.protocols[params.experiments["a"].protocol].probes)
+    assert guess.value == pytest.approx(orders * 2 * 50 / 20.0 / 3)
 
 
 def test_time_from_another_row_by_macs(params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -260,9 +261,61 @@ def test_nothing_is_kept_before_the_data_are_there_or_out_of_reach(
     assert estimate.kept(step, params, tmp_path) == 0
 
 
+def test_before_the_first_training_the_reference_machine_s_speeds_count(
+    params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(estimate, "gpus", lambda: 0)
+    monkeypatch.setattr(estimate, "cores", lambda: 6)
+    reports = tmp_path / "reports"
+    (folder := reports / "reference" / "quick").mkdir(parents=True)
+    (folder / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    assert estimate.known(params, tmp_path, {}, reports) == {}
+    (folder / "speeds.json").write_text('{"tsn": {"clips_per_second": 40.0, "workers": 1}, "gone": {}}')
+    with pytest.raises(UserError, match=r"speeds\.json is damaged; `git checkout"):
+        estimate.known(params, tmp_path, {}, reports)
+    (folder / "speeds.json").write_text('{"tsn": {"clips_per_second": 40.0, "workers": 1}}')
+    speeds = estimate.known(replace(params, suite="another"), tmp_path, {}, reports)
+    assert estimate.origin(speeds) == "from the reference machine's speeds; 6 cores here"
+    guess = estimate.seconds(Step("train@a", "runs", (), ()), params, tmp_path, speeds)
+    epochs = params.recipes[params.experiments["a"].recipe].epochs  # 480 of the options, as there is no split table
+    assert guess == estimate.Estimate(2 * 480 * epochs / 40.0, "as measured for tsn on the reference machine")
+    guess = estimate.seconds(Step("train@b", "runs", (), ()), params, tmp_path, speeds)
+    assert guess.source == "from tsn by MACs on the reference machine"
+    log(tmp_path, "a", 10.0)
+    measured_here = estimate.known(params, tmp_path, ran(params, "a"), reports)
+    assert measured_here["a"].clips_per_second == 10.0 and estimate.origin(measured_here) == ""
+    monkeypatch.setattr(estimate, "gpus", lambda: 1)
+    assert estimate.known(params, tmp_path / "empty", {}, reports) == {}
+
+
+def test_the_committed_speeds_cover_every_row_of_quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    speeds = estimate.referenced(ROOT / "reports", "quick")
+    assert speeds.keys() == load.load(ROOT / "params.yaml").experiments.keys()
+
+
+def test_expected_videos_are_the_options_the_lists_or_those_published(params: Params, tmp_path: Path) -> None:
+    dataset = params.datasets["one"]
+    assert estimate.expected_videos("one", params) == dict.fromkeys((1, 2), {"train": 480, "test": 400})
+    few = replace(params, tier=replace(params.tier, subset=Subset(2, 10, 5)))
+    assert estimate.expected_videos("one", few) == dict.fromkeys((1, 2), {"train": 20, "test": 10})
+    published = replace(dataset, file="egogesture", source="data/videos/egogesture", options={})
+    assert estimate.expected_videos("one", replace(few, datasets={"one": published})) == {
+        1: {"train": 20, "val": 10, "test": 10}
+    }
+    mine = replace(dataset, file="folder", source="videos", options={})
+    assert estimate.expected_videos("one", replace(params, datasets={"one": mine})) == {}
+    (tmp_path / "videos/run").mkdir(parents=True)
+    (tmp_path / "videos/train.txt").write_text("run/1.mp4\nrun/2.mp4\n")
+    (tmp_path / "videos/test.txt").write_text("run/3.mp4\n")
+    assert estimate.expected_videos("one", replace(params, datasets={"one": mine})) == {1: {"train": 2, "test": 1}}
+
+
 def test_unknown_time_says_why(params: Params, tmp_path: Path) -> None:
     step = Step("train@a", "runs", (), ("split1-seed0",))
-    assert estimate.seconds(step, params, tmp_path / "absent", {}).source == "the splits do not exist yet"
+    mine = {"one": replace(params.datasets["one"], file="folder", source="videos", options={})}
+    unsplit = replace(params, datasets=mine)
+    assert estimate.seconds(step, unsplit, tmp_path / "absent", {}).source == "the splits do not exist yet"
     splits(tmp_path, "one", train=1, test=1)
     assert estimate.seconds(step, params, tmp_path, {}) == estimate.Estimate(None, "no row has been trained yet")
 

@@ -70,6 +70,23 @@ def test_states_follow_what_dvc_prints(params: Params) -> None:
     assert last == "failed: train@tsn after 0 s: ValueError: no such frame"
 
 
+def test_the_foreword_estimates_before_anything_was_measured(
+    params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(estimate, "gpus", lambda: 0)
+    monkeypatch.setattr(estimate, "cores", lambda: 4)
+    (folder := tmp_path / "reports/reference/quick").mkdir(parents=True)
+    (folder / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    speeds = {row: {"clips_per_second": 64.0, "workers": 1} for row in ("tsn", "tsm")}
+    (folder / "speeds.json").write_text(json.dumps(speeds))
+    # Each row: 3 seeds x 480 videos x 8 epochs, and 400 videos in 4 orders at a third of the cost.
+    assert watched(params).foreword() == (
+        "6 stages to bring up to date, of 2 rows; about 7 min of work (0.11 CPU-hours) for 4 of them, 4 runs at a "
+        "time, so 2 min (from the reference machine's speeds; 4 cores here); `actionbench plan` has the reasons"
+    )
+
+
 def test_a_failure_without_a_line_is_one_too(params: Params) -> None:
     watch, first = watched(params), Stream()
     says(watch, first, "Running stage 'evaluate@tsm':")
