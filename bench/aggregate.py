@@ -43,7 +43,7 @@ from pipeline.config import load
 from pipeline.config.schema import Params
 from pipeline.config.signature import protocol_signature
 from pipeline.digest import files
-from pipeline.evaluate import predictions
+from pipeline.evaluate import inference, predictions
 from pipeline.measure import results
 from pipeline.measure.accuracy import BEST
 from pipeline.measure.crossed import Estimate
@@ -117,7 +117,7 @@ def synthetic(project: Path, count: int, videos: int, classes: int) -> Path:
         for name in names[net::NETS]:
             table = table.set_column(0, "experiment", pa.array([name] * len(table)))
             predicted(project, name).parent.mkdir(parents=True)
-            predictions.save(predicted(project, name), table)
+            inference.save(predicted(project, name), table)
             files.write_sums(predicted(project, name).parent)
     return project
 

@@ -20,7 +20,7 @@ from pipeline.clips import loading, views
 from pipeline.config.signature import protocol_signature
 from pipeline.decode.frame_store import FrameStore
 from pipeline.errors import UserError
-from pipeline.evaluate import predictions
+from pipeline.storage.atomic import writing
 from pipeline.train.numerics import autocast
 from pipeline.train.run import Run
 
@@ -36,6 +36,7 @@ SCHEMA = pyarrow.schema(
         "logits": pyarrow.list_(pyarrow.float32()),
     }
 )
+LOGITS = pyarrow.list_(pyarrow.field("element", pyarrow.float32(), nullable=False))  # as they are saved
 
 
 def load(run: Run, device: torch.device) -> VideoNet:
@@ -117,9 +118,25 @@ def gather(row: Sequence[Run], blocks: Iterable[bytes], target: Path) -> float:
     names = json.dumps(row[0].classes(), ensure_ascii=False)
     table = pyarrow.concat_tables([table.replace_schema_metadata(None) for table in tables])
     about = {"protocol": signature, "classes": names, "rows": str(len(table))}
-    predictions.save(target, table.replace_schema_metadata(about))
+    save(target, table.replace_schema_metadata(about))
     seconds = sum(float(fact[b"seconds"]) for fact in facts)
     return sum(int(fact[b"views"]) for fact in facts) / seconds if seconds else 0.0
+
+
+def save(path: Path, table: pyarrow.Table) -> None:
+    """Write an evaluation's predictions, sorted by split, seed, video and view.
+
+    Logits are neither compressed nor coded by a dictionary: that takes half of the time of reading them and saves a
+    tenth of the size. SHA256SUMS covers the file, so that pages need no checksums.
+    """
+    table = table.sort_by([(column, "ascending") for column in ("split", "seed", "video", "view")])
+    at = table.schema.get_field_index("logits")
+    table = table.set_column(at, pyarrow.field("logits", LOGITS), table["logits"].cast(LOGITS))
+    others = [name for name in table.column_names if name != "logits"]
+    codecs = {name: "zstd" for name in [*others, "labels.list.element"] if name != "labels"}
+    codecs |= {"logits.list.element": "none"}
+    with writing(path) as temporary:
+        pyarrow.parquet.write_table(table, temporary, compression=codecs, use_dictionary=others)
 
 
 @torch.inference_mode()

@@ -28,7 +28,6 @@ SCHEMA = {
     "logits": pl.List(pl.Float32()),
 }
 TEST = ["split", "seed", "video"]
-LOGITS = pyarrow.list_(pyarrow.field("element", pyarrow.float32(), nullable=False))
 
 
 @dataclass(frozen=True)
@@ -122,22 +121,6 @@ def write_outside(
         table = pl.DataFrame(rows, SCHEMA, orient="row").to_arrow(compat_level=pl.CompatLevel.oldest())
         table = table.replace_schema_metadata({"classes": json.dumps(classes)})
         pyarrow.parquet.write_table(table, temporary, compression="zstd", write_page_checksum=True)
-
-
-def save(path: Path, table: pyarrow.Table) -> None:
-    """Write an evaluation's predictions, sorted by split, seed, video and view.
-
-    Logits are neither compressed nor coded by a dictionary: that takes half of the time of reading them and saves a
-    tenth of the size. SHA256SUMS covers the file, so that pages need no checksums.
-    """
-    table = table.sort_by([(column, "ascending") for column in (*TEST, "view")])
-    at = table.schema.get_field_index("logits")
-    table = table.set_column(at, pyarrow.field("logits", LOGITS), table["logits"].cast(LOGITS))
-    others = [name for name in table.column_names if name != "logits"]
-    codecs = {name: "zstd" for name in [*others, "labels.list.element"] if name != "labels"}
-    codecs |= {"logits.list.element": "none"}
-    with writing(path) as temporary:
-        pyarrow.parquet.write_table(table, temporary, compression=codecs, use_dictionary=others)
 
 
 def parts(splits: Path, number: int) -> dict[str, list[tuple[str, list[int]]]]:

@@ -12,7 +12,7 @@ from sklearn.metrics import balanced_accuracy_score, confusion_matrix, top_k_acc
 from pipeline.config.schema import Protocol
 from pipeline.config.signature import CROPS, protocol_signature, views_per_video
 from pipeline.errors import UserError
-from pipeline.evaluate import predictions
+from pipeline.evaluate import inference, predictions
 from pipeline.measure import accuracy
 from tests.support import invented
 
@@ -90,7 +90,7 @@ def test_a_saved_file_is_sorted_and_holds_what_was_scored_in_any_order(tmp_path:
     frame = frame.with_columns(logits=pl.when(pl.col("video") != "test_1_007").then("logits"))
     frame = frame.filter((pl.col("video") != "test_1_007") | (pl.col("view") == 0))  # it was not decoded
     frame = frame.sample(fraction=1.0, shuffle=True, seed=5)
-    predictions.save(tmp_path / "p.parquet", frame.to_arrow(compat_level=pl.CompatLevel.oldest()))
+    inference.save(tmp_path / "p.parquet", frame.to_arrow(compat_level=pl.CompatLevel.oldest()))
     saved, _ = predictions.read_parquet(tmp_path / "p.parquet")
     assert saved.equals(frame.sort("split", "seed", "video", "view")) and saved.equals(
         pl.read_parquet(tmp_path / "p.parquet")

@@ -99,6 +99,7 @@ def test_a_damaged_table_is_named(reports: Path) -> None:
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_in_a_browser(reports: Path, tmp_path: Path, scheme: str) -> None:
+    pytest.importorskip("axe_playwright_python", reason="needs the extra test-all")
     from axe_playwright_python.sync_playwright import Axe
     from playwright.sync_api import sync_playwright
 
