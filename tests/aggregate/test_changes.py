@@ -44,7 +44,7 @@ def lock(tsm: str = "1", frames: str = "1", lr: float = 0.1, seeds: tuple[int, .
         (lock(seeds=(0,)), ["seeds experiments.tsm.seeds: [0, 1] -> [0]"]),
     ],
 )
-def test_each_kind_of_cause_is_told(second: dict[str, Any], causes: list[str]) -> None:
+def test_each_kind_of_cause_is_named(second: dict[str, Any], causes: list[str]) -> None:
     listed = "0a  models/attention/tsm.py\n0b  models/layers/shift.py\n"
     code = [{"attention/tsm": listed}, {"attention/tsm": listed.replace("0a", "1a") + "torch==3\n"}]
     assert changes.changes("tsm", Side({}, lock(), code[0]), Side({}, second, code[1])) == causes
@@ -55,7 +55,7 @@ def test_code_is_named_by_its_stage_where_a_sides_digests_are_gone() -> None:
     assert causes == ["code of attention tsm"]
 
 
-def test_a_stage_that_one_side_lacks_is_told() -> None:
+def test_a_stage_that_one_side_lacks_is_named() -> None:
     second = {name: body for name, body in lock().items() if name != "evaluate@tsm"}
     assert changes.changes("tsm", Side({}, lock()), Side({}, second)) == ["evaluate@tsm was not run on the second side"]
 

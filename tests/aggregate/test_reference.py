@@ -115,7 +115,7 @@ def test_a_suite_without_predictions_keeps_its_tables_and_is_named(project: Path
         reference.recompute(project / "reports", "quik")
 
 
-def test_a_run_is_held_against_them(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_is_compared_with_them(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = reference.save(project)
     same = list(words(compare(project / "reports", "quick")))
     assert same == [

@@ -9,7 +9,7 @@ import pytest
 from bench import models, nets, report
 
 
-def test_a_net_that_fails_takes_no_other_with_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_failing_net_stops_no_other(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     tiny = models.Net("resnet", "tiny", "tsm", 2, 4, 64, 3)
     unfit = tiny._replace(attention="st_manet")  # which needs a 3D backbone
     chosen = {"TSM": tiny, "EAM": tiny._replace(backbone="resnet3d", attention="eam"), "unfit": unfit}

@@ -15,7 +15,7 @@ def start(name: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
-def test_each_starts() -> None:
+def test_every_bench_starts() -> None:
     """Every bench answers --help; one process imports torch and Ray once for all."""
     script = f"""
 import importlib, sys

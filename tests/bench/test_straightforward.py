@@ -30,7 +30,7 @@ def straightforward(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
         ("resnet3d", "st_manet"),
     ],
 )
-def test_a_straightforward_net_says_the_same(straightforward, backbone, attention):
+def test_a_straightforward_net_gives_the_same_outputs(straightforward, backbone, attention):
     knobs = {"positions": 2} if attention == "istpa" else {}
     nets = []
     for _ in range(2):

@@ -130,8 +130,8 @@ OURS = f"      md5: {32 * 'b'}\n"
 CONFLICT = LOCK.replace(OURS, f"<<<<<<< HEAD\n{OURS}=======\n      md5: c\n>>>>>>> theirs\n")
 
 
-def test_half_of_dvcs_own_note_is_taken_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`repro` puts aside a half-written lock, with which `dvc repro` fails."""
+def test_dvcs_half_written_lock_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A half-written lock, with which `dvc repro` fails, is removed; an intact one stays."""
     monkeypatch.chdir(tmp_path)
     text, path = '{"write": {}, "read": {"data": [{"pid": 7, "cmd": "dvc repro"}]}}', Path(".dvc/tmp/rwlock")
     path.parent.mkdir(parents=True)
@@ -179,9 +179,7 @@ def test_a_merge_conflict_is_the_users(tmp_path: Path, monkeypatch: pytest.Monke
     assert [(path.name, path.read_text()) for path in Path().iterdir()] == [("dvc.lock", text)]
 
 
-def test_two_starts_of_one_training_do_each_other_no_harm(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_processes_can_train_the_same_run(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two processes can train the same run, as after a node is wrongly taken for lost."""
     run = tiny_run(data, epochs=3)
     alone, shared = training(run, tmp_path / "alone"), training(run, tmp_path / "shared")
@@ -213,7 +211,7 @@ train_run(training(tiny_run(Path({data!r}), epochs=4), Path({folder!r})))
 """
 
 
-def test_a_killed_training_goes_on_after_its_last_epoch(data: Path, tmp_path: Path) -> None:
+def test_a_killed_training_resumes_after_its_last_epoch(data: Path, tmp_path: Path) -> None:
     def start(folder: Path) -> subprocess.Popen:
         code = TRAIN.format(root=str(ROOT), data=str(data), folder=str(folder))
         return subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)

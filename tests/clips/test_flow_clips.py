@@ -95,7 +95,7 @@ def test_each_frame_has_the_flows_that_begin_there(data: Path, size: int, indice
     assert np.abs(right - expected).max() <= 1
 
 
-def test_rgb_comes_first_and_is_what_it_is_alone(store: FrameStore) -> None:
+def test_rgb_comes_first_and_equals_rgb_alone(store: FrameStore) -> None:
     for size in (32, 20):
         both = load(store, (4, 1, 6, 4), "rgb+flow", 2, size)
         assert np.array_equal(both[..., :3], load(store, (4, 1, 6, 4), "rgb", 2, size))
@@ -198,12 +198,12 @@ def test_the_first_convolution_of_a_weight_file_is_averaged(tmp_path: Path) -> N
         ({"algorithm": "farneback"}, {}, "decode.flow.algorithm"),
     ],
 )
-def test_flow_that_is_not_there_is_said_at_once(flow: Any, recipe: dict[str, Any], message: str) -> None:
+def test_missing_flow_is_an_error_at_once(flow: Any, recipe: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         parse(json.loads(json.dumps(raw(flow, **recipe))))
 
 
-def test_a_store_that_was_decoded_without_flow_is_said(data: Path, tmp_path: Path) -> None:
+def test_a_store_without_flow_is_named(data: Path, tmp_path: Path) -> None:
     write_shard(tmp_path / "shard-00000.arrow", [frames(0)])
     index = FrameStore(data / "frames" / "tiny")
     row = {**index.entry("video-00")._asdict(), "video": "video-00", "timestamps": [], "sha256": "", "decoder": ""}

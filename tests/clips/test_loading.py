@@ -231,7 +231,7 @@ def test_normalise_is_the_formula_and_folds_without_a_copy(channels):
     assert folded.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_normalise_writes_where_it_is_told():
+def test_normalise_writes_into_its_output():
     batch = torch.full((1, 2, 4, 4, 3), 255, dtype=torch.uint8)
     out = torch.empty(batch.shape)
     x = loading.normalise(batch, (0.0, 0.0, 0.0), (255.0, 255.0, 255.0), out=out)

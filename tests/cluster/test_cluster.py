@@ -60,7 +60,7 @@ def takes_too_much(_: int) -> None:
     raise MemoryError("4 TiB")
 
 
-def test_no_cluster_at_an_address_is_said() -> None:
+def test_no_cluster_at_an_address_is_an_error() -> None:
     """This test runs first, because the others share a session."""
     with pytest.raises(UserError, match="no Ray cluster answers"), session(Cluster(address="127.0.0.1:1")):
         pass
@@ -112,7 +112,7 @@ def test_results_come_with_their_positions(joined: None) -> None:
     assert dict(fan_out(double, [(n,) for n in range(30)], "doubling")) == {n: 2 * n for n in range(30)}
 
 
-def test_a_users_mistake_in_a_task_is_said_as_it_is(joined: None) -> None:
+def test_a_users_mistake_in_a_task_keeps_its_message(joined: None) -> None:
     with pytest.raises(UserError, match="number 7 is wrong"):
         list(fan_out(blames, [(7,)], "blaming"))
 
@@ -131,7 +131,7 @@ def test_a_task_whose_process_dies_is_tried_again(joined: None, tmp_path: Path) 
     assert list(fan_out(dies_once, [(tmp_path / "died",)], "dying", retries=1)) == [(0, "done")]
 
 
-def test_the_interface_of_an_address_is_found_by_it() -> None:
+def test_an_address_selects_its_interface() -> None:
     """The address selects the interface; test_nodes.py checks with four workers that gloo uses it."""
     assert interface("127.0.0.1") in ("lo", "lo0") and interface("192.0.2.1") is None
 
@@ -170,7 +170,7 @@ def _logits(blocks: list[bytes]) -> list[list[float] | None]:
     ]
 
 
-def test_finished_training_is_taken_up_without_training(joined: None, data: Path, tmp_path: Path) -> None:
+def test_finished_training_is_reused(joined: None, data: Path, tmp_path: Path) -> None:
     run, cluster = tiny_run(data, epochs=1), Cluster(storage=str(tmp_path))
     fit([run], None, cluster, lambda: None)
     state = folder(run, cluster) / "state.pt"
@@ -180,7 +180,7 @@ def test_finished_training_is_taken_up_without_training(joined: None, data: Path
     assert run.weights.exists() and state.stat().st_mtime_ns == before
 
 
-def test_state_of_other_settings_is_not_gone_on_from(joined: None, data: Path, tmp_path: Path) -> None:
+def test_state_of_other_settings_is_not_resumed(joined: None, data: Path, tmp_path: Path) -> None:
     cluster = Cluster(storage=str(tmp_path))
     fit([tiny_run(data, epochs=1)], None, cluster, lambda: None)
     other = tiny_run(data, epochs=2, lr=0.01)
@@ -207,7 +207,7 @@ def test_a_run_that_diverges_is_one_line_and_a_mark(joined: None, data: Path, tm
     assert results.read(params(), "row", data).predictions == "not run"
 
 
-def test_what_the_cluster_lacks_is_named(joined: None, data: Path) -> None:
+def test_resources_that_the_cluster_lacks_are_named(joined: None, data: Path) -> None:
     """A range needs its fewest workers; more join later."""
     import ray
 
@@ -220,6 +220,6 @@ def test_what_the_cluster_lacks_is_named(joined: None, data: Path) -> None:
     )
 
 
-def test_storage_that_a_worker_does_not_see_is_said(joined: None, data: Path, tmp_path: Path) -> None:
+def test_storage_that_a_worker_does_not_see_is_named(joined: None, data: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"does not see cluster\.storage"):
         train_run(replace(training(tiny_run(data), tmp_path), token=tmp_path / "elsewhere"))

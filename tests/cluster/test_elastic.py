@@ -54,7 +54,7 @@ def rank(number: int, port: int, run: Run, folders: list[Path], seen: Path) -> N
     torch.distributed.destroy_process_group()
 
 
-def test_all_ranks_go_on_from_the_epoch_that_the_first_one_reads(data: Path, tmp_path: Path) -> None:
+def test_all_ranks_resume_from_the_epoch_that_the_first_one_reads(data: Path, tmp_path: Path) -> None:
     """Both ranks resume from one state, even if the file system shows one of them an older state."""
     run = tiny_run(data, epochs=4)
     folders = [tmp_path / "first", tmp_path / "second"]
@@ -91,7 +91,7 @@ def log_of(path: Path, worlds: list[int | None]) -> Path:
     return path
 
 
-def test_the_history_is_told_in_words(tmp_path: Path) -> None:
+def test_the_history_of_workers_is_described(tmp_path: Path) -> None:
     assert workers([log_of(tmp_path / "a", [1, 1, 1])]) == "1"
     assert (
         workers([log_of(tmp_path / "b", [2, 2, 1, 2])]) == "2 in epochs 1 to 2, 1 in epochs 3 to 3, 2 in epochs 4 to 4"
@@ -170,7 +170,7 @@ def strike(log: Path, blow: Callable[[], None]) -> threading.Thread:
     ("workers", "blow", "after"),
     [((1, 2), "lose_the_second", 1), ((1, 2), "kill_a_worker", 2), (2, "replace_the_second", 2)],
 )
-def test_a_training_goes_on_to_the_same_end(
+def test_training_with_changing_workers_ends_the_same(
     pair: Pair,
     data: Path,
     tmp_path: Path,

@@ -42,7 +42,7 @@ def test_clips_that_dont_fit_in_shared_memory_are_a_line(
 
 
 @pytest.mark.parametrize(("free", "loaders"), [(8, 0), (64, 2), (1024, 8)])
-def test_clips_that_fit_are_none(monkeypatch: pytest.MonkeyPatch, free: int, loaders: int) -> None:
+def test_clips_that_fit_are_accepted(monkeypatch: pytest.MonkeyPatch, free: int, loaders: int) -> None:
     left(monkeypatch, free)
     loop.check_memory(RECIPE, loaders)
 

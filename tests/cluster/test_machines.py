@@ -47,7 +47,7 @@ def load(name: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", LAUNCHED)
-def test_rays_launcher_takes_it(name: str) -> None:
+def test_rays_launcher_accepts_the_recipe(name: str) -> None:
     from ray.autoscaler._private.util import prepare_config, validate_config
 
     config = prepare_config(load(name))

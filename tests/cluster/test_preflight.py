@@ -11,7 +11,7 @@ from cluster import preflight
 from tests.support.machines.preflight import ask, nodes, project
 
 
-def test_the_difference_told_is_the_one_to_mend_first() -> None:
+def test_the_difference_to_fix_first_is_named() -> None:
     ours = preflight.facts({}, "")
     theirs = {**ours, "python": "3.12.1", "torch": "2.0.0", "folder": "/elsewhere"}
     first, second, third = preflight.differences(ours, theirs)
@@ -30,7 +30,7 @@ def test_a_folder_is_shared_where_the_token_is_read_and_an_answer_written(tmp_pa
     assert preflight.facts({"data": str(tmp_path)}, "u")["data"] == "holds something else"
 
 
-def test_another_commit_is_told_though_it_does_not_load(tmp_path: Path) -> None:
+def test_another_commit_is_named_even_if_it_does_not_load(tmp_path: Path) -> None:
     other = project(tmp_path / "other")
     lines = []
     for text in ("", "this does not even parse\n"):
@@ -45,7 +45,7 @@ def test_another_commit_is_told_though_it_does_not_load(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_nodes_that_see_otherwise_are_named(tmp_path: Path) -> None:
+def test_nodes_with_another_view_are_named(tmp_path: Path) -> None:
     """The preflight names two faulty nodes next to a correct head, and a driver without the token."""
     head = project(tmp_path / "project")
     elsewhere = tmp_path / "elsewhere"

@@ -80,7 +80,7 @@ def test_what_git_tracks_travels_and_nothing_else(clone: Path, capsys: pytest.Ca
     assert (clone.parent / "a.zip").read_bytes() == (clone.parent / "b.zip").read_bytes()
 
 
-def test_too_much_is_told_by_its_five_biggest(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_too_large_project_names_its_five_biggest_files(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(7):
         (clone / f"big{number}.bin").write_bytes(bytes((number + 1) * 2**20))
     git(clone, "add", ".")
@@ -186,7 +186,7 @@ def submitted(clone: Path, variables: dict[str, str], *arguments: str) -> tuple[
 
 
 @pytest.mark.slow
-def test_a_job_runs_in_the_shared_folder_and_the_next_goes_on(clone: Path, head: tuple[Path, dict[str, str]]) -> None:
+def test_a_job_runs_in_the_shared_folder_and_the_next_continues(clone: Path, head: tuple[Path, dict[str, str]]) -> None:
     shared, variables = head
     (clone / "step.py").write_text(SAY + STEP)
     code, out, err = submitted(clone, variables, "-j", "2")
@@ -222,7 +222,7 @@ def test_its_exit_code_is_the_jobs(
 
 
 @pytest.mark.slow
-def test_ctrl_c_stops_it_and_a_second_one_is_told_who_is_there(
+def test_ctrl_c_stops_a_job_and_a_second_one_is_refused(
     clone: Path, head: tuple[Path, dict[str, str]], tmp_path: Path
 ) -> None:
     into = tmp_path / "other"

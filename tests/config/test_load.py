@@ -101,7 +101,7 @@ def test_workers_are_a_number_or_a_range(raw: dict[str, Any], written: Any, team
     assert parse(raw).cluster.team == team
 
 
-def test_a_misspelt_key_is_said_to_be_that(raw: dict[str, Any]) -> None:
+def test_a_misspelt_key_is_named(raw: dict[str, Any]) -> None:
     raw["recipes"]["quick"]["lrr"] = raw["recipes"]["quick"].pop("lr")
     with pytest.raises(UserError, match=r"unknown key 'recipes\.quick\.lrr'; did you mean 'lr'"):
         parse(raw)

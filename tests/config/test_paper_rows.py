@@ -40,7 +40,7 @@ def test_istpas_three_streams_have_the_frames_of_their_base(istpa, dataset):
         assert {istpa.protocols[row.protocol].frames for row in rows} == {30}
 
 
-def test_istpa_with_trajectories_has_its_base_beside_it(istpa):
+def test_istpa_with_trajectories_has_its_base_row(istpa):
     idt = [name for name, fusion in istpa.fusions.items() if fusion.outside]
     bases = {row: table.base for table in istpa.tables.values() if table.base for row in table.rows}
     for name in idt:
@@ -142,7 +142,7 @@ def test_figures_without_numbers_are_there():
         assert {suite[name].dataset for name in row.ours.values()} == {"ucf101", "hmdb51", "diving48"}
 
 
-def test_diving48_of_st_manet_is_said_to_be_another_version():
+def test_diving48_of_st_manet_is_marked_as_another_version():
     notes = published.load("st_manet", ROOT / "reports/papers").tables["T3"].notes
     assert any("version 1" in note and "version 2" in note for note in notes)
 

@@ -81,7 +81,7 @@ LISTS = {
 
 
 @pytest.mark.parametrize("name", LISTS)
-def test_an_official_list_that_an_editor_saved_says_the_same(name, tmp_path):
+def test_an_official_list_saved_by_an_editor_reads_the_same(name, tmp_path):
     """A byte order mark, Windows line ends, trailing blanks, empty lines and a missing last line end change nothing."""
     official = sorted(ANNOTATIONS.glob(LISTS[name]))
     if not official:

@@ -184,7 +184,7 @@ def test_charades_has_a_row_a_video_with_all_its_labels(tmp_path, monkeypatch):
     assert first[1] == charades.Action(92, 11.9, 21.2) and len(first) == 3 and none == []
 
 
-def test_charades_lists_beside_the_videos_and_absent_videos(tmp_path, monkeypatch):
+def test_charades_lists_next_to_the_videos_and_absent_videos(tmp_path, monkeypatch):
     few(monkeypatch)
     lists_of_charades(tmp_path / "c/Charades", train=[("46GP8", "c092 1 2"), ("N11GT", "c000 0 1")])
     written(tmp_path / "c", {f"Charades_v1_480/{name}.mp4": name.encode() for name in ("46GP8", "0BH84", "sample")})

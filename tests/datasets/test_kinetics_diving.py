@@ -46,7 +46,7 @@ def lists_of_diving48(root: Path, **entries: Any) -> Path:
     return root
 
 
-def test_kinetics400_official_validation_list_beside_the_train_rows_there_are(tmp_path):
+def test_kinetics400_official_validation_list_with_incomplete_training_list(tmp_path):
     """The training list of another source lacks a tenth: it has all classes, and is rejected."""
     validation = official("kinetics400/kinetics-400_val.csv")
     pieces = sorted(KINETICS.glob("guillem96_train_*.csv"))

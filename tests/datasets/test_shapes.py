@@ -72,7 +72,7 @@ def test_the_same_seed_gives_the_same_file(tmp_path):
     assert (tmp_path / "three/up/000000.mp4").read_bytes() != one
 
 
-def test_making_goes_on_where_it_was_interrupted(tmp_path):
+def test_interrupted_drawing_resumes(tmp_path):
     (tmp_path / "left").mkdir()
     (tmp_path / "left/000001.mp4").write_bytes(b"there")
     item = pickle.loads(pickle.dumps(shapes.plan(SMALL)[0]))  # noqa: S301, our own bytes: as another process gets it

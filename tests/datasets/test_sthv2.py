@@ -49,7 +49,7 @@ def test_sthv2_training_list_is_as_published():
     assert Counter(row.part for row in sthv2.splits(path.parent, {}).rows[1])["train"] == 168_913
 
 
-def test_webms_become_splits_with_the_lists_beside_them(tmp_path, monkeypatch):
+def test_webms_become_splits_with_the_lists_next_to_them(tmp_path, monkeypatch):
     root = jsons(tmp_path / "ssv2", test=[{"id": "99"}])
     for clip in ("7", "11", "99"):
         path = root / f"20bn-something-something-v2/{clip}.webm"

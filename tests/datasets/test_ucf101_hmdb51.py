@@ -85,7 +85,7 @@ def test_hmdb51_stand_in_is_archives_in_an_archive(tmp_path):
     assert unlisted.startswith(f"hmdb51: {len(there - used)} of {len(there)} videos are in no list: ")
 
 
-def test_lists_beside_the_clips_are_found_in_their_own_folder(tmp_path, monkeypatch):
+def test_lists_next_to_the_clips_are_found_in_their_folder(tmp_path, monkeypatch):
     root = tmp_path / "ucf"
     lists_of_ucf101(root / "ucfTrainTestlist")
     for group in ("g01", "g08"):

@@ -195,13 +195,13 @@ def test_a_store_without_flow_is_as_it_was(tmp_path: Path, videos: tuple[Path, l
     assert len(prints) == 4 and task.key not in prints
 
 
-def test_another_flow_is_decoded_anew_and_the_same_is_not(tmp_path: Path, videos: tuple[Path, list[Source]]) -> None:
+def test_only_another_flow_is_decoded_again(tmp_path: Path, videos: tuple[Path, list[Source]]) -> None:
     _, task = store(tmp_path, videos, DIS)
     assert decode_shard(task).seconds == 0
     assert decode_shard(replace(task, decode=replace(PLAIN, flow=BOTH))).seconds > 0
 
 
-def test_flow_that_cannot_be_is_said_before_anything_starts() -> None:
+def test_impossible_flow_is_an_error_before_anything_starts() -> None:
     with pytest.raises(UserError, match="needs 12 pixels at least"):
         plan(Path("a"), Path("b"), [], replace(PLAIN, short_side=11, flow=DIS))
 

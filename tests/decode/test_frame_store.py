@@ -81,7 +81,7 @@ def _read(store: FrameStore, video: str) -> list[bytes]:
     return [bytes(view) for view in store.jpegs(video, range(store.videos[video].frames))]
 
 
-def test_what_is_not_there_is_said(decoded_store: Path, tmp_path: Path) -> None:
+def test_missing_files_are_named(decoded_store: Path, tmp_path: Path) -> None:
     store = FrameStore(decoded_store)
     with pytest.raises(UserError, match=r"'run/cut'.*could not be decoded \(the file is cut"):
         store.jpegs("run/cut", [0])

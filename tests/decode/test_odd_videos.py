@@ -347,7 +347,7 @@ def test_an_ffmpeg_that_cannot_run_is_passed_over(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize("decoder", ["ffmpeg", "decord"])
-def test_a_decoder_that_something_kills_says_nothing_of_the_video(
+def test_a_killed_decoder_does_not_condemn_the_video(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, decoder: str
 ) -> None:
     """A decoder killed for lack of memory does not mark its video as damaged."""

@@ -175,7 +175,7 @@ def test_a_video_concerns_the_download(project: Path, change: str) -> None:
     assert stale(project) == {}
 
 
-def test_other_files_beside_the_videos_concern_nothing(project: Path) -> None:
+def test_other_files_next_to_the_videos_are_ignored(project: Path) -> None:
     with restored(project / "own/README.txt"):
         (project / "own/README.txt").write_text("mine")
         assert stale(project) == {}

@@ -84,7 +84,7 @@ def test_an_absent_or_empty_folder_says_where_to_put_what(tmp_path):
         sources.manifest("mine", absent, sources.fetch("mine", absent, tmp_path, tmp_path / "videos"))
 
 
-def test_generated_videos_are_made_once_and_anew_for_other_options(tmp_path):
+def test_videos_are_drawn_once_and_again_for_other_options(tmp_path):
     made: list[int] = []
 
     def each(make, items):

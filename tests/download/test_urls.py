@@ -37,7 +37,7 @@ def test_a_broken_connection_is_resumed(server, tmp_path):
     assert len(server.asked) == 4  # it was there
 
 
-def test_a_later_run_goes_on_where_an_earlier_one_gave_up(server, tmp_path):
+def test_a_later_run_resumes_where_an_earlier_one_gave_up(server, tmp_path):
     server.drops = [3 * CHUNK, 0, 0, 0, 0, 0]
     with pytest.raises(UserError, match=r"127\.0\.0\.1:\d+/videos\.zip can't be read"):
         fetched(server, tmp_path / "v.zip")
@@ -52,7 +52,7 @@ def test_a_part_that_is_whole_needs_no_more(server, tmp_path):
     assert fetched(server, tmp_path / "v.zip") == CONTENT
 
 
-def test_a_part_longer_than_the_file_is_begun_anew(server, tmp_path):
+def test_a_part_longer_than_the_file_is_downloaded_again(server, tmp_path):
     (tmp_path / "v.zip.part").write_bytes(CONTENT + b"more")
     assert fetched(server, tmp_path / "v.zip") == CONTENT
 

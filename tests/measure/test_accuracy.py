@@ -152,7 +152,7 @@ def test_other_protocol_other_classes_no_file_and_no_parquet_are_refused(tmp_pat
         predictions.read(path, "a", params, folder)
 
 
-def test_a_byte_that_is_another_never_makes_another_number(tmp_path: Path) -> None:
+def test_a_changed_byte_never_changes_a_number(tmp_path: Path) -> None:
     """A changed byte is refused, has no effect, or is in a column's name, which is checked later."""
     folder = invented.splits(tmp_path)
     rng, path = np.random.default_rng(0), tmp_path / "p.parquet"

@@ -106,7 +106,7 @@ def test_training_in_bf16_is_near(data: Path) -> None:
     np.testing.assert_allclose(losses(train(one, device=GPU)), losses(train(one)), rtol=0.05)
 
 
-def test_a_kept_state_is_gone_on_from_on_a_gpu_and_on_a_cpu(data: Path) -> None:
+def test_a_kept_state_resumes_on_a_gpu_and_on_a_cpu(data: Path) -> None:
     one = tiny_run(data, precision="fp32", dropout=0.0)
     whole = train(one, device=GPU)
     buffer = io.BytesIO()

@@ -53,7 +53,7 @@ def test_a_file_is_its_own_registration():
         ({"attention": "action", "knobs": {"stages": ["stem"]}}, "stages .* must be some of res2, res3, res4, res5"),
     ],
 )
-def test_what_is_not_there_is_named_with_what_is(wrong, message):
+def test_a_missing_name_is_named_with_the_known(wrong, message):
     with pytest.raises(ValueError, match=message):
         video.build(**{**RIGHT, **wrong})
 

@@ -69,7 +69,7 @@ def test_a_net_for_flow_starts_from_kernels_for_rgb(backbone):
     assert flow(torch.randn(2, 4, 10, 32, 32)).shape == (2, 5)
 
 
-def test_a_neck_sees_every_stage_and_what_it_gives_goes_on():
+def test_a_neck_sees_every_stage_and_its_output_is_used():
     class Doubling(Neck):
         def forward(self, stage, maps, seen):
             assert list(seen) == stages[: stages.index(stage)]

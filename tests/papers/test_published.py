@@ -151,7 +151,7 @@ def test_all_has_every_row_of_ours_too() -> None:
             assert systems <= {*params.experiments, *params.fusions, *params.trajectories}
 
 
-def test_what_authors_ran_is_run_but_for_a_reason() -> None:
+def test_what_authors_ran_is_run_unless_a_reason_is_given() -> None:
     reasons = Counter(
         meant(row.without, table, column)
         for name in published.PAPERS

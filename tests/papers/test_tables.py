@@ -134,7 +134,7 @@ def test_each_paper_has_its_claims_once_the_headline_first(
     assert text.index("# Verdicts on") < text.index("## Printed gains") and "★" in text
 
 
-def test_a_correction_is_a_footnote_beside_its_cell(tmp_path: Path) -> None:
+def test_a_correction_is_a_footnote_of_its_cell(tmp_path: Path) -> None:
     params = composed("action_net", "full")
     save(tmp_path / "tables", params, {})
     text = (tmp_path / "tables" / "T1.md").read_text()

@@ -15,7 +15,7 @@ from tests.support import invented
 from tests.support.printed import lines
 
 
-def test_undecoded_videos_show_beside_the_number_and_count_as_wrong(tmp_path: Path) -> None:
+def test_undecoded_videos_are_shown_and_count_as_wrong(tmp_path: Path) -> None:
     params, folder = invented.params(["a"], seeds=(0,)), invented.splits(tmp_path)
     frame = invented.predictions(params, "a", folder, right=1.0)
     gone = pl.col("video").is_in(["test_1_000", "test_1_001", "test_1_006"])

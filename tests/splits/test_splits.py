@@ -91,7 +91,7 @@ def test_a_video_without_a_label_is_for_sets_of_several_labels(built, monkeypatc
         built([*ROWS, Row("a/9", "train", (2,))])
 
 
-def test_absent_videos_stay_in_the_table_and_are_told(built, tmp_path):
+def test_absent_videos_stay_in_the_table_and_are_noted(built, tmp_path):
     tables = built(ROWS, ENTRIES[:3])
     assert tables.notes == ("mine, split 1: 1 of 2 test videos are absent: b/2",)
     assert len(tables.tables[1]) == 4
@@ -104,14 +104,14 @@ def test_a_part_of_which_nothing_is_there_is_refused(built):
         built(ROWS, ENTRIES[:2])
 
 
-def test_a_class_that_no_training_video_has_is_told(built):
+def test_a_class_without_training_videos_is_noted(built):
     """A note reveals a mistyped label if no list of classes exists."""
     rows = [ROWS[0], Row("b/1", "train", (0,)), *ROWS[2:]]
     assert built(rows).notes == ("mine, split 1: 1 of 2 classes have no training video: b",)
     assert built(rows, train=2, test=2).notes == ()  # official lists are as they are
 
 
-def test_videos_in_no_list_are_told(built):
+def test_videos_in_no_list_are_noted(built):
     entries = [*ENTRIES, *(Entry(f"c/{n}", f"c/{n}.mp4", 1, f"c{n}") for n in range(5))]
     assert built(ROWS, entries).notes == ("mine: 5 of 9 videos are in no list: c/0, c/1, c/2 ...",)
 

@@ -27,7 +27,7 @@ def whole(videos: int = 20, labels: int = 1, seed: int = 0) -> Splits:
     return Splits(CLASSES, rows)
 
 
-def test_classes_are_evenly_spaced_and_numbered_anew() -> None:
+def test_classes_are_evenly_spaced_and_renumbered() -> None:
     few = subset.reduced(whole(), FEW)
     assert few.classes == ("class 1", "class 5", "class 8")
     assert {row.labels for row in few.rows[1]} == {(0,), (1,), (2,)}

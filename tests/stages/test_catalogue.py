@@ -30,7 +30,7 @@ def listed(params: Params) -> dict[str, catalogue.Data]:
     return {data.name: data for data in catalogue.datasets(params, DATA)}
 
 
-def test_the_ten_sets_are_told_of_where_nothing_is_here(params):
+def test_ten_missing_sets_are_listed(params):
     clips = listed(params)
     assert clips.keys() >= {*STAND_INS, "jhmdb", "shapes", "folder"}
     for name in STAND_INS:
@@ -94,7 +94,7 @@ def test_after_the_stages(params, tmp_path, monkeypatch, name, state, clips):
     assert listed(params)[name].state == "unexpected layout" and "is damaged" in listed(params)[name].todo
 
 
-def test_what_lies_in_another_layout_is_said_and_hides_no_other_set(params):
+def test_another_layout_is_named_and_hides_no_other_set(params):
     written(DATA / "videos/egogesture", {"Subject03/Scene1/Color/rgb1/000001.jpg": b"x"})
     written(DATA / "videos/jester", {"one/7/00001.jpg": b"x", "two/7/00001.jpg": b"x"})
     written(DATA / "videos/hmdb51", {"clap.avi": b"x"})

@@ -124,7 +124,7 @@ def test_a_users_mistake_is_the_stages_line_alone(project: Path, jobs: str, labe
     assert done.stderr == f"{label}error: this row can't be trained\n"
 
 
-def test_a_crash_is_1_and_other_rows_go_on_if_asked(project: Path) -> None:
+def test_a_crash_exits_with_1_and_other_rows_continue_if_asked(project: Path) -> None:
     done = actionbench(project, "repro", "-j", "2", "-k", FAIL="train@a:7")
     assert done.returncode == 1
     assert "exited with 7" in done.stderr

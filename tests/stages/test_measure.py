@@ -71,7 +71,7 @@ def test_memory_is_a_process_of_its_own_and_a_step_takes_more(tmp_path):
     assert trial.resident("VmHWM") >= trial.resident() > 2**20
 
 
-def test_an_unknown_row_is_said_with_the_known(tmp_path):
+def test_an_unknown_row_is_named_with_the_known(tmp_path):
     with pytest.raises(UserError, match=r"no row 'tsmm'; did you mean 'tsm'\?"):
         measure.measure(quick(), tmp_path, ["tsmm"])
 

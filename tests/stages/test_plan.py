@@ -117,7 +117,7 @@ def test_a_data_set_runs_its_own_rows_only(params: Params) -> None:
     assert stale["decode@two"].reasons == ("changed param datasets.two.decode",)
 
 
-def test_a_missing_upstream_output_is_told_once(params: Params) -> None:
+def test_a_missing_upstream_output_is_reported_once(params: Params) -> None:
     status = {
         "decode@two": [{"changed outs": {"data/frames/two": "deleted"}}],
         "train@c": [{"changed deps": {"data/frames/two": "deleted", "reports/code/stages/train": "modified"}}],

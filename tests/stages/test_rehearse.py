@@ -56,7 +56,7 @@ def test_each_failure_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert "doesn't fall on a repeated batch" in long.found.error
 
 
-def test_weights_that_are_missing_are_said_and_those_that_are_there_load(capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_weights_are_named_and_present_ones_load(capsys: pytest.CaptureFixture[str]) -> None:
     params = rows(quick(), "tsn")
     params = replace(params, experiments={"tsn": replace(params.experiments["tsn"], weights="w.pth")})
     assert not rehearse.show(params, 1, 2, None, json_=False)

@@ -34,7 +34,7 @@ def driver(folder: Path, wait: bool = False) -> "subprocess.Popen[str]":
     )
 
 
-def test_the_second_is_told_and_one_that_waits_comes_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_driver_is_refused_and_a_waiting_one_follows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / ".dvc").mkdir()
     monkeypatch.chdir(tmp_path)
     with driver(tmp_path) as first:

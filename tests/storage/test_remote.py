@@ -82,7 +82,7 @@ train_run(training(one, folder(one, S3), S3))
 """
 
 
-def test_a_killed_training_goes_on_from_the_store(
+def test_a_killed_training_resumes_from_the_store(
     store: Remote, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = tiny_run(data, epochs=12)
@@ -139,7 +139,7 @@ def test_what_goes_wrong_is_one_line(store: Remote, data: Path, gone: str, monke
     one_line(store.sizes)
 
 
-def test_wrong_keys_are_said(store: Remote, strict: None) -> None:
+def test_wrong_keys_are_named(store: Remote, strict: None) -> None:
     for work in (lambda: (store / "a").write_bytes(b""), (store / "a").read_bytes, store.sizes, lambda: ask(S3)):
         assert "refuses it; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" in one_line(work)
 
@@ -170,7 +170,7 @@ def test_the_preflight_tells_a_node_that_sees_another_store(
 
 
 @pytest.mark.slow
-def test_two_workers_go_on_from_the_store_too(store: Remote, data: Path, tmp_path: Path) -> None:
+def test_two_workers_resume_from_the_store(store: Remote, data: Path, tmp_path: Path) -> None:
     one, actual = tiny_run(data, epochs=1), []
     with session(S3):
         for kept in (str(tmp_path / "folder"), S3.storage):

@@ -111,7 +111,7 @@ def test_runs_are_nested_and_each_epoch_is_logged_once(root: Path, tmp_path: Pat
     assert place[0] == (root / "mlartifacts").as_uri()
 
 
-def test_a_restart_goes_on_where_the_store_is_and_a_half_written_line_waits(root: Path, tmp_path: Path) -> None:
+def test_a_restart_resumes_at_the_stored_step_and_a_half_written_line_waits(root: Path, tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
     half = '{"kind": "epoch", "epoch": 3, "lo'
     code = "import sys, json; from pathlib import Path; from pipeline.tracking import mlflow_mirror, run_record\n"

@@ -103,7 +103,7 @@ def killed_midway(process: subprocess.Popen, victim: int, database: Path, beyond
 
 
 @pytest.mark.slow
-def test_a_sync_that_was_killed_midway_goes_on_and_logs_nothing_twice(tmp_path: Path) -> None:
+def test_a_killed_sync_resumes_and_logs_nothing_twice(tmp_path: Path) -> None:
     project = trained(tmp_path)
     for row in (0, 1):
         process = sync(project)
@@ -191,7 +191,7 @@ def test_a_server_killed_midway_is_caught_up_with(tmp_path: Path) -> None:
         is_whole(database)
 
 
-def test_a_missing_driver_and_a_wrong_host_are_said(
+def test_a_missing_driver_and_a_wrong_host_are_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from pipeline.errors import UserError

@@ -159,7 +159,7 @@ def test_frozen_norms_are_in_the_mode_of_the_recipe(data: Path, mode: str) -> No
     assert moved == (mode == "train")
 
 
-def test_frozen_stages_stay_as_loaded_but_for_their_attention(data: Path) -> None:
+def test_frozen_stages_stay_as_loaded_except_their_attention(data: Path) -> None:
     one = tiny_run(data, frozen=["stem", "res2"], frozen_norms="eval")
     torch.manual_seed(one.seed)
     before = {name: value.clone() for name, value in one.net().state_dict().items()}

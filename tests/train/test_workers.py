@@ -64,7 +64,7 @@ def test_ddp_makes_nearly_the_same_of_it(data: Path, tmp_path: Path) -> None:
     same(alone[-1].state["model"], actual["model"], rtol=1e-3, atol=1e-4)
 
 
-def test_more_workers_than_micro_batches_is_said(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_workers_than_micro_batches_is_an_error(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "rank_and_world", lambda: (0, 3))
     with pytest.raises(UserError, match="at most 2 workers"):
         next(loop.epochs(tiny_run(data), None, None, CPU))

@@ -22,7 +22,7 @@ from tests.support.nets.comparators import made, normed, scrambled, sigmoid
         ("tam", {"beta": 0}, "beta is 0"),
     ],
 )
-def test_knobs_that_make_no_sense_are_said(attention, knobs, message):
+def test_invalid_knobs_are_named(attention, knobs, message):
     with pytest.raises(ValueError, match=message):
         made("resnet", "18", attention, 4, 5, **knobs)
 

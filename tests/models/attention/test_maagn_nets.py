@@ -218,7 +218,7 @@ def test_weights_for_frames_are_for_one_number_of_them():
         ("inception_resnet_v2", {}, "layout, that ends in res4 and res5, not in res5 and tail"),
     ],
 )
-def test_what_does_not_go_is_said(backbone, knobs, message):
+def test_invalid_requests_are_named(backbone, knobs, message):
     with pytest.raises(ValueError, match=message):
         tiny(backbone, **knobs)
 

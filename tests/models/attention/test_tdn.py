@@ -140,7 +140,7 @@ def test_it_keeps_the_weights_and_names_that_it_stands_on():
     assert len(masked) == 4 + 6 + 3 and not any(".layer1." in name for name in masked)
 
 
-def test_what_is_new_beside_the_first_stages_starts_from_their_weights():
+def test_new_parts_start_from_the_weights_of_the_first_stages():
     torch.manual_seed(0)
     backbone = video.build("resnet", "tiny", "tdn", 4, 5).backbone
     ours, theirs = backbone.neck.res2.state_dict(), backbone.layer1.state_dict()
@@ -152,6 +152,6 @@ def test_what_is_new_beside_the_first_stages_starts_from_their_weights():
 @pytest.mark.parametrize(
     "knobs,message", [({"parts": ["wide"]}, "wide.*short, long"), ({"share": 1.0}, "share is 1.0")]
 )
-def test_knobs_that_make_no_sense_are_said(knobs, message):
+def test_invalid_knobs_are_named(knobs, message):
     with pytest.raises(ValueError, match=message):
         made("resnet", "18", "tdn", 4, 5, **knobs)

@@ -121,6 +121,6 @@ def test_another_number_of_frames_is_pooled_to_one_as_well(backbone):
         ("resnet", "tiny", {"aux": "yes"}, "knob aux is 'yes'; it must be of type bool"),
     ],
 )
-def test_what_does_not_go_is_said(backbone, variant, knobs, message):
+def test_invalid_requests_are_named(backbone, variant, knobs, message):
     with pytest.raises(ValueError, match=message):
         video.build(backbone, variant, "tpn", 4, classes=5, knobs=knobs)
