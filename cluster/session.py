@@ -8,12 +8,13 @@ import socket
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from cluster.background import TOKEN, joined
 from cluster.preflight import preflight
 from pipeline.config.schema import Cluster
 from pipeline.errors import UserError
@@ -42,9 +43,9 @@ MALLOC = {
 def session(cluster: Cluster, data: bool = False) -> Iterator[None]:
     """Connect to RAY_ADDRESS or cluster.address.
 
-    "local" starts Ray here and stops it at the end. A Ray that is started here listens on loopback, and accepts only
-    its token: a random one for this process and its children, in their environment. Its files are in a folder that only
-    this user can open.
+    "local" starts Ray here and stops it at the end; stages of one `dvc` command share it. A Ray that is started here
+    listens on loopback, and accepts only its random token, which other users can't read. Its files are in a folder that
+    only this user can open.
 
     Args:
         cluster: the settings.
@@ -59,13 +60,21 @@ def session(cluster: Cluster, data: bool = False) -> Iterator[None]:
     for name, value in MALLOC.items():
         os.environ.setdefault(name, value)
     address = os.environ.get("RAY_ADDRESS") or cluster.address
-    with session_files(address) as options:
+    with (
+        joined() if address == "local" else nullcontext({}) as about,
+        session_files(address := about.get("address", address)) as options,
+    ):
+        if about:
+            os.environ |= CLOSED | {name: about[name] for name in TOKEN}
         import ray  # which reads these variables
 
-        if options:
+        if options or about:
+            from ray._private import ray_constants
             from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
-            Config.initialize("")  # this process may have read them before, for another Ray
+            # This process may have read them before: Ray reads some when it is imported.
+            ray_constants.ENABLE_RAY_CLUSTER = False
+            Config.initialize("")
             AuthenticationTokenLoader.instance().reset_cache()
         try:
             knock(address)
@@ -79,7 +88,7 @@ def session(cluster: Cluster, data: bool = False) -> Iterator[None]:
                 "written, and give a HOME that can be written, or RAY_AUTH_TOKEN"
             ) from None
         try:
-            if address != "local" and os.environ.get(OURS) != address:
+            if address not in ("local", os.environ.get(OURS), about.get("address")):
                 preflight(cluster, data)
             yield
         finally:
