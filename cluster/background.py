@@ -44,17 +44,17 @@ def joined() -> Iterator[Mapping[str, str]]:
         return
     FOLDER.mkdir(exist_ok=True)
     path = FOLDER / f"ray-{socket.gethostname()}-{dvc.pid}-{dvc.create_time():.0f}"
-    with _opened(path) as file:
-        about = _read(file)
+    with opened(path) as file:
+        about = read(file)
         if about:
             yield about
             return
     _start(path, dvc)
-    with _opened(path) as file:
-        yield _read(file)
+    with opened(path) as file:
+        yield read(file)
 
 
-def _read(file: TextIO) -> dict[str, str]:
+def read(file: TextIO) -> dict[str, str]:
     """Return the content if that Ray answers; else empty the file."""
     from cluster.session import knock
 
@@ -69,7 +69,8 @@ def _read(file: TextIO) -> dict[str, str]:
         return {}
 
 
-def _opened(path: Path) -> TextIO:
+def opened(path: Path) -> TextIO:
+    """Open the file of address and token, readable by this user only; create it if needed."""
     return open(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+", encoding="utf-8")
 
 
@@ -102,7 +103,7 @@ def hold(path: Path, dvc: psutil.Process) -> None:
     """Hold a Ray until the `dvc` process ends, or no stage locks the file for IDLE."""
     from cluster.shared import shared
 
-    with shared(Cluster()) as variables, _opened(path) as file:
+    with shared(Cluster()) as variables, opened(path) as file:
         about = {"address": variables["RAY_ADDRESS"], **{name: os.environ[name] for name in TOKEN}}
         file.write(json.dumps(about))
         file.flush()

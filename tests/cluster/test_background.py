@@ -54,13 +54,13 @@ def test_without_dvc_nothing_is_shared(file: Path, monkeypatch: pytest.MonkeyPat
 
 def test_a_ray_that_is_gone_is_forgotten(file: Path) -> None:
     file.write_text(json.dumps({"address": "127.0.0.1:1"}))
-    with background._opened(file) as opened:
-        assert background._read(opened) == {}
+    with background.opened(file) as handle:
+        assert background.read(handle) == {}
     assert file.read_text() == ""
 
 
 def test_only_this_user_can_read_the_token(file: Path) -> None:
-    background._opened(file).close()
+    background.opened(file).close()
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 

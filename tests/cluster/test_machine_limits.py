@@ -159,8 +159,8 @@ def test_doctor_finds_what_a_machine_lacks(monkeypatch: pytest.MonkeyPatch, tmp_
     object.__setattr__(params.datasets["shapes"], "source", "no/such/folder")
     object.__setattr__(params.datasets["shapes"], "lists", "no/such/lists")
     object.__setattr__(next(iter(params.experiments.values())), "weights", "no/such.pt")
-    assert "shapes: no/such/folder" in doctor.sources(params).found
-    assert "shapes: no/such/lists" in doctor.sources(params).found
+    assert "data set shapes: no videos at no/such/folder" in doctor.sources(params).found
+    assert "data set shapes: no lists at no/such/lists" in doctor.sources(params).found
     assert "no/such.pt" in doctor.weights(params).found
     object.__setattr__(params.cluster, "loader_workers", 2)
     left(monkeypatch, 0)

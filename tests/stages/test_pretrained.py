@@ -110,7 +110,7 @@ def test_the_doctor_names_missing_weights(server):
     raw = json.loads(Path("params.yaml").read_text())
     raw["experiments"]["se"]["weights"] = "other"
     check = doctor.weights(load.parse(raw))
-    assert (check.state, check.found) == ("broken", "missing: other")
+    assert (check.state, check.found) == ("broken", "weights other: no file at data/weights/other.pth")
     FILE.parent.mkdir(parents=True)
     FILE.write_bytes(CONTENT)
     assert doctor.weights(load.load()).state == "ok"
