@@ -71,7 +71,7 @@ def read(file: TextIO) -> dict[str, str]:
 
 def opened(path: Path) -> TextIO:
     """Open the file of address and token, readable by this user only; create it if needed."""
-    return open(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+", encoding="utf-8")
+    return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+", encoding="utf-8")
 
 
 def _start(path: Path, dvc: psutil.Process) -> None:

@@ -68,7 +68,7 @@ def test_why_ray_can_not_start_is_a_line(file: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("RAY_TMPDIR", "/no/such")
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    with pytest.raises(UserError, match="^/no/such can't be written .*; set RAY_TMPDIR"), background.joined():
+    with pytest.raises(UserError, match=r"^/no/such can't be written .*; set RAY_TMPDIR"), background.joined():
         pass
 
 
