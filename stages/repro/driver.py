@@ -49,8 +49,8 @@ def repro(targets: Sequence[str], jobs: int, keep_going: bool) -> int:
     """Bring the targets up to date; return the exit code.
 
     It is 0, 2 after users' errors only, or 1. With several jobs, shared stages run first, then that many rows at a
-    time, then the tables. Without `keep_going`, nothing more starts after a failure, and nothing at all if a stage lacks
-    videos, lists or weights.
+    time, then the tables. Without `keep_going`, nothing more starts after a failure, and nothing at all if a stage
+    lacks videos, lists or weights.
     """
     from cluster.shared import shared
 

@@ -1,8 +1,5 @@
 """Absent videos, lists and weights are named before anything runs."""
 
-import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +7,6 @@ import pytest
 
 from pipeline.config import load
 from pipeline.config.schema import Params, Subset
-from stages import fresh
 from stages.repro import driver, needs, plan
 from stages.repro.plan import Project, Step
 from tests.support.project import ROOT
@@ -38,7 +34,9 @@ def named(params: Params, root: Path, *stages: str) -> list[str]:
 
 def test_each_absent_file_is_named_with_a_remedy(params: Params, tmp_path: Path) -> None:
     data, weights = needs.missing(params, steps(*STAGES), tmp_path)
-    assert str(data).startswith(f"data set mine: no videos at {tmp_path}/my/videos; put them there, or set datasets.mine")
+    assert str(data).startswith(
+        f"data set mine: no videos at {tmp_path}/my/videos; put them there, or set datasets.mine"
+    )
     assert NAMED in weights.what and "download resnet-50-kinetics.pth from https://drive" in weights.remedy
     (tmp_path / "my/videos/run").mkdir(parents=True)
     assert named(params, tmp_path, "splits@mine") == [
