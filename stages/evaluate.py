@@ -15,7 +15,8 @@ from pipeline.download.weights import checksum
 from pipeline.evaluate import inference
 from pipeline.evaluate.predictions import file_of
 from pipeline.measure import results
-from pipeline.report import exports
+from pipeline.measure.results import Result
+from pipeline.report import exports, figures
 from pipeline.storage import notes
 from pipeline.storage.atomic import write
 from pipeline.tracking import mlflow_mirror, run_log, run_record
@@ -56,7 +57,17 @@ def mirror(params: Params, row: str) -> None:
     record = run_record.load(folder) or run_record.record(params.suite, row, {}, {})
     numbers = run_record.Numbers(record.training, by_run, exports.points(result))
     run_record.save(numbers, folder)
-    mlflow_mirror.finish(Path.cwd(), record, run_log.places(DATA, row), numbers)
+    logs, shown = run_log.places(DATA, row), folder / run_record.ARTIFACTS
+    _draw(results.measure(result), [curve for curve, _ in logs.values()], shown)
+    mlflow_mirror.finish(Path.cwd(), record, logs, numbers, shown)
+
+
+def _draw(result: Result, curves: list[Path], folder: Path) -> None:
+    """Write the row's metrics, curves and confusion matrix, which MLflow shows."""
+    write(folder / "metrics.json", json.dumps(exports.summary(result), indent=2) + "\n")
+    figures.confusion(result, folder / "confusion.svg")
+    if curves:
+        figures.learning_curves({result.name: curves}, folder / "curves.svg")
 
 
 if __name__ == "__main__":

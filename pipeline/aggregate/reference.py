@@ -1,14 +1,11 @@
 """Reference results: predictions in git, and results recomputed from them."""
 
 import json
-import platform
 import shutil
 from collections.abc import Iterable
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from ruamel.yaml import YAML
 
@@ -16,7 +13,8 @@ from pipeline.aggregate import speeds
 from pipeline.aggregate.suite import Folders, aggregate
 from pipeline.config import load
 from pipeline.config.schema import Params
-from pipeline.digest import code, files
+from pipeline.digest import files
+from pipeline.digest.environment import cpu, provenance
 from pipeline.errors import UserError, unknown
 from pipeline.papers import published
 from pipeline.papers.published import PAPERS
@@ -25,6 +23,7 @@ from pipeline.storage.atomic import write, writing
 from pipeline.tracking import run_log
 
 GROUPS = ("Measured on real videos", "Measured on drawn videos", "The papers' tables")
+__all__ = ["cpu", "provenance"]
 KINDS = tuple(Folders.__dataclass_fields__)
 
 
@@ -127,43 +126,6 @@ def _headings(suite: str, tables: Path, reports: Path) -> tuple[str, str]:
 def size(reports: Path, suite: str) -> int:
     """Return the bytes of a suite's reference predictions."""
     return sum(path.stat().st_size for path in folder(reports, suite).glob("predictions/*/*.parquet"))
-
-
-def provenance() -> dict[str, Any]:
-    """Return the causes of differing digits: machine, packages, digests of code."""
-    names = sorted({name for packages in code.NUMERIC.values() for name in packages})
-    return {
-        "cpu": cpu(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        "versions": {name: number for name in names if (number := _version(name))},
-        "code": {
-            **{f"stages/{name}": code.stage(name) for name in code.ROOTS},
-            **{
-                f"{package.rpartition('.')[2]}/{path.stem}": code.plugin(kind, path.stem)
-                for kind, package in code.PLUGINS.items()
-                for path in sorted(code.ROOT.joinpath(*package.split(".")).glob("*.py"))
-                if path.stem != "__init__"
-            },
-        },
-    }
-
-
-def cpu() -> str:
-    """Return the CPU's model, or its architecture if the model is unknown."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.processor() or platform.machine()
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except ModuleNotFoundError:  # decord has no wheel on some systems
-        return None
 
 
 def _copy_row(data: Path, row: str, target: Path) -> None:

@@ -2,9 +2,12 @@
 
 A run's files stay authoritative. The store can be refilled from the runs' files, so an outage costs only a warning.
 Every call first asks the store for its content. Runs are nested: suite, row, run (one split and seed). A number's time
-is its run's start plus the seconds of training since, never the clock's: numbers sent twice are then equal to MLflow.
+is its run's start plus the seconds of training since, never the clock's: numbers sent twice are then equal to MLflow,
+and a run lasts as long as its training. The suite's run carries each row's headline number.
 """
 
+import hashlib
+import json
 import logging
 import os
 import re
@@ -12,6 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
@@ -30,7 +34,27 @@ if TYPE_CHECKING:
 
 EXPERIMENT = "actionbench"
 NAME, TRAINING = "actionbench.name", "actionbench.training"  # tags that identify a run
-PARENT = "mlflow.parentRunId"
+PARENT, FILES = "mlflow.parentRunId", "actionbench.files"  # FILES: digest of the artifacts
+HEADLINES = ("top1", "map")  # the number of a row that its suite's run shows
+VIEW = "actionbench"  # name of the runs view that address() opens
+# MLflow's form of a shared view: the rows, their accuracy and settings. An order by time would nest them.
+SHOWN = {
+    "searchFilter": "tags.kind = 'row'",
+    "orderByKey": "metrics.`test/top1`",
+    "runsHiddenMode": "FIRST_20_RUNS",  # charts show those
+    "selectedColumns": [
+        "metrics.`test/top1`",
+        "metrics.`test/mean_class`",
+        "params.`row.backbone`",
+        "params.`row.attention`",
+        "tags.`suite`",
+    ],
+}
+EXPERIMENT_TAGS = {
+    "mlflow.experimentKind": "custom_model_development",  # hides what is for language models
+    f"mlflow.sharedViewState.{VIEW}": json.dumps(SHOWN),
+}
+SYSTEM = "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING"
 TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"
 SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -41,6 +65,7 @@ SETTINGS = {
 }
 PATIENCE = 60.0  # s for another process to set up a fresh store, the only step that takes seconds
 REST = 60.0  # s without another try after a failure
+DIGEST = 36  # characters of a data set's digest that MLflow keeps
 BATCH = 1000  # metrics that MLflow takes at once
 PARAMS = 100
 
@@ -62,12 +87,15 @@ def mirror(root: Path, record: Record, logs: "Logs") -> None:
     _try(root, lambda runs: runs.bring(record, logs, None))
 
 
-def finish(root: Path, record: Record, logs: "Logs", numbers: Numbers) -> None:
-    """Send runs as mirror(), with the evaluation's numbers test/<name>; close them."""
-    _try(root, lambda runs: runs.bring(record, logs, numbers), rested=True)  # once per row: always try
+def finish(root: Path, record: Record, logs: "Logs", numbers: Numbers, files: Path | None = None) -> None:
+    """Send runs as mirror(), with the evaluation's numbers test/<name>; close them.
+
+    The files of folder `files` become the row's artifacts, and logs their runs'.
+    """
+    _try(root, lambda runs: runs.bring(record, logs, numbers, files), rested=True)  # once per row: always try
 
 
-def sync(root: Path, record: Record, logs: "Logs", numbers: Numbers | None) -> int:
+def sync(root: Path, record: Record, logs: "Logs", numbers: Numbers | None, files: Path | None = None) -> int:
     """Send runs as mirror() and, with numbers, finish() do, and raise on failure.
 
     Returns:
@@ -79,7 +107,7 @@ def sync(root: Path, record: Record, logs: "Logs", numbers: Numbers | None) -> i
     os.environ.setdefault(TIMEOUT, "30")  # no training waits for it
     try:
         with _opened(root) as runs:
-            return runs.bring(record, logs, numbers)
+            return runs.bring(record, logs, numbers, files)
     except Exception as error:
         raise UserError(
             f"MLflow at {clean(store(root))} did not take row {record.row} ({_in_words(error)}); "
@@ -94,8 +122,7 @@ def store(root: Path) -> str:
 
 def asked(suite: str, row: str, training: str | None = None) -> str:
     """Return MLflow's search filter for a row's runs, of one training if named."""
-    name = f"{suite}/{row}".replace("'", "’")
-    return _filter({NAME: name, **({TRAINING: training} if training else {})})
+    return _filter({NAME: _quoted(f"{suite}/{row}"), **({TRAINING: training} if training else {})})
 
 
 def ids(root: Path, suite: str, row: str, training: str | None) -> dict[str, str]:
@@ -117,41 +144,116 @@ def ids(root: Path, suite: str, row: str, training: str | None) -> dict[str, str
         return {}
 
 
+def address(uri: str) -> str:
+    """Return the part of an address of MLflow's UI that opens our runs, or "" without any.
+
+    Args:
+        uri: The server's store.
+    """
+    _settle()
+    from mlflow import MlflowClient
+
+    try:
+        known = MlflowClient(tracking_uri=uri).get_experiment_by_name(EXPERIMENT)
+    except Exception as error:  # the server reports it
+        log.debug("no experiment in %s (%s)", clean(uri), _in_words(error))
+        return ""
+    return (
+        f"/#/experiments/{known.experiment_id}/runs?viewStateShareKey={VIEW}&workflowType=machine_learning"
+        if known
+        else ""
+    )
+
+
+@contextmanager
+def system_metrics(root: Path, record: Record) -> Iterator[None]:
+    """Log this machine's load to the row's run during the block, where MLflow's variable asks for it."""
+    monitor: Any = None
+    if os.environ.get(SYSTEM, "").lower() in ("1", "true"):
+
+        def begin(runs: _Runs) -> None:
+            nonlocal monitor
+            from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+            run = runs.row(record).info.run_id
+            monitor = SystemMetricsMonitor(run, resume_logging=True, tracking_uri=store(root))
+            monitor.start()
+
+        _try(root, begin)
+    try:
+        yield
+    finally:
+        if monitor:
+            monitor.finish()
+
+
 class _Runs:
     """The runs of one MLflow experiment, looked up by name or created."""
 
     def __init__(self, client: "MlflowClient", experiment: str) -> None:
         self.client, self.experiment = client, experiment
 
-    def bring(self, record: Record, logs: "Logs", numbers: Numbers | None) -> int:
+    def bring(self, record: Record, logs: "Logs", numbers: Numbers | None, files: Path | None = None) -> int:
         """Send all of a row that the store lacks; return the epochs and evaluations sent."""
-        parent, sent, children = self.row(record), 0, {}
+        evaluated = numbers.runs if numbers else {}
+        lines = {name: epochs(*logs.get(name, ())) for name in sorted({*logs, *evaluated})}
+        took = {name: sum(line.get("seconds", 0.0) for line in of) for name, of in lines.items()}
+        suite = self.suite(record)
+        parent, sent, children = self.row(record, suite, max(took.values(), default=0.0)), 0, {}
         known = self.below(parent)
-        for name in sorted({*logs, *(numbers.runs if numbers else ())}):
-            lines = epochs(*logs.get(name, ()))
-            if not lines and not (numbers and name in numbers.runs):
+        for name, of_run in lines.items():
+            if not of_run and name not in evaluated:
                 continue
-            run = children[name] = self.whole(known.get(name) or self.create(name, parent), record)
+            run = known.get(name) or self.create(f"{record.row} {name}", parent, {}, took[name])
+            children[name] = self.whole(run, record, name)
             # Each line's epoch is a metric too: its latest value is the store's progress.
             last, elapsed, fresh = run.data.metrics.get("epoch", -1), 0.0, []
-            for line in lines:
+            for line in of_run:
                 elapsed += line.get("seconds", 0.0)
                 if line["epoch"] > last:
                     fresh.append((line["epoch"], elapsed, line))
             self.log(run, fresh)
             sent += len(fresh)
         if numbers:
-            closing = [(run, numbers.runs.get(name, {})) for name, run in children.items()]
-            for run, evaluated in (*closing, (parent, numbers.row)):
-                named = {f"test/{name}": float(value) for name, value in evaluated.items()}
-                fresh_numbers = {name: value for name, value in named.items() if run.data.metrics.get(name) != value}
-                # Evaluated again, as under another protocol: MLflow shows the later number.
-                again = any(name in run.data.metrics for name in fresh_numbers)
-                self.log(run, [(0, time.time() - run.info.start_time / 1000 if again else 0.0, fresh_numbers)])
-                sent += bool(fresh_numbers)
-                if run.info.status != "FINISHED":
-                    self.client.set_terminated(run.info.run_id)
+            ends = {name: run.info.start_time + int(1000 * took[name]) for name, run in children.items()}
+            for name, run in children.items():
+                sent += self.close(run, evaluated.get(name, {}), ends[name])
+            sent += self.close(parent, numbers.row, max([parent.info.start_time, *ends.values()]))
+            headlines = {f"{name}/{record.row}": numbers.row[name] for name in HEADLINES if name in numbers.row}
+            self.numbers(suite, headlines)
+            for run, folder in ((parent, files), *((run, logs.get(name, ())) for name, run in children.items())):
+                self.attach(run, sorted(folder.glob("*")) if isinstance(folder, Path) else folder or ())
         return sent
+
+    def close(self, run: "Run", evaluated: Mapping[str, float], end: int) -> bool:
+        """Log an evaluation's numbers and end the run; return False if the store had them."""
+        fresh = self.numbers(run, {f"test/{name}": value for name, value in evaluated.items()})
+        if run.info.status != "FINISHED":
+            self.client.set_terminated(run.info.run_id, end_time=end)
+        return fresh
+
+    def numbers(self, run: "Run", numbers: Mapping[str, float]) -> bool:
+        """Log a run's numbers that differ from the store's; return False if none does."""
+        fresh = {name: float(value) for name, value in numbers.items() if run.data.metrics.get(name) != value}
+        # Evaluated again, as under another protocol: MLflow shows the later number.
+        again = any(name in run.data.metrics for name in fresh)
+        self.log(run, [(0, time.time() - run.info.start_time / 1000 if again else 0.0, fresh)])
+        return bool(fresh)
+
+    def attach(self, run: "Run", files: "Sequence[Place]") -> None:
+        """Send a run's files, unless the store has them; a store without a place for them is a warning."""
+        content = {file.name: file.read_bytes() for file in files if file.exists()}
+        digest = hashlib.sha256(repr(sorted(content.items())).encode()).hexdigest()[:16]
+        if not content or run.data.tags.get(FILES) == digest:
+            return
+        try:
+            with TemporaryDirectory() as folder:
+                for name, data in content.items():
+                    (Path(folder) / name).write_bytes(data)
+                self.client.log_artifacts(run.info.run_id, folder)
+            self.client.set_tag(run.info.run_id, FILES, digest)
+        except Exception as error:
+            log.warning("MLflow did not take the files of run %s (%s)", run.info.run_name, _in_words(error))
 
     def find(self, tags: Mapping[str, str], limit: int = 1) -> "list[Run]":
         """List the runs with these tags, the newest first."""
@@ -161,36 +263,62 @@ class _Runs:
         """List the runs that match MLflow's filter, the newest first."""
         return list(self.client.search_runs([self.experiment], filter, order_by=["start_time DESC"], max_results=limit))
 
-    def create(self, name: str, parent: "Run | None", tags: Mapping[str, str] | None = None) -> "Run":
+    def create(self, name: str, parent: "Run | None", tags: Mapping[str, str], elapsed: float = 0.0) -> "Run":
+        """Create a run that began `elapsed` seconds ago."""
         above = {PARENT: parent.info.run_id} if parent else {}
-        return self.client.create_run(self.experiment, tags={**(tags or {}), **above}, run_name=name)
+        begin = int(1000 * (time.time() - elapsed))
+        return self.client.create_run(self.experiment, begin, {**tags, **above}, run_name=name)
 
-    def row(self, record: Record) -> "Run":
+    def suite(self, record: Record) -> "Run":
+        """Return the run of a record's suite, created if absent."""
+        name = _quoted(record.suite)
+        if runs := self.find({NAME: name}):
+            return runs[0]
+        run = self.create(name, None, {NAME: name, "kind": "suite", "suite": name})
+        self.client.set_terminated(run.info.run_id, end_time=run.info.start_time)  # it only holds others
+        return run
+
+    def row(self, record: Record, suite: "Run | None" = None, elapsed: float = 0.0) -> "Run":
         """Return the newest run of a record's training, created if absent."""
-        suite, name = (text.replace("'", "’") for text in (record.suite, f"{record.suite}/{record.row}"))
-        asked = {NAME: name, TRAINING: record.training}
+        asked = {NAME: _quoted(f"{record.suite}/{record.row}"), TRAINING: record.training}
         if runs := self.find(asked):
             return self.whole(runs[0], record)
-        if above := self.find({NAME: suite}):
-            parent = above[0]
-        else:
-            parent = self.create(suite, None, {NAME: suite})
-            self.client.set_terminated(parent.info.run_id)  # it only holds others
-        return self.whole(self.create(record.row, parent, asked), record)
+        return self.whole(self.create(record.row, suite or self.suite(record), asked, elapsed), record)
 
     def below(self, parent: "Run") -> "dict[str, Run]":
-        """Return the runs directly below a row's, by name."""
-        return {run.info.run_name: run for run in self.find({PARENT: parent.info.run_id}, limit=1000)}
+        """Return the runs directly below a row's, by split and seed."""
+        row = f"{parent.info.run_name} "
+        runs = self.find({PARENT: parent.info.run_id}, limit=1000)
+        return {run.info.run_name.removeprefix(row): run for run in runs}
 
-    def whole(self, run: "Run", record: Record) -> "Run":
-        """Complete a run's settings and tags: its creator may have been killed before."""
-        from mlflow.entities import Param, RunTag
+    def whole(self, run: "Run", record: Record, name: str = "") -> "Run":
+        """Complete a run's settings, tags and inputs: its creator may have been killed before.
+
+        Args:
+            run: Of the row, or of one split and seed.
+            record: The row's.
+            name: Of the split and seed, as in "split1-seed0".
+        """
+        from mlflow.entities import Dataset, DatasetInput, InputTag, Param, RunTag
 
         params = [Param(name, text) for name, text in record.params.items() if name not in run.data.params]
         for begin in range(0, len(params), PARAMS):
             self.client.log_batch(run.info.run_id, params=params[begin : begin + PARAMS])
-        if tags := [RunTag(name, text) for name, text in record.tags.items() if name not in run.data.tags]:
+        facts = {"kind": "run" if name else "row", "suite": record.suite, "row": record.row, **record.tags}
+        if tags := [RunTag(name, text) for name, text in facts.items() if name not in run.data.tags]:
             self.client.log_batch(run.info.run_id, tags=tags)
+        splits = {split: digest for split, digest in record.inputs.items() if name.partition("-")[0] in ("", split)}
+        if splits and not (run.inputs and run.inputs.dataset_inputs):
+            dataset = record.params.get("row.dataset", record.row)
+            places = {split: f"data/splits/{dataset}/{split.replace('split', 'split-')}.parquet" for split in splits}
+            inputs = [
+                DatasetInput(
+                    Dataset(f"{dataset} {split}", digest[:DIGEST], "local", json.dumps({"uri": places[split]})),
+                    [InputTag("mlflow.data.context", "training")],
+                )
+                for split, digest in splits.items()
+            ]
+            self.client.log_inputs(run.info.run_id, inputs)
         return run
 
     def log(self, run: "Run", steps: Iterable[tuple[int, float, Mapping[str, Any]]]) -> None:
@@ -213,6 +341,11 @@ class _Runs:
             self.client.log_batch(run.info.run_id, metrics=batch)
 
 
+def _quoted(text: str) -> str:
+    """Return a text that fits into a search filter."""
+    return text.replace("'", "’")
+
+
 def _filter(tags: Mapping[str, str]) -> str:
     return " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
 
@@ -220,8 +353,7 @@ def _filter(tags: Mapping[str, str]) -> str:
 @contextmanager
 def _opened(root: Path) -> Iterator[_Runs]:
     """Yield the store's runs, under a lock."""
-    for name, value in SETTINGS.items():
-        os.environ.setdefault(name, value)
+    _settle()
     from mlflow import MlflowClient
 
     place = store(root)
@@ -232,7 +364,17 @@ def _opened(root: Path) -> Iterator[_Runs]:
         known = client.get_experiment_by_name(EXPERIMENT)
         # A server has a configured place for artifacts; without one, sqlite keeps them in the current folder.
         artifacts = (root.absolute() / "mlartifacts").as_uri() if place.startswith("sqlite:") else None
-        yield _Runs(client, known.experiment_id if known else client.create_experiment(EXPERIMENT, artifacts))
+        experiment = known.experiment_id if known else client.create_experiment(EXPERIMENT, artifacts)
+        for name, value in EXPERIMENT_TAGS.items():
+            if not known or known.tags.get(name) != value:
+                client.set_experiment_tag(experiment, name, value)
+        yield _Runs(client, experiment)
+
+
+def _settle() -> None:
+    """Set MLflow's defaults, before it is imported."""
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
 
 
 def _try(root: Path, work: Callable[[_Runs], object], rested: bool = False) -> None:

@@ -1,11 +1,13 @@
 """A row's record in data/tracking/<row>/: settings, tags, numbers, no secrets."""
 
+import getpass
 import hashlib
 import json
 import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,7 +19,10 @@ from pipeline.storage import notes
 T = TypeVar("T")
 RUN, NUMBERS = "run.json", "numbers.json"
 SUBMITTED = ".submitted.json"  # a submitted job's files, and their commit
+ARTIFACTS = "artifacts"  # folder of the files that MLflow shows with the row
 COMMIT = "mlflow.source.git.commit"
+# The files of a commit that decide what code runs; results and settings of the project change without it.
+CODE = ("*.py", "*dvc.yaml", "constraints.txt", ":!tests", ":!bench", ":!docs")
 SECRET = re.compile(r"token|passw|pwd|jwt|secret|credential|api_?key|private_?key", re.IGNORECASE)
 # user:password@, with any characters in the password; and user:password of an address without a host.
 USER = re.compile(r"(\w://)(?:[^/\s]*@|[^/\s:]*:[^\s]*@)")
@@ -31,18 +36,19 @@ QUERY = re.compile(
 class Record:
     """Settings and tags of a row, without secrets.
 
-    `params`: dotted names and values as text; `tags`: their source.
+    `params`: dotted names and values as text; `tags`: their source; `inputs`: data digest by split, as in "split1".
     """
 
     suite: str
     row: str
     params: dict[str, str]
     tags: dict[str, str]
+    inputs: dict[str, str] = field(default_factory=dict)
 
     @property
     def training(self) -> str:
-        """The training's id: changes with settings and tags, not with the commit."""
-        identity = [self.params, {name: value for name, value in self.tags.items() if name != COMMIT}]
+        """The training's id: changes with settings and tags, not with commit or user."""
+        identity = [self.params, {name: value for name, value in self.tags.items() if not name.startswith("mlflow.")}]
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -55,7 +61,13 @@ class Numbers:
     row: Mapping[str, float] = field(default_factory=dict)
 
 
-def record(suite: str, row: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> Record:
+def record(
+    suite: str,
+    row: str,
+    params: Mapping[str, Any],
+    tags: Mapping[str, str],
+    inputs: Mapping[str, str] | None = None,
+) -> Record:
     """Build a record from `params`, which may be nested.
 
     Names that look like secrets are left out, and URIs lose their credentials.
@@ -65,10 +77,20 @@ def record(suite: str, row: str, params: Mapping[str, Any], tags: Mapping[str, s
         row,
         {name: clean(str(value)) for name, value in _flat(params) if not SECRET.search(name)},
         {name: clean(value) for name, value in tags.items() if not SECRET.search(name)},
+        dict(inputs or {}),
     )
 
 
-def tags(folder: Path, *, stage: str, data: str, protocol: str, place: str) -> dict[str, str]:
+def public(value: Any) -> Any:
+    """Return nested settings without names that look like secrets, and URIs' credentials."""
+    if isinstance(value, Mapping):
+        return {name: public(inner) for name, inner in value.items() if not SECRET.search(str(name))}
+    if isinstance(value, list | tuple):
+        return [public(inner) for inner in value]
+    return clean(value) if isinstance(value, str) else value
+
+
+def tags(folder: Path, *, stage: str, data: str, protocol: str, place: str, source: str = "") -> dict[str, str]:
     """Return the tags of a row's runs.
 
     Args:
@@ -77,24 +99,32 @@ def tags(folder: Path, *, stage: str, data: str, protocol: str, place: str) -> d
         data: digest of the data.
         protocol: its signature.
         place: table and row of the numbers.
+        source: the command that repeats the training.
     """
     facts = {"dvc.stage": stage, "data": data, "protocol": protocol, "place": place}
+    facts |= {"mlflow.source.name": source, "mlflow.source.type": "LOCAL"} if source else {}
+    with suppress(KeyError, OSError):  # a user without a name, as in some containers
+        facts["mlflow.user"] = getpass.getuser()
     return {**facts, COMMIT: name} if (name := commit(folder)) else facts
 
 
 def commit(folder: Path) -> str:
-    """Return the commit of a folder's files, with "-dirty" if they differ, or "".
+    """Return the commit of a folder's files, with "-dirty" if its CODE differs, or "".
 
     A submitted job's folder has no history; its list of submitted files holds the commit.
     """
     submitted = folder / SUBMITTED
     if submitted.is_file() and not (folder / ".git").exists():
         return str((notes.read(submitted) or {}).get("commit", ""))
-    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    git = ["git", "-C", str(folder)]
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+        head, changed = (
+            subprocess.run([*git, *command], capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+            for command in (("rev-parse", "HEAD"), ("status", "--porcelain", "--", *CODE))
+        )
     except (OSError, subprocess.SubprocessError):
         return ""
+    return f"{head}-dirty" if changed else head
 
 
 def save(part: Record | Numbers, folder: Path) -> None:

@@ -36,7 +36,7 @@ def serve(port: int, host: str) -> None:
         raise UserError(f"{clean(uri)} needs psycopg; pip install -c constraints.txt 'actionbench[postgres]'")
     if not port_is_free(port):
         raise UserError(f"port {port} is in use; `actionbench mlflow --port {free_port()}` has a free one")
-    print(f"MLflow on http://{host}:{port}, Ctrl-C ends it", file=sys.stderr, flush=True)
+    print(f"MLflow on http://{host}:{port}{mlflow_mirror.address(uri)}, Ctrl-C ends it", file=sys.stderr, flush=True)
     if host != LOOPBACK:
         print("MLflow has no password: anyone who reaches it can read and write all runs", file=sys.stderr, flush=True)
     arguments = ["-m", "mlflow", "server", "--host", host, "--port", str(port), "--workers", "1"]
@@ -67,7 +67,7 @@ def sync() -> None:
         if numbers and numbers.training != record.training:
             numbers = None  # of an earlier training
         logs = run_log.places(DATA, folder.name)
-        sent += mlflow_mirror.sync(Path.cwd(), record, logs, numbers)
+        sent += mlflow_mirror.sync(Path.cwd(), record, logs, numbers, folder / run_record.ARTIFACTS)
         rows, runs = rows + 1, runs + len(logs)
     place = run_record.clean(mlflow_mirror.store(Path.cwd()))
     print(f"{rows} rows with {runs} runs, of which {place} lacked {sent} epochs and evaluations")

@@ -35,7 +35,9 @@ def test_test_numbers_are_sent_and_kept_apart_from_the_predictions(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(mlflow_mirror, "finish", lambda *arguments: sent.append(arguments))
     evaluate.mirror(given, "tsm")
-    ((root, about, logs, numbers),) = sent
+    ((root, about, logs, numbers, shown),) = sent
+    assert {path.name for path in shown.iterdir()} == {"metrics.json", "confusion.svg", "curves.svg"}
+    assert json.loads((shown / "metrics.json").read_text()) == expected
     assert (root, about, list(logs)) == (tmp_path, record, ["split1-seed0"])
     assert numbers.row == {key: value for key, value in expected.items() if not key.endswith(("_low", "_high"))}
     assert set(numbers.runs) == {"split1-seed0", "split1-seed1"} and numbers.training == record.training

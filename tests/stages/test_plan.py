@@ -75,7 +75,7 @@ def steps(params: Params, status: plan.Status, cached: tuple[str, ...] = ()) -> 
 
 
 def test_the_graph_is_dvcs(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The real dvc.yaml's stages are ordered by dependency; one row has no network."""
+    """Order the real dvc.yaml's stages by dependency; one row has no net."""
     text = (
         (ROOT / "params.yaml").read_text().replace("\ntrajectories: {}\n", "\ntrajectories: {idt: {dataset: shapes}}\n")
     )
@@ -117,7 +117,7 @@ def test_a_data_set_runs_its_own_rows_only(params: Params) -> None:
     assert stale["decode@two"].reasons == ("changed param datasets.two.decode",)
 
 
-def test_a_missing_upstream_output_is_reported_once(params: Params) -> None:
+def test_a_missing_upstream_output_is_told_once(params: Params) -> None:
     status = {
         "decode@two": [{"changed outs": {"data/frames/two": "deleted"}}],
         "train@c": [{"changed deps": {"data/frames/two": "deleted", "reports/code/stages/train": "modified"}}],
@@ -129,7 +129,7 @@ def test_a_missing_upstream_output_is_reported_once(params: Params) -> None:
 
 
 def test_changed_inputs_are_never_called_restored(params: Params) -> None:
-    """The plan ignores `dvc repro --dry`, which looks up a changed stage by its old inputs."""
+    """Ignore `dvc repro --dry`, which looks up a changed stage by its old inputs."""
     status = {"train@a": [{"changed deps": {FILE: {"recipes.quick": "modified"}}}]}
     assert steps(params, status, cached=("train@a",))["train@a"].state == "runs"
 
@@ -229,7 +229,7 @@ def test_time_from_another_row_by_macs(params: Params, tmp_path: Path, monkeypat
 
 
 def test_time_after_a_change_of_size_is_scaled(params: Params, tmp_path: Path) -> None:
-    """With a log of half the side, a clip is estimated at about four times the cost."""
+    """Scale a log of half the side: a clip costs about four times as much."""
     splits(tmp_path, "one", train=100, test=50)
     log(tmp_path, "a", 20.0)
     speeds = estimate.measured(tmp_path, ran(params, "a", size=32))
@@ -296,9 +296,9 @@ def test_the_committed_speeds_cover_every_row_of_quick(monkeypatch: pytest.Monke
 
 def test_expected_videos_are_the_options_the_lists_or_those_published(params: Params, tmp_path: Path) -> None:
     dataset = params.datasets["one"]
-    assert estimate.expected_videos("one", params) == {key: {"train": 480, "test": 400} for key in (1, 2)}
+    assert estimate.expected_videos("one", params) == {split: {"train": 480, "test": 400} for split in (1, 2)}
     few = replace(params, tier=replace(params.tier, subset=Subset(2, 10, 5)))
-    assert estimate.expected_videos("one", few) == {key: {"train": 20, "test": 10} for key in (1, 2)}
+    assert estimate.expected_videos("one", few) == {split: {"train": 20, "test": 10} for split in (1, 2)}
     published = replace(dataset, file="egogesture", source="data/videos/egogesture", options={})
     assert estimate.expected_videos("one", replace(few, datasets={"one": published})) == {
         1: {"train": 20, "val": 10, "test": 10}

@@ -96,8 +96,8 @@ def test_runs_are_nested_and_each_epoch_is_logged_once(root: Path, tmp_path: Pat
     assert message["tsn"] == row and message.keys() == {"tsn", "split1-seed0", "split1-seed1"}
     assert mlflow_mirror.ids(root, "nested", "tsn", "another") == mlflow_mirror.ids(root, "nested", "tsm", None) == {}
     assert mlflow_mirror.ids(tmp_path / "nothing", "nested", "tsn", None) == {} and not (tmp_path / "nothing").exists()
-    first, second = (one(run_ids(root, name, row)) for name in ("split1-seed0", "split1-seed1"))
-    assert run_ids(root, "split1-seed2", row) == []
+    first, second = (one(run_ids(root, f"tsn {name}", row)) for name in ("split1-seed0", "split1-seed1"))
+    assert run_ids(root, "tsn split1-seed2", row) == []
     assert history(root, first, "loss") == [(epoch, 1 / (epoch + 1)) for epoch in range(5)]
     assert len(history(root, second, "epoch")) == 1
     assert history(root, first, "note") == []
@@ -120,7 +120,7 @@ def test_a_restart_resumes_at_the_stored_step_and_a_half_written_line_waits(root
     written(log, 3, half)
     given = json.dumps([str(root), str(log), PARAMS, TAGS])
     subprocess.run([sys.executable, "-c", code, given], check=True, cwd=Path(__file__).parents[2])
-    cell = one(run_ids(root, "split1-seed0", one(run_ids(root, "tsn", one(run_ids(root, "restart"))))))
+    cell = one(run_ids(root, "tsn split1-seed0", one(run_ids(root, "tsn", one(run_ids(root, "restart"))))))
     assert [step for step, _ in history(root, cell, "loss")] == [0, 1, 2]
     written(log, 5)
     mirror(root, "restart", {"split1-seed0": log}, tags={**TAGS, run_record.COMMIT: "two"})
@@ -142,7 +142,7 @@ def test_finish_adds_the_evaluation_to_the_same_runs_once_and_closes_them(root: 
     for _ in range(2):
         mlflow_mirror.finish(root, record, files(cells), numbers)
     row = one(run_ids(root, "tsn", one(run_ids(root, "finish"))))
-    cell = one(run_ids(root, "split1-seed0", row))
+    cell = one(run_ids(root, "tsn split1-seed0", row))
     assert history(root, cell, "test/top1") == [(0, 71.5)] and history(root, row, "test/n") == [(0, 400.0)]
     assert rows(root, "select distinct status from runs where run_uuid in (?, ?)", cell, row) == [("FINISHED",)]
     # Under another protocol: what is shown is the later number, though it is the lower one.
@@ -157,7 +157,7 @@ def test_an_evaluation_brings_what_the_training_could_not(root: Path, tmp_path: 
     record = run_record.record("cached", "tsn", PARAMS, TAGS)
     mlflow_mirror.finish(root, record, files(cells), Numbers(record.training, {"split1-seed0": {"top1": 1.0}}))
     row = one(run_ids(root, "tsn", one(run_ids(root, "cached"))))
-    cell = one(run_ids(root, "split1-seed0", row))
+    cell = one(run_ids(root, "tsn split1-seed0", row))
     assert len(history(root, cell, "loss")) == 2 and history(root, cell, "test/top1") == [(0, 1.0)]
     assert rows(root, "select value from params where run_uuid = ? and key = 'recipe.lr'", cell) == [("0.05",)]
 
@@ -169,7 +169,7 @@ def test_more_numbers_than_one_request_takes_all_arrive(root: Path, tmp_path: Pa
     params = {f"p{number}": number for number in range(250)}
     mirror(root, "large", {"split1-seed0": log}, params, {})
     row = one(run_ids(root, "tsn", one(run_ids(root, "large"))))
-    cell = one(run_ids(root, "split1-seed0", row))
+    cell = one(run_ids(root, "tsn split1-seed0", row))
     assert rows(root, "select count(*) from metrics where run_uuid = ?", cell) == [(3100,)]
     assert rows(root, "select count(*) from params where run_uuid = ?", row) == [(250,)]
 
@@ -247,8 +247,87 @@ def test_four_processes_at_once_on_a_fresh_store(tmp_path: Path) -> None:
     assert not any("lacks the latest" in error for error in errors), errors
     suite = one(run_ids(tmp_path, "suite"))
     for number in range(4):
-        cell = one(run_ids(tmp_path, "split1-seed0", one(run_ids(tmp_path, f"row{number}", suite))))
+        cell = one(run_ids(tmp_path, f"row{number} split1-seed0", one(run_ids(tmp_path, f"row{number}", suite))))
         assert [step for step, _ in history(tmp_path, cell, "loss")] == [0, 1, 2]
+
+
+def client(root: Path) -> Any:
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=mlflow_mirror.store(root))
+
+
+def test_a_finished_row_shows_what_a_user_looks_for(root: Path, tmp_path: Path) -> None:
+    log = tmp_path / "split1-seed0.jsonl"
+    log.write_text("".join(f'{{"epoch": {epoch}, "loss": 1.0, "seconds": 50.0}}\n' for epoch in (0, 1)))
+    (shown := tmp_path / "artifacts").mkdir()
+    for name in ("params.yaml", "environment.json", "metrics.json", "confusion.svg", "curves.svg"):
+        (shown / name).write_text(name)
+    tags = {**TAGS, "mlflow.source.name": "dvc repro train@tsn", "mlflow.user": "me"}
+    settings = {"row": {"dataset": "shapes"}}
+    record = run_record.record("shown", "tsn", settings, tags, {"split1": "a" * 64, "split2": "b" * 64})
+    numbers = Numbers(record.training, {"split1-seed0": {"top1": 71.5}}, {"top1": 71.5, "n": 400})
+    for _ in range(2):
+        mlflow_mirror.finish(root, record, {"split1-seed0": (log,)}, numbers, shown)
+    mlflow = client(root)
+    above = one(run_ids(root, "shown"))
+    parent = one(run_ids(root, "tsn", above))
+    suite, row, run = map(mlflow.get_run, (above, parent, one(run_ids(root, "tsn split1-seed0", parent))))
+    assert suite.data.metrics == {"top1/tsn": 71.5} and row.data.metrics == {"test/top1": 71.5, "test/n": 400.0}
+    assert [each.data.tags["kind"] for each in (suite, row, run)] == ["suite", "row", "run"]
+    assert {each.data.tags["row"] for each in (row, run)} == {"tsn"}
+    assert row.data.tags["mlflow.user"] == "me" and run.data.tags["mlflow.source.name"] == "dvc repro train@tsn"
+    assert [each.info.end_time - each.info.start_time for each in (suite, run)] == [0, 100_000]  # as long as it trained
+    assert 100_000 <= row.info.end_time - row.info.start_time < 130_000
+    assert [(each.dataset.name, each.dataset.digest) for each in row.inputs.dataset_inputs] == [
+        ("shapes split1", "a" * 36), ("shapes split2", "b" * 36)
+    ]  # fmt: skip
+    (used,) = run.inputs.dataset_inputs
+    assert used.dataset.name == "shapes split1" and used.tags[0].value == "training"
+    assert {file.path for file in mlflow.list_artifacts(parent)} == {path.name for path in shown.iterdir()}
+    assert [file.path for file in mlflow.list_artifacts(run.info.run_id)] == ["split1-seed0.jsonl"]
+
+
+def test_a_store_that_takes_no_files_still_takes_the_numbers(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from mlflow import MlflowClient
+
+    def refuse(*_: object) -> None:
+        raise OSError("no credentials")
+
+    monkeypatch.setattr(MlflowClient, "log_artifacts", refuse)
+    record = run_record.record("fileless", "tsn", {}, TAGS)
+    numbers = Numbers(record.training, {"split1-seed0": {"top1": 1.0}})
+    with caplog.at_level(logging.WARNING):
+        assert mlflow_mirror.sync(root, record, files({"split1-seed0": written(tmp_path / "log", 1)}), numbers) == 2
+    assert "did not take the files of run tsn split1-seed0 (OSError: no credentials)" in caplog.text
+
+
+def test_the_address_opens_the_rows_by_accuracy(root: Path, tmp_path: Path) -> None:
+    mirror(root, "address", {"split1-seed0": written(tmp_path / "log.jsonl", 1)})
+    experiment = client(root).get_experiment_by_name(mlflow_mirror.EXPERIMENT)
+    address = mlflow_mirror.address(mlflow_mirror.store(root))
+    assert address.startswith(f"/#/experiments/{experiment.experiment_id}/runs?viewStateShareKey=actionbench")
+    assert json.loads(experiment.tags["mlflow.sharedViewState.actionbench"])["orderByKey"] == "metrics.`test/top1`"
+    (tmp_path / "broken.db").write_text("no database")
+    assert mlflow_mirror.address(f"sqlite:///{tmp_path / 'broken.db'}") == ""
+
+
+def test_system_metrics_are_logged_where_asked(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = run_record.record("load", "tsn", {}, TAGS)
+    with mlflow_mirror.system_metrics(root, record):
+        assert run_ids(root, "load") == []
+    monkeypatch.setenv(mlflow_mirror.SYSTEM, "true")
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.1")
+    with mlflow_mirror.system_metrics(root, record):
+        row, end = one(run_ids(root, "tsn", one(run_ids(root, "load")))), time.monotonic() + 60
+        while not history(root, row, "system/cpu_utilization_percentage") and time.monotonic() < end:
+            time.sleep(0.1)
+    assert history(root, row, "system/cpu_utilization_percentage")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    with mlflow_mirror.system_metrics(root, record):  # a dead store stops nothing
+        pass
 
 
 def test_tags_name_the_commit_where_there_is_one(tmp_path: Path) -> None:
@@ -261,3 +340,14 @@ def test_tags_name_the_commit_where_there_is_one(tmp_path: Path) -> None:
     subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "first"], check=True)
     head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
     assert run_record.tags(tmp_path, **given)[run_record.COMMIT] == head
+    for name, dirty in (("dvc.lock", ""), ("reports/new.csv", ""), ("models/attention/new.py", "-dirty")):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("new")
+        assert run_record.commit(tmp_path) == head + dirty
+    made = run_record.tags(tmp_path, **given, source="dvc repro train@tsn")
+    assert (made["mlflow.source.name"], made["mlflow.source.type"]) == ("dvc repro train@tsn", "LOCAL")
+    plain = run_record.record("s", "tsn", PARAMS, {"data": "f00"})
+    assert plain.training == run_record.record("s", "tsn", PARAMS, {"data": "f00", "mlflow.user": "me"}).training
+    assert run_record.public({"a": [{"password": "x", "uri": "s3://me:leak@bucket/a"}]}) == {
+        "a": [{"uri": "s3://***@bucket/a"}]
+    }

@@ -81,11 +81,13 @@ def is_whole(database: Path) -> None:
     """Check that each run is there once, with settings and tags, and each number once."""
     runs = query(database, "select name, count(*) from runs group by name order by name")
     rows = [f"row{number}" for number in range(ROWS)]
-    assert runs == [*((row, 1) for row in rows), *((f"split1-seed{n}", ROWS) for n in range(CELLS)), ("suite", 1)]
+    cells = [(f"{row} split1-seed{n}", 1) for row in rows for n in range(CELLS)]
+    assert runs == sorted([*((row, 1) for row in rows), *cells, ("suite", 1)])
     once = query(database, "select key, count(*), count(distinct run_uuid || ' ' || step) from metrics group by key")
     assert {key: (count, distinct) for key, count, distinct in once} == {
         **dict.fromkeys(NAMES, (ROWS * CELLS * EPOCHS,) * 2),
         "test/top1": ((ROWS - 1) * (CELLS + 1),) * 2,
+        **{f"top1/row{number}": (1, 1) for number in range(1, ROWS)},
     }
     assert query(database, "select key, count(*) from params group by key") == [("lr", ROWS * (CELLS + 1))]
     assert query(database, "select count(*) from tags where key = 'data'") == [(ROWS * (CELLS + 1),)]

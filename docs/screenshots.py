@@ -1,0 +1,104 @@
+"""Take the screenshots of docs/images/: the reference page, and MLflow's views of a project's runs.
+
+`python docs/screenshots.py [PROJECT]` needs Debian's chromium, playwright, and a finished suite in PROJECT/mlflow.db.
+"""
+
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from PIL import Image
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from pipeline.aggregate import reference
+from stages.commands.doctor import free_port
+
+ROOT = Path(__file__).parents[1]
+IMAGES = ROOT / "docs" / "images"
+TABLE = "quick/tables/comparison.csv"  # of the page
+CHROMIUM = "/usr/bin/chromium"
+OFFLINE = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+COLOURS = 128  # of a picture: keeps it small
+PATIENCE = 120.0  # s for MLflow's server to start
+
+
+def main(project: Path) -> None:
+    """Take all screenshots; those of MLflow if the project has a store."""
+    IMAGES.mkdir(exist_ok=True)
+    page = reference.show(ROOT / "reports")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=OFFLINE)
+        for name, width, height, scheme in (
+            ("page", 1280, 800, "light"),
+            ("page-phone", 390, 844, "light"),
+            ("page-dark", 1280, 800, "dark"),
+        ):
+            view = browser.new_page(color_scheme=scheme, viewport={"width": width, "height": height})
+            view.goto(page.as_uri())
+            view.locator(f"table[data-path='{TABLE}']").evaluate("table => window.scrollTo(0, table.offsetTop - 200)")
+            taken(view, name)
+            view.close()
+        if (project / "mlflow.db").is_file():
+            with served(project) as address:
+                mlflow(browser, address)
+        browser.close()
+
+
+def mlflow(browser: Browser, address: str) -> None:
+    """Take the runs table, its charts, and the run of the row with the highest accuracy."""
+    view = browser.new_page(viewport={"width": 1360, "height": 800})
+    view.set_default_timeout(60_000)
+    view.goto(address)
+    row = view.locator("a[href*='/runs/']").first
+    row.wait_for()
+    for name in ("Close", "Hide banner"):  # the assistant, and a remark on shared views
+        view.get_by_role("button", name=name, exact=True).click()
+    settled(view, "mlflow-runs")
+    view.locator("label:has(input[value=CHART]), input[value=CHART]").first.click()
+    settled(view, "mlflow-chart")
+    view.goto(f"{address.partition('#')[0]}{row.get_attribute('href')}?workflowType=machine_learning")
+    settled(view, "mlflow-run")
+
+
+def settled(view: Page, name: str) -> None:
+    view.wait_for_timeout(8000)  # charts are drawn one after the other
+    taken(view, name)
+
+
+def taken(view: Page, name: str) -> None:
+    path = IMAGES / f"{name}.png"
+    view.screenshot(path=path)
+    with Image.open(path) as picture:
+        picture.convert("RGB").quantize(COLOURS).save(path, optimize=True)
+
+
+@contextmanager
+def served(project: Path) -> Iterator[str]:
+    """Yield the address that `actionbench mlflow` prints, while its server runs."""
+    command = [str(Path(sys.executable).with_name("actionbench")), "mlflow", "--port", str(free_port())]
+    with subprocess.Popen(command, cwd=project, stderr=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stderr
+            line = server.stderr.readline()
+            address = line.removeprefix("MLflow on ").partition(",")[0]
+            end = time.monotonic() + PATIENCE
+            while not _answers(address.partition("/#")[0]) and time.monotonic() < end:
+                time.sleep(0.5)
+            yield address
+        finally:
+            server.terminate()
+
+
+def _answers(address: str) -> bool:
+    try:
+        return urllib.request.urlopen(f"{address}/health", timeout=5).status == 200
+    except OSError:
+        return False
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT)
