@@ -126,6 +126,9 @@ def test_in_a_browser(reports: Path, tmp_path: Path, scheme: str) -> None:
 
         table = view.locator('table[data-path="quick/tables/ablation.csv"]')
         column = Tables(path.read_text(encoding="utf-8")).keys["quick/tables/ablation.csv"].index("top1")
+        shown = "all => all.map(cell => cell.getBoundingClientRect()).filter(box => box.width).map(box => box.right)"
+        ends = table.locator("tbody :is(th, .range, td:has(.verdict))").evaluate_all(shown)
+        assert len(ends) > 2 and max(ends) <= 390  # row, value, difference and verdict fit
         values = f"all => all.map(row => Number(row.children[{column}].dataset.value))"
         table.locator("thead button").nth(column).click()
         table.locator("thead th[aria-sort=ascending]").wait_for()
