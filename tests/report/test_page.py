@@ -36,7 +36,7 @@ class Tables(HTMLParser):
             self.tables[self.path], self.keys[self.path] = [], []
         if tag == "tr" and "data-row" in values:
             self.tables[self.path].append([])
-        if "data-key" in values:
+        if tag == "th" and "data-key" in values:
             self.keys[self.path].append(values["data-key"] or "")
         if "data-value" in values:
             self.tables[self.path][-1].append(values["data-value"] or "")
