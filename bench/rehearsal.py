@@ -77,7 +77,7 @@ def main() -> None:
             result = done.get(key) or {**facts(each), **trained(each, args.steps, clips), "key": key}
             measured.append(result)
             print(f"{number} of {len(todo)}: {each.rows[0]}: {result['state']}, {result['loss']}", flush=True)
-            report(measured, args.steps)
+            report(measured, args.steps, len(todo))
 
 
 def own_rows(suite: str, full: list[str]) -> Iterator[Trained]:
@@ -165,9 +165,9 @@ def earlier() -> dict[str, dict[str, Any]]:
         return {row["key"]: dict(row) for row in csv.DictReader(file)}
 
 
-def report(measured: list[dict[str, Any]], steps: int) -> None:
+def report(measured: list[dict[str, Any]], steps: int, planned: int) -> None:
     passed = sum(result["state"] == "trains" for result in measured)
-    text = f"{passed} of {len(measured)} nets and recipes train, {steps} steps each."
+    text = f"{passed} of {len(measured)} nets and recipes train, {steps} steps each; {planned} are planned."
     head = ["suite", "row", "net", "attention", "recipe", "batch", "lr", "loss", "largest gradient norm", "state"]
     lines = []
     for result in measured:
