@@ -7,8 +7,8 @@ import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +60,9 @@ def session(cluster: Cluster, data: bool = False) -> Iterator[None]:
     for name, value in MALLOC.items():
         os.environ.setdefault(name, value)
     address = os.environ.get("RAY_ADDRESS") or cluster.address
+    running: AbstractContextManager[Mapping[str, str]] = joined() if address == "local" else nullcontext({})
     with (
-        joined() if address == "local" else nullcontext({}) as about,
+        running as about,
         session_files(address := about.get("address", address)) as options,
     ):
         if about:
