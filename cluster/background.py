@@ -49,7 +49,11 @@ def joined() -> Iterator[Mapping[str, str]]:
         if about:
             yield about
             return
-    _start(path, dvc)
+    try:
+        _start(path, dvc)
+    except UserError:
+        path.unlink(missing_ok=True)
+        raise
     with opened(path) as file:
         yield read(file)
 

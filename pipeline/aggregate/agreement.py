@@ -10,6 +10,7 @@ from typing import Any
 from pipeline.aggregate import reference
 from pipeline.aggregate.changes import Move, Side, moves
 from pipeline.aggregate.suite import Folders
+from pipeline.digest.environment import provenance
 from pipeline.errors import UserError, reading
 
 REMEDY = "`actionbench tables` makes it again, `actionbench tables --reference` a reference result's"
@@ -55,7 +56,7 @@ def compare(reports: Path, suite: str) -> Agreement:
     if path.is_file():
         with reading(path, f"`git checkout {path}` brings it back"):
             was = dict(json.loads(path.read_text(encoding="utf-8")))
-    current = reference.provenance() if was else {}
+    current = provenance() if was else {}
     theirs, ours = _machine(was), _machine(current)
     return Agreement(
         suite,

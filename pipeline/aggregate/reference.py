@@ -14,7 +14,7 @@ from pipeline.aggregate.suite import Folders, aggregate
 from pipeline.config import load
 from pipeline.config.schema import Params
 from pipeline.digest import files
-from pipeline.digest.environment import cpu, provenance
+from pipeline.digest.environment import provenance
 from pipeline.errors import UserError, unknown
 from pipeline.papers import published
 from pipeline.papers.published import PAPERS
@@ -23,7 +23,6 @@ from pipeline.storage.atomic import write, writing
 from pipeline.tracking import run_log
 
 GROUPS = ("Measured on real videos", "Measured on drawn videos", "The papers' tables")
-__all__ = ["cpu", "provenance"]
 KINDS = tuple(Folders.__dataclass_fields__)
 
 

@@ -70,6 +70,7 @@ def test_why_ray_can_not_start_is_a_line(file: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with pytest.raises(UserError, match=r"^/no/such can't be written .*; set RAY_TMPDIR"), background.joined():
         pass
+    assert not any(file.parent.glob("ray-*"))
 
 
 @pytest.mark.slow

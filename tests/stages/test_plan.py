@@ -19,6 +19,7 @@ from pipeline.errors import UserError
 from stages import fresh
 from stages.repro import estimate, plan
 from stages.repro.plan import Step
+from tests.support import machine
 
 ROOT = Path(__file__).parents[2]
 FILE = "data/inputs/rows/a.json"
@@ -264,17 +265,15 @@ def test_nothing_is_kept_before_the_data_are_there_or_out_of_reach(
 def test_before_the_first_training_the_reference_machine_s_speeds_count(
     params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr(estimate, "gpus", lambda: 0)
-    monkeypatch.setattr(estimate, "cores", lambda: 6)
+    machine.without_gpus(monkeypatch, 6)
     reports = tmp_path / "reports"
-    (folder := reports / "reference" / "quick").mkdir(parents=True)
-    (folder / "params.yaml").write_text((ROOT / "params.yaml").read_text())
     assert estimate.known(params, tmp_path, {}, reports) == {}
-    (folder / "speeds.json").write_text('{"tsn": {"clips_per_second": 40.0, "workers": 1}, "gone": {}}')
+    file = machine.reference(reports, {"tsn": 40.0})
+    whole = file.read_text()
+    file.write_text('{"tsn": {"clips_per_second": 40.0, "workers": 1}, "gone": {}}')
     with pytest.raises(UserError, match=r"speeds\.json is damaged; `git checkout"):
         estimate.known(params, tmp_path, {}, reports)
-    (folder / "speeds.json").write_text('{"tsn": {"clips_per_second": 40.0, "workers": 1}}')
+    file.write_text(whole)
     speeds = estimate.known(replace(params, suite="another"), tmp_path, {}, reports)
     assert estimate.origin(speeds) == "from the reference machine's speeds; 6 cores here"
     guess = estimate.seconds(Step("train@a", "runs", (), ()), params, tmp_path, speeds)

@@ -15,6 +15,7 @@ from stages.repro import estimate, plan
 from stages.repro.driver import Crew
 from stages.repro.plan import Step
 from stages.repro.watch import Stream, Watch
+from tests.support import machine
 
 ROOT = Path(__file__).parents[2]
 STAGES = ("splits@shapes", "train@tsn", "evaluate@tsn", "train@tsm", "evaluate@tsm", "aggregate")
@@ -73,13 +74,8 @@ def test_states_follow_what_dvc_prints(params: Params) -> None:
 def test_the_foreword_estimates_before_anything_was_measured(
     params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr(estimate, "gpus", lambda: 0)
-    monkeypatch.setattr(estimate, "cores", lambda: 4)
-    (folder := tmp_path / "reports/reference/quick").mkdir(parents=True)
-    (folder / "params.yaml").write_text((ROOT / "params.yaml").read_text())
-    speeds = {row: {"clips_per_second": 64.0, "workers": 1} for row in ("tsn", "tsm")}
-    (folder / "speeds.json").write_text(json.dumps(speeds))
+    machine.without_gpus(monkeypatch, 4)
+    machine.reference(tmp_path / "reports", {"tsn": 64.0, "tsm": 64.0})
     # Each row: 3 seeds x 480 videos x 8 epochs, and 400 videos in 4 orders at a third of the cost.
     assert watched(params).foreword() == (
         "6 stages to bring up to date, of 2 rows; about 7 min of work (0.11 CPU-hours) for 4 of them, 4 runs at a "
