@@ -25,7 +25,7 @@ from pipeline.errors import UserError
 FOLDER = Path(".dvc/tmp")  # git and DVC ignore it
 TOKEN = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")
 SHELLS = {"sh", "bash", "dash", "zsh", "ksh", "fish"}  # between DVC and its stage, unless they exec it
-IDLE = 120.0  # seconds without a stage after which it ends, e.g. under a notebook, which lives on
+IDLE = 600.0  # seconds without a stage after which it ends, e.g. under a notebook, which lives on
 POLL = 0.5  # seconds
 
 

@@ -1,6 +1,6 @@
 """Training of a row's runs in parallel.
 
-One worker is a Ray task; several use Ray Train.
+One worker is a Ray task; several use Ray Train, which takes a second to import, so others don't import it.
 """
 
 import io
@@ -15,15 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import ray
-import ray.train
-import ray.train.torch
 import torch
-from ray.train import FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchConfig, TorchTrainer
 
 from cluster.auto import Placed, placed
 from cluster.fanout import lost, progress
-from cluster.gloo import Gloo
 from pipeline.config.schema import Cluster
 from pipeline.digest import state
 from pipeline.digest.files import sha256, write_sums
@@ -216,7 +211,12 @@ def train_run(training: Training) -> None:
     run, weights = node_cache.brought(training.run, cluster, training.weights, "train")
     state.check(keys.training(run, sha256(weights) if weights else None), training.key, "train")
     distributed = torch.distributed.is_initialized()
-    place = ray.train.torch.get_device() if distributed else device(cluster)
+    place = device(cluster)
+    if distributed:
+        import ray.train as ray_train
+        import ray.train.torch as ray_torch
+
+        place = ray_torch.get_device()
     torch.set_num_threads(run.recipe.threads)
     first = not distributed or torch.distributed.get_rank() == 0
     resumed: list[Any] = [_resume(training) if first else None]
@@ -234,7 +234,7 @@ def train_run(training: Training) -> None:
                 _keep(training, kept, lines, timings)
                 _show(folder, lines, timings)
             if distributed:
-                ray.train.report({"epoch": epoch.number, "loss": lines[-1]["loss"]})
+                ray_train.report({"epoch": epoch.number, "loss": lines[-1]["loss"]})
     except Diverged as error:  # the same on every rank; if raised, Ray would restart the workers
         if first:
             state.put(folder / DIVERGED, json.dumps(error.args).encode(), training.key)
@@ -303,6 +303,11 @@ def train_distributed(training: Training) -> None:
     """
     for name, value in PATIENCE.items():
         os.environ.setdefault(name, value)
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    from cluster.gloo import Gloo
+
     run, cluster = training.run, training.cluster
     fewest, most = team(run, cluster)
     resources = {"CPU": float(cluster.cpus_per_worker)}

@@ -119,7 +119,7 @@ def _figures(params: Params, rows: Mapping[str, Result], curves: Mapping[str, li
 
 
 def _metrics(rows: Mapping[str, Result], curves: Mapping[str, list[Path]], target: Folders) -> None:
-    """Write the files of `dvc metrics` and `dvc plots`, for each row with a result."""
+    """Write each row's metrics, and the files of `dvc metrics` and `dvc plots`."""
     for folder in (target.metrics, target.plots / "curves", target.plots / "confusions"):
         folder.mkdir(parents=True, exist_ok=True)  # outs of the stage, even if nothing has run
     for row, result in rows.items():
@@ -128,6 +128,8 @@ def _metrics(rows: Mapping[str, Result], curves: Mapping[str, list[Path]], targe
             exports.save_confusion(target.plots / "confusions" / f"{row}.csv", result)
         if curves[row]:
             exports.save_curve(target.plots / "curves" / f"{row}.csv", curves[row])
+    exports.save_losses(target.plots / "losses.csv", curves)
+    exports.save_accuracies(target.plots / "accuracy.json", rows)
 
 
 def _speeds(data: Path, rows: Mapping[str, Result]) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """Files of a suite other than its tables: classes, confusions, speed, metrics."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -87,16 +88,38 @@ def save_confusion_change(path: Path, row: Result, base: Result, runs: Sequence[
 
 def save_curve(path: Path, logs: Sequence[Path]) -> None:
     """Write a CSV line an epoch: mean loss over a row's runs, learning rate, and mean validation scores if any."""
-    by_epoch: dict[int, list[dict[str, float]]] = {}
-    for log in logs:
-        for line in epochs(log):
-            by_epoch.setdefault(line["epoch"], []).append(line)
+    by_epoch = _by_epoch(logs)
     scores = sorted({name for runs in by_epoch.values() for run in runs for name in run if name in VALIDATION})
     lines = [
         [str(epoch), _mean(runs, "loss"), f"{runs[0]['lr']:.6g}", *(_mean(runs, name) for name in scores)]
         for epoch, runs in sorted(by_epoch.items())
     ]
     write(path, csv_text(["epoch", "loss", "lr", *scores], lines))
+
+
+def save_losses(path: Path, curves: Mapping[str, Sequence[Path]]) -> None:
+    """Write a CSV line a row and epoch: mean loss over the row's runs, for one plot of all rows."""
+    lines = [
+        [row, str(epoch), _mean(runs, "loss")]
+        for row, logs in curves.items()
+        for epoch, runs in sorted(_by_epoch(logs).items())
+    ]
+    write(path, csv_text(["row", "epoch", "loss"], lines))
+
+
+def save_accuracies(path: Path, rows: Mapping[str, Result]) -> None:
+    """Write JSON of each row's main accuracy in %, for `dvc exp show`: a column a row."""
+    summaries = {name: summary(row) for name, row in rows.items()}
+    main = {name: dict([next(iter(numbers.items()))]) for name, numbers in summaries.items() if numbers}
+    write(path, json.dumps(main, indent=2) + "\n")
+
+
+def _by_epoch(logs: Sequence[Path]) -> dict[int, list[dict[str, float]]]:
+    by_epoch: dict[int, list[dict[str, float]]] = {}
+    for log in logs:
+        for line in epochs(log):
+            by_epoch.setdefault(line["epoch"], []).append(line)
+    return by_epoch
 
 
 def _mean(runs: Sequence[Mapping[str, float]], name: str) -> str:

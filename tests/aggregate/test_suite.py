@@ -11,6 +11,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from ruamel.yaml import YAML
 
 from pipeline.aggregate.provenance import explain
 from pipeline.config.schema import Fusion, Params, Table
@@ -73,6 +74,14 @@ def test_fusions_stand_in_tables_with_interval_and_test_or_their_reason(project:
     for row in ("flow", "both"):
         assert {f"figures/quick/confusion-{row}-less-rgb.{kind}" for kind in ("svg", "csv")} <= set(files)
     assert "figures/quick/confusion-nothing.svg" not in files
+
+
+def test_the_files_that_dvc_shows_are_written_though_nothing_was_trained(project: Params, tmp_path: Path) -> None:
+    files = aggregate(tmp_path, project)
+    graph = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())
+    shown = [*graph["metrics"], *(path for plot in graph["plots"] for path in plot)]
+    paths = [path.removeprefix("reports/").replace("${suite}", "quick") for path in shown]
+    assert len(paths) == 3 and all(any(file.startswith(path) for file in files) for path in paths), paths
 
 
 def test_bytes_are_the_same_each_time(project: Params, tmp_path: Path) -> None:

@@ -51,6 +51,24 @@ def test_the_curve_is_the_mean_over_runs_without_their_times(tmp_path: Path) -> 
     assert (tmp_path / "curve.csv").read_text() == "epoch,loss,lr\n0,3.000000,0.1\n1,1.500000,0.1\n"
 
 
+def test_a_plot_of_all_rows_has_a_line_a_row_and_epoch(tmp_path: Path) -> None:
+    for row, losses in {"a": (2.0, 1.0), "b": (4.0,)}.items():
+        epochs = [{"kind": "epoch", "epoch": n, "loss": loss, "lr": 0.1} for n, loss in enumerate(losses)]
+        (tmp_path / f"{row}.jsonl").write_text("\n".join(map(json.dumps, epochs)) + "\n")
+    logs = {row: [tmp_path / f"{row}.jsonl"] for row in "ab"} | {"untrained": []}
+    exports.save_losses(tmp_path / "losses.csv", logs)
+    assert (tmp_path / "losses.csv").read_text() == "row,epoch,loss\na,0,2.000000\na,1,1.000000\nb,0,4.000000\n"
+
+
+def test_dvc_shows_one_number_a_row(tmp_path: Path) -> None:
+    params, folder = invented.params(["a", "b"], seeds=(0,)), invented.splits(tmp_path)
+    frame = invented.predictions(params, "a", folder, right=1.0)
+    row = invented.measured(params, "a", read(invented.write(frame, tmp_path / "p", params, "a"), "a", params, folder))
+    missing = results.measure(results.read(params, "b", tmp_path))
+    exports.save_accuracies(tmp_path / "accuracy.json", {"a": row, "b": missing})
+    assert json.loads((tmp_path / "accuracy.json").read_text()) == {"a": {"top1": 100.0}}
+
+
 def test_a_run_alone_is_that_part_of_its_row(tmp_path: Path) -> None:
     params, data = invented.params(["a"]), tmp_path
     invented.splits(data / "splits" / "shapes")
