@@ -139,9 +139,7 @@ class Crew:
 
     def __init__(self, variables: Mapping[str, str], watch: Watch) -> None:
         self.watch = watch
-        # `python` in dvc.yaml is this interpreter.
-        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-        self.variables = {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1", "DVC_NO_ANALYTICS": "1", **variables}
+        self.variables = {**plan.dvc_environment(), "PYTHONUNBUFFERED": "1", **variables}
         self.codes: set[int] = set()  # exit codes of failed stages; 1 for DVC's own failures
         self.running: set[subprocess.Popen[bytes]] = set()
         self.stopping = False

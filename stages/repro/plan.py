@@ -186,16 +186,22 @@ def dvc_command(*arguments: str) -> list[str]:
     return [str(Path(sys.executable).with_name("dvc")), "--wait-for-lock", *arguments]
 
 
+def dvc_environment() -> dict[str, str]:
+    """Return the variables of a DVC command: `python` in dvc.yaml is this interpreter."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    return {**os.environ, "PATH": path, "DVC_NO_ANALYTICS": "1"}
+
+
 def dvc(*arguments: str, check: bool = True) -> str:
     """Return DVC's output; a failure is a UserError with DVC's message."""
-    environment = {**os.environ, "DVC_NO_ANALYTICS": "1", "NO_COLOR": "1"}
     try:
-        done = subprocess.run(dvc_command(*arguments), capture_output=True, text=True, env=environment)
+        command, variables = dvc_command(*arguments), {**dvc_environment(), "NO_COLOR": "1"}
+        done = subprocess.run(command, capture_output=True, text=True, env=variables)
     except FileNotFoundError as error:
         raise UserError(f"no DVC at {error.filename}; install it by `pip install -e .`") from None
     if check and done.returncode:
         output = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-        line = next((line for line in output if line.startswith("ERROR: ")), " ".join(output[:3]) or "no message")
+        line = next((line for line in output if line.startswith("ERROR: ")), output[-1] if output else "no message")
         raise UserError(f"dvc {arguments[0]}: {line.removeprefix('ERROR: ')}")
     return done.stdout
 

@@ -96,6 +96,22 @@ def test_the_graph_is_dvcs(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert not set(plan.FIRST) & {*order, *project.status}
 
 
+def test_stages_run_in_this_environment_though_it_is_not_on_path(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `.venv/bin/actionbench repro` of a shell that did not activate the environment."""
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    script = (
+        "import pathlib, sys; pathlib.Path('out').write_text(sys.executable); sys.exit('no such thing: ' + sys.argv[1])"
+    )
+    (workspace / "step.py").write_text(script)
+    (workspace / "dvc.yaml").write_text("stages: {step: {cmd: python step.py x, outs: [out]}}")
+    plan.dvc("init", "--no-scm", "-q")
+    with pytest.raises(UserError, match="dvc repro: no such thing: x"):
+        plan.dvc("repro", "--quiet")
+    assert (workspace / "out").read_text() == sys.executable
+
+
 def test_nothing_changed_is_no_step(params: Params) -> None:
     assert steps(params, {}) == {}
 
