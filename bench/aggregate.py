@@ -44,7 +44,7 @@ from pipeline.config.schema import Params
 from pipeline.config.signature import protocol_signature
 from pipeline.digest import files
 from pipeline.evaluate import inference, predictions
-from pipeline.measure import results
+from pipeline.measure import outcomes, results
 from pipeline.measure.accuracy import BEST
 from pipeline.measure.crossed import Estimate
 from pipeline.measure.results import Difference, Result
@@ -118,6 +118,7 @@ def synthetic(project: Path, count: int, videos: int, classes: int) -> Path:
             table = table.set_column(0, "experiment", pa.array([name] * len(table)))
             predicted(project, name).parent.mkdir(parents=True)
             inference.save(predicted(project, name), table)
+            outcomes.keep(predicted(project, name), "softmax")
             files.write_sums(predicted(project, name).parent)
     return project
 

@@ -14,7 +14,7 @@ from pipeline.digest.files import write_sums
 from pipeline.download.weights import checksum
 from pipeline.evaluate import inference
 from pipeline.evaluate.predictions import file_of
-from pipeline.measure import results
+from pipeline.measure import outcomes, results
 from pipeline.measure.results import Result
 from pipeline.report import exports, figures
 from pipeline.storage import notes
@@ -33,9 +33,9 @@ def evaluate(row: str) -> None:
     with session(params.cluster):
         orders = todo[0].protocol.probes
         todo, *probes = (_in_order(todo, order) for order in (None, *orders))
-        speed = inference.gather(todo, score(todo, params.cluster), folder / file_of())
+        speed = _predict(todo, params, folder / file_of())
         for order, probe in zip(orders, probes, strict=True):
-            inference.gather(probe, score(probe, params.cluster), folder / file_of(order))
+            _predict(probe, params, folder / file_of(order))
     write(folder / "costs.json", json.dumps(inference.costs(todo[0]), indent=2) + "\n")
     write_sums(folder)
     notes.write(DATA / "tracking" / row / "speeds.json", {"clips_per_second": round(speed, 1)})
@@ -43,6 +43,14 @@ def evaluate(row: str) -> None:
     weights = todo[0].experiment.weights
     every = [run for runs in (todo, *probes) for run in runs]
     forget(every, checksum(weights, Path.cwd()) if weights else None, params.cluster)
+
+
+def _predict(runs: list[Run], params: Params, path: Path) -> float:
+    """Write the predictions of a row's runs, and their outcomes; return views forwarded a second."""
+    speed = inference.gather(runs, score(runs, params.cluster), path)
+    if (average := runs[0].protocol.average) != "sigmoid":
+        outcomes.keep(path, average)
+    return speed
 
 
 def _in_order(runs: list[Run], order: Order | None) -> list[Run]:

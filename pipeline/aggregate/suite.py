@@ -44,7 +44,7 @@ def measured(params: Params, data: Path) -> dict[str, Result]:
     """Return the result of every row of a suite, or the reason why it has none."""
 
     def measure(row: str) -> Result:
-        return results.measure(results.read(params, row, data))
+        return results.measured(params, row, data)
 
     rows = (*params.experiments, *params.trajectories)
     with ThreadPoolExecutor(AT_ONCE) as pool:  # polars and NumPy release the interpreter's lock
@@ -91,7 +91,7 @@ def _probes(params: Params, data: Path) -> dict[Order, dict[str, Result]]:
     probes: dict[Order, dict[str, Result]] = {}
     for row, experiment in params.experiments.items():
         for order in params.protocols[experiment.protocol].probes:
-            probes.setdefault(order, {})[row] = results.measure(results.read(params, row, data, order))
+            probes.setdefault(order, {})[row] = results.measured(params, row, data, order)
     return probes
 
 

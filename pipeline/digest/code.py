@@ -19,7 +19,7 @@ ROOTS = {
     "decode": ("pipeline.decode.shards",),
     "splits": ("pipeline.splits",),
     "train": ("pipeline.train.loop",),
-    "evaluate": ("pipeline.evaluate.inference",),
+    "evaluate": ("pipeline.evaluate.inference", "pipeline.measure.outcomes"),
     "trajectories": ("pipeline.trajectories.encoding",),
     "aggregate": ("pipeline.aggregate.suite",),
 }

@@ -12,7 +12,6 @@ import polars as pl
 import pyarrow
 import pyarrow.parquet
 
-from pipeline.config.load import named
 from pipeline.config.schema import Order, Params, Protocol
 from pipeline.config.signature import protocol_signature, views_per_video
 from pipeline.errors import UserError
@@ -61,27 +60,40 @@ def read(path: Path, row: str, params: Params, splits: Path, protocol: Protocol 
         UserError: Columns, protocol or classes are not those of params and splits; or not every test video of every
             split and seed has each view once, with finite logits.
     """
-    experiment = named(params, row)
-    protocol = protocol or params.protocols[experiment.protocol]
+    protocol = protocol or params.protocols[params.experiments[row].protocol]
 
     def refuse(reason: str) -> NoReturn:
         raise UserError(f"{path}: {reason}; evaluate {row!r} again")
 
     frame, written = _columns(path, refuse)
+    tests, classes = expected(written, row, params, splits, protocol, refuse)
+    if others := sorted(set(frame["experiment"].unique()) - {row}):
+        refuse(f"it holds predictions of {others[0]!r}")
+    whole = _whole(frame, tests, views_per_video(protocol), len(classes), refuse)
+    return Predictions(whole, classes, protocol.average, protocol.average == "sigmoid")
+
+
+def expected(
+    written: Mapping[str, str],
+    row: str,
+    params: Params,
+    splits: Path,
+    protocol: Protocol,
+    refuse: Callable[[str], NoReturn],
+) -> tuple[pl.DataFrame, tuple[str, ...]]:
+    """Return TEST and labels of every test video of a row, sorted, and its classes.
+
+    Refuse a file whose metadata names another protocol or other classes.
+    """
+    experiment = params.experiments[row]
     signature = protocol_signature(protocol, params.recipe(experiment))
     if written.get("protocol") != signature:
         refuse(f"its protocol is {written.get('protocol', 'not given')!r}, but params say {signature!r}")
     classes = class_names(splits)
     if _names(written.get("classes", "")) != classes:
         refuse(f"its classes are not the {len(classes)} of {splits / 'classes.json'}")
-    if others := sorted(set(frame["experiment"].unique()) - {row}):
-        refuse(f"it holds predictions of {others[0]!r}")
-
     several = protocol.average == "sigmoid"
-    tests = _tests(splits, experiment.splits, experiment.seeds, len(classes), several)
-    return Predictions(
-        _whole(frame, tests, views_per_video(protocol), len(classes), refuse), classes, protocol.average, several
-    )
+    return _tests(splits, experiment.splits, experiment.seeds, len(classes), several), classes
 
 
 def read_outside(path: Path, splits: Path, numbers: Sequence[int], seeds: Sequence[int], several: bool) -> Predictions:

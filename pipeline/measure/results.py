@@ -1,28 +1,30 @@
 """A row's result, and its difference from another row on the same videos."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import product
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import polars as pl
 
 from pipeline.config.load import named
-from pipeline.config.schema import Order, Params
+from pipeline.config.schema import Order, Params, Protocol
 from pipeline.config.signature import in_order, pretrained, protocol_signature, subset_in_words
 from pipeline.digest import files
 from pipeline.errors import UserError
 from pipeline.evaluate import predictions
 from pipeline.evaluate.predictions import Predictions
-from pipeline.measure import average_precision, claims, crossed, ranks, scores
+from pipeline.measure import accuracy, average_precision, claims, crossed, outcomes, ranks, scores
 from pipeline.measure.crossed import Estimate
 from pipeline.measure.scores import Accuracy, Precision
 from pipeline.measure.uncertainty import sign_flip
 from pipeline.measure.units import units
 from pipeline.train import divergence
 
+T = TypeVar("T")
 UNTRAINED = "not trained here"  # follows the protocol of a row that tests a file of weights as it is
 
 
@@ -90,28 +92,58 @@ def read(params: Params, name: str, data: Path, order: Order | None = None) -> R
     """
     if name in params.trajectories:
         return _trajectories(params, name, data)
+    system, checked = _read(params, name, data, order, _predicted)
+    return Row(**system, predictions=checked)
+
+
+def measured(params: Params, name: str, data: Path, order: Order | None = None) -> Result:
+    """Read and measure a row, by the outcomes that its evaluation kept, if it did; see read()."""
+    if name in params.trajectories or params.protocols[named(params, name).protocol].average == "sigmoid":
+        return measure(read(params, name, data, order))
+    system, known = _read(params, name, data, order, outcomes.read)
+    if known is None:
+        return measure(read(params, name, data, order))
+    if not isinstance(known, str):
+        classes = predictions.class_names(data / "splits" / params.experiments[name].dataset)
+        return Result(**system, accuracy=scores.of_accuracy(system["file"], known, classes))
+    return Result(**system, accuracy=known)
+
+
+def _predicted(path: Path, row: str, params: Params, splits: Path, protocol: Protocol) -> Predictions:
+    files.verify(path)
+    return predictions.read(path, row, params, splits, protocol)
+
+
+def _read(
+    params: Params,
+    name: str,
+    data: Path,
+    order: Order | None,
+    reader: Callable[[Path, str, Params, Path, Protocol], T],
+) -> tuple[dict[str, Any], T | str]:
+    """Return the fields of a row's System, and what `reader` returns of its predictions, or the reason for none."""
     experiment = named(params, name)
     protocol = in_order(params.protocols[experiment.protocol], order)
     path = data / "predictions" / name / predictions.file_of(order)
     costs, counted = path.with_name("costs.json"), dict[str, float]()
     runs = [f"split{split}-seed{seed}" for split, seed in product(experiment.splits, experiment.seeds)]
     diverged = divergence.reason(data, name, runs)
-    checked: Predictions | str = f"failed: {diverged}" if diverged else "not run"
+    checked: T | str = f"failed: {diverged}" if diverged else "not run"
     if path.exists() and not diverged:  # predictions of a diverged run are from an earlier one
         try:
             if costs.exists():
                 files.verify(costs)
                 counted = json.loads(costs.read_text(encoding="utf-8"))
-            files.verify(path)
-            checked = predictions.read(path, name, params, data / "splits" / experiment.dataset, protocol)
+            checked = reader(path, name, params, data / "splits" / experiment.dataset, protocol)
         except UserError as error:
             checked = f"failed: {error}"
     recipe = params.recipe(experiment)
     how = [] if experiment.recipe else [UNTRAINED]
-    return Row(
+    part = subset_in_words(params.tier)
+    system = System(
         name,
         params.datasets[experiment.dataset].file,
-        ", ".join([experiment.dataset, *(part := subset_in_words(params.tier))]),
+        ", ".join([experiment.dataset, *part]),
         f"{experiment.backbone}-{experiment.variant}",
         experiment.attention,
         pretrained(experiment.weights),
@@ -121,8 +153,8 @@ def read(params: Params, name: str, data: Path, order: Order | None = None) -> R
         experiment.seeds,
         protocol.average == "sigmoid",
         counted,
-        checked,
     )
+    return _fields(system), checked
 
 
 def _trajectories(params: Params, name: str, data: Path) -> Row:
@@ -170,11 +202,16 @@ def measure(row: Row) -> Result:
 
     The result holds a few bytes a video, or a video and class of multi-label data, so a thousand rows fit into memory.
     """
-    system = {field.name: getattr(row, field.name) for field in fields(System)}
-    if isinstance(row.predictions, str):
-        return Result(**system, accuracy=row.predictions)
-    of = scores.of_precision if row.several else scores.of_accuracy
-    return Result(**system, accuracy=of(row.file, row.predictions))
+    system, given = _fields(row), row.predictions
+    if isinstance(given, str):
+        return Result(**system, accuracy=given)
+    if row.several:
+        return Result(**system, accuracy=scores.of_precision(row.file, given))
+    return Result(**system, accuracy=scores.of_accuracy(row.file, accuracy.outcomes(given), given.classes))
+
+
+def _fields(system: System) -> dict[str, Any]:
+    return {field.name: getattr(system, field.name) for field in fields(System)}
 
 
 def common(row: Result, base: Result) -> list[tuple[int, int]] | str:

@@ -86,9 +86,15 @@ def weights(splits: pl.Series) -> np.ndarray | None:
     return crossed.even(splits.to_numpy()) if splits[0] != splits[-1] else None
 
 
-def of_accuracy(file: str, predictions: Predictions) -> Accuracy:
-    """Measure single-label predictions; `file` is the data set's module."""
-    outcomes, classes = accuracy.outcomes(predictions), len(predictions.classes)
+def of_accuracy(file: str, outcomes: pl.DataFrame, names: tuple[str, ...]) -> Accuracy:
+    """Measure single-label predictions.
+
+    Args:
+        file: The data set's module.
+        outcomes: As accuracy.outcomes() returns them.
+        names: The names of classes.
+    """
+    classes = len(names)
     confusion = accuracy.confusion(outcomes, classes)
     splits = outcomes["split"].to_numpy()
     begins = [0, *(np.flatnonzero(np.diff(splits)) + 1), len(splits)]
@@ -107,7 +113,7 @@ def of_accuracy(file: str, predictions: Predictions) -> Accuracy:
         accuracy.mean_class_accuracy(confusion),
         len(right),
         int(sum(split.all(axis=1).sum() for split in decoded)),
-        predictions.classes,
+        names,
         {int(part["split"][0]): float(values.mean()) for part, values in zip(parts, top1, strict=True)},
         confusion,
         right,

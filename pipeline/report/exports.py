@@ -77,13 +77,12 @@ def save_confusion_change(path: Path, row: Result, base: Result, runs: Sequence[
     """
     assert isinstance(row.accuracy, Accuracy)
     shares, base_shares = 100 * confused(row, runs), 100 * confused(base, runs)
-    names = [*row.accuracy.classes, NOT_DECODED]
-    changes = shares - base_shares + 0.0
-    lines = [
-        [names[k], names[p], f"{shares[k, p]:.4f}", f"{base_shares[k, p]:.4f}", f"{changes[k, p]:+.4f}"]
-        for k, p in np.argwhere((shares > 0) | (base_shares > 0)).tolist()
-    ]
-    write(path, csv_text(["actual", "predicted", "row", "base", "change"], lines))
+    names = _names(row.accuracy)
+    actual, predicted = np.nonzero((shares > 0) | (base_shares > 0))
+    ours, bases = shares[actual, predicted], base_shares[actual, predicted]
+    cells = zip(*(each.tolist() for each in (actual, predicted, ours, bases, ours - bases + 0.0)), strict=True)
+    lines = [f"{names[k]},{names[p]},{our:.4f},{other:.4f},{change:+.4f}\n" for k, p, our, other, change in cells]
+    write(path, "".join([csv_text(["actual", "predicted", "row", "base", "change"], []), *lines]))
 
 
 def save_curve(path: Path, logs: Sequence[Path]) -> None:
@@ -131,10 +130,15 @@ def save_confusion(path: Path, row: Result) -> None:
     """Write a CSV line a video of each run, for DVC's confusion template."""
     lines = [csv_text(["actual", "predicted"], [])]
     if isinstance(row.accuracy, Accuracy):
-        names = [csv_text([name], []).removesuffix("\n") for name in (*row.accuracy.classes, NOT_DECODED)]
+        names = _names(row.accuracy)
         counts = row.accuracy.confusion.sum(axis=0)
         lines += [f"{names[k]},{names[p]}\n" * counts[k, p] for k, p in np.argwhere(counts).tolist()]
     write(path, "".join(lines))
+
+
+def _names(accuracy: Accuracy) -> list[str]:
+    """Return the classes, and NOT_DECODED, as cells of CSV."""
+    return [csv_text([name], []).removesuffix("\n") for name in (*accuracy.classes, NOT_DECODED)]
 
 
 def save_speed(folder: Path, speeds: Mapping[str, float], printed: Mapping[str, str]) -> None:

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from pipeline.datasets import ucf101
-from pipeline.measure import results, scores
+from pipeline.measure import accuracy, results, scores
 from pipeline.measure.units import units
 from tests.support import invented
 from tests.support.real_data import TEST_DATA
@@ -63,7 +63,8 @@ def test_a_rows_interval_counts_sources(tmp_path: Path) -> None:
     group = pl.col("video").str.slice(1).cast(pl.Int32) // 4 + 1000
     named = pl.concat_str(pl.lit("A/v_A_g"), group, pl.lit("_c"), pl.col("video").str.slice(1))
     predictions = replace(predictions, frame=predictions.frame.with_columns(video=named).sort("video"))
-    alone, grouped = (scores.of_accuracy(file, predictions).top1 for file in ("shapes", "ucf101"))
+    outcomes = accuracy.outcomes(predictions)
+    alone, grouped = (scores.of_accuracy(file, outcomes, predictions.classes).top1 for file in ("shapes", "ucf101"))
     assert (alone.units, grouped.units, grouped.videos) == (400, 100, 400)
     assert grouped.value == alone.value
     assert grouped.high - grouped.low == pytest.approx(2 * (alone.high - alone.low), rel=0.05)
