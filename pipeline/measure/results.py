@@ -248,7 +248,9 @@ def difference(
     if isinstance(row.accuracy, Accuracy):
         sums = (values - base_values).sum(axis=0, dtype=np.int64)
         if unit is not None:  # a video that several splits test, or both directions, is one unit of the test
-            by_video = pl.DataFrame({"video": sources(tests["video"]), "total": sums}).group_by("video", maintain_order=True)
+            by_video = pl.DataFrame({"video": sources(tests["video"]), "total": sums}).group_by(
+                "video", maintain_order=True
+            )
             sums = by_video.agg(pl.col("total").sum())["total"].to_numpy()
         nets = sign_flip(sums)
     else:
