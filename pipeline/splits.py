@@ -47,7 +47,7 @@ def build(name: str, dataset: Dataset, entries: Sequence[Entry], lists: Path, su
     Raises:
         UserError: A label is unknown; a video has no label in a single-label set; a video is twice in a split; the
             number of rows is not the published one; files are equal in training and test (a note for an official split,
-            which is never changed); all videos of a part are absent; or images shall have a direction of time.
+            which is never changed); all videos of a part are absent; or dataset.direction is set for images.
     """
     plugin = datasets.loaded(dataset.file)
     if dataset.direction and getattr(plugin, "STILL", False):

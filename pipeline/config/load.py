@@ -94,10 +94,10 @@ def parse(raw: dict[str, Any], name: str = "params") -> Params:
             _known(f"{name}: experiments.{row}.weights", experiment.weights, registry())
         recipe, flow = params.recipe(experiment), params.datasets[experiment.dataset].decode.flow
         where = f"{name}: recipes.{experiment.recipe}.input is {recipe.input!r}, but datasets.{experiment.dataset}."
-        if recipe.input != "rgb" and flow is None:
-            raise UserError(f"{where}decode.flow is null; set it to {{algorithm: tvl1}}, or dis, which is faster")
         if recipe.input != "rgb" and params.datasets[experiment.dataset].direction:
             raise UserError(f"{where}direction is true, and a backward video's flow isn't stored; set input to rgb")
+        if recipe.input != "rgb" and flow is None:
+            raise UserError(f"{where}decode.flow is null; set it to {{algorithm: tvl1}}, or dis, which is faster")
         protocol = params.protocols[experiment.protocol]
         if recipe.input != "rgb" and (protocol.probes or protocol.order != "forward"):
             raise UserError(

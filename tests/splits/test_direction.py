@@ -97,7 +97,6 @@ def test_flow_and_trajectories_are_refused() -> None:
     raw = json.loads(json.dumps(invented_params()))
     parse(raw)
     flow = copy.deepcopy(raw)
-    flow["datasets"]["d"]["decode"]["flow"] = {"algorithm": "dis"}
     flow["recipes"]["r"]["input"] = "rgb+flow"
     with pytest.raises(UserError, match=r"recipes\.r\.input is 'rgb\+flow', but datasets\.d\.direction is true"):
         parse(flow)
