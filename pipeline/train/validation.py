@@ -43,8 +43,8 @@ class Score:
 def parts(run: Run) -> tuple[Items, Items]:
     """Return the videos to train on and those to validate on; the latter are none without recipe.validate.
 
-    A share is drawn from the training videos by the run's split and seed. Test videos are in neither. Both directions of
-    a video (pipeline/direction.py) are in the same part.
+    A share is drawn from the training videos by the run's split and seed, with both directions of a video. Test videos
+    are in neither.
 
     Raises:
         UserError: The split has no part val, or too few videos for a share.
