@@ -8,7 +8,7 @@ from pathlib import Path
 
 import polars as pl
 
-from pipeline import datasets
+from pipeline import datasets, direction
 from pipeline.config.schema import Dataset, Subset
 from pipeline.datasets import Row
 from pipeline.download.sources import Entry
@@ -35,7 +35,7 @@ def build(name: str, dataset: Dataset, entries: Sequence[Entry], lists: Path, su
     """Build the splits of a data set, or of a subset, for the manifest's entries.
 
     Labels and numbers of rows are checked on the whole lists. A part that lacks some videos is a note: they stay in the
-    table, so that they count as wrong.
+    table, so that they count as wrong. With dataset.direction each row of the lists becomes two.
 
     Args:
         name: of the data set.
@@ -47,9 +47,14 @@ def build(name: str, dataset: Dataset, entries: Sequence[Entry], lists: Path, su
     Raises:
         UserError: A label is unknown; a video has no label in a single-label set; a video is twice in a split; the
             number of rows is not the published one; files are equal in training and test (a note for an official split,
-            which is never changed); or all videos of a part are absent.
+            which is never changed); all videos of a part are absent; or dataset.direction is set for images.
     """
     plugin = datasets.loaded(dataset.file)
+    if dataset.direction and getattr(plugin, "STILL", False):
+        raise UserError(
+            f"datasets.{name}.direction is true, but {dataset.file} holds images, which have no direction of time; "
+            "set it to false"
+        )
     whole = plugin.splits(lists, dataset.options)
     classes, splits = reduced(whole, subset) if subset else whole
     present = pl.DataFrame(
@@ -85,6 +90,9 @@ def build(name: str, dataset: Dataset, entries: Sequence[Entry], lists: Path, su
     if len(unlisted):
         notes.append(f"{name}: {len(unlisted)} of {len(present)} videos are in no list: {_some(unlisted)}")
     pairs, one_way = getattr(plugin, "MIRRORED", ()), getattr(plugin, "ONE_WAY", ())
+    if dataset.direction:  # of which mirrors change neither
+        classes, pairs, one_way = direction.CLASSES, (), ()
+        tables = {split: _both_ways(table) for split, table in tables.items()}
     return Tables(tuple(classes), mirror_images(classes, pairs, one_way), tables, tuple(notes), pl.concat(absent))
 
 
@@ -112,6 +120,16 @@ def mirror_images(
     partner = {name: other for pair in pairs for name, other in (pair, pair[::-1])}
     numbers = {name: number for number, name in enumerate(classes)} | dict.fromkeys(one_way, -1)
     return tuple(numbers.get(partner.get(name, name), -1) for name in classes)
+
+
+def _both_ways(table: pl.DataFrame) -> pl.DataFrame:
+    """Return a table with each video forward, then backward, labeled as such."""
+    rows = [
+        (name, part, [label])
+        for video, part in table.select("video", "part").iter_rows()
+        for label, name in enumerate(direction.names(video))
+    ]
+    return pl.DataFrame(rows, schema=SCHEMA, orient="row")
 
 
 def _check_labels(where: str, rows: Sequence[Row], classes: int, multi_label: bool) -> None:

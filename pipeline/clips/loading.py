@@ -19,6 +19,7 @@ from pipeline.clips import augmentation, sampling
 from pipeline.clips.augmentation import Box, Color
 from pipeline.config.schema import Recipe
 from pipeline.decode.frame_store import FrameStore
+from pipeline.direction import shown, source
 from pipeline.errors import UserError
 
 # recipe.input -> columns of the frame store, see pipeline/decode/flow.py.
@@ -173,13 +174,13 @@ class TrainClips(Dataset[tuple[np.ndarray, np.ndarray]]):
         return load_views(self.store, views, recipe.size, recipe.input, recipe.stack), self.targets(labels)
 
     def view(self, epoch: int, position: int) -> View:
-        """Return an epoch's view of a video."""
+        """Return an epoch's view of a video: for a backward one that of the forward one, its frames reversed."""
         recipe, video = self.recipe, self.items[position][0]
-        stored, draws = self.store.videos[video], rng(self.seed, epoch, video, 0)
+        stored, draws = self.store.entry(video), rng(self.seed, epoch, source(video), 0)
         indices = self.sample(sampling.Clip(stored.frames, recipe.frames, recipe.stride, rng=draws))
         box, flip = augmentation.draw(recipe.augment, stored.width, stored.height, recipe.size, draws)
         flip = flip and all(self.mirrored[label] >= 0 for label in self.items[position][1])
-        return View(indices, box, flip, augmentation.color(recipe.augment, draws))
+        return View(shown(indices, video), box, flip, augmentation.color(recipe.augment, draws))
 
     def labels(self, position: int, view: View) -> list[int]:
         """Return the labels of a view of a video."""

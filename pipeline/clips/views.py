@@ -9,6 +9,7 @@ from pipeline.clips.augmentation import SHARE, Box, centred, side
 from pipeline.clips.loading import View
 from pipeline.config.schema import Order, Protocol
 from pipeline.decode.frame_store import Entry
+from pipeline.direction import shown, source
 from pipeline.errors import unknown
 
 Crops = list[tuple[Box, bool]]
@@ -18,11 +19,12 @@ def views(protocol: Protocol, video: str, stored: Entry, frames: int) -> list[Vi
     """Return all views of a video under a protocol.
 
     View number = clip * crops + crop. Equal arguments give equal views: a sampling's draws are seeded by the video's
-    name and the clip. Sampling "windows" takes as many clips as the video has windows, and ignores protocol.clips.
+    name and the clip. Sampling "windows" takes as many clips as the video has windows, and ignores protocol.clips. A
+    backward video's views are those of the forward one with the frames reversed, in any order of the protocol.
 
     Args:
         protocol: the protocol.
-        video: its name.
+        video: its name in the split table.
         stored: its entry in the frame store.
         frames: T of each view.
 
@@ -35,10 +37,11 @@ def views(protocol: Protocol, video: str, stored: Entry, frames: int) -> list[Vi
     clips, sample = protocol.clips, sampling.sampler(protocol.sampling)
     if sample is sampling.windows:
         clips = sampling.windows_in(stored.frames, frames, protocol.stride)
+    name = source(video)
     return [
-        View(ordered(indices, protocol.order, video, clip), box, flip)
+        View(shown(ordered(indices, protocol.order, name, clip), video), box, flip)
         for clip in range(clips)
-        for indices in [sample(sampling.Clip(stored.frames, frames, protocol.stride, clip, clips, video))]
+        for indices in [sample(sampling.Clip(stored.frames, frames, protocol.stride, clip, clips, name))]
         for box, flip in crops
     ]
 

@@ -94,6 +94,8 @@ def parse(raw: dict[str, Any], name: str = "params") -> Params:
             _known(f"{name}: experiments.{row}.weights", experiment.weights, registry())
         recipe, flow = params.recipe(experiment), params.datasets[experiment.dataset].decode.flow
         where = f"{name}: recipes.{experiment.recipe}.input is {recipe.input!r}, but datasets.{experiment.dataset}."
+        if recipe.input != "rgb" and params.datasets[experiment.dataset].direction:
+            raise UserError(f"{where}direction is true, and a backward video's flow isn't stored; set input to rgb")
         if recipe.input != "rgb" and flow is None:
             raise UserError(f"{where}decode.flow is null; set it to {{algorithm: tvl1}}, or dis, which is faster")
         protocol = params.protocols[experiment.protocol]
@@ -114,6 +116,11 @@ def parse(raw: dict[str, Any], name: str = "params") -> Params:
             raise UserError(f"{name}: fusions.{row}: an experiment has that name already; choose another")
     for row, settings in params.trajectories.items():
         _known(f"{name}: trajectories.{row}.dataset", settings.dataset, params.datasets)
+        if params.datasets[settings.dataset].direction:
+            raise UserError(
+                f"{name}: trajectories.{row}: datasets.{settings.dataset}.direction is true, but trajectories follow "
+                "forward frames only; name a data set without it"
+            )
         if row in params.experiments or row in params.fusions:
             raise UserError(f"{name}: trajectories.{row}: another row has that name already; choose another")
     for key, recipe in params.recipes.items():

@@ -111,6 +111,8 @@ class Dataset:
     lists: Text | None  # folder of the official list files, if not with the videos
     options: dict[str, Any]  # options of this data set only, e.g. shapes' size
     decode: Decode
+    # Classes are forward and backward, and each video has both: see pipeline/direction.py.
+    direction: bool = False
 
 
 @dataclass(frozen=True, config=STRICT)

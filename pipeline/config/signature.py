@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from pipeline.config.schema import Order, Protocol, Recipe, Tier
+from pipeline.config.schema import Dataset, Order, Protocol, Recipe, Tier
 
 PRETRAINED = ("imagenet", "kinetics400", "sports1m", "none")  # words in the names of weights' files
 CROPS = {"center": 1, "whole": 1, "three": 3, "ten": 10, "squash": 1}
@@ -60,10 +60,14 @@ def pretrained(weights: str | None, otherwise: str = "") -> str:
     return next((word for word in PRETRAINED if word in name), otherwise or name)
 
 
-def subset_in_words(tier: Tier) -> list[str]:
-    """Describe a tier's part of its data sets, e.g. ["mini 5 x (12 + 8)"]; [] is all.
+def data_in_words(dataset: Dataset, tier: Tier) -> list[str]:
+    """Describe what a data set is tested on, other than all of its videos in its own classes.
 
-    It gives classes x (training + test videos of each), and is printed with every data set and protocol.
+    It is printed with every data set and protocol, e.g. ["forward or backward", "mini 5 x (12 + 8)"]. A tier's part is
+    its classes x (training + test videos of each).
     """
     part = tier.subset
-    return [f"{tier.name} {part.classes} x ({part.train} + {part.test})"] if part else []
+    return [
+        *(["forward or backward"] if dataset.direction else []),
+        *([f"{tier.name} {part.classes} x ({part.train} + {part.test})"] if part else []),
+    ]

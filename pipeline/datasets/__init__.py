@@ -16,6 +16,7 @@ and, where it applies,
   CLASSES_LISTED  number of classes, if their names are in a list and not in the file.
   UNLABELLED      number of videos in a list that came without labels; they are no rows.
   MULTI_LABEL     True: a video has any number of labels, or none. Without it each video has at least one.
+  STILL           True: a video is an image, which has no direction of time.
   MIRRORED        pairs of class names that a mirrored clip swaps; ONE_WAY: classes that mirroring destroys.
   FPS             of a set of folders of frames: published frames per second; without it their times are unknown.
 Both functions raise UserError for an unknown option, and for files that are damaged or present twice.

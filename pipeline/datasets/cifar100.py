@@ -34,6 +34,7 @@ LAYOUT = (
 READS: tuple[str, ...] = ()
 COUNTS = {1: {"train": 50_000, "test": 10_000}}
 CLASSES_LISTED = 100
+STILL = True
 MIRRORED: tuple[tuple[str, str], ...] = ()  # no class has a direction: mirrored images keep their labels
 PARTS: tuple[Part, ...] = ("train", "test")
 SIDE = 32  # pixels

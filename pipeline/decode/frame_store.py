@@ -19,6 +19,7 @@ import simplejpeg
 from pipeline.decode.layout import SHARDS, open_arrow, read_table, shard_path
 from pipeline.digest.checked import holds
 from pipeline.digest.files import SUMS, sums
+from pipeline.direction import source
 from pipeline.errors import UserError
 
 OPEN_SHARDS = 256  # memory maps held at a time, each of which holds a file descriptor
@@ -38,7 +39,8 @@ class Entry(NamedTuple):
 class FrameStore:
     """A folder of shards, each checked against the index and mapped when first used.
 
-    A pickled store opens its files where it lands.
+    A pickled store opens its files where it lands. Except for `videos`, a video may have either name of
+    pipeline/direction.py; both have the same frames.
     """
 
     videos: dict[str, Entry]
@@ -64,6 +66,9 @@ class FrameStore:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
+
+    def __contains__(self, video: str) -> bool:
+        return source(video) in self.videos
 
     def jpegs(self, video: str, indices: Iterable[int], column: str = "jpeg") -> list[np.ndarray]:
         """Return frames of a video as read-only uint8 views of the mapped file.
@@ -94,16 +99,16 @@ class FrameStore:
         return views
 
     def entry(self, video: str) -> Entry:
-        """Return `videos[video]`; UserError gives the reason that a video is absent."""
+        """Return a video's entry; UserError gives the reason that a video is absent."""
         try:
-            return self.videos[video]
+            return self.videos[source(video)]
         except KeyError:
             raise UserError(f"no frames of {video!r} in {self.folder}: {self._why_absent(video)}") from None
 
     def timestamps(self, video: str) -> list[float]:
         """Return the time of each frame, in s."""
         self.entry(video)
-        return self._table["timestamps"][self._rows[video]].as_py()
+        return self._table["timestamps"][self._rows[source(video)]].as_py()
 
     def _reader(self, shard: int) -> pa.ipc.RecordBatchFileReader:
         if shard not in self._open:
@@ -127,7 +132,7 @@ class FrameStore:
         if failed.is_file():
             with failed.open(encoding="utf-8", errors="replace", newline="") as file, suppress(csv.Error):
                 for row in csv.DictReader(file):
-                    if row.get("video") == video:
+                    if row.get("video") == source(video):
                         return f"it could not be decoded ({row.get('reason')})"
         return f"it is not among its {len(self.videos)} videos"
 

@@ -18,8 +18,12 @@ def sha256(path: Path) -> str:
 
 
 def write_sums(folder: Path) -> None:
-    """Write folder/SHA256SUMS: a line for every file below the folder except itself."""
-    paths = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    """Write folder/SHA256SUMS: a line for every file below the folder except itself.
+
+    Another process may write it at the same time, or was killed while it did: its unfinished file is no content.
+    """
+    files = (path for path in folder.rglob("*") if not path.name.startswith(f".{SUMS}.") and path.is_file())
+    paths = sorted(path.relative_to(folder).as_posix() for path in files)
     lines = [f"{sha256(folder / path)}  {path}\n" for path in paths if path != SUMS]
     atomic.write(folder / SUMS, "".join(lines))
 

@@ -88,6 +88,8 @@ def settings(params: Params, root: Path) -> dict[str, dict[str, Any]]:
         written = raw["experiments"][name]
         defaults = {key: value for key, value in asdict(row).items() if key not in written}
         raw["experiments"][name] = {**written, **json.loads(json.dumps(defaults))}
+    for dataset in raw["datasets"].values():
+        dataset.setdefault("direction", False)
     parts = {f"datasets/{name}.json": {"datasets": name} for name in params.datasets}
     for name, row in params.experiments.items():
         parts[f"rows/{name}.json"] = {"experiments": name, "recipes": str(row.recipe), "protocols": row.protocol}

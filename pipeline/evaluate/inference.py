@@ -76,10 +76,10 @@ class Scorer:
         run, store = self.run, self.store
         rows: list[tuple[str, list[int], int, loading.View | None]] = []  # video, labels, number of the view, view
         for name, labels in block:
-            if name in store.videos:
+            if name in store:
                 rows += [
                     (name, labels, n, view)
-                    for n, view in enumerate(views.views(run.protocol, name, store.videos[name], run.test_frames))
+                    for n, view in enumerate(views.views(run.protocol, name, store.entry(name), run.test_frames))
                 ]
             else:
                 rows.append((name, labels, 0, None))

@@ -12,7 +12,7 @@ import polars as pl
 
 from pipeline.config.load import named
 from pipeline.config.schema import Order, Params, Protocol
-from pipeline.config.signature import in_order, pretrained, protocol_signature, subset_in_words
+from pipeline.config.signature import data_in_words, in_order, pretrained, protocol_signature
 from pipeline.digest import files
 from pipeline.errors import UserError
 from pipeline.evaluate import predictions
@@ -21,7 +21,7 @@ from pipeline.measure import accuracy, average_precision, claims, crossed, outco
 from pipeline.measure.crossed import Estimate
 from pipeline.measure.scores import Accuracy, Precision
 from pipeline.measure.uncertainty import sign_flip
-from pipeline.measure.units import units
+from pipeline.measure.units import sources, units
 from pipeline.train import divergence
 
 T = TypeVar("T")
@@ -137,12 +137,12 @@ def _read(
             checked = reader(path, name, params, data / "splits" / experiment.dataset, protocol)
         except UserError as error:
             checked = f"failed: {error}"
-    recipe = params.recipe(experiment)
+    recipe, dataset = params.recipe(experiment), params.datasets[experiment.dataset]
     how = [] if experiment.recipe else [UNTRAINED]
-    part = subset_in_words(params.tier)
+    part = data_in_words(dataset, params.tier)
     system = System(
         name,
-        params.datasets[experiment.dataset].file,
+        dataset.file,
         ", ".join([experiment.dataset, *part]),
         f"{experiment.backbone}-{experiment.variant}",
         experiment.attention,
@@ -159,7 +159,9 @@ def _read(
 
 def _trajectories(params: Params, name: str, data: Path) -> Row:
     """Read the row of params.trajectories[name]."""
-    settings, part = params.trajectories[name], subset_in_words(params.tier)
+    settings = params.trajectories[name]
+    dataset = params.datasets[settings.dataset]
+    part = data_in_words(dataset, params.tier)
     splits, path = data / "splits" / settings.dataset, data / "predictions" / name / "predictions.parquet"
     words = f"up to {settings.scales} scales, {settings.flow}, {settings.gaussians} Gaussians"
     checked: Predictions | str = "not run"
@@ -174,7 +176,7 @@ def _trajectories(params: Params, name: str, data: Path) -> Row:
             checked = f"failed: {error}"
     return Row(
         name,
-        params.datasets[settings.dataset].file,
+        dataset.file,
         ", ".join([settings.dataset, *part]),
         "trajectories",
         None,
@@ -282,8 +284,10 @@ def difference(
     less = crossed.difference(values, base_values, unit, each)
     if isinstance(row.accuracy, Accuracy):
         sums = (values - base_values).sum(axis=0, dtype=np.int64)
-        if len(splits) > 1:  # a video that several splits test is one unit of the test
-            by_video = tests.select("video", total=pl.Series(sums)).group_by("video", maintain_order=True)
+        if unit is not None:  # a video that several splits test, or both directions, is one unit of the test
+            by_video = pl.DataFrame({"video": sources(tests["video"]), "total": sums}).group_by(
+                "video", maintain_order=True
+            )
             sums = by_video.agg(pl.col("total").sum())["total"].to_numpy()
         nets = sign_flip(sums)
     else:

@@ -37,7 +37,9 @@ def differences(paper: Paper, under: Conditions, params: Params, system: str) ->
 
 def _split(params: Params, row: Experiment | Trajectories, under: Conditions) -> Iterator[tuple[str, object, object]]:
     """Yield (condition, ours, the paper's), the last None if it is not stated."""
-    yield "data set", params.datasets[row.dataset].file, under.dataset
+    dataset, its = params.datasets[row.dataset], "the data set's"
+    yield "data set", dataset.file, under.dataset
+    yield "classes", "forward and backward" if dataset.direction else its, its
     yield "splits", row.splits, under.splits
 
 

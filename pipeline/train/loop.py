@@ -74,7 +74,7 @@ def epochs(
             f"at most {share} workers, or a smaller recipes.{run.experiment.recipe}.micro_batch"
         )
     store = FrameStore(run.frames)
-    items, held = ([item for item in part if item[0] in store.videos] for part in validation.parts(run))
+    items, held = ([item for item in part if item[0] in store] for part in validation.parts(run))
     if recipe.loss == "softmax" and (many := next((item for item in items if len(item[1]) != 1), None)):
         raise UserError(
             f"{run.experiment.dataset}: video {many[0]} has {len(many[1])} labels, but "

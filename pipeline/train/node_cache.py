@@ -147,7 +147,7 @@ def brought(
 def bring_frames(run: Run, cluster: Cluster, store: FrameStore, videos: Iterable[str]) -> None:
     """Fetch the shards of these videos before they are read from brought()'s store."""
     if run.copy is not None:
-        shards = {_shard(run, store.videos[video].shard) for video in videos if video in store.videos}
+        shards = {_shard(run, store.entry(video).shard) for video in videos if video in store}
         _opened(run, cluster).fetch(shards.__contains__)
 
 

@@ -12,6 +12,7 @@ from models.video import VideoNet
 from pipeline.clips import loading, sampling, views
 from pipeline.config.schema import Protocol, Recipe
 from pipeline.decode.frame_store import FrameStore
+from pipeline.direction import source
 from pipeline.errors import UserError
 from pipeline.train.numerics import autocast
 from pipeline.train.run import Run
@@ -42,7 +43,8 @@ class Score:
 def parts(run: Run) -> tuple[Items, Items]:
     """Return the videos to train on and those to validate on; the latter are none without recipe.validate.
 
-    A share is drawn from the training videos by the run's split and seed. Test videos are in neither.
+    A share is drawn from the training videos by the run's split and seed, with both directions of a video. Test videos
+    are in neither.
 
     Raises:
         UserError: The split has no part val, or too few videos for a share.
@@ -59,13 +61,14 @@ def parts(run: Run) -> tuple[Items, Items]:
                 "give a share such as 0.1 to take videos from training"
             )
         return items, held
-    count = round(recipe.validate * len(items))
-    if not 0 < count < len(items):
-        raise UserError(f"{where} is {recipe.validate}: {count} of {len(items)} training videos; choose another share")
-    drawn = sampling.generator("validation", run.seed, run.split).permutation(len(items))[:count]
-    held_at = set(drawn.tolist())
-    kept = [item for at, item in enumerate(items) if at not in held_at]
-    return kept, [item for at, item in enumerate(items) if at in held_at]
+    videos = list(dict.fromkeys(source(name) for name, _ in items))
+    count = round(recipe.validate * len(videos))
+    if not 0 < count < len(videos):
+        raise UserError(f"{where} is {recipe.validate}: {count} of {len(videos)} training videos; choose another share")
+    drawn = sampling.generator("validation", run.seed, run.split).permutation(len(videos))[:count]
+    chosen = {videos[at] for at in drawn.tolist()}
+    kept = [item for item in items if source(item[0]) not in chosen]
+    return kept, [item for item in items if source(item[0]) in chosen]
 
 
 @torch.inference_mode()
@@ -101,7 +104,7 @@ def _batch(
     """Return the summed loss of some videos, and how many are right."""
     recipe, store = run.recipe, clips.store
     shown = [
-        (name, view) for name, _ in items for view in views.views(protocol, name, store.videos[name], recipe.frames)
+        (name, view) for name, _ in items for view in views.views(protocol, name, store.entry(name), recipe.frames)
     ]
     pixels = loading.load_views(store, shown, recipe.size, recipe.input, recipe.stack)  # (V, T, H, W, C) uint8
     x = loading.normalise(torch.from_numpy(pixels).to(device), net.mean, net.std, net.channels)

@@ -95,13 +95,14 @@ def class_count(dataset: Dataset, splits: Path) -> int | None:
     """Count classes by the split tables or the data set's file; None if unknown."""
     import json
 
+    from pipeline import direction
     from pipeline.datasets import loaded
     from pipeline.errors import reading
 
     if (path := splits / "classes.json").is_file():
         with reading(path, f"`dvc repro -f splits@{splits.name}` restores it"):
             return len(json.loads(path.read_text(encoding="utf-8")))
-    return _classes(loaded(dataset.file))
+    return len(direction.CLASSES) if dataset.direction else _classes(loaded(dataset.file))
 
 
 def _classes(plugin: Any) -> int | None:
@@ -222,11 +223,12 @@ def _rows(path: Path) -> list[tuple[str, str]]:
     """Return (video, part) of each row of a split."""
     import pyarrow.parquet
 
+    from pipeline.direction import source
     from pipeline.errors import reading
 
     with reading(path, f"`dvc repro -f splits@{path.parent.name}` restores it"):
         table = pyarrow.parquet.read_table(path, columns=["video", "part"])
-    return list(zip(table["video"].to_pylist(), table["part"].to_pylist(), strict=True))
+    return list(zip(map(source, table["video"].to_pylist()), table["part"].to_pylist(), strict=True))
 
 
 def _composable() -> dict[str, Dataset]:

@@ -140,10 +140,12 @@ def _parts(params: Params, row: str, split: int) -> dict[str, int]:
     from pipeline import datasets
     from stages.repro.estimate import videos
 
-    dataset = params.experiments[row].dataset
-    counts = datasets.loaded(params.datasets[dataset].file).COUNTS.get(split)
-    drawn = {part: params.datasets[dataset].options.get(part, 0) for part in ("train", "test")}
-    return videos(DATA / "splits" / dataset, split) or ({} if params.tier.subset else dict(counts or drawn))
+    name = params.experiments[row].dataset
+    dataset, each = params.datasets[name], 2 if params.datasets[name].direction else 1  # rows of a video
+    counts = datasets.loaded(dataset.file).COUNTS.get(split)
+    counts = counts or {part: dataset.options.get(part, 0) for part in ("train", "test")}
+    expected = {} if params.tier.subset else {part: each * count for part, count in counts.items()}
+    return videos(DATA / "splits" / name, split) or expected
 
 
 def _losses(trial: Rehearsal) -> str:

@@ -244,14 +244,15 @@ def expected_videos(name: str, params: Params) -> dict[int, dict[str, int]]:
 
     dataset, part = params.datasets[name], params.tier.subset
     plugin = datasets.loaded(dataset.file)
+    each = 2 if dataset.direction else 1  # rows of a video
     if dataset.source == "generated" or not plugin.COUNTS:
         with suppress(UserError, OSError):  # absent lists
             whole = plugin.splits(places.lists(dataset, Path(), Path("data") / "videos" / name), dataset.options)
             rows = (subset.reduced(whole, part) if part else whole).rows
-            return {split: dict(Counter(row.part for row in each)) for split, each in rows.items()}
+            return {split: dict(Counter(row.part for row in listed * each)) for split, listed in rows.items()}
     return {
         split: {
-            name: min(count, part.classes * (part.train if name == "train" else part.test)) if part else count
+            name: each * (min(count, part.classes * (part.train if name == "train" else part.test)) if part else count)
             for name, count in counts.items()
         }
         for split, counts in plugin.COUNTS.items()

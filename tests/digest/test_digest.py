@@ -10,6 +10,7 @@ import pytest
 
 from pipeline.digest import closure, code, files, key, syntax
 from pipeline.errors import UserError
+from pipeline.storage import atomic
 
 ROOT = Path(__file__).parents[2]
 # Every kind of syntax that Python versions differ in, or that formatting touches.
@@ -269,6 +270,15 @@ def test_a_key_changes_with_each_of_its_parts() -> None:
     others += [{"inputs": {"list": "0"}}, {"settings": {}}]
     assert len({key.key(**base), *(key.key(**{**base, **other}) for other in others)}) == len(others) + 1
     assert key.key(["a"], {"x": 1, "y": 2}, {}) == key.key(["a"], {"y": 2, "x": 1}, {})
+
+
+def test_sums_leave_out_sums_that_are_being_written(tmp_path: Path) -> None:
+    (tmp_path / "one.pt").write_bytes(b"one")
+    (tmp_path / ".hidden").write_bytes(b"content")
+    with atomic.writing(tmp_path / files.SUMS) as temporary:  # another process
+        temporary.write_text("half of a li")
+        files.write_sums(tmp_path)
+        assert files.sums(tmp_path).keys() == {"one.pt", ".hidden"}
 
 
 def test_sums_find_what_changed(tmp_path: Path) -> None:
