@@ -1,4 +1,4 @@
-"""Take the screenshots of docs/images/: the reference page, and MLflow's views of a project's runs.
+"""Take the screenshots of docs/images/: README and tables as a forge shows them, the page, MLflow's views of runs.
 
 `python docs/screenshots.py [PROJECT]` needs Debian's chromium, playwright, and a finished suite in PROJECT/mlflow.db.
 """
@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from markdown_it import MarkdownIt
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
@@ -22,6 +23,18 @@ IMAGES = ROOT / "docs" / "images"
 TABLE = "quick/tables/comparison.csv"  # of the page
 CHROMIUM = "/usr/bin/chromium"
 OFFLINE = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+TABLES = "reports/reference/quick/tables"
+FORGE = {"readme": "README.md", "table-ablation": f"{TABLES}/ablation.md", "table-time": f"{TABLES}/time.md"}
+STYLE = """
+body { margin: 0 auto; width: 838px; padding: 24px 32px; color: #1f2328; line-height: 1.5;
+       font: 16px -apple-system, "Segoe UI", "Noto Sans", Helvetica, Arial, sans-serif; }
+h1, h2 { border-bottom: 1px solid #d1d9e0; padding-bottom: 0.3em; }
+table { display: block; width: max-content; max-width: 100%; overflow: auto; border-collapse: collapse; }
+th, td { border: 1px solid #d1d9e0; padding: 6px 13px; } tr:nth-child(2n) { background: #f6f8fa; }
+code { font: 85% ui-monospace, "Liberation Mono", monospace; background: #eff1f3; padding: 0.2em 0.4em; }
+pre { background: #f6f8fa; padding: 16px; overflow: auto; } pre code { background: none; padding: 0; }
+img { max-width: 100%; } a { color: #0969da; text-decoration: none; }
+"""  # close to a public forge's: its column is as wide, and a wider table scrolls
 COLOURS = 128  # of a picture: keeps it small
 PATIENCE = 120.0  # s for MLflow's server to start
 
@@ -42,10 +55,26 @@ def main(project: Path) -> None:
             view.locator(f"table[data-path='{TABLE}']").evaluate("table => window.scrollTo(0, table.offsetTop - 200)")
             taken(view, name)
             view.close()
+        for name, path in FORGE.items():
+            forge(browser, name, ROOT / path)
         if (project / "mlflow.db").is_file():
             with served(project) as address:
                 mlflow(browser, address)
         browser.close()
+
+
+def forge(browser: Browser, name: str, path: Path) -> None:
+    """Take the first screen of a Markdown file, rendered as a forge does."""
+    body = MarkdownIt("commonmark").enable("table").render(path.read_text(encoding="utf-8"))
+    shown = path.with_name(f".{name}.html")  # beside the file, so that its pictures are found
+    shown.write_text(f"<!doctype html><meta charset=utf-8><style>{STYLE}</style>{body}", encoding="utf-8")
+    try:
+        view = browser.new_page(viewport={"width": 1024, "height": 1100})
+        view.goto(shown.as_uri())
+        taken(view, name)
+        view.close()
+    finally:
+        shown.unlink()
 
 
 def mlflow(browser: Browser, address: str) -> None:
