@@ -4,7 +4,9 @@ Legend: N clips, T frames, H, W pixels, C channels (3 of RGB, 2 for each flow of
 """
 
 import itertools
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import cv2
@@ -13,7 +15,6 @@ import simplejpeg
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from pipeline.clips import augmentation, sampling
 from pipeline.clips.augmentation import Box, Color
@@ -95,7 +96,7 @@ def load_views(
     Raises:
         UserError: A frame is damaged, or the store lacks the flow.
     """
-    cv2.setNumThreads(0)  # frames are too small to split, and a thread pool does not survive a loader's fork
+    cv2.setNumThreads(0)  # frames are too small to split
     colours = 3 if "jpeg" in INPUTS[input] else 0
     channels = colours + (0 if input == "rgb" else 2 * stack)
     clips = np.empty((len(views), len(views[0][1].indices), size, size, channels), np.uint8)
@@ -133,10 +134,8 @@ def load_views(
     return clips
 
 
-class TrainClips(Dataset[tuple[np.ndarray, np.ndarray]]):
-    """Micro batches of training clips for a DataLoader.
-
-    Use DataLoader(..., sampler=micro batches, batch_size=None). A key is a list of (epoch, position in items).
+class TrainClips:
+    """Micro batches of training clips; a key is a list of (epoch, position in items).
 
     A flipped clip has the labels of its mirror image: "left" becomes "right". mmaction2 trains TPN, TSM and TSN on
     Something-Something in this way. The authors' code differs. ACTION-Net's never flips, and TSM's does not flip
@@ -195,6 +194,42 @@ class TrainClips(Dataset[tuple[np.ndarray, np.ndarray]]):
         for row, classes in zip(encoded, labels, strict=True):
             row[list(classes)] = 1
         return encoded
+
+
+def read_ahead(
+    clips: TrainClips, micros: Iterable[list[tuple[int, int]]], threads: int, pinned: bool = False
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield micro batches in order; their bytes are the same with any number of threads.
+
+    Decoding, resizing and flipping release the interpreter's lock, so threads read as fast as processes do or faster
+    (bench/loaders.py). They need neither shared memory nor a fork.
+
+    Args:
+        clips: the training clips.
+        micros: keys of `clips`.
+        threads: that read up to two micro batches each ahead of the caller; 0 reads each when it is asked for.
+        pinned: whether to copy them into memory that a GPU reads directly.
+    """
+
+    def read(keys: list[tuple[int, int]]) -> tuple[Tensor, Tensor]:
+        batch, targets = (torch.from_numpy(each) for each in clips[keys])
+        return (batch.pin_memory(), targets.pin_memory()) if pinned else (batch, targets)
+
+    if not threads:
+        yield from map(read, micros)
+        return
+    ahead = deque[Future[tuple[Tensor, Tensor]]]()
+    with ThreadPoolExecutor(threads, thread_name_prefix="clips") as pool:
+        try:
+            for keys in micros:
+                ahead.append(pool.submit(read, keys))
+                if len(ahead) > 2 * threads:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:  # the caller has stopped early, or a clip is damaged
+            for future in ahead:
+                future.cancel()
 
 
 def normalise(

@@ -1,12 +1,11 @@
 """Reader of a frame store: Arrow IPC shards of JPEG frames, and an index.
 
 A video is a record batch. A shard has a column "jpeg", and a column of grayscale JPEGs for each plane of flow.
-
-There is no polars here and no Arrow thread: data loaders fork this process, and threads do not survive a fork.
 """
 
 import csv
 import json
+import threading
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -39,8 +38,8 @@ class Entry(NamedTuple):
 class FrameStore:
     """A folder of shards, each checked against the index and mapped when first used.
 
-    A pickled store opens its files where it lands. Except for `videos`, a video may have either name of
-    pipeline/direction.py; both have the same frames.
+    Threads may share it. A pickled store opens its files where it lands. Except for `videos`, a video may have either
+    name of pipeline/direction.py; both have the same frames.
     """
 
     videos: dict[str, Entry]
@@ -60,6 +59,7 @@ class FrameStore:
         self._table = table
         self._sums = json.loads(table.schema.metadata[SHARDS])
         self._open: dict[int, pa.ipc.RecordBatchFileReader] = {}
+        self._lock = threading.Lock()  # of _open: threads read clips ahead
 
     def __getstate__(self) -> dict[str, Any]:
         return {"folder": self.folder}
@@ -83,11 +83,13 @@ class FrameStore:
             IndexError: A frame is outside of 0 to frames - 1.
         """
         entry = self.entry(video)
-        reader = self._reader(entry.shard)
-        if (place := reader.schema.get_field_index(column)) < 0:
-            columns = ", ".join(reader.schema.names)
+        with self._lock:
+            reader = self._reader(entry.shard)
+            batch = reader.get_batch(entry.batch)
+        if (place := batch.schema.get_field_index(column)) < 0:
+            columns = ", ".join(batch.schema.names)
             raise UserError(f"{self.folder} holds no {column!r}, only {columns}; run the decode stage again")
-        stored = reader.get_batch(entry.batch).column(place)
+        stored = batch.column(place)
         _, offsets, data = stored.buffers()
         ends = np.frombuffer(offsets, np.int64)
         content = np.frombuffer(data, np.uint8)

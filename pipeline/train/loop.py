@@ -8,7 +8,6 @@ order of float additions. On CPUs that order is fixed (reduction.py), and the re
 exchanges gradients. Workers find each other through torch.distributed.
 """
 
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,6 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader
 
 from models.memory_format import channels_last
 from pipeline.clips import loading
@@ -28,7 +26,7 @@ from pipeline.errors import UserError
 from pipeline.train import divergence, reduction, validation
 from pipeline.train.optimizer import freeze, learning_rate, sgd, train_mode
 from pipeline.train.run import Run
-from pipeline.train.step import PATIENCE, SHARED_MEMORY, Worker, step
+from pipeline.train.step import Worker, step
 from pipeline.train.throughput import Meter
 
 Line = dict[str, float | int | str]
@@ -60,7 +58,7 @@ def epochs(
         weights: a file that initializes the backbone.
         state: to resume from.
         device: of this process.
-        loaders: processes that prepare clips (0: this one).
+        loaders: threads that prepare clips ahead (0: none).
 
     Raises:
         Diverged: The loss or gradient of a step isn't finite.
@@ -115,18 +113,10 @@ def epochs(
         for step in loading.steps(len(items), recipe.batch, recipe.micro_batch, run.seed, epoch)
         for micro in step[rank::world]
     ]
-    check_memory(recipe, loaders)
-    loader = DataLoader(
-        loading.TrainClips(store, items, recipe, run.seed, run.mirrored()),
-        sampler=micros,
-        batch_size=None,  # a key is a micro batch already
-        num_workers=loaders,
-        pin_memory=device.type == "cuda",
-        persistent_workers=loaders > 0,
-        timeout=PATIENCE if loaders else 0,
-    )
+    clips = loading.TrainClips(store, items, recipe, run.seed, run.mirrored())
+    loader = loading.read_ahead(clips, micros, loaders, pinned=device.type == "cuda")
     pixels = torch.empty(recipe.micro_batch, recipe.frames, recipe.size, recipe.size, recipe.planes, device=device)
-    worker = Worker(run, net, parallel, ordered, optimizer, iter(loader), device, pixels, share, rank, world)
+    worker = Worker(run, net, parallel, ordered, optimizer, loader, device, pixels, share, rank, world)
     steps = len(items) // recipe.batch
     window = max(1, steps // WINDOWS)
     for epoch in range(begin, recipe.epochs):
@@ -175,19 +165,6 @@ def epochs(
 def _patience_ends(recipe: Recipe, best: dict[str, Any], epoch: int) -> bool:
     """Return true if no epoch of the last `patience` before this one has improved the validation score."""
     return recipe.patience is not None and bool(best) and epoch - int(best["epoch"]) > recipe.patience
-
-
-def check_memory(recipe: Recipe, loaders: int) -> None:
-    """Raise UserError if the loaders' clips in flight exceed shared memory."""
-    if not loaders or not SHARED_MEMORY.is_dir():
-        return
-    clip = recipe.frames * recipe.size**2 * recipe.planes
-    needed, free = (2 * loaders + 1) * recipe.micro_batch * clip, shutil.disk_usage(SHARED_MEMORY).free
-    if free < needed:
-        raise UserError(
-            f"{SHARED_MEMORY} has {free / 2**20:.0f} MiB left, but {loaders} loaders keep {needed / 2**20:.0f} MiB of "
-            "clips there; give it more (Docker: --shm-size=1g), or set cluster.loader_workers to 0"
-        )
 
 
 def in_order(device: torch.device) -> bool:

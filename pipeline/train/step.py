@@ -4,10 +4,8 @@ Legend: N clips of a micro batch, T frames, H, W pixels, K classes.
 """
 
 import contextlib
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -21,8 +19,6 @@ from pipeline.train import reduction
 from pipeline.train.numerics import autocast
 from pipeline.train.run import Run
 from pipeline.train.throughput import Meter
-
-SHARED_MEMORY, PATIENCE = Path("/dev/shm"), 50  # of loaders; seconds without a micro batch
 
 
 @dataclass(frozen=True)
@@ -76,12 +72,7 @@ def micro_step(worker: Worker, epoch: int, step: int, micro: int, meter: Meter) 
     """Return a micro batch's loss, and add its gradients to the parameters'."""
     recipe, net = worker.run.recipe, worker.net
     with meter.waiting():
-        try:
-            batch, labels = next(worker.loader)
-        except RuntimeError as error:  # torch's, if a loader's process died or hangs
-            if "DataLoader" not in str(error):
-                raise
-            raise UserError(loader_died(str(error))) from None
+        batch, labels = next(worker.loader)
     # (N, T, H, W, C) uint8 -> (N, T, C, H, W) float
     x = loading.normalise(batch.to(worker.device, non_blocking=True), net.mean, net.std, net.channels, worker.pixels)
     # (N,) classes, or (N, K) of 0 and 1 for sigmoid; mixing makes it (N, K) shares
@@ -128,12 +119,3 @@ def loss_of(recipe: Recipe, scores: Tensor, target: Tensor) -> Tensor:
     if recipe.loss == "softmax":
         return F.cross_entropy(scores, target, label_smoothing=smoothing)
     return F.binary_cross_entropy_with_logits(scores, target * (1 - smoothing) + smoothing / 2)
-
-
-def loader_died(words: str) -> str:
-    """Return the error for a loader's process that died or hangs, with torch's words."""
-    free = f"{shutil.disk_usage(SHARED_MEMORY).free / 2**20:.0f} MiB" if SHARED_MEMORY.is_dir() else "nothing"
-    return (
-        f"a process that loads clips died or sent nothing for {PATIENCE} s ({' '.join(words.split())[:160]}); "
-        f"{SHARED_MEMORY} has {free} left; set cluster.loader_workers lower, 0 for none"
-    )

@@ -20,7 +20,7 @@ from pipeline.config.pretrained import is_name, located
 from pipeline.config.schema import Cluster, Params
 from pipeline.errors import UserError
 from stages.repro import needs
-from stages.repro.estimate import cores, here
+from stages.repro.estimate import cores
 from stages.repro.plan import dvc
 
 GIB = 2**30
@@ -55,7 +55,6 @@ def checks(port: int = 5000) -> Iterator[Check]:
         ("clone", lambda: clone(Path())),
         ("home", home),
         ("temporary", temporary),
-        ("shared memory", lambda: shared_memory(params)),
         ("sources", lambda: sources(params)),
         ("weights", lambda: weights(params)),
         ("ray", lambda: ray(cluster)),
@@ -188,20 +187,6 @@ def temporary() -> Check:
     if _writable(place):
         return Check("temporary", "ok", f"{place}, short enough for Ray's sockets")
     return Check("temporary", "broken", f"{place} can't be written", "set RAY_TMPDIR to a short folder that can be")
-
-
-def shared_memory(params: Params | None) -> Check:
-    from pipeline.train.loop import SHARED_MEMORY, check_memory
-
-    if not SHARED_MEMORY.is_dir():
-        return Check("shared memory", "ok", "not used on this system")
-    free = f"{shutil.disk_usage(SHARED_MEMORY).free / 2**20:.0f} MiB free in {SHARED_MEMORY}"
-    for recipe in params.recipes.values() if params else ():
-        try:
-            check_memory(recipe, here(params.cluster).loader_workers if params else 0)
-        except UserError as error:
-            return Check("shared memory", "broken", str(error), "Docker: --shm-size=1g; or cluster.loader_workers: 0")
-    return Check("shared memory", "ok", free)
 
 
 def sources(params: Params | None) -> Check:

@@ -9,7 +9,6 @@ import pytest
 import simplejpeg
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader
 
 from pipeline.clips import loading, views
 from pipeline.clips.augmentation import Box
@@ -199,14 +198,43 @@ def test_training_clips_do_not_depend_on_workers_or_order(store):
         for step in loading.steps(len(data.items), RECIPE.batch, RECIPE.micro_batch, 5, epoch)
         for micro in step
     ]
-    runs = [list(DataLoader(data, sampler=micros, batch_size=None, num_workers=workers)) for workers in (0, 2)]
-    assert len(runs[0]) == len(runs[1]) == 8
-    for (one, labels), (other, same), micro in zip(*runs, micros, strict=True):
+    runs = [list(loading.read_ahead(data, micros, threads)) for threads in (0, 2, 5)]
+    assert [len(run) for run in runs] == [8, 8, 8]
+    for (one, labels), (other, same), (last, _), micro in zip(*runs, micros, strict=True):
         assert one.dtype == torch.uint8
         assert one.shape == (2, 4, 48, 48, 3)
-        assert torch.equal(one, other)
+        assert torch.equal(one, other) and torch.equal(one, last)
         assert labels.tolist() == same.tolist() == [n % 3 for _, n in micro]
         assert all(np.array_equal(clip, data[[key]][0][0]) for clip, key in zip(one.numpy(), micro, strict=True))
+
+
+class Counted(loading.TrainClips):
+    """Clips that count reads; those of position 3 are damaged."""
+
+    reads = 0
+
+    def __getitem__(self, keys: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
+        self.reads += 1
+        if keys == [(0, 3)]:
+            raise UserError("v3: frame 0 of the store is damaged")
+        return super().__getitem__(keys)
+
+
+def test_threads_read_a_few_micro_batches_ahead_and_stop_with_the_caller(store):
+    clips = Counted(store, dataset(store).items, RECIPE, 5, range(3))
+    batches = loading.read_ahead(clips, ([(epoch, 0)] for epoch in range(1000)), 2)
+    next(batches)
+    batches.close()
+    assert 1 <= clips.reads <= 6
+
+
+def test_a_damaged_clip_of_a_thread_is_the_callers_error_in_its_place(store):
+    clips = Counted(store, dataset(store).items, RECIPE, 5, range(3))
+    batches = loading.read_ahead(clips, [[(0, n)] for n in range(5)], 2)
+    for _ in range(3):
+        next(batches)
+    with pytest.raises(UserError, match="v3: frame 0"):
+        next(batches)
 
 
 def test_training_clips_change_with_the_epoch(store):

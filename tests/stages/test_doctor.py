@@ -161,12 +161,6 @@ def test_a_damaged_store_and_a_database_that_is_away(tmp_path: Path) -> None:
 
 def lacking(what: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, params: Params) -> tuple[str, str, str]:
     """Break this machine; return the check that fails, its state and a word of its message."""
-    if what == "shared memory":
-        object.__setattr__(params.cluster, "loader_workers", 2)
-        monkeypatch.setattr(
-            shutil, "disk_usage", lambda _: SimpleNamespace(free=2**30 if str(_) != "/dev/shm" else 2**16)
-        )
-        return "shared memory", "broken", "loader_workers"
     if what == "TMPDIR":
         monkeypatch.delenv("RAY_TMPDIR", raising=False)
         monkeypatch.setattr("tempfile.tempdir", str(tmp_path / ("x" * 60)))
@@ -197,7 +191,7 @@ def lacking(what: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, params: 
     return "ray", "broken", "no Ray cluster answers"
 
 
-LACKING = ("shared memory", "TMPDIR", "HOME", "clone", "data", "weights", "disk", "Python", "tracking", "cluster")
+LACKING = ("TMPDIR", "HOME", "clone", "data", "weights", "disk", "Python", "tracking", "cluster")
 
 
 @pytest.mark.usefixtures("without_ray")

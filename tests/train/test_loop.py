@@ -59,7 +59,7 @@ def test_another_seed_is_another_run(data: Path) -> None:
     assert losses(train(tiny_run(data))) != losses(train(dataclasses.replace(tiny_run(data), seed=4)))
 
 
-def test_loader_processes_change_nothing(data: Path) -> None:
+def test_loaders_change_nothing(data: Path) -> None:
     one = train(tiny_run(data))
     two = list(loop.epochs(tiny_run(data), None, None, CPU, loaders=2))
     assert losses(one) == losses(two)
