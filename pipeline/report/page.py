@@ -36,6 +36,7 @@ class Suite:
     predictions: str  # the folder of its predictions, for the reader; empty if they are not kept
     title: str = ""
     group: str = "Suites"  # the heading above it
+    reference: bool = False  # are the results the maintainers'?
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,7 @@ class Section:
     title: str
     group: str
     predictions: str
+    reference: bool
     blocks: tuple[Block, ...]
     pictures: tuple[Picture, ...]
 
@@ -119,14 +121,20 @@ def build(target: Path, suites: Mapping[str, Suite], reports: Path, above: Seque
     first = tuple(_block(root, "first", path) for path in above if path.is_file())
     sections = [
         Section(
-            name, files.title or name, files.group, files.predictions, tables, tuple(_pictures(files.figures, name))
+            name,
+            files.title or name,
+            files.group,
+            files.predictions,
+            files.reference,
+            tables,
+            tuple(_pictures(files.figures, name)),
         )
         for name, files in suites.items()
         if (tables := tuple(_blocks(root, name, files.tables)))
     ]
     if (reports / "parity.json").is_file():
         costs = _block(root, "costs", reports / "parity.json")
-        sections.append(Section("costs", "Parameters and FLOPs", GROUP_OF_COSTS, "", (costs,), ()))
+        sections.append(Section("costs", "Parameters and FLOPs", GROUP_OF_COSTS, "", False, (costs,), ()))
     blocks = [*first, *(block for section in sections for block in section.blocks)]
     records = {block.id: block.table.records() for block in blocks}
     every = [record for lines in records.values() for record in lines]

@@ -46,7 +46,7 @@ def test_a_suite_is_written_and_its_data_goes_through_the_stages(
     assert (code, err) == (0, "")
     assert out.splitlines() == [
         "conf/suite/mine.yaml: 2 classes, 6 training and 2 test videos",
-        "conf/lists/mine: the lists, drawn by seed 0; clips of one recording belong into the same list",
+        "conf/lists/mine: the lists, drawn by seed 0; clips of one recording belong in the same list",
         "next: dvc exp run -S suite=mine && actionbench report",
     ]
     compose_and_dump("params.yaml", str(root / "conf"), None, "config", "", ["suite=mine"])
