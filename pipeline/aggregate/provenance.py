@@ -14,7 +14,7 @@ from pipeline.errors import UserError, alternatives, reading
 from pipeline.measure import accuracy, results
 from pipeline.measure.results import Row
 from pipeline.measure.scores import Accuracy, Precision
-from pipeline.papers.published import load, of_suite
+from pipeline.papers.published import PAPERS, load, of_suite
 from pipeline.report.suite_tables import rows_of
 from pipeline.report.table import load as load_table
 from pipeline.tracking import mlflow_mirror, run_log, run_record
@@ -31,6 +31,11 @@ class Origin:
     tables: Path  # of the suite
     stages: Mapping[str, Any]  # of dvc.lock
     mirrored: bool = True  # are the runs those of this project's MLflow?
+
+    @property
+    def measured(self) -> bool:
+        """Return whether results come from predictions, and not from tables alone."""
+        return self.mirrored or (self.data / "predictions").is_dir()
 
 
 def here(root: Path, suite: str, stages: Mapping[str, Any]) -> Origin:
@@ -58,6 +63,8 @@ def explain(params: Params, table: str, row: str, origin: Origin) -> dict[str, A
     """
     name = table.removeprefix(f"{params.suite}/")
     path = origin.tables / f"{name}.json"
+    if not origin.measured and params.suite not in PAPERS and path.is_file():
+        return _from_table(params, path, row, origin)
     of_all = path.is_file() and row in _rows(params)  # such as order.json, which is no table of params.yaml
     if name not in params.tables and not of_all:
         return _printed(params, name, row, origin)
@@ -65,10 +72,23 @@ def explain(params: Params, table: str, row: str, origin: Origin) -> dict[str, A
     if spec and row not in (rows := rows_of(spec)):
         raise UserError(f"table {name} has no row {row!r}; {alternatives(row, rows)}")
     title = spec.title if spec else load_table(path).title
-    about = {"table": f"{params.suite}/{name}: {title}", **_experiment(params, row, origin)}
-    if not origin.mirrored and not (origin.data / "predictions").is_dir():
-        about["result"] = f"in {path.with_suffix('.csv')}; git holds no predictions of it"
-    return about
+    return {"table": f"{params.suite}/{name}: {title}", **_experiment(params, row, origin)}
+
+
+def _from_table(params: Params, path: Path, row: str, origin: Origin) -> dict[str, Any]:
+    """Describe a row whose predictions git does not hold; the suite may have changed since."""
+    table = load_table(path)
+    records = {record["row"]: record for record in table.records()}
+    if row not in records:
+        raise UserError(f"table {table.name} has no row {row!r}; {alternatives(row, list(records))}")
+    settings = _experiment(params, row, origin) if row in _rows(params) else {"experiment": "no longer in conf/suite"}
+    return {
+        "table": f"{params.suite}/{table.name}: {table.title}",
+        "row": row,
+        **settings,
+        "predictions": "not in git",
+        "result": {key: value for key, value in records[row].items() if value},
+    }
 
 
 def _rows(params: Params) -> set[str]:

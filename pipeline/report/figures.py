@@ -74,7 +74,11 @@ def learning_curves(runs: Mapping[str, Sequence[Path]], path: Path) -> None:
             for axes, name in zip(validated, scored, strict=True):
                 axes.set_ylabel(name.replace("_", " "))
             # Logarithmic, so that one row's large losses don't flatten the others' curves.
-            for axes in (rates, losses, *(axes for axes, name in zip(validated, scored, strict=True) if "loss" in name)):
+            for axes in (
+                rates,
+                losses,
+                *(axes for axes, name in zip(validated, scored, strict=True) if "loss" in name),
+            ):
                 axes.set_yscale("log")
                 _log_ticks(axes.yaxis)
             for axes in (losses, rates, *validated):
