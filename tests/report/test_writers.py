@@ -86,7 +86,7 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
 
 def test_a_failed_cell_has_no_path_and_no_trace() -> None:
     for text, shown in {
-        "failed: data/predictions/idt/predictions.parquet is not there": "failed: idt's predictions.parquet is not there",
+        "failed: predictions/idt/scores.parquet is not there": "failed: idt's scores.parquet is not there",
         "failed: /home/someone/x/scores.csv: bad\nTraceback (most recent": "failed: x's scores.csv: bad",
         "failed: absent.parquet is not there": "failed: absent.parquet is not there",
         "64xN/AxN/A": "64xN/AxN/A",
