@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[3]
 PAGE = ROOT / "docs/first-hour.md"
 ROWS = ["mine-tsn", "mine-tsm", "mine-action"]
 WITH_GATE = [*ROWS, "mine-gate"]
-MOST = 24  # lines of an output that the transcript shows
+MOST = 40  # lines of an output that the transcript shows
 HEAD = """\
 # A first hour
 
@@ -31,11 +31,13 @@ nothing; they show that everything runs. A test plays these commands, checks eve
 """
 # DVC warns of outputs that a fresh clone lacks; progress and other machines' numbers differ each time.
 NOISE = re.compile(
-    r"^WARNING: No file hash|^Updating lock file|left$|^$|^To apply the results|^\tdvc exp apply|^  warn"
+    r"^WARNING: No file hash|^Updating lock file|, \d+\.\d+/s, |^$|^To apply the results|^\tdvc exp apply|^  warn"
 )
 SAME = [
     (r"\bin [\d.]+ (s|min)\b", "in N s"),
     (r"[\d.]+ frames/s", "N frames/s"),
+    (r"(?m)^(mine-\S+ +)[\d.]+ *$", r"\1N"),  # clips/s
+    (r"([Ee]xperiment(?:\(s\):)?) '?[a-z]{4,6}-[a-z]{4,6}'?", r"\1 <name>"),
     (r"\b[0-9a-f]{7,64}(\.dir)?\b", "<digest>"),
     (r"\d\d:\d\d (AM|PM)", "<time>"),
 ]
@@ -184,7 +186,7 @@ def check_plan(_: Path, out: str) -> None:
 def check_gate(clone: Path, out: str) -> None:
     assert re.findall(r"Running stage '(\w+@.+)'", out) == ["train@mine-gate", "evaluate@mine-gate"]
     assert list(records(clone, "comparison")) == WITH_GATE
-    assert records(clone, "ablation")["mine-gate"]["delta_params"] > "0"
+    assert records(clone, "ablation")["mine-gate"]["delta_parameters"] > "0"
 
 
 def check_shown(_: Path, out: str) -> None:
@@ -209,7 +211,7 @@ def check_queued(clone: Path, out: str) -> None:
 
 
 RUN = r"^Reproducing|^Running stage|^\w+ mine|^mine|^tables in|^Ran|: \d+ of \d+ in"
-ROW = r"^table|^row|^result|^each run|^misclassified|split 1,"
+ROW = r"^table|^row|^result|^each run|split 1, seed \d: top|^misclassified|\(split 1"
 COMMIT = "git add --all && git commit --quiet --message"
 STEPS = [
     Step(
@@ -254,7 +256,7 @@ STEPS = [
         "We add `models/attention/gate.py` of [Your own module](your-module.md), and a row to `conf/suite/mine.yaml`:",
         "actionbench models",
         has("attention  gate"),
-        keep="^kind|gate",
+        keep="^kind|^attention  gate",
         edit=add_gate,
     ),
     Step(
