@@ -24,7 +24,7 @@ from pipeline.train.run import Run
 
 @dataclass(frozen=True)
 class Origin:
-    """Where the results are that are explained."""
+    """Folders of the results to explain."""
 
     root: Path  # of the project
     data: Path  # of predictions/, runs/, splits/ and tracking/
