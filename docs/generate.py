@@ -1,8 +1,7 @@
 """Generated pages: configuration, command line and the tree of files.
 
 mkdocs runs this file as a hook. In a page of docs/, `{tree}` becomes the tree of packages and `{modules}` the modules
-that a row can name. `{defines NAME ...}` becomes the path of the one file that defines all these names. `{module NAME}`
-is that path as an import.
+that a row can name. `{defines NAME ...}` becomes the path of the one file that defines all these names.
 """
 
 import ast
@@ -48,7 +47,6 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
         markdown = markdown.replace("{tree}", tree())
     if "{modules}" in markdown:
         markdown = markdown.replace("{modules}", modules())
-    markdown = re.sub(r"\{module (\w+)\}", lambda match: dotted(defining(match[1])), markdown)
     return re.sub(r"\{defines ([\w ]+)\}", lambda match: f"`{defining(*match[1].split())}`", markdown)
 
 
@@ -189,10 +187,6 @@ def modules() -> str:
 
 def first_line(path: Path) -> str:
     return (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").partition("\n")[0]
-
-
-def dotted(path: str) -> str:
-    return path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
 
 
 @cache

@@ -185,6 +185,7 @@ def arrive(
 @app.command()
 def doctor(
     port: Annotated[int, typer.Option(min=1, max=65535, help="The port for `actionbench mlflow`.")] = 5000,
+    suite: Annotated[str | None, typer.Option(help="A suite of conf/; default: that of params.yaml.")] = None,
     json_: Json = False,
 ) -> None:
     """Check the requirements of a run; exit code 1 if one is broken."""
@@ -192,7 +193,7 @@ def doctor(
 
     done, colours = [], {"ok": "green", "warning": "yellow", "broken": "red"}
     console = screen()
-    for check in checks(port):
+    for check in checks(port, suite):
         done.append(check)
         if not json_:
             console.print(f"[{colours[check.state]}]{check.state:<8}[/] {check.name:<15}", end=" ")

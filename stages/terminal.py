@@ -58,8 +58,13 @@ def show_view(table: "Written") -> None:
         for pair in zip(shown.headings, shown.rows[0], strict=True):
             grid.add_row(*map(escape, pair))
     else:
-        for at, head in enumerate(shown.headings):
-            grid.add_column(escape(head), overflow="fold", no_wrap=max(len(row[at]) for row in shown.rows) <= NARROW)
+        columns = list(zip(shown.headings, *shown.rows, strict=True))
+        widths = [max(map(len, column)) for column in columns]
+        words = [max(len(word) for text in column for word in [*text.split(), ""]) for column in columns]
+        least = sum(width if width <= NARROW else word for width, word in zip(widths, words, strict=True))
+        fits = least + 2 * len(columns) <= console.width  # else every column but the first wraps, so that none is cut
+        for at, (head, width) in enumerate(zip(shown.headings, widths, strict=True)):
+            grid.add_column(escape(head), overflow="fold", no_wrap=width <= NARROW and (fits or at == 0))
         for row in shown.rows:
             grid.add_row(*map(escape, row))
     console.print(grid, "", sep="\n")

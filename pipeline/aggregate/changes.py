@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from collections import ChainMap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,7 +64,7 @@ def changes(row: str, first: Side, second: Side) -> list[str]:
             if old or new:
                 params.append(f"{stage} was not run on the {'second' if old else 'first'} side")
             continue
-        was, now = (_flat(side.get("params", {}).get("params.yaml", {})) for side in (old, new))
+        was, now = (_flat(dict(ChainMap(*side.get("params", {}).values()))) for side in (old, new))  # of all files
         for key in dict.fromkeys((*was, *now)):
             if was.get(key) != now.get(key):
                 kind = "seeds" if key.endswith(".seeds") else "param"

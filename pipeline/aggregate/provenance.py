@@ -2,7 +2,7 @@
 
 import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -14,48 +14,100 @@ from pipeline.errors import UserError, alternatives, reading
 from pipeline.measure import accuracy, results
 from pipeline.measure.results import Row
 from pipeline.measure.scores import Accuracy, Precision
-from pipeline.papers.published import load, of_suite
+from pipeline.papers.published import PAPERS, load, of_suite
 from pipeline.report.suite_tables import rows_of
+from pipeline.report.table import load as load_table
 from pipeline.tracking import mlflow_mirror, run_log, run_record
 from pipeline.train import keys
 from pipeline.train.run import Run
 
 
-def explain(params: Params, table: str, row: str, root: Path, stages: Mapping[str, Any]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Origin:
+    """Folders of the results to explain."""
+
+    root: Path  # of the project
+    data: Path  # of predictions/, runs/, splits/ and tracking/
+    tables: Path  # of the suite
+    stages: Mapping[str, Any]  # of dvc.lock
+    mirrored: bool = True  # are the runs those of this project's MLflow?
+
+    @property
+    def measured(self) -> bool:
+        """Return whether results come from predictions, and not from tables alone."""
+        return self.mirrored or (self.data / "predictions").is_dir()
+
+
+def here(root: Path, suite: str, stages: Mapping[str, Any]) -> Origin:
+    """Return the origin of this workspace's results."""
+    return Origin(root, root / "data", root / "reports" / "tables" / suite, stages)
+
+
+def reference(root: Path, suite: str) -> Origin:
+    """Return the origin of a suite's reference results."""
+    kept = root / "reports" / "reference" / suite
+    return Origin(root, kept, kept / "tables", {}, mirrored=False)
+
+
+def explain(params: Params, table: str, row: str, origin: Origin) -> dict[str, Any]:
     """Describe a row of a table of params.yaml, or of the suite's paper.
 
     Args:
         params: The suite's params.
         table: The table, with or without the suite.
         row: The row.
-        root: The project's folder.
-        stages: The stages of dvc.lock.
+        origin: Of the results.
 
     Raises:
         UserError: The table or the row is unknown; the message names the known ones.
     """
     name = table.removeprefix(f"{params.suite}/")
-    if name not in params.tables:
-        return _printed(params, name, row, root, stages)
-    spec = params.tables[name]
-    if row not in (rows := rows_of(spec)):
+    path = origin.tables / f"{name}.json"
+    if not origin.measured and params.suite not in PAPERS and path.is_file():
+        return _from_table(params, path, row, origin)
+    of_all = path.is_file() and row in _rows(params)  # such as order.json, which is no table of params.yaml
+    if name not in params.tables and not of_all:
+        return _printed(params, name, row, origin)
+    spec = params.tables.get(name)
+    if spec and row not in (rows := rows_of(spec)):
         raise UserError(f"table {name} has no row {row!r}; {alternatives(row, rows)}")
-    return {"table": f"{params.suite}/{name}: {spec.title}", **_experiment(params, row, root, stages)}
+    title = spec.title if spec else load_table(path).title
+    return {"table": f"{params.suite}/{name}: {title}", **_experiment(params, row, origin)}
 
 
-def _printed(params: Params, name: str, row: str, root: Path, stages: Mapping[str, Any]) -> dict[str, Any]:
+def _from_table(params: Params, path: Path, row: str, origin: Origin) -> dict[str, Any]:
+    """Describe a row whose predictions git does not hold; the suite may have changed since."""
+    table = load_table(path)
+    records = {record["row"]: record for record in table.records()}
+    if row not in records:
+        raise UserError(f"table {table.name} has no row {row!r}; {alternatives(row, list(records))}")
+    settings = _experiment(params, row, origin) if row in _rows(params) else {"experiment": "no longer in conf/suite"}
+    return {
+        "table": f"{params.suite}/{table.name}: {table.title}",
+        "row": row,
+        **settings,
+        "predictions": "not in git",
+        "result": {key: value for key, value in records[row].items() if value},
+    }
+
+
+def _rows(params: Params) -> set[str]:
+    return {*params.experiments, *params.fusions, *params.trajectories}
+
+
+def _printed(params: Params, name: str, row: str, origin: Origin) -> dict[str, Any]:
     """Describe a row of a paper's table: its cells as written, and our rows."""
     tables = {
         f"{prefix}{table}": spec
         for paper, prefix in of_suite(params.suite).items()
-        for table, spec in load(paper, root / "reports" / "papers").tables.items()
+        for table, spec in load(paper, origin.root / "reports" / "papers").tables.items()
     }
     if name not in tables:
         raise UserError(f"suite {params.suite} has no table {name!r}; {alternatives(name, [*params.tables, *tables])}")
     labels = [printed.label for printed in tables[name].rows]
     if row not in labels:
         raise UserError(f"table {name} has no row {row!r}; {alternatives(row, labels)}")
-    path = root / "reports" / "tables" / params.suite / f"{name}.csv"
+    path = origin.tables / f"{name}.csv"
     if not path.exists():
         raise UserError(f"{path} is not there yet; `actionbench tables` writes it, whatever has run")
     with path.open(newline="", encoding="utf-8") as file, reading(path, "`actionbench tables` makes it again"):
@@ -64,24 +116,23 @@ def _printed(params: Params, name: str, row: str, root: Path, stages: Mapping[st
     for cell in cells:
         place = " on ".join(filter(None, (cell["column"], cell["data_set"])))
         about[place] = {key: value for key, value in cell.items() if value and key not in ("row", "column")}
-    known = {*params.experiments, *params.fusions, *params.trajectories}
-    ours = [system for system in dict.fromkeys(cell["experiment"] for cell in cells) if system in known]
+    ours = [system for system in dict.fromkeys(cell["experiment"] for cell in cells) if system in _rows(params)]
     if len(ours) == 1:
-        return about | {"ours": ours[0]} | _experiment(params, ours[0], root, stages) | {"row": row}
+        return about | {"ours": ours[0]} | _experiment(params, ours[0], origin) | {"row": row}
     for system in ours:  # a summary of each of several
-        whole = _experiment(params, system, root, stages)
+        whole = _experiment(params, system, origin)
         shown = ("result", "protocol", "predictions", "MLflow", "remake")
         about[system] = {key: whole[key] for key in shown if key in whole}
     return about
 
 
-def _experiment(params: Params, row: str, root: Path, stages: Mapping[str, Any]) -> dict[str, Any]:
+def _experiment(params: Params, row: str, origin: Origin) -> dict[str, Any]:
     """Describe a row of params.yaml."""
     if row in params.fusions:
         return {"row": row, "fusion of": asdict(params.fusions[row])}
     if row in params.trajectories:
         return {"row": row, "trajectories": asdict(params.trajectories[row])}
-    data = root / "data"
+    data, stages = origin.data, origin.stages
     measured = results.read(params, row, data)
     result = results.measure(measured)
     experiment = params.experiments[row]
@@ -92,12 +143,16 @@ def _experiment(params: Params, row: str, root: Path, stages: Mapping[str, Any])
         "experiment": asdict(experiment),
         "recipe": asdict(params.recipe(experiment)) if experiment.recipe else results.UNTRAINED,
         "predictions": str(data / "predictions" / row / "predictions.parquet"),
-        "remake": [f"dvc repro -f -s train@{row} evaluate@{row}", "actionbench repro"],
-        "MLflow": {
-            "filter": mlflow_mirror.asked(params.suite, row),
-            **mlflow_mirror.ids(root, params.suite, row, record.training if record else None),
-        },
+        "remake": [f"dvc repro -f -s train@{row} evaluate@{row}", "actionbench repro"]
+        if origin.mirrored
+        else [f"dvc exp run -S suite={params.suite}"],
     }
+    if origin.mirrored:
+        training = record.training if record else None
+        about["MLflow"] = {
+            "filter": mlflow_mirror.asked(params.suite, row),
+            **mlflow_mirror.ids(origin.root, params.suite, row, training),
+        }
     about["made by"] = {
         stage: {dep["path"]: dep.get("md5", "") for dep in stages[stage].get("deps", [])}
         for stage in (f"train@{row}", f"evaluate@{row}")

@@ -106,7 +106,7 @@ def show(reports: Path) -> Path:
         folder = root / suite
         kept = f"reports/reference/{suite}/predictions" if has_predictions(reports, suite) else ""
         title, group = _headings(suite, folder / "tables", reports)
-        shown[suite] = page.Suite(folder / "tables", folder / "figures", kept, title, group)
+        shown[suite] = page.Suite(folder / "tables", folder / "figures", kept, title, group, reference=True)
     ordered = sorted(shown, key=lambda suite: GROUPS.index(shown[suite].group))
     target = root / "index.html"
     return page.build(target, {suite: shown[suite] for suite in ordered}, reports, [root / "scoreboard.json"])

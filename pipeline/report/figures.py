@@ -71,10 +71,16 @@ def learning_curves(runs: Mapping[str, Sequence[Path]], path: Path) -> None:
                     _curve(axes, logs[row], name, row, color=colour, linestyle=dash)
             losses.set_ylabel("training loss")
             rates.set_ylabel("learning rate")
-            rates.set_yscale("log")
-            _log_ticks(rates.yaxis)
             for axes, name in zip(validated, scored, strict=True):
                 axes.set_ylabel(name.replace("_", " "))
+            # Logarithmic, so that one row's large losses don't flatten the others' curves.
+            for axes in (
+                rates,
+                losses,
+                *(axes for axes, name in zip(validated, scored, strict=True) if "loss" in name),
+            ):
+                axes.set_yscale("log")
+                _log_ticks(axes.yaxis)
             for axes in (losses, rates, *validated):
                 axes.set_xlabel("epoch")
                 axes.xaxis.get_major_locator().set_params(integer=True)

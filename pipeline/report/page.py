@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,7 @@ class Suite:
     predictions: str  # the folder of its predictions, for the reader; empty if they are not kept
     title: str = ""
     group: str = "Suites"  # the heading above it
+    reference: bool = False  # are the results the maintainers'?
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ class Block:
     path: str  # of its CSV, relative to the page
     view: View
     fields: tuple[tuple[Field, ...], ...]
+    explained: tuple[str, ...]  # each row's command
 
     @property
     def shared(self) -> str:
@@ -119,10 +122,15 @@ def build(target: Path, suites: Mapping[str, Suite], reports: Path, above: Seque
     first = tuple(_block(root, "first", path) for path in above if path.is_file())
     sections = [
         Section(
-            name, files.title or name, files.group, files.predictions, tables, tuple(_pictures(files.figures, name))
+            name,
+            files.title or name,
+            files.group,
+            files.predictions,
+            tables,
+            tuple(_pictures(files.figures, name)),
         )
         for name, files in suites.items()
-        if (tables := tuple(_blocks(root, name, files.tables)))
+        if (tables := tuple(_blocks(root, name, files)))
     ]
     if (reports / "parity.json").is_file():
         costs = _block(root, "costs", reports / "parity.json")
@@ -143,22 +151,31 @@ def build(target: Path, suites: Mapping[str, Suite], reports: Path, above: Seque
     return target
 
 
-def _blocks(root: Path, suite: str, folder: Path) -> Iterator[Block]:
+def _blocks(root: Path, suite: str, files: Suite) -> Iterator[Block]:
     """Yield a suite's tables, claims and comparison first; no run repeats speeds."""
     first = ("claims", "comparison")
-    for path in sorted(folder.glob("*.json"), key=lambda path: (path.stem not in first, _natural(path.stem))):
+    for path in sorted(files.tables.glob("*.json"), key=lambda path: (path.stem not in first, _natural(path.stem))):
         if path.stem not in ("speed", "scoreboard"):
-            block = _block(root, suite, path)
+            block = _block(root, suite, path, f"--suite {suite}{' --reference' * files.reference}")
             if block.table.rows:
                 yield block
 
 
-def _block(root: Path, suite: str, path: Path) -> Block:
+def _block(root: Path, suite: str, path: Path, options: str = "") -> Block:
     table = writers.load(path)
     shown = writers.view(table)
     fields = tuple(tuple(_field(row[at], row, table, at) for at in shown.at) for row in table.rows)
     place = Path(os.path.relpath(path.with_suffix(".csv"), root)).as_posix()
-    return Block(f"{suite}-{table.name}", table, place, shown, fields)
+    explained = tuple(_explained(table.name, record, options) for record in table.records())
+    return Block(f"{suite}-{table.name}", table, place, shown, fields, explained)
+
+
+def _explained(table: str, record: Mapping[str, str], options: str) -> str:
+    """Return the command that explains a row; empty if no suite runs it."""
+    if not options or not record.get("experiment", record["row"]):
+        return ""
+    name = record["table"] if "paper" in record else table  # a claim is on a row of its paper's table
+    return f"actionbench explain {options} {name} {shlex.quote(record['row'])}"
 
 
 def _natural(name: str) -> list[tuple[str, int]]:

@@ -10,7 +10,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +26,8 @@ MOST = 8  # columns that fit into Markdown, TeX and a terminal
 GUIDE = "/docs/statistics.md"  # from the repository's root, as forges resolve it
 ALWAYS, ROOM, DATA = 0, 1, 2  # a column's place: in every form; if it fits, from left to right; in the CSV alone
 NUMBER = re.compile(r"[+-]?\d[\d.,]*(?:e[+-]?\d+)?%?", re.IGNORECASE)
+FAILED = "failed: "
+PATH = re.compile(r"(?<![\w.+-])/?((?:[\w.+-]+/)+)([\w.+-]+)")
 SPECIAL = str.maketrans(
     {
         **{sign: f"\\{sign}" for sign in "&%$#_{}"},
@@ -108,10 +110,25 @@ def in_every_row(shown: View) -> str:
 
 
 def save(folder: Path, table: Table) -> None:
-    """Write <name>.md, .csv, .tex and .json."""
+    """Write <name>.md, .csv, .tex and .json, with reasons for failures in words."""
     path = folder / table.name
+    table = replace(table, rows=tuple(tuple(map(_in_words, row)) for row in table.rows))
     for suffix, writer in ((".md", markdown), (".csv", csv_of), (".tex", tex), (".json", dumps)):
         write(path.with_suffix(suffix), writer(table))
+
+
+def reason(text: str) -> str:
+    """Return a text whose failure, if it is one, has one line and no path.
+
+    For data/predictions/tsn/costs.json it has "tsn's costs.json".
+    """
+    if not text.startswith(FAILED):
+        return text
+    return PATH.sub(lambda match: f"{Path(match[1]).name}'s {match[2]}", text.strip().partition("\n")[0])
+
+
+def _in_words(cell: Cell) -> Cell:
+    return replace(cell, read=reason(cell.read), data={key: reason(text) for key, text in cell.data.items()})
 
 
 def markdown(table: Table, level: int = 1) -> str:

@@ -20,6 +20,7 @@ from pipeline.config.pretrained import is_name, located
 from pipeline.config.schema import Cluster, Params
 from pipeline.errors import UserError
 from stages.repro import needs
+from stages.repro.compose import composed
 from stages.repro.estimate import cores
 from stages.repro.plan import dvc
 
@@ -38,9 +39,14 @@ class Check:
     mend: str = ""
 
 
-def checks(port: int = 5000) -> Iterator[Check]:
-    """Yield all checks as they finish; an unexpected exception is a broken check."""
-    params, first = _params()
+def checks(port: int = 5000, suite: str | None = None) -> Iterator[Check]:
+    """Yield all checks as they finish; an unexpected exception is a broken check.
+
+    Args:
+        port: The port for MLflow's UI.
+        suite: A suite of conf/; None for that of params.yaml.
+    """
+    params, first = _params(suite)
     yield first
     cluster = params.cluster if params else Cluster()
     decoders = sorted({dataset.decode.decoder for dataset in params.datasets.values()}) if params else []
@@ -73,12 +79,13 @@ def checks(port: int = 5000) -> Iterator[Check]:
             )
 
 
-def _params() -> tuple[Params | None, Check]:
+def _params(suite: str | None) -> tuple[Params | None, Check]:
+    name = "conf/suite" if suite else "params.yaml"
     try:
-        params = load.load()
+        params = composed(suite) if suite else load.load()
     except UserError as error:
-        return None, Check("params.yaml", "broken", str(error), "correct the line it names")
-    return params, Check("params.yaml", "ok", f"suite {params.suite}, {len(params.experiments)} rows")
+        return None, Check(name, "broken", str(error), "correct the line it names")
+    return params, Check(name, "ok", f"suite {params.suite}, {len(params.experiments)} rows")
 
 
 def python() -> Check:

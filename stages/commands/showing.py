@@ -219,15 +219,25 @@ def papers() -> None:
 def explain(
     table: Annotated[str, typer.Argument(help="A table of params.yaml or of the paper, e.g. ablation or T1.")],
     row: Annotated[str, typer.Argument(help="A row of the table.")],
+    suite: Annotated[str | None, typer.Option(help="A suite of conf/; default: that of params.yaml.")] = None,
+    reference: Annotated[bool, typer.Option("--reference", help="Explain the maintainers' results.")] = False,
     everything: Annotated[bool, typer.Option("--all", help="List all misclassified videos, not only 20.")] = False,
     json_: Json = False,
 ) -> None:
     """Show a number's origin: settings, runs, data, code, misclassified videos."""
     from pipeline.aggregate import provenance
     from pipeline.config import load
+    from stages.repro.compose import composed
     from stages.repro.plan import locked
 
-    about = provenance.explain(load.load(), table, row, Path(), locked())
+    params = composed(suite) if suite else load.load()
+    if reference:
+        origin = provenance.reference(Path(), params.suite)
+        kept = origin.data / "params.yaml"
+        params = load.load(kept) if kept.is_file() else params
+    else:
+        origin = provenance.here(Path(), params.suite, locked())
+    about = provenance.explain(params, table, row, origin)
     if json_:
         show_json({"wrong": [], **about})
         return

@@ -21,7 +21,7 @@ def new(
     splits = f" in each of {suite.splits} splits" if suite.splits > 1 else ""
     print(f"{suite.path}: {suite.classes} classes, {suite.train} training and {suite.test} test videos{splits}")
     if suite.lists:
-        print(f"{suite.lists}: the lists, drawn by seed {seed}; clips of one recording belong into the same list")
+        print(f"{suite.lists}: the lists, drawn by seed {seed}; clips of one recording belong in the same list")
     print(f"next: dvc exp run -S suite={name} && actionbench report")
 
 

@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 from ruamel.yaml import YAML
 
-from pipeline.aggregate.provenance import explain
+from pipeline.aggregate.provenance import explain, here
 from pipeline.config.schema import Fusion, Params, Table
 from pipeline.errors import UserError
 from tests.support import invented
@@ -96,35 +96,35 @@ def test_explain_counts_the_videos_that_were_wrong(
 ) -> None:
     (tmp_path / "params.yaml").write_text(json.dumps(asdict(project)))
     monkeypatch.chdir(tmp_path)
-    about = explain(project, "all", "rgb", tmp_path, {})
+    about = explain(project, "all", "rgb", here(tmp_path, "quick", {}))
     predictions = pl.read_parquet(tmp_path / "data/predictions/rgb/predictions.parquet")
     tested = predictions.select("split", "seed", "video").n_unique()
     share = float(about["result"].split()[1]) / 100
     wrong = sum(int(video["wrong"].split()[0]) for video in about["wrong"])
     assert wrong > 0 and wrong / tested == pytest.approx(1 - share, abs=0.001)
     assert set(about["workers"]) == set(about["each run"])
-    assert explain(project, "all", "late-row", tmp_path, {})["result"] == "not run"
+    assert explain(project, "all", "late-row", here(tmp_path, "quick", {}))["result"] == "not run"
     with pytest.raises(UserError, match="no row 'rbg'; did you mean 'rgb'"):
-        explain(project, "all", "rbg", tmp_path, {})
+        explain(project, "all", "rbg", here(tmp_path, "quick", {}))
     with pytest.raises(UserError, match="no table 'al'"):
-        explain(project, "al", "rgb", tmp_path, {})
+        explain(project, "al", "rgb", here(tmp_path, "quick", {}))
 
 
 def test_explain_knows_the_tables_of_the_suites_paper(project: Params, tmp_path: Path) -> None:
     project = replace(project, suite="eam")
     shutil.copytree(ROOT / "reports" / "papers", tmp_path / "reports" / "papers")
     with pytest.raises(UserError, match=r"T1\.csv is not there yet"):
-        explain(project, "T1", "EAM, k = 3", tmp_path, {})
+        explain(project, "T1", "EAM, k = 3", here(tmp_path, "eam", {}))
     head = "row,column,data_set,as_printed,ours,verdict,experiment"
     lines = ['"EAM, k = 3",top-1,hmdb51,65.4,64.9,within noise,rgb', "ResNet-50,top-1,hmdb51,62.5,,not run,gone"]
     (tmp_path / "reports" / "tables" / "eam").mkdir(parents=True)
     (tmp_path / "reports" / "tables" / "eam" / "T1.csv").write_text("\n".join([head, *lines]) + "\n")
-    about = explain(project, "eam/T1", "EAM, k = 3", tmp_path, {})
+    about = explain(project, "eam/T1", "EAM, k = 3", here(tmp_path, "eam", {}))
     assert (about["row"], about["ours"]) == ("EAM, k = 3", "rgb") and about["wrong"]
     assert about["top-1 on hmdb51"]["verdict"] == "within noise" and about["top-1 on hmdb51"]["as_printed"] == "65.4"
     assert about["MLflow"] == {"filter": "tags.`actionbench.name` = 'eam/rgb'"}
-    assert "result" not in explain(project, "T1", "ResNet-50", tmp_path, {})
+    assert "result" not in explain(project, "T1", "ResNet-50", here(tmp_path, "eam", {}))
     with pytest.raises(UserError, match="no row 'EAM, k = 4'; did you mean 'EAM, k = "):
-        explain(project, "T1", "EAM, k = 4", tmp_path, {})
+        explain(project, "T1", "EAM, k = 4", here(tmp_path, "eam", {}))
     with pytest.raises(UserError, match="no table 'T100'; did you mean 'T1"):
-        explain(project, "T100", "ResNet-50", tmp_path, {})
+        explain(project, "T100", "ResNet-50", here(tmp_path, "eam", {}))

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import re
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 from pathlib import Path
@@ -114,3 +115,16 @@ def test_bytes_are_the_same_each_time_whatever_the_users_style(rows: list[Result
     matplotlib.rcdefaults()
     for file in (tmp_path / "one").iterdir():
         assert file.read_bytes() == (tmp_path / "two" / file.name).read_bytes(), file.name
+
+
+def test_one_diverging_row_does_not_flatten_the_others_losses(tmp_path: Path) -> None:
+    runs = logs(tmp_path, 2)
+    runs["row 1"][0].write_text("".join(json.dumps({"epoch": n, "loss": 1e4, "lr": 0.1}) + "\n" for n in range(3)))
+    figures.learning_curves(runs, tmp_path / "l.svg")
+    lines = [
+        [float(y) for y in re.findall(r"[ML] [\d.]+ ([\d.]+)", node.attrib["d"])]
+        for node in ElementTree.parse(tmp_path / "l.svg").iter("{http://www.w3.org/2000/svg}path")
+        if "stroke-width: 1.6" in node.attrib.get("style", "") and "#0072b2" in node.attrib["style"]
+    ]
+    heights = [max(line) - min(line) for line in lines if len(line) == 3]
+    assert max(heights) > 15  # of about 200

@@ -82,3 +82,22 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
         path.write_text(text)
         with pytest.raises(UserError, match=r"t\.json is damaged"):
             writers.load(path)
+
+
+def test_a_failed_cell_has_no_path_and_no_trace() -> None:
+    for text, shown in {
+        "failed: predictions/idt/scores.parquet is not there": "failed: idt's scores.parquet is not there",
+        "failed: /home/someone/x/scores.csv: bad\nTraceback (most recent": "failed: x's scores.csv: bad",
+        "failed: absent.parquet is not there": "failed: absent.parquet is not there",
+        "64xN/AxN/A": "64xN/AxN/A",
+    }.items():
+        assert writers.reason(text) == shown
+
+
+def test_no_written_cell_is_a_path_or_a_trace(tmp_path: Path) -> None:
+    failed = "failed: data/predictions/idt/predictions.parquet is not there\nTraceback"
+    cells = (Cell("row", "idt", {"row": "idt"}), Cell("top-1", failed, {"status": failed}))
+    writers.save(tmp_path, Table("t", "T", (cells,)))
+    for path in tmp_path.iterdir():
+        text = path.read_text()
+        assert "idt's predictions.parquet is not there" in text and "data/" not in text and "Traceback" not in text

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from stages.terminal import typed
+from pipeline.report.table import ALWAYS, Cell, Table
+from stages.terminal import show_view, typed
 from tests.support.command import called
 from tests.support.toy import DVC, STEP, TABLE
 
@@ -254,3 +255,13 @@ def test_mlflow_stays_on_loopback(
     assert exe == sys.executable
     assert arguments[arguments.index("--host") + 1] == "127.0.0.1"
     assert variables["MLFLOW_DISABLE_TELEMETRY"] == "true"
+
+
+def test_a_table_too_wide_for_the_screen_wraps_and_cuts_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [[f"row-{n}", *[f"-16.7 [-100.{n}, +100.0]"] * 6] for n in range(2)]
+    cells = [tuple(Cell(f"column {at}", text, place=ALWAYS) for at, text in enumerate(row)) for row in rows]
+    show_view(Table("t", "Title", tuple(cells)))
+    out = capsys.readouterr().out
+    for n in range(2):
+        assert f"row-{n}" in out and out.count(f"[-100.{n},") == 6
+    assert out.count("+100.0]") == 12 and max(map(len, out.splitlines())) <= 100

@@ -210,3 +210,15 @@ def test_what_a_machine_lacks_is_found(what: str, monkeypatch: pytest.MonkeyPatc
     assert before[name] in ("ok", "warning") and before[name] != state
     assert (check.state, words in check.found, "\n" in check.found) == (state, True, False), check
     assert check.mend
+
+
+@pytest.mark.usefixtures("without_ray")
+def test_a_suite_is_checked_before_it_is_in_params(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    _, out = run(capsys, "--suite", "jhmdb", "--json")
+    by_name = {check["name"]: check for check in json.loads(out)}
+    assert by_name["conf/suite"]["found"].startswith("suite jhmdb, ")
+    code, out = run(capsys, "--suite", "jhmbd")
+    assert code == 1 and "did you mean 'jhmdb'" in out

@@ -1,9 +1,7 @@
 """`actionbench new` writes a suite for a folder of videos, and its stages run."""
 
-import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -17,7 +15,6 @@ from pipeline.datasets import Video
 from pipeline.decode.frame_store import FrameStore
 from stages import decode, download, splits
 from stages.own.new import draw
-from tests.support import project
 from tests.support.command import called
 
 ROOT = Path(__file__).parents[3]
@@ -46,7 +43,7 @@ def test_a_suite_is_written_and_its_data_goes_through_the_stages(
     assert (code, err) == (0, "")
     assert out.splitlines() == [
         "conf/suite/mine.yaml: 2 classes, 6 training and 2 test videos",
-        "conf/lists/mine: the lists, drawn by seed 0; clips of one recording belong into the same list",
+        "conf/lists/mine: the lists, drawn by seed 0; clips of one recording belong in the same list",
         "next: dvc exp run -S suite=mine && actionbench report",
     ]
     compose_and_dump("params.yaml", str(root / "conf"), None, "config", "", ["suite=mine"])
@@ -122,32 +119,3 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
     code, out, err = called(capsys, "new", name, "clips")
     assert (code, out, err.count("\n")) == (2, "", 1) and err.startswith(f"error: {words}")
     assert sorted(Path("conf").rglob("*")) in (before, sorted([*before, Path("conf/lists")]))
-
-
-@pytest.mark.slow
-def test_from_a_folder_to_a_table_and_to_new_videos(root: Path, videos: Path) -> None:
-    """The documented commands run with real training."""
-    shutil.rmtree(root / "conf")
-    project.copy(root, project.load())
-    for name in ("conf", "stages"):
-        shutil.copytree(ROOT / name, root / name, dirs_exist_ok=True)
-    shutil.copy(ROOT / ".gitignore", root)
-    (root / ".dvc/config").write_text("[core]\n    analytics = false\n")
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    variables = {**os.environ, "PATH": path, "PYTHONPATH": str(root)}
-
-    def run(*command: str) -> str:
-        done = subprocess.run(command, cwd=root, env=variables, capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    run("git", "init", "-q")
-    run("git", "add", "-A")
-    run("git", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "a")
-    actionbench = (sys.executable, "-m", "stages.cli")
-    run(*actionbench, "new", "mine", "clips")
-    run("dvc", "exp", "run", "-S", "suite=mine", "-S", "recipes.mine.epochs=2")
-    shown = run(*actionbench, "report")
-    assert all(row in shown for row in ROWS) and "What each module adds to TSN on mine" in shown
-    shown = run(*actionbench, "predict", "mine-action", str(videos), "-o", "new.csv")
-    assert shown == "new.csv: 8 of 10 videos classified, by the mean of 3 networks\n"
