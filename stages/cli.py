@@ -113,7 +113,8 @@ def plan(
     if known:
         work = estimate.work(sum(seconds for _, seconds in known), cluster, speeds)
         print(f"Estimated: {work} for {len(known)} of {len(steps)} stages", end="")
-        print(f"; {slots} runs at a time here, so about {duration(estimate.wall(known, slots))}" if slots else "", end="")
+        if slots:
+            print(f"; {slots} runs at a time here, so about {duration(estimate.wall(known, slots))}", end="")
         print(f"; {origin}" if (origin := estimate.origin(speeds)) else "")
     else:
         print("No time can be estimated: " + "; ".join(sorted({time.source for _, time, _ in guesses})))

@@ -110,7 +110,7 @@ def work(seconds: float, cluster: Cluster, speeds: Mapping[str, Speed]) -> str:
 
 
 def wall(known: Iterable[tuple[Step, float]], slots: int) -> float:
-    """Return the wall-clock seconds of stages one after another, from the work of each: `slots` runs go side by side."""
+    """Return the seconds of stages one after another, from the work of each: `slots` runs go side by side."""
     return sum(
         START + (seconds * math.ceil(len(step.runs) / slots) / len(step.runs) if step.runs else seconds / slots)
         for step, seconds in known
