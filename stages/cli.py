@@ -108,13 +108,13 @@ def plan(
             for step, time, size in guesses
         ),
     )
-    known = [time.value for step, time, _ in guesses if time.value is not None and step.state != "restored"]
+    known = [(step, time.value) for step, time, _ in guesses if time.value is not None and step.state != "restored"]
     print()
     if known:
-        print(
-            f"Estimated: {estimate.work(sum(known), cluster, speeds)} for {len(known)} of {len(steps)} stages", end=""
-        )
-        print(f"; {slots} runs at a time here, so about {duration(sum(known) / slots)}" if slots else "", end="")
+        work = estimate.work(sum(seconds for _, seconds in known), cluster, speeds)
+        print(f"Estimated: {work} for {len(known)} of {len(steps)} stages", end="")
+        if slots:
+            print(f"; {slots} runs at a time here, so about {duration(estimate.wall(known, slots))}", end="")
         print(f"; {origin}" if (origin := estimate.origin(speeds)) else "")
     else:
         print("No time can be estimated: " + "; ".join(sorted({time.source for _, time, _ in guesses})))

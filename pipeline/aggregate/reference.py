@@ -6,16 +6,18 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import get_args
 
 from ruamel.yaml import YAML
 
 from pipeline.aggregate import speeds
 from pipeline.aggregate.suite import Folders, aggregate
 from pipeline.config import load
-from pipeline.config.schema import Params
+from pipeline.config.schema import Order, Params
 from pipeline.digest import files
 from pipeline.digest.environment import provenance
 from pipeline.errors import UserError, unknown
+from pipeline.evaluate import predictions
 from pipeline.papers import published
 from pipeline.papers.published import PAPERS
 from pipeline.report import page, table
@@ -130,7 +132,9 @@ def size(reports: Path, suite: str) -> int:
 def _copy_row(data: Path, row: str, target: Path) -> None:
     """Copy predictions, costs, the epochs of each run's curve, and the speed."""
     folder = target / "predictions" / row
-    _copy(data / "predictions" / row, ("*.parquet", "costs.json"), folder)
+    # Without the outcomes: recomputed tables come from the predictions alone.
+    orders = (None, *get_args(Order))
+    _copy(data / "predictions" / row, (*map(predictions.file_of, orders), "costs.json"), folder)
     if folder.is_dir():
         files.write_sums(folder)
     _copy(data / "tracking" / row, ("speeds.json",), target / "tracking" / row)

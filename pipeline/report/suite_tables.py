@@ -220,7 +220,9 @@ def _difference(delta: Difference | str, p: float | None, base: Result, tests: i
             {"p": f"{less.p:.6g}", "p_holm": holm, "p_nets": f"{delta.nets:.6g}"},
         ),
         Cell("verdict", read or BLANK, {"verdict": verdict, **missing}, ALWAYS),
-        _percent("could tell", "smallest", smallest),
+        Cell("could tell", "none", {"smallest": number(100 * smallest, 4)})
+        if smallest > 1  # more than any two systems differ
+        else _percent("could tell", "smallest", smallest),
     ]
 
 

@@ -1,8 +1,10 @@
 """Commands that show results, networks, data sets, changes and provenance."""
 
+import json
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -242,13 +244,8 @@ def explain(
         show_json({"wrong": [], **about})
         return
     missed = about.pop("wrong", None)
-    for name, value in about.items():
-        if not isinstance(value, dict | list):
-            print(f"{name}: {value}")
-            continue
-        print(f"{name}:")
-        for line in value if isinstance(value, list) else (f"{key}: {inner}" for key, inner in value.items()):
-            print(f"  {line}")
+    for line in _outline(about):
+        print(line)
     if missed is None:
         return
     print(f"misclassified in at least one run: {len(missed)} videos")
@@ -258,3 +255,16 @@ def explain(
         print(f"  {place}: {video['wrong']}, {', '.join(video['taken for'])}")
     if len(shown) < len(missed):
         print(f"  and {len(missed) - len(shown)} more: --all")
+
+
+def _outline(about: Mapping[str, Any], indent: str = "") -> Iterator[str]:
+    """Yield the lines of nested values, as YAML writes them; a list of lines has one each, and what is empty none."""
+    for name, value in about.items():
+        if isinstance(value, Mapping) and value:
+            yield f"{indent}{name}:"
+            yield from _outline(value, f"{indent}  ")
+        elif isinstance(value, list) and value:
+            yield f"{indent}{name}:"
+            yield from (f"{indent}  {line}" for line in value)
+        elif value not in ({}, []) or indent:
+            yield f"{indent}{name}: {value if isinstance(value, str) else json.dumps(value)}"

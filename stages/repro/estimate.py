@@ -1,6 +1,7 @@
 """Estimates of a stage's time and of its output in bytes, with their sources."""
 
 import json
+import math
 import os
 import statistics
 import sys
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from pipeline.storage.remote import Place
 
 FORWARD = 1 / 3  # of a training step's cost: the backward pass takes twice the forward's
+START = 15.0  # seconds of a stage that aren't training or testing, on the reference machine: imports, Ray, nets, DVC
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,14 @@ def work(seconds: float, cluster: Cluster, speeds: Mapping[str, Speed]) -> str:
     kind, each = ("GPU", placed.gpus_per_worker) if placed.gpus_per_worker else ("CPU", placed.cpus_per_worker)
     hours = seconds / 3600 * statistics.median(speed.workers for speed in speeds.values()) * each
     return f"{duration(seconds)} of work ({hours:.2g} {kind}-hours)"
+
+
+def wall(known: Iterable[tuple[Step, float]], slots: int) -> float:
+    """Return the seconds of stages one after another, from the work of each: `slots` runs go side by side."""
+    return sum(
+        START + (seconds * math.ceil(len(step.runs) / slots) / len(step.runs) if step.runs else seconds / slots)
+        for step, seconds in known
+    )
 
 
 def size(step: Step, data: Path) -> Estimate:

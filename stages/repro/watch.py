@@ -67,15 +67,15 @@ class Watch:
     def foreword(self) -> str:
         """Return a line on the work ahead."""
         rows = len(self._rows())
-        known = [seconds for seconds in self.guesses.values() if seconds]
+        known = [(step, seconds) for step in self.steps if (seconds := self.guesses[step.stage])]
         cached = sum(step.state == "restored" for step in self.steps)
         parts = [f"{len(self.steps)} stages to bring up to date, of {rows} rows"]
         if cached:
             parts.append(f"{cached} from DVC's cache")
         if known:
-            work = estimate.work(sum(known), self.params.cluster, self.speeds)
+            work = estimate.work(sum(seconds for _, seconds in known), self.params.cluster, self.speeds)
             slots, origin = estimate.side_by_side(self.params.cluster), estimate.origin(self.speeds)
-            at_once = f", {slots} runs at a time, so {duration(sum(known) / slots)}" if slots else ""
+            at_once = f", {slots} runs at a time, so {duration(estimate.wall(known, slots))}" if slots else ""
             parts.append(f"about {work} for {len(known)} of them{at_once}" + (f" ({origin})" if origin else ""))
         elif not self.speeds:
             parts.append("the time is unknown until a row has trained")

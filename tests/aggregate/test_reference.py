@@ -20,6 +20,7 @@ from pipeline.config.schema import Fusion, Table
 from pipeline.digest import files
 from pipeline.digest.environment import cpu
 from pipeline.errors import UserError
+from pipeline.measure import outcomes
 from stages.cli import app
 from tests.support import invented
 
@@ -39,7 +40,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     splits = invented.splits(data / "splits" / "shapes")
     for seed, (row, right) in enumerate((("tsn", 0.5), ("tsm", 0.8))):
         frame = invented.predictions(params, row, splits, right, seed=seed)
-        invented.write(frame, data / "predictions" / row / "predictions.parquet", params, row)
+        path = invented.write(frame, data / "predictions" / row / "predictions.parquet", params, row)
+        outcomes.keep(path, "softmax")
         written(data / "predictions" / row / "costs.json", {"parameters": 10 + seed, "macs": 5})
         files.write_sums(data / "predictions" / row)
         written(data / "tracking" / row / "speeds.json", {"clips_per_second": 20.0 + seed})
@@ -88,6 +90,7 @@ def test_they_are_recomputed_byte_for_byte_without_data(project: Path, monkeypat
     assert done.returncode == 0, done.stderr
     assert "quick: equal bytes" in done.stdout and "of predictions" in done.stdout
     assert contents(project / "reports" / "reference") == saved
+    assert not list(folder.glob("predictions/*/*outcomes*")), "tables are recomputed from logits"
     assert "cluster" not in YAML(typ="safe").load(folder / "params.yaml")
     assert not any(b"/secret" in content or str(project).encode() in content for content in saved.values())
 

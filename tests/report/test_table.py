@@ -95,6 +95,15 @@ def test_fewer_than_three_seeds_say_how_many_are_missing(seeds: int, tmp_path: P
     assert f"these nets differ ({words})" in (tmp_path / "t.md").read_text()
 
 
+def test_two_videos_can_tell_no_difference(tmp_path: Path) -> None:
+    params, folder = invented.params(["a", "b"], seeds=(0, 1, 2)), invented.splits(tmp_path, 2)
+    rows = {row: invented.result(params, row, folder, 0.5, number) for number, row in enumerate("ab")}
+    save(tmp_path, "t", Table("t", ("b",), base="a"), rows)
+    line = lines(tmp_path / "t.csv")[1]
+    assert float(line["smallest"]) > 100 and line["smallest"] not in (tmp_path / "t.md").read_text()
+    assert "| none " in (tmp_path / "t.md").read_text()
+
+
 def test_two_rows_of_one_system_are_a_check_without_a_verdict(tmp_path: Path) -> None:
     folder = invented.splits(tmp_path, 400)
     first = invented.result(invented.params(["tsm"], seeds=(0, 1, 2)), "tsm", folder, 0.8, 0)

@@ -245,6 +245,13 @@ def test_time_from_another_row_by_macs(params: Params, tmp_path: Path, monkeypat
     assert guess == estimate.Estimate(2 * 100 * epochs / 5.0, "from a by MACs")
 
 
+def test_runs_that_do_not_fill_the_machine_still_take_their_turn() -> None:
+    runs = tuple(f"split1-seed{seed}" for seed in range(3))
+    known = [(Step("train@a", "runs", (), runs), 300.0), (Step("evaluate@a", "runs", (), ()), 60.0)]
+    assert estimate.wall(known, 2) == 2 * estimate.START + 2 * 100 + 30
+    assert estimate.wall(known, 4) == 2 * estimate.START + 100 + 15
+
+
 def test_time_after_a_change_of_size_is_scaled(params: Params, tmp_path: Path) -> None:
     """Scale a log of half the side: a clip costs about four times as much."""
     splits(tmp_path, "one", train=100, test=50)
