@@ -1,9 +1,9 @@
-"""Clips per second of loader threads and of DataLoader's processes, alone and beside a training step.
+"""Clips per second of loader threads and of DataLoader's processes, alone and during a training step.
 
     python -m bench.loaders [--loaders 1 2 4] [--turns 5]
 
 All read the same micro batches of this project's frame store, in turns. Threads are loading.read_ahead(); processes are
-torch's DataLoader with so many workers, as a user would take. "Beside a step" runs a forward and backward pass of a
+torch's DataLoader with so many workers, as a user would take. "During a step" runs a forward and backward pass of a
 small network after each micro batch, with the interpreter's lock. A time is the wall clock's, with the loaders' start
 and end. A ratio is the median over turns of threads' speed by that of as many processes.
 """
@@ -64,7 +64,7 @@ KINDS: dict[str, Callable[..., Iterator[tuple[Tensor, Tensor]]]] = {
     "threads": loading.read_ahead,
     "processes": processes,
 }
-WORK: dict[str, Callable[[tuple[Tensor, Tensor]], object]] = {"alone": lambda batch: None, "beside a step": step}
+WORK: dict[str, Callable[[tuple[Tensor, Tensor]], object]] = {"alone": lambda batch: None, "during a step": step}
 
 
 def save(rows: list[dict[str, object]], counts: list[int]) -> None:

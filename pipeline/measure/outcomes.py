@@ -1,4 +1,4 @@
-"""Outcomes of a row's test videos, kept beside its predictions, so that a suite's tables need no logits."""
+"""Outcomes of a row's test videos, kept with its predictions, so that a suite's tables need no logits."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Outcomes kept beside predictions: the same results as from logits, and never those of other predictions."""
+"""Outcomes kept with predictions: the same results as from logits, and never those of other predictions."""
 
 from pathlib import Path
 
