@@ -1,6 +1,6 @@
 """Time that `dvc exp run` spends outside of its stages.
 
-    python -m bench.experiment [--turns 3]
+    python -m bench.experiment [--turns 2]
 
 A clone of this checkout's commit gets a suite of three toy rows on generated videos. After a first `dvc exp run`, each
 turn runs one with another learning rate: it trains and evaluates the three rows, then aggregates. Each stage's process
@@ -48,7 +48,7 @@ if any(word.startswith("stages.") for word in sys.orig_argv):
 
 
 def main() -> None:
-    args = options(__doc__, turns=3)
+    args = options(__doc__, turns=2)
     rows: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as place:
         folder, log = prepare(Path(place))
