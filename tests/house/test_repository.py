@@ -82,13 +82,3 @@ def test_the_image_gets_the_files_that_the_build_reads() -> None:
     project = PROJECT["project"]
     for name in ("pyproject.toml", "constraints.txt", project["readme"], *project["license-files"]):
         assert f"!{name}" in carried
-
-
-def test_the_committed_lock_holds_the_suite_of_the_committed_params_alone() -> None:
-    """DVC reads and writes the whole lock after each stage, so old entries of other suites cost seconds a stage."""
-    lock, params = (
-        YAML(typ="safe").load(subprocess.run(["git", "show", f"HEAD:{name}"], cwd=ROOT, capture_output=True).stdout)
-        for name in ("dvc.lock", "params.yaml")
-    )
-    rows = {key for stage in lock["stages"] for noun, _, key in [stage.partition("@")] if noun in ("train", "evaluate")}
-    assert rows == set(params["experiments"])
