@@ -136,16 +136,11 @@ def _hours(params: Params, rows: Sequence[str], trial: Rehearsal) -> float | Non
 
 
 def _parts(params: Params, row: str, split: int) -> dict[str, int]:
-    """Count the videos of each part of a row's split: by its table, official or drawn."""
-    from pipeline import datasets
-    from stages.repro.estimate import videos
+    """Count the videos of each part of a row's split: by its table, or as plan expects them."""
+    from stages.repro.estimate import expected_videos, videos
 
     name = params.experiments[row].dataset
-    dataset, each = params.datasets[name], 2 if params.datasets[name].direction else 1  # rows of a video
-    counts = datasets.loaded(dataset.file).COUNTS.get(split)
-    counts = counts or {part: dataset.options.get(part, 0) for part in ("train", "test")}
-    expected = {} if params.tier.subset else {part: each * count for part, count in counts.items()}
-    return videos(DATA / "splits" / name, split) or expected
+    return videos(DATA / "splits" / name, split) or expected_videos(name, params).get(split, {})
 
 
 def _losses(trial: Rehearsal) -> str:

@@ -258,7 +258,7 @@ def explain(
 
 
 def _outline(about: Mapping[str, Any], indent: str = "") -> Iterator[str]:
-    """Yield the lines of nested values, as YAML writes them; a list of lines has one each, and what is empty none."""
+    """Yield the lines of nested values, indented; values other than text are JSON. Empty sections have no line."""
     for name, value in about.items():
         if isinstance(value, Mapping) and value:
             yield f"{indent}{name}:"

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from pipeline.storage.remote import Place
 
 FORWARD = 1 / 3  # of a training step's cost: the backward pass takes twice the forward's
-START = 15.0  # seconds of a stage that aren't training or testing, on the reference machine: imports, Ray, nets, DVC
+# Seconds of a stage that aren't training or testing: imports, Ray, nets, DVC. Not measured by itself: it is what the 21
+# minutes of suite quick leave for its 30 stages, less their work. bench/experiment shows some 20 for each toy stage.
+START = 15.0
 
 
 @dataclass(frozen=True)

@@ -225,7 +225,7 @@ def test_threads_read_a_few_micro_batches_ahead_and_stop_with_the_caller(store):
     batches = loading.read_ahead(clips, ([(epoch, 0)] for epoch in range(1000)), 2)
     next(batches)
     batches.close()
-    assert 1 <= clips.reads <= 6
+    assert 1 <= clips.reads <= 5  # two for each of two threads, and the caller's
 
 
 def test_a_damaged_clip_of_a_thread_is_the_callers_error_in_its_place(store):
