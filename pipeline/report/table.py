@@ -27,7 +27,7 @@ GUIDE = "/docs/statistics.md"  # from the repository's root, as forges resolve i
 ALWAYS, ROOM, DATA = 0, 1, 2  # a column's place: in every form; if it fits, from left to right; in the CSV alone
 NUMBER = re.compile(r"[+-]?\d[\d.,]*(?:e[+-]?\d+)?%?", re.IGNORECASE)
 FAILED = "failed: "
-PATH = re.compile(r"(?<![\w.+-])/?((?:[\w.+-]+/)+)([\w.+-]+)")
+PATH = re.compile(r"(?<![\w.+-])/?(?:[\w.+-]+/)+[\w.+-]+")
 SPECIAL = str.maketrans(
     {
         **{sign: f"\\{sign}" for sign in "&%$#_{}"},
@@ -124,7 +124,13 @@ def reason(text: str) -> str:
     """
     if not text.startswith(FAILED):
         return text
-    return PATH.sub(lambda match: f"{Path(match[1]).name}'s {match[2]}", text.strip().partition("\n")[0])
+    return PATH.sub(_file_in_words, text.strip().partition("\n")[0])
+
+
+def _file_in_words(match: re.Match[str]) -> str:
+    path = Path(match[0])
+    file = path.is_absolute() or path.parts[0] in ("data", "reports") or path.suffix[1:2].isalpha()
+    return f"{path.parent.name}'s {path.name}" if file else match[0]  # 3/8 and clips/s are no files
 
 
 def _in_words(cell: Cell) -> Cell:

@@ -65,6 +65,19 @@ def test_comparison_has_a_line_a_row_and_reasons_where_numbers_lack(rows: dict[s
     assert "/docs/statistics.md" in text and max(line.replace(r"\|", "").count("|") for line in body) <= 9
 
 
+@pytest.mark.parametrize(
+    "text, words",
+    {
+        "failed: no data/predictions/tsn/costs.json": "failed: no tsn's costs.json",
+        "failed: no data/runs/tsn": "failed: no runs's tsn",
+        "failed: /far/away/clip.avi is damaged": "failed: away's clip.avi is damaged",
+        "failed: 3/8 of the videos at 2.5 clips/s": "failed: 3/8 of the videos at 2.5 clips/s",
+    }.items(),
+)
+def test_a_reason_has_no_path_but_keeps_fractions_and_units(text: str, words: str) -> None:
+    assert writers.reason(text) == words
+
+
 def test_ablation_puts_the_base_first_and_tests_each_row_against_it(rows: dict[str, Result], tmp_path: Path) -> None:
     save(tmp_path, "ablation", ABLATION, rows)
     base, tsm, eam, late, crashed = lines(tmp_path / "ablation.csv")
