@@ -48,8 +48,13 @@ def train(row: str) -> None:
         write_sums(first.weights.parent)
     else:
         logs = {run.name: (running_log(run, checksum, params.cluster),) for run in todo}
-        with session(params.cluster), mlflow_mirror.system_metrics(Path.cwd(), record):
-            fit(todo, weights, params.cluster, watch=lambda: mlflow_mirror.mirror(Path.cwd(), record, logs))
+        status = "FAILED"
+        try:
+            with session(params.cluster), mlflow_mirror.system_metrics(Path.cwd(), record):
+                fit(todo, weights, params.cluster, watch=lambda: mlflow_mirror.mirror(Path.cwd(), record, logs))
+            status = "FINISHED"
+        finally:
+            mlflow_mirror.mirror(Path.cwd(), record, logs, status)
     run_record.save(record, DATA / "tracking" / row)
 
 

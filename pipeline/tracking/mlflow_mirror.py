@@ -73,7 +73,7 @@ log = logging.getLogger(__name__)
 resting: dict[str, float] = {}  # store -> time of the next try, time.monotonic()
 
 
-def mirror(root: Path, record: Record, logs: "Logs") -> None:
+def mirror(root: Path, record: Record, logs: "Logs", status: str = "") -> None:
     """Send a row's runs up to the last epoch in their logs.
 
     Call it repeatedly while they grow. Never raises, and takes seconds at most. A later call, or sync(), sends the
@@ -83,8 +83,9 @@ def mirror(root: Path, record: Record, logs: "Logs") -> None:
         root: folder of the default store (mlflow.db, mlartifacts/); MLFLOW_TRACKING_URI overrides it.
         record: its settings and tags are shown with the row and its runs; another training has other runs.
         logs: files of JSON lines by run name, as from run_log.places(); absent ones are skipped.
+        status: FINISHED or FAILED when training has ended.
     """
-    _try(root, lambda runs: runs.bring(record, logs, None))
+    _try(root, lambda runs: runs.bring(record, logs, None, status=status), rested=bool(status))
 
 
 def finish(root: Path, record: Record, logs: "Logs", numbers: Numbers, files: Path | None = None) -> None:
@@ -193,8 +194,8 @@ class _Runs:
     def __init__(self, client: "MlflowClient", experiment: str) -> None:
         self.client, self.experiment = client, experiment
 
-    def bring(self, record: Record, logs: "Logs", numbers: Numbers | None, files: Path | None = None) -> int:
-        """Send all of a row that the store lacks; return the epochs and evaluations sent."""
+    def bring(self, record: Record, logs: "Logs", numbers: Numbers | None, files: Any = None, status: str = "") -> int:
+        """Send what the store lacks, end runs given a status or numbers; return the epochs and evaluations sent."""
         evaluated = numbers.runs if numbers else {}
         lines = {name: epochs(*logs.get(name, ())) for name in sorted({*logs, *evaluated})}
         took = {name: sum(line.get("seconds", 0.0) for line in of) for name, of in lines.items()}
@@ -214,22 +215,24 @@ class _Runs:
                     fresh.append((line["epoch"], elapsed, line))
             self.log(run, fresh)
             sent += len(fresh)
-        if numbers:
+        if status := status or ("FINISHED" if numbers else ""):
             ends = {name: run.info.start_time + int(1000 * took[name]) for name, run in children.items()}
             for name, run in children.items():
-                sent += self.close(run, evaluated.get(name, {}), ends[name])
-            sent += self.close(parent, numbers.row, max([parent.info.start_time, *ends.values()]))
+                sent += self.close(run, evaluated.get(name, {}), ends[name], status)
+            last = max([parent.info.start_time, *ends.values()])
+            sent += self.close(parent, numbers.row if numbers else {}, last, status)
+        if numbers:
             headlines = {f"{name}/{record.row}": numbers.row[name] for name in HEADLINES if name in numbers.row}
             self.numbers(suite, headlines)
             for run, folder in ((parent, files), *((run, logs.get(name, ())) for name, run in children.items())):
                 self.attach(run, sorted(folder.glob("*")) if isinstance(folder, Path) else folder or ())
         return sent
 
-    def close(self, run: "Run", evaluated: Mapping[str, float], end: int) -> bool:
-        """Log an evaluation's numbers and end the run; return False if the store had them."""
+    def close(self, run: "Run", evaluated: Mapping[str, float], end: int, status: str) -> bool:
+        """Log an evaluation's numbers, if any, and end the run; return False if the store had them."""
         fresh = self.numbers(run, {f"test/{name}": value for name, value in evaluated.items()})
-        if run.info.status != "FINISHED":
-            self.client.set_terminated(run.info.run_id, end_time=end)
+        if run.info.status != status:
+            self.client.set_terminated(run.info.run_id, status, end)
         return fresh
 
     def numbers(self, run: "Run", numbers: Mapping[str, float]) -> bool:

@@ -134,6 +134,22 @@ def test_another_training_of_a_row_is_another_run(root: Path, tmp_path: Path) ->
     assert len(run_ids(root, "tsn", one(run_ids(root, "again")))) == 2
 
 
+@pytest.mark.parametrize("status", ["FINISHED", "FAILED"])
+def test_the_end_of_training_ends_its_runs_after_the_seconds_it_took(root: Path, tmp_path: Path, status: str) -> None:
+    cells = {"split1-seed0": written(tmp_path / "log.jsonl", 2)}
+    record = run_record.record(f"ended {status}", "tsn", PARAMS, TAGS)
+    mlflow_mirror.mirror(root, record, files(cells))
+    row = one(run_ids(root, "tsn", one(run_ids(root, f"ended {status}"))))
+    cell = one(run_ids(root, "tsn split1-seed0", row))
+    asked = "select distinct status, end_time is null from runs where run_uuid in (?, ?)"
+    assert rows(root, asked, cell, row) == [("RUNNING", 1)]
+    mlflow_mirror.mirror(root, record, files(cells), status)
+    assert rows(root, asked, cell, row) == [(status, 0)]
+    mlflow_mirror.finish(root, record, files(cells), Numbers(record.training, {"split1-seed0": {"top1": 1.0}}))
+    assert rows(root, asked, cell, row) == [("FINISHED", 0)]
+    assert history(root, cell, "test/top1") == [(0, 1.0)]
+
+
 def test_finish_adds_the_evaluation_to_the_same_runs_once_and_closes_them(root: Path, tmp_path: Path) -> None:
     cells = {"split1-seed0": written(tmp_path / "log.jsonl", 2)}
     mirror(root, "finish", cells)
