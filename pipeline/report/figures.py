@@ -31,6 +31,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#0
 MARKERS = ("o", "s", "D", "^", "v")
 DASHES = ("-", "--", "-.", ":")  # to show both of two lines in one place
 GREY = "#666666"
+MOST = 100  # rows of a panel, which nobody could read with more
 NO_XML = re.compile("[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\x7f-\\x9f\\ufffe\\uffff]")
 STYLE: Any = {
     "svg.hashsalt": "actionbench",  # makes ids in the file reproducible
@@ -93,12 +94,12 @@ def learning_curves(runs: Mapping[str, Sequence[Path]], path: Path) -> None:
 def accuracies(rows: Sequence[Result], path: Path) -> None:
     """Draw each row's top-1 or mAP with its interval, or its reason for none.
 
-    A data set has a panel, with chance as a dashed line.
+    A data set has a panel, with chance as a dashed line. A panel has at most MOST rows, and then says so.
     """
     sets: dict[tuple[str, bool], list[Result]] = {}
     for row in rows:
         sets.setdefault((row.dataset, row.several), []).append(row)
-    heights = [len(members) + 1 for members in sets.values()]
+    heights = [min(len(members), MOST) + 1 for members in sets.values()]
     with drawing(path, 7.0, 0.28 * sum(heights) + 0.7 * len(sets)) as figure:
         panels = figure.subplots(len(sets), 1, squeeze=False, height_ratios=heights)[:, 0]
         for axes, ((name, several), members) in zip(panels, sets.items(), strict=True):
@@ -119,7 +120,7 @@ def against_macs(rows: Sequence[Result], path: Path) -> None:
     with drawing(path, 8.0, 3.6 * len(sets)) as figure:
         panels = figure.subplots(len(sets), 1, squeeze=False)[:, 0]
         for axes, ((dataset, heading), members) in zip(panels, sets.items(), strict=True):
-            for (row, main), (marker, colour) in zip(members, cycle(product(MARKERS, COLOURS))):
+            for (row, main), (marker, colour) in zip(members[:MOST], cycle(product(MARKERS, COLOURS))):
                 macs, value = row.costs["macs"] / 1e9, 100 * main.value
                 error = [[value - 100 * main.low], [100 * main.high - value]]
                 axes.errorbar(macs, value, yerr=error, fmt=marker, color=colour, ms=5, elinewidth=1.0, label=row.name)
@@ -127,8 +128,10 @@ def against_macs(rows: Sequence[Result], path: Path) -> None:
             _log_ticks(axes.xaxis)
             axes.set_xlabel("MACs of one view, G")
             axes.set_ylabel(f"{heading} %")
-            axes.set_title(dataset, loc="left", fontsize=9)
-            axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=7, ncols=1 + (len(members) - 1) // 16)
+            title = f"{dataset}, the first {MOST} of {len(members)} rows" if len(members) > MOST else dataset
+            axes.set_title(title, loc="left", fontsize=9)
+            columns = 1 + (min(len(members), MOST) - 1) // 16
+            axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=7, ncols=columns)
 
 
 def confusion(row: Result, path: Path) -> None:
@@ -180,7 +183,8 @@ def _log_ticks(axis: Axis) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def _forest(axes: Axes, dataset: str, heading: str, rows: Sequence[Result]) -> None:
+def _forest(axes: Axes, dataset: str, heading: str, members: Sequence[Result]) -> None:
+    rows = members[:MOST]
     for y, row in enumerate(rows):
         if isinstance(row.accuracy, str):
             axes.text(1, y, shorten(row.accuracy, 80), va="center", color=GREY, fontsize=8, backgroundcolor="white")
@@ -191,7 +195,9 @@ def _forest(axes: Axes, dataset: str, heading: str, rows: Sequence[Result]) -> N
         axes.axvline(chance, color=GREY, linestyle="--", linewidth=1.0, label="chance")
         axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), borderaxespad=0.1)
     videos = sorted({accuracy.videos for accuracy in known})
-    axes.set_title(f"{dataset} (n = {', '.join(map(str, videos))})" if videos else dataset, loc="right", fontsize=9)
+    title = f"{dataset} (n = {', '.join(map(str, videos))})" if videos else dataset
+    title += f", the first {MOST} of {len(members)} rows" if len(members) > MOST else ""
+    axes.set_title(title, loc="right", fontsize=9)
     axes.set_yticks(range(len(rows)), [row.name for row in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlim(0, 100)

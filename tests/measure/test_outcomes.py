@@ -1,5 +1,6 @@
 """Outcomes kept with predictions: the same results as from logits, and never those of other predictions."""
 
+import os
 from pathlib import Path
 
 import polars as pl
@@ -74,6 +75,16 @@ def test_a_damaged_file_is_no_result(params: Params, tmp_path: Path, name: str) 
     path.write_bytes(path.read_bytes()[:-1] + b"?")
     reason = results.measured(params, "a", tmp_path).accuracy
     assert isinstance(reason, str) and reason.startswith("failed: ") and f"{name} is damaged" in reason
+
+
+def test_predictions_are_read_only_if_they_are_newer_than_their_outcomes(params: Params, tmp_path: Path) -> None:
+    path, expected = kept(tmp_path).with_name("predictions.parquet"), from_logits(params, tmp_path).accuracy
+    path.write_bytes(b"")
+    os.utime(path, ns=(0, 0))
+    ours = results.measured(params, "a", tmp_path).accuracy
+    assert isinstance(ours, results.Accuracy) and isinstance(expected, results.Accuracy) and ours.top1 == expected.top1
+    os.utime(path)
+    assert "predictions.parquet is damaged" in str(results.measured(params, "a", tmp_path).accuracy)
 
 
 def test_outcomes_of_other_splits_are_refused(params: Params, tmp_path: Path) -> None:

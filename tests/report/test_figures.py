@@ -49,6 +49,15 @@ def test_accuracies_show_every_row_chance_and_n(rows: list[Result], tmp_path: Pa
     assert {"tsn", "eam $x$ & co", "late", "not run", "chance", "shapes (n = 60)"} <= set(shown)
 
 
+def test_figures_of_more_rows_than_one_can_read_say_how_many_they_leave_out(rows: list[Result], tmp_path: Path) -> None:
+    many = [replace(rows[0], name=f"row {number}", costs={"macs": 3e9}) for number in range(figures.MOST + 3)]
+    figures.accuracies(many, tmp_path / "a.svg")
+    figures.against_macs(many, tmp_path / "m.svg")
+    for name, shown in {"a": texts(tmp_path / "a.svg"), "m": texts(tmp_path / "m.svg")}.items():
+        assert any(text.endswith(", the first 100 of 103 rows") for text in shown), name
+        assert "row 99" in shown and "row 100" not in shown, name
+
+
 def test_accuracies_have_a_dot_for_each_seed(rows: list[Result], tmp_path: Path) -> None:
     figures.accuracies(rows[:1], tmp_path / "a.svg")
     dots = [node for node in ElementTree.parse(tmp_path / "a.svg").iter("{http://www.w3.org/2000/svg}g")
