@@ -20,7 +20,8 @@ from stages.commands.doctor import free_port
 
 ROOT = Path(__file__).parents[1]
 IMAGES = ROOT / "docs" / "images"
-TABLE = "quick/tables/comparison.csv"  # of the page
+TABLE = "quick/tables/ablation.csv"  # of the page
+TO_TABLE = "table => window.scrollBy(0, table.getBoundingClientRect().top - {above})"
 CHROMIUM = "/usr/bin/chromium"
 OFFLINE = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
 TABLES = "reports/reference/quick/tables"
@@ -45,14 +46,15 @@ def main(project: Path) -> None:
     page = reference.show(ROOT / "reports")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=OFFLINE)
-        for name, width, height, scheme in (
-            ("page", 1280, 800, "light"),
-            ("page-phone", 390, 844, "light"),
-            ("page-dark", 1280, 800, "dark"),
+        for name, width, height, scheme, scroll in (
+            ("page", 1280, 800, "light", ""),
+            ("page-phone", 390, 844, "light", TO_TABLE.format(above=140)),
+            ("page-dark", 1280, 800, "dark", TO_TABLE.format(above=230)),  # below the filters, which stay in view
         ):
             view = browser.new_page(color_scheme=scheme, viewport={"width": width, "height": height})
             view.goto(page.as_uri())
-            view.locator(f"table[data-path='{TABLE}']").evaluate("table => window.scrollTo(0, table.offsetTop - 200)")
+            if scroll:
+                view.locator(f"table[data-path='{TABLE}']").evaluate(scroll)
             taken(view, name)
             view.close()
         for name, path in FORGE.items():
