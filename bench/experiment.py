@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 
 from bench import report
-from bench.running import ROOT, machine, options, timed
+from bench.running import ROOT, machine, noting_shell, options, stage_seconds, timed
 
 SUITE = """\
 # @package _global_
@@ -36,14 +36,6 @@ experiments:
 tables:
   comparison: {title: Toys, rows: [tsn, tsm, action]}
 """
-SHELL = """\
-#!/bin/sh
-begun=$(date +%s.%N)
-/bin/sh "$@"
-code=$?
-echo "$begun $(date +%s.%N)" >> '{log}'
-exit $code
-"""  # DVC runs a stage's command in $SHELL; cluster.background finds DVC behind a process of this name
 
 
 def main() -> None:
@@ -56,8 +48,8 @@ def main() -> None:
         for turn in range(args.turns):
             log.unlink()
             wall = timed(experiment, folder, "suite=toy", f"recipes.quick.lr={0.01 * (turn + 1):g}").wall
-            stages = [line.split() for line in log.read_text().splitlines()]
-            within = sum(float(end) - float(begun) for begun, end in stages)
+            stages = stage_seconds(log)
+            within = sum(seconds for _, seconds in stages)
             rows.append(
                 {
                     "turn": turn,
@@ -83,24 +75,27 @@ def main() -> None:
 
 def prepare(place: Path) -> tuple[Path, Path]:
     """Return a clone with the toy suite, and the file that stages' times go to."""
-    folder, log, shell = place / "clone", place / "stages.log", place / "sh"
+    folder = place / "clone"
     subprocess.run(["git", "clone", "-q", str(ROOT), str(folder)], check=True)
     (folder / "conf" / "suite" / "toy.yaml").write_text(SUITE)
-    shell.write_text(SHELL.format(log=log))
-    shell.chmod(0o755)
     for name, value in {"user.name": "bench", "user.email": "bench@localhost"}.items():
         subprocess.run(["git", "config", name, value], cwd=folder, check=True)
     subprocess.run(["git", "add", "-A"], cwd=folder, check=True)
     subprocess.run(["git", "commit", "-qm", "toy"], cwd=folder, check=True)
-    return folder, log
+    return folder, noting_shell(place)
 
 
 def experiment(folder: Path, *settings: str) -> None:
     """Run `dvc exp run` with these settings."""
     tools = Path(sys.executable).parent
     path = os.pathsep.join([str(tools), os.environ["PATH"]])
-    shell = str(folder.parent / "sh")
-    variables = {**os.environ, "PATH": path, "PYTHONPATH": str(folder), "SHELL": shell, "DVC_NO_ANALYTICS": "1"}
+    variables = {
+        **os.environ,
+        "PATH": path,
+        "PYTHONPATH": str(folder),
+        "SHELL": str(folder.parent / "sh"),
+        "DVC_NO_ANALYTICS": "1",
+    }
     flags = [word for setting in settings for word in ("-S", setting)]
     done = subprocess.run(
         [tools / "dvc", "exp", "run", *flags], cwd=folder, env=variables, capture_output=True, text=True

@@ -1,0 +1,100 @@
+"""Parts of the seconds of `make repro`, in a fresh clone of this commit.
+
+    python -m bench.repro
+
+The shell that DVC starts for a stage notes the command's begin and end. "Proper" is what is not overhead: drawing,
+decoding and evaluation as their progress lines say, and all epochs by the runs' logs, divided by the cores, since runs
+train side by side. The rest of a stage is imports, Ray, nets, checks and files; "outside of stages" is DVC's. A
+training step is one of row tsm (the median), beside another run on the other core. It says how fast the machine is.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+
+from bench import report
+from bench.running import ROOT, machine, noting_shell, options, stage_seconds, timed
+
+PROGRESS = re.compile(r"^(draw|decode|evaluate) .* in ([\d.]+) s$", re.MULTILINE)
+PROPER = {"draw": "download", "decode": "decode", "evaluate": "evaluate"}  # progress line -> stage
+STAGES = ("code", "inputs", "download", "decode", "splits", "train", "evaluate", "aggregate")
+
+
+def main() -> None:
+    options(__doc__)
+    with TemporaryDirectory() as place:
+        folder = Path(place) / "clone"
+        subprocess.run(["git", "clone", "-q", str(ROOT), str(folder)], check=True)
+        log, shell = noting_shell(Path(place)), str(Path(place) / "sh")
+        environment = timed(make, folder, "env", shell).wall
+        whole = timed(make, folder, "repro", shell)
+        seconds: dict[str, float] = defaultdict(float)
+        for command, took in stage_seconds(log):
+            seconds[next(name for name in STAGES if f"stages.{name}" in command)] += took
+        again = timed(make, folder, "repro", shell).wall
+        proper: dict[str, float] = defaultdict(float)
+        for name, took in PROGRESS.findall(whole.result):
+            proper[PROPER[name]] += float(took)
+        epochs, step = trained(folder)
+        proper["train"] = epochs / len(os.sched_getaffinity(0))
+    save(environment, whole.wall, again, seconds, proper, step)
+
+
+def make(folder: Path, target: str, shell: str) -> str:
+    """Run a target of the Makefile; return what it prints."""
+    done = subprocess.run(
+        ["make", target],
+        cwd=folder,
+        env={**os.environ, "SHELL": shell},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    if done.returncode:
+        sys.exit(done.stdout[-2000:])
+    return done.stdout
+
+
+def trained(folder: Path) -> tuple[float, float]:
+    """Return the seconds of all epochs of all runs, and the median seconds of a step of row tsm."""
+    tracking = folder / "data" / "tracking"
+    logs = {path: [json.loads(line) for line in path.open()] for path in tracking.glob("*/*.timings.jsonl")}
+    epochs = sum(line["seconds"] for lines in logs.values() for line in lines if line["kind"] == "epoch")
+    steps = [
+        line["seconds"] / lines[0]["step"]  # a line has as many steps as the first
+        for path, lines in logs.items()
+        if path.parent.name == "tsm"
+        for line in lines
+        if line["kind"] == "steps"
+    ]
+    return epochs, median(steps)
+
+
+def save(
+    environment: float, whole: float, again: float, seconds: dict[str, float], proper: dict[str, float], step: float
+) -> None:
+    """Write the report."""
+    outside = whole - sum(seconds.values())
+    parts = {**{name: seconds[name] for name in STAGES}, "outside of stages": outside, "make repro": whole}
+    sums = {**proper, "make repro": sum(proper.values())}
+    lines = []
+    for name, took in {"make env, before": environment, **parts, "make repro, again": again}.items():
+        share = [f"{sums[name]:.1f}", f"{100 * sums[name] / took:.0f} %"] if name in sums else ["", ""]
+        lines.append([name, f"{took:.1f}", *share])
+    text = (
+        f"Suite quick, all rows, from an empty clone; {machine()}. A training step of row tsm takes {1000 * step:.0f} "
+        f"ms, two runs at once. The same work where a step takes 50 ms: {whole * 0.05 / step / 60:.1f} min."
+    )
+    rows = [{"part": name, "seconds": took, "proper": sums.get(name)} for name, took in parts.items()]
+    heads = ["part", "seconds", "proper", "share"]
+    report.save("repro", "Where the seconds of `make repro` go", text, heads, lines, rows)
+
+
+if __name__ == "__main__":
+    main()
