@@ -5,7 +5,7 @@
 The shell that DVC starts for a stage notes the command's begin and end. "Proper" is what is not overhead: drawing,
 decoding and evaluation as their progress lines say, and all epochs by the runs' logs, divided by the cores, since runs
 train side by side. The rest of a stage is imports, Ray, nets, checks and files; "outside of stages" is DVC's. A
-training step is one of row tsm (the median), beside another run on the other core. It says how fast the machine is.
+training step is one of row tsm (the median), with another run on the other core. It says how fast the machine is.
 """
 
 import json

@@ -13,7 +13,7 @@ FILE = Path("stages/dvc.yaml")  # of these two stages
 
 
 def refresh() -> None:
-    """Bring reports/code and data/inputs up to date, if the project has these stages."""
+    """Bring reports/code and reports/inputs up to date, if the project has these stages."""
     if FILE.is_file():
         write_digests()
         inputs.write(load.load(), Path.cwd(), DATA)
@@ -28,7 +28,7 @@ def check() -> None:
     old = [name for name, text in code.files().items() if _bytes(FOLDER / name) != text.encode()]
     settings = inputs.settings(load.load(), Path.cwd())
     for name, content in settings.items():
-        noted = notes.read(DATA / "inputs" / name) or {}
+        noted = notes.read(inputs.FOLDER / name) or {}
         old += [name] * any(noted.get(kind) != value for kind, value in content.items())
     if old:
         raise UserError(

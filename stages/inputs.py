@@ -1,4 +1,4 @@
-"""Stage `inputs`: digests of the files that params name by path, in data/inputs/."""
+"""Stage `inputs`: digests of the files that params name by path, in reports/inputs/."""
 
 import json
 import sys
@@ -40,7 +40,7 @@ def fetch_absent(params: Params) -> bool:
 
 
 def _digest(row: str) -> str:
-    return json.loads((DATA / "inputs" / "rows" / f"{row}.json").read_text(encoding="utf-8"))["weights"]
+    return json.loads((inputs.FOLDER / "rows" / f"{row}.json").read_text(encoding="utf-8"))["weights"]
 
 
 if __name__ == "__main__":

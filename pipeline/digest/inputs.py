@@ -25,6 +25,7 @@ Facts = dict[str, Any] | None  # None: the files are gone
 # The params that tables depend on.
 TABLES = ("suite", "tables", "experiments", "fusions", "trajectories", "protocols", "recipes", "tier")
 ROW = ("backbone", "variant", "attention", "knobs", "splits", "seeds")  # an experiment's, for training and evaluation
+FOLDER = Path("reports/inputs")  # in git: `dvc exp show` and `dvc params diff` then find a commit's params in any clone
 ABSENT = {"absent": True}
 NO_FILE = "absent"  # in place of a sha256
 UNREADABLE = {"unreadable": True}  # the stage that reads it reports the reason
@@ -60,14 +61,14 @@ class Memo:
 
 
 def write(params: Params, root: Path, data: Path) -> None:
-    """Write the inputs below data/inputs; unchanged files are left as they are.
+    """Write the inputs below reports/inputs; unchanged files are left as they are.
 
     Args:
         params: The params to take the inputs from.
-        root: The folder of params.yaml, the base of relative paths in it.
-        data: The folder that holds videos/<data set>, work/ and inputs/.
+        root: The folder of params.yaml and of FOLDER, the base of relative paths.
+        data: The folder that holds videos/<data set> and work/.
     """
-    folder, memo = data / "inputs", Memo(data / "work" / "inputs.json")
+    folder, memo = root / FOLDER, Memo(data / "work" / "inputs.json")
     texts = {folder / path: json.dumps(content) + "\n" for path, content in taken(params, root, data, memo).items()}
     memo.save()
     for path, text in texts.items():
@@ -79,7 +80,7 @@ def write(params: Params, root: Path, data: Path) -> None:
 
 
 def settings(params: Params, root: Path) -> dict[str, dict[str, Any]]:
-    """Return path below data/inputs -> a stage's params, as in params.yaml.
+    """Return path below reports/inputs -> a stage's params, as in params.yaml.
 
     Each row and data set has a small file: DVC walks a whole file for every param that a stage depends on.
     """
@@ -114,7 +115,7 @@ def taken(params: Params, root: Path, data: Path, memo: Memo) -> dict[str, dict[
         lists = _lists(dataset, source, root, data / "videos" / name, memo)
         if source is not None and lists is not None and params.tier.subset:  # the lists choose the videos
             source = source | lists
-        last = _last(data / "inputs" / path)
+        last = _last(root / FOLDER / path)
         taken[path]["videos"] = last.get("videos", ABSENT) if source is None else source
         taken[path]["lists"] = last.get("lists", ABSENT) if lists is None else lists
     for name, row in params.experiments.items():

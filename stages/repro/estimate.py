@@ -285,14 +285,15 @@ def running_logs(params: Params, row: str, data: Path) -> list["Place"]:
 
     Their path has the key of code, settings and inputs.
     """
+    from pipeline.digest import inputs
     from pipeline.storage import notes
     from pipeline.train import keys, rows
 
     try:
-        if (inputs := notes.read(data / "inputs" / "rows" / f"{row}.json")) is None:
+        if (taken := notes.read(data.parent / inputs.FOLDER / "rows" / f"{row}.json")) is None:
             return []
         runs = rows.runs(params, row, data)
-        weights = inputs.get("weights")
+        weights = taken.get("weights")
         return [keys.state(run, params.cluster, keys.training(run, weights)) / run_log.RUNNING for run in runs]
     except (OSError, UserError):  # its frames, splits or inputs do not exist yet
         return []

@@ -21,7 +21,7 @@ FIRST = ("stages/dvc.yaml:code", "stages/dvc.yaml:inputs")
 CODE = "reports/code/"
 # Folder of reports/code -> the kind of plug-in.
 KINDS = {"attention": "attention", "backbones": "backbone", "datasets": "data set"}
-# Params of data/inputs that are digests of files.
+# Params of reports/inputs that are digests of files.
 FILES = {"videos": "videos", "lists": "lists", "weights": "file of weights", "outside": "scores from outside"}
 SHOWN = 3  # modules that a reason names
 LEGIBLE = 60  # characters of a param's old and new value, up to which they are shown

@@ -21,7 +21,7 @@ HERE = {"top1": 50.0, "top1_low": 45.0, "top1_high": 55.0, "n": 100}
 
 def stage(deps: dict[str, str], params: dict[str, Any]) -> dict[str, Any]:
     listed = [{"path": path, "md5": md5} for path, md5 in deps.items()]
-    return {"deps": listed, "params": {"data/inputs/rows/tsm.json": params, "params.yaml": {}}}
+    return {"deps": listed, "params": {"reports/inputs/rows/tsm.json": params, "params.yaml": {}}}
 
 
 def lock(tsm: str = "1", frames: str = "1", lr: float = 0.1, seeds: tuple[int, ...] = (0, 1)) -> dict[str, Any]:

@@ -77,7 +77,7 @@ def test_a_learning_rate_is_named_and_concerns_the_rows_of_its_recipe(project: P
         save(project, settings)
         status = stale(project)
     assert set(status) == both(*ROWS, "mine") | {"aggregate"}
-    assert status["train@tsm"] == [{"changed deps": {"data/inputs/rows/tsm.json": {"recipes.quick": "modified"}}}]
+    assert status["train@tsm"] == [{"changed deps": {"reports/inputs/rows/tsm.json": {"recipes.quick": "modified"}}}]
 
 
 def test_another_recipe_concerns_the_tables_alone(project: Path) -> None:
@@ -150,7 +150,7 @@ def test_a_video_moved_to_another_list_concerns_the_splits(project: Path) -> Non
         train.write_text("b/3.mp4\n")
         test.write_text("a/2.mp4\na/1.mp4\n")
         assert stale(project) == {
-            "splits@own": [{"changed deps": {"data/inputs/datasets/own.json": {"lists": "modified"}}}]
+            "splits@own": [{"changed deps": {"reports/inputs/datasets/own.json": {"lists": "modified"}}}]
         }
     assert stale(project) == {}
 
@@ -210,7 +210,7 @@ def test_other_weights_concern_the_rows_that_load_them(project: Path) -> None:
     with restored(path):
         path.write_text("WEIGHTS")
         assert stale(project) == {
-            "train@mine": [{"changed deps": {"data/inputs/rows/mine.json": {"weights": "modified"}}}]
+            "train@mine": [{"changed deps": {"reports/inputs/rows/mine.json": {"weights": "modified"}}}]
         }
     assert stale(project) == {}
 
@@ -225,7 +225,9 @@ def test_the_same_weights_at_another_path_concern_the_tables_alone(project: Path
 def test_other_scores_from_outside_concern_the_tables(project: Path) -> None:
     with restored(project / "scores.parquet"):
         (project / "scores.parquet").write_text("SCORES")
-        assert stale(project) == {"aggregate": [{"changed deps": {"data/inputs/suite.json": {"outside": "modified"}}}]}
+        assert stale(project) == {
+            "aggregate": [{"changed deps": {"reports/inputs/suite.json": {"outside": "modified"}}}]
+        }
 
 
 def stages_of(digests: set[str], settings: dict[str, Any]) -> set[str]:

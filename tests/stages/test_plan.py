@@ -22,7 +22,7 @@ from stages.repro.plan import Step
 from tests.support import machine
 
 ROOT = Path(__file__).parents[2]
-FILE = "data/inputs/rows/a.json"
+FILE = "reports/inputs/rows/a.json"
 LOCK = {"train@a": {"params": {FILE: {"recipes.quick": {"lr": 0.1, "augment": {"crop": "random"}}, "weights": "00"}}}}
 STAGES: dict[str, tuple[str, ...]] = {
     "download@one": (),
@@ -220,7 +220,7 @@ def ran(params: Params, row: str, **recipe: int) -> dict:
     experiment = asdict(params.experiments[row])
     settings = {**asdict(params.recipes[experiment["recipe"]]), **recipe}
     params = {f"experiments.{row}": experiment, f"recipes.{experiment['recipe']}": settings}
-    return {f"train@{row}": {"params": {f"data/inputs/rows/{row}.json": params}}}
+    return {f"train@{row}": {"params": {f"reports/inputs/rows/{row}.json": params}}}
 
 
 def test_time_from_the_rows_own_log(params: Params, tmp_path: Path) -> None:

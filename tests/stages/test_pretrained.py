@@ -79,7 +79,7 @@ def test_a_row_of_unknown_weights(server):
 
 
 def digest(row):
-    return json.loads(Path(f"data/inputs/rows/{row}.json").read_text())["weights"]
+    return json.loads(Path(f"reports/inputs/rows/{row}.json").read_text())["weights"]
 
 
 def test_stage_inputs_fetches_before_anything_trains(server, capsys):
