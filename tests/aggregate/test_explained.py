@@ -62,11 +62,11 @@ def test_the_command_runs(
     commands: list[list[str]], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(ROOT)
-    chosen = {command[3]: command for command in commands if command[3] in ("jhmdb", "streams", "eam")}
+    chosen = {command[3]: command for command in commands if command[3] in ("jhmdb", "mobilenet", "eam")}
     for suite, (_, *words) in chosen.items():
         code, out, err = called(capsys, *words)
         assert (code, err) == (0, "") and f"table: {suite}/" in out and f"row: {words[-1]}\n" in out
-    code, out, _ = called(capsys, *chosen["streams"][1:])
+    code, out, _ = called(capsys, *chosen["mobilenet"][1:])
     assert "predictions: not in git" in out and "  top1: " in out
     code, _, err = called(capsys, "explain", "--suite", "jhmbd", "ablation", "x")
     assert code == 2 and "did you mean 'jhmdb'" in err
