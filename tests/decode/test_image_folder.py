@@ -80,6 +80,14 @@ def test_jpegs_that_are_not_baseline_are_made_so(tmp_path):
     assert np.abs(seen - PIXELS).mean() < 4
 
 
+@pytest.mark.parametrize("marker", range(0xC0, 0xD0))
+def test_only_baseline_frames_are_baseline(marker):
+    """Of ITU-T T.81, table B.1: C4, C8 and CC begin no frame, so the search goes on behind them."""
+    segments = [(marker, b"\x08"), (0xC0, b"\x08")]
+    jpeg = b"\xff\xd8" + b"".join(bytes([0xFF, kind, 0, 3]) + content for kind, content in segments) + b"\xff\xd9"
+    assert image_folder.baseline(jpeg) == (marker in (0xC0, 0xC4, 0xC8, 0xCC))
+
+
 def test_grey_frames_are_read_as_colour(tmp_path):
     path = tmp_path / "7"
     path.mkdir()

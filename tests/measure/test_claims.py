@@ -59,6 +59,7 @@ def test_systems_go_by_the_adjusted_p_and_its_sign() -> None:
     assert claims.systems(gain(0.02), 0.049, 1.0) == claims.BETTER
     assert claims.systems(gain(-0.02), 0.049, 1.0) == claims.WORSE
     assert claims.systems(gain(0.02), 0.051, 0.0) == claims.CANT_TELL
+    assert claims.systems(gain(0.02), 1 - claims.LEVEL, 0.0) == claims.CANT_TELL  # p must be below the level
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,17 @@ def test_a_fusion_is_a_row_with_interval_test_signature_and_summed_costs(tmp_pat
     assert "can't tell (1 more seed needed)" in line and "A fusion is the weighted mean" in text
 
 
+def test_a_fusion_has_frames_if_its_rows_agree_on_them(tmp_path: Path) -> None:
+    params = project(tmp_path)
+    assert fused(params, tmp_path).frames == 8
+    recipe = replace(next(iter(params.recipes.values())), frames=16)
+    flow = replace(params.experiments["flow"], recipe="longer")
+    params = replace(
+        params, recipes={**params.recipes, "longer": recipe}, experiments={**params.experiments, "flow": flow}
+    )
+    assert fused(params, tmp_path).frames is None
+
+
 def test_a_weight_that_drowns_the_others_gives_that_row(tmp_path: Path) -> None:
     params = replace(project(tmp_path), fusions={"both": Fusion({"rgb": 1e12, "flow": 1.0})})
     rgb, both = (results.measure(row) for row in (results.read(params, "rgb", tmp_path), fused(params, tmp_path)))

@@ -59,6 +59,12 @@ def test_seeds_dont_make_up_for_too_few_videos() -> None:
     assert power.seeds_for_gain(power.assumed(0.01, 0.3, 300, 3, system_sd=0.4), 0.02) is None
 
 
+def test_without_variance_any_difference_is_seen() -> None:
+    spread = Spread(0.0, 0.0, 0.0, 3, 400, 399)
+    assert power.detectable(spread) == 0.0 and power.power_of(spread, 0.01) == 1.0
+    assert power.seeds_for_gain(spread, 0.01) == 3
+
+
 def test_reachable_verdicts_are_known_before() -> None:
     few = power.assumed(0.01, 0.2, 400, 2)
     assert power.gain_verdicts(few, 0.5) == (claims.NETS_DIFFER, claims.CANT_TELL)
