@@ -217,3 +217,10 @@ def test_the_smallest_frames_have_flow(algorithm: str) -> None:
 def test_a_shape_that_has_no_flow_is_a_damaged_video() -> None:
     with pytest.raises(Damaged, match="no flow, by 'dis', of frames of 3600x12"):
         flow.planes([jpeg(np.zeros((12, 3600), np.uint8))] * 2, DIS, 90)
+
+
+@pytest.mark.parametrize(("algorithm", "least"), [("dis", 12), ("tvl1", 1)])
+def test_frames_must_be_as_large_as_the_algorithm_needs(algorithm, least):
+    flow.check(Flow(algorithm), least)
+    with pytest.raises(UserError, match=f"{least} pixels at least"):
+        flow.check(Flow(algorithm), least - 1)

@@ -235,3 +235,16 @@ def test_chance_is_the_best_constant_answer() -> None:
     assert crossed.constant(np.array(["a", "b"])) == 0.5
     splits = np.array([1, 1, 2, 2, 2, 2])
     assert crossed.constant(np.array([0, 0, 1, 1, 1, 1]), crossed.even(splits)) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("seeds", [5, 10, 20])
+def test_near_the_ends_an_interval_is_at_least_wilsons_and_the_bound_fades_towards_the_middle(seeds: int) -> None:
+    """Each net errs on other videos, equally often, so that nothing but the bound is left."""
+    videos = 20 * seeds
+    values = np.ones((seeds, videos))
+    values[np.arange(videos) % seeds, np.arange(videos)] = 0.0
+    estimate = row(values)
+    fade = max(1.0, estimate.value * (1 - estimate.value) / (crossed.ENDS * (1 - crossed.ENDS)))
+    low, high = proportion_confint(estimate.value * videos * fade, videos * fade, method="wilson")
+    assert estimate.value == pytest.approx(1 - 1 / seeds)
+    assert (estimate.low, estimate.high) == pytest.approx((low, high))
