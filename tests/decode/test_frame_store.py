@@ -1,6 +1,8 @@
 """A frame store returns what was stored, despite kills, damage and changed settings."""
 
 import gc
+import hashlib
+import json
 import multiprocessing
 import pickle
 import shutil
@@ -48,6 +50,12 @@ def test_the_index_says_where_a_video_comes_from(decoded_store: Path, videos: Pa
         assert (row["decoder"], row["decoder_version"]) == ("ffmpeg", ffmpeg_exe()[1])
     assert table["shard"].to_pylist() == [0, 0, 0, 0, 1, 1, 1, 2]
     assert table["batch"].to_pylist() == [0, 1, 2, 3, 0, 1, 2, 0]
+
+
+def test_the_index_has_each_shards_sha256_under_the_name_that_stores_on_disk_have(decoded_store: Path) -> None:
+    shards = sorted(decoded_store.glob("shard-*.arrow"))
+    expected = [hashlib.sha256(path.read_bytes()).hexdigest() for path in shards]
+    assert shards and json.loads(read_table(decoded_store / "index.arrow").schema.metadata[b"shards"]) == expected
 
 
 def test_failed_videos_are_listed_with_their_reasons(decoded_store: Path) -> None:
