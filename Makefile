@@ -9,7 +9,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export RAY_USAGE_STATS_ENABLED := 0
 export MLFLOW_DISABLE_TELEMETRY := true
 export NO_MKDOCS_2_WARNING := 1
-# uv compiles nothing, so that each of a run's many processes would compile torch, Ray and MLflow again: 5 to 10 s of each.
+# uv compiles nothing. Without a cache, each of a run's many processes would compile torch, Ray and MLflow: 5 to 13 s.
 unexport PYTHONDONTWRITEBYTECODE
 
 help:        ## this list

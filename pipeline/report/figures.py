@@ -128,8 +128,7 @@ def against_macs(rows: Sequence[Result], path: Path) -> None:
             _log_ticks(axes.xaxis)
             axes.set_xlabel("MACs of one view, G")
             axes.set_ylabel(f"{heading} %")
-            title = f"{dataset}, the first {MOST} of {len(members)} rows" if len(members) > MOST else dataset
-            axes.set_title(title, loc="left", fontsize=9)
+            axes.set_title(dataset + _left_out(members), loc="left", fontsize=9)
             columns = 1 + (min(len(members), MOST) - 1) // 16
             axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=7, ncols=columns)
 
@@ -177,6 +176,11 @@ def _curve(axes: Axes, logs: Sequence[Mapping[int, Mapping[str, float]]], key: s
         axes.plot(epochs, means, linewidth=1.6, label=row, marker="." if len(epochs) == 1 else "", **line)
 
 
+def _left_out(members: Sequence[Any]) -> str:
+    """Return the end of a panel's title: empty if it shows all rows."""
+    return f", the first {MOST} of {len(members)} rows" if len(members) > MOST else ""
+
+
 def _log_ticks(axis: Axis) -> None:
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter("{x:g}")
@@ -196,8 +200,7 @@ def _forest(axes: Axes, dataset: str, heading: str, members: Sequence[Result]) -
         axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), borderaxespad=0.1)
     videos = sorted({accuracy.videos for accuracy in known})
     title = f"{dataset} (n = {', '.join(map(str, videos))})" if videos else dataset
-    title += f", the first {MOST} of {len(members)} rows" if len(members) > MOST else ""
-    axes.set_title(title, loc="right", fontsize=9)
+    axes.set_title(title + _left_out(members), loc="right", fontsize=9)
     axes.set_yticks(range(len(rows)), [row.name for row in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlim(0, 100)

@@ -249,6 +249,18 @@ def test_readmes_table_is_the_reference_results() -> None:
     assert len(table) == 2 and set(table) <= set(printed)
 
 
+def test_every_interval_in_the_documentation_is_of_a_reference_table() -> None:
+    """A number in words goes stale when results are saved anew."""
+    pattern = re.compile(r"\[[-+]?\d+\.\d, [-+]?\d+\.\d\]")
+    saved = {
+        text
+        for path in (ROOT / "reports/reference").glob("*/tables/*.md")
+        for text in pattern.findall(path.read_text())
+    }
+    shown = {text for page in ("README.md", "docs/suites.md") for text in pattern.findall((ROOT / page).read_text())}
+    assert shown and not shown - saved
+
+
 def test_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 150
 
