@@ -1,5 +1,6 @@
-"""`auto` in cluster settings: workers, loaders and GPUs from what the machines have."""
+"""`auto` in cluster settings, and how many runs share a machine, from what the machines have."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
@@ -57,3 +58,12 @@ def resolved(cluster: Cluster, nodes: Sequence[Mapping[str, float]], runs: int =
         loaders = max(0, min([*left, LOADERS])) if left else 0
     settings = asdict(cluster) | {"workers": workers, "gpus_per_worker": gpus, "loader_workers": loaders}
     return Placed(**settings)
+
+
+def at_once(runs: int, places: int) -> int:
+    """Return how many of a row's runs to train at once on a machine whose CPUs have `places` for them.
+
+    Up to half as many more may share the places if all runs end sooner: of three runs at two places, two at once take
+    two rounds, in the second of which a place is idle; three at once take the time of one and a half.
+    """
+    return min(range(places, places * 3 // 2 + 1), key=lambda count: math.ceil(runs / count) * count)

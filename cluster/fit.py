@@ -5,6 +5,7 @@ One worker is a Ray task; several use Ray Train, which takes a second to import,
 
 import io
 import json
+import math
 import os
 import secrets
 import sys
@@ -17,7 +18,7 @@ from typing import Any
 import ray
 import torch
 
-from cluster.auto import Placed, placed
+from cluster.auto import Placed, at_once, placed
 from cluster.fanout import lost, progress
 from pipeline.config.schema import Cluster
 from pipeline.digest import state
@@ -103,7 +104,7 @@ def train_all(todo: Sequence[Training], watch: Callable[[], None]) -> None:
         waiting = [_controller(training) for training in todo]
     else:
         task = ray.remote(train_run).options(
-            num_cpus=cluster.cpus_per_worker, num_gpus=cluster.gpus_per_worker, max_retries=cluster.max_failures
+            num_cpus=reserved(cluster, len(todo)), num_gpus=cluster.gpus_per_worker, max_retries=cluster.max_failures
         )
         waiting = [task.remote(training) for training in todo]
     total = sum(training.run.recipe.epochs for training in todo)
@@ -124,6 +125,16 @@ def train_all(todo: Sequence[Training], watch: Callable[[], None]) -> None:
                 _result(reference)
             if ready:
                 _raise_diverged(todo)
+
+
+def reserved(cluster: Placed, runs: int) -> float:
+    """Return the CPUs that each of several trainings of one worker reserves."""
+    nodes = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
+    places = int(sum(nodes) / cluster.cpus_per_worker)
+    if cluster.gpus_per_worker or len(nodes) > 1 or not places:
+        return cluster.cpus_per_worker
+    # Ray counts in steps of 0.0001; rounded up, three times two thirds of a CPU would not fit two.
+    return math.floor(1e4 * cluster.cpus_per_worker * places / at_once(runs, places)) / 1e4
 
 
 def _raise_diverged(todo: Sequence[Training]) -> None:

@@ -78,7 +78,6 @@ def plan(
     speeds = estimate.known(params, DATA, locked()) if steps else {}
     guesses = [(step, estimate.seconds(step, params, DATA, speeds), estimate.size(step, DATA)) for step in steps]
     cluster = params.cluster
-    slots = estimate.side_by_side(cluster)
     if json_:
         stages = [
             {
@@ -89,7 +88,7 @@ def plan(
             }
             for step, time, size in guesses
         ]
-        show_json({"suite": params.suite, "side_by_side": slots, "stages": stages})
+        show_json({"suite": params.suite, "side_by_side": estimate.side_by_side(cluster), "stages": stages})
         return
     if not steps:
         print("everything is up to date")
@@ -113,8 +112,8 @@ def plan(
     if known:
         work = estimate.work(sum(seconds for _, seconds in known), cluster, speeds)
         print(f"Estimated: {work} for {len(known)} of {len(steps)} stages", end="")
-        if slots:
-            print(f"; {slots} runs at a time here, so about {duration(estimate.wall(known, slots))}", end="")
+        if (wall := estimate.wall(known, cluster)) is not None:
+            print(f", side by side in about {duration(wall)} here", end="")
         print(f"; {origin}" if (origin := estimate.origin(speeds)) else "")
     else:
         print("No time can be estimated: " + "; ".join(sorted({time.source for _, time, _ in guesses})))

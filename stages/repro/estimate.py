@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cluster.auto import Placed, resolved
+from cluster.auto import Placed, at_once, resolved
 from pipeline.aggregate import speeds as logged
 from pipeline.aggregate.speeds import gpus
 from pipeline.config.schema import AUTO, Cluster, Params, planes
@@ -111,12 +111,22 @@ def work(seconds: float, cluster: Cluster, speeds: Mapping[str, Speed]) -> str:
     return f"{duration(seconds)} of work ({hours:.2g} {kind}-hours)"
 
 
-def wall(known: Iterable[tuple[Step, float]], slots: int) -> float:
-    """Return the seconds of stages one after another, from the work of each: `slots` runs go side by side."""
-    return sum(
-        START + (seconds * math.ceil(len(step.runs) / slots) / len(step.runs) if step.runs else seconds / slots)
-        for step, seconds in known
-    )
+def wall(known: Iterable[tuple[Step, float]], cluster: Cluster) -> float | None:
+    """Return the seconds of stages one after another on this machine, from the work of each; None elsewhere.
+
+    Speeds are of runs that shared the machine as these will.
+    """
+    slots = side_by_side(cluster)
+    if slots is None:
+        return None
+    shared = not here(cluster).gpus_per_worker and here(cluster).team[1] == 1
+
+    def parallel(step: Step) -> float:
+        if not (runs := len(step.runs)):
+            return slots
+        return runs / math.ceil(runs / (at_once(runs, slots) if shared and noun(step.stage) == "train" else slots))
+
+    return sum(START + seconds / parallel(step) for step, seconds in known)
 
 
 def size(step: Step, data: Path) -> Estimate:

@@ -74,9 +74,9 @@ class Watch:
             parts.append(f"{cached} from DVC's cache")
         if known:
             work = estimate.work(sum(seconds for _, seconds in known), self.params.cluster, self.speeds)
-            slots, origin = estimate.side_by_side(self.params.cluster), estimate.origin(self.speeds)
-            at_once = f", {slots} runs at a time, so {duration(estimate.wall(known, slots))}" if slots else ""
-            parts.append(f"about {work} for {len(known)} of them{at_once}" + (f" ({origin})" if origin else ""))
+            wall, origin = estimate.wall(known, self.params.cluster), estimate.origin(self.speeds)
+            side_by_side = "" if wall is None else f", side by side in about {duration(wall)}"
+            parts.append(f"about {work} for {len(known)} of them{side_by_side}" + (f" ({origin})" if origin else ""))
         elif not self.speeds:
             parts.append("the time is unknown until a row has trained")
         sizes = [size for step in self.steps if (size := estimate.size(step, DATA).value)]

@@ -9,7 +9,7 @@ import ray
 import torch
 
 from cluster import fit
-from cluster.auto import placed
+from cluster.auto import at_once, placed
 from pipeline.config import load
 from pipeline.config.schema import Cluster
 from stages.repro import estimate
@@ -77,6 +77,32 @@ def test_the_default_is_auto_and_the_same_on_a_cpu_as_before(monkeypatch: pytest
     assert estimate.side_by_side(cluster) == 6
     monkeypatch.setattr(estimate, "gpus", lambda: 4)
     assert (estimate.side_by_side(cluster), estimate.here(cluster).gpus_per_worker) == (4, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("runs", "places", "expected"),
+    [(1, 2, 2), (2, 2, 2), (3, 2, 3), (4, 2, 2), (5, 2, 2), (9, 2, 3), (3, 1, 1), (3, 4, 4), (5, 4, 5), (9, 8, 9)],
+)
+def test_runs_share_places_if_all_end_sooner(runs: int, places: int, expected: int) -> None:
+    assert at_once(runs, places) == expected
+
+
+@pytest.mark.parametrize(
+    ("nodes", "settings", "expected"),
+    [
+        ([node(2, 0)], {}, 0.6666),
+        ([node(4, 0)], {"cpus_per_worker": 2}, 1.3333),
+        ([node(3, 0)], {}, 1),
+        ([node(2, 0)] * 2, {}, 1),
+        ([node(2, 1)], {"gpus_per_worker": 0.5}, 1),
+        ([node(1, 0)], {"cpus_per_worker": 2}, 2),
+    ],
+)
+def test_three_runs_reserve_two_places(
+    monkeypatch: pytest.MonkeyPatch, nodes: list[dict[str, float]], settings: dict[str, Any], expected: float
+) -> None:
+    has(monkeypatch, *nodes)
+    assert fit.reserved(placed(Cluster(**settings)), 3) == expected
 
 
 def test_without_auto_ray_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:

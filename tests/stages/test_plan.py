@@ -7,13 +7,14 @@ import sys
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pyarrow
 import pyarrow.parquet
 import pytest
 
 from pipeline.config import load
-from pipeline.config.schema import Params, Subset
+from pipeline.config.schema import Cluster, Params, Subset
 from pipeline.download import sources
 from pipeline.errors import UserError
 from stages import fresh
@@ -245,11 +246,26 @@ def test_time_from_another_row_by_macs(params: Params, tmp_path: Path, monkeypat
     assert guess == estimate.Estimate(2 * 100 * epochs / 5.0, "from a by MACs")
 
 
-def test_runs_that_do_not_fill_the_machine_still_take_their_turn() -> None:
+def test_the_time_of_runs_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
     runs = tuple(f"split1-seed{seed}" for seed in range(3))
     known = [(Step("train@a", "runs", (), runs), 300.0), (Step("evaluate@a", "runs", (), ()), 60.0)]
-    assert estimate.wall(known, 2) == 2 * estimate.START + 2 * 100 + 30
-    assert estimate.wall(known, 4) == 2 * estimate.START + 100 + 15
+    here = {"cores": 2, "gpus": 0}
+
+    def wall(**settings: Any) -> float:
+        taken = estimate.wall(known, Cluster(**settings))
+        assert taken is not None
+        return taken - 2 * estimate.START
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(estimate, "cores", lambda: here["cores"])
+    monkeypatch.setattr(estimate, "gpus", lambda: here["gpus"])
+    assert wall() == 100 + 30, "three share two cores"
+    here["cores"] = 4
+    assert wall() == 100 + 15
+    assert wall(workers=2) == 2 * 100 + 30, "runs of several workers take turns"
+    here["gpus"] = 2
+    assert wall(gpus_per_worker=1.0) == 2 * 100 + 30, "and so do runs on GPUs"
+    assert estimate.wall(known, Cluster(address="auto")) is None
 
 
 def test_time_after_a_change_of_size_is_scaled(params: Params, tmp_path: Path) -> None:
