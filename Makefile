@@ -52,7 +52,7 @@ same: env    ## compare the bytes of results with those of BASE (a commit; defau
 mlflow: env  ## the MLflow UI on loopback
 	actionbench mlflow
 
-bench: env   ## the side-by-side measurements of bench/
+bench: $(BIN)/.ready-bench ## the side-by-side measurements of bench/
 	for name in aggregate cores damage ddp decoding flow loading million models overhead noop scaling; do python -m bench.$$name || exit; done
 
 clean-env:   ## remove the environment

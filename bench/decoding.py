@@ -9,6 +9,7 @@ machine matters little; wall-clock time is listed too. A ratio is the median ove
 - ffmpeg to files: `ffmpeg -threads 1 -i VIDEO -vf scale=... -q:v 2 %05d.jpg`, one process per video, as is usual.
 - store, ffmpeg: all of shards.decode_shard(): sha256, the container's check, decoding, JPEG, the Arrow file.
 - store, decord: the same with decord, which runs in a separate process that is started once per shard.
+- torchcodec to files: its decoder, torch's antialiased resize, JPEG files of the store's quality by simplejpeg.
 
 The store's JPEG quality is 95, where it loses no more than `-q:v 2` does. The error is the mean over pixels of the
 absolute difference from ffmpeg's RGB frames in 0..255, of the worst frame of the first video. The clips are pans over
@@ -27,8 +28,9 @@ from typing import Any
 
 import simplejpeg
 import sklearn.datasets
+import torch
 
-from bench import report
+from bench import peers, report
 from bench.report import column
 from bench.running import codecs, emptied, one_core, options, timed
 from pipeline import datasets
@@ -63,6 +65,7 @@ def main() -> None:
         rows = [row for name, paths in sets.items() for row in race(name, paths, root / "out", args.turns)]
     text = f"One core of {os.cpu_count()} ({codecs()}), ffmpeg {ffmpeg_exe()[1]}, JPEG quality {QUALITY} in the store, "
     text += f"{args.turns} turns."
+    text += "".join(f" {line.strip()}" for line in peers.lacks("torchcodec"))
     head = ["videos", "way", "frames/s of CPU time", "ffmpeg to files = 1", "by the clock", "kB a frame", "error"]
     report.save("decoding", "From video files to JPEG on one core", text, head, lines(rows), rows)
 
@@ -88,6 +91,8 @@ def race(name: str, paths: list[Path], out: Path, turns: int) -> list[dict[str, 
         "store, ffmpeg": partial(to_store, decoder="ffmpeg"),
         "store, decord": partial(to_store, decoder="decord"),
     }
+    if not peers.lack("torchcodec"):
+        ways["torchcodec to files"] = by_torchcodec
     rows = []
     for turn in range(turns + 1):
         for way, run in ways.items():
@@ -106,6 +111,16 @@ def to_files(paths: list[Path], out: Path) -> None:
         folder.mkdir()
         options = ["-vf", SCALE, "-fps_mode", "passthrough", "-q:v", "2", folder / "%05d.jpg"]
         subprocess.run([ffmpeg_exe()[0], "-v", "error", "-nostdin", "-threads", "1", "-i", path, *options], check=True)
+
+
+def by_torchcodec(paths: list[Path], out: Path) -> None:
+    torch.set_num_threads(1)
+    for n, path in enumerate(paths):
+        folder = out / f"{n:03d}"
+        folder.mkdir()
+        for index, frame in enumerate(peers.torchcodec_frames(path, SHORT_SIDE), 1):
+            jpeg = simplejpeg.encode_jpeg(frame, QUALITY, colorsubsampling="420")
+            (folder / f"{index:05d}.jpg").write_bytes(jpeg)
 
 
 def to_store(paths: list[Path], out: Path, decoder: str) -> None:

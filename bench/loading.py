@@ -1,4 +1,4 @@
-"""Clips per second on one core, from storage to batch, of three loaders.
+"""Clips per second on one core, from storage to batch, of several loaders.
 
     python -m bench.loading
 
@@ -8,8 +8,8 @@ time is the process's CPU time, so that other load on the machine matters little
 
 - store: this project's frame store, loading.TrainClips, loading.normalise() into a reused batch.
 - store, uint8: the same without normalizing, which a GPU would do.
-- decord: get_batch() of the 8 frames of the H.264 file, x264's default key frames (250 apart) or one in 12; the same
-  crop and resize by OpenCV, the same normalizing.
+- decord, mmaction2, torchcodec, PySlowFast: the 8 frames of the H.264 file, with x264's default key frames (250 apart)
+  or one in 12, as bench/peers.py says; the same normalizing. PySlowFast reads every frame from the first to the last.
 - Pillow: a folder of the same JPEG files as in the store, read as the code of TSN, TSM and ACTION-Net does: open,
   convert to RGB, crop, resize, concatenate along channels, to a float tensor by / 255, normalize by channel.
 """
@@ -23,16 +23,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import cv2
-import decord
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from bench import report
+from bench import peers, report
 from bench.decoding import decode, listed, pans
+from bench.peers import Key, VideoClips, Way
 from bench.report import column
 from bench.running import one_core, options, timed
 from pipeline.clips import loading
@@ -48,7 +47,6 @@ MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 DECODE = Decode(short_side=HEIGHT, quality=90, decoder="ffmpeg", videos_per_shard=8, max_failed=0.0)
 SCALES = (1.0, 0.875, 0.75, 0.66)
 RECIPE = recipe(Augment("corner", scales=SCALES), epochs=1, batch=8, micro_batch=8, frames=8, size=224, lr=0.01)
-Key = tuple[int, int]
 
 
 def main() -> None:
@@ -117,6 +115,7 @@ def save(rows: list[dict[str, Any]], errors: dict[int, dict[str, float]], size: 
         "",
         *listed_errors,
         "",
+        *peers.lacks("torchcodec", "av"),
         "Without a resize they are the same bits. Enlarging differs by rounding alone. Pillow's resize averages over "
         "more pixels the more it shrinks, OpenCV's does not; from half on down the store shrinks within the JPEG.",
         "\n",
@@ -134,20 +133,6 @@ def differences(root: Path, plan: loading.TrainClips) -> dict[str, float]:
         theirs = np.stack([np.asarray(image) for image in files.images(0, view)])
         errors[str(side)] = float(np.abs(ours - theirs).mean())
     return errors
-
-
-class DecordClips(Dataset):
-    """(T,size,size,3) uint8 read from the video file."""
-
-    def __init__(self, folder: Path, plan: loading.TrainClips) -> None:
-        self.folder, self.plan = folder, plan
-
-    def __getitem__(self, key: Key) -> np.ndarray:
-        view, size = self.plan.view(*key), self.plan.recipe.size
-        reader = decord.VideoReader(str(self.folder / f"{key[1]}.mp4"), num_threads=1)
-        x, y, w, h = view.box
-        part = reader.get_batch(list(view.indices)).asnumpy()[:, y : y + h, x : x + w]
-        return np.stack([cv2.resize(frame, (size, size), interpolation=cv2.INTER_LINEAR) for frame in part])
 
 
 class PillowClips(Dataset):
@@ -171,6 +156,17 @@ class PillowClips(Dataset):
         return x
 
 
+def ways() -> dict[str, Way]:
+    """Return name -> way from a video file to a clip, of the packages that can be imported."""
+    every = {
+        "decord": ("decord", peers.by_decord),
+        "mmaction2": ("decord", peers.by_mmaction2),
+        "torchcodec": ("torchcodec", peers.by_torchcodec),
+        "PySlowFast": ("av", peers.by_pyslowfast),
+    }
+    return {name: way for name, (package, way) in every.items() if not peers.lack(package)}
+
+
 def loaders(root: Path, plan: loading.TrainClips) -> dict[str, Callable[[list[list[Key]]], Iterator[Tensor]]]:
     """Return name -> function from micro batches of keys to batches.
 
@@ -182,8 +178,9 @@ def loaders(root: Path, plan: loading.TrainClips) -> dict[str, Callable[[list[li
     def store(micros: list[list[Key]]) -> Iterator[Tensor]:
         return (x for x, _ in DataLoader(plan, sampler=micros, batch_size=None))
 
-    def from_video(folder: str, micros: list[list[Key]]) -> Iterator[Tensor]:
-        return (normalised(x) for x in DataLoader(DecordClips(root / folder, plan), batch_sampler=micros))
+    def from_video(way: Way, folder: str, micros: list[list[Key]]) -> Iterator[Tensor]:
+        batches = DataLoader(VideoClips(root / folder, plan, way), batch_sampler=micros)
+        return map(normalised, batches) if way is not peers.by_pyslowfast else iter(batches)
 
     def from_files(micros: list[list[Key]]) -> Iterator[Tensor]:
         return (x.unflatten(1, (-1, 3)) for x in DataLoader(PillowClips(root / "jpegs", plan), batch_sampler=micros))
@@ -194,8 +191,11 @@ def loaders(root: Path, plan: loading.TrainClips) -> dict[str, Callable[[list[li
     return {
         "store": lambda micros: map(normalised, store(micros)),
         "store, uint8": store,
-        "decord": partial(from_video, "default"),
-        "decord, key frame in 12": partial(from_video, "short"),
+        **{
+            f"{name}{key_frames}": partial(from_video, way, folder)
+            for name, way in ways().items()
+            for folder, key_frames in (("default", ""), ("short", ", key frame in 12"))
+        },
         "Pillow": from_files,
     }
 

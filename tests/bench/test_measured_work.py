@@ -1,11 +1,15 @@
 """The work that benches measure runs at a tiny size against the present code."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
-from bench import decoding, flow, training
+from bench import decoding, flow, loading, peers, training
 from cluster import fit
+from pipeline.clips.loading import TrainClips
+from pipeline.decode import frame_store
 from pipeline.tracking import run_log
 
 
@@ -16,9 +20,38 @@ def clips(tmp_path: Path) -> list[Path]:
 
 def test_a_clip_is_decoded_in_every_way(clips: list[Path], tmp_path: Path) -> None:
     pytest.importorskip("decord", reason="decord has wheels for Linux x86-64 only")
+    ways = ["ffmpeg to files", "store, ffmpeg", "store, decord"]
+    ways += [] if peers.lack("torchcodec") else ["torchcodec to files"]
     rows = decoding.race("tiny", clips, tmp_path / "out", 1)
-    assert [(row["turn"], row["frames"]) for row in rows] == [(1, 10)] * 3
-    assert [line[1] for line in decoding.lines(rows)] == ["ffmpeg to files", "store, ffmpeg", "store, decord"]
+    assert [(row["turn"], row["frames"]) for row in rows] == [(1, 10)] * len(ways)
+    assert [line[1] for line in decoding.lines(rows)] == ways
+    errors = {row["way"]: row["error"] for row in rows}
+    assert max(errors.values()) < 3 * errors["store, ffmpeg"], "the same frames at the same size"
+
+
+def test_every_loader_gives_the_same_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("decord", reason="decord has wheels for Linux x86-64 only")
+    monkeypatch.setattr(loading, "VIDEOS", 1)
+    monkeypatch.setattr(loading, "LENGTH", 40)
+    loading.prepare(tmp_path)
+    store = frame_store.FrameStore(tmp_path / "store")
+    plan = TrainClips(store, [("0.mp4", [0])], replace(loading.RECIPE, size=224), 0, mirrored=[0])
+    mean, std = torch.tensor(loading.MEAN), torch.tensor(loading.STD)
+    batches = {
+        name: next(iter(read([[(1, 0)] * loading.RECIPE.micro_batch])))
+        for name, read in loading.loaders(tmp_path, plan).items()
+    }
+    expected = batches.pop("store, uint8").float()
+    assert {"store", "decord", "mmaction2, key frame in 12", "Pillow"} <= batches.keys()
+    for name, batch in batches.items():
+        pixels = batch.movedim(2, -1) * std + mean
+        assert pixels.shape == expected.shape, name
+        assert (pixels - expected).abs().mean() < 4, name
+
+
+def test_a_package_that_cannot_be_imported_is_named() -> None:
+    assert peers.lacks("json") == []
+    assert peers.lacks("no_such") == ["Not measured: no_such: No module named 'no_such'.\n"]
 
 
 def test_flow_is_computed_in_every_way(clips: list[Path], tmp_path: Path) -> None:
