@@ -45,7 +45,8 @@ def test_every_loader_gives_the_same_clip(tmp_path: Path, monkeypatch: pytest.Mo
     for name, batch in batches.items():
         pixels = batch.movedim(2, -1) * std + mean
         assert pixels.shape == expected.shape, name
-        assert (pixels - expected).abs().mean() < 4, name
+        # The noisy clips lose more where key frames take more of the same quality; the next frame is 17 off.
+        assert (pixels - expected).abs().mean() < 6, name
 
 
 def test_a_package_that_cannot_be_imported_is_named() -> None:
