@@ -1,8 +1,13 @@
 """Every bench starts, so that a broken one is noticed."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
+
+from stages.repro.compose import composed
 
 ROOT = Path(__file__).parents[2]
 BENCHES = sorted(
@@ -73,3 +78,15 @@ for wants in ("right", "line"):
     same = "line line traceback traceback traceback hung"
     expected = [f"right right silent {same.replace('line', 'refused')}", f"line silent silent {same}"]
     assert done.stdout.splitlines() == expected, done.stderr
+
+
+def test_the_gpu_script_runs_its_suite_at_224_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    script = (ROOT / "bench" / "gpu.sh").read_text()
+    suite, *overrides = re.findall(r"-S (\S+)", script)
+    monkeypatch.chdir(ROOT)
+    params = composed(suite.removeprefix("suite="), *overrides)
+    assert params.suite == "mobilenet"
+    assert {recipe.size for recipe in params.recipes.values()} == {224}
+    assert {protocol.size for protocol in params.protocols.values()} == {224}
+    for name, row in params.experiments.items():
+        assert row.knobs.get("positions", 7) == 7, f"{name}: the side of the last map at 224 pixels"
