@@ -25,7 +25,7 @@ begun=$(date +%s.%N)
 code=$?
 echo "$begun $(date +%s.%N) $2" >> '{log}'
 exit $code
-"""  # DVC runs a stage's command in $SHELL; cluster.background finds DVC behind a process of this name
+"""  # DVC runs a stage's command in $SHELL
 
 
 class Timing(NamedTuple):

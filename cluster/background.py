@@ -24,7 +24,7 @@ from pipeline.errors import UserError
 
 FOLDER = Path(".dvc/tmp")  # git and DVC ignore it
 TOKEN = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")
-SHELLS = {"sh", "bash", "dash", "zsh", "ksh", "fish"}  # between DVC and its stage, unless they exec it
+SHELLS = {"sh", "bash", "dash", "zsh", "ksh", "fish"}  # between DVC and its stage, if no environment can be read
 IDLE = 600.0  # seconds without a stage after which it ends, e.g. under a notebook, which lives on
 POLL = 0.5  # seconds
 
@@ -98,9 +98,15 @@ def _start(path: Path, dvc: psutil.Process) -> None:
 
 
 def _dvc() -> psutil.Process | None:
-    """Return the process that runs this stage, past a shell."""
-    parents = psutil.Process().parents()
-    return next((parent for parent in parents if parent.name() not in SHELLS), None)
+    """Return the process that runs this stage: the first one above that is not of the stage itself."""
+    for parent in psutil.Process().parents():
+        try:
+            inside = "DVC_STAGE" in parent.environ()
+        except psutil.Error:
+            inside = parent.name() in SHELLS
+        if not inside:
+            return parent
+    return None
 
 
 def hold(path: Path, dvc: psutil.Process) -> None:

@@ -73,6 +73,17 @@ def test_why_ray_can_not_start_is_a_line(file: Path, monkeypatch: pytest.MonkeyP
     assert not any(file.parent.glob("ray-*"))
 
 
+def test_dvc_is_found_past_wrappers(tmp_path: Path) -> None:
+    wrapper = tmp_path / "python"
+    wrapper.write_text(f'#!/bin/sh\n{sys.executable} "$@"\nexit $?\n')
+    wrapper.chmod(0o755)
+    script = "from cluster import background; print(background._dvc().pid)"
+    variables = {**os.environ, "DVC_STAGE": "train@a", "PYTHONPATH": str(ROOT)}
+    command = ["/bin/sh", "-c", '"$0" -c "$1"; exit $?', wrapper, script]
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, check=True)
+    assert int(done.stdout) == os.getpid()
+
+
 @pytest.mark.slow
 def test_the_stages_of_a_dvc_command_share_a_ray_that_ends_with_it(tmp_path: Path) -> None:
     (tmp_path / "stage.py").write_text(STAGE)
