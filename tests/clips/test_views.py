@@ -232,7 +232,7 @@ def test_ten_crops_are_ten(width, height):
 def test_scores_of_mirrored_views_are_swapped_back():
     logits = np.array([[0.0, 1, 2, 3], [0, 1, 2, 3]])
     shown = [views.View((0,), Box(0, 0, 1, 1), flip) for flip in (False, True)]
-    assert views.swapped_back(logits, shown, (1, 0, 2, -1)).tolist() == [[0, 1, 2, 3], [1, 0, 2, 3]]
+    assert views.swapped_back(logits, shown, (1, 0, -1, 3)).tolist() == [[0, 1, 2, 3], [1, 0, 2, 3]]
 
 
 def matrix(color: augmentation.Color) -> np.ndarray:

@@ -126,3 +126,17 @@ def test_equations_17_and_18() -> None:
     made.backbone.neck = neck
     actual = explanations.salient_fields(made, clip)
     assert actual.first.nonzero().tolist() == [[2, 3, 1]] and not actual.start.any()
+
+
+@pytest.mark.parametrize("places, first, start", [(2, True, True), (3, True, False), (5, False, False)])
+def test_the_limits_of_equations_17_and_18(places: int, first: bool, start: bool) -> None:
+    """In a column of length 1, n equal weights are 1 / sqrt(n): 0.71, 0.58 and 0.45."""
+    made, clip = bright(0, 3, 1)
+    clip = torch.zeros_like(clip)
+    clip[0, :, :2, : 2 * min(places, 4)] = 5.0
+    clip[0, :, 2:4, : 2 * max(places - 4, 0)] = 5.0
+    made.backbone.neck = neck = InteractionPyramid(FRAMES, {"res2": 1}, (4, 4), start="normal").eval()
+    nn.init.constant_(neck.scores["res2"].weight, 10.0)
+    actual = explanations.salient_fields(made, clip)
+    assert int(actual.first.sum()) == places * first
+    assert actual.start.sum((1, 2)).tolist() == [places * start] * 16

@@ -145,6 +145,24 @@ def test_what_was_made_is_not_made_again(squares, tmp_path, monkeypatch):
         np.testing.assert_array_equal(vectors(), first)
 
 
+def test_scores_are_margins_in_the_scale_of_logits(squares, tmp_path):
+    """Plain margins are about 1, and a softmax of them is lost in a fusion with a net's."""
+    work, draws = started(squares, tmp_path), np.random.default_rng(0)
+    videos = {name: np.eye(2, 20)[at % 2] + 0.05 * draws.normal(size=20) for at, name in enumerate(sorted(work.videos))}
+    for number in range(work.shards):
+        buffer = io.BytesIO()
+        np.savez(buffer, vectors=np.stack([videos[name] for name in work.shard(number)]))
+        state.put(work.vectors(1, number), buffer.getvalue(), work.key)
+    parts = [[(f"video-{n:02d}", [n % 2]) for n in range(*part)] for part in ((0, 10), (10, 16))]
+    *scores, absent = encoding.scores(work, 1, *parts, 2)
+    assert absent is None  # was not decoded
+    train, test = (np.stack([videos[name] for name, _ in part if name in videos]) for part in parts)
+    labels = [own for _, own in parts[0]]
+    factor = fisher.scale(train, labels, 2)
+    np.testing.assert_allclose(scores, factor * fisher.margins(train, labels, test, 2), rtol=1e-5)
+    assert factor > 3
+
+
 def test_other_settings_have_another_folder(squares, tmp_path):
     folder = started(squares, tmp_path).folder
     assert started(squares, tmp_path).folder == folder

@@ -97,23 +97,23 @@ def test_equation_9_motion_excitation(frames, form):
     squeeze, expand, kernel = matrix(module.squeeze), matrix(module.expand), module.conv.weight.tolist()
     f = torch.empty(frames, R, H, W, dtype=torch.double)
     for t, r, h, w in product(range(frames), range(R), range(H), range(W)):
-        value = sum(squeeze[r][c] * x[t, c, h, w].item() for c in range(C))  # equation 8, and the code's batch norm
+        value = sum(squeeze[r][c] * x[t, c, h, w].item() for c in range(C))  # the squeeze, and the code's batch norm
         scale = norm.weight[r].item() / math.sqrt(norm.running_var[r].item() + norm.eps)
         f[t, r, h, w] = (value - norm.running_mean[r].item()) * scale + norm.bias[r].item()
-    motion = torch.zeros(frames, R, H, W, dtype=torch.double)  # equation 10: the last frame's is 0
+    motion = torch.zeros(frames, R, H, W, dtype=torch.double)  # the last frame's is 0
     for t, r, h, w in product(range(frames - 1), range(R), range(H), range(W)):
         total = 0.0
         for i, j in product(range(3), repeat=2):
             if inside(h + i - 1, H) and inside(w + j - 1, W):
                 total += kernel[r][0][i][j] * f[t + 1, r, h + i - 1, w + j - 1].item()
         motion[t, r, h, w] = total - f[t, r, h, w].item()  # equation 9: K * F[t + 1] - F[t]
-    mask = torch.tensor([expanded(expand, frame) for frame in pooled(motion.tolist())], dtype=torch.double)  # 11
+    mask = torch.tensor([expanded(expand, frame) for frame in pooled(motion.tolist())], dtype=torch.double)
     torch.testing.assert_close(getattr(module, form)(x)[:, :, 0, 0], mask, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("paths", [["ste"], ["ce"], ["me"], ["me", "ste"], ["ste", "ce", "me"]])
 def test_the_paths_excite_and_add_up(paths):
-    """Equations 3, 7 and 11, x + x * mask, and figure 3's sum; x is shifted, although no equation states it."""
+    """Each path gives x + x * mask, and figure 3 their sum; x is shifted, although no equation states it."""
     torch.manual_seed(0)
     module = Action(16, 4, paths, reduction=8).eval()
     x = torch.randn(8, 16, H, W)
@@ -161,8 +161,9 @@ def test_the_gate_keeps_its_values_under_lower_precision():
 
 
 def test_stages_without_action_are_plain_or_shifted():
-    for rest, kind in (("plain", torch.nn.Identity), ("shifted", TemporalShift)):
-        net = video.build("resnet", "tiny", "action", 4, 5, knobs={"stages": ["res2", "res3"], "rest": rest})
+    plain, shifted = torch.nn.Identity, TemporalShift
+    for rest, kind in (({}, plain), ({"rest": "plain"}, plain), ({"rest": "shifted"}, shifted)):
+        net = video.build("resnet", "tiny", "action", 4, 5, knobs={"stages": ["res2", "res3"], **rest})
         kinds = [type(block.entry) for _, block in net.backbone.blocks()]
         assert kinds == [Action, Action, kind, kind]
     with pytest.raises(ValueError, match="rest is 'none'; known: plain, shifted"):

@@ -42,6 +42,43 @@ def test_arrangements(axis):
         assert not torch.allclose(one, other, atol=1e-3)
 
 
+def features(agm: Agm) -> torch.Tensor:
+    """Return S, T and X for an AGM: three (N, D, A, H, W)."""
+    return torch.randn(3, 2, agm.merge.out_channels, 3, 4, 4, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("axis", maagn.AXES)
+def test_agm_in_a_net_sums_at_first_and_gates_the_input(axis):
+    for level in modules(tiny(axis=axis)):
+        s, t, x = features(level.agm)
+        torch.testing.assert_close(level.agm(s, t, x), s + t)
+        nn.init.ones_(level.agm.alpha)
+        torch.testing.assert_close(level.agm.gated(s, t, 2 * x), 2 * level.agm.gated(s, t, x))
+
+
+def test_agms_other_readings_in_a_net():
+    for level in modules(tiny(start="xavier")):
+        s, t, x = features(level.agm)
+        assert not torch.allclose(level.agm(s, t, x), s + t, atol=0.1)
+    for level in modules(tiny(gated="softmax")):
+        s, t, x = features(level.agm)
+        nn.init.ones_(level.agm.alpha)
+        assert torch.equal(level.agm.gated(s, t, 2 * x), level.agm.gated(s, t, x))
+
+
+@pytest.mark.parametrize("axis", maagn.AXES)
+def test_the_open_gate_multiplies_the_levels_input(axis):
+    torch.manual_seed(0)
+    x = torch.randn(2, 8, 4, 3, 3)  # N, C, T, H, W
+    turned = x.transpose(1, 2) if axis == "T" else x
+    module = Maagn(turned.shape[1], axis, "parallel", "F+F*H", "both+ISO", 2)
+    nn.init.ones_(module.agm.alpha)
+    s, t = module.sdm(turned), module.mtam(turned)
+    share = torch.softmax(module.agm.merge(maagn.paired(s, t, module.agm.groups)), 1)
+    expected = s + t + module.agm.gate_out(share * module.agm.gate_in(turned))
+    torch.testing.assert_close(module(x), expected.transpose(1, 2) if axis == "T" else expected)
+
+
 def test_each_level_is_weighed_between_spatial_and_temporal_modulation():
     net = tiny(arrangement="serial").eval()
     pyramid = net.backbone.neck.pyramid

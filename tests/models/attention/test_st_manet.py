@@ -132,6 +132,19 @@ def test_the_cheaper_order_has_the_published_gradients(reading):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("reading", [Reading(normed=True), Reading(normed=True, dense_maps=True)])
+def test_epsilon_with_a_norm(reading):
+    torch.manual_seed(0)
+    module = TemporalDynamicAttention(4, 2, 8, reading).double()
+    z, before = torch.randn(2, 4, 3, 2, 3, dtype=torch.double), torch.randn(2, 2, 3, 2, 3, dtype=torch.double)
+    _, z_t, branch = module(z, before)
+    for maps in (z_t - z, branch):  # epsilon's, by channel
+        rows = maps.transpose(0, 1).flatten(1)
+        assert rows.mean(1).tolist() == pytest.approx([0.0] * len(rows), abs=1e-9)
+        assert rows.var(1, correction=0).tolist() == pytest.approx([1.0] * len(rows), abs=0.01)
+
+
+@torch.no_grad()
 def test_sda_with_convolutions():
     torch.manual_seed(0)
     module = SpatialAttention(Reading(convolved=True), 4).double()

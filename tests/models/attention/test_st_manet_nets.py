@@ -141,6 +141,21 @@ def test_penalties(parts):
     assert net.eval().penalty(torch.sum) == 0
 
 
+def test_the_penalty_compares_the_same_places_of_all_stages():
+    """Spatial attention that is constant on quarters of the frame is the same attention at each stage."""
+    net = tiny(32, parts=["sda"], lambda1=1.0)
+    net(clips(1, 32))
+    quarters = torch.rand(1, 4, 4, generator=torch.Generator().manual_seed(0))
+    matrices = []
+    for side in (16, 8, 4, 2):
+        half = torch.arange(side) // (side // 2)
+        place = (2 * half[:, None] + half).flatten()  # the quarter of each pixel
+        matrices.append(quarters[:, place][:, :, place])
+    assert [kept.shape for kept in net.backbone.neck.kept["A_s"]] == [matrix.shape for matrix in matrices]
+    net.backbone.neck.kept["A_s"] = matrices
+    assert float(net.penalty(torch.sum)) == pytest.approx(4 * 3)  # each ordered pair of stages has cosine 1
+
+
 def test_a_penalty_of_no_weight_keeps_nothing():
     net = tiny(lambda1=0.0)
     net(clips(2, 8))
@@ -237,6 +252,12 @@ def test_parameters_it_adds():
     plain = 46_405_925
     assert cost(parts=("tda",))[0] == plain + tda + 3 * 64 * 128
     assert cost()[0] == plain + tda + 3 * 64 * 128 + (3840 - 2048) * 101
+
+
+def test_parameters_of_other_readings():
+    """`convolved`: four 1x1x1 convolutions per stage; `normed`: a batch norm after each epsilon."""
+    assert cost(convolved=True)[0] - cost()[0] == sum(4 * c * c for c, *_ in SHAPES)
+    assert cost(normed=True)[0] - cost()[0] == sum(2 * (c + after) for c, *_, after in SHAPES)
 
 
 @pytest.mark.parametrize("frames,h,w", [(1, 32, 32), (2, 33, 17), (7, 48, 31)])
