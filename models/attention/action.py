@@ -14,6 +14,9 @@ the code, and so does this file:
 - The three outputs x*(1 + mask) are added, not averaged: about 4.5 times x when training starts.
 - The paper leaves open if table 4's stages without ACTION keep the shift. They are plain, or shifted as in TSM
   (`rest`).
+- Of the recipe (conf/recipe/action.yaml): the code takes floor(n / T) frames of a segment, so that it never sees a
+  video's tail, lowers the rate an epoch later, trains EgoGesture on validation videos too, and keeps the epoch that is
+  best on the videos it reports. Here it is as printed; the training parts are a row of the suite.
 - A net with a stage of 23 blocks or more (ResNet-101) has ACTION at every second block of each stage.
 Written differently, with the same result:
 - The paths' sum is x*(3 + masks), in fp32 under lower precision too: in bf16 the factor would have ten values. ME pools

@@ -13,6 +13,9 @@ No code is public. Where the paper leaves a choice, this is ours, and why:
 - Where only res5, the last layer and EAM are trained (4.2), the frozen stages' batch norms are in train mode (recipe
   eam). So they are in Hara's code. EAM multiplies its stage's maps by 1 to 2, four times in a row. Norms in eval mode
   would not correct this: the maps would be 5.3 times the plain net's, against 1.15 times.
+- Of the recipe (conf/recipe/eam.yaml) the paper leaves open what Hara's code has: crops at the corners and the center,
+  resized with a filter that averages, and torch's default start of the head. Its momentum is dampened by 0.9, by which
+  a steady step is a tenth; here it is not, and a row of the suite has it.
 Written differently, with the same result:
 - V is read once: both gates work on the mean and the maximum over each frame, because a weight in (0, 1) factors out
   of both.

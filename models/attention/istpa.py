@@ -42,6 +42,8 @@ The authors published no code. This is our reading where the paper leaves a choi
 - `shared`: W_j is C_j x 1, one score for all columns. All positions of M are then equal.
 - Scores, softmax and A are computed in fp32 under lower precision too: products of three scores are large.
 - Columns have length 1, not sum 1, so M grows with K and the positions P: as sqrt(K P) where attention is even.
+- Weight decay has the factor 1/2 of TF-slim's regularizer. Charades' loss is the mean over classes: the sum's gradient
+  is 157 times as large. Margins of trajectories' machines are scaled before they are fused (pipeline/trajectories).
 Misprints, corrected here:
 - Equation 12 subtracts the classification loss; it is added.
 - The radicand of equation 14 may be negative for K = 1, because no delta is bounded by 1: it is 1e-12 at least.

@@ -19,6 +19,8 @@ No code is public. Where the paper leaves a choice or can't be met, this is ours
 - The gate multiplies the softmax, times alpha, with a convolution of X, which is read as the module's input. If X were
   the softmax itself (`gated` "softmax"), the gate would give less than 5e-5 of the maps.
 - AGM's output replaces the features: it has no shortcut.
+- In testing, a mirrored view's scores are swapped back, and frames of 100 pixels give crops of 7/8 of their side
+  (pipeline/clips/views.py, augmentation.py). TPN's crops by area, colors and decay are rows of the suite.
 - With axis "C" ISO's and AGM's convolutions are depthwise: dense ones would be above 200 M.
 - The pyramid has one input; figure 1's "multiple inputs at different rates" are its levels.
 """
