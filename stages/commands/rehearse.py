@@ -2,19 +2,26 @@
 
 import json
 import multiprocessing
+import os
 import sys
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import psutil
+
+from cluster.session import MALLOC
 from pipeline.config.schema import Params
 from pipeline.config.signature import views_per_video
 from stages import DATA
 from stages.commands.trial import Rehearsal, Row, rehearsal, row_of
+from stages.repro.estimate import cores
 from stages.terminal import amount, show_json, show_table
+
+EACH = 8 << 30  # bytes of free memory for each of several nets at a time; with one clip none of the papers' takes more
 
 
 @dataclass(frozen=True)
@@ -67,7 +74,8 @@ def rehearse(params: Params, steps: int, clips: int | None, price: float | None)
         params: The suite's params.
         steps: Training steps on one batch of noise.
         clips: Of a step and of an evaluation batch, for small devices; default: as published. The learning rate follows
-            by the linear rule.
+            by the linear rule. Given, a machine without a GPU rehearses several nets at a time, as runs train there,
+            each on its share of the cores.
         price: Dollars per hour of the device.
     """
     grouped: dict[str, list[str]] = {}
@@ -77,10 +85,11 @@ def rehearse(params: Params, steps: int, clips: int | None, price: float | None)
         tested = protocol.frames, protocol.size, protocol.batch
         recipe = asdict(params.recipe(experiment)) | {"trained": experiment.recipe is not None}
         grouped.setdefault(json.dumps([built, tested, recipe], sort_keys=True), []).append(name)
-    for number, rows in enumerate(grouped.values(), 1):
+    places = 1 if clips is None else side_by_side()
+    found = [_weights(params.experiments[rows[0]].weights) for rows in grouped.values()]
+    trials = _trials(params, [rows[0] for rows in grouped.values()], [path for path, _ in found], steps, clips, places)
+    for number, (rows, (_, weights), trial) in enumerate(zip(grouped.values(), found, trials, strict=True), 1):
         experiment = params.experiments[rows[0]]
-        path, weights = _weights(experiment.weights)
-        trial = in_process(row_of(params, rows[0], DATA), path, steps, clips)
         if trial.error and weights.startswith(("missing", "not fetched")):
             trial = replace(trial, error=f"{trial.error} (from random weights, because its weights are missing)")
         hours = None if trial.error else _hours(params, rows, trial)
@@ -90,6 +99,32 @@ def rehearse(params: Params, steps: int, clips: int | None, price: float | None)
         outcome = trial.error or f"{_losses(trial)}, {amount(trial.memory)}"
         print(f"{number} of {len(grouped)}: {rows[0]}: {outcome}", file=sys.stderr, flush=True)
         yield done
+
+
+def side_by_side() -> int:
+    """Return the number of nets that this machine rehearses at a time."""
+    import torch
+
+    if torch.cuda.is_available():
+        return 1
+    return max(1, min(cores(), psutil.virtual_memory().available // EACH))
+
+
+def _trials(
+    params: Params, names: Sequence[str], weights: Sequence[Path | None], steps: int, clips: int | None, places: int
+) -> Iterator[Rehearsal]:
+    """Yield the rehearsals of rows in order, `places` at a time."""
+    threads = max(1, cores() // places)
+    with ThreadPoolExecutor(places) as pool:
+        waiting = [
+            pool.submit(in_process, row_of(params, name, DATA), path, steps, clips, threads)
+            for name, path in zip(names, weights, strict=True)
+        ]
+        try:
+            for each in waiting:
+                yield each.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _weights(source: str | None) -> tuple[Path | None, str]:
@@ -104,14 +139,15 @@ def _weights(source: str | None) -> tuple[Path | None, str]:
     return (path, "loaded") if path.is_file() else (None, f"missing: {source}")
 
 
-def in_process(row: Row, weights: Path | None, steps: int, clips: int | None) -> Rehearsal:
+def in_process(row: Row, weights: Path | None, steps: int, clips: int | None, threads: int) -> Rehearsal:
     """Return the rehearsal of a row from a separate process, which may crash."""
+    os.environ.update({name: os.environ.get(name, value) for name, value in MALLOC.items()})  # as in training
     # Forks of a process that has done slow imports; an optimizer's first step imports torch._dynamo.
     context: Any = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["pipeline.train.loop", "stages.commands.trial", "torch._dynamo"])
     try:
         with ProcessPoolExecutor(1, mp_context=context) as pool:
-            return pool.submit(rehearsal, row, weights, steps, clips).result()
+            return pool.submit(rehearsal, row, weights, steps, clips, threads).result()
     except BrokenProcessPool:
         return Rehearsal(error="its process was killed, perhaps by lack of memory; fewer --clips may fit")
 

@@ -3,6 +3,7 @@
 import itertools
 import math
 import re
+import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from pipeline.errors import UserError
 if TYPE_CHECKING:
     import torch
 
+Penalty = Callable[["Callable[[torch.Tensor], torch.Tensor]"], "torch.Tensor"]
 NAMES = ("forward", "training", "latency")
 
 
@@ -149,12 +151,17 @@ class Rehearsal:
     error: str = ""
 
 
-def rehearsal(row: Row, weights: Path | None, steps: int, clips: int | None) -> Rehearsal:
+def rehearsal(row: Row, weights: Path | None, steps: int, clips: int | None, threads: int) -> Rehearsal:
     """Train a row's net on one repeated batch of noise, and evaluate a batch."""
     import torch
 
+    torch.set_num_threads(threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    name = (
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"CPU, {threads} thread{'s' if threads > 1 else ''}"
+    )
     before = 0 if device.type == "cuda" else resident()
     try:
         trial = _rehearsed(row, weights, steps, clips, device)
@@ -183,7 +190,7 @@ def _rehearsed(row: Row, weights: Path | None, steps: int, clips: int | None, de
     net.retime(run.test_frames)  # an error is early
     net.retime(recipe.frames)
     memory_format.channels_last(net.to(device))
-    measured, seconds = list[list[float]](), list[float]()
+    measured, seconds, penalties = list[list[float]](), list[float](), list[float]()
     if row.experiment.recipe:
         optimizer.freeze(net, recipe)
         shape = micro, recipe.frames, recipe.size, recipe.size, recipe.planes
@@ -193,13 +200,18 @@ def _rehearsed(row: Row, weights: Path | None, steps: int, clips: int | None, de
         loader = itertools.cycle(zip(noise, labels, strict=True))
         worker = Worker(run, net, net, False, optimizer.sgd(net, recipe), loader, device, pixels, batch // micro, 0, 1)
         optimizer.train_mode(net, recipe)
+        net.penalty = _recorded(net.penalty, penalties)  # type: ignore[assignment,method-assign]
         for _ in range(steps):  # always the first step's place in the run, so that dropout and mixing are the same
             seconds.append(timed(lambda: measured.append(step(worker, 0, 0, Meter(device)).tolist()), device))
             if not all(map(math.isfinite, measured[-1])):
                 raise ValueError(f"step {len(measured)}: loss {measured[-1][0]:g}, gradient norm {measured[-1][1]:g}")
     losses, norms = ([values[at] for values in measured] for at in (0, 1))
     if steps > 1 and losses and losses[-1] >= losses[0]:
-        raise ValueError(f"its loss doesn't fall on a repeated batch: {losses[0]:g} to {losses[-1]:g}")
+        each = len(penalties) // len(losses)  # micro batches of a step
+        added = [statistics.fmean(penalties[at : at + each]) for at in range(0, len(penalties), each)]
+        # ISTPA's own losses have no lower bound, and follow the size of the maps.
+        if not any(added) or losses[-1] - added[-1] >= losses[0] - added[0]:
+            raise ValueError(f"its loss doesn't fall on a repeated batch: {losses[0]:g} to {losses[-1]:g}")
     views = min(protocol.batch, clips or protocol.batch)
     x = torch.randn(views, run.test_frames, protocol.size, protocol.size, recipe.planes, device=device)
     x, scores = x.permute(0, 1, 4, 2, 3), list[torch.Tensor]()
@@ -211,6 +223,17 @@ def _rehearsed(row: Row, weights: Path | None, steps: int, clips: int | None, de
     rest = seconds[1:] or seconds
     rate = batch * len(rest) / sum(rest) if rest else 0.0
     return Rehearsal("", tuple(losses), tuple(norms), 0, rate, views / taken)
+
+
+def _recorded(penalty: Penalty, values: list[float]) -> Penalty:
+    """Return the penalty of a net such that each result is appended to `values`."""
+
+    def recorded(criterion: "Callable[[torch.Tensor], torch.Tensor]") -> "torch.Tensor":
+        result = penalty(criterion)
+        values.append(float(result.detach()))
+        return result
+
+    return recorded
 
 
 def _labels(recipe: Recipe, clips: int, classes: int) -> "torch.Tensor":

@@ -1,5 +1,6 @@
 """`actionbench rehearse` names failures, and a failure stops no other row."""
 
+import argparse
 import json
 import os
 import signal
@@ -54,6 +55,33 @@ def test_each_failure_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert "recipe freezes 'res9'" in frozen.found.error
     (long,) = rehearse.rehearse(rows(quick(), "action", lr=1e-30), 2, 2, None)
     assert "doesn't fall on a repeated batch" in long.found.error
+
+
+def test_a_loss_without_a_lower_bound_may_rise_if_the_classification_falls(monkeypatch: pytest.MonkeyPatch) -> None:
+    params, added = rows(quick(), "tsn"), iter([-9.0, -6.0, -3.0] * 2)
+    monkeypatch.setattr(video.VideoNet, "penalty", lambda net, criterion: torch.tensor(next(added)))
+    (tsn,) = rehearse.rehearse(params, 3, 2, None)
+    assert tsn.found.error == "" and tsn.found.losses[0] < tsn.found.losses[-1]
+    (still,) = rehearse.rehearse(rows(quick(), "tsn", lr=1e-30), 3, 2, None)
+    assert "doesn't fall on a repeated batch" in still.found.error
+
+
+def test_several_at_a_time_are_as_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = []
+
+    def recorded(row: trial.Row, *settings: Any) -> trial.Rehearsal:
+        threads.append(settings[-1])
+        return trial.Rehearsal(error=row.name)
+
+    monkeypatch.setattr(rehearse, "in_process", recorded)
+    monkeypatch.setattr(rehearse, "cores", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    names = ["tsn", "tsm", "action"]
+    for free, clips, expected in ((17 << 30, 1, 2), (64 << 30, 1, 1), (1 << 30, 1, 4), (64 << 30, None, 4)):
+        monkeypatch.setattr(rehearse.psutil, "virtual_memory", lambda free=free: argparse.Namespace(available=free))
+        threads.clear()
+        done = list(rehearse.rehearse(rows(quick(), *names), 1, clips, None))
+        assert [each.found.error for each in done] == names and threads == [expected] * 3
 
 
 def test_missing_weights_are_named_and_present_ones_load(capsys: pytest.CaptureFixture[str]) -> None:
