@@ -31,7 +31,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from bench import peers, report
 from bench.decoding import decode, listed, pans
-from bench.peers import Key, VideoClips, Way
+from bench.peers import MEAN, STD, Key, VideoClips, Way
 from bench.report import column
 from bench.running import one_core, options, timed
 from pipeline.clips import loading
@@ -43,7 +43,6 @@ from tests.support.recipes import recipe
 
 VIDEOS, LENGTH, WIDTH, HEIGHT = 16, 240, 340, 256  # 8 s at 30 frames per second
 CLIPS, TURNS = 32, 7
-MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 DECODE = Decode(short_side=HEIGHT, quality=90, decoder="ffmpeg", videos_per_shard=8, max_failed=0.0)
 SCALES = (1.0, 0.875, 0.75, 0.66)
 RECIPE = recipe(Augment("corner", scales=SCALES), epochs=1, batch=8, micro_batch=8, frames=8, size=224, lr=0.01)
@@ -115,7 +114,7 @@ def save(rows: list[dict[str, Any]], errors: dict[int, dict[str, float]], size: 
         "",
         *listed_errors,
         "",
-        *peers.lacks("torchcodec", "av"),
+        *peers.lacks("decord", "torchcodec", "av"),
         "Without a resize they are the same bits. Enlarging differs by rounding alone. Pillow's resize averages over "
         "more pixels the more it shrinks, OpenCV's does not; from half on down the store shrinks within the JPEG.",
         "\n",

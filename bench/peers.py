@@ -2,7 +2,7 @@
 
 Toolboxes' loaders are re-enacted from their documentation. Each takes the frames and the crop of a view
 (pipeline.clips.loading.View) and gives (T,size,size,3) uint8, or floats where its toolbox normalizes in the loader.
-None of these toolboxes is a dependency.
+None of these toolboxes is a dependency. Packages are imported where they are used: some platforms lack them.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import decord
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -21,6 +20,7 @@ from torch.utils.data import Dataset
 from pipeline.clips import loading
 from pipeline.clips.loading import View
 
+MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 Key = tuple[int, int]  # epoch, position of the video
 BLOCK = 64  # frames decoded at once
 Way = Callable[[Path, View, int], Any]  # video, view, size -> clip
@@ -52,6 +52,8 @@ class VideoClips(Dataset):
 
 def by_decord(path: Path, view: View, size: int) -> np.ndarray:
     """The least that decord needs: the view's frames, cropped, then resized by OpenCV."""
+    import decord
+
     x, y, w, h = view.box
     reader = decord.VideoReader(str(path), num_threads=1)
     part = reader.get_batch(list(view.indices)).asnumpy()[:, y : y + h, x : x + w]
@@ -64,6 +66,8 @@ def by_mmaction2(path: Path, view: View, size: int) -> np.ndarray:
     Its decoder gives whole frames, which are resized to a short side of 256 before they are cropped. The data
     preprocessor normalizes the batch. (mmaction2, docs/en/advanced_guides/customize_pipeline.md and configs/tsm)
     """
+    import decord
+
     x, y, w, h = view.box
     reader = decord.VideoReader(str(path), num_threads=1)
     frames = reader.get_batch(list(view.indices)).asnumpy()
@@ -80,8 +84,6 @@ def by_pyslowfast(path: Path, view: View, size: int) -> Tensor:
     (PySlowFast, slowfast/datasets/DATASET.md, and DATA in its configs)
     """
     import av
-
-    from bench.loading import MEAN, STD
 
     last = max(view.indices)
     with av.open(str(path)) as container:

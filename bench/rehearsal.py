@@ -42,6 +42,7 @@ from pipeline.digest import code
 from pipeline.errors import UserError
 from pipeline.train import loop
 from pipeline.train.run import Run
+from stages.commands.trial import classification
 from stages.repro.compose import composed
 from tests.support import project
 
@@ -184,16 +185,14 @@ def trained(each: Trained, steps: int, data: Path, weights: Path | None = None) 
                 lines += [line for line in epoch.lines if line["kind"] == "steps"]
     except UserError as error:
         return {"state": f"fails: {error}", "loss": "", "classification": "", "grad_norm": "", "seconds": ""}
-    losses = [float(line["loss"]) for line in lines][:steps]
-    micros = len(terms) // len(lines)
-    added = [fmean(terms[at : at + micros]) for at in range(0, len(terms), micros)]
-    without = [loss - penalty for loss, penalty in zip(losses, added, strict=False)]
-    (first, last), classification = ends(losses), ends(without)
+    losses = [float(line["loss"]) for line in lines]
+    without = classification(losses, terms)[:steps]
+    first, last = ends(losses[:steps])
     norm = max(float(line["grad_norm"]) for line in lines)
     return {
         "state": FALLS if last < first else RISES,
         "loss": f"{first:.4g} -> {last:.4g}",
-        "classification": "{:.4g} -> {:.4g}".format(*classification) if any(terms) else "",
+        "classification": "{:.4g} -> {:.4g}".format(*ends(without)) if any(terms) else "",
         "grad_norm": f"{norm:.3g}",
         "seconds": round(time.perf_counter() - began, 1),
     }
@@ -234,27 +233,13 @@ def earlier() -> dict[str, dict[str, Any]]:
 def report(measured: list[dict[str, Any]], steps: int, planned: int) -> None:
     passed = sum(str(result["state"]).startswith(FALLS) for result in measured)
     text = f"{passed} of {len(measured)} nets and recipes train, {steps} steps each; {planned} are planned."
-    head = [
-        "suite",
-        "row",
-        "net",
-        "attention",
-        "recipe",
-        "batch",
-        "lr",
-        "loss",
-        "classification",
-        "largest gradient norm",
-        "state",
-    ]
+    cells = ["net", "attention", "recipe", "batch", "lr", "loss", "classification", "grad_norm", "state"]
+    head = ["suite", "row", *(cell.replace("grad_norm", "largest gradient norm") for cell in cells)]
     lines = []
     for result in measured:
         first, *others = str(result["rows"]).split()
         name = f"{first} and {len(others)} more" if others else first
-        named = [
-            str(result.get(key, ""))
-            for key in ("net", "attention", "recipe", "batch", "lr", "loss", "classification", "grad_norm", "state")
-        ]
+        named = [str(result.get(cell, "")) for cell in cells]
         lines.append([str(result["suite"]), name, *named])
     save("rehearsal", "Every own row trains by its published recipe", text, head, lines, measured)
 

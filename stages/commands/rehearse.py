@@ -85,7 +85,7 @@ def rehearse(params: Params, steps: int, clips: int | None, price: float | None)
         tested = protocol.frames, protocol.size, protocol.batch
         recipe = asdict(params.recipe(experiment)) | {"trained": experiment.recipe is not None}
         grouped.setdefault(json.dumps([built, tested, recipe], sort_keys=True), []).append(name)
-    places = 1 if clips is None else side_by_side()
+    places = 1 if clips is None else at_a_time()
     found = [_weights(params.experiments[rows[0]].weights) for rows in grouped.values()]
     trials = _trials(params, [rows[0] for rows in grouped.values()], [path for path, _ in found], steps, clips, places)
     for number, (rows, (_, weights), trial) in enumerate(zip(grouped.values(), found, trials, strict=True), 1):
@@ -101,7 +101,7 @@ def rehearse(params: Params, steps: int, clips: int | None, price: float | None)
         yield done
 
 
-def side_by_side() -> int:
+def at_a_time() -> int:
     """Return the number of nets that this machine rehearses at a time."""
     import torch
 

@@ -5,7 +5,7 @@ import math
 import re
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -207,10 +207,9 @@ def _rehearsed(row: Row, weights: Path | None, steps: int, clips: int | None, de
                 raise ValueError(f"step {len(measured)}: loss {measured[-1][0]:g}, gradient norm {measured[-1][1]:g}")
     losses, norms = ([values[at] for values in measured] for at in (0, 1))
     if steps > 1 and losses and losses[-1] >= losses[0]:
-        each = len(penalties) // len(losses)  # micro batches of a step
-        added = [statistics.fmean(penalties[at : at + each]) for at in range(0, len(penalties), each)]
         # ISTPA's own losses have no lower bound, and follow the size of the maps.
-        if not any(added) or losses[-1] - added[-1] >= losses[0] - added[0]:
+        first, *_, last = classification(losses, penalties)
+        if last >= first:
             raise ValueError(f"its loss doesn't fall on a repeated batch: {losses[0]:g} to {losses[-1]:g}")
     views = min(protocol.batch, clips or protocol.batch)
     x = torch.randn(views, run.test_frames, protocol.size, protocol.size, recipe.planes, device=device)
@@ -223,6 +222,12 @@ def _rehearsed(row: Row, weights: Path | None, steps: int, clips: int | None, de
     rest = seconds[1:] or seconds
     rate = batch * len(rest) / sum(rest) if rest else 0.0
     return Rehearsal("", tuple(losses), tuple(norms), 0, rate, views / taken)
+
+
+def classification(losses: Sequence[float], penalties: Sequence[float]) -> list[float]:
+    """Return each step's loss without the penalties, of which every micro batch has one."""
+    each = len(penalties) // len(losses)
+    return [loss - statistics.fmean(penalties[at * each : (at + 1) * each]) for at, loss in enumerate(losses)]
 
 
 def _recorded(penalty: Penalty, values: list[float]) -> Penalty:
