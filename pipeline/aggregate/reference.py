@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,7 +16,7 @@ from pipeline.config import load
 from pipeline.config.schema import Order, Params
 from pipeline.digest import files
 from pipeline.digest.environment import provenance
-from pipeline.errors import UserError, unknown
+from pipeline.errors import UserError, reading, unknown
 from pipeline.evaluate import predictions
 from pipeline.papers import published
 from pipeline.papers.published import PAPERS
@@ -26,6 +26,8 @@ from pipeline.tracking import run_log
 
 GROUPS = ("Measured on real videos", "Measured on drawn videos", "The papers' tables")
 KINDS = tuple(Folders.__dataclass_fields__)
+
+Origins = Mapping[str, Mapping[str, str]]  # row -> what its results depend on: name -> digest
 
 
 def folder(reports: Path, suite: str) -> Path:
@@ -51,25 +53,37 @@ def has_predictions(reports: Path, suite: str) -> bool:
     return (folder(reports, suite) / "params.yaml").is_file()
 
 
-def save(project: Path) -> Path:
+def save(project: Path, origins: Origins | None = None, absent: Collection[str] = ()) -> Path:
     """Replace the reference results of the project's suite by the project's results.
+
+    Args:
+        project: The project's folder.
+        origins: What each row's results depend on.
+        absent: Rows without results here. Those saved earlier stay, so that several machines can share a suite.
 
     Returns:
         The folder of params.yaml, provenance.json, speeds.json, the inputs of the tables, and the tables.
+
+    Raises:
+        UserError: The earlier results of an absent row depend on something else than `origins`.
     """
     params, data, reports = load.load(project / "params.yaml"), project / "data", project / "reports"
     target = reports / "reference" / params.suite
     target.parent.mkdir(parents=True, exist_ok=True)
-    rows = params.experiments | params.trajectories
+    rows, facts = params.experiments | params.trajectories, provenance()
+    records = {row: {"cpu": facts["cpu"], **origin} for row, origin in (origins or {}).items() if row not in absent}
+    records |= _earlier(target, origins or {}, absent)
+    machines = dict.fromkeys([facts["cpu"], *(record["cpu"] for record in records.values())])
     with TemporaryDirectory(dir=target.parent) as temporary:
         new = Path(temporary) / params.suite
         for row in rows:
-            _copy_row(data, row, new)
+            _copy_row(target if row in absent and row in records else data, row, new)
         for name in {settings.dataset for settings in rows.values()}:
             _copy(data / "splits" / name, ("classes.json", "split-*.parquet"), new / "splits" / name)
         _save_params(params, project, new, target.relative_to(project))
-        speeds.save(new / speeds.FILE, data, params.experiments)
-        write(new / "provenance.json", json.dumps(provenance(), indent=2) + "\n")
+        speeds.save(new / speeds.FILE, data, params.experiments, target / speeds.FILE)
+        facts |= {"cpu": "; ".join(machines), "rows": {row: records[row] for row in rows if row in records}}
+        write(new / "provenance.json", json.dumps(facts, indent=2) + "\n")
         shutil.rmtree(target, ignore_errors=True)
         new.replace(target)
     recompute(reports, params.suite)
@@ -127,6 +141,21 @@ def _headings(suite: str, tables: Path, reports: Path) -> tuple[str, str]:
 def size(reports: Path, suite: str) -> int:
     """Return the bytes of a suite's reference predictions."""
     return sum(path.stat().st_size for path in folder(reports, suite).glob("predictions/*/*.parquet"))
+
+
+def _earlier(target: Path, origins: Origins, absent: Collection[str]) -> dict[str, dict[str, str]]:
+    """Return the records of the absent rows that were saved earlier."""
+    path = target / "provenance.json"
+    if not absent or not path.is_file():
+        return {}
+    with reading(path, f"`git checkout {path}` brings it back"):
+        records = json.loads(path.read_text(encoding="utf-8")).get("rows", {})
+        saved = {row: dict(records[row]) for row in absent if row in records}
+    for row, record in saved.items():
+        if other := [name for name, digest in origins[row].items() if record.get(name) != digest]:
+            remedy = f"run the row here, or delete {target / 'predictions' / row} and its entry in {path}"
+            raise UserError(f"{row}: the results saved earlier come from another {other[0]}; {remedy}")
+    return saved
 
 
 def _copy_row(data: Path, row: str, target: Path) -> None:

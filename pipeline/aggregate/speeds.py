@@ -23,9 +23,13 @@ def measured(data: Path, row: str) -> Speed | None:
     return rate, statistics.median_low([line.get("world", 1) for line in lines])
 
 
-def save(path: Path, data: Path, rows: Iterable[str]) -> None:
-    """Write the rows' speeds on CPUs; no file without timings, or on a machine with GPUs."""
-    speeds = {row: speed for row in rows if (speed := measured(data, row))}
+def save(path: Path, data: Path, rows: Iterable[str], earlier: Path) -> None:
+    """Write the rows' speeds on CPUs; no file without timings, or on a machine with GPUs.
+
+    Rows without timings in `data` keep their speed in the file `earlier`.
+    """
+    before = load(earlier) if earlier.is_file() else {}
+    speeds = {row: speed for row in rows if (speed := measured(data, row) or before.get(row))}
     if speeds and not gpus():
         lines = {row: {"clips_per_second": round(rate, 1), "workers": world} for row, (rate, world) in speeds.items()}
         write(path, json.dumps(lines, indent=2) + "\n")

@@ -1,11 +1,16 @@
 """Tables, figures and pages from the predictions of reference results or a run."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from pipeline.aggregate import papers as replicas
 from pipeline.aggregate import reference as references
 from pipeline.aggregate.suite import Folders, aggregate, show
 from pipeline.config import load
+from pipeline.config.schema import Params
+from pipeline.digest.files import sha256
+from pipeline.digest.inputs import FOLDER
 from pipeline.errors import UserError
 from pipeline.papers.published import PAPERS
 from stages import DATA
@@ -58,14 +63,43 @@ def workspace(suite: str | None) -> None:
 def save() -> None:
     """Make the present results the reference results of their suite.
 
+    Rows that never ran here keep the results of an earlier save.
+
     Raises:
         UserError: A result is stale.
     """
-    from stages.repro.plan import current, project
+    from stages.repro import plan
 
-    if stale := [step.stage for step in current(load.load(), project())]:
+    params, project = load.load(), plan.project()
+    steps = plan.current(params, project)
+    of_rows = [step for step in steps if plan.noun(step.stage) in ("train", "evaluate", "trajectories")]
+    never = {plan.key(step.stage) for step in of_rows if step.reasons == plan.NEVER}
+    absent = [row for row in (*params.experiments, *params.trajectories) if row in never]
+    allowed = {step.stage for step in of_rows if plan.key(step.stage) in never} | ({"aggregate"} if absent else set())
+    if stale := [step.stage for step in steps if step.stage not in allowed]:
         raise UserError(f"{stale[0]} is stale; run `actionbench repro` first, so that the digests fit the results")
-    print(f"reference results in {references.save(Path())}")
+    locked = plan.locked()
+    origins = {row: _origin(row, params, locked) for row in (*params.experiments, *params.trajectories)}
+    target = references.save(Path(), origins, absent)
+    kept = [row for row in absent if (target / "predictions" / row).is_dir()]
+    missing = [row for row in absent if row not in kept]
+    print(f"reference results in {target}")
+    for what, names in (("kept from an earlier save", kept), ("not run", missing)):
+        if names:
+            print(f"{what}: {', '.join(names)}")
+
+
+def _origin(row: str, params: Params, locked: Mapping[str, Any]) -> dict[str, str]:
+    """Return what a row's results depend on: path -> digest, of data by DVC, of code and settings here."""
+    if row in params.experiments:
+        experiment = params.experiments[row]
+        plugins = f"attention/{experiment.attention}", f"backbones/{experiment.backbone}"
+        code, data, kind = ["stages/train", "stages/evaluate", *plugins], experiment.dataset, "rows"
+    else:
+        code, data, kind = ["stages/trajectories"], params.trajectories[row].dataset, "trajectories"
+    files = [*(REPORTS / "code" / name for name in code), FOLDER / kind / f"{row}.json"]
+    outputs = [out for stage in (f"decode@{data}", f"splits@{data}") for out in locked[stage]["outs"]]
+    return {out["path"]: out["md5"] for out in outputs} | {path.as_posix(): sha256(path) for path in files}
 
 
 def _has_predictions(suite: str) -> bool:

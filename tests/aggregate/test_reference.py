@@ -95,6 +95,29 @@ def test_they_are_recomputed_byte_for_byte_without_data(project: Path, monkeypat
     assert not any(b"/secret" in content or str(project).encode() in content for content in saved.values())
 
 
+def test_machines_share_a_suite_and_other_code_is_refused(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = contents(reference.save(project))
+    origins = {row: {"data/frames/shapes": "1", f"reports/code/attention/{row}": row} for row in ("tsn", "tsm")}
+    shutil.rmtree(project / "reports" / "reference")
+    for folder in ("predictions", "tracking", "runs"):
+        (project / "data" / folder / "tsm").rename(project / f"{folder}-of-tsm")
+    folder = reference.save(project, origins, ["tsm"])
+    assert not (folder / "predictions" / "tsm").exists()
+    for name in ("predictions", "tracking", "runs"):
+        (project / "data" / name / "tsn").rename(project / f"{name}-of-tsn")
+        (project / f"{name}-of-tsm").rename(project / "data" / name / "tsm")
+    monkeypatch.setattr("pipeline.digest.environment.cpu", lambda: "Other CPU")
+    shared = contents(reference.save(project, origins, ["tsn"]))
+    provenance = json.loads(shared.pop("provenance.json"))
+    assert shared == {name: content for name, content in whole.items() if name != "provenance.json"}
+    assert [provenance["rows"][row]["cpu"] for row in ("tsn", "tsm")] == [cpu(), "Other CPU"]
+    assert provenance["cpu"] == f"Other CPU; {cpu()}"
+    origins["tsn"]["data/frames/shapes"] = "2"
+    with pytest.raises(UserError, match="tsn: the results saved earlier come from another data/frames/shapes; run"):
+        reference.save(project, origins, ["tsn"])
+    assert contents(folder) == shared | {"provenance.json": (folder / "provenance.json").read_bytes()}
+
+
 def test_other_predictions_make_other_tables_and_damaged_ones_none(project: Path) -> None:
     folder = reference.save(project)
     params, path = load.load(folder / "params.yaml"), folder / "predictions" / "tsm" / "predictions.parquet"
