@@ -6,13 +6,14 @@ Rows with one net and recipe train once. Learning rate, batch, micro batch, fram
 augmentation are the recipe's. Warm-up and steps down are left out, so all steps have the highest rate. Clips are the
 data set shapes at 64 pixels, and nets are the tiny members of their backbones, from random weights. `--full` trains the
 given rows with the published net and size in their place, and a batch of 8 by the linear rule. A row passes if loss and
-gradient are finite at every step, and the mean loss of the last tenth of steps is below that of the first. Of ISTPA's
-loss, the classification loss is given as well: its own losses have no lower bound, and follow the size of the maps.
+gradient are finite at every step, and the mean loss of the last tenth of steps is below that of the first. Where
+a net has losses of its own, the classification loss is given as well: ISTPA's have no lower bound, and follow the size
+of the maps.
 
 A row that fails, and starts from pre-trained weights as published, is trained again from such weights: those of its
 backbone without a module, after EPOCHS epochs on the same clips. Both results are given.
 
-Rows that are in the report's CSV already, under the same code, are kept.
+Rows that are in the report's CSV already, under the same code, are kept; so are those of suites that are not asked for.
 """
 
 import argparse
@@ -77,18 +78,26 @@ def main() -> None:
     parser.add_argument("--full", nargs="*", default=[], help="rows to train at full size too")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    todo = [each for suite in args.suites for each in own_rows(suite, args.full)]
+    todo = [each for suite in SUITES for each in own_rows(suite, args.full)]
     digest, done = code.files(ROOT)["stages/train"], earlier()
-    measured = []
+    keys = [key(each, args.steps, digest) for each in todo]
+    results = {number: {**done[name], **facts(todo[number])} for number, name in enumerate(keys) if name in done}
+    asked = [number for number, each in enumerate(todo) if each.suite in args.suites]
     with tempfile.TemporaryDirectory() as place:
-        clips = decoded(Path(place) / "project")
-        for number, each in enumerate(todo, 1):
-            settings = json.dumps([args.steps, digest, asdict(each.experiment), asdict(each.recipe)], sort_keys=True)
-            key = hashlib.sha256(settings.encode()).hexdigest()[:16]
-            result = done.get(key) or {**facts(each), **rehearsed(each, args.steps, clips), "key": key}
-            measured.append(result)
-            print(f"{number} of {len(todo)}: {each.rows[0]}: {result['state']}, {result['loss']}", flush=True)
-            report(measured, args.steps, len(todo))
+        clips = decoded(Path(place) / "project") if {*asked} - {*results} else None
+        for number in asked:
+            if clips and number not in results:
+                each = todo[number]
+                results[number] = {**facts(each), **rehearsed(each, args.steps, clips), "key": keys[number]}
+                print(f"{number + 1} of {len(todo)}: {each.rows[0]}: {results[number]['state']}", flush=True)
+                report([results[number] for number in sorted(results)], args.steps, len(todo))
+    report([results[number] for number in sorted(results)], args.steps, len(todo))
+
+
+def key(each: Trained, steps: int, digest: str) -> str:
+    """Return a result's key: of its settings and of the code that trains."""
+    settings = json.dumps([steps, digest, asdict(each.experiment), asdict(each.recipe)], sort_keys=True)
+    return hashlib.sha256(settings.encode()).hexdigest()[:16]
 
 
 def own_rows(suite: str, full: list[str]) -> Iterator[Trained]:

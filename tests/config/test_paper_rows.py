@@ -1,5 +1,7 @@
 """Rows of the composed suites follow the papers' readings and corrections."""
 
+import inspect
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -186,6 +188,11 @@ def test_st_manets_other_readings_have_rows():
         {"convolved": True},
         {"normed": True},
         {"branch": "apart"},
+        {"feed": False},
+        {"scaled": False},
+        {"second_softmax": True},
+        {"dense_maps": True},
+        {"dense_branch": False},
     ]
     assert manet.recipes[rows[0].recipe].clip_grad == 1.0
 
@@ -195,3 +202,17 @@ def test_suite_quick_hardly_ever_clips():
     recipes = [YAML(typ="safe").load(ROOT / name) for name in ("conf/recipe/quick.yaml", "conf/tier/recipe/mini.yaml")]
     recipes.append(YAML(typ="safe").load(ROOT / "params.yaml")["recipes"]["quick"])
     assert {recipe["clip_grad"] for recipe in recipes} == {20.0}
+
+
+# Knobs that no row of a paper changes: the reduction that it prints, and what is its base network's, not the module's.
+FIXED = {"action": {"reduction"}, "maagn": {"reduction", "flow", "aux", "shift"}}
+
+
+@pytest.mark.parametrize(("suite", "system"), zip(PAPERS, ("maagn", "istpa", "eam", "action", "st_manet"), strict=True))
+def test_every_knob_of_a_paper_has_a_row(suite, system):
+    module = import_module(f"models.attention.{system}")
+    given = inspect.signature(module.attach).parameters.values()
+    knobs = {knob.name for knob in given if knob.default is not knob.empty}
+    rows = composed(suite, "full").experiments.values()
+    used = {name for row in rows if row.attention == system for name in row.knobs}
+    assert knobs - used == FIXED.get(system, set())
