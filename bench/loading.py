@@ -115,8 +115,8 @@ def save(rows: list[dict[str, Any]], errors: dict[int, dict[str, float]], size: 
         *listed_errors,
         "",
         *peers.lacks("decord", "torchcodec", "av"),
-        "Without a resize they are the same bits, and a resize differs by rounding alone, because both average over more "
-        "pixels the more they shrink. From half on down the store shrinks within the JPEG first.",
+        "Without a resize they are the same bits, and a resize differs by rounding alone, because both average over "
+        "more pixels the more they shrink. From half on down the store shrinks within the JPEG first.",
         "\n",
     ])  # fmt: skip
     head = ["input", "loader", "clips/s of CPU time", "store is faster by (least to most of the turns)"]

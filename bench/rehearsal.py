@@ -7,8 +7,8 @@ augmentation are the recipe's. Warm-up and steps down are left out, so all steps
 data set shapes at 64 pixels, and nets are the tiny members of their backbones, from random weights. `--full` trains the
 given rows with the published net and size in their place, and a batch of 8 by the linear rule. A row passes if loss and
 gradient are finite at every step, and the mean loss of the last tenth of steps is below that of the first. Where
-a net has losses of its own, the classification loss is given as well: ISTPA's have no lower bound, and follow the size
-of the maps.
+an attention adds losses, the classification loss is given as well: ISTPA's have no lower bound, and follow the size of
+the maps.
 
 A row that fails, and starts from pre-trained weights as published, is trained again from such weights: those of its
 backbone without a module, after EPOCHS epochs on the same clips. Both results are given.
