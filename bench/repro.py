@@ -3,9 +3,10 @@
     python -m bench.repro
 
 The shell that DVC starts for a stage notes the command's begin and end. "Proper" is what is not overhead: drawing,
-decoding and evaluation as their progress lines say, and all epochs by the runs' logs, divided by the cores, since runs
-train side by side. The rest of a stage is imports, Ray, nets, checks and files; "outside of stages" is DVC's. A
-training step is one of row tsm (the median), with another run on the other core. It says how fast the machine is.
+decoding and evaluation as their progress lines say, and a row's epochs by its runs' logs, divided by the number of runs
+that train side by side. The rest of a stage is imports, Ray, nets, checks and files; "outside of stages" is DVC's. A
+training step is one of row tsm (the median), while the row's other runs share the cores. It says how fast the machine
+is.
 """
 
 import json
@@ -17,9 +18,11 @@ from collections import defaultdict
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from bench import report
 from bench.running import ROOT, machine, noting_shell, options, stage_seconds, timed
+from cluster.auto import at_once
 
 PROGRESS = re.compile(r"^(draw|decode|evaluate) .* in ([\d.]+) s$", re.MULTILINE)
 PROPER = {"draw": "download", "decode": "decode", "evaluate": "evaluate"}  # progress line -> stage
@@ -41,8 +44,7 @@ def main() -> None:
         proper: dict[str, float] = defaultdict(float)
         for name, took in PROGRESS.findall(whole.result):
             proper[PROPER[name]] += float(took)
-        epochs, step = trained(folder)
-        proper["train"] = epochs / len(os.sched_getaffinity(0))
+        proper["train"], step = trained(folder / "data" / "tracking", len(os.sched_getaffinity(0)))
     save(environment, whole.wall, again, seconds, proper, step)
 
 
@@ -61,19 +63,23 @@ def make(folder: Path, target: str, shell: str) -> str:
     return done.stdout
 
 
-def trained(folder: Path) -> tuple[float, float]:
-    """Return the seconds of all epochs of all runs, and the median seconds of a step of row tsm."""
-    tracking = folder / "data" / "tracking"
-    logs = {path: [json.loads(line) for line in path.open()] for path in tracking.glob("*/*.timings.jsonl")}
-    epochs = sum(line["seconds"] for lines in logs.values() for line in lines if line["kind"] == "epoch")
+def trained(tracking: Path, cores: int) -> tuple[float, float]:
+    """Return the wall-clock seconds of all epochs of all rows, and the median seconds of a step of row tsm."""
+    rows: dict[str, list[list[dict[str, Any]]]] = defaultdict(list)
+    for path in tracking.glob("*/*.timings.jsonl"):
+        rows[path.parent.name].append([json.loads(line) for line in path.open()])
+    epochs = {
+        row: sum(line["seconds"] for lines in logs for line in lines if line["kind"] == "epoch")
+        / min(len(logs), at_once(len(logs), cores))
+        for row, logs in rows.items()
+    }
     steps = [
         line["seconds"] / lines[0]["step"]  # a line has as many steps as the first
-        for path, lines in logs.items()
-        if path.parent.name == "tsm"
+        for lines in rows["tsm"]
         for line in lines
         if line["kind"] == "steps"
     ]
-    return epochs, median(steps)
+    return sum(epochs.values()), median(steps)
 
 
 def save(
@@ -89,7 +95,7 @@ def save(
         lines.append([name, f"{took:.1f}", *share])
     text = (
         f"Suite quick, all rows, from an empty clone; {machine()}. A training step of row tsm takes {1000 * step:.0f} "
-        f"ms, two runs at once. The same work where a step takes 50 ms: {whole * 0.05 / step / 60:.1f} min."
+        f"ms beside the row's other runs. The same work where a step takes 50 ms: {whole * 0.05 / step / 60:.1f} min."
     )
     rows = [{"part": name, "seconds": took, "proper": sums.get(name)} for name, took in parts.items()]
     heads = ["part", "seconds", "proper", "share"]

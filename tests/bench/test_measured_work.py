@@ -1,12 +1,13 @@
 """The work that benches measure runs at a tiny size against the present code."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from bench import decoding, flow, loading, peers, training
+from bench import decoding, flow, loading, peers, repro, training
 from cluster import fit
 from pipeline.clips.loading import TrainClips
 from pipeline.decode import frame_store
@@ -70,3 +71,14 @@ def test_the_shortest_loop_trains_as_ours(tmp_path: Path, monkeypatch: pytest.Mo
         assert training.seconds_per_step(run_log.epochs(folder / fit.LOG)) > 0
         losses.append([line["loss"] for line in run_log.lines(folder / fit.LOG) if line["kind"] == "steps"])
     assert len(losses[0]) == 4 and losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_runs_side_by_side_count_once_in_the_seconds_of_a_repro(tmp_path: Path) -> None:
+    for run in range(3):
+        log = tmp_path / "tsm" / f"split1-seed{run}.timings.jsonl"
+        log.parent.mkdir(exist_ok=True)
+        steps = [{"kind": "steps", "step": 5 * n, "seconds": 0.5} for n in (1, 2)]
+        lines = [*steps, {"kind": "epoch", "seconds": 12.0}, {"kind": "epoch", "seconds": 6.0}]
+        log.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    assert repro.trained(tmp_path, cores=2) == (pytest.approx(18.0), pytest.approx(0.1)), "three share two cores"
+    assert repro.trained(tmp_path, cores=1) == (pytest.approx(54.0), pytest.approx(0.1)), "one after the other"
