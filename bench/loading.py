@@ -8,6 +8,7 @@ time is the process's CPU time, so that other load on the machine matters little
 
 - store: this project's frame store, loading.TrainClips, loading.normalise() into a reused batch.
 - store, uint8: the same without normalizing, which a GPU would do.
+- store, OpenCV: the same with OpenCV's bilinear resize, which doesn't filter, as the store had it before.
 - decord, mmaction2, torchcodec, PySlowFast: the 8 frames of the H.264 file, with x264's default key frames (250 apart)
   or one in 12, as bench/peers.py says; the same normalizing. PySlowFast reads every frame from the first to the last.
 - Pillow: a folder of the same JPEG files as in the store, read as the code of TSN, TSM and ACTION-Net does: open,
@@ -22,7 +23,9 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+import cv2
 import numpy as np
 import torch
 from PIL import Image
@@ -155,6 +158,11 @@ class PillowClips(Dataset):
         return x
 
 
+def unfiltered(frames: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Resize (n,H,W,3) uint8 by OpenCV."""
+    return np.stack([cv2.resize(frame, (width, height), interpolation=cv2.INTER_LINEAR) for frame in frames])
+
+
 def ways() -> dict[str, Way]:
     """Return name -> way from a video file to a clip, of the packages that can be imported."""
     every = {
@@ -177,6 +185,10 @@ def loaders(root: Path, plan: loading.TrainClips) -> dict[str, Callable[[list[li
     def store(micros: list[list[Key]]) -> Iterator[Tensor]:
         return (x for x, _ in DataLoader(plan, sampler=micros, batch_size=None))
 
+    def by_opencv(micros: list[list[Key]]) -> Iterator[Tensor]:
+        with patch.object(loading, "resized", unfiltered):
+            yield from map(normalised, store(micros))
+
     def from_video(way: Way, folder: str, micros: list[list[Key]]) -> Iterator[Tensor]:
         batches = DataLoader(VideoClips(root / folder, plan, way), batch_sampler=micros)
         return map(normalised, batches) if way is not peers.by_pyslowfast else iter(batches)
@@ -190,6 +202,7 @@ def loaders(root: Path, plan: loading.TrainClips) -> dict[str, Callable[[list[li
     return {
         "store": lambda micros: map(normalised, store(micros)),
         "store, uint8": store,
+        "store, OpenCV": by_opencv,
         **{
             f"{name}{key_frames}": partial(from_video, way, folder)
             for name, way in ways().items()

@@ -14,6 +14,7 @@ import tokenize
 import typing
 from collections.abc import Iterator
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,21 @@ def configuration() -> str:
             ]
             lines.append(f"| {' | '.join(escaped(cell) for cell in cells)} |")
         parts.append("\n".join(lines))
+    parts += [
+        "## Knobs",
+        "A row's `knobs` are parameters of its attention module's `attach()`. The module's docstring says what each "
+        "means, and which of them are choices that a paper leaves open.",
+        "\n".join(["| attention | knobs and their defaults |", "|---|---|", *map(knobs, plugins("models/attention"))]),
+    ]
     return "\n\n".join(parts) + "\n"
+
+
+def knobs(path: Path) -> str:
+    """Return an attention module's line of the table of knobs."""
+    attach = import_module(f"models.attention.{path.stem}").attach
+    given = inspect.signature(attach).parameters.values()
+    named = (f"`{knob.name}: {in_yaml(knob.default)}`" for knob in given if knob.default is not knob.empty)
+    return f"| `{path.stem}` | {', '.join(named) or 'none'} |"
 
 
 def escaped(text: str) -> str:
@@ -153,11 +168,21 @@ def default(field: Any) -> str:
     if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
         return "required"
     value = field.default_factory() if field.default is dataclasses.MISSING else field.default
+    return "its defaults" if dataclasses.is_dataclass(value) else f"`{in_yaml(value)}`"
+
+
+def in_yaml(value: Any) -> str:
+    """Return a plain value as params.yaml has it."""
     if value is None or isinstance(value, bool):
-        return {None: "`null`", True: "`true`", False: "`false`"}[value]
-    if dataclasses.is_dataclass(value):
-        return "its defaults"
-    return f"`{list(value) if isinstance(value, tuple) else value}`"
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(in_yaml, value))}]"
+    return str(value)
+
+
+def plugins(folder: str) -> list[Path]:
+    """Return the modules of a folder of plug-ins."""
+    return [path for path in sorted((ROOT / folder).glob("*.py")) if path.stem != "__init__"]
 
 
 def tree() -> str:
@@ -179,9 +204,8 @@ def modules() -> str:
         ("Backbones", "models/backbones"),
         ("Data sets", "pipeline/datasets"),
     ):
-        plugins = [path for path in sorted((ROOT / folder).glob("*.py")) if path.stem != "__init__"]
         lines += [f"**{title}** (`{folder}/`)", "", "| name | what it is |", "|---|---|"]
-        lines += [f"| `{path.stem}` | {first_line(path).replace('|', '')} |" for path in plugins] + [""]
+        lines += [f"| `{path.stem}` | {first_line(path).replace('|', '')} |" for path in plugins(folder)] + [""]
     return "\n".join(lines)
 
 

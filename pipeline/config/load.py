@@ -131,6 +131,11 @@ def parse(raw: dict[str, Any], name: str = "params") -> Params:
             )
         if recipe.validate == "val" and "val" in recipe.train:
             raise UserError(f"{name}: recipes.{key}.validate is val, but train has part val too; leave it out of one")
+        if recipe.nesterov and (recipe.dampening or not recipe.momentum):
+            raise UserError(
+                f"{name}: recipes.{key}.nesterov is true, which needs a momentum and no dampening; momentum is "
+                f"{recipe.momentum:g}, dampening {recipe.dampening:g}"
+            )
         if recipe.batch % recipe.micro_batch:
             raise UserError(
                 f"{name}: recipes.{key}.batch ({recipe.batch}) is no multiple of micro_batch ({recipe.micro_batch})"

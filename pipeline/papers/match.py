@@ -1,13 +1,13 @@
 """Our number for each printed number of a table, and the verdict on the two."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from pipeline.config.schema import Params
 from pipeline.measure import claims
 from pipeline.measure.crossed import Estimate
-from pipeline.measure.results import Result, difference
+from pipeline.measure.results import Difference, Result, difference
 from pipeline.measure.scores import Accuracy, Precision
 from pipeline.measure.uncertainty import Interval
 from pipeline.papers.conditions import differences
@@ -103,7 +103,7 @@ def _match(
     params: Params,
     results: Mapping[str, Result],
     more: Decimal | None,
-    gain: Gain | None,
+    gained: Gain | None,
 ) -> Match:
     of, under, printed = table.columns[column], conditions(table, row, column), row.printed.get(column)
     system = meant(row.ours, table, column)
@@ -122,13 +122,15 @@ def _match(
             return cell(*lack)
     differs = differences(paper, under, params, system)
     if of.measure == "efficiency":
-        ratio = _efficiency(results[system], results[other], more)
-        if isinstance(ratio, str):
-            return cell(DIFFERS if differs else FAILED, "; ".join([ratio, *differs]))
-        interval, seeds = ratio
-        verdict = DIFFERS if differs else _outside(interval, printed, seeds)
-        read = claims.with_lacking(verdict, seeds) if verdict == claims.CANT_TELL else ""
-        return cell(verdict, "; ".join(differs), interval, read)
+        # The base was measured alike, but may start from other weights.
+        differs = list(dict.fromkeys([*differs, *differences(paper, replace(under, pretrained=None), params, other)]))
+        gain = difference(results[system], results[other])
+        ratio = gain if isinstance(gain, str) else _efficiency(gain, more)
+        if isinstance(gain, str) or isinstance(ratio, str):
+            return cell(DIFFERS if differs else FAILED, "; ".join([str(ratio), *differs]))
+        verdict = DIFFERS if differs else gain.unlike or _outside(ratio, printed, gain.less.seeds)
+        read = claims.with_lacking(verdict, gain.less.seeds) if verdict == claims.CANT_TELL else ""
+        return cell(verdict, "; ".join(differs), ratio, read)
     ours = _accuracy(results[system], of.measure)
     if isinstance(ours, str):  # a tier may have too few classes for such a number
         return cell(DIFFERS if differs else FAILED, "; ".join([ours, *differs]))
@@ -136,7 +138,7 @@ def _match(
         return cell(DIFFERS, "; ".join(differs), ours)
     scale = SHARES.get(of.unit, 1)
     rounding = 0.5 * 10.0 ** -len(printed.partition(".")[2]) / scale
-    judged = claims.number(ours, float(printed) / scale, gain.claimed if gain else None, rounding)
+    judged = claims.number(ours, float(printed) / scale, gained.claimed if gained else None, rounding)
     lacking = claims.lacking(ours.seeds)
     return cell(judged.verdict, "", ours, claims.with_lacking(judged.verdict, ours.seeds) if lacking else str(judged))
 
@@ -152,17 +154,13 @@ def _accuracy(result: Result, measure: str) -> Estimate | str:
     return f"row {result.name} has no {measure}"
 
 
-def _efficiency(row: Result, base: Result, more: Decimal | None) -> tuple[Interval, int] | str:
-    """Return more FLOPs, in %, a point of top-1 gained, and the seeds of the gain."""
-    gain = difference(row, base)
-    if isinstance(gain, str):
-        return gain
+def _efficiency(gain: Difference, more: Decimal | None) -> Interval | str:
+    """Return more FLOPs, in %, a point of top-1 gained."""
     if more is None:
         return "the nets' FLOPs are not counted"
     if gain.less.low <= 0:
         return "the gain may be 0, so there is nothing to divide by"
-    bounds = (gain.less.value, gain.less.high, gain.less.low)
-    return Interval(*(float(more) / (100 * share) for share in bounds)), gain.less.seeds
+    return Interval(*(float(more) / (100 * share) for share in (gain.less.value, gain.less.high, gain.less.low)))
 
 
 def _outside(ours: Interval, printed: str | None, seeds: int) -> str:

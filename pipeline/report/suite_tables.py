@@ -68,6 +68,7 @@ def ablation(base: Result, rows: Sequence[Result], check: bool = False) -> list[
     differences = [difference(row, base, other_seeds=check) for row in rows]
     ps = claims.adjusted([None if isinstance(less, str) or less.unlike else less.less for less in differences])
     tests = sum(p is not None for p in ps)
+    starts = ALWAYS if len({row.pretrained for row in (base, *rows)}) > 1 else DATA
     return [
         [
             Cell("row", row.name, {"row": row.name}, ALWAYS),
@@ -75,7 +76,8 @@ def ablation(base: Result, rows: Sequence[Result], check: bool = False) -> list[
             *_difference(less, p, base, tests, check),
             _count("Δ params M", "delta_parameters", _less(row, base, "parameters"), 1e6, "+"),
             _count("Δ MACs G", "delta_macs", _less(row, base, "macs"), 1e9, "+"),
-            *(Cell(cell.heading, cell.read, cell.data, DATA) for cell in _system(row)),
+            *(Cell(cell.heading, cell.read, cell.data, DATA) for cell in _system(row)[:-1]),
+            Cell("pre-training", row.pretrained, {"pretrained": row.pretrained}, starts),
             *_measurement(row, (base, *rows)),
         ]
         for row, less, p in zip((base, *rows), ("base", *differences), (None, *ps), strict=True)

@@ -47,13 +47,18 @@ def parts(run: Run) -> tuple[Items, Items]:
     are in neither.
 
     Raises:
-        UserError: The split has no part val, or too few videos for a share.
+        UserError: The split lacks a part that the recipe names, or has too few videos for a share.
     """
-    recipe = run.recipe
-    items = [item for part in recipe.train for item in run.part(part)]
+    recipe, where = run.recipe, f"recipes.{run.experiment.recipe}"
+    trained = {part: run.part(part) for part in recipe.train}
+    if empty := [part for part, videos in trained.items() if not videos]:
+        raise UserError(
+            f"{where}.train lists {empty[0]}, but split {run.split} of {run.experiment.dataset} has no part {empty[0]}"
+        )
+    items = [item for videos in trained.values() for item in videos]
     if recipe.validate is None:
         return items, []
-    where = f"recipes.{run.experiment.recipe}.validate"
+    where += ".validate"
     if recipe.validate == "val":
         if not (held := run.part("val")):
             raise UserError(

@@ -58,6 +58,9 @@ def show(params: Params, steps: int, clips: int | None, price: float | None, jso
     device = next((each.found.device for each in done if each.found.device), "no device")
     cost = f", ${sum(known) * price:,.2f}" if price is not None else ""
     print(f"\n{device}: {sum(known):,.1f} device-hours{cost} for {len(known)} of {len(done)} nets and recipes")
+    if uncounted := [each.rows[0] for each in done if any(_windowed(params, row) for row in each.rows)]:
+        others = f" and {len(uncounted) - 1} more" if len(uncounted) > 1 else ""
+        print(f"hours count one clip a test video, where its length decides the number: {uncounted[0]}{others}")
     for words in lacking:
         print(f"weights {words}")
     for each in failing:
@@ -157,18 +160,23 @@ def _hours(params: Params, rows: Sequence[str], trial: Rehearsal) -> float | Non
     seconds = 0.0
     for name in rows:
         experiment = params.experiments[name]
-        recipe, views = params.recipe(experiment), views_per_video(params.protocols[experiment.protocol])
+        recipe, protocol = params.recipe(experiment), params.protocols[experiment.protocol]
+        views = (views_per_video(protocol) or 1) * (1 + len(protocol.probes))
         for split in experiment.splits:
             parts = _parts(params, name, split)
             trained, tested = sum(parts.get(part, 0) for part in recipe.train), parts.get("test", 0)
             if not trained or not tested or not trial.views_per_second:
                 return None
-            seconds += len(experiment.seeds) * tested * (views or 1) / trial.views_per_second
+            seconds += len(experiment.seeds) * tested * views / trial.views_per_second
             if experiment.recipe and not trial.clips_per_second:
                 return None
             if experiment.recipe:
                 seconds += len(experiment.seeds) * trained * recipe.epochs / trial.clips_per_second
     return seconds / 3600
+
+
+def _windowed(params: Params, row: str) -> bool:
+    return views_per_video(params.protocols[params.experiments[row].protocol]) is None
 
 
 def _parts(params: Params, row: str, split: int) -> dict[str, int]:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config.schema import Experiment, Params, Protocol, Recipe
-from pipeline.errors import UserError
 
 if TYPE_CHECKING:
     import torch
@@ -165,8 +164,9 @@ def rehearsal(row: Row, weights: Path | None, steps: int, clips: int | None, thr
     before = 0 if device.type == "cuda" else resident()
     try:
         trial = _rehearsed(row, weights, steps, clips, device)
-    except (UserError, ValueError, RuntimeError) as error:  # RuntimeError: also lack of memory
-        return Rehearsal(name, error=" ".join(str(error).partition("\n")[0].split())[:300])
+    except Exception as error:  # whatever it is, the other rows are rehearsed
+        words = " ".join(str(error).partition("\n")[0].split()) or type(error).__name__
+        return Rehearsal(name, error=words[:300])
     peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else resident("VmHWM")
     return replace(trial, device=name, memory=peak - before)
 

@@ -84,7 +84,8 @@ def seconds(step: Step, params: Params, data: Path, speeds: Mapping[str, Speed])
         counts = [count or expected.get(split, {}) for split, count in zip(experiment.splits, counts, strict=True)]
     if not all(counts):
         return Estimate(None, "the splits do not exist yet")
-    clips = len(experiment.seeds) * sum(count.get("train" if training else "test", 0) for count in counts)
+    parts = recipe.train if training else ("test",)
+    clips = len(experiment.seeds) * sum(count.get(part, 0) for count in counts for part in parts)
     if training:
         clips *= recipe.epochs
     else:

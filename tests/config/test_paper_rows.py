@@ -40,6 +40,9 @@ def test_istpas_three_streams_have_the_frames_of_their_base(istpa, dataset):
     for name in ("istpa-irv2-{}-fused-3streams-3splits", "istpa-reinforced-irv2-{}-fused-3splits"):
         rows = [istpa.experiments[member] for member in istpa.fusions[name.format(dataset)].rows]
         assert {istpa.protocols[row.protocol].frames for row in rows} == {30}
+    printed = {row.label: row for row in published.load("istpa", ROOT / "reports/papers").tables["T12"].rows}
+    streams = next(row for label, row in printed.items() if label.startswith("Ours: RGB + flow"))
+    assert streams.base is not None and printed[streams.base].under.frames == streams.under.frames == 30
 
 
 def test_istpa_with_trajectories_has_its_base_row(istpa):
@@ -126,7 +129,7 @@ def test_action_net_on_egogestures_training_and_validation_videos():
 
 def test_action_nets_printed_numbers_are_marked_as_of_the_best_epoch():
     paper = published.load("action_net", ROOT / "reports" / "papers")
-    for name in ("T1", "T2", "T3", "T4", "T5"):
+    for name in ("T1", "T2", "T3", "T4", "T5", "F4", "text_eta"):
         assert any("best on the videos reported" in note for note in paper.tables[name].notes), name
 
 
@@ -135,9 +138,12 @@ def test_action_nets_printed_numbers_are_marked_as_of_the_best_epoch():
     [
         ("action_net", ["floor(n / T)", "an epoch later", "table 4's stages without ACTION", "19,184"]),
         ("istpa", ["factor 1/2", "sum over the classes", "margins", "scores' weights and biases start", "MobileNetV2"]),
-        ("eam", ["dampening", "batch norms of the stages that don't train", "corners"]),
-        ("maagn", ["AGM's convolutions start", "mirrored clips", "100 pixels", "of channels"]),
-        ("st_manet", ["three maps are joined", "version of Diving48"]),
+        ("istpa", ["size of X", "before their ReLU", "three streams", "deviation 0.001", "CIFAR-100", "iDT"]),
+        ("eam", ["dampening", "batch norms of the stages that don't train", "corners", "crops are resized", "torch's"]),
+        ("maagn", ["AGM's convolutions start", "mirrored clips", "100 pixels", "of channels", "Nesterov's"]),
+        ("maagn", ["colors and decay", "clips on Kinetics-400, and their places", "ten crops", "deviation 0.01"]),
+        ("st_manet", ["three maps are joined", "version of Diving48", "torch's default"]),
+        ("st_manet", ["between which places", "each switch is a row"]),
     ],
 )
 def test_readings_are_listed_as_unstated(paper, words):

@@ -40,6 +40,7 @@ NUMBERS = {
     "recipes.quick.size": [0, 10**6],
     "recipes.quick.lr": [NAN, INF, -INF, -0.1, 0.0],
     "recipes.quick.momentum": [2.0, 1.0, -0.1, NAN],
+    "recipes.quick.dampening": [1.0, -0.1, NAN],
     "recipes.quick.weight_decay": [-1e-4, NAN, INF],
     "recipes.quick.dropout": [1.5, 1.0, -0.1, NAN],
     "recipes.quick.stride": [0, -1],
@@ -102,6 +103,14 @@ def test_weights_of_a_fusion_are_above_zero_and_finite(weight: float) -> None:
 @pytest.mark.parametrize("rows", [[], ["tsn", "tsn"]])
 def test_rows_of_a_table_are_there_once(rows: list[str]) -> None:
     assert "tables.comparison.rows" in refused(changed("tables.comparison.rows", rows))
+
+
+@pytest.mark.parametrize(("momentum", "dampening"), [(0.9, 0.9), (0.0, 0.0)])
+def test_nesterov_needs_a_momentum_without_dampening(momentum: float, dampening: float) -> None:
+    settings = {"nesterov": True, "momentum": momentum, "dampening": dampening}
+    message = refused(changed("recipes.quick", RAW["recipes"]["quick"] | settings))
+    assert "recipes.quick.nesterov is true, which needs a momentum and no dampening" in message
+    assert f"momentum is {momentum:g}, dampening {dampening:g}" in message
 
 
 def test_whole_numbers_may_stand_for_others() -> None:

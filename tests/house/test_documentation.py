@@ -1,6 +1,7 @@
 """README and docs/: commands and examples run, options exist, links resolve, words are plain."""
 
 import ast
+import inspect
 import re
 import shlex
 import shutil
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import chdir
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -295,6 +297,18 @@ def test_the_configuration_page_has_every_key_with_its_comment(generate: ModuleT
         assert f"## {name}\n" in page
     assert re.search(r"^\| `batch` \| integer.*\| required \| clips per step over all workers", page, re.MULTILINE)
     assert "&lt;file>" in page and "[Augment](#augment)" in page
+
+
+def test_the_configuration_page_has_every_knob_with_its_default(generate: ModuleType) -> None:
+    lines = generate.configuration().partition("## Knobs")[2].splitlines()
+    for path in (ROOT / "models" / "attention").glob("*.py"):
+        if path.stem == "__init__":
+            continue
+        (line,) = (line for line in lines if line.startswith(f"| `{path.stem}` |"))
+        given = inspect.signature(import_module(f"models.attention.{path.stem}").attach).parameters.values()
+        knobs = [knob.name for knob in given if knob.default is not knob.empty]
+        assert re.findall(r"`(\w+): ", line) == knobs
+    assert "`normed: false`" in "".join(lines) and "`paths: [ste, ce, me]`" in "".join(lines)
 
 
 def test_the_command_page_has_every_command(generate: ModuleType) -> None:

@@ -250,7 +250,9 @@ def of(result: Result, classes: tuple[str, ...]) -> Result:
     return replace(result, accuracy=replace(result.accuracy, classes=classes))
 
 
-def test_gains_efficiencies_and_classes_of_other_tables(params: Params, rows: dict[str, Result]) -> None:
+def test_gains_efficiencies_and_classes_of_other_tables(
+    params: Params, rows: dict[str, Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The systems are invented, with the registry's names."""
     action, istpa = paper("action_net"), paper("istpa")
     printed = [row for table in ("T1", "F4") for row in action.tables[table].rows]
@@ -281,6 +283,16 @@ def test_gains_efficiencies_and_classes_of_other_tables(params: Params, rows: di
     worse = {name: replace(rows[EAM if name.startswith("action") else NONE], name=name) for name in names}
     nothing = line(numbers(action, "F4", params, worse, costs), "ACTION-Net ResNet-50", "eta_ego")
     assert nothing.ours is None and "nothing to divide by" in nothing.reason
+    place = ("ACTION-Net ResNet-50", "eta_ego")
+    with monkeypatch.context() as patch:  # were all conditions the paper's, only the base's weights would differ
+        patch.setattr(match, "differences", lambda *_: [])
+        assert line(numbers(action, "F4", params, systems, costs), *place).verdict in (claims.BELOW, claims.ABOVE)
+        tsm = "tsm-resnet50-egogesture-8f"
+        others = systems | {tsm: replace(systems[tsm], pretrained="imagenet")}
+        assert line(numbers(action, "F4", params, others, costs), *place).verdict == "other pre-training"
+    experiment = replace(params.experiments[tsm], splits=(2,))
+    apart = replace(params, experiments=params.experiments | {tsm: experiment})
+    assert "splits: 2, not 1" in line(numbers(action, "F4", apart, systems, costs), *place).reason
 
     named = ("HammerThrow", "Archery", *invented.CLASSES[2:])
     for table, label, sign in (("T7", "HammerThrow", 1), ("T8", "Archery", -1)):

@@ -141,6 +141,10 @@ def test_a_row_of_other_pre_training_gets_no_verdict_and_no_part_in_holms(
     _, tsm, eam, *_ = lines(tmp_path / "t.csv")
     assert (eam["verdict"], eam["p_holm"]) == ("other pre-training", "")
     assert tsm["p_holm"] == tsm["p"]  # alone
+    text = (tmp_path / "t.md").read_text()
+    assert "| pre-training |" in text and re.search(r"\| eam .*\| imagenet +\|", text)
+    save(tmp_path, "alike", ABLATION, rows)
+    assert "| pre-training |" not in (tmp_path / "alike.md").read_text(), "above the table, since all rows share it"
     views = {**rows, "eam": replace(rows["eam"], protocol="10 clips x three, 8f segments, 64 px, softmax")}
     save(tmp_path, "t", ABLATION, views)
     assert lines(tmp_path / "t.csv")[2]["verdict"] == "other views"

@@ -236,6 +236,19 @@ def test_time_from_the_rows_own_log(params: Params, tmp_path: Path) -> None:
     assert guess.value == pytest.approx(orders * 2 * 50 / 20.0 / 3)
 
 
+def test_time_counts_the_parts_that_a_recipe_trains_on(params: Params, tmp_path: Path) -> None:
+    splits(tmp_path, "one", train=100, test=50)
+    parts = pyarrow.table({"part": ["train"] * 100 + ["val"] * 30 + ["test"] * 50})
+    pyarrow.parquet.write_table(parts, tmp_path / "splits" / "one" / "split-1.parquet")
+    log(tmp_path, "a", 20.0)
+    name, speeds = params.experiments["a"].recipe, estimate.measured(tmp_path, ran(params, "a"))
+    both = replace(params, recipes={**params.recipes, name: replace(params.recipes[name], train=("train", "val"))})
+    videos = [
+        estimate.seconds(Step("train@a", "runs", (), ()), each, tmp_path, speeds).value for each in (params, both)
+    ]
+    assert videos[1] == pytest.approx(1.3 * videos[0])
+
+
 def test_time_from_another_row_by_macs(params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     splits(tmp_path, "one", train=100, test=50)
     log(tmp_path, "a", 20.0)

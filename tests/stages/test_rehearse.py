@@ -40,9 +40,41 @@ def test_rows_of_one_net_and_recipe_are_rehearsed_once_and_cost_what_both_do() -
     result = both.found
     assert (both.rows, both.weights, result.error) == (("tsn", "again"), "none", "")
     assert len(result.losses) == 3 and result.losses[-1] < result.losses[0] and min(result.norms) > 0
-    # Two rows, three seeds each: 480 videos in 8 epochs, and 400 in one view.
-    seconds = 6 * (480 * 8 / result.clips_per_second + 400 / result.views_per_second)
+    # Two rows, three seeds each: 480 videos in 8 epochs, and 400 in one view and under each probe.
+    tested = 400 * (1 + len(params.protocols["center"].probes))
+    seconds = 6 * (480 * 8 / result.clips_per_second + tested / result.views_per_second)
     assert both.hours == pytest.approx(seconds / 3600) and both.dollars == pytest.approx(seconds / 1800)
+
+
+def test_probes_cost_and_windows_are_said_to_count_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(rehearse, "in_process", lambda *_: trial.Rehearsal("CPU", (2.0, 1.0), (), 0, 10.0, 20.0))
+    params = rows(quick(), "tsn", epochs=1)
+    plain = replace(params.protocols["center"], probes=())
+    hours = {}
+    for name, protocol in {
+        "plain": plain,
+        "probed": replace(plain, probes=("static",)),
+        "windows": replace(plain, sampling="windows"),
+    }.items():
+        (done,) = rehearse.rehearse(replace(params, protocols={"center": protocol}), 2, 1, None)
+        hours[name] = 3600 * (done.hours or 0)
+        assert not rehearse.show(replace(params, protocols={"center": protocol}), 2, 1, None, json_=False)
+        said = "where its length decides the number: tsn\n" in capsys.readouterr().out
+        assert said == (name == "windows")
+    assert hours["plain"] == hours["windows"] == pytest.approx(3 * (480 / 10 + 400 / 20))
+    assert hours["probed"] == pytest.approx(3 * (480 / 10 + 2 * 400 / 20))
+
+
+@pytest.mark.parametrize("error", [MemoryError(), TypeError("an int")])
+def test_any_failure_stops_no_other_row(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: Any) -> trial.Rehearsal:
+        raise error
+
+    monkeypatch.setattr(trial, "_rehearsed", fails)
+    done = list(rehearse.rehearse(rows(quick(), "tsn", "tsm"), 1, 1, None))
+    assert [each.found.error for each in done] == [str(error) or "MemoryError"] * 2
 
 
 def test_each_failure_is_named(capsys: pytest.CaptureFixture[str]) -> None:

@@ -38,7 +38,8 @@ def written(path: Path, epochs: int, tail: str = "") -> Path:
     lines = []
     for epoch in range(epochs):
         lines.append({"kind": "steps", "epoch": epoch, "step": 5, "loss": 9.0})
-        lines.append({"kind": "epoch", "epoch": epoch, "loss": 1 / (epoch + 1), "lr": 0.1, "note": "text"})
+        own = {"loss": 1 / (epoch + 1), "lr": 0.1, "grad_norm": 2.0 + epoch, "note": "text"}
+        lines.append({"kind": "epoch", "epoch": epoch, **own})
     path.write_text("".join(json.dumps(line) + "\n" for line in lines) + tail)
     return path
 
@@ -99,6 +100,7 @@ def test_runs_are_nested_and_each_epoch_is_logged_once(root: Path, tmp_path: Pat
     first, second = (one(run_ids(root, f"tsn {name}", row)) for name in ("split1-seed0", "split1-seed1"))
     assert run_ids(root, "tsn split1-seed2", row) == []
     assert history(root, first, "loss") == [(epoch, 1 / (epoch + 1)) for epoch in range(5)]
+    assert history(root, first, "grad_norm") == [(epoch, 2.0 + epoch) for epoch in range(5)]
     assert len(history(root, second, "epoch")) == 1
     assert history(root, first, "note") == []
     params = dict(rows(root, "select key, value from params where run_uuid = ?", row))

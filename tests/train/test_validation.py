@@ -50,6 +50,14 @@ def test_the_part_val_is_taken_where_there_is_one(data: Path) -> None:
     assert (len(kept), [name for name, _ in held]) == (10, ["video-10", "video-11"])
 
 
+def test_a_part_to_train_on_that_the_split_lacks_is_an_error(data: Path) -> None:
+    with pytest.raises(UserError, match=r"recipes.r.train lists val, but split 1 of tiny has no part val"):
+        validation.parts(tiny_run(data, train=("train", "val")))
+    replaced(data, ["train"] * 10 + ["val"] * 2 + ["test"] * 5)
+    kept, held = validation.parts(tiny_run(data, train=("train", "val")))
+    assert (len(kept), held) == (12, [])
+
+
 def test_a_share_without_a_video_is_an_error(data: Path) -> None:
     with pytest.raises(UserError, match="0 of 12 training videos"):
         validation.parts(tiny_run(data, validate=0.01))

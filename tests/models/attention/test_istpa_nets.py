@@ -117,7 +117,7 @@ def test_from_xaviers_start_the_scores_learn(fusion):
         (loss + neck.penalty(torch.sum)).backward()
         optimizer.step()
         losses.append(float(loss.detach()))
-    assert sum(losses[-50:]) < 0.7 * sum(losses[:10]) * 5
+    assert sum(losses[-50:]) < 0.1 * sum(losses[:10]) * 5, "the head alone, over scores that stay, gets to a sixth"
 
 
 @pytest.mark.parametrize(

@@ -74,4 +74,12 @@ def released(release: str, of: video.VideoNet, path: Path) -> Written:
     return state
 
 
-WHOLE = [("full_tsn_resnet50_83cls", by_action), ("full_hara_resnet3d50_51cls", by_hara)]
+def by_cadene(name: str) -> str:
+    return name.removeprefix("backbone.").replace("head.", "last_linear.")
+
+
+WHOLE = [
+    ("full_tsn_resnet50_83cls", by_action),
+    ("full_hara_resnet3d50_51cls", by_hara),
+    ("full_bninception_83cls", by_cadene),
+]
