@@ -1,25 +1,22 @@
 """Generated pages: configuration, command line and the tree of files.
 
-mkdocs runs this file as a hook. In a page of docs/, `{tree}` becomes the tree of packages and `{modules}` the modules
-that a row can name. `{defines NAME ...}` becomes the path of the one file that defines all these names.
+mkdocs runs this file as a hook. In a page of docs/, the comment `tree` becomes the tree of packages, and `modules` the
+modules that a row can name.
 """
 
 import ast
 import dataclasses
 import inspect
 import io
-import re
 import sys
 import tokenize
 import typing
 from collections.abc import Iterator
-from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import typer
-from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from pydantic import TypeAdapter
 from typer.cli import get_docs_for_click
@@ -31,7 +28,6 @@ from pipeline.config.schema import Params  # noqa: E402
 from stages.cli import app  # noqa: E402
 
 PACKAGES = ("models", "pipeline", "cluster", "stages", "bench")
-CODE = PACKAGES[:-1]
 SYMBOLS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
 
 
@@ -43,12 +39,11 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Replace the generated parts of a page."""
-    if "{tree}" in markdown:
-        markdown = markdown.replace("{tree}", tree())
-    if "{modules}" in markdown:
-        markdown = markdown.replace("{modules}", modules())
-    return re.sub(r"\{defines ([\w ]+)\}", lambda match: f"`{defining(*match[1].split())}`", markdown)
+    """Fill in the generated parts of a page."""
+    for name, part in (("tree", tree), ("modules", modules)):
+        if (mark := f"<!-- {name} -->") in markdown:
+            markdown = markdown.replace(mark, part())
+    return markdown
 
 
 def command_line() -> str:
@@ -211,30 +206,3 @@ def modules() -> str:
 
 def first_line(path: Path) -> str:
     return (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").partition("\n")[0]
-
-
-@cache
-def definitions() -> dict[str, list[str]]:
-    """Return the files that define each top-level function, class or constant."""
-    files: dict[str, list[str]] = {}
-    for package in CODE:
-        for path in sorted((ROOT / package).rglob("*.py")):
-            for node in ast.parse(path.read_text(encoding="utf-8")).body:
-                names = [node.name] if isinstance(node, ast.FunctionDef | ast.ClassDef) else []
-                targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-                names += [target.id for target in targets if isinstance(target, ast.Name)]
-                for name in names:
-                    files.setdefault(name, []).append(path.relative_to(ROOT).as_posix())
-    return files
-
-
-def defining(*names: str) -> str:
-    """Return the path of the one file that defines all of these names.
-
-    Raises:
-        PluginError: No file does, or several do.
-    """
-    paths = sorted(set.intersection(*({*definitions().get(name, [])} for name in names)))
-    if len(paths) != 1:
-        raise PluginError(f"docs/ asks for the file that defines {' and '.join(names)}; {len(paths)} files do: {paths}")
-    return paths[0]

@@ -98,11 +98,13 @@ def recompute(reports: Path, suite: str) -> list[str]:
         The files whose bytes changed, or that are new or gone.
 
     Raises:
-        UserError: The suite has no reference predictions.
+        UserError: The suite has no reference predictions, or damaged ones; then no file changes.
     """
     target = folder(reports, suite)
     if not has_predictions(reports, suite):
         raise UserError(f"{target} holds no predictions to recompute its tables from")
+    for row in sorted((target / "predictions").glob("*")):
+        _verify(row)
     before = _contents(target)
     with TemporaryDirectory(dir=target) as temporary:
         new = Folders.within(Path(temporary))
@@ -141,6 +143,15 @@ def _headings(suite: str, tables: Path, reports: Path) -> tuple[str, str]:
 def size(reports: Path, suite: str) -> int:
     """Return the bytes of a suite's reference predictions."""
     return sum(path.stat().st_size for path in folder(reports, suite).glob("predictions/*/*.parquet"))
+
+
+def _verify(folder: Path) -> None:
+    try:
+        for name in files.sums(folder):
+            files.verify(folder / name)
+    except UserError as error:
+        why = str(error).partition(";")[0]
+        raise UserError(f"{why}; `git checkout {folder}` brings it back") from None
 
 
 def _earlier(target: Path, origins: Origins, absent: Collection[str]) -> dict[str, dict[str, str]]:

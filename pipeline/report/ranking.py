@@ -33,7 +33,7 @@ def order(suite: str, rows: Iterable[Result]) -> Table | None:
         shares = ranks.ranks([draws], [means])
         ordered = sorted(zip(group, shares, strict=True), key=lambda pair: pair[1].value)
         for (row, rank), below in zip(ordered, [*(row for row, _ in ordered[1:]), None], strict=True):
-            chance = ranks.beats(_less(row, below)) if below else None
+            chance = _beats(row, below) if below else None
             lines.append(
                 (
                     Cell("rank", _rank(rank), _data("rank", rank, 1, 2), ALWAYS),
@@ -84,7 +84,7 @@ def pairs(rows: Iterable[Result]) -> str:
     lines = []
     for dataset, group in _groups(rows).items():
         for first, second in combinations(group, 2) if len(group) <= MOST else ():
-            chance = ranks.beats(_less(first, second))
+            chance = _beats(first, second)
             lines.append([dataset, first.name, second.name, *_data("beats", chance, 100, 1).values()])
     return csv_text(["data_set", "row", "other", "beats", "beats_low", "beats_high"], lines)
 
@@ -99,9 +99,13 @@ def _groups(rows: Iterable[Result]) -> Mapping[str, Sequence[Result]]:
     return {dataset: group for dataset, group in groups.items() if len(group) > 1}
 
 
-def _less(row: Result, other: Result) -> list[float]:
-    """Return the differences of two rows' accuracies, seed by seed as far as both go."""
-    return [a - b for a, b in zip(_main(row).by_seed, _main(other).by_seed, strict=False)]
+def _beats(row: Result, other: Result) -> ranks.Share | None:
+    """Compare two rows by the seeds that both have, or as independent where these are too few."""
+    first, second = (dict(zip(sorted(each.seeds), _main(each).by_seed, strict=True)) for each in (row, other))
+    common = sorted(first.keys() & second.keys())
+    if len(common) >= SEEDS:
+        return ranks.beats([first[seed] - second[seed] for seed in common])
+    return ranks.beats_apart(list(first.values()), list(second.values()))
 
 
 def _main(row: Result) -> Estimate:

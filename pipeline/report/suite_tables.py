@@ -211,7 +211,8 @@ def _difference(delta: Difference | str, p: float | None, base: Result, tests: i
     verdict = "" if check else delta.unlike or claims.systems(less, p, delta.nets)
     read = verdict if check or delta.unlike else claims.with_lacking(verdict, less.seeds)
     missing = {"seeds_missing": str(max(SEEDS - less.seeds, 0)), "pairs": str(delta.videos)}
-    smallest = power.detectable(less.spread, max(tests, 1)) if less.seeds >= SEEDS and less.units > 1 else math.nan
+    known = less.seeds >= SEEDS and less.units > 1
+    smallest = power.detectable(power.planned(less.spread, less.seeds), max(tests, 1)) if known else math.nan
     shown = less.p if check else p
     holm = "" if p is None or check else f"{p:.6g}"
     return [

@@ -122,7 +122,7 @@ def reason(text: str) -> str:
 
     For data/predictions/tsn/costs.json it has "tsn's costs.json".
     """
-    if not text.startswith(FAILED):
+    if not text.removeprefix("base ").startswith(FAILED):
         return text
     return PATH.sub(_file_in_words, text.strip().partition("\n")[0])
 

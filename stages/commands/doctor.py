@@ -201,7 +201,9 @@ def sources(params: Params | None) -> Check:
     named = params.datasets if params else {}
     absent = [each for name, dataset in named.items() for each in needs.videos(name, dataset, Path())]
     absent += [each for name, dataset in named.items() for each in needs.listed(name, dataset, Path())]
-    return _check("sources", absent) or Check("sources", "ok", f"{len(named)} data sets, no missing videos")
+    return _check("sources", absent) or Check(
+        "sources", "ok", f"{len(named)} data set{'' if len(named) == 1 else 's'}, no missing videos"
+    )
 
 
 def weights(params: Params | None) -> Check:

@@ -103,7 +103,7 @@ def datasets(json_: Json = False) -> None:
         show_json([asdict(data) for data in listed])
         return
     show_table(
-        ["data set", "classes", "clips here", "official", "size here", "download", "licence", "state"],
+        ["data set", "classes", "clips here", "official", "size here", "download", "license", "state"],
         (
             [
                 data.name,

@@ -118,7 +118,7 @@ def test_machines_share_a_suite_and_other_code_is_refused(project: Path, monkeyp
     assert contents(folder) == shared | {"provenance.json": (folder / "provenance.json").read_bytes()}
 
 
-def test_other_predictions_make_other_tables_and_damaged_ones_none(project: Path) -> None:
+def test_other_predictions_make_other_tables_and_damaged_ones_are_refused(project: Path) -> None:
     folder = reference.save(project)
     params, path = load.load(folder / "params.yaml"), folder / "predictions" / "tsm" / "predictions.parquet"
     invented.write(invented.predictions(params, "tsm", folder / "splits" / "shapes", 0.6), path, params, "tsm")
@@ -128,9 +128,14 @@ def test_other_predictions_make_other_tables_and_damaged_ones_none(project: Path
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    assert "metrics/tsm.json" in reference.recompute(project / "reports", "quick")
-    assert not (folder / "metrics" / "tsm.json").exists()
-    assert "is damaged" in (folder / "tables" / "gains.csv").read_text()
+    before = contents(folder)
+    with pytest.raises(UserError, match=r"tsm/predictions.parquet is damaged: .*; `git checkout .*tsm` brings it back"):
+        reference.recompute(project / "reports", "quick")
+    path.unlink()
+    with pytest.raises(UserError, match=r"tsm/predictions.parquet is missing; `git checkout"):
+        reference.recompute(project / "reports", "quick")
+    path.write_bytes(content)
+    assert contents(folder) == before
 
 
 def test_a_suite_without_predictions_keeps_its_tables_and_is_named(project: Path) -> None:

@@ -35,6 +35,30 @@ def test_the_interval_holds_the_truth_in_95_of_100(seeds: int, gain: float) -> N
     assert held == pytest.approx(0.95, abs=0.025)
 
 
+@pytest.mark.parametrize("seeds", [(3, 3), (5, 5), (3, 10)])
+@pytest.mark.parametrize("spreads", [(1.0, 1.0), (1.0, 10.0)])
+def test_the_interval_of_other_seeds_holds_the_truth_too(seeds: tuple[int, int], spreads: tuple[float, float]) -> None:
+    rng, gain = np.random.default_rng(0), float(np.hypot(*spreads))
+    chances = [
+        ranks.beats_apart(rng.normal(gain, spreads[0], seeds[0]), rng.normal(0, spreads[1], seeds[1]))
+        for _ in range(1000)
+    ]
+    held = np.mean([chance.low <= ndtr(1) <= chance.high for chance in chances if chance])
+    assert held == pytest.approx(0.95, abs=0.03)
+
+
+def test_the_order_of_other_seeds_does_not_matter() -> None:
+    """In their order these pairs differ by 1.75, 1 and 1.75, which looks certain."""
+    first, second = [90.0, 84.25, 87.25], [88.25, 83.25, 85.5]
+    chance = ranks.beats_apart(first, second)
+    turned = ranks.beats_apart(first, second[::-1])
+    assert chance and turned and (turned.low, turned.high) == pytest.approx((chance.low, chance.high))
+    sd = np.hypot(np.std(first, ddof=1), np.std(second, ddof=1))
+    assert chance.value == pytest.approx(ndtr(1.5 / sd)) and chance.low < 0.5 < chance.high
+    assert ranks.beats_apart(first, second[:2]) is None
+    assert ranks.beats_apart([0.5] * 3, [0.5] * 3) == ranks.Share(0.5, 0.0, 1.0)
+
+
 def test_equal_seeds_end_where_so_many_wins_are_likely() -> None:
     equal, better = ranks.beats([0.0, 0.0, 0.0]), ranks.beats([0.1, 0.1, 0.1])
     assert equal == ranks.Share(0.5, 0.0, 1.0)

@@ -5,6 +5,7 @@ import dataclasses
 import io
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pipeline.measure import ranks
@@ -44,6 +45,19 @@ def test_the_chance_is_that_of_the_seeds_differences(rows: list[Result]) -> None
         [100 * chance.value, 100 * chance.low, 100 * chance.high], abs=0.051
     )
     assert len(lines) == 3
+
+
+def test_rows_are_paired_by_their_seeds_or_not_at_all(tmp_path: Path) -> None:
+    folder = invented.splits(tmp_path)
+    params = [invented.params(["a", "b"], seeds=seeds) for seeds in ((0, 1, 2), (7, 8, 9), (0, 1, 2, 3))]
+    a, apart, more = (
+        invented.result(each, row, folder, 0.8, n) for n, (each, row) in enumerate(zip(params, "abb", strict=True))
+    )
+    values = [row.accuracy.main.by_seed for row in (a, apart, more) if not isinstance(row.accuracy, str)]
+    expected = [ranks.beats_apart(values[0], values[1]), ranks.beats(np.subtract(values[0], values[2][:3]))]
+    for other, chance in zip((apart, more), expected, strict=True):
+        (line,) = csv.DictReader(io.StringIO(ranking.pairs([a, other])))
+        assert chance and float(line["beats"]) == pytest.approx(100 * chance.value, abs=0.051)
 
 
 def test_fewer_seeds_or_rows_have_no_rank(rows: list[Result], tmp_path: Path) -> None:

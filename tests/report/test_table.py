@@ -70,6 +70,7 @@ def test_comparison_has_a_line_a_row_and_reasons_where_numbers_lack(rows: dict[s
     {
         "failed: no data/predictions/tsn/costs.json": "failed: no tsn's costs.json",
         "failed: no data/runs/tsn": "failed: no runs's tsn",
+        "base failed: no data/runs/tsn": "base failed: no runs's tsn",
         "failed: /far/away/clip.avi is damaged": "failed: away's clip.avi is damaged",
         "failed: 3/8 of the videos at 2.5 clips/s": "failed: 3/8 of the videos at 2.5 clips/s",
     }.items(),
@@ -90,7 +91,10 @@ def test_ablation_puts_the_base_first_and_tests_each_row_against_it(rows: dict[s
     adjusted = claims.adjusted([gain.less for gain in gains if isinstance(gain, Difference)])
     assert [tsm["p_holm"], eam["p_holm"]] == [f"{p:.6g}" for p in adjusted]
     assert [float(tsm["p"]), float(tsm["p_nets"])] == pytest.approx([gains[0].less.p, gains[0].nets], rel=1e-5)
-    assert float(tsm["smallest"]) == pytest.approx(100 * power.detectable(gains[0].less.spread, 2), abs=1e-4)
+    spread = power.planned(gains[0].less.spread, gains[0].less.seeds)
+    assert float(tsm["smallest"]) == pytest.approx(100 * power.detectable(spread, 2), abs=1e-4), (
+        "as plan --power has it"
+    )
     shown = next(line for line in (tmp_path / "ablation.md").read_text().splitlines() if line.startswith("| tsm"))
     assert f"| {adjusted[0]:.3g} " in shown and "| better " in shown
 

@@ -15,6 +15,7 @@ from models import video
 from pipeline.config import load
 from pipeline.config.schema import Params
 from pipeline.errors import UserError
+from pipeline.train.run import Run
 from stages.commands import rehearse, trial
 from stages.repro.compose import composed
 from tests.support.quick import ROOT, quick
@@ -72,7 +73,7 @@ def test_any_failure_stops_no_other_row(error: Exception, monkeypatch: pytest.Mo
     def fails(*_: Any) -> trial.Rehearsal:
         raise error
 
-    monkeypatch.setattr(trial, "_rehearsed", fails)
+    monkeypatch.setattr(Run, "net", fails)
     done = list(rehearse.rehearse(rows(quick(), "tsn", "tsm"), 1, 1, None))
     assert [each.found.error for each in done] == [str(error) or "MemoryError"] * 2
 
