@@ -12,6 +12,7 @@ are read: torch.load(weights_only=True).
 """
 
 import re
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Protocol
@@ -73,7 +74,8 @@ def read(path: Path) -> dict[str, Tensor]:
         ValueError: The file is absent or not a file of weights.
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # of torch's, about a file that it then refuses
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise ValueError(f"no weights at {path}") from None
     except Exception as error:  # a damaged or foreign file may raise nearly anything

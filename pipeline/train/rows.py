@@ -26,9 +26,13 @@ def runs(params: Params, row: str, data: Path) -> list[Run]:
     for run in listed:
         if not run.split_table.exists():
             known = sorted(path.stem for path in run.split_table.parent.glob("split-*.parquet"))
+            if not known:
+                raise UserError(
+                    f"experiments.{row}: {experiment.dataset} has no splits yet; `actionbench repro` makes them"
+                )
             raise UserError(
                 f"experiments.{row}: {experiment.dataset} has no split {run.split}; "
-                f"splits there: {', '.join(name.removeprefix('split-') for name in known) or 'none'}"
+                f"splits there: {', '.join(name.removeprefix('split-') for name in known)}"
             )
     return listed
 

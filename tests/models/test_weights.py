@@ -151,12 +151,15 @@ class Harmful:
         return print, ("code of the file was run",)
 
 
-@pytest.mark.parametrize("content", [b"", b"no weights", pickle.dumps({"conv1.weight": Harmful()}, 2)])
-def test_a_file_that_is_none_is_refused(path, content, capsys):
+HARMFUL = [pickle.dumps({"conv1.weight": Harmful()}, 2), pickle.dumps(Harmful(), 4)]
+
+
+@pytest.mark.parametrize("content", [b"", b"no weights", *HARMFUL])
+def test_a_file_that_is_none_is_refused(path, content, capsys, recwarn):
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"weights\.pt is no file of weights"):
         build(weights=path)
-    assert "was run" not in capsys.readouterr().out
+    assert "was run" not in capsys.readouterr().out and not recwarn.list
 
 
 def test_a_file_that_is_absent_is_named(path):

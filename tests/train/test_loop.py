@@ -209,6 +209,8 @@ def test_an_absent_split_is_named(data: Path) -> None:
     row = dataclasses.replace(given.experiments["row"], splits=(1, 7))
     with pytest.raises(UserError, match=r"no split 7; splits there: 1"):
         runs(dataclasses.replace(given, experiments={"row": row}), "row", data)
+    with pytest.raises(UserError, match=r"tiny has no splits yet; `actionbench repro` makes them"):
+        runs(given, "row", data / "empty")
 
 
 def test_evaluation_is_equal_bit_for_bit_and_counts_the_undecoded(data: Path) -> None:
