@@ -3,12 +3,13 @@
     python -m bench.repro
 
 The shell that DVC starts for a stage notes the command's begin and end. "Proper" is what is not overhead: drawing,
-decoding and evaluation as their progress lines say, and a row's epochs by its runs' logs, divided by the number of runs
-that train side by side. The rest of a stage is imports, Ray, nets, checks and files; "outside of stages" is DVC's. A
+decoding and evaluation as their progress lines say, and a row's epochs by its runs' logs, as many side by side as
+train at once. The rest of a stage is imports, Ray, nets, checks and files; "outside of stages" is DVC's. A
 training step is one of row tsm (the median), while the row's other runs share the cores. It says how fast the machine
 is.
 """
 
+import heapq
 import json
 import os
 import re
@@ -69,8 +70,7 @@ def trained(tracking: Path, cores: int) -> tuple[float, float]:
     for path in tracking.glob("*/*.timings.jsonl"):
         rows[path.parent.name].append([json.loads(line) for line in path.open()])
     epochs = {
-        row: sum(line["seconds"] for lines in logs for line in lines if line["kind"] == "epoch")
-        / min(len(logs), at_once(len(logs), cores))
+        row: together([sum(line["seconds"] for line in lines if line["kind"] == "epoch") for lines in logs], cores)
         for row, logs in rows.items()
     }
     steps = [
@@ -80,6 +80,14 @@ def trained(tracking: Path, cores: int) -> tuple[float, float]:
         if line["kind"] == "steps"
     ]
     return sum(epochs.values()), median(steps)
+
+
+def together(seconds: list[float], cores: int) -> float:
+    """Return the wall-clock seconds of runs that take these, started as earlier ones end."""
+    places = [0.0] * at_once(len(seconds), cores)
+    for each in seconds:
+        heapq.heapreplace(places, places[0] + each)
+    return max(places)
 
 
 def save(

@@ -1,6 +1,5 @@
 """`auto` in cluster settings, and how many runs share a machine, from what the machines have."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
@@ -64,6 +63,12 @@ def at_once(runs: int, places: int) -> int:
     """Return how many of a row's runs to train at once on a machine whose CPUs have `places` for them.
 
     Up to half as many more may share the places if all runs end sooner: of three runs at two places, two at once take
-    two rounds, in the second of which a place is idle; three at once take the time of one and a half.
+    two rounds, in the second of which a place is idle; three at once take the time of one and a half. Of five, three
+    and then two take the time of two and a half.
     """
-    return min(range(places, places * 3 // 2 + 1), key=lambda count: math.ceil(runs / count) * count)
+
+    def time(count: int) -> int:
+        rounds, rest = divmod(runs, count)
+        return rounds * max(count, places) + (max(rest, places) if rest else 0)
+
+    return min(range(places, places * 3 // 2 + 1), key=time)

@@ -81,4 +81,5 @@ def test_runs_side_by_side_count_once_in_the_seconds_of_a_repro(tmp_path: Path) 
         lines = [*steps, {"kind": "epoch", "seconds": 12.0}, {"kind": "epoch", "seconds": 6.0}]
         log.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     assert repro.trained(tmp_path, cores=2) == (pytest.approx(18.0), pytest.approx(0.1)), "three share two cores"
+    assert repro.together([15.0, 15.0, 15.0, 10.0, 10.0], cores=2) == 25.0, "three, then two"
     assert repro.trained(tmp_path, cores=1) == (pytest.approx(54.0), pytest.approx(0.1)), "one after the other"

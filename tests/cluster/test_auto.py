@@ -81,7 +81,19 @@ def test_the_default_is_auto_and_the_same_on_a_cpu_as_before(monkeypatch: pytest
 
 @pytest.mark.parametrize(
     ("runs", "places", "expected"),
-    [(1, 2, 2), (2, 2, 2), (3, 2, 3), (4, 2, 2), (5, 2, 2), (9, 2, 3), (3, 1, 1), (3, 4, 4), (5, 4, 5), (9, 8, 9)],
+    [
+        (1, 2, 2),
+        (2, 2, 2),
+        (3, 2, 3),
+        (4, 2, 2),
+        (5, 2, 3),
+        (7, 2, 2),
+        (9, 2, 3),
+        (3, 1, 1),
+        (3, 4, 4),
+        (5, 4, 5),
+        (9, 8, 9),
+    ],
 )
 def test_runs_share_places_if_all_end_sooner(runs: int, places: int, expected: int) -> None:
     assert at_once(runs, places) == expected

@@ -41,9 +41,10 @@ def test_rows_of_one_net_and_recipe_are_rehearsed_once_and_cost_what_both_do() -
     result = both.found
     assert (both.rows, both.weights, result.error) == (("tsn", "again"), "none", "")
     assert len(result.losses) == 3 and result.losses[-1] < result.losses[0] and min(result.norms) > 0
-    # Two rows, three seeds each: 480 videos in 8 epochs, and 400 in one view and under each probe.
+    # Two rows of some seeds each: 480 videos in 8 epochs, and 400 in one view and under each probe.
     tested = 400 * (1 + len(params.protocols["center"].probes))
-    seconds = 6 * (480 * 8 / result.clips_per_second + tested / result.views_per_second)
+    seeds = len(params.experiments["tsn"].seeds)
+    seconds = 2 * seeds * (480 * 8 / result.clips_per_second + tested / result.views_per_second)
     assert both.hours == pytest.approx(seconds / 3600) and both.dollars == pytest.approx(seconds / 1800)
 
 
@@ -53,7 +54,7 @@ def test_probes_cost_and_windows_are_said_to_count_once(
     monkeypatch.setattr(rehearse, "in_process", lambda *_: trial.Rehearsal("CPU", (2.0, 1.0), (), 0, 10.0, 20.0))
     params = rows(quick(), "tsn", epochs=1)
     plain = replace(params.protocols["center"], probes=())
-    hours = {}
+    hours, seeds = {}, len(params.experiments["tsn"].seeds)
     for name, protocol in {
         "plain": plain,
         "probed": replace(plain, probes=("static",)),
@@ -64,8 +65,8 @@ def test_probes_cost_and_windows_are_said_to_count_once(
         assert not rehearse.show(replace(params, protocols={"center": protocol}), 2, 1, None, json_=False)
         said = "where its length decides the number: tsn\n" in capsys.readouterr().out
         assert said == (name == "windows")
-    assert hours["plain"] == hours["windows"] == pytest.approx(3 * (480 / 10 + 400 / 20))
-    assert hours["probed"] == pytest.approx(3 * (480 / 10 + 2 * 400 / 20))
+    assert hours["plain"] == hours["windows"] == pytest.approx(seeds * (480 / 10 + 400 / 20))
+    assert hours["probed"] == pytest.approx(seeds * (480 / 10 + 2 * 400 / 20))
 
 
 @pytest.mark.parametrize("error", [MemoryError(), TypeError("an int")])
