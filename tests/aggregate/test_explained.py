@@ -51,7 +51,7 @@ def test_every_table_of_the_page_is_explained(
         rows.setdefault((suite, table), []).append(row)
     assert {table for suite, table in rows if suite == "quick"} >= {"ablation", "comparison", "order", "time"}
     for (suite, table), labels in rows.items():
-        measured = suite == "quick"  # from predictions, which takes long
+        measured = reference.has_predictions(Path("reports"), suite)  # which takes long
         for row in labels[:1] if measured or suite in PAPERS else labels:
             about = provenance.explain(params(suite), table, row, provenance.reference(Path(), suite))
             assert about["row"] == row and about["table"].startswith(f"{suite}/{table}")
@@ -66,7 +66,19 @@ def test_the_command_runs(
     for suite, (_, *words) in chosen.items():
         code, out, err = called(capsys, *words)
         assert (code, err) == (0, "") and f"table: {suite}/" in out and f"row: {words[-1]}\n" in out
-    code, out, _ = called(capsys, *chosen["mobilenet"][1:])
-    assert "predictions: not in git" in out and "  top1: " in out
     code, _, err = called(capsys, "explain", "--suite", "jhmbd", "ablation", "x")
     assert code == 2 and "did you mean 'jhmdb'" in err
+
+
+def test_a_row_whose_predictions_git_does_not_hold_is_explained_by_its_table(
+    commands: list[list[str]], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("conf", "dvc.yaml", "dvc.lock", "params.yaml"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    kept = Path("reports") / "reference" / "mobilenet" / "tables"
+    shutil.copytree(ROOT / kept, tmp_path / kept)
+    (tmp_path / "reports" / "papers").symlink_to(ROOT / "reports" / "papers")
+    monkeypatch.chdir(tmp_path)
+    command = next(command for command in commands if command[3] == "mobilenet")
+    code, out, err = called(capsys, *command[1:])
+    assert (code, err) == (0, "") and "predictions: not in git" in out and "  top1: " in out

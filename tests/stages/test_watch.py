@@ -76,10 +76,10 @@ def test_the_foreword_estimates_before_anything_was_measured(
 ) -> None:
     machine.without_gpus(monkeypatch, 4)
     machine.reference(tmp_path / "reports", {"tsn": 64.0, "tsm": 64.0})
-    # Each row: 3 seeds x 480 videos x 8 epochs, and 400 videos in 4 orders at a third of the cost.
+    # Each row: 5 seeds x 480 videos x 8 epochs, and 400 videos in 4 orders at a third of the cost.
     assert watched(params).foreword() == (
-        "6 stages to bring up to date, of 2 rows; about 7 min of work (0.11 CPU-hours) for 4 of them, side "
-        "by side in about 3 min (from the reference machine's speeds; 4 cores here); `actionbench plan` has the reasons"
+        "6 stages to bring up to date, of 2 rows; about 11 min of work (0.19 CPU-hours) for 4 of them, side "
+        "by side in about 4 min (from the reference machine's speeds; 4 cores here); `actionbench plan` has the reasons"
     )
 
 
@@ -92,7 +92,8 @@ def test_a_failure_without_a_line_is_one_too(params: Params) -> None:
 
 def test_epochs_speed_and_time_left_are_the_running_logs(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
     watch, first = watched(params), Stream()
-    of = params.recipes[params.experiments["tsn"].recipe].epochs * 3
+    row = params.experiments["tsn"]
+    of = params.recipes[row.recipe].epochs * len(row.seeds)
     says(watch, first, "Running stage 'train@tsn':")
     assert f"0 of {of}" in shown(watch)
     logs = [Path(f"seed{seed}.jsonl") for seed in range(2)]
