@@ -138,6 +138,11 @@ def build(target: Path, suites: Mapping[str, Suite], reports: Path, above: Seque
     blocks = [*first, *(block for section in sections for block in section.blocks)]
     records = {block.id: block.table.records() for block in blocks}
     every = [record for lines in records.values() for record in lines]
+    # The page shows no empty value; "experiment" alone tells by being there.
+    shown = {
+        name: [{key: text for key, text in record.items() if text or key == "experiment"} for record in lines]
+        for name, lines in records.items()
+    }
     groups = dict.fromkeys(section.group for section in sections)
     page = environment.get_template("index.html").render(
         above=first,
@@ -145,7 +150,7 @@ def build(target: Path, suites: Mapping[str, Suite], reports: Path, above: Seque
         verdicts=sorted({record["verdict"] for record in every if record.get("verdict")}),
         datasets=sorted({name for record in every if (name := record.get("data_set", ""))}),
         # Inside <script>, "<" could end it.
-        data=json.dumps(records, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c"),
+        data=json.dumps(shown, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c"),
     )
     write(target, page)
     return target

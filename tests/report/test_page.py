@@ -62,7 +62,8 @@ def test_every_cell_is_the_csvs(reports: Path) -> None:
         assert [[row[key] for key in page.keys[path]] for row in expected] == shown
         stem = path.removesuffix(".csv").replace("/tables/", "-").replace("../", "costs-")
         island = islands[stem if "-" in stem else f"first-{stem}"]
-        assert [{key: plain(value) for key, value in row.items()} for row in island] == expected
+        filled = [{key: value for key, value in row.items() if value or key == "experiment"} for row in expected]
+        assert [{key: plain(value) for key, value in row.items()} for row in island] == filled
 
 
 def test_every_table_is_on_it(reports: Path) -> None:
