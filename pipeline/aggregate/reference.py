@@ -146,6 +146,7 @@ def size(reports: Path, suite: str) -> int:
 
 
 def _verify(folder: Path) -> None:
+    """Raise UserError if a row's reference predictions are damaged."""
     try:
         for name in files.sums(folder):
             files.verify(folder / name)
@@ -156,16 +157,17 @@ def _verify(folder: Path) -> None:
 
 def _earlier(target: Path, origins: Origins, absent: Collection[str]) -> dict[str, dict[str, str]]:
     """Return the records of the absent rows that were saved earlier."""
-    path = target / "provenance.json"
-    if not absent or not path.is_file():
-        return {}
-    with reading(path, f"`git checkout {path}` brings it back"):
-        records = json.loads(path.read_text(encoding="utf-8")).get("rows", {})
-        saved = {row: dict(records[row]) for row in absent if row in records}
-    for row, record in saved.items():
+    path, saved = target / "provenance.json", {}
+    kept = [row for row in absent if (target / "predictions" / row).is_dir()]
+    for row in kept:
+        with reading(path, f"`git checkout {path}` brings it back"):
+            record = dict(json.loads(path.read_text(encoding="utf-8")).get("rows", {}).get(row, {}))
         if other := [name for name, digest in origins[row].items() if record.get(name) != digest]:
-            remedy = f"run the row here, or delete {target / 'predictions' / row} and its entry in {path}"
-            raise UserError(f"{row}: the results saved earlier come from another {other[0]}; {remedy}")
+            what = f"come from another {other[0]}" if record else "don't say what they depend on"
+            raise UserError(
+                f"{row}: the results saved earlier {what}; run the row here, or delete {target / 'predictions' / row}"
+            )
+        saved[row] = record
     return saved
 
 

@@ -23,8 +23,8 @@ from pipeline.decode.frame_store import FrameStore
 from pipeline.direction import shown, source
 from pipeline.errors import UserError
 
-# recipe.input -> columns of the frame store, see pipeline/decode/flow.py.
 TOGETHER = 8  # frames that are resized at once: half of the time of one after the other
+# recipe.input -> columns of the frame store, see pipeline/decode/flow.py.
 INPUTS = {"rgb": ("jpeg",), "flow": ("x", "y"), "warped": ("warped_x", "warped_y"), "rgb+flow": ("jpeg", "x", "y")}
 
 

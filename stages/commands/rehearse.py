@@ -59,8 +59,7 @@ def show(params: Params, steps: int, clips: int | None, price: float | None, jso
     cost = f", ${sum(known) * price:,.2f}" if price is not None else ""
     print(f"\n{device}: {sum(known):,.1f} device-hours{cost} for {len(known)} of {len(done)} nets and recipes")
     if uncounted := [each.rows[0] for each in done if any(_windowed(params, row) for row in each.rows)]:
-        others = f" and {len(uncounted) - 1} more" if len(uncounted) > 1 else ""
-        print(f"hours count one clip a test video, where its length decides the number: {uncounted[0]}{others}")
+        print(f"hours count one clip a test video, where its length decides the number: {_first(uncounted)}")
     for words in lacking:
         print(f"weights {words}")
     for each in failing:
@@ -187,14 +186,17 @@ def _parts(params: Params, row: str, split: int) -> dict[str, int]:
     return videos(DATA / "splits" / name, split) or expected_videos(name, params).get(split, {})
 
 
+def _first(names: Sequence[str]) -> str:
+    return names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+
+
 def _losses(trial: Rehearsal) -> str:
     """Format the first and the last loss; "–" for a row without training."""
     return f"{trial.losses[0]:.4g} -> {trial.losses[-1]:.4g}" if trial.losses else "–"
 
 
 def _line(each: Rehearsed) -> list[str]:
-    trial, rows = each.found, each.rows
-    names = rows[0] + (f" and {len(rows) - 1} more" if len(rows) > 1 else "")
+    trial, names = each.found, _first(each.rows)
     rates = [f"{rate:.3g}" if rate else "–" for rate in (trial.clips_per_second, trial.views_per_second)]
     money = [f"{value:,.1f}" if value is not None else "–" for value in (each.hours, each.dollars)]
     state = each.weights.partition(":")[0]

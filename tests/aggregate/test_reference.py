@@ -22,6 +22,7 @@ from pipeline.digest.environment import cpu
 from pipeline.errors import UserError
 from pipeline.measure import outcomes
 from stages.cli import app
+from stages.repro import plan
 from tests.support import invented
 
 ROOT = Path(__file__).parents[2]
@@ -112,10 +113,45 @@ def test_machines_share_a_suite_and_other_code_is_refused(project: Path, monkeyp
     assert shared == {name: content for name, content in whole.items() if name != "provenance.json"}
     assert [provenance["rows"][row]["cpu"] for row in ("tsn", "tsm")] == [cpu(), "Other CPU"]
     assert provenance["cpu"] == f"Other CPU; {cpu()}"
+    written(folder / "provenance.json", {name: value for name, value in provenance.items() if name != "rows"})
+    with pytest.raises(UserError, match="tsn: the results saved earlier don't say what they depend on; run the row"):
+        reference.save(project, origins, ["tsn"])
+    written(folder / "provenance.json", provenance)
     origins["tsn"]["data/frames/shapes"] = "2"
     with pytest.raises(UserError, match="tsn: the results saved earlier come from another data/frames/shapes; run"):
         reference.save(project, origins, ["tsn"])
     assert contents(folder) == shared | {"provenance.json": (folder / "provenance.json").read_bytes()}
+
+
+def test_rows_that_never_ran_may_be_absent_but_nothing_may_be_stale(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("stages/train", "stages/evaluate", "attention/none", "backbones/resnet"):
+        written(project / "reports" / "code" / name, name)
+    for row in ("tsn", "tsm"):
+        written(project / "reports" / "inputs" / "rows" / f"{row}.json", row)
+    outputs = {"decode": "frames", "splits": "splits"}
+    lock = {f"{stage}@shapes": {"outs": [{"path": f"data/{out}/shapes", "md5": out}]} for stage, out in outputs.items()}
+    shutil.rmtree(project / "data" / "predictions" / "tsm")
+    never = [plan.Step(f"{stage}@tsm", "runs", plan.NEVER, ()) for stage in ("train", "evaluate")]
+    steps = [*never, plan.Step("aggregate", "runs", ("because evaluate@tsm runs",), ())]
+    monkeypatch.setattr(plan, "project", lambda: None)
+    monkeypatch.setattr(plan, "locked", lambda: lock)
+    for stage in ("decode@shapes", "evaluate@tsn"):
+        stale = [plan.Step(stage, "runs", ("changed code",), ()), *steps]
+        monkeypatch.setattr(plan, "current", lambda *_, stale=stale: stale)
+        assert f"{stage} is stale" in saving()
+    monkeypatch.setattr(plan, "current", lambda *_: steps)
+    assert "not run: tsm" in saving()
+    record = json.loads((project / "reports/reference/quick/provenance.json").read_text())["rows"]
+    assert record.keys() == {"tsn"} and record["tsn"]["data/frames/shapes"] == "frames"
+    assert record["tsn"].keys() >= {"cpu", "reports/code/attention/none", "reports/inputs/rows/tsn.json"}
+
+
+def saving() -> str:
+    """Return what `actionbench tables --save` prints, or its error."""
+    result = CliRunner().invoke(app, ["tables", "--save"])
+    return str(result.exception or result.output)
 
 
 def test_other_predictions_make_other_tables_and_damaged_ones_are_refused(project: Path) -> None:
