@@ -166,9 +166,9 @@ def _matrix(
 
 
 def _curve(axes: Axes, logs: Sequence[Mapping[int, Mapping[str, float]]], key: str, row: str, **line: Any) -> None:
-    """Draw a row's runs as light lines, and their mean at the epochs that all have."""
+    """Draw a row's runs as light lines unless all are equal, and their mean at the epochs that all have."""
     curves = [{epoch: values[key] for epoch, values in log.items() if key in values} for log in logs]
-    for curve in curves if len(curves) > 1 else []:
+    for curve in curves if any(curve != curves[0] for curve in curves) else []:
         axes.plot(list(curve), list(curve.values()), alpha=0.3, linewidth=0.8, **line)
     epochs = sorted(set.intersection(*map(set, curves))) if curves else []
     if epochs:

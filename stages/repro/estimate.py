@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from pipeline.storage.remote import Place
 
 FORWARD = 1 / 3  # of a training step's cost: the backward pass takes twice the forward's
-# Seconds of a stage that aren't training or testing: imports, Ray, nets, DVC. Not measured by itself: it is what the 21
-# minutes of suite quick leave for its 30 stages, less their work. bench/experiment shows some 20 for each toy stage.
-START = 15.0
+# Seconds of a stage that aren't training or testing: imports, Ray, nets, DVC. bench/results/repro.md has what the 30
+# stages of suite quick took beyond their work, and between them.
+START = 8.0
 
 
 @dataclass(frozen=True)

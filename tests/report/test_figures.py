@@ -113,6 +113,16 @@ def test_learning_curves_name_the_rows_and_pass_over_what_is_not_there(tmp_path:
     assert "epoch" in texts(tmp_path / "empty.svg")
 
 
+def test_runs_with_one_learning_rate_are_one_line(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{run}.jsonl" for run in range(3)]
+    for run, path in enumerate(paths):
+        path.write_text("".join(json.dumps({"epoch": n, "loss": 2.0 + run, "lr": 0.1}) + "\n" for n in range(3)))
+    figures.learning_curves({"row": paths}, tmp_path / "l.svg")
+    root = ElementTree.parse(tmp_path / "l.svg").iter("{http://www.w3.org/2000/svg}path")
+    light = [node for node in root if "stroke-opacity: 0.3" in node.attrib.get("style", "")]
+    assert len(light) == 3  # the losses differ
+
+
 def test_bytes_are_the_same_each_time_whatever_the_users_style(rows: list[Result], tmp_path: Path) -> None:
     runs = logs(tmp_path)
     for name in ("one", "two"):
