@@ -38,10 +38,11 @@ print(flush=True)
 sys.stdin.read()
 os.killpg(0, signal.SIGKILL)
 """
-# DVC's hints about git and remotes, which are not shown.
+# DVC's hints about git and remotes, and its list of failures, of which there is a summary: they are not shown.
 CHATTER = re.compile(
     rb"\s*$|To track the changes|\s*git add |To enable auto staging|\s*dvc config core\.autostage|Use `dvc push`"
-    rb"|(Updating|Generating) lock file|Data and pipelines are up to date|WARNING: .* in RWLock-file .* had been killed"
+    rb"|ERROR: failed to reproduce [^:]*$|(Updating|Generating) lock file|Data and pipelines are up to date"
+    rb"|WARNING: .* in RWLock-file .* had been killed"
 )
 
 
@@ -243,8 +244,11 @@ def _side_by_side(crew: Crew, stale: Sequence[str], jobs: int, options: Sequence
         if noun(stage) in ("train", "evaluate", "trajectories"):
             rows.setdefault(key(stage), []).append(stage)
     first = [stage for stage in stale if noun(stage) in ("download", "decode", "splits")]
-    if first and not crew.dvc("repro", *first):
-        return
+    if first and not crew.dvc("repro", *options, *first):
+        if not options:
+            return
+        lacking = crew.watch.lacking()
+        rows = {name: stages for name, stages in rows.items() if name not in lacking}
     # --single-item: DVC locks a stage's inputs also while it runs earlier stages, so rows that share a data set would
     # block one another.
     with ThreadPoolExecutor(jobs) as pool:

@@ -122,6 +122,12 @@ class Watch:
         if stage == stream.stage:
             stream.stage = ""
 
+    def lacking(self) -> set[str]:
+        """Return the rows whose data set failed."""
+        failed = {key(stage) for stage in self.errors if noun(stage) not in DOING}
+        rows = {**self.params.trajectories, **self.params.experiments}
+        return {name for name, row in rows.items() if row.dataset in failed}
+
     def table(self) -> "Table":
         """Return a table of rows: state, epochs, clips/s, time left."""
         from rich.table import Table

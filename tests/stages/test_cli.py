@@ -134,6 +134,20 @@ def test_a_crash_exits_with_1_and_other_rows_continue_if_asked(project: Path) ->
     assert not (project / "reports").exists()
 
 
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_a_data_set_that_fails_stops_only_its_rows_if_asked(project: Path, jobs: str) -> None:
+    params = YAML(typ="safe").load((project / "params.yaml").read_text())
+    params["datasets"]["absent"] = params["datasets"]["shapes"]
+    params["experiments"]["b"] = {**params["experiments"]["a"], "dataset": "absent"}
+    (project / "params.yaml").write_text(json.dumps(params))
+    done = actionbench(project, "repro", "-j", jobs, "-k", FAIL="download@absent:2")
+    assert done.returncode == 2
+    assert [line for line in done.stderr.splitlines() if "error" in line.lower()] == [
+        "error: this row can't be trained"
+    ]
+    assert sorted(path.name for path in (project / "data" / "predictions").glob("?")) == ["a"]
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_nothing_outlives_it(project: Path, number: signal.Signals) -> None:
     command = [BIN / "actionbench", "repro", "-j", "2"]
