@@ -79,7 +79,8 @@ def save(project: Path, origins: Origins | None = None, absent: Collection[str] 
         for row in rows:
             _copy_row(target if row in absent and row in records else data, row, new)
         for name in {settings.dataset for settings in rows.values()}:
-            _copy(data / "splits" / name, ("classes.json", "split-*.parquet"), new / "splits" / name)
+            here = data if (data / "splits" / name).is_dir() else target
+            _copy(here / "splits" / name, ("classes.json", "split-*.parquet"), new / "splits" / name)
         _save_params(params, project, new, target.relative_to(project))
         speeds.save(new / speeds.FILE, data, params.experiments, target / speeds.FILE)
         facts |= {"cpu": "; ".join(machines), "rows": {row: records[row] for row in rows if row in records}}

@@ -63,7 +63,7 @@ def workspace(suite: str | None) -> None:
 def save() -> None:
     """Make the present results the reference results of their suite.
 
-    Rows that never ran here keep the results of an earlier save.
+    Rows that never ran here keep the results of an earlier save, as where their data set is absent.
 
     Raises:
         UserError: A result is stale.
@@ -75,8 +75,12 @@ def save() -> None:
     of_rows = [step for step in steps if plan.noun(step.stage) in ("train", "evaluate", "trajectories")]
     never = {plan.key(step.stage) for step in of_rows if step.reasons == plan.NEVER}
     absent = [row for row in (*params.experiments, *params.trajectories) if row in never]
-    allowed = {step.stage for step in of_rows if plan.key(step.stage) in never} | ({"aggregate"} if absent else set())
-    if stale := [step.stage for step in steps if step.stage not in allowed]:
+    rows = {**params.experiments, **params.trajectories}
+    without = {row.dataset for row in rows.values()} - {row.dataset for name, row in rows.items() if name not in never}
+    allowed = {"train": never, "evaluate": never, "trajectories": never, "aggregate": {""} if absent else set()}
+    if stale := [
+        step.stage for step in steps if plan.key(step.stage) not in allowed.get(plan.noun(step.stage), without)
+    ]:
         raise UserError(f"{stale[0]} is stale; run `actionbench repro` first, so that the digests fit the results")
     locked = plan.locked()
     origins = {row: _origin(row, params, locked) for row in (*params.experiments, *params.trajectories)}
@@ -90,7 +94,7 @@ def save() -> None:
 
 
 def _origin(row: str, params: Params, locked: Mapping[str, Any]) -> dict[str, str]:
-    """Return what a row's results depend on: path -> digest, of data by DVC, of code and settings here."""
+    """Return what a row's results depend on: path -> digest, of data by DVC if they are here, of code and settings."""
     if row in params.experiments:
         experiment = params.experiments[row]
         plugins = f"attention/{experiment.attention}", f"backbones/{experiment.backbone}"
@@ -98,7 +102,7 @@ def _origin(row: str, params: Params, locked: Mapping[str, Any]) -> dict[str, st
     else:
         code, data, kind = ["stages/trajectories"], params.trajectories[row].dataset, "trajectories"
     files = [*(REPORTS / "code" / name for name in code), FOLDER / kind / f"{row}.json"]
-    outputs = [out for stage in (f"decode@{data}", f"splits@{data}") for out in locked[stage]["outs"]]
+    outputs = [out for stage in (f"decode@{data}", f"splits@{data}") for out in locked.get(stage, {}).get("outs", [])]
     return {out["path"]: out["md5"] for out in outputs} | {path.as_posix(): sha256(path) for path in files}
 
 

@@ -126,17 +126,9 @@ def test_machines_share_a_suite_and_other_code_is_refused(project: Path, monkeyp
 def test_rows_that_never_ran_may_be_absent_but_nothing_may_be_stale(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("stages/train", "stages/evaluate", "attention/none", "backbones/resnet"):
-        written(project / "reports" / "code" / name, name)
-    for row in ("tsn", "tsm"):
-        written(project / "reports" / "inputs" / "rows" / f"{row}.json", row)
-    outputs = {"decode": "frames", "splits": "splits"}
-    lock = {f"{stage}@shapes": {"outs": [{"path": f"data/{out}/shapes", "md5": out}]} for stage, out in outputs.items()}
-    shutil.rmtree(project / "data" / "predictions" / "tsm")
+    digested(project, monkeypatch)
     never = [plan.Step(f"{stage}@tsm", "runs", plan.NEVER, ()) for stage in ("train", "evaluate")]
     steps = [*never, plan.Step("aggregate", "runs", ("because evaluate@tsm runs",), ())]
-    monkeypatch.setattr(plan, "project", lambda: None)
-    monkeypatch.setattr(plan, "locked", lambda: lock)
     for stage in ("decode@shapes", "evaluate@tsn"):
         stale = [plan.Step(stage, "runs", ("changed code",), ()), *steps]
         monkeypatch.setattr(plan, "current", lambda *_, stale=stale: stale)
@@ -146,6 +138,36 @@ def test_rows_that_never_ran_may_be_absent_but_nothing_may_be_stale(
     record = json.loads((project / "reports/reference/quick/provenance.json").read_text())["rows"]
     assert record.keys() == {"tsn"} and record["tsn"]["data/frames/shapes"] == "frames"
     assert record["tsn"].keys() >= {"cpu", "reports/code/attention/none", "reports/inputs/rows/tsn.json"}
+
+
+def test_a_data_set_that_is_not_here_leaves_out_its_rows_alone(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    params = YAML(typ="safe").load(project / "params.yaml")
+    params["datasets"]["absent"] = params["datasets"]["shapes"]
+    params["experiments"]["tsm"]["dataset"] = "absent"
+    written(project / "params.yaml", params)
+    digested(project, monkeypatch)
+    earlier = project / "reports" / "reference" / "quick" / "splits" / "absent"  # of another machine, which has it
+    invented.splits(earlier)
+    makers = ("download@absent", "decode@absent", "splits@absent", "train@tsm", "evaluate@tsm")
+    steps = [plan.Step(stage, "runs", plan.NEVER, ()) for stage in (*makers, "aggregate")]
+    monkeypatch.setattr(plan, "current", lambda *_: steps)
+    assert "not run: tsm" in saving()
+    assert (earlier / "split-1.parquet").is_file()
+    monkeypatch.setattr(plan, "current", lambda *_: [plan.Step("splits@shapes", "runs", plan.NEVER, ()), *steps])
+    assert "splits@shapes is stale" in saving()
+
+
+def digested(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give the project digests of code and inputs, and a lock of its data; row tsm has not run."""
+    for name in ("stages/train", "stages/evaluate", "attention/none", "backbones/resnet"):
+        written(project / "reports" / "code" / name, name)
+    for row in ("tsn", "tsm"):
+        written(project / "reports" / "inputs" / "rows" / f"{row}.json", row)
+    outputs = {"decode": "frames", "splits": "splits"}
+    lock = {f"{stage}@shapes": {"outs": [{"path": f"data/{out}/shapes", "md5": out}]} for stage, out in outputs.items()}
+    monkeypatch.setattr(plan, "project", lambda: None)
+    monkeypatch.setattr(plan, "locked", lambda: lock)
+    shutil.rmtree(project / "data" / "predictions" / "tsm")
 
 
 def saving() -> str:
