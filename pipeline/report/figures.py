@@ -117,9 +117,14 @@ def against_macs(rows: Sequence[Result], path: Path) -> None:
             sets.setdefault((row.dataset, row.accuracy.heading), []).append((row, row.accuracy.main))
     if not sets:
         return
-    with drawing(path, 8.0, 3.6 * len(sets)) as figure:
+    columns = {key: 1 + (min(len(members), MOST) - 1) // 16 for key, members in sets.items()}
+    longest = {key: max(len(row.name) for row, _ in members) for key, members in sets.items()}
+    # Inches: the axes, and a legend's columns.
+    width = 4.0 + max(columns[key] * (0.4 + 0.06 * longest[key]) for key in sets)
+    with drawing(path, max(8.0, width), 3.6 * len(sets)) as figure:
         panels = figure.subplots(len(sets), 1, squeeze=False)[:, 0]
-        for axes, ((dataset, heading), members) in zip(panels, sets.items(), strict=True):
+        for axes, (key, members) in zip(panels, sets.items(), strict=True):
+            dataset, heading = key
             for (row, main), (marker, colour) in zip(members[:MOST], cycle(product(MARKERS, COLOURS))):
                 macs, value = row.costs["macs"] / 1e9, 100 * main.value
                 error = [[value - 100 * main.low], [100 * main.high - value]]
@@ -129,8 +134,7 @@ def against_macs(rows: Sequence[Result], path: Path) -> None:
             axes.set_xlabel("MACs of one view, G")
             axes.set_ylabel(f"{heading} %")
             axes.set_title(dataset + _left_out(members), loc="left", fontsize=9)
-            columns = 1 + (min(len(members), MOST) - 1) // 16
-            axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=7, ncols=columns)
+            axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=7, ncols=columns[key])
 
 
 def confusion(row: Result, path: Path) -> None:

@@ -26,6 +26,7 @@ WORDS = {  # a sign and its verdicts, so that colour alone never distinguishes t
     "✕": ("failed",),
 }
 UNQUOTED = " !$()*+,-./:;=?@[]^_`{|}~"  # what neither a URL nor HTML changes; an SVG is shorter so than in base64
+LARGEST = 40_000  # bytes of a figure in the page; larger ones, of many rows, are links
 KINDS = {"▲": "good", "=": "good", "▼": "bad", "✕": "bad", "≈": "even", "·": "even", "○": "even", "≠": "odd"}
 
 
@@ -84,10 +85,11 @@ class Block:
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure, as a data URI."""
+    """A figure, as a data URI; of one larger than LARGEST only the path, relative to the page."""
 
     title: str
     source: str
+    path: str
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,7 @@ def build(target: Path, suites: Mapping[str, Suite], reports: Path, above: Seque
             files.group,
             files.predictions,
             tables,
-            tuple(_pictures(files.figures, name)),
+            tuple(_pictures(root, files.figures, name)),
         )
         for name, files in suites.items()
         if (tables := tuple(_blocks(root, name, files)))
@@ -212,8 +214,9 @@ def _field(cell: Cell, row: Sequence[Cell], table: Table, at: int) -> Field:
     return Field(cell.read, value, key, "", Bar(middle, low, high, dots))
 
 
-def _pictures(folder: Path, suite: str) -> Iterator[Picture]:
+def _pictures(root: Path, folder: Path, suite: str) -> Iterator[Picture]:
     for path in sorted(folder.glob("*.svg")):
         if not path.stem.startswith("confusion"):  # one for each row would fill the page
-            source = quote(" ".join(path.read_text(encoding="utf-8").splitlines()), safe=UNQUOTED)
-            yield Picture(f"{suite}: {path.stem.replace('-', ' ')}", f"data:image/svg+xml,{source}")
+            text, place = path.read_text(encoding="utf-8"), Path(os.path.relpath(path, root)).as_posix()
+            source = f"data:image/svg+xml,{quote(' '.join(text.splitlines()), safe=UNQUOTED)}"
+            yield Picture(f"{suite}: {path.stem.replace('-', ' ')}", "" if len(text) > LARGEST else source, place)

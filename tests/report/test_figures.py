@@ -147,3 +147,10 @@ def test_one_diverging_row_does_not_flatten_the_others_losses(tmp_path: Path) ->
     ]
     heights = [max(line) - min(line) for line in lines if len(line) == 3]
     assert max(heights) > 15  # of about 200
+
+
+@pytest.mark.filterwarnings("error:constrained_layout not applied")
+def test_many_rows_with_long_names_leave_room_for_the_axes(rows: list[Result], tmp_path: Path) -> None:
+    names = [f"a system of many parts and a long name {number}" for number in range(60)]
+    figures.against_macs([replace(rows[0], name=name, costs={"macs": 3e9}) for name in names], tmp_path / "m.svg")
+    assert names[59] in texts(tmp_path / "m.svg")
