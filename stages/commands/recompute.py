@@ -28,24 +28,34 @@ def reference(suite: str | None) -> None:
         total += references.size(REPORTS, name)
         print(f"{name}: {f'{len(changed)} files changed, {changed[0]} first' if changed else 'equal bytes'}")
     if not suite and Path("conf/suite").is_dir():
-        papers()
+        papers(here=False)
     shown = references.show(REPORTS)
     if lacking := [name for name in references.suites(REPORTS) if not _has_predictions(name) and name not in PAPERS]:
         print(f"without reference predictions, so unchanged: {', '.join(lacking)}")
     print(f"from {amount(total)} of predictions; all tables on {shown}")
 
 
-def papers() -> None:
-    """Write the papers' tables, claims and scoreboard to reports/reference."""
+def papers(here: bool = True) -> None:
+    """Write the papers' tables, claims and scoreboard to reports/reference.
+
+    A paper's results are those in data/, if asked for and any of its rows has run `here`, otherwise the saved ones.
+    """
+    replicas.save(REPORTS, {name: results(name, here) for name in PAPERS})
+    print(f"{', '.join(PAPERS)}: tables in {REPORTS / 'reference'}, claims in {REPORTS / 'reference' / 'claims.md'}")
+
+
+def results(paper: str, here: bool) -> tuple[Params, Path]:
+    """Return the params of a paper's suite, and the folder of its predictions and splits."""
     from stages.repro.compose import composed
 
-    suites = {}
-    for name in PAPERS:
-        kept = REPORTS / "reference" / name
-        predicted = references.has_predictions(REPORTS, name) if (kept / "tables").is_dir() else False
-        suites[name] = (load.load(kept / "params.yaml"), kept) if predicted else (composed(name), DATA)
-    replicas.save(REPORTS, suites)
-    print(f"{', '.join(PAPERS)}: tables in {REPORTS / 'reference'}, claims in {REPORTS / 'reference' / 'claims.md'}")
+    kept = REPORTS / "reference" / paper
+    saved = (kept / "tables").is_dir() and references.has_predictions(REPORTS, paper)
+    if saved and not here:
+        return load.load(kept / "params.yaml"), kept
+    present = load.load() if here else None
+    params = present if present and present.suite == paper else composed(paper)
+    ran = any((DATA / "predictions" / row).is_dir() for row in (*params.experiments, *params.trajectories))
+    return (params, DATA) if ran or not saved else (load.load(kept / "params.yaml"), kept)
 
 
 def workspace(suite: str | None) -> None:
@@ -75,7 +85,7 @@ def save() -> None:
     of_rows = [step for step in steps if plan.noun(step.stage) in ("train", "evaluate", "trajectories")]
     never = {plan.key(step.stage) for step in of_rows if step.reasons == plan.NEVER}
     absent = [row for row in (*params.experiments, *params.trajectories) if row in never]
-    rows = {**params.experiments, **params.trajectories}
+    rows = params.experiments | params.trajectories
     without = {row.dataset for row in rows.values()} - {row.dataset for name, row in rows.items() if name not in never}
     allowed = {"train": never, "evaluate": never, "trajectories": never, "aggregate": {""} if absent else set()}
     if stale := [

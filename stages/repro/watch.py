@@ -125,7 +125,7 @@ class Watch:
     def lacking(self) -> set[str]:
         """Return the rows whose data set failed."""
         failed = {key(stage) for stage in self.errors if noun(stage) not in DOING}
-        rows = {**self.params.trajectories, **self.params.experiments}
+        rows = self.params.experiments | self.params.trajectories
         return {name for name, row in rows.items() if row.dataset in failed}
 
     def table(self) -> "Table":

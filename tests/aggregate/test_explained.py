@@ -55,7 +55,7 @@ def test_every_table_of_the_page_is_explained(
         for row in labels[:1] if measured or suite in PAPERS else labels:
             about = provenance.explain(params(suite), table, row, provenance.reference(Path(), suite))
             assert about["row"] == row and about["table"].startswith(f"{suite}/{table}")
-            assert not measured or (about["result"].startswith("top-1 ") and "MLflow" not in about)
+            assert not measured or suite in PAPERS or (about["result"].startswith("top-1 ") and "MLflow" not in about)
 
 
 def test_the_command_runs(
