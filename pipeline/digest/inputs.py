@@ -1,7 +1,8 @@
 """Stages' params, with files that they name reduced to their content.
 
 The user's videos count by a listing (names, sizes, times), because hashing takes long. Lists, weights and scores from
-outside count by sha256. A file that is gone counts as last seen, so that results outlive their source files.
+outside count by sha256, unless a row writes them. A file that is gone counts as last seen, so that results outlive
+their source files.
 """
 
 import hashlib
@@ -120,8 +121,12 @@ def taken(params: Params, root: Path, data: Path, memo: Memo) -> dict[str, dict[
         taken[path]["lists"] = last.get("lists", ABSENT) if lists is None else lists
     for name, row in params.experiments.items():
         taken[f"rows/{name}.json"]["weights"] = weights(row.weights, root, memo)
+    ours = (root / data / "predictions").absolute()  # which the tables depend on already
     taken["suite.json"]["outside"] = {
-        name: [[weight, memo.sha256(root / path)] for path, weight in fusion.outside.items()]
+        name: [
+            [weight, None if path.is_relative_to(ours) else memo.sha256(path)]
+            for path, weight in ((root.absolute() / path, weight) for path, weight in fusion.outside.items())
+        ]
         for name, fusion in params.fusions.items()
     }
     return taken

@@ -1,5 +1,6 @@
 """DVC's status shows exactly the stages that an edit makes stale, in the real graph."""
 
+import hashlib
 import os
 import random
 import shutil
@@ -11,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from pipeline.config import load as params
+from pipeline.digest import inputs
 from tests.support import graph, mutants
 from tests.support.graph import restored, stale
 from tests.support.project import ROOT, load, save
@@ -228,6 +231,23 @@ def test_other_scores_from_outside_concern_the_tables(project: Path) -> None:
         assert stale(project) == {
             "aggregate": [{"changed deps": {"reports/inputs/suite.json": {"outside": "modified"}}}]
         }
+
+
+def test_scores_that_a_row_writes_are_no_input(project: Path) -> None:
+    """They appear during the run; the tables would be stale after it."""
+    path, outside = "data/predictions/tsn/predictions.parquet", []
+    settings = load(project)
+    settings["fusions"]["both"]["outside"] = {path: 0.5, "scores.parquet": 0.5}
+    with restored(project / "params.yaml"), restored(project / path):
+        save(project, settings)
+        for text in ("before", "after"):
+            (project / path).parent.mkdir(parents=True, exist_ok=True)
+            (project / path).write_text(text)
+            with pytest.MonkeyPatch.context() as patch:
+                patch.chdir(project)
+                taken = inputs.taken(params.load(), project, Path("data"), inputs.Memo(project / "memo.json"))
+            outside.append(taken["suite.json"]["outside"]["both"])
+    assert outside[0] == outside[1] == [[0.5, None], [0.5, hashlib.sha256(b"scores").hexdigest()]]
 
 
 def stages_of(digests: set[str], settings: dict[str, Any]) -> set[str]:
