@@ -79,7 +79,7 @@ def test_the_foreword_estimates_before_anything_was_measured(
     # Each row: 5 seeds x 480 videos x 8 epochs, and 400 videos in 4 orders at a third of the cost.
     assert watched(params).foreword() == (
         "6 stages to bring up to date, of 2 rows; about 11 min of work (0.19 CPU-hours) for 4 of them, side "
-        "by side in about 4 min (from the reference machine's speeds; 4 cores here); `actionbench plan` has the reasons"
+        "by side in about 3 min (from the reference machine's speeds; 4 cores here); `actionbench plan` has the reasons"
     )
 
 
