@@ -11,7 +11,7 @@ import polars as pl
 
 from pipeline.config.schema import Params
 from pipeline.errors import UserError, alternatives, reading
-from pipeline.measure import accuracy, results
+from pipeline.measure import accuracy, late_fusion, results
 from pipeline.measure.results import Row
 from pipeline.measure.scores import Accuracy, Precision
 from pipeline.papers.published import PAPERS, load, of_suite
@@ -128,11 +128,14 @@ def _printed(params: Params, name: str, row: str, origin: Origin) -> dict[str, A
 
 def _experiment(params: Params, row: str, origin: Origin) -> dict[str, Any]:
     """Describe a row of params.yaml."""
-    if row in params.fusions:
-        return {"row": row, "fusion of": asdict(params.fusions[row])}
-    if row in params.trajectories:
-        return {"row": row, "trajectories": asdict(params.trajectories[row])}
     data, stages = origin.data, origin.stages
+    if row in params.fusions:
+        fused = results.measure(late_fusion.read(params, row, data))
+        return {"row": row, "fusion of": asdict(params.fusions[row]), "result": _result(fused.accuracy)}
+    if row in params.trajectories:
+        described = results.measured(params, row, data)
+        settings = asdict(params.trajectories[row])
+        return {"row": row, "trajectories": settings, "result": _result(described.accuracy)}
     measured = results.read(params, row, data)
     result = results.measure(measured)
     experiment = params.experiments[row]
