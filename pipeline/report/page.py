@@ -26,7 +26,7 @@ WORDS = {  # a sign and its verdicts, so that colour alone never distinguishes t
     "✕": ("failed",),
 }
 UNQUOTED = " !$()*+,-./:;=?@[]^_`{|}~"  # what neither a URL nor HTML changes; an SVG is shorter so than in base64
-LARGEST = 40_000  # bytes of a figure in the page; larger ones, of many rows, are links
+LARGEST = 30_000  # bytes of a figure in the page; larger ones, of many rows, are links
 KINDS = {"▲": "good", "=": "good", "▼": "bad", "✕": "bad", "≈": "even", "·": "even", "○": "even", "≠": "odd"}
 
 

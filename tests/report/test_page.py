@@ -77,7 +77,7 @@ def test_every_table_is_on_it(reports: Path) -> None:
 def test_it_is_one_small_file_and_the_same_each_time(reports: Path) -> None:
     first = reference.show(reports).read_bytes()
     assert reference.show(reports).read_bytes() == first
-    assert len(first) < 3 * 2**20
+    assert len(first) < 2 * 2**20
     assert b'src="http' not in first and b"url(http" not in first and b"<link" not in first
 
 
