@@ -12,7 +12,9 @@ each, with gloo; all take turns. Ray is already running, as it is when stage 4 s
 
 A step's time is that of the median epoch after the first, by each loop's clock; a ratio is within one turn. "Between
 epochs" is the rest of an epoch: keeping the state, Ray Train's report. Start-up is from the call to the first step; the
-end from the last epoch to the return. The losses of all steps' windows are compared in every turn.
+end from the last epoch to the return. From the first epoch's end to the last's, every process's CPU time is counted:
+that of the workers, the busiest processes, for each step, and that of all others on the machine, in percent of one
+core. The losses of all steps' windows are compared in every turn.
 """
 
 import argparse
@@ -32,8 +34,8 @@ import torch
 import torch.distributed as dist
 
 from bench import report, training
-from bench.report import column, median
-from bench.running import ROOT, machine, parser, with_malloc
+from bench.report import column, median, spread
+from bench.running import ROOT, cpu_by_process, machine, parser, with_malloc
 from cluster import fit
 from cluster.session import session
 from pipeline.config.schema import Cluster
@@ -72,7 +74,7 @@ def train(way: str, workers: int, run: Run, folder: Path) -> dict[str, Any]:
         command += ["-m", "bench.ddp", "--epochs", str(run.recipe.epochs), "--rank", way, str(folder)]
         work = partial(subprocess.run, command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=True)
     began = time.time()
-    writes = watched(work, folder / fit.LOG)
+    writes, busy = watched(work, folder / fit.LOG)
     ended = time.time()
     lines, epochs = run_log.lines(folder / fit.LOG), run_log.epochs(folder / fit.LOG)
     first, *others = (line["seconds"] for line in epochs)
@@ -81,20 +83,27 @@ def train(way: str, workers: int, run: Run, folder: Path) -> dict[str, Any]:
         "between_s": (writes[-1] - writes[0] - sum(others)) / len(others),
         "start_s": writes[0] - began - first,
         "end_s": ended - writes[-1],
+        "workers_cpu_s": sum(busy[:workers]) / workers / training.STEPS / len(others),
+        "others_cpu": sum(busy[workers:]) / (writes[-1] - writes[0]),
         "losses": [line["loss"] for line in lines if line["kind"] == "steps"],
         "paces": [line["seconds"] for line in lines if line["kind"] == "steps" and line["epoch"] and "seconds" in line],
     }
 
 
-def watched(work: Callable[[], object], log: Path) -> list[float]:
-    """Train, and return the times at which the log was written, once per epoch."""
+def watched(work: Callable[[], object], log: Path) -> tuple[list[float], list[float]]:
+    """Train; return the times at which the log was written, once per epoch, and each process's CPU s between them.
+
+    The busiest process is first.
+    """
     writes: list[float] = []
+    used: list[dict[int, float]] = []
     over = threading.Event()
 
     def watch() -> None:
-        while not over.wait(0.01):
+        while not over.wait(0.1):
             if log.exists() and (at := log.stat().st_mtime) not in writes[-1:]:
                 writes.append(at)
+                used.append(cpu_by_process())
 
     thread = threading.Thread(target=watch)
     thread.start()
@@ -103,7 +112,8 @@ def watched(work: Callable[[], object], log: Path) -> list[float]:
     finally:
         over.set()
         thread.join()
-    return writes
+    spent = [seconds - used[0].get(pid, seconds) for pid, seconds in used[-1].items()]
+    return writes, sorted(spent, reverse=True)
 
 
 def under_torchrun(way: str, folder: Path, epochs: int) -> None:
@@ -129,12 +139,15 @@ def save(rows: list[dict[str, Any]], run: Run, turns: int) -> None:
             steps = column(rows, "step_s", **cells)
             over = [report.overhead(steps, column(rows, "step_s", workers=workers, way=base)) for base in (SAME, PLAIN)]
             times = [median(rows, key, **cells) for key in ("between_s", "start_s", "end_s")]
-            lines.append([f"{way}, {workers}", f"{1000 * np.median(steps):.1f}", *over, *times])
+            cpu = 1000 * np.median(column(rows, "workers_cpu_s", **cells))
+            others = spread([100 * share for share in column(rows, "others_cpu", **cells)], ".1f", " %")
+            lines.append([f"{way}, {workers}", f"{1000 * np.median(steps):.1f}", *over, f"{cpu:.1f}", others, *times])
     text = (
         f"{machine()}; {training.described(run)}, {turns} turns. Losses of {len(rows[0]['losses'])} windows, by "
         f"workers: {'; '.join(curves)}."
     )
-    head = ["way, workers", "ms a step", f"over {SAME}", f"over {PLAIN}", "between epochs, s", "start-up, s", "end, s"]
+    head = ["way, workers", "ms a step", f"over {SAME}", f"over {PLAIN}", "a worker's CPU ms a step"]
+    head += ["other processes' CPU", "between epochs, s", "start-up, s", "end, s"]
     every = [
         {**row, **{key: " ".join(f"{value:.9g}" for value in row[key]) for key in ("losses", "paces")}} for row in rows
     ]

@@ -114,15 +114,28 @@ def by_torchcodec(path: Path, view: View, size: int) -> Tensor:
 
 
 def torchcodec_frames(path: Path, short_side: int) -> Iterator[np.ndarray]:
-    """Yield all frames, (H,W,3) uint8, decoded by torchcodec and resized by torch."""
+    """Yield frames, (H,W,3) uint8, decoded by torchcodec and resized by torch, up to the first that it can't read."""
     from torchcodec.decoders import VideoDecoder
 
-    reader = VideoDecoder(str(path), num_ffmpeg_threads=1, seek_mode="approximate")
-    for start in range(0, len(reader), BLOCK):
-        frames = reader[start : start + BLOCK]  # (N,3,H,W)
+    reader = VideoDecoder(str(path), num_ffmpeg_threads=1)  # exact, its default: other modes misplace frames of AVI
+    for frames in _blocks(reader):
         height, width = frames.shape[2:]
         scale = short_side / min(height, width)
         to = tuple(2 * round(side * scale / 2) for side in (height, width))
         if to != (height, width):
             frames = F.interpolate(frames, to, mode="bilinear", antialias=True)
         yield from frames.permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def _blocks(reader: Any) -> Iterator[Tensor]:
+    """Yield the frames (N,3,H,W) that a VideoDecoder can read."""
+    for start in range(0, len(reader), BLOCK):
+        try:
+            yield reader[start : start + BLOCK]
+        except RuntimeError:  # its message differs between versions
+            for at in range(start, min(start + BLOCK, len(reader))):
+                try:
+                    frame = reader[at]
+                except RuntimeError:
+                    return
+                yield frame[None]

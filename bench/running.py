@@ -93,6 +93,16 @@ def cpu_seconds() -> float:
     return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
+def cpu_by_process() -> dict[int, float]:
+    """Return the CPU time so far of every running process."""
+    used = {}
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            times = process.cpu_times()
+            used[process.pid] = times.user + times.system
+    return used
+
+
 def one_core() -> None:
     """Pin this process and its children to one core."""
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})

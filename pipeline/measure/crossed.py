@@ -136,8 +136,8 @@ def row(values: np.ndarray, units: np.ndarray | None = None, weights: np.ndarray
         units: The number or name of each row's unit: R; None if each row is a unit.
         weights: Each row's weight: R; None if all weigh the same.
     """
-    values = _checked(values)
-    spread, by_seed, mean = _analyzed(values, units, weights)
+    values = np.asarray(values)
+    spread, by_seed, mean = _analyzed(_checked(values), units, weights)
     mean = min(max(mean, 0.0), 1.0)
     binary = bool(((values == 0) | (values == 1)).all())
     bulge = mean * (1 - mean)
@@ -185,7 +185,10 @@ def difference(
 
 
 def covariance(
-    rows: Sequence[np.ndarray], units: np.ndarray | None = None, weights: np.ndarray | None = None
+    rows: Sequence[np.ndarray],
+    spreads: Sequence[Spread],
+    units: np.ndarray | None = None,
+    weights: np.ndarray | None = None,
 ) -> np.ndarray:
     """Return the covariance of rows' means that comes from their common test units, (n, n).
 
@@ -193,17 +196,20 @@ def covariance(
 
     Args:
         rows: n arrays of S,R values, of the same videos in the same order; S may differ.
+        spreads: The rows' own, as row() returns them.
         units: As in row().
         weights: As in row().
     """
-    by_unit = [_by_unit(_checked(values), units, weights) for values in rows]
-    shares = by_unit[0][1]
+    of_unit: list[np.ndarray] = []
+    for values in rows:
+        means, shares = _by_unit(_checked(values), units, weights)
+        of_unit.append(means.mean(axis=0))
     squares = shares**2
     levers = squares / np.maximum(1 - shares, 1e-12)
-    of_unit = np.stack([means.mean(axis=0) for means, _ in by_unit])
-    moved = of_unit - (of_unit @ shares)[:, None]
+    moved = np.stack(of_unit)
+    moved -= (moved @ shares)[:, None]
     result = (moved * levers) @ moved.T
-    np.fill_diagonal(result, [_analyzed(values, units, weights)[0].between_units for values in map(_checked, rows)])
+    np.fill_diagonal(result, [spread.between_units for spread in spreads])
     return result
 
 
@@ -230,12 +236,12 @@ def _score(mean: float, ratio: float) -> tuple[float, float]:
 
 
 def _checked(values: np.ndarray) -> np.ndarray:
-    matrix = np.asarray(values, float)
+    matrix = np.asarray(values)
     if matrix.ndim != 2 or not matrix.size:
         raise ValueError(f"seeds x videos are {matrix.shape}; both must be above 0")
-    if not np.isfinite(matrix).all():
+    if matrix.dtype.kind not in "biu" and not np.isfinite(matrix).all():
         raise ValueError("a score is not finite; a video that wasn't decoded counts as wrong")
-    return matrix
+    return matrix.astype(float, copy=False)
 
 
 def _analyzed(

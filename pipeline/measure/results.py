@@ -314,7 +314,7 @@ def drawn(rows: Sequence[Result]) -> np.ndarray | str:
     estimates = [row.accuracy.main for row in rows if not isinstance(row.accuracy, str)]
     means = np.array([estimate.value for estimate in estimates])
     of_seeds = np.array([estimate.spread.of_seeds for estimate in estimates])
-    of_units = crossed.covariance(values, unit, weights)
+    of_units = crossed.covariance(values, [estimate.spread for estimate in estimates], unit, weights)
     return ranks.draws(means, of_seeds, of_units, [estimate.seeds for estimate in estimates])
 
 

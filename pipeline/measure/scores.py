@@ -99,8 +99,9 @@ def of_accuracy(file: str, outcomes: pl.DataFrame, names: tuple[str, ...]) -> Ac
     splits = outcomes["split"].to_numpy()
     begins = [0, *(np.flatnonzero(np.diff(splits)) + 1), len(splits)]
     parts = [outcomes[slice(*bounds)] for bounds in pairwise(begins)]  # a split each
+    seeds = [part["seed"].n_unique() for part in parts]
     top1, top5, decoded = (
-        [_by_seed(part, part.select(column).to_series()) for part in parts]
+        [_by_seed(part.select(column).to_series(), count) for part, count in zip(parts, seeds, strict=True)]
         for column in ("top1", "top5", pl.col("predicted").is_not_null())
     )
     right = pl.concat([_named(part, values) for part, values in zip(parts, top1, strict=True)])
@@ -165,9 +166,9 @@ def _ranked(predictions: Predictions) -> tuple[dict[int, Ranking], int]:
     return rankings, decoded
 
 
-def _by_seed(part: pl.DataFrame, holds: pl.Series) -> np.ndarray:
-    """Return a condition for each video and seed of one split: M,S of 0 and 1."""
-    return np.ascontiguousarray(holds.to_numpy().reshape(part["seed"].n_unique(), -1).T.astype(np.int8))
+def _by_seed(holds: pl.Series, seeds: int) -> np.ndarray:
+    """Return a condition for each video and seed of one split, sorted by seed: M,S of 0 and 1."""
+    return np.ascontiguousarray(holds.to_numpy().reshape(seeds, -1).T.astype(np.int8))
 
 
 def _named(part: pl.DataFrame, values: np.ndarray) -> pl.DataFrame:

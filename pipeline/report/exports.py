@@ -127,12 +127,12 @@ def _mean(runs: Sequence[Mapping[str, float]], name: str) -> str:
 
 
 def save_confusion(path: Path, row: Result) -> None:
-    """Write a CSV line a video of each run, for DVC's confusion template."""
-    lines = [csv_text(["actual", "predicted"], [])]
+    """Write a CSV line a pair of classes: actual, predicted, and the videos of all runs, for DVC's template counts."""
+    lines = [csv_text(["actual", "predicted", "n"], [])]
     if isinstance(row.accuracy, Accuracy):
         names = _names(row.accuracy)
         counts = row.accuracy.confusion.sum(axis=0)
-        lines += [f"{names[k]},{names[p]}\n" * counts[k, p] for k, p in np.argwhere(counts).tolist()]
+        lines += [f"{names[k]},{names[p]},{counts[k, p]}\n" for k, p in np.argwhere(counts).tolist()]
     write(path, "".join(lines))
 
 

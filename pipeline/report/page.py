@@ -4,8 +4,9 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from urllib.parse import quote
 
@@ -172,7 +173,14 @@ def _blocks(root: Path, suite: str, files: Suite) -> Iterator[Block]:
 def _block(root: Path, suite: str, path: Path, options: str = "") -> Block:
     table = writers.load(path)
     shown = writers.view(table)
-    fields = tuple(tuple(_field(row[at], row, table, at) for at in shown.at) for row in table.rows)
+
+    @cache
+    def ends(at: int, key: str) -> tuple[float, float]:
+        cells = [row[at].data for row in table.rows]
+        all_ends = [float(data.get(f"{key}{end}") or 0) for data in cells for end in ("_low", "_high")]
+        return min(all_ends), max(all_ends)
+
+    fields = tuple(tuple(_field(row[at], row, partial(ends, at)) for at in shown.at) for row in table.rows)
     place = Path(os.path.relpath(path.with_suffix(".csv"), root)).as_posix()
     explained = tuple(_explained(table.name, record, options) for record in table.records())
     return Block(f"{suite}-{table.name}", table, place, shown, fields, explained)
@@ -191,7 +199,8 @@ def _natural(name: str) -> list[tuple[str, int]]:
     return [(text, int(digits or 0)) for text, digits in re.findall(r"(\D*)(\d*)", name)]
 
 
-def _field(cell: Cell, row: Sequence[Cell], table: Table, at: int) -> Field:
+def _field(cell: Cell, row: Sequence[Cell], ends: Callable[[str], tuple[float, float]]) -> Field:
+    """Return a cell as the page shows it; `ends` gives the least and the largest end of its column's intervals."""
     key = next(iter(cell.data), "")
     values = dict(cell.data)
     if "status" in values and len(values) > 1:  # it precedes the number
@@ -203,10 +212,10 @@ def _field(cell: Cell, row: Sequence[Cell], table: Table, at: int) -> Field:
         return Field(cell.read, value, key, mark if value and cell.read != writers.BLANK else "")
     if not values.get(f"{key}_low") or not value:
         return Field(cell.read, value, key)
-    ends = [float(other[at].data.get(f"{key}{end}") or 0) for other in table.rows for end in ("_low", "_high")]
+    least, most = ends(key)
     # A share's axis goes from 0 to 100, a difference's to the table's largest on both sides of 0.
-    signed = min(ends) < 0 or cell.read.startswith(("+", "-"))
-    span = (max(map(abs, ends)) if signed else 100) or 1
+    signed = least < 0 or cell.read.startswith(("+", "-"))
+    span = (max(-least, most) if signed else 100) or 1
     scale = lambda text: round((float(text) + span * signed) / (span * (1 + signed)), 4)  # noqa: E731
     seeds = [text for each in row for name, text in each.data.items() if name.startswith("seed_") and text]
     dots = () if signed or key == "wap" else tuple(map(scale, seeds))

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import os
 import shutil
 import subprocess
@@ -82,6 +83,17 @@ def test_the_files_that_dvc_shows_are_written_though_nothing_was_trained(project
     shown = [*graph["metrics"], *(path for plot in graph["plots"] for path in plot)]
     paths = [path.removeprefix("reports/").replace("${suite}", "quick") for path in shown]
     assert len(paths) == 3 and all(any(file.startswith(path) for file in files) for path in paths), paths
+
+
+def test_dvc_plots_columns_that_are_there(project: Params, tmp_path: Path) -> None:
+    files = aggregate(tmp_path, project)
+    for plot in YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["plots"]:
+        ((path, about),) = plot.items()
+        template = (ROOT / ".dvc" / "plots" / f"{about['template']}.json").read_text()
+        drawn = {about["x"], about["y"], *re.findall(r'"field": "([a-z]+)"', template)} - {"rev"}  # rev is DVC's own
+        start = path.removeprefix("reports/").replace("${suite}", "quick")
+        (header, *_), *others = (files[name].decode().splitlines() for name in files if name.startswith(start))
+        assert drawn <= set(header.split(",")) and all(lines[0] == header for lines in others), path
 
 
 def test_bytes_are_the_same_each_time(project: Params, tmp_path: Path) -> None:

@@ -248,3 +248,14 @@ def test_near_the_ends_an_interval_is_at_least_wilsons_and_the_bound_fades_towar
     low, high = proportion_confint(estimate.value * videos * fade, videos * fade, method="wilson")
     assert estimate.value == pytest.approx(1 - 1 / seeds)
     assert (estimate.low, estimate.high) == pytest.approx((low, high))
+
+
+def test_the_covariance_of_rows_is_that_of_their_units_means() -> None:
+    rng = np.random.default_rng(5)
+    common = rng.normal(size=60)
+    rows = [rng.normal(size=(3, 60)) + common, rng.normal(size=(4, 60)) + common]
+    spreads = [crossed.row(np.clip(values, 0, 1)).spread for values in rows]
+    found = crossed.covariance(rows, spreads)
+    assert found[0, 1] == pytest.approx(np.cov(*(values.mean(axis=0) for values in rows))[0, 1] / 60)
+    assert found[1, 0] == pytest.approx(found[0, 1])
+    assert [found[0, 0], found[1, 1]] == [spread.between_units for spread in spreads]
