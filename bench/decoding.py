@@ -8,7 +8,8 @@ machine matters little; wall-clock time is listed too. A ratio is the median ove
 
 - ffmpeg to files: `ffmpeg -threads 1 -i VIDEO -vf scale=... -q:v 2 %05d.jpg`, one process per video, as is usual.
 - store, ffmpeg: all of shards.decode_shard(): sha256, the container's check, decoding, JPEG, the Arrow file.
-- store, decord: the same with decord, which runs in a separate process that is started once per shard.
+- store, decord: the same with decord, which runs in a separate process that is started once per shard. ffmpeg decodes
+  each video too, to check decord's frames.
 - torchcodec to files: its decoder, torch's antialiased resize, JPEG files of the store's quality by simplejpeg. Where
   it gives other frames than ffmpeg, the text above the table says so.
 
