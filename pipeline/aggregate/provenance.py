@@ -9,6 +9,7 @@ from typing import Any
 
 import polars as pl
 
+from pipeline.aggregate import reference as saved
 from pipeline.config.schema import Params
 from pipeline.errors import UserError, alternatives, reading
 from pipeline.measure import accuracy, late_fusion, results
@@ -129,6 +130,8 @@ def _printed(params: Params, name: str, row: str, origin: Origin) -> dict[str, A
 def _experiment(params: Params, row: str, origin: Origin) -> dict[str, Any]:
     """Describe a row of params.yaml."""
     data, stages = origin.data, origin.stages
+    if not origin.mirrored and (kept := data / "predictions" / row).is_dir():
+        saved.verify(kept)  # the remedy is git's, not another training
     if row in params.fusions:
         fused = results.measure(late_fusion.read(params, row, data))
         return {"row": row, "fusion of": asdict(params.fusions[row]), "result": _result(fused.accuracy)}

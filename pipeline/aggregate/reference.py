@@ -105,7 +105,7 @@ def recompute(reports: Path, suite: str) -> list[str]:
     if not has_predictions(reports, suite):
         raise UserError(f"{target} holds no predictions to recompute its tables from")
     for row in sorted((target / "predictions").glob("*")):
-        _verify(row)
+        verify(row)
     before = _contents(target)
     with TemporaryDirectory(dir=target) as temporary:
         new = Folders.within(Path(temporary))
@@ -146,7 +146,7 @@ def size(reports: Path, suite: str) -> int:
     return sum(path.stat().st_size for path in folder(reports, suite).glob("predictions/*/*.parquet"))
 
 
-def _verify(folder: Path) -> None:
+def verify(folder: Path) -> None:
     """Raise UserError if a row's reference predictions are damaged."""
     try:
         for name in files.sums(folder):

@@ -12,7 +12,7 @@ import pytest
 from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
-from pipeline.aggregate import reference, speeds
+from pipeline.aggregate import provenance, reference, speeds
 from pipeline.aggregate.agreement import compare, words
 from pipeline.aggregate.suite import Folders, aggregate
 from pipeline.config import load
@@ -189,6 +189,8 @@ def test_other_predictions_make_other_tables_and_damaged_ones_are_refused(projec
     before = contents(folder)
     with pytest.raises(UserError, match=r"tsm/predictions.parquet is damaged: .*; `git checkout .*tsm` brings it back"):
         reference.recompute(project / "reports", "quick")
+    with pytest.raises(UserError, match=r"tsm/predictions.parquet is damaged: .*; `git checkout .*tsm` brings it back"):
+        provenance.explain(params, "gains", "tsm", provenance.reference(project, "quick"))
     path.unlink()
     with pytest.raises(UserError, match=r"tsm/predictions.parquet is missing; `git checkout"):
         reference.recompute(project / "reports", "quick")
