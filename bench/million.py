@@ -99,7 +99,7 @@ def reported(task: shards.Task, failed: Collection[str]) -> None:
     ends = pa.array(np.append(0, np.cumsum(whole)) * FRAMES, pa.int32())
     times = pa.ListArray.from_arrays(ends, pa.array(np.tile(np.arange(FRAMES) / 30, decoded)))
     facts = {"shard": task.shard, "width": 340, "height": 256, "fps": 30.0, "frames": FRAMES}
-    facts |= {"sha256": "0" * 64, "decoder": "ffmpeg", "decoder_version": "0"}
+    facts |= {"sha256": "0" * 64, "decoder": "ffmpeg", "decoder_version": "0", "warning": ""}
     columns = {name: [value if known else None for known in whole] for name, value in facts.items()}
     columns |= {"video": [source.video for source in task.sources], "path": [source.path for source in task.sources]}
     columns["reason"] = [None if known else "invented without" for known in whole]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import decoding, flow, loading, peers, repro, training
+from bench import aggregate, decoding, flow, loading, million, peers, repro, training
 from cluster import fit
 from pipeline.clips.loading import TrainClips
 from pipeline.decode import frame_store
@@ -58,6 +58,18 @@ def test_a_package_that_cannot_be_imported_is_named() -> None:
 def test_flow_is_computed_in_every_way(clips: list[Path], tmp_path: Path) -> None:
     rows = flow.race(0, "dis", clips, tmp_path / "out")
     assert [line[1] for line in flow.lines(rows)] == ["OpenCV in a loop", "store", "store, compensated"]
+
+
+def test_every_step_over_a_million_videos_runs_over_a_few(tmp_path: Path) -> None:
+    million.invented(tmp_path, 500)
+    for step in million.STEPS.values():
+        step(tmp_path)()
+    assert len(frame_store.FrameStore(tmp_path / "frames" / million.NAME).videos) == 500 - -(-500 // million.TEST)
+
+
+def test_pandas_and_the_stage_agree_over_a_few_rows(tmp_path: Path) -> None:
+    turns = aggregate.sampled(aggregate.synthetic(tmp_path / "project", 3, 60, 7))  # raises if numbers differ
+    assert [turn["row"] for turn in turns] == aggregate.named(3)[1:]
 
 
 @pytest.mark.slow
