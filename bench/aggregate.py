@@ -9,8 +9,8 @@ confusion matrix and the change of it; training logs are missing. `stages.aggreg
 the rows, and of the videos (with an eighth of the rows). Seconds are wall-clock time under other load; CPU seconds are
 those of all threads, user and system; memory is the largest resident set.
 
-In the same run, pandas computes a sample of rows, in turn with ours and on one thread. Both start from logits. The
-stage starts from the outcomes that an evaluation keeps, so ours is measured from these, too. Pandas reads
+In the same run, pandas computes a sample of rows, in turn with ours and on one thread. Both start from logits. Ours
+is also measured from the outcomes that an evaluation keeps, since the stage starts from them. Pandas reads
 Parquet and takes the softmax and its mean over views, top-1, top-5, accuracy by class and confusion. Of both accuracies
 and of the difference to the first row it takes the mean squares of the two-way layout of seeds and videos. Both results
 must be equal. The time of pandas for all rows is its median times their number. Tables and figures are part of the

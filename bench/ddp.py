@@ -13,8 +13,8 @@ each, with gloo; all take turns. Ray is already running, as it is when stage 4 s
 A step's time is that of the median epoch after the first, by each loop's clock; a ratio is within one turn. "Between
 epochs" is the rest of an epoch: keeping the state, Ray Train's report. Start-up is from the call to the first step; the
 end from the last epoch to the return. From the first epoch's end to the last's, every process's CPU time is counted:
-that of the workers, the busiest processes, for each step, and that of all others on the machine, in percent of one
-core. The losses of all steps' windows are compared in every turn.
+that of a worker for each step (workers are the busiest processes), and that of all others on the machine, in percent of
+one core. The losses of all steps' windows are compared in every turn.
 """
 
 import argparse

@@ -178,7 +178,7 @@ def loss(first: Path, root: Path, out: Path, whole: bool) -> float:
     """Return the worst frame's mean absolute error, of the first video.
 
     Raises:
-        AssertionError: Frames are missing though the video must be whole.
+        AssertionError: Frames are missing, and `whole` is true.
     """
     if (out / "index.arrow").exists():
         store, name = FrameStore(out), first.relative_to(root).as_posix()

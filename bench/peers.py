@@ -117,7 +117,7 @@ def torchcodec_frames(path: Path, short_side: int) -> Iterator[np.ndarray]:
     """Yield frames, (H,W,3) uint8, decoded by torchcodec and resized by torch, up to the first that it can't read."""
     from torchcodec.decoders import VideoDecoder
 
-    reader = VideoDecoder(str(path), num_ffmpeg_threads=1)  # exact, its default: other modes misplace frames of AVI
+    reader = VideoDecoder(str(path), num_ffmpeg_threads=1)
     for frames in _blocks(reader):
         height, width = frames.shape[2:]
         scale = short_side / min(height, width)

@@ -15,7 +15,7 @@ def error(path: Path, jpegs: Sequence[np.ndarray | bytes], width: int, height: i
     """Return the largest mean absolute error of stored frames against ffmpeg's RGB.
 
     ffmpeg scales the same video to width x height by the same filter. The rest is JPEG's loss, about 2 of 255 at
-    quality 90. If they must be the whole video, none may be missing.
+    quality 90. No frame may be missing, unless `whole` is false.
     """
     worst, expected = 0.0, np.empty((height, width, 3), np.uint8)
     filters = f"scale={width}:{height}:flags=bilinear"
